@@ -1,0 +1,69 @@
+//! What can go wrong while compiling.
+
+use std::path::PathBuf;
+
+/// Why a checkpoint could not be compiled. Messages name the file or tensor and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The checkpoint or one of its companions is wrong.
+    #[error("{path}: {problem}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A tensor is missing or wrong.
+    #[error("{path}: tensor {tensor}: {problem}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Well-formed, but nothing we can compile.
+    #[error("{path}: {problem}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not supported and what to do.
+        problem: String,
+    },
+    /// No code could be generated.
+    #[error("code generation failed for {kernel}: {problem}")]
+    Codegen {
+        /// The kernel's name.
+        kernel: String,
+        /// What the emitter said.
+        problem: String,
+    },
+    /// The finished bundle contradicts itself: a defect of the compiler.
+    #[error("internal error: {0}; please report this")]
+    Internal(String),
+}
+
+impl CompileError {
+    /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CompileError::Usage(_) => 2,
+            CompileError::Invalid { .. } | CompileError::Tensor { .. } | CompileError::Io { .. } => 3,
+            CompileError::Unsupported { .. } => 4,
+            CompileError::Codegen { .. } | CompileError::Internal(_) => 1,
+        }
+    }
+}

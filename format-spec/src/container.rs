@@ -1,0 +1,277 @@
+//! Header, section table, digests: the outer layer of a bundle.
+//!
+//! ```text
+//!  0  magic            8 bytes  "\x89TRIT\r\n\x1a"
+//!  8  major, minor     u16, u16
+//! 12  section count    u32
+//! 16  features         u64      bits a reader must know
+//! 24  total length     u64
+//! 32  zero             32 bytes
+//! 64  section table    64 bytes each:
+//!       0 kind u32, 4 target u32 (index for code, else 0), 8 offset u64, 16 length u64, 24 zero u64, 32 BLAKE3 [32]
+//! ```
+//!
+//! Little-endian. Sections follow in the order of the table, each at the next multiple of its alignment; the gaps are
+//! zero, and nothing follows the last.
+
+use crate::FormatError;
+use crate::target::Target;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+
+/// First bytes of every bundle: not text, and damaged by line-ending conversion.
+pub const MAGIC: [u8; 8] = *b"\x89TRIT\r\n\x1a";
+/// Incompatible changes.
+pub const MAJOR: u16 = 1;
+/// Compatible additions.
+pub const MINOR: u16 = 0;
+/// Most sections a bundle has.
+pub const MAX_SECTIONS: u32 = 64;
+/// Bytes of the fixed header, and of one entry of the section table.
+pub const HEADER_BYTES: u64 = 64;
+/// Feature bits this reader knows.
+pub const KNOWN_FEATURES: u64 = 0;
+
+/// A BLAKE3 digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Digest of `bytes`, on all cores where there are many bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        if bytes.len() < 1 << 20 {
+            hasher.update(bytes);
+        } else {
+            hasher.update_rayon(bytes);
+        }
+        Digest(hasher.finalize().into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a section holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SectionKind {
+    /// The manifest. Alignment 64.
+    Manifest,
+    /// Tiles of every ternary product. Alignment 64 KiB.
+    Weights,
+    /// Tensors that are not ternary. Alignment 64 KiB.
+    Tensors,
+    /// Machine code of every kernel for one target. Alignment 64 KiB.
+    Code(Target),
+    /// `tokenizer.json`. Alignment 64.
+    Tokenizer,
+}
+
+impl SectionKind {
+    fn codes(self) -> (u32, u32) {
+        match self {
+            SectionKind::Manifest => (1, 0),
+            SectionKind::Weights => (2, 0),
+            SectionKind::Tensors => (3, 0),
+            SectionKind::Code(target) => {
+                (4, Target::ALL.iter().position(|&t| t == target).expect("ALL lists every target") as u32)
+            }
+            SectionKind::Tokenizer => (5, 0),
+        }
+    }
+
+    fn from_codes(kind: u32, target: u32) -> Option<SectionKind> {
+        match (kind, target) {
+            (1, 0) => Some(SectionKind::Manifest),
+            (2, 0) => Some(SectionKind::Weights),
+            (3, 0) => Some(SectionKind::Tensors),
+            (4, t) => Target::ALL.get(t as usize).map(|&t| SectionKind::Code(t)),
+            (5, 0) => Some(SectionKind::Tokenizer),
+            _ => None,
+        }
+    }
+
+    /// Alignment of the section's offset in bytes: 64 KiB where one mapping must serve 4, 16 and 64 KiB pages.
+    pub const fn alignment(self) -> u64 {
+        match self {
+            SectionKind::Manifest | SectionKind::Tokenizer => 64,
+            _ => 64 << 10,
+        }
+    }
+}
+
+impl fmt::Display for SectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SectionKind::Manifest => f.write_str("manifest"),
+            SectionKind::Weights => f.write_str("weights"),
+            SectionKind::Tensors => f.write_str("tensors"),
+            SectionKind::Code(target) => write!(f, "code for {target}"),
+            SectionKind::Tokenizer => f.write_str("tokenizer"),
+        }
+    }
+}
+
+/// One entry of the section table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// What it holds.
+    pub kind: SectionKind,
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// BLAKE3 of its bytes.
+    pub digest: Digest,
+}
+
+impl Section {
+    /// Its place in the file. The header was validated against a length that fits memory.
+    pub fn range(&self) -> Range<usize> {
+        self.offset as usize..(self.offset + self.len) as usize
+    }
+}
+
+/// The header and section table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// In file order.
+    pub sections: Vec<Section>,
+}
+
+impl Header {
+    /// Bytes of a header with that many sections.
+    pub const fn bytes(sections: usize) -> u64 {
+        HEADER_BYTES * (1 + sections as u64)
+    }
+
+    /// Length of the whole file.
+    pub fn total_len(&self) -> u64 {
+        self.sections.last().map_or(Header::bytes(0), |s| s.offset + s.len)
+    }
+
+    /// The section of that kind.
+    pub fn section(&self, kind: SectionKind) -> Option<&Section> {
+        self.sections.iter().find(|s| s.kind == kind)
+    }
+
+    /// The bytes of the header and section table.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Header::bytes(self.sections.len()) as usize);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&MAJOR.to_le_bytes());
+        out.extend_from_slice(&MINOR.to_le_bytes());
+        out.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());
+        out.extend_from_slice(&0u64.to_le_bytes());
+        out.extend_from_slice(&self.total_len().to_le_bytes());
+        out.resize(HEADER_BYTES as usize, 0);
+        for section in &self.sections {
+            let (kind, target) = section.kind.codes();
+            out.extend_from_slice(&kind.to_le_bytes());
+            out.extend_from_slice(&target.to_le_bytes());
+            out.extend_from_slice(&section.offset.to_le_bytes());
+            out.extend_from_slice(&section.len.to_le_bytes());
+            out.extend_from_slice(&[0; 8]);
+            out.extend_from_slice(&section.digest.0);
+        }
+        out
+    }
+
+    /// Reads and validates the header of a whole bundle: bounds, order, alignment, zero padding. Section contents
+    /// are not digested here.
+    ///
+    /// # Errors
+    /// Every [`FormatError`] up to [`FormatError::Missing`].
+    pub fn parse(file: &[u8]) -> Result<Header, FormatError> {
+        let len = file.len() as u64;
+        if len < HEADER_BYTES {
+            return Err(FormatError::TooShort { len });
+        }
+        let found: [u8; 8] = array(file, 0);
+        if found != MAGIC {
+            return Err(FormatError::Magic { found });
+        }
+        let (major, minor) = (u16::from_le_bytes(array(file, 8)), u16::from_le_bytes(array(file, 10)));
+        if major != MAJOR {
+            return Err(FormatError::Version { major, minor });
+        }
+        let unknown = u64::from_le_bytes(array(file, 16)) & !KNOWN_FEATURES;
+        if unknown != 0 {
+            return Err(FormatError::Feature { bit: unknown.trailing_zeros() });
+        }
+        let expected = u64::from_le_bytes(array(file, 24));
+        if expected != len {
+            return Err(FormatError::Length { expected, found: len });
+        }
+        zero(file, 32..64)?;
+        let count = u32::from_le_bytes(array(file, 12));
+        if count == 0 || count > MAX_SECTIONS || Header::bytes(count as usize) > len {
+            return Err(FormatError::SectionCount { count });
+        }
+        let mut sections: Vec<Section> = Vec::with_capacity(count as usize);
+        let mut end = Header::bytes(count as usize);
+        for index in 0..count as usize {
+            let at = Header::bytes(index) as usize;
+            let (code, target) = (u32::from_le_bytes(array(file, at)), u32::from_le_bytes(array(file, at + 4)));
+            let kind = SectionKind::from_codes(code, target).ok_or(FormatError::SectionKind { kind: code })?;
+            let (offset, len) = (u64::from_le_bytes(array(file, at + 8)), u64::from_le_bytes(array(file, at + 16)));
+            zero(file, at as u64 + 24..at as u64 + 32)?;
+            let problem = |problem| FormatError::Section { index, kind, offset, len, problem };
+            if sections.iter().any(|s| s.kind == kind) {
+                return Err(problem("is there twice"));
+            }
+            if offset != end.next_multiple_of(kind.alignment()) {
+                return Err(problem("does not start at the next aligned offset after the one before"));
+            }
+            let next = offset.checked_add(len).filter(|&next| next <= expected);
+            let next = next.ok_or_else(|| problem("reaches past the end of the file"))?;
+            zero(file, end..offset)?;
+            sections.push(Section { kind, offset, len, digest: Digest(array(file, at + 32)) });
+            end = next;
+        }
+        if end != expected {
+            return Err(FormatError::Length { expected: end, found: len });
+        }
+        let header = Header { sections };
+        for kind in [SectionKind::Manifest, SectionKind::Weights, SectionKind::Tensors] {
+            header.section(kind).ok_or(FormatError::Missing(kind))?;
+        }
+        Ok(header)
+    }
+
+    /// Checks the digest of one section.
+    ///
+    /// # Errors
+    /// [`FormatError::Digest`] on a mismatch, [`FormatError::Missing`] where there is no such section.
+    pub fn verify(&self, file: &[u8], kind: SectionKind) -> Result<(), FormatError> {
+        let section = self.section(kind).ok_or(FormatError::Missing(kind))?;
+        match Digest::of(&file[section.range()]) == section.digest {
+            true => Ok(()),
+            false => Err(FormatError::Digest(kind)),
+        }
+    }
+}
+
+/// The `N` bytes at `at`, which the caller has checked to be inside.
+fn array<const N: usize>(file: &[u8], at: usize) -> [u8; N] {
+    file[at..at + N].try_into().expect("N bytes were taken")
+}
+
+fn zero(file: &[u8], range: Range<u64>) -> Result<(), FormatError> {
+    let start = range.start;
+    let gap = file.get(start as usize..range.end as usize).ok_or(FormatError::TooShort { len: file.len() as u64 })?;
+    match gap.iter().position(|&b| b != 0) {
+        None => Ok(()),
+        Some(at) => Err(FormatError::Padding { offset: start + at as u64 }),
+    }
+}

@@ -1,0 +1,27 @@
+//! The `.trit` bundle: what its bytes are, how they are read, and what makes them valid.
+//!
+//! `SPEC.md` beside this crate is normative; this crate is its readable implementation. Bytes enter, validated
+//! records leave. Nothing here opens a file, runs code or multiplies a matrix.
+//!
+//! | module | defines |
+//! |---|---|
+//! | [`dense243`] | five trits a byte, and the codes that are bijections of that byte |
+//! | [`tile`] | the row-lane tile: where a weight stands in the weight section |
+//! | [`target`] | instruction-set tiers code can be generated for |
+//! | [`kernel`] | kernel specifications, the kernel directory, the calling convention |
+//! | [`plan`] | the typed steps of a forward pass and their buffers |
+//! | [`manifest`] | everything a bundle says about itself |
+//! | [`container`] | header, section table, digests |
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod dense243;
+pub mod error;
+pub mod kernel;
+pub mod manifest;
+pub mod plan;
+pub mod target;
+pub mod tile;
+mod validate;
+
+pub use error::FormatError;

@@ -1,0 +1,240 @@
+//! Everything a bundle says about itself, and the one place its bytes are encoded and decoded.
+
+use crate::FormatError;
+use crate::dense243::Code;
+use crate::kernel::KernelEntry;
+use crate::plan::{DType, Plan, ScaleRule, TensorId};
+use crate::tile;
+use serde::{Deserialize, Serialize};
+
+/// Largest manifest that is read, in bytes.
+pub const MAX_BYTES: usize = 64 << 20;
+
+/// The manifest section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Name and version of the program that wrote the bundle.
+    pub compiler: String,
+    /// Where the model comes from.
+    pub model: ModelInfo,
+    /// Its size, for people; execution follows the plan.
+    pub hyperparameters: Hyperparameters,
+    /// Tensors that are not ternary, in the tensor section.
+    pub tensors: Vec<Tensor>,
+    /// Ternary matrices, in the weight section.
+    pub products: Vec<Product>,
+    /// The forward pass.
+    pub plan: Plan,
+    /// Generated code, in the code sections.
+    pub kernels: Vec<KernelEntry>,
+    /// How text becomes tokens and back.
+    pub text: TextInfo,
+    /// Known results for `trit-run selftest`.
+    pub goldens: Vec<Golden>,
+}
+
+/// Provenance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Name, by default that of the checkpoint's directory.
+    pub name: String,
+    /// Architecture as the checkpoint names it.
+    pub architecture: String,
+    /// SPDX identifier or text, where the checkpoint gives one.
+    pub license: Option<String>,
+    /// Files it was compiled from.
+    pub sources: Vec<Source>,
+}
+
+/// One input file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// File name without directories.
+    pub file: String,
+    /// Bytes.
+    pub len: u64,
+    /// SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// The model's dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hyperparameters {
+    /// Tokens in the vocabulary.
+    pub vocab_size: u32,
+    /// Width of the residual stream.
+    pub hidden_dim: u32,
+    /// Width of the feed-forward layers.
+    pub ffn_dim: u32,
+    /// Transformer layers.
+    pub n_layers: u32,
+    /// Query heads.
+    pub n_heads: u32,
+    /// Key and value heads.
+    pub n_kv_heads: u32,
+    /// Elements of one head.
+    pub head_dim: u32,
+    /// Longest context the model was made for, in tokens.
+    pub context_length: u32,
+}
+
+/// A tensor that is not ternary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tensor {
+    /// Name, the checkpoint's where it has one.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Row-major shape.
+    pub shape: Vec<u64>,
+    /// Byte offset in the tensor section, a multiple of 64.
+    pub offset: u64,
+}
+
+impl Tensor {
+    /// Number of elements, or `None` where it overflows.
+    pub fn elements(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d))
+    }
+
+    /// Number of bytes, or `None` where it overflows.
+    pub fn bytes(&self) -> Option<u64> {
+        self.elements()?.checked_mul(self.dtype.size() as u64)
+    }
+}
+
+/// How the rows of a product's segments are placed in its tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RowOrder {
+    /// Segment after segment.
+    Sequential,
+    /// Two segments of equal size; tile `t` holds rows `40 t .. 40 t + 40` of the first, then of the second, so that
+    /// a gate and its partner are always in the same tile. Each half is padded with zero rows.
+    Paired,
+}
+
+/// A run of rows of a product with one scale: one matrix of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The checkpoint's tensor.
+    pub name: String,
+    /// Rows.
+    pub rows: u32,
+    /// The scale, finite and above zero.
+    pub scale: f32,
+    /// Its direction.
+    pub rule: ScaleRule,
+}
+
+/// A ternary matrix `[n, k]`, or several that share their input, in one run of tiles.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Product {
+    /// Name, for people.
+    pub name: String,
+    /// Columns.
+    pub k: u32,
+    /// How bytes are stored.
+    pub code: Code,
+    /// Where rows stand.
+    pub order: RowOrder,
+    /// The matrices in it.
+    pub segments: Vec<Segment>,
+    /// Byte offset of the first tile in the weight section, a multiple of 64.
+    pub offset: u64,
+}
+
+impl Product {
+    /// Logical rows, the sum over segments.
+    pub fn rows(&self) -> u64 {
+        self.segments.iter().map(|s| u64::from(s.rows)).sum()
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> u64 {
+        match self.order {
+            RowOrder::Sequential => self.rows().div_ceil(tile::ROWS as u64),
+            RowOrder::Paired => {
+                u64::from(self.segments.first().map_or(0, |s| s.rows)).div_ceil(tile::ROWS as u64 / 2)
+            }
+        }
+    }
+
+    /// Bytes in the weight section, or `None` where it overflows.
+    pub fn bytes(&self) -> Option<u64> {
+        self.tiles().checked_mul(tile::bytes(self.k as usize) as u64)
+    }
+}
+
+/// What is needed besides the tokenizer section to turn text into tokens and to stop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextInfo {
+    /// Jinja source of the chat template.
+    pub chat_template: Option<String>,
+    /// Named special tokens the template may use, such as (`bos_token`, `<s>`).
+    pub special_tokens: Vec<(String, String)>,
+    /// Beginning-of-sequence id, where the model has one.
+    pub bos: Option<u32>,
+    /// Ids that end a generation.
+    pub stop: Vec<u32>,
+    /// What the model's authors suggest.
+    pub sampling: SamplingDefaults,
+}
+
+/// Sampling settings of `generation_config.json`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SamplingDefaults {
+    /// False: greedy.
+    pub do_sample: bool,
+    /// Divides the logits.
+    pub temperature: Option<f32>,
+    /// Keeps the k most probable.
+    pub top_k: Option<u32>,
+    /// Keeps the most probable whose probabilities reach p.
+    pub top_p: Option<f32>,
+    /// Keeps those at least this fraction of the most probable.
+    pub min_p: Option<f32>,
+    /// Divides positive and multiplies negative logits of tokens already seen.
+    pub repetition_penalty: Option<f32>,
+}
+
+/// A known result: the logits after the last of `ids`, computed by the compiler's own forward pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Golden {
+    /// Tokens.
+    pub ids: Vec<u32>,
+    /// f32 `[vocab]`.
+    pub logits: TensorId,
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX_BYTES>()
+}
+
+impl Manifest {
+    /// The bytes of the manifest section (SPEC.md, "Manifest").
+    ///
+    /// # Errors
+    /// [`FormatError::Manifest`] if it would exceed [`MAX_BYTES`].
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        let bytes = bincode::serde::encode_to_vec(self, config())
+            .map_err(|e| FormatError::Manifest(format!("cannot be encoded: {e}")))?;
+        match bytes.len() {
+            0..=MAX_BYTES => Ok(bytes),
+            len => Err(FormatError::Manifest(format!("is {len} bytes, more than {MAX_BYTES}"))),
+        }
+    }
+
+    /// Reads a manifest. It is not yet validated against the bundle's sections.
+    ///
+    /// # Errors
+    /// [`FormatError::Manifest`] if the bytes are no manifest or something follows it.
+    pub fn decode(bytes: &[u8]) -> Result<Manifest, FormatError> {
+        let (manifest, used) = bincode::serde::decode_from_slice(bytes, config())
+            .map_err(|e| FormatError::Manifest(format!("cannot be decoded: {e}")))?;
+        match bytes.len() - used {
+            0 => Ok(manifest),
+            rest => Err(FormatError::Manifest(format!("is followed by {rest} unknown bytes"))),
+        }
+    }
+}

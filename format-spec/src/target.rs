@@ -1,0 +1,111 @@
+//! Instruction-set tiers that kernels are generated for.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A processor architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Arch {
+    /// 64-bit x86.
+    X86_64,
+    /// 64-bit Arm, little-endian.
+    Aarch64,
+}
+
+/// A tier of one architecture. Within an architecture the order of the variants is from least to most capable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Target {
+    /// SSE4.1: `pmaddubsw` on 128-bit vectors.
+    X86_64V2,
+    /// AVX2.
+    X86_64V3,
+    /// AVX2 and AVX-VNNI.
+    X86_64V3Vnni,
+    /// AVX-512 with VNNI.
+    X86_64V4Vnni,
+    /// AVX-512 with VNNI and VBMI.
+    X86_64V4Vbmi,
+    /// AVX-512 with VNNI and VBMI, and AMX-int8 for blocks of rows.
+    X86_64Amx,
+    /// NEON.
+    Aarch64,
+    /// NEON with the dot-product extension.
+    Aarch64Dotprod,
+}
+
+impl Target {
+    /// Every target, least capable first within an architecture.
+    pub const ALL: [Target; 8] = [
+        Target::X86_64V2,
+        Target::X86_64V3,
+        Target::X86_64V3Vnni,
+        Target::X86_64V4Vnni,
+        Target::X86_64V4Vbmi,
+        Target::X86_64Amx,
+        Target::Aarch64,
+        Target::Aarch64Dotprod,
+    ];
+
+    /// The name used on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Target::X86_64V2 => "x86-64-v2",
+            Target::X86_64V3 => "x86-64-v3",
+            Target::X86_64V3Vnni => "x86-64-v3-vnni",
+            Target::X86_64V4Vnni => "x86-64-v4-vnni",
+            Target::X86_64V4Vbmi => "x86-64-v4-vbmi",
+            Target::X86_64Amx => "x86-64-amx",
+            Target::Aarch64 => "aarch64",
+            Target::Aarch64Dotprod => "aarch64-dotprod",
+        }
+    }
+
+    /// The target of that name.
+    pub fn from_name(name: &str) -> Option<Target> {
+        Target::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// The architecture whose instructions this target's code uses.
+    pub const fn arch(self) -> Arch {
+        match self {
+            Target::Aarch64 | Target::Aarch64Dotprod => Arch::Aarch64,
+            _ => Arch::X86_64,
+        }
+    }
+
+    /// CPU features the code needs, named as `std::arch::is_x86_feature_detected!` and its aarch64 twin name them.
+    pub const fn features(self) -> &'static [&'static str] {
+        match self {
+            Target::X86_64V2 => &["sse3", "ssse3", "sse4.1"],
+            Target::X86_64V3 => &["sse3", "ssse3", "sse4.1", "sse4.2", "avx", "avx2"],
+            Target::X86_64V3Vnni => &["sse3", "ssse3", "sse4.1", "sse4.2", "avx", "avx2", "avxvnni"],
+            Target::X86_64V4Vnni => &["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni"],
+            Target::X86_64V4Vbmi => &["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"],
+            Target::X86_64Amx => {
+                &["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "amx-tile", "amx-int8"]
+            }
+            Target::Aarch64 => &["neon"],
+            Target::Aarch64Dotprod => &["neon", "dotprod"],
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for target in Target::ALL {
+            assert_eq!(Target::from_name(target.name()), Some(target));
+        }
+        assert_eq!(Target::from_name("x86-64-v9"), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! The row-lane tile: 80 rows of a ternary matrix as one sequential stream of bytes.
+//!
+//! One byte holds the trits of five rows at the same `k`. One 64-byte vector holds 16 lanes of 4 consecutive `k`:
+//!
+//! ```text
+//! tile row   = digit * 16 + lane              digit in 0..5, lane in 0..16
+//! byte index = (k / 4) * 64 + lane * 4 + k % 4
+//! ```
+//!
+//! so that a broadcast of four activations meets every byte of the vector. Rows past the end and `k` past the end
+//! hold trit 0. A tile is `k_padded * 16` bytes, where `k_padded` is `k` rounded up to 4.
+
+use crate::dense243::{self, Code, TRITS};
+
+/// Rows in a tile.
+pub const ROWS: usize = 80;
+/// Lanes of four consecutive `k` in a 64-byte vector.
+pub const LANES: usize = 16;
+/// Consecutive `k` in a lane.
+pub const QUAD: usize = 4;
+/// Bytes in one vector: 16 lanes of 4.
+pub const VECTOR: usize = LANES * QUAD;
+
+/// `k` rounded up to a whole quad.
+pub const fn padded_k(k: usize) -> usize {
+    k.next_multiple_of(QUAD)
+}
+
+/// Bytes of one tile of `k` columns.
+pub const fn bytes(k: usize) -> usize {
+    padded_k(k) * LANES
+}
+
+/// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero.
+///
+/// # Panics
+/// If `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
+pub fn encode(trits: &[i8], k: usize, code: Code, out: &mut [u8]) {
+    let rows = trits.len() / k;
+    assert!(rows <= ROWS && rows * k == trits.len() && out.len() == bytes(k));
+    let trit = |row: usize, col: usize| if row < rows && col < k { trits[row * k + col] } else { 0 };
+    for (quad, vector) in out.chunks_exact_mut(VECTOR).enumerate() {
+        for (i, byte) in vector.iter_mut().enumerate() {
+            let (lane, col) = (i / QUAD, quad * QUAD + i % QUAD);
+            let digits: [i8; TRITS] = std::array::from_fn(|digit| trit(digit * LANES + lane, col));
+            *byte = code.store(dense243::encode(digits));
+        }
+    }
+}
+
+/// Decodes one tile to trits, row-major `[80, k]`, or gives the offset of the first byte that no trits encode to.
+///
+/// # Panics
+/// If `tile` is not `bytes(k)` long.
+pub fn decode(tile: &[u8], k: usize, code: Code) -> Result<Vec<i8>, usize> {
+    assert_eq!(tile.len(), bytes(k));
+    let mut trits = vec![0; ROWS * k];
+    for (at, &byte) in tile.iter().enumerate() {
+        let digits = code.load(byte).and_then(dense243::decode).ok_or(at)?;
+        let (lane, col) = (at % VECTOR / QUAD, at / VECTOR * QUAD + at % QUAD);
+        if col < k {
+            for (digit, trit) in digits.into_iter().enumerate() {
+                trits[(digit * LANES + lane) * k + col] = trit;
+            }
+        }
+    }
+    Ok(trits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_decode_to_what_encoded_them() {
+        for (rows, k) in [(1, 1), (80, 4), (79, 5), (16, 12), (80, 63)] {
+            let trits: Vec<i8> = (0..rows * k).map(|i| (i * 7 % 11 % 3) as i8 - 1).collect();
+            for code in Code::ALL {
+                let mut tile = vec![0; bytes(k)];
+                encode(&trits, k, code, &mut tile);
+                let decoded = decode(&tile, k, code).unwrap();
+                assert_eq!(decoded[..trits.len()], trits);
+                assert!(decoded[trits.len()..].iter().all(|&t| t == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let mut trits = vec![0; ROWS * 8];
+        trits[(3 * LANES + 5) * 8 + 6] = 1;
+        let mut tile = vec![0; bytes(8)];
+        encode(&trits, 8, Code::SignedFix, &mut tile);
+        let at = (6 / 4) * 64 + 5 * 4 + 6 % 4;
+        assert_eq!(tile[at], Code::SignedFix.store(121 + 27));
+        assert_eq!(tile.iter().filter(|&&b| b != Code::SignedFix.store(121)).count(), 1);
+    }
+
+    #[test]
+    fn a_byte_that_no_trits_encode_to_is_located() {
+        let mut tile = vec![Code::SignedFix.store(121); bytes(4)];
+        tile[9] = 0x80;
+        assert_eq!(decode(&tile, 4, Code::SignedFix), Err(9));
+    }
+}
