@@ -222,9 +222,12 @@ impl Header {
         let mut end = Header::bytes(count as usize);
         for index in 0..count as usize {
             let at = Header::bytes(index) as usize;
-            let (code, target) = (u32::from_le_bytes(array(file, at)), u32::from_le_bytes(array(file, at + 4)));
-            let kind = SectionKind::from_codes(code, target).ok_or(FormatError::SectionKind { kind: code })?;
-            let (offset, len) = (u64::from_le_bytes(array(file, at + 8)), u64::from_le_bytes(array(file, at + 16)));
+            let (code, target) =
+                (u32::from_le_bytes(array(file, at)), u32::from_le_bytes(array(file, at + 4)));
+            let kind =
+                SectionKind::from_codes(code, target).ok_or(FormatError::SectionKind { kind: code })?;
+            let (offset, len) =
+                (u64::from_le_bytes(array(file, at + 8)), u64::from_le_bytes(array(file, at + 16)));
             zero(file, at as u64 + 24..at as u64 + 32)?;
             let problem = |problem| FormatError::Section { index, kind, offset, len, problem };
             if sections.iter().any(|s| s.kind == kind) {
@@ -269,7 +272,9 @@ fn array<const N: usize>(file: &[u8], at: usize) -> [u8; N] {
 
 fn zero(file: &[u8], range: Range<u64>) -> Result<(), FormatError> {
     let start = range.start;
-    let gap = file.get(start as usize..range.end as usize).ok_or(FormatError::TooShort { len: file.len() as u64 })?;
+    let gap = file
+        .get(start as usize..range.end as usize)
+        .ok_or(FormatError::TooShort { len: file.len() as u64 })?;
     match gap.iter().position(|&b| b != 0) {
         None => Ok(()),
         Some(at) => Err(FormatError::Padding { offset: start + at as u64 }),

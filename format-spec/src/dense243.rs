@@ -49,6 +49,14 @@ impl Code {
     /// Every code, in the order of their manifest index.
     pub const ALL: [Code; 2] = [Code::SignedFix, Code::Spread];
 
+    /// Short name, as in kernel names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Code::SignedFix => "sfix",
+            Code::Spread => "spread",
+        }
+    }
+
     /// The stored byte of a canonical byte.
     ///
     /// # Panics

@@ -19,7 +19,10 @@ pub enum FormatError {
         found: [u8; 8],
     },
     /// A newer or older incompatible format.
-    #[error("has format version {major}.{minor}, this program reads {}.x; compile the model again with a matching tritc", crate::container::MAJOR)]
+    #[error(
+        "has format version {major}.{minor}, this program reads {}.x; compile the model again with a matching tritc",
+        crate::container::MAJOR
+    )]
     Version {
         /// Found.
         major: u16,

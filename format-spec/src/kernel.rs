@@ -33,10 +33,7 @@ pub struct KernelSpec {
 impl fmt::Display for KernelSpec {
     /// The kernel's name: operation, activation type, weight code, tile rows by activation rows, columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = match self.code {
-            Code::SignedFix => "sfix",
-            Code::Spread => "spread",
-        };
+        let code = self.code.name();
         write!(f, "ternary_i8_{code}_80x{}_k{}_u{}_p{}", self.m, self.k, self.unroll, self.prefetch)
     }
 }

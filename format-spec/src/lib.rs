@@ -12,6 +12,7 @@
 //! | [`plan`] | the typed steps of a forward pass and their buffers |
 //! | [`manifest`] | everything a bundle says about itself |
 //! | [`container`] | header, section table, digests |
+//! | [`text`] | a plan as text |
 #![forbid(unsafe_code)]
 
 pub mod container;
@@ -21,6 +22,7 @@ pub mod kernel;
 pub mod manifest;
 pub mod plan;
 pub mod target;
+pub mod text;
 pub mod tile;
 mod validate;
 

@@ -82,9 +82,16 @@ impl Target {
             Target::X86_64V3Vnni => &["sse3", "ssse3", "sse4.1", "sse4.2", "avx", "avx2", "avxvnni"],
             Target::X86_64V4Vnni => &["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni"],
             Target::X86_64V4Vbmi => &["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"],
-            Target::X86_64Amx => {
-                &["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "amx-tile", "amx-int8"]
-            }
+            Target::X86_64Amx => &[
+                "avx2",
+                "avx512f",
+                "avx512bw",
+                "avx512vl",
+                "avx512vnni",
+                "avx512vbmi",
+                "amx-tile",
+                "amx-int8",
+            ],
             Target::Aarch64 => &["neon"],
             Target::Aarch64Dotprod => &["neon", "dotprod"],
         }

@@ -1,0 +1,169 @@
+//! The plan as text, for `tritc inspect --plan` and for snapshot tests.
+
+use crate::manifest::{Manifest, RowOrder};
+use crate::plan::{
+    Activation, ActivationRule, BufferId, DType, Epilogue, ProductId, Quantized, ScaleRule, Step, TensorId,
+};
+use std::fmt::Write;
+
+/// The plan of `manifest`, one line for each buffer, KV layer and step. Works on manifests that were not validated:
+/// an id that names nothing is shown as `?7`.
+///
+/// ```text
+/// arena 30080 bytes a row, residual h, logits logits
+///   h                  f32  [2560]    at 0       stride 10240
+/// kv 0..30    20 heads on 5, head_dim 128
+/// body
+///   0  embed      model.embed_tokens[128256x2560 bf16] -> h
+/// layer 0
+///   4  ternary    gate_up[13824x2560 paired sfix] q8 -> ffn  gate(relu2) divide
+/// ```
+pub fn plan(manifest: &Manifest) -> String {
+    let plan = &manifest.plan;
+    let text = Text(manifest);
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(format!(
+        "arena {} bytes a row, residual {}, logits {}",
+        plan.row_bytes,
+        text.buffer(plan.residual),
+        text.buffer(plan.logits)
+    ));
+    let width = plan.buffers.iter().map(|b| b.name.chars().count()).max().unwrap_or(0).min(40);
+    for b in &plan.buffers {
+        let len = format!("[{}]", b.len);
+        line(format!(
+            "  {:width$}  {:4} {len:9} at {:<8} stride {}",
+            b.name,
+            dtype(b.dtype),
+            b.offset,
+            b.stride
+        ));
+    }
+    let mut at = 0;
+    for run in plan.kv.chunk_by(|a, b| a == b) {
+        let range = if run.len() == 1 { format!("{at}") } else { format!("{at}..{}", at + run.len()) };
+        let layer = run[0];
+        line(format!(
+            "kv {range:8} {} heads on {}, head_dim {}",
+            layer.n_heads, layer.n_kv_heads, layer.head_dim
+        ));
+        at += run.len();
+    }
+    line("body".into());
+    let mut layers = plan.layers.iter().enumerate().peekable();
+    for (index, step) in plan.body.iter().enumerate() {
+        while let Some((layer, _)) = layers.next_if(|(_, l)| l.start as usize <= index) {
+            line(format!("layer {layer}"));
+        }
+        line(format!("{index:>4}  {}", text.step(step)));
+    }
+    line("head".into());
+    for (index, step) in plan.head.iter().enumerate() {
+        line(format!("{index:>4}  {}", text.step(step)));
+    }
+    out
+}
+
+/// Names of what a plan's ids stand for.
+struct Text<'a>(&'a Manifest);
+
+impl Text<'_> {
+    fn buffer(&self, id: BufferId) -> String {
+        self.0.plan.buffers.get(id.0 as usize).map_or_else(|| format!("?{}", id.0), |b| b.name.clone())
+    }
+
+    /// The three buffers are named after the first.
+    fn quantized(&self, q: Quantized) -> String {
+        self.buffer(q.values)
+    }
+
+    fn tensor(&self, id: TensorId) -> String {
+        let Some(tensor) = self.0.tensors.get(id.0 as usize) else { return format!("?{}", id.0) };
+        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+        format!("{}[{} {}]", tensor.name, shape.join("x"), dtype(tensor.dtype))
+    }
+
+    /// The product, and the direction of its scales.
+    fn product(&self, id: ProductId) -> (String, &'static str) {
+        let Some(product) = self.0.products.get(id.0 as usize) else { return (format!("?{}", id.0), "") };
+        let order = match product.order {
+            RowOrder::Sequential => "",
+            RowOrder::Paired => " paired",
+        };
+        let all = |rule| product.segments.iter().all(|s| s.rule == rule);
+        let rule = match (all(ScaleRule::Multiply), all(ScaleRule::Divide)) {
+            (true, _) => "multiply",
+            (_, true) => "divide",
+            _ => "mixed",
+        };
+        (format!("{}[{}x{}{order} {}]", product.name, product.rows(), product.k, product.code.name()), rule)
+    }
+
+    fn step(&self, step: &Step) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = match *step {
+            Step::Embed { table, out: to } => {
+                write!(out, "embed      {} -> {}", self.tensor(table), self.buffer(to))
+            }
+            Step::RmsNorm { input, weight, eps, out: to } => write!(
+                out,
+                "rms_norm   {} -> {}  weight {} eps {eps:e}",
+                self.buffer(input),
+                self.buffer(to),
+                self.tensor(weight)
+            ),
+            Step::Quantize { input, rule: ActivationRule::AbsmaxPerToken { floor }, out: to } => write!(
+                out,
+                "quantize   {} -> {}  absmax floor {floor:e}",
+                self.buffer(input),
+                self.quantized(to)
+            ),
+            Step::Ternary { product, input, epilogue, out: to } => {
+                let (name, rule) = self.product(product);
+                let arrow = if epilogue == Epilogue::Add { "+>" } else { "->" };
+                let gate = match epilogue {
+                    Epilogue::Store | Epilogue::Add => "",
+                    Epilogue::Gate(Activation::Relu2) => "gate(relu2) ",
+                    Epilogue::Gate(Activation::Silu) => "gate(silu) ",
+                };
+                write!(
+                    out,
+                    "ternary    {name} {} {arrow} {}  {gate}{rule}",
+                    self.quantized(input),
+                    self.buffer(to)
+                )
+            }
+            Step::RopeAppend { qkv, inv_freq, scaling, layer } => write!(
+                out,
+                "rope       {} -> kv {layer}  {} scaling {scaling:?}",
+                self.buffer(qkv),
+                self.tensor(inv_freq)
+            ),
+            Step::Attend { qkv, layer, scale, out: to } => write!(
+                out,
+                "attend     {} kv {layer} -> {}  scale {scale:?}",
+                self.buffer(qkv),
+                self.buffer(to)
+            ),
+            Step::Head { input, table, out: to } => {
+                write!(out, "head       {} {} -> {}", self.tensor(table), self.buffer(input), self.buffer(to))
+            }
+        };
+        out
+    }
+}
+
+fn dtype(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::F16 => "f16",
+        DType::Bf16 => "bf16",
+        DType::I8 => "i8",
+        DType::I32 => "i32",
+    }
+}
