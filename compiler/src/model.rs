@@ -15,6 +15,10 @@ pub trait TernaryRows: Send + Sync {
     /// # Errors
     /// An illegal code in the row, with the tensor's name and the place.
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError>;
+
+    /// Lets go of memory that reading has pulled in; rows can still be read. Called after a pass over a matrix, so
+    /// that a checkpoint larger than memory does not stay resident.
+    fn release(&self) {}
 }
 
 /// One ternary matrix of the checkpoint.

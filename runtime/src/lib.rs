@@ -1,1 +1,40 @@
-//! Placeholder.
+//! Loads, verifies, binds and runs `.trit` bundles.
+//!
+//! A [`Model`] is immutable and shared; each conversation is a [`Session`] on it.
+//!
+//! ```no_run
+//! use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
+//!
+//! let model = Model::load("fables-12m.trit".as_ref(), &LoadOptions::default())?;
+//! let mut session = Session::new(model, SessionOptions::default())?;
+//! let logits = session.prefill(&[4093, 46, 1218, 605])?;
+//! println!("{} logits", logits.len());
+//! # Ok::<(), trit_runtime::RuntimeError>(())
+//! ```
+//!
+//! The runtime knows no model architecture: it executes the bundle's validated plan. `unsafe` stands in `mapping`
+//! (files and code in memory), `arena` (rows shared by workers) and `ternary` (calling a kernel), nowhere else.
+#![deny(unsafe_code)]
+
+mod arena;
+mod bind;
+mod error;
+mod execute;
+pub mod generate;
+mod kv;
+mod load;
+mod mapping;
+mod pool;
+pub mod sample;
+mod selftest;
+mod session;
+mod ternary;
+pub mod text;
+
+pub use bind::{CpuTiers, KernelChoice, KernelReport, KernelSource};
+pub use error::RuntimeError;
+pub use kv::KvType;
+pub use load::{LoadOptions, Model};
+pub use selftest::SelftestReport;
+pub use session::{Session, SessionOptions};
+pub use trit_format as format;

@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The CPU code that is not generated: what stands between two ternary products, and those products in safe Rust.
+//!
+//! Every function works on slices of f32 or i8 and has a readable reference beside it. A result never depends on how
+//! rows or heads are divided among threads.
+#![deny(unsafe_code)]
+
+pub mod attention;
+mod dot;
+pub mod epilogue;
+pub mod head;
+pub mod norm;
+pub mod quantize;
+pub mod rope;
+pub mod ternary;
+
+#[cfg(test)]
+mod testing {
+    /// xorshift64*, seeded, for operands.
+    pub struct Random(pub u64);
+
+    impl Random {
+        pub fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 20
+        }
+    }
+
+    /// `n` floats in -1..1.
+    pub fn floats(n: usize, seed: u64) -> Vec<f32> {
+        let mut random = Random(seed);
+        (0..n).map(|_| (random.next() % 65536) as f32 / 32768.0 - 1.0).collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! The tensors of a checkpoint: one safetensors file or shards with an index, mapped, validated and looked up by name.
+
+use crate::error::CompileError;
+use crate::ingest::files::{Weights, file_name};
+use crate::ingest::mapped::{MappedFile, MappedSlice};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// One tensor as the file stores it.
+#[derive(Clone)]
+pub(crate) struct RawTensor {
+    /// Its name in the checkpoint.
+    pub(crate) name: String,
+    /// Element type.
+    pub(crate) dtype: Dtype,
+    /// Row-major shape.
+    pub(crate) shape: Vec<usize>,
+    /// Little-endian elements.
+    pub(crate) bytes: MappedSlice,
+}
+
+impl RawTensor {
+    /// An error about this tensor.
+    pub(crate) fn error(&self, problem: impl Into<String>) -> CompileError {
+        CompileError::Tensor {
+            path: self.bytes.path().to_owned(),
+            tensor: self.name.clone(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Checks the shape; `what` says where the expectation comes from.
+    pub(crate) fn expect_shape(&self, expected: &[usize], what: &str) -> Result<(), CompileError> {
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(self.error(format!("has shape {:?}, expected {expected:?} ({what})", self.shape)))
+    }
+}
+
+/// All tensors of a checkpoint. What is understood is taken out, so that what is left is what was not.
+pub(crate) struct Checkpoint {
+    /// The file that leads to all tensors: the safetensors file or the index.
+    pub(crate) path: PathBuf,
+    /// Every file with tensors, in order.
+    pub(crate) files: Vec<PathBuf>,
+    tensors: BTreeMap<String, RawTensor>,
+}
+
+impl Checkpoint {
+    /// Maps and validates every file of the checkpoint; no tensor is read.
+    pub(crate) fn open(weights: &Weights) -> Result<Checkpoint, CompileError> {
+        match weights {
+            Weights::File(path) => {
+                let mut tensors = BTreeMap::new();
+                read_file(path, &mut tensors)?;
+                Ok(Checkpoint { path: path.clone(), files: vec![path.clone()], tensors })
+            }
+            Weights::Index(path) => open_shards(path),
+        }
+    }
+
+    /// Takes a tensor that must be there.
+    pub(crate) fn require(&mut self, name: &str) -> Result<RawTensor, CompileError> {
+        self.take(name).ok_or_else(|| CompileError::Tensor {
+            path: self.path.clone(),
+            tensor: name.to_owned(),
+            problem: "is missing; the checkpoint is incomplete, or config.json describes another model".to_owned(),
+        })
+    }
+
+    /// Takes a tensor that may be there.
+    pub(crate) fn take(&mut self, name: &str) -> Option<RawTensor> {
+        self.tensors.remove(name)
+    }
+
+    /// Whether a tensor is there and was not yet taken.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Tensors nobody took, by name.
+    pub(crate) fn rest(&self) -> impl Iterator<Item = &RawTensor> {
+        self.tensors.values()
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn open_shards(path: &Path) -> Result<Checkpoint, CompileError> {
+    let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
+    let text = fs::read(path).map_err(|source| CompileError::Io { path: path.to_owned(), source })?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|e| invalid(format!("is not an index of shards: {e}")))?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    if shards.is_empty() {
+        return Err(invalid("names no shard".to_owned()));
+    }
+    let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
+    for shard in shards {
+        // An index is untrusted: a name with directories could reach any file.
+        let mut components = Path::new(shard).components();
+        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+            return Err(invalid(format!("names the shard {shard:?}, which is not a plain file name")));
+        }
+        let file = dir.join(shard);
+        if !file.is_file() {
+            return Err(invalid(format!("names the shard {shard}, which is not there; download it too")));
+        }
+        read_file(&file, &mut tensors)?;
+        files.push(file);
+    }
+    for (name, shard) in &index.weight_map {
+        let found = tensors.get(name).map(|t| file_name(t.bytes.path()));
+        if found.as_ref() != Some(shard) {
+            let problem = match found {
+                None => "is named by the index, but not in the shard".to_owned(),
+                Some(other) => format!("is named by the index as part of this shard, but is in {other}"),
+            };
+            return Err(CompileError::Tensor { path: dir.join(shard), tensor: name.clone(), problem });
+        }
+    }
+    Ok(Checkpoint { path: path.to_owned(), files, tensors })
+}
+
+/// Adds the tensors of one safetensors file.
+fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(), CompileError> {
+    let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
+    let file = MappedFile::open(path)?;
+    if file.bytes().starts_with(b"version https://git-lfs") {
+        return Err(invalid("is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned()));
+    }
+    // `read_metadata` checks that the tensors are in bounds, do not overlap and cover the file exactly.
+    let (header, metadata) = SafeTensors::read_metadata(file.bytes())
+        .map_err(|e| invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again")))?;
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let at = |offset: usize| offset.checked_add(header)?.checked_add(size_of::<u64>());
+        let bytes = at(start)
+            .zip(at(end))
+            .and_then(|(start, end)| MappedSlice::new(file.clone(), start..end))
+            .ok_or_else(|| invalid(format!("tensor {name} is outside the file")))?;
+        let tensor = RawTensor { name: name.clone(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+        if let Some(other) = tensors.insert(name.clone(), tensor) {
+            return Err(other.error(format!("is also in {}; it is unclear which one counts", file_name(path))));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Read-only mappings of checkpoint files, the compiler's only unsafe code: a checkpoint may be larger than memory.
+#![allow(unsafe_code)]
+
+use crate::error::CompileError;
+use memmap2::Mmap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A whole file, mapped for reading.
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`, which must be a file and not empty.
+    pub(crate) fn open(path: &Path) -> Result<Arc<MappedFile>, CompileError> {
+        let io = |source| CompileError::Io { path: path.to_owned(), source };
+        let invalid = |problem: &str| CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() };
+        let file = File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(invalid("is not a file"));
+        }
+        if metadata.len() == 0 {
+            return Err(invalid("is empty; download it again"));
+        }
+        // SAFETY: the mapping is read-only and nothing in this process writes to or truncates a file it reads a
+        // checkpoint from. Another process that does so while we compile breaks this promise for any program that
+        // maps files; it is the usual price of a mapping, and the input of a compiler is not expected to change.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Ok(Arc::new(MappedFile { path: path.to_owned(), map }))
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// A range of a mapped file, which it keeps mapped.
+#[derive(Clone)]
+pub(crate) struct MappedSlice {
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl MappedSlice {
+    /// The bytes `range` of `file`, or `None` where the file is shorter.
+    pub(crate) fn new(file: Arc<MappedFile>, range: Range<usize>) -> Option<MappedSlice> {
+        file.bytes().get(range.clone())?;
+        Some(MappedSlice { file, range })
+    }
+
+    /// The file the range belongs to.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Gives the range's pages back to the system; reading it again loads them again. Keeps the resident memory of
+    /// a pass over a large checkpoint bounded.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is a shared, read-only mapping of a file (made in `MappedFile::open`), so dropped
+            // pages come back with the file's bytes, whoever still holds a reference to them.
+            let advised = unsafe {
+                self.file.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+            // Only advice: where the system declines it, more memory stays resident and nothing else changes.
+            drop(advised);
+        }
+    }
+}
+
+impl AsRef<[u8]> for MappedSlice {
+    fn as_ref(&self) -> &[u8] {
+        &self.file.bytes()[self.range.clone()]
+    }
+}

@@ -1,0 +1,222 @@
+//! The straight line of steps, run by every worker together.
+//!
+//! Between two barriers a worker writes only rows, tiles or heads of its own share, and reads only what was written
+//! before the last barrier. That is the fact every `SAFETY` comment here refers to as *the step rule*; validation
+//! guarantees the other half, that buffers of one step do not overlap.
+#![allow(unsafe_code)]
+
+use crate::arena::{Arena, Rows};
+use crate::kv::{KvCache, LayerCache};
+use crate::load::Model;
+use crate::pool::Worker;
+use crate::ternary::{BoundProduct, Sums};
+use std::ops::Range;
+use trit_format::plan::{BufferId, KvLayer, Step, TensorId};
+use trit_kernels::attention::{self, KvFloat};
+use trit_kernels::rope::RopeTable;
+use trit_kernels::{head, norm, quantize};
+
+/// Head rows a worker multiplies at a time with every input row: they stay in L2 meanwhile.
+const HEAD_ROWS: usize = 64;
+
+/// One token in a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub token: u32,
+    pub position: usize,
+    /// Index into [`Batch::sequences`].
+    pub sequence: usize,
+}
+
+/// Rows that run together.
+pub(crate) struct Batch<'a> {
+    pub rows: &'a [Row],
+    pub sequences: &'a [KvCache],
+}
+
+/// The model with what a session adds to it.
+pub(crate) struct Executor<'a> {
+    pub model: &'a Model,
+    pub arena: &'a Arena,
+    pub ropes: &'a [(TensorId, RopeTable)],
+}
+
+/// Memory of one worker, kept from step to step.
+pub(crate) struct Scratch {
+    sums: Sums,
+    scores: Vec<f32>,
+}
+
+impl Scratch {
+    /// Room for `context` positions of the widest group of query heads.
+    pub fn new(kv: &[KvLayer], context: usize) -> Scratch {
+        let group = kv.iter().map(|l| (l.n_heads / l.n_kv_heads) as usize).max().unwrap_or(0);
+        Scratch { sums: Sums::new(), scores: vec![0.0; group * context] }
+    }
+}
+
+impl Executor<'_> {
+    /// Runs `steps` for batch rows `rows`.
+    pub fn run(&self, steps: &[Step], batch: &Batch, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
+        for step in steps {
+            self.step(step, batch, rows.clone(), worker, scratch);
+            worker.wait();
+        }
+    }
+
+    fn step(&self, step: &Step, batch: &Batch, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
+        let arena = self.arena;
+        let share = worker.share(rows.len());
+        let mine = rows.start + share.start..rows.start + share.end;
+        match *step {
+            Step::Embed { table, out } => {
+                let (tensor, bytes) = self.model.tensor(table);
+                let hidden = tensor.shape[1] as usize;
+                for r in mine {
+                    // SAFETY: the step rule; rows are shared out.
+                    let out = unsafe { arena.row_mut(out, r, 0, hidden) };
+                    head::widen_row(bytes, tensor.dtype, hidden, batch.rows[r].token as usize, out);
+                }
+            }
+            Step::RmsNorm { input, weight, eps, out } => {
+                let weight = self.model.vector(weight);
+                for r in mine {
+                    // SAFETY: the step rule; rows are shared out.
+                    let target = unsafe { arena.row_mut(out, r, 0, weight.len()) };
+                    if input == out {
+                        norm::rms_norm_in_place(target, weight, eps);
+                    } else {
+                        // SAFETY: the step rule; `input` and `out` do not overlap.
+                        norm::rms_norm(unsafe { arena.row(input, r) }, weight, eps, target);
+                    }
+                }
+            }
+            Step::Quantize { input, rule, out } => {
+                for r in mine {
+                    // SAFETY: the step rule; rows are shared out.
+                    let (input, values, scale, sum) = unsafe {
+                        let padded = arena.stride::<i8>(out.values);
+                        (
+                            arena.row(input, r),
+                            arena.row_mut(out.values, r, 0, padded),
+                            arena.row_mut(out.scale, r, 0, 1),
+                            arena.row_mut(out.sum, r, 0, 1),
+                        )
+                    };
+                    (scale[0], sum[0]) = quantize::quantize(input, rule, values);
+                }
+            }
+            Step::Ternary { product, input, epilogue, out } => {
+                let index = product.0 as usize;
+                let product = BoundProduct {
+                    product: &self.model.manifest().products[index],
+                    weights: self.model.weights(index),
+                    kernels: &self.model.bound().products[index],
+                };
+                // SAFETY: the step rule; `run` shares out the tiles.
+                unsafe { product.run(arena, worker, rows, input, epilogue, out, &mut scratch.sums) };
+            }
+            Step::RopeAppend { qkv, inv_freq, layer, .. } => {
+                let rope = &self.ropes.iter().find(|(id, _)| *id == inv_freq).expect("built for every step").1;
+                for r in mine {
+                    let row = batch.rows[r];
+                    let cache = &batch.sequences[row.sequence].layers[layer as usize];
+                    self.rope_append(qkv, rope, layer as usize, cache, r, row.position);
+                }
+            }
+            Step::Attend { qkv, layer, scale, out } => {
+                let shape = self.kv(layer as usize);
+                // Round robin: later rows attend to more positions, so contiguous shares would be uneven.
+                let heads = shape.n_kv_heads as usize;
+                for unit in (worker.index..rows.len() * heads).step_by(worker.count) {
+                    let (r, head) = (rows.start + unit / heads, unit % heads);
+                    let row = batch.rows[r];
+                    let cache = &batch.sequences[row.sequence].layers[layer as usize];
+                    let positions = row.position + 1;
+                    match cache {
+                        LayerCache::F16 { keys, values } => {
+                            self.attend(qkv, out, shape, keys, values, r, head, positions, scale, scratch);
+                        }
+                        LayerCache::F32 { keys, values } => {
+                            self.attend(qkv, out, shape, keys, values, r, head, positions, scale, scratch);
+                        }
+                    }
+                }
+            }
+            Step::Head { input, table, out } => self.head(input, table, out, rows, worker),
+            // Validation refuses steps this runtime does not know.
+            ref other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn kv(&self, layer: usize) -> KvLayer {
+        self.model.manifest().plan.kv[layer]
+    }
+
+    fn rope_append(&self, qkv: BufferId, rope: &RopeTable, layer: usize, cache: &LayerCache, r: usize, position: usize) {
+        let shape = self.kv(layer);
+        let dim = shape.head_dim as usize;
+        let (q, k) = (shape.n_heads as usize * dim, shape.n_kv_heads as usize * dim);
+        // SAFETY: the step rule; this row is this worker's.
+        let row = unsafe { self.arena.row_mut::<f32>(qkv, r, 0, q + 2 * k) };
+        let (rotated, values_in) = row.split_at_mut(q + k);
+        rotated.chunks_exact_mut(dim).for_each(|head| rope.rotate(head, position));
+        match cache {
+            // SAFETY: the step rule; a position of a sequence is written by the one row that has it.
+            LayerCache::F16 { keys, values } => unsafe {
+                attention::store(&rotated[q..], keys.row_mut(position));
+                attention::store(values_in, values.row_mut(position));
+            },
+            // SAFETY: as above.
+            LayerCache::F32 { keys, values } => unsafe {
+                attention::store(&rotated[q..], keys.row_mut(position));
+                attention::store(values_in, values.row_mut(position));
+            },
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn attend<T: KvFloat>(
+        &self,
+        qkv: BufferId,
+        out: BufferId,
+        shape: KvLayer,
+        keys: &Rows<T>,
+        values: &Rows<T>,
+        r: usize,
+        head: usize,
+        positions: usize,
+        scale: f32,
+        scratch: &mut Scratch,
+    ) {
+        let dim = shape.head_dim as usize;
+        let width = (shape.n_heads / shape.n_kv_heads) as usize * dim;
+        let (from, to) = (head * width, (head + 1) * width);
+        // SAFETY: the step rule; keys and values up to this row's position were written by an earlier step, and
+        // this head group of this row is this worker's.
+        let (q, keys, values, stride, out) = unsafe {
+            (
+                &self.arena.row::<f32>(qkv, r)[from..to],
+                &keys.first(positions)[head * dim..],
+                &values.first(positions)[head * dim..],
+                keys.width(),
+                self.arena.row_mut::<f32>(out, r, from, to),
+            )
+        };
+        attention::attend(q, keys, values, stride, positions, dim, scale, &mut scratch.scores, out);
+    }
+
+    fn head(&self, input: BufferId, table: TensorId, out: BufferId, rows: Range<usize>, worker: &Worker) {
+        let (tensor, bytes) = self.model.tensor(table);
+        let (vocab, hidden) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
+        let share = worker.share(vocab);
+        for from in share.clone().step_by(HEAD_ROWS) {
+            let to = (from + HEAD_ROWS).min(share.end);
+            for r in rows.clone() {
+                // SAFETY: the step rule; vocabulary rows are shared out.
+                let (input, out) = unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, from, to)) };
+                head::dot_rows(bytes, tensor.dtype, hidden, from..to, input, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One sequence on a model: its context, its KV cache, its threads.
+
+use crate::arena::Arena;
+use crate::execute::{Batch, Executor, Row, Scratch};
+use crate::kv::{KvCache, KvType};
+use crate::load::Model;
+use crate::pool::Pool;
+use crate::{RuntimeError, arena};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use trit_format::plan::{Step, TensorId};
+use trit_kernels::rope::RopeTable;
+
+/// How a session runs.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// Longest sequence in tokens; by default what the model was made for.
+    pub context: Option<usize>,
+    /// Worker threads; by default as many as the system grants this process.
+    pub threads: Option<usize>,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Rows of a prompt that run together.
+    pub block: usize,
+}
+
+impl Default for SessionOptions {
+    fn default() -> SessionOptions {
+        SessionOptions { context: None, threads: None, kv: KvType::F16, block: 64 }
+    }
+}
+
+/// A sequence of tokens and everything needed to continue it.
+pub struct Session {
+    model: Arc<Model>,
+    pool: Pool,
+    arena: Arena,
+    caches: Vec<KvCache>,
+    ropes: Vec<(TensorId, RopeTable)>,
+    scratch: Vec<Mutex<Scratch>>,
+    context: usize,
+    position: usize,
+}
+
+/// Which rows of a block the head runs for.
+#[derive(Clone, Copy, PartialEq)]
+enum Logits {
+    None,
+    Last,
+    All,
+}
+
+impl Session {
+    /// A new, empty sequence.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where threads are refused.
+    pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, RuntimeError> {
+        let manifest = model.manifest();
+        let longest = manifest.hyperparameters.context_length as usize;
+        let context = options.context.unwrap_or(longest);
+        if context == 0 || context > longest {
+            return Err(RuntimeError::Input(format!(
+                "a context of {context} tokens is not possible; this model takes 1 to {longest}"
+            )));
+        }
+        if options.block == 0 {
+            return Err(RuntimeError::Input("a block needs at least 1 row".into()));
+        }
+        let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let plan = &manifest.plan;
+        let mut ropes: Vec<(TensorId, RopeTable)> = Vec::new();
+        for step in &plan.body {
+            if let Step::RopeAppend { inv_freq, scaling, .. } = *step
+                && !ropes.iter().any(|(id, _)| *id == inv_freq)
+            {
+                ropes.push((inv_freq, RopeTable::new(model.vector(inv_freq), scaling, context)));
+            }
+        }
+        Ok(Session {
+            pool: Pool::new(threads)?,
+            arena: Arena::new(plan, options.block.min(context)),
+            caches: vec![KvCache::new(&plan.kv, options.kv, context)],
+            scratch: (0..threads).map(|_| Mutex::new(Scratch::new(&plan.kv, context))).collect(),
+            ropes,
+            context,
+            position: 0,
+            model,
+        })
+    }
+
+    /// The model it runs on.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens in the sequence so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Most tokens the sequence can have.
+    pub fn context_length(&self) -> usize {
+        self.context
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.pool.count()
+    }
+
+    /// Forgets all but the first `position` tokens.
+    ///
+    /// # Panics
+    /// If the sequence is shorter than that.
+    pub fn truncate(&mut self, position: usize) {
+        assert!(position <= self.position, "cannot truncate {} tokens to {position}", self.position);
+        self.position = position;
+    }
+
+    /// Appends a prompt and gives the logits after its last token, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`]. The
+    /// sequence is unchanged then.
+    pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
+        self.check(ids)?;
+        let block = self.arena.capacity();
+        let last = (ids.len() - 1) / block * block;
+        for chunk in ids[..last].chunks(block) {
+            self.block(chunk, Logits::None);
+        }
+        let rows = ids.len() - last;
+        self.block(&ids[last..], Logits::Last);
+        Ok(self.logits(rows - 1))
+    }
+
+    /// Appends one token and gives the logits after it, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn decode(&mut self, id: u32) -> Result<&[f32], RuntimeError> {
+        self.prefill(&[id])
+    }
+
+    /// Appends tokens and hands the logits after each to `each`, with its index in `ids`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn forward_all(&mut self, ids: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), RuntimeError> {
+        self.check(ids)?;
+        let block = self.arena.capacity();
+        for (b, chunk) in ids.chunks(block).enumerate() {
+            self.block(chunk, Logits::All);
+            for r in 0..chunk.len() {
+                each(b * block + r, self.logits(r));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden
+    /// states after it. For looking into a model; the sequence is emptied.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape.
+    pub fn run_layer(&mut self, layer: usize, hidden: &[f32]) -> Result<Vec<f32>, RuntimeError> {
+        let model = self.model.clone();
+        let plan = &model.manifest().plan;
+        let width = model.manifest().hyperparameters.hidden_dim as usize;
+        let Some(steps) = plan.layers.get(layer) else {
+            return Err(RuntimeError::Input(format!("there is no layer {layer}; there are {}", plan.layers.len())));
+        };
+        let tokens = hidden.len() / width;
+        if tokens == 0 || tokens > self.context || hidden.len() != tokens * width {
+            return Err(RuntimeError::Input(format!(
+                "{} values are no hidden states of width {width} for 1 to {} tokens",
+                hidden.len(),
+                self.context
+            )));
+        }
+        self.position = 0;
+        let mut out = Vec::with_capacity(hidden.len());
+        for chunk in hidden.chunks(self.arena.capacity() * width) {
+            let rows = chunk.len() / width;
+            arena::fill(&mut self.arena, plan.residual, chunk, width);
+            self.run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)]);
+            for r in 0..rows {
+                out.extend_from_slice(arena::read(&self.arena, plan.residual, r));
+            }
+        }
+        self.position = 0;
+        Ok(out)
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
+        let vocab = self.model.manifest().hyperparameters.vocab_size;
+        if ids.is_empty() {
+            return Err(RuntimeError::Input("there are no tokens to run; give a prompt".into()));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
+            return Err(RuntimeError::Input(format!("token id {id} is outside the vocabulary of {vocab}")));
+        }
+        let tokens = self.position + ids.len();
+        if tokens > self.context {
+            return Err(RuntimeError::ContextFull { tokens, context: self.context });
+        }
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        arena::read(&self.arena, self.model.manifest().plan.logits, row)
+    }
+
+    fn block(&mut self, ids: &[u32], logits: Logits) {
+        let model = self.model.clone();
+        let plan = &model.manifest().plan;
+        let rows = ids.len();
+        let body = (&plan.body[..], 0..rows);
+        match logits {
+            Logits::None => self.run(ids, &[body]),
+            Logits::Last => self.run(ids, &[body, (&plan.head[..], rows - 1..rows)]),
+            Logits::All => self.run(ids, &[body, (&plan.head[..], 0..rows)]),
+        }
+    }
+
+    /// Runs step lists for rows at the next positions, in one parallel region.
+    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) {
+        let row = |(i, &token)| Row { token, position: self.position + i, sequence: 0 };
+        let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
+        let batch = Batch { rows: &rows, sequences: &self.caches };
+        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes };
+        self.pool.run(|worker| {
+            let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
+            for (steps, rows) in lists {
+                executor.run(steps, &batch, rows.clone(), worker, &mut scratch);
+            }
+        });
+        self.position += ids.len();
+    }
+}
