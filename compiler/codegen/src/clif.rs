@@ -1,0 +1,77 @@
+//! The 128-bit emitter: lowers a [`Program`] to Cranelift IR, and that to machine code for x86-64 and aarch64.
+//!
+//! Cranelift has neither a dot-product operation nor wider vectors. A dot product is written as the exact tree of
+//! widened products that its instruction selection folds into one instruction; which operand is widened first decides
+//! whether it folds, so that tests assert the mnemonics.
+//!
+//! Code is compiled at optimization level "none": the IR below is already in the order and form wanted, whereas the
+//! optimizer moves pure operations down to their uses, which makes the features of all unrolled quads live at once.
+//!
+//! Cranelift has no prefetch operation either. A [`Touch`](crate::program::Touch) is a plain byte load inside the
+//! weights, of the next tile instead of [`KernelSpec::prefetch`](trit_format::kernel::KernelSpec::prefetch) bytes
+//! ahead: a tile is passed over several times, and only the first pass would gain from reading ahead within it.
+
+mod lower;
+
+use crate::error::CodegenError;
+use crate::program::Program;
+use cranelift_codegen::isa::{self, OwnedTargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{CompiledCode, Context};
+use cranelift_control::ControlPlane;
+use target_lexicon::{Architecture, Triple};
+use trit_format::target::{Arch, Target};
+
+/// Machine code of `program`.
+pub(crate) fn emit(program: &Program) -> Result<Vec<u8>, CodegenError> {
+    let compiled = compile(program, false)?;
+    let count = compiled.buffer.relocs().len();
+    if count > 0 {
+        return Err(CodegenError::Relocations { spec: program.spec, target: program.target, count });
+    }
+    Ok(compiled.code_buffer().to_vec())
+}
+
+/// What Cranelift calls the instructions of `program`, with its labels.
+pub(crate) fn disassemble(program: &Program) -> Result<String, CodegenError> {
+    Ok(compile(program, true)?.vcode.unwrap_or_default())
+}
+
+fn compile(program: &Program, text: bool) -> Result<CompiledCode, CodegenError> {
+    let failed = |message: String| CodegenError::backend(&program.spec, program.target, message);
+    let isa = isa(program.target).map_err(failed)?;
+    let mut context = Context::for_function(lower::function(program, isa.frontend_config()));
+    context.set_disasm(text);
+    context.compile(&*isa, &mut ControlPlane::default()).map_err(|e| failed(format!("{:?}", e.inner)))?;
+    context.take_compiled_code().ok_or_else(|| failed("no code".to_owned()))
+}
+
+/// Instruction sets that Cranelift may use for `target`, by its own names.
+fn flags(target: Target) -> &'static [&'static str] {
+    match target {
+        Target::X86_64V2 => &["has_sse3", "has_ssse3", "has_sse41"],
+        Target::X86_64V3 => &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2"],
+        Target::X86_64V3Vnni => {
+            &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2", "has_avx_vnni"]
+        }
+        Target::Aarch64Dotprod => &["has_dotprod"],
+        _ => &[],
+    }
+}
+
+fn isa(target: Target) -> Result<OwnedTargetIsa, String> {
+    let mut shared = settings::builder();
+    for (name, value) in [("opt_level", "none"), ("is_pic", "true"), ("enable_verifier", "true")] {
+        shared.set(name, value).map_err(|e| e.to_string())?;
+    }
+    let architecture = match target.arch() {
+        Arch::X86_64 => Architecture::X86_64,
+        Arch::Aarch64 => Architecture::Aarch64(target_lexicon::Aarch64Architecture::Aarch64),
+    };
+    let mut builder =
+        isa::lookup(Triple { architecture, ..Triple::unknown() }).map_err(|e| e.to_string())?;
+    for flag in flags(target) {
+        builder.enable(flag).map_err(|e| e.to_string())?;
+    }
+    builder.finish(settings::Flags::new(shared)).map_err(|e| e.to_string())
+}
