@@ -13,6 +13,7 @@
 //! | [`manifest`] | everything a bundle says about itself |
 //! | [`container`] | header, section table, digests |
 //! | [`text`] | a plan as text |
+//! | [`trust`] | which file says that the user trusts a bundle |
 #![forbid(unsafe_code)]
 
 pub mod container;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod target;
 pub mod text;
 pub mod tile;
+pub mod trust;
 mod validate;
 
 pub use error::FormatError;
