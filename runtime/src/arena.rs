@@ -37,8 +37,10 @@ unsafe impl Sync for Arena {}
 impl Arena {
     /// An arena for a validated plan. The system commits pages only when they are first written.
     pub fn new(plan: &Plan, capacity: usize) -> Arena {
-        let bytes = (plan.row_bytes as usize).checked_mul(capacity).expect("row_bytes is bounded by validation");
-        let layout = Layout::from_size_align(bytes.max(64), 64).expect("a validated plan's arena fits memory");
+        let bytes =
+            (plan.row_bytes as usize).checked_mul(capacity).expect("row_bytes is bounded by validation");
+        let layout =
+            Layout::from_size_align(bytes.max(64), 64).expect("a validated plan's arena fits memory");
         // SAFETY: the layout is not empty.
         let base = unsafe { alloc_zeroed(layout) };
         if base.is_null() {

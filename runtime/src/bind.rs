@@ -164,9 +164,13 @@ pub(crate) struct Kernels {
 
 enum Code {
     None,
-    Embedded { _code: EmbeddedCode },
+    Embedded {
+        _code: EmbeddedCode,
+    },
     #[cfg(feature = "jit")]
-    Jit { _code: trit_codegen::JitCode },
+    Jit {
+        _code: trit_codegen::JitCode,
+    },
 }
 
 /// What [`bind`] needs to know besides the bundle.
@@ -185,10 +189,14 @@ pub(crate) fn bind<'a>(
 ) -> Result<Kernels, RuntimeError> {
     let tiers = CpuTiers::detect();
     if let Some(cpu) = options.cpu.filter(|&cpu| !tiers.contains(cpu)) {
-        return Err(RuntimeError::Unsupported(format!("this CPU lacks {cpu}; it has {}", names(tiers.iter()))));
+        return Err(RuntimeError::Unsupported(format!(
+            "this CPU lacks {cpu}; it has {}",
+            names(tiers.iter())
+        )));
     }
     let wanted = |t: &Target| options.cpu.is_none_or(|cpu| cpu == *t);
-    let best = |targets: &mut dyn Iterator<Item = Target>| targets.filter(|t| tiers.contains(*t) && wanted(t)).max();
+    let best =
+        |targets: &mut dyn Iterator<Item = Target>| targets.filter(|t| tiers.contains(*t) && wanted(t)).max();
     let embedded = best(&mut manifest.kernels.iter().map(|k| k.target));
     let generated = best(&mut generable());
 
@@ -198,7 +206,8 @@ pub(crate) fn bind<'a>(
         KernelChoice::Embedded => match embedded {
             Some(target) => bind_embedded(path, manifest, section, target),
             None => {
-                let there: std::collections::BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
+                let there: std::collections::BTreeSet<Target> =
+                    manifest.kernels.iter().map(|k| k.target).collect();
                 Err(RuntimeError::Unsupported(format!(
                     "the bundle has kernels for {}, this CPU runs {}; compile with --target, or pass --kernels auto",
                     names(there.into_iter()),
@@ -209,15 +218,21 @@ pub(crate) fn bind<'a>(
         KernelChoice::Jit => match generated {
             Some(target) => bind_jit(manifest, target, None),
             None if cfg!(feature = "jit") => Err(RuntimeError::Unsupported(match options.cpu {
-                Some(cpu) => format!("no code can be generated for {cpu} yet; it can for {}", names(generable())),
-                None => "this CPU has none of the tiers that code is generated for; use --kernels portable".into(),
+                Some(cpu) => {
+                    format!("no code can be generated for {cpu} yet; it can for {}", names(generable()))
+                }
+                None => {
+                    "this CPU has none of the tiers that code is generated for; use --kernels portable".into()
+                }
             })),
             None => Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into())),
         },
         KernelChoice::Auto => {
             let untrusted = "the bundle's own code is not trusted and was not run; --trust runs it";
             match (embedded, generated) {
-                (Some(e), g) if options.trusted && g.is_none_or(|g| g <= e) => bind_embedded(path, manifest, section, e),
+                (Some(e), g) if options.trusted && g.is_none_or(|g| g <= e) => {
+                    bind_embedded(path, manifest, section, e)
+                }
                 (e, Some(g)) => {
                     let note = match e {
                         Some(_) if !options.trusted => Some(untrusted.to_owned()),
@@ -282,11 +297,14 @@ fn bind_jit(manifest: &Manifest, target: Target, note: Option<String>) -> Result
         manifest.products.iter().map(|p| (p.k, p.code)).collect();
     let specs: Vec<KernelSpec> = shapes
         .into_iter()
-        .flat_map(|(k, code)| trit_codegen::default_specs(k, target).into_iter().map(move |s| KernelSpec { code, ..s }))
+        .flat_map(|(k, code)| {
+            trit_codegen::default_specs(k, target).into_iter().map(move |s| KernelSpec { code, ..s })
+        })
         .collect();
     let pairs: Vec<(KernelSpec, Target)> = specs.iter().map(|&s| (s, target)).collect();
-    let code = trit_codegen::JitCode::new(&pairs)
-        .map_err(|e| RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable")))?;
+    let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
+        RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable"))
+    })?;
     let products = assign(manifest, &specs, |i| code.kernel(i))?;
     let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
     Ok(Kernels { products, report, _code: Code::Jit { _code: code } })
@@ -314,6 +332,10 @@ fn assign(
     manifest
         .products
         .iter()
-        .map(|p| find(p).ok_or_else(|| RuntimeError::Unsupported(format!("no kernel for product {} (k = {})", p.name, p.k))))
+        .map(|p| {
+            find(p).ok_or_else(|| {
+                RuntimeError::Unsupported(format!("no kernel for product {} (k = {})", p.name, p.k))
+            })
+        })
         .collect()
 }

@@ -35,7 +35,9 @@ pub enum RuntimeError {
     #[error("{0}")]
     Unsupported(String),
     /// Embedded code was asked for, but nothing says that it may run.
-    #[error("{path}: the bundle's machine code is not trusted: it was not compiled by this user on this machine; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here")]
+    #[error(
+        "{path}: the bundle's machine code is not trusted: it was not compiled by this user on this machine; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
+    )]
     Untrusted {
         /// The file.
         path: PathBuf,
@@ -44,7 +46,9 @@ pub enum RuntimeError {
     #[error("{0}")]
     Input(String),
     /// The sequence would outgrow the session's context.
-    #[error("{tokens} tokens do not fit the context of {context}; shorten the prompt or allow a longer context with -c")]
+    #[error(
+        "{tokens} tokens do not fit the context of {context}; shorten the prompt or allow a longer context with -c"
+    )]
     ContextFull {
         /// Tokens the sequence would have.
         tokens: usize,

@@ -9,7 +9,7 @@ use crate::arena::{Arena, Rows};
 use crate::kv::{KvCache, LayerCache};
 use crate::load::Model;
 use crate::pool::Worker;
-use crate::ternary::{BoundProduct, Sums};
+use crate::ternary::{Sums, TernaryStep};
 use std::ops::Range;
 use trit_format::plan::{BufferId, KvLayer, Step, TensorId};
 use trit_kernels::attention::{self, KvFloat};
@@ -57,7 +57,14 @@ impl Scratch {
 
 impl Executor<'_> {
     /// Runs `steps` for batch rows `rows`.
-    pub fn run(&self, steps: &[Step], batch: &Batch, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
+    pub fn run(
+        &self,
+        steps: &[Step],
+        batch: &Batch,
+        rows: Range<usize>,
+        worker: &Worker,
+        scratch: &mut Scratch,
+    ) {
         for step in steps {
             self.step(step, batch, rows.clone(), worker, scratch);
             worker.wait();
@@ -108,16 +115,21 @@ impl Executor<'_> {
             }
             Step::Ternary { product, input, epilogue, out } => {
                 let index = product.0 as usize;
-                let product = BoundProduct {
+                let step = TernaryStep {
                     product: &self.model.manifest().products[index],
                     weights: self.model.weights(index),
                     kernels: &self.model.bound().products[index],
+                    arena,
+                    input,
+                    epilogue,
+                    out,
                 };
                 // SAFETY: the step rule; `run` shares out the tiles.
-                unsafe { product.run(arena, worker, rows, input, epilogue, out, &mut scratch.sums) };
+                unsafe { step.run(worker, rows, &mut scratch.sums) };
             }
             Step::RopeAppend { qkv, inv_freq, layer, .. } => {
-                let rope = &self.ropes.iter().find(|(id, _)| *id == inv_freq).expect("built for every step").1;
+                let rope =
+                    &self.ropes.iter().find(|(id, _)| *id == inv_freq).expect("built for every step").1;
                 for r in mine {
                     let row = batch.rows[r];
                     let cache = &batch.sequences[row.sequence].layers[layer as usize];
@@ -153,7 +165,15 @@ impl Executor<'_> {
         self.model.manifest().plan.kv[layer]
     }
 
-    fn rope_append(&self, qkv: BufferId, rope: &RopeTable, layer: usize, cache: &LayerCache, r: usize, position: usize) {
+    fn rope_append(
+        &self,
+        qkv: BufferId,
+        rope: &RopeTable,
+        layer: usize,
+        cache: &LayerCache,
+        r: usize,
+        position: usize,
+    ) {
         let shape = self.kv(layer);
         let dim = shape.head_dim as usize;
         let (q, k) = (shape.n_heads as usize * dim, shape.n_kv_heads as usize * dim);
@@ -214,7 +234,8 @@ impl Executor<'_> {
             let to = (from + HEAD_ROWS).min(share.end);
             for r in rows.clone() {
                 // SAFETY: the step rule; vocabulary rows are shared out.
-                let (input, out) = unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, from, to)) };
+                let (input, out) =
+                    unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, from, to)) };
                 head::dot_rows(bytes, tensor.dtype, hidden, from..to, input, out);
             }
         }

@@ -20,7 +20,10 @@ pub(crate) fn map(path: &Path) -> Result<Mmap, RuntimeError> {
     let io = |source| RuntimeError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.is_dir() {
-        return Err(io(std::io::Error::new(std::io::ErrorKind::IsADirectory, "is a directory, not a .trit bundle")));
+        return Err(io(std::io::Error::new(
+            std::io::ErrorKind::IsADirectory,
+            "is a directory, not a .trit bundle",
+        )));
     }
     // SAFETY: the mapping is private and read-only. Whoever changes or truncates a bundle while it runs breaks the
     // promise that every mapping of a file asks for; code, the dangerous part, is copied before it is checked.
@@ -40,14 +43,17 @@ impl EmbeddedCode {
     /// # Errors
     /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::System`] where memory is refused.
     pub fn new(path: &Path, section: &[u8], kernels: &[&KernelEntry]) -> Result<EmbeddedCode, RuntimeError> {
-        let refused = |e| RuntimeError::System(format!("no executable memory for kernels: {e}; try --kernels portable"));
+        let refused = |e| {
+            RuntimeError::System(format!("no executable memory for kernels: {e}; try --kernels portable"))
+        };
         let mut memory = MmapMut::map_anon(section.len().max(1)).map_err(refused)?;
         memory[..section.len()].copy_from_slice(section);
         for kernel in kernels {
             let start = kernel.offset as usize;
             if Digest::of(&memory[start..start + kernel.len as usize]) != kernel.digest {
                 let problem = "its code does not match its digest; the file is damaged, copy it again".into();
-                let source = trit_format::FormatError::Record { record: format!("kernel {}", kernel.spec), problem };
+                let source =
+                    trit_format::FormatError::Record { record: format!("kernel {}", kernel.spec), problem };
                 return Err(RuntimeError::Format { path: path.to_owned(), source });
             }
         }

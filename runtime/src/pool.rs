@@ -163,19 +163,23 @@ mod tests {
     fn shares_cover_all_units_once() {
         let pool = Pool::new(3).unwrap();
         let seen: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
-        pool.run(|worker| worker.share(10).for_each(|u| { seen[u].fetch_add(1, Ordering::Relaxed); }));
+        pool.run(|worker| {
+            worker.share(10).for_each(|u| {
+                seen[u].fetch_add(1, Ordering::Relaxed);
+            })
+        });
         assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1));
     }
 
     #[test]
     fn a_worker_that_panics_releases_the_others() {
         let pool = Pool::new(2).unwrap();
-        let result = std::panic::catch_unwind(|| {
+        let run = || {
             pool.run(|worker| {
                 assert!(worker.index != 0, "deliberate");
                 worker.wait();
             });
-        });
-        assert!(result.is_err());
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
     }
 }

@@ -32,7 +32,11 @@ impl fmt::Display for SelftestReport {
             writeln!(f, "golden {i}  relative L2 {distance:.1e} (allowed {TOLERANCE:.0e})")?;
         }
         self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED    {failure}"))?;
-        write!(f, "{}", if self.failures.is_empty() { "ok" } else { "this machine does not run this bundle correctly" })
+        write!(
+            f,
+            "{}",
+            if self.failures.is_empty() { "ok" } else { "this machine does not run this bundle correctly" }
+        )
     }
 }
 
@@ -43,23 +47,31 @@ impl Model {
     /// # Errors
     /// As [`Session::new`]; results that differ are in the report.
     pub fn selftest(self: &Arc<Model>, threads: Option<usize>) -> Result<SelftestReport, RuntimeError> {
-        let mut report =
-            SelftestReport { kernels: self.kernels().to_string(), products: 0, goldens: vec![], failures: vec![] };
+        let mut report = SelftestReport {
+            kernels: self.kernels().to_string(),
+            products: 0,
+            goldens: vec![],
+            failures: vec![],
+        };
         for (index, product) in self.manifest().products.iter().enumerate() {
             let k = product.k as usize;
             // A different tile of each product; activations that reach both ends of their range.
             let tile = index % product.tiles() as usize;
             let weights = &self.weights(index)[tile * tile::bytes(k)..][..tile::bytes(k)];
-            let mut activations: Vec<i8> = (0..k).map(|i| ((i * 7919 + index * 104_729) % 255) as i8).collect();
+            let mut activations: Vec<i8> =
+                (0..k).map(|i| ((i * 7919 + index * 104_729) % 255) as i8).collect();
             activations.resize(tile::padded_k(k), 0);
             let expected = ternary::reference(weights, k, product.code, &activations[..k]);
             let mut portable = vec![0; tile::ROWS];
             run_portable(product, weights, &activations, &mut portable);
-            let bound = crate::ternary::run_bound(&self.bound().products[index], product, weights, &activations);
+            let bound =
+                crate::ternary::run_bound(&self.bound().products[index], product, weights, &activations);
             for (name, got) in [("portable", &portable), ("bound", &bound)] {
                 match &expected {
                     Some(expected) if got == expected => {}
-                    Some(_) => report.failures.push(format!("product {}: {name} kernel, wrong integers", product.name)),
+                    Some(_) => report
+                        .failures
+                        .push(format!("product {}: {name} kernel, wrong integers", product.name)),
                     None => report.failures.push(format!("product {}: invalid weight bytes", product.name)),
                 }
             }
@@ -73,7 +85,7 @@ impl Model {
             let difference: f32 = logits.iter().zip(expected).map(|(a, b)| (a - b) * (a - b)).sum();
             let size: f32 = expected.iter().map(|b| b * b).sum();
             let distance = (difference / size.max(f32::MIN_POSITIVE)).sqrt();
-            if !(distance <= TOLERANCE) {
+            if distance.is_nan() || distance > TOLERANCE {
                 report.failures.push(format!("golden {:?}: relative L2 {distance:.1e}", golden.ids));
             }
             report.goldens.push(distance);

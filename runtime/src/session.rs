@@ -67,7 +67,8 @@ impl Session {
         if options.block == 0 {
             return Err(RuntimeError::Input("a block needs at least 1 row".into()));
         }
-        let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let threads =
+            options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let plan = &manifest.plan;
         let mut ropes: Vec<(TensorId, RopeTable)> = Vec::new();
         for step in &plan.body {
@@ -147,7 +148,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::prefill`].
-    pub fn forward_all(&mut self, ids: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), RuntimeError> {
+    pub fn forward_all(
+        &mut self,
+        ids: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
         self.check(ids)?;
         let block = self.arena.capacity();
         for (b, chunk) in ids.chunks(block).enumerate() {
@@ -169,7 +174,10 @@ impl Session {
         let plan = &model.manifest().plan;
         let width = model.manifest().hyperparameters.hidden_dim as usize;
         let Some(steps) = plan.layers.get(layer) else {
-            return Err(RuntimeError::Input(format!("there is no layer {layer}; there are {}", plan.layers.len())));
+            return Err(RuntimeError::Input(format!(
+                "there is no layer {layer}; there are {}",
+                plan.layers.len()
+            )));
         };
         let tokens = hidden.len() / width;
         if tokens == 0 || tokens > self.context || hidden.len() != tokens * width {

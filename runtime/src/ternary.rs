@@ -16,11 +16,15 @@ const TILES_PER_CALL: usize = 8;
 /// Most activation rows one kernel call handles, by validation.
 const MAX_BLOCK: usize = 16;
 
-/// A product with all that running it takes.
-pub(crate) struct BoundProduct<'a> {
+/// One ternary step with all that running it takes.
+pub(crate) struct TernaryStep<'a> {
     pub product: &'a Product,
     pub weights: &'a [u8],
     pub kernels: &'a ProductKernels,
+    pub arena: &'a Arena,
+    pub input: Quantized,
+    pub epilogue: Epilogue,
+    pub out: BufferId,
 }
 
 /// Integer results of some tiles for some rows: row `r`, tile `t`, tile row `i` at `r * stride + t * 80 + i`.
@@ -35,22 +39,13 @@ impl Sums {
     }
 }
 
-impl BoundProduct<'_> {
+impl TernaryStep<'_> {
     /// Computes this worker's share of the tiles for activation rows `rows`.
     ///
     /// # Safety
-    /// Between two barriers, with workers of one region calling this with the same arguments: nobody writes `input`,
-    /// and nobody else touches `out`.
-    pub unsafe fn run(
-        &self,
-        arena: &Arena,
-        worker: &Worker,
-        rows: Range<usize>,
-        input: Quantized,
-        epilogue: Epilogue,
-        out: BufferId,
-        sums: &mut Sums,
-    ) {
+    /// Between two barriers, with workers of one region calling this for the same step and rows: nobody writes
+    /// `input`, and nobody else touches `out`.
+    pub unsafe fn run(&self, worker: &Worker, rows: Range<usize>, sums: &mut Sums) {
         let tiles = worker.share(self.product.tiles() as usize);
         let block = match self.kernels {
             ProductKernels::Portable => 1,
@@ -63,15 +58,15 @@ impl BoundProduct<'_> {
             let mut row = rows.start;
             while row < rows.end {
                 let m = if row + block <= rows.end { block } else { 1 };
-                self.sums(arena, first..first + count, row, m, input, &mut sums.data);
+                self.sums(first..first + count, row, m, &mut sums.data);
                 for r in row..row + m {
                     // SAFETY: the quantized input is not written in this step.
-                    let scale = unsafe { arena.row::<f32>(input.scale, r) }[0];
+                    let scale = unsafe { self.arena.row::<f32>(self.input.scale, r) }[0];
                     for t in first..first + count {
                         let at = ((r - row) * count + t - first) * tile::ROWS;
                         // SAFETY: a tile's outputs belong to the worker that has the tile; tiles are shared out
                         // without overlap.
-                        unsafe { self.finish(arena, t, r, &sums.data[at..at + tile::ROWS], scale, epilogue, out) };
+                        unsafe { self.finish(t, r, &sums.data[at..at + tile::ROWS], scale) };
                     }
                 }
                 row += m;
@@ -80,7 +75,8 @@ impl BoundProduct<'_> {
     }
 
     /// The integer sums of `tiles` for activation rows `row..row + m`.
-    fn sums(&self, arena: &Arena, tiles: Range<usize>, row: usize, m: usize, input: Quantized, out: &mut [i32]) {
+    fn sums(&self, tiles: Range<usize>, row: usize, m: usize, out: &mut [i32]) {
+        let (arena, input) = (self.arena, self.input);
         let k = self.product.k as usize;
         let stride = tiles.len() * tile::ROWS;
         let weights = &self.weights[tiles.start * tile::bytes(k)..tiles.end * tile::bytes(k)];
@@ -120,36 +116,27 @@ impl BoundProduct<'_> {
     ///
     /// # Safety
     /// No other worker touches the outputs of this tile for this row.
-    unsafe fn finish(
-        &self,
-        arena: &Arena,
-        t: usize,
-        row: usize,
-        sums: &[i32],
-        scale: f32,
-        epilogue: Epilogue,
-        out: BufferId,
-    ) {
+    unsafe fn finish(&self, t: usize, row: usize, sums: &[i32], scale: f32) {
         let segments = &self.product.segments;
-        match (self.product.order, epilogue) {
+        match (self.product.order, self.epilogue) {
             (RowOrder::Paired, Epilogue::Gate(activation)) => {
                 let half = tile::ROWS / 2;
                 let (gate, up) = (&segments[0], &segments[1]);
                 let from = t * half;
                 let to = (from + half).min(gate.rows as usize);
                 // SAFETY: by this function's contract.
-                let out = unsafe { arena.row_mut::<f32>(out, row, from, to) };
+                let out = unsafe { self.arena.row_mut::<f32>(self.out, row, from, to) };
                 for (i, y) in out.iter_mut().enumerate() {
                     let g = epilogue::scale(sums[i], scale, gate.scale, gate.rule);
                     let u = epilogue::scale(sums[half + i], scale, up.scale, up.rule);
                     *y = activate(activation, g) * u;
                 }
             }
-            (RowOrder::Sequential, Epilogue::Store | Epilogue::Add) => {
+            (RowOrder::Sequential, epilogue @ (Epilogue::Store | Epilogue::Add)) => {
                 let from = t * tile::ROWS;
                 let to = (from + tile::ROWS).min(self.product.rows() as usize);
                 // SAFETY: by this function's contract.
-                let out = unsafe { arena.row_mut::<f32>(out, row, from, to) };
+                let out = unsafe { self.arena.row_mut::<f32>(self.out, row, from, to) };
                 let mut start = 0;
                 for segment in segments {
                     let end = start + segment.rows as usize;
@@ -175,7 +162,12 @@ pub(crate) fn run_portable(product: &Product, weights: &[u8], activations: &[i8]
 }
 
 /// The bound single-row kernel over some tiles, apart from any session: for self-tests.
-pub(crate) fn run_bound(kernels: &ProductKernels, product: &Product, weights: &[u8], activations: &[i8]) -> Vec<i32> {
+pub(crate) fn run_bound(
+    kernels: &ProductKernels,
+    product: &Product,
+    weights: &[u8],
+    activations: &[i8],
+) -> Vec<i32> {
     let tiles = weights.len() / tile::bytes(product.k as usize);
     let mut out = vec![0; tiles * tile::ROWS];
     match kernels {
@@ -183,8 +175,10 @@ pub(crate) fn run_bound(kernels: &ProductKernels, product: &Product, weights: &[
         ProductKernels::Code { single, .. } => {
             // Kernels read whole quads, 4-byte aligned.
             assert!(activations.len() == tile::padded_k(product.k as usize));
-            let quads: Vec<i32> =
-                activations.chunks_exact(4).map(|q| i32::from_ne_bytes([0, 1, 2, 3].map(|i| q[i] as u8))).collect();
+            let quads: Vec<i32> = activations
+                .chunks_exact(4)
+                .map(|q| i32::from_ne_bytes([0, 1, 2, 3].map(|i| q[i] as u8)))
+                .collect();
             let sum: i32 = activations.iter().map(|&a| i32::from(a)).sum();
             let args = KernelArgs {
                 weights: weights.as_ptr(),
