@@ -1,0 +1,385 @@
+//! Logits become a token.
+//!
+//! The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p, then a draw. Equal logits
+//! are ordered by id, so that results do not depend on how candidates were found.
+
+use std::cmp::Ordering;
+use trit_format::manifest::SamplingDefaults;
+
+/// How tokens are chosen. The default is greedy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerOptions {
+    /// Divides the logits; zero, negative or no number: the most probable token, always.
+    pub temperature: f32,
+    /// Keeps the `top_k` most probable tokens; 0: all.
+    pub top_k: usize,
+    /// Keeps the most probable tokens whose probabilities reach `top_p`; 1 or more: all.
+    pub top_p: f32,
+    /// Keeps tokens at least `min_p` times as probable as the most probable; 0: all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens in the history (Keskar et al. 2019); 1: none.
+    pub repeat_penalty: f32,
+    /// Start of the random sequence; the same seed and logits give the same tokens.
+    pub seed: u64,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> SamplerOptions {
+        SamplerOptions { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// What transformers takes where `generation_config.json` asks for sampling but does not say how many candidates.
+const DEFAULT_TOP_K: u32 = 50;
+
+impl SamplerOptions {
+    /// What the model's authors suggest, filled up as transformers does. Values that make no sense are passed over.
+    pub fn from_defaults(defaults: &SamplingDefaults, seed: u64) -> SamplerOptions {
+        let valid = |value: Option<f32>, valid: fn(f32) -> bool| value.filter(|&v| v.is_finite() && valid(v));
+        let greedy = SamplerOptions {
+            repeat_penalty: valid(defaults.repetition_penalty, |v| v > 0.0).unwrap_or(1.0),
+            seed,
+            ..SamplerOptions::default()
+        };
+        if !defaults.do_sample {
+            return greedy;
+        }
+        SamplerOptions {
+            temperature: valid(defaults.temperature, |v| v >= 0.0).unwrap_or(1.0),
+            top_k: defaults.top_k.unwrap_or(DEFAULT_TOP_K) as usize,
+            top_p: valid(defaults.top_p, |v| v > 0.0).unwrap_or(1.0),
+            min_p: valid(defaults.min_p, |v| (0.0..=1.0).contains(&v)).unwrap_or(0.0),
+            ..greedy
+        }
+    }
+}
+
+/// A source of tokens: options and the state of the random sequence.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    options: SamplerOptions,
+    random: SplitMix64,
+    candidates: Vec<Candidate>,
+    seen: Vec<bool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+}
+
+impl Sampler {
+    /// A sampler at the start of its random sequence.
+    pub fn new(options: SamplerOptions) -> Sampler {
+        Sampler { options, random: SplitMix64(options.seed), candidates: Vec::new(), seen: Vec::new() }
+    }
+
+    /// How it chooses.
+    pub fn options(&self) -> &SamplerOptions {
+        &self.options
+    }
+
+    /// Chooses the next token. `logits` is `[vocab_size]` and is left with the penalties applied; `history` is the
+    /// sequence so far. Logits that are no finite numbers are never chosen; where none is finite, the result is 0.
+    ///
+    /// # Panics
+    /// If `logits` is empty.
+    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> u32 {
+        assert!(!logits.is_empty(), "there are no logits to sample from");
+        self.penalize(logits, history);
+        if self.options.temperature.is_nan() || self.options.temperature <= 0.0 {
+            return argmax(logits);
+        }
+        self.candidates.clear();
+        let finite = logits.iter().enumerate().filter(|(_, l)| l.is_finite());
+        self.candidates.extend(finite.map(|(id, &logit)| Candidate { id: id as u32, logit }));
+        if self.candidates.is_empty() {
+            return 0;
+        }
+        self.keep_top_k();
+        self.keep_top_p();
+        self.keep_min_p();
+        self.draw()
+    }
+
+    fn penalize(&mut self, logits: &mut [f32], history: &[u32]) {
+        let penalty = self.options.repeat_penalty;
+        if penalty == 1.0 {
+            return;
+        }
+        self.seen.clear();
+        self.seen.resize(logits.len(), false);
+        for &id in history {
+            if let Some(seen) = self.seen.get_mut(id as usize)
+                && !std::mem::replace(seen, true)
+            {
+                let logit = &mut logits[id as usize];
+                *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+            }
+        }
+    }
+
+    fn keep_top_k(&mut self) {
+        let k = self.options.top_k;
+        if k > 0 && k < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(k, by_probability);
+            self.candidates.truncate(k);
+        }
+    }
+
+    /// Keeps a candidate while the probabilities of those before it are below `top_p`.
+    fn keep_top_p(&mut self) {
+        let top_p = f64::from(self.options.top_p);
+        if top_p >= 1.0 || top_p.is_nan() {
+            return;
+        }
+        let max = self.max();
+        let total: f64 = self.candidates.iter().map(|c| self.weight(c, max)).sum();
+        // Sorts only as many as are needed: usually a few of a large vocabulary.
+        let (mut sorted, mut sum) = (0, 0.0);
+        loop {
+            let end = (sorted.max(32) * 4).min(self.candidates.len());
+            if end < self.candidates.len() {
+                self.candidates[sorted..].select_nth_unstable_by(end - sorted, by_probability);
+            }
+            self.candidates[sorted..end].sort_unstable_by(by_probability);
+            for at in sorted..end {
+                sum += self.weight(&self.candidates[at], max);
+                if sum >= top_p * total {
+                    return self.candidates.truncate(at + 1);
+                }
+            }
+            if end == self.candidates.len() {
+                return;
+            }
+            sorted = end;
+        }
+    }
+
+    fn keep_min_p(&mut self) {
+        let min_p = f64::from(self.options.min_p);
+        if min_p > 0.0 {
+            let (max, temperature) = (self.max(), f64::from(self.options.temperature));
+            // The most probable stays even where min_p is above 1.
+            self.candidates.retain(|c| c.logit == max || weight(c, max, temperature) >= min_p);
+        }
+    }
+
+    fn draw(&mut self) -> u32 {
+        // In order of id, so that the draw does not depend on how candidates were selected.
+        self.candidates.sort_unstable_by_key(|c| c.id);
+        let max = self.max();
+        let total: f64 = self.candidates.iter().map(|c| self.weight(c, max)).sum();
+        let mut left = self.random.unit() * total;
+        for candidate in &self.candidates {
+            left -= self.weight(candidate, max);
+            if left < 0.0 {
+                return candidate.id;
+            }
+        }
+        // Rounding of the sum; the last candidate that can be drawn.
+        self.candidates.iter().rfind(|c| self.weight(c, max) > 0.0).map_or(0, |c| c.id)
+    }
+
+    fn max(&self) -> f32 {
+        self.candidates.iter().fold(f32::NEG_INFINITY, |max, c| max.max(c.logit))
+    }
+
+    fn weight(&self, candidate: &Candidate, max: f32) -> f64 {
+        weight(candidate, max, f64::from(self.options.temperature))
+    }
+}
+
+/// Probability over that of the most probable: in 0..=1.
+fn weight(candidate: &Candidate, max: f32, temperature: f64) -> f64 {
+    ((f64::from(candidate.logit) - f64::from(max)) / temperature).exp()
+}
+
+fn by_probability(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+/// The id of the greatest finite logit, the lowest of equals; 0 where none is finite.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 && logit.is_finite() {
+            best = (id, logit);
+        }
+    }
+    best.0 as u32
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, the same numbers everywhere.
+#[derive(Clone, Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `0.0..1.0`, 53 bits.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * (0.5f64).powi(53)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: SamplerOptions =
+        SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 7 };
+
+    /// Every id that 2000 draws give.
+    fn drawn(options: SamplerOptions, logits: &[f32]) -> Vec<u32> {
+        let mut sampler = Sampler::new(options);
+        let mut ids: Vec<u32> = (0..2000).map(|_| sampler.sample(&mut logits.to_vec(), &[])).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Logits whose probabilities at temperature 1 are these.
+    fn logits(probabilities: &[f32]) -> Vec<f32> {
+        probabilities.iter().map(|p| p.ln()).collect()
+    }
+
+    #[test]
+    fn splitmix64_gives_its_published_numbers() {
+        let mut random = SplitMix64(1_234_567);
+        let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!([random.next(), random.next(), random.next()], expected);
+        assert!((0..1000).map(|_| random.unit()).all(|u| (0.0..1.0).contains(&u)));
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_of_equals() {
+        for temperature in [0.0, -1.0, f32::NAN] {
+            let mut sampler = Sampler::new(SamplerOptions { temperature, ..SAMPLE });
+            assert_eq!(sampler.sample(&mut [1.0, 3.0, 3.0, 2.0], &[]), 1);
+        }
+    }
+
+    #[test]
+    fn top_k_keeps_k_and_the_lowest_ids_of_equals() {
+        let options = SamplerOptions { top_k: 2, ..SAMPLE };
+        assert_eq!(drawn(options, &[0.0, 1.0, 0.5, 0.9]), [1, 3]);
+        assert_eq!(drawn(options, &[1.0, 1.0, 1.0, 1.0]), [0, 1]);
+        assert_eq!(drawn(SamplerOptions { top_k: 1, ..SAMPLE }, &[0.0, 1.0, 0.5, 0.9]), [1]);
+        assert_eq!(drawn(SamplerOptions { top_k: 9, ..SAMPLE }, &[0.0, 1.0]), [0, 1]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_reach_it() {
+        let logits = logits(&[0.1, 0.5, 0.15, 0.25]);
+        for (top_p, expected) in
+            [(0.0, &[1][..]), (0.45, &[1]), (0.6, &[1, 3]), (0.8, &[1, 2, 3]), (0.95, &[0, 1, 2, 3])]
+        {
+            assert_eq!(drawn(SamplerOptions { top_p, ..SAMPLE }, &logits), expected, "{top_p}");
+        }
+    }
+
+    #[test]
+    fn top_p_sorts_as_far_as_it_must() {
+        // 1000 equal logits: 0.9 of them, so that several rounds of sorting are needed, and the lowest ids stay.
+        let mut sampler = Sampler::new(SamplerOptions { top_p: 0.9, ..SAMPLE });
+        sampler.sample(&mut [1.0; 1000], &[]);
+        let mut ids: Vec<u32> = sampler.candidates.iter().map(|c| c.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..900).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_most_probable() {
+        let logits = logits(&[0.1, 0.5, 0.15, 0.25]);
+        for (min_p, expected) in [(0.25, &[1, 2, 3][..]), (0.4, &[1, 3]), (1.0, &[1]), (7.0, &[1])] {
+            assert_eq!(drawn(SamplerOptions { min_p, ..SAMPLE }, &logits), expected, "{min_p}");
+        }
+    }
+
+    #[test]
+    fn filters_run_in_order() {
+        // Temperature first: 0.5 squares the probabilities, so that 0.5 of them is one token, not two. Then top-k
+        // renormalizes: 0.4 of (0.4, 0.35) is 0.53, which reaches top_p 0.5 alone.
+        let flat = logits(&[0.4, 0.35, 0.25]);
+        assert_eq!(drawn(SamplerOptions { top_p: 0.5, ..SAMPLE }, &flat), [0, 1]);
+        assert_eq!(drawn(SamplerOptions { top_p: 0.5, top_k: 2, ..SAMPLE }, &flat), [0]);
+        assert_eq!(drawn(SamplerOptions { top_p: 0.46, temperature: 0.5, ..SAMPLE }, &flat), [0]);
+    }
+
+    #[test]
+    fn the_penalty_counts_a_token_once_and_knows_signs() {
+        let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, repeat_penalty: 2.0, ..SAMPLE });
+        let mut logits = [4.0, -3.0, 3.0, 0.0];
+        assert_eq!(sampler.sample(&mut logits, &[0, 1, 0, 0, 99]), 2);
+        assert_eq!(logits, [2.0, -6.0, 3.0, 0.0]);
+        assert_eq!(sampler.sample(&mut logits, &[2]), 0);
+    }
+
+    #[test]
+    fn a_seed_repeats_and_draws_follow_the_probabilities() {
+        let logits = logits(&[0.2, 0.5, 0.3]);
+        let run = |seed| {
+            let mut sampler = Sampler::new(SamplerOptions { seed, ..SAMPLE });
+            (0..32).map(|_| sampler.sample(&mut logits.clone(), &[])).collect::<Vec<u32>>()
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+        // The draw is the inverse of the cumulated probabilities in order of id.
+        let mut random = SplitMix64(7);
+        let expected: Vec<u32> = (0..32)
+            .map(|_| match random.unit() {
+                u if u < 0.2 => 0,
+                u if u < 0.7 => 1,
+                _ => 2,
+            })
+            .collect();
+        assert_eq!(run(7), expected);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_never_chosen() {
+        let bad = [f32::NAN, f32::INFINITY, 1.0, f32::NEG_INFINITY, 0.5];
+        assert_eq!(argmax(&bad), 2);
+        let all = SamplerOptions { top_p: 0.99, min_p: 0.01, top_k: 4, ..SAMPLE };
+        assert_eq!(drawn(all, &bad), [2, 4]);
+        for options in [SAMPLE, SamplerOptions::default(), all] {
+            assert_eq!(Sampler::new(options).sample(&mut [f32::NAN; 3], &[1]), 0);
+        }
+        assert_eq!(
+            drawn(SamplerOptions { temperature: f32::MIN_POSITIVE, ..SAMPLE }, &[f32::MIN, f32::MAX]),
+            [1]
+        );
+        assert_eq!(drawn(SamplerOptions { temperature: f32::INFINITY, ..SAMPLE }, &[-9.0, 9.0]), [0, 1]);
+    }
+
+    #[test]
+    fn defaults_come_from_the_model_unless_they_make_no_sense() {
+        let mut defaults =
+            SamplingDefaults { temperature: Some(0.7), top_p: Some(0.9), ..Default::default() };
+        assert_eq!(
+            SamplerOptions::from_defaults(&defaults, 3),
+            SamplerOptions { seed: 3, ..Default::default() }
+        );
+        defaults.do_sample = true;
+        let expected =
+            SamplerOptions { temperature: 0.7, top_k: 50, top_p: 0.9, seed: 3, ..Default::default() };
+        assert_eq!(SamplerOptions::from_defaults(&defaults, 3), expected);
+        let senseless = SamplingDefaults {
+            do_sample: true,
+            temperature: Some(f32::NAN),
+            top_k: Some(0),
+            top_p: Some(-1.0),
+            min_p: Some(f32::INFINITY),
+            repetition_penalty: Some(0.0),
+        };
+        assert_eq!(SamplerOptions::from_defaults(&senseless, 7), SAMPLE);
+    }
+}

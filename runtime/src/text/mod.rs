@@ -1,0 +1,33 @@
+//! Text becomes token ids, and token ids become text again.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`tokenizer`] | `tokenizer.json` to ids and back |
+//! | [`stream`] | ids to text while they are generated, never splitting a character |
+//! | [`template`] | a conversation to the prompt the model was trained on |
+
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+
+pub use stream::TextStream;
+pub use template::{ChatTemplate, Message};
+pub use tokenizer::Tokenizer;
+
+/// Why text could not become tokens, or tokens text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The bytes are no `tokenizer.json` that this program understands.
+    #[error("tokenizer.json cannot be used: {0}")]
+    Tokenizer(String),
+    /// The tokenizer could not split a text.
+    #[error("text cannot be tokenized: {0}")]
+    Encode(String),
+    /// The tokenizer could not join tokens.
+    #[error("tokens cannot be turned into text: {0}")]
+    Decode(String),
+    /// The chat template has an error, or refused the conversation.
+    #[error("chat template: {0}")]
+    Template(String),
+}
