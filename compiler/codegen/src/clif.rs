@@ -12,6 +12,7 @@
 //! ahead: a tile is passed over several times, and only the first pass would gain from reading ahead within it.
 
 mod lower;
+mod ops;
 
 use crate::error::CodegenError;
 use crate::program::Program;
@@ -19,7 +20,6 @@ use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
 use cranelift_control::ControlPlane;
-use target_lexicon::{Architecture, Triple};
 use trit_format::target::{Arch, Target};
 
 /// Machine code of `program`.
@@ -39,7 +39,7 @@ pub(crate) fn disassemble(program: &Program) -> Result<String, CodegenError> {
 
 fn compile(program: &Program, text: bool) -> Result<CompiledCode, CodegenError> {
     let failed = |message: String| CodegenError::backend(&program.spec, program.target, message);
-    let isa = isa(program.target).map_err(failed)?;
+    let isa = isa(program.target, Placing::Anywhere).map_err(failed)?;
     let mut context = Context::for_function(lower::function(program, isa.frontend_config()));
     context.set_disasm(text);
     context.compile(&*isa, &mut ControlPlane::default()).map_err(|e| failed(format!("{:?}", e.inner)))?;
@@ -59,17 +59,27 @@ fn flags(target: Target) -> &'static [&'static str] {
     }
 }
 
-fn isa(target: Target) -> Result<OwnedTargetIsa, String> {
+/// Where code may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// At any address.
+    Anywhere,
+    /// In memory of this process; what cranelift-jit asks for.
+    #[cfg(feature = "jit")]
+    Here,
+}
+
+pub(crate) fn isa(target: Target, placing: Placing) -> Result<OwnedTargetIsa, String> {
     let mut shared = settings::builder();
-    for (name, value) in [("opt_level", "none"), ("is_pic", "true"), ("enable_verifier", "true")] {
+    let anywhere = if placing == Placing::Anywhere { "true" } else { "false" };
+    for (name, value) in [("opt_level", "none"), ("is_pic", anywhere), ("enable_verifier", "true")] {
         shared.set(name, value).map_err(|e| e.to_string())?;
     }
     let architecture = match target.arch() {
-        Arch::X86_64 => Architecture::X86_64,
-        Arch::Aarch64 => Architecture::Aarch64(target_lexicon::Aarch64Architecture::Aarch64),
+        Arch::X86_64 => "x86_64",
+        Arch::Aarch64 => "aarch64",
     };
-    let mut builder =
-        isa::lookup(Triple { architecture, ..Triple::unknown() }).map_err(|e| e.to_string())?;
+    let mut builder = isa::lookup_by_name(architecture).map_err(|e| e.to_string())?;
     for flag in flags(target) {
         builder.enable(flag).map_err(|e| e.to_string())?;
     }

@@ -1,47 +1,65 @@
-//! Machine code as text.
+//! Machine code as text: what is in the bytes, whoever wrote them.
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;
 use trit_format::target::{Arch, Target};
-use yaxpeax_arch::{Decoder as _, U8Reader};
+use yaxpeax_arch::Decoder;
 
-/// One line an instruction, `offset  text`. Bytes that are no instruction, such as constants after the code, are
-/// shown as data.
-pub fn disassemble(code: &[u8], target: Target) -> String {
-    let mut text = String::new();
+/// The instructions in `code`, one a line: offset, bytes, mnemonic and operands. Bytes that are constants, or no
+/// instruction, are listed as `.byte`.
+pub fn disassemble_bytes(code: &[u8], target: Target) -> String {
     match target.arch() {
-        Arch::X86_64 => {
-            let mut formatter = NasmFormatter::new();
-            for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter() {
-                let mut line = String::new();
-                formatter.format(&instruction, &mut line);
-                // Writing to a String cannot fail.
-                let _ = writeln!(text, "{:6x}  {line}", instruction.ip());
-            }
+        Arch::X86_64 => x86_64(code),
+        Arch::Aarch64 => aarch64(code),
+    }
+}
+
+fn x86_64(code: &[u8]) -> String {
+    let mut formatter = NasmFormatter::new();
+    formatter.options_mut().set_rip_relative_addresses(true);
+    formatter.options_mut().set_space_after_operand_separator(true);
+    let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
+    let mut text = String::new();
+    // Constants stand after the code and are addressed relative to it.
+    let mut end = code.len();
+    while decoder.position() < end {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        if instruction.is_ip_rel_memory_operand() {
+            end = end
+                .min(usize::try_from(instruction.ip_rel_memory_address()).unwrap_or(end))
+                .max(decoder.position());
         }
-        Arch::Aarch64 => {
-            let decoder = yaxpeax_arm::armv8::a64::InstDecoder::default();
-            for (i, word) in code.chunks(4).enumerate() {
-                let line = match decoder.decode(&mut U8Reader::new(word)) {
-                    Ok(instruction) => instruction.to_string(),
-                    Err(_) => dot_product(word),
-                };
-                let _ = writeln!(text, "{:6x}  {line}", i * 4);
-            }
+        if instruction.is_invalid() {
+            bytes(&mut text, at, &code[at..decoder.position()]);
+            continue;
+        }
+        let mut words = String::new();
+        formatter.format(&instruction, &mut words);
+        line(&mut text, at, &code[at..decoder.position()], &words);
+    }
+    (end..code.len()).step_by(16).for_each(|at| bytes(&mut text, at, &code[at..code.len().min(at + 16)]));
+    text
+}
+
+fn aarch64(code: &[u8]) -> String {
+    let decoder = yaxpeax_arm::armv8::a64::InstDecoder::default();
+    let mut text = String::new();
+    for (at, word) in (0..).step_by(4).zip(code.chunks(4)) {
+        match decoder.decode(&mut yaxpeax_arch::U8Reader::new(word)) {
+            Ok(instruction) if word.len() == 4 => line(&mut text, at, word, &instruction.to_string()),
+            _ => bytes(&mut text, at, word),
         }
     }
     text
 }
 
-/// `sdot` and `udot` (vector), which the decoder does not know: `0 Q U 01110 10 0 Rm 100101 Rn Rd`.
-fn dot_product(word: &[u8]) -> String {
-    let Ok(bytes) = <[u8; 4]>::try_from(word) else { return format!("data {word:02x?}") };
-    let word = u32::from_le_bytes(bytes);
-    if word & 0x9fe0_fc00 == 0x0e80_9400 {
-        let name = if word >> 29 & 1 == 1 { "udot" } else { "sdot" };
-        let (lanes, bytes) = if word >> 30 & 1 == 1 { ("4s", "16b") } else { ("2s", "8b") };
-        let (m, n, d) = (word >> 16 & 31, word >> 5 & 31, word & 31);
-        return format!("{name} v{d}.{lanes}, v{n}.{bytes}, v{m}.{bytes}");
-    }
-    format!("data 0x{word:08x}")
+fn bytes(text: &mut String, at: usize, bytes: &[u8]) {
+    let list: Vec<String> = bytes.iter().map(|b| format!("{b:#04x}")).collect();
+    line(text, at, bytes, &format!(".byte {}", list.join(", ")));
+}
+
+fn line(text: &mut String, at: usize, bytes: &[u8], words: &str) {
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    writeln!(text, "{at:6x}  {hex:<24}  {words}").expect("writing to a string succeeds");
 }

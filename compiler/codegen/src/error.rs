@@ -84,11 +84,8 @@ impl fmt::Display for Supported {
 
 /// Refuses what no emitter can serve, whatever the target.
 pub(crate) fn check(spec: &KernelSpec) -> Result<(), CodegenError> {
-    let fields = [
-        ("k", spec.k, MAX_K),
-        ("m", spec.m, crate::MAX_M),
-        ("unroll", spec.unroll, crate::MAX_UNROLL),
-    ];
+    let fields =
+        [("k", spec.k, MAX_K), ("m", spec.m, crate::MAX_M), ("unroll", spec.unroll, crate::MAX_UNROLL)];
     for (field, found, max) in fields {
         if !(1..=max).contains(&found) {
             return Err(CodegenError::Range { spec: *spec, field, found, max });

@@ -1,68 +1,114 @@
-//! Places emitted code in this process's memory.
-#![allow(unsafe_code)]
+//! Emitted bytes in executable memory of this process.
+#![allow(unsafe_code, reason = "executable memory is freed here, once")]
 
-use crate::{CodegenError, clif, emit};
+use crate::clif::{self, Placing};
+use crate::{CodegenError, emit};
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{Module, default_libcall_names};
+use cranelift_module::{FuncId, Module, ModuleError};
+use std::sync::{Mutex, PoisonError};
 use trit_format::kernel::{KernelArgs, KernelSpec};
-use trit_format::target::Target;
+use trit_format::target::{Arch, Target};
 
-/// A kernel that can be called: see [`KernelArgs`].
+/// Alignment of a kernel's code in bytes, as in a bundle's code section.
+const ALIGNMENT: u64 = 64;
+
+/// A kernel that can be called.
+///
+/// # Safety
+/// The arguments must be as [`KernelArgs`] says, the CPU must have the target's features, and the [`JitCode`] or
+/// mapping that the pointer came from must still be alive.
 #[cfg(target_arch = "x86_64")]
 pub type KernelFn = unsafe extern "sysv64" fn(*const KernelArgs);
-/// A kernel that can be called: see [`KernelArgs`].
+/// A kernel that can be called.
+///
+/// # Safety
+/// The arguments must be as [`KernelArgs`] says, the CPU must have the target's features, and the [`JitCode`] or
+/// mapping that the pointer came from must still be alive.
 #[cfg(not(target_arch = "x86_64"))]
 pub type KernelFn = unsafe extern "C" fn(*const KernelArgs);
 
-/// Kernels generated in this process, the same bytes that [`emit`] gives.
+/// Kernels in memory that is executable and not writable, holding exactly the bytes of [`emit`]. Dropping it frees
+/// the memory.
 pub struct JitCode {
-    module: Option<JITModule>,
-    entries: Vec<*const u8>,
+    kernels: Vec<KernelFn>,
+    /// Only kept to be freed; the mutex makes it shareable between threads and is never locked.
+    module: Mutex<Option<JITModule>>,
 }
 
-// SAFETY: after construction the module is only dropped; the code it holds is immutable.
-unsafe impl Send for JitCode {}
-// SAFETY: as above.
-unsafe impl Sync for JitCode {}
-
 impl JitCode {
-    /// Emits and places kernels, all for one target, which must be of this machine's architecture to be called.
+    /// Emits and places one kernel for each pair, in order. Other threads may call them as soon as they see them.
     ///
     /// # Errors
-    /// As [`emit`], and [`CodegenError::Emitter`] where memory is refused.
-    pub fn new(specs: &[KernelSpec], target: Target) -> Result<JitCode, CodegenError> {
-        let Some(first) = specs.first() else { return Ok(JitCode { module: None, entries: Vec::new() }) };
-        let isa = clif::target_isa(target).map_err(|e| CodegenError::Emitter(*first, e))?;
-        let mut module = JITModule::new(JITBuilder::with_isa(isa, default_libcall_names()));
-        let mut ids = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let failed = |e: cranelift_module::ModuleError| CodegenError::Emitter(*spec, e.to_string());
-            let code = emit(spec, target)?;
-            let signature = module.make_signature();
-            let id = module.declare_anonymous_function(&signature).map_err(failed)?;
-            module.define_function_bytes(id, 64, &code, &[]).map_err(failed)?;
+    /// As [`emit`]; [`CodegenError::Foreign`] for a target of another architecture; [`CodegenError::Backend`] where
+    /// the system gives no executable memory.
+    pub fn new(kernels: &[(KernelSpec, Target)]) -> Result<JitCode, CodegenError> {
+        let mut code = JitCode { kernels: Vec::with_capacity(kernels.len()), module: Mutex::new(None) };
+        if let Some(&(spec, target)) = kernels.iter().find(|(_, target)| Some(target.arch()) != host()) {
+            return Err(CodegenError::Foreign { spec, target });
+        }
+        let Some(&(spec, target)) = kernels.first() else { return Ok(code) };
+        // Only its name and alignment matter here: the module is given finished bytes.
+        let isa = clif::isa(target, Placing::Here).map_err(|e| CodegenError::backend(&spec, target, e))?;
+        let builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
+        let module =
+            code.module.get_mut().unwrap_or_else(PoisonError::into_inner).insert(JITModule::new(builder));
+
+        let mut ids = Vec::with_capacity(kernels.len());
+        for (spec, target) in kernels {
+            let bytes = emit(spec, *target)?;
+            let id = define(module, &bytes).map_err(|e| CodegenError::backend(spec, *target, e))?;
             ids.push(id);
         }
-        module.finalize_definitions().map_err(|e| CodegenError::Emitter(*first, e.to_string()))?;
-        let entries = ids.into_iter().map(|id| module.get_finalized_function(id)).collect();
-        Ok(JitCode { module: Some(module), entries })
+        // Clears the instruction cache where the architecture needs it, and synchronizes other threads with that.
+        module.finalize_definitions().map_err(|e| CodegenError::backend(&spec, target, e))?;
+        code.kernels.extend(ids.into_iter().map(|id| {
+            // SAFETY: `define` placed at this address the whole code of a kernel, which has this signature by the
+            // emitter's contract. That the memory is alive and the CPU fits is the promise of whoever calls it.
+            unsafe { std::mem::transmute::<*const u8, KernelFn>(module.get_finalized_function(id)) }
+        }));
+        Ok(code)
     }
 
-    /// Kernel `index`, in the order given to [`JitCode::new`]. Valid while `self` lives.
+    /// How many kernels were placed.
+    pub fn len(&self) -> usize {
+        self.kernels.len()
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.kernels.is_empty()
+    }
+
+    /// The `i`th kernel, valid until `self` is dropped.
     ///
     /// # Panics
-    /// If there is no such kernel.
-    pub fn kernel(&self, index: usize) -> KernelFn {
-        // SAFETY: the address is the start of finalized code emitted for this calling convention.
-        unsafe { std::mem::transmute::<*const u8, KernelFn>(self.entries[index]) }
+    /// If fewer were placed.
+    pub fn kernel(&self, i: usize) -> KernelFn {
+        self.kernels[i]
     }
 }
 
 impl Drop for JitCode {
     fn drop(&mut self) {
-        if let Some(module) = self.module.take() {
-            // SAFETY: the pointers that `kernel` gave out are documented to be valid only while `self` lives.
+        if let Some(module) = self.module.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            // SAFETY: calling a kernel requires this `JitCode` to be alive, so that none runs or is called hereafter.
             unsafe { module.free_memory() }
         }
     }
+}
+
+/// The architecture this process runs on.
+fn host() -> Option<Arch> {
+    match std::env::consts::ARCH {
+        "x86_64" => Some(Arch::X86_64),
+        "aarch64" => Some(Arch::Aarch64),
+        _ => None,
+    }
+}
+
+/// Reserves memory for `bytes` and copies them there. Their constants are aligned relative to their start.
+fn define(module: &mut JITModule, bytes: &[u8]) -> Result<FuncId, Box<ModuleError>> {
+    let id = module.declare_anonymous_function(&module.make_signature())?;
+    module.define_function_bytes(id, ALIGNMENT, bytes, &[])?;
+    Ok(id)
 }

@@ -1,87 +1,79 @@
-//! Kernel specifications to machine code.
+//! Ternary matrix kernels as machine code.
 //!
-//! A [`KernelSpec`] and a [`Target`] become a [`Program`], a dozen operations over vectors of some lanes
-//! (`program`); an emitter lowers the program to bytes: Cranelift for 128-bit vectors on x86-64 and aarch64 (`clif`).
-//! Wider x86-64 vectors need an emitter of their own, which will lower the same programs.
+//! A [`KernelSpec`] and a [`Target`] enter, bytes that run wherever they are placed leave. Nothing here runs them,
+//! except that feature `jit` places them in this process's memory.
 //!
-//! The bytes are position independent, have no relocations and depend on nothing but the specification and target.
+//! | module | holds |
+//! |---|---|
+//! | [`program`] | a kernel as a small program over virtual vectors; its text form is [`program_text`] |
+//! | `clif` | 128-bit vectors by Cranelift, for x86-64 and aarch64 |
+//! | [`jit`] (feature `jit`) | emitted bytes, callable |
+//!
+//! The emitter is chosen by target. The x86-64 tiers with 512-bit vectors have none yet; asking for one gives
+//! [`CodegenError::Unsupported`].
 #![deny(unsafe_code)]
 
 mod clif;
 mod disasm;
+mod error;
 #[cfg(feature = "jit")]
-mod jit;
-mod program;
+pub mod jit;
+pub mod program;
+mod text;
 
-pub use disasm::disassemble;
+pub use disasm::disassemble_bytes;
+pub use error::CodegenError;
 #[cfg(feature = "jit")]
 pub use jit::{JitCode, KernelFn};
-pub use program::{Dot, Op, Program};
+pub use program::Program;
 
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelSpec, MAX_K};
-use trit_format::target::{Arch, Target};
+use trit_format::kernel::KernelSpec;
+use trit_format::target::Target;
 
-/// Why no code was generated.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CodegenError {
-    /// No emitter for this tier yet.
-    #[error("no code can be generated for {0} yet; use {1}")]
-    Target(Target, &'static str),
-    /// The specification is outside what kernels can compute.
-    #[error("kernel {0}: {1}")]
-    Spec(KernelSpec, &'static str),
-    /// The emitter failed: a defect here.
-    #[error("kernel {0}: {1}")]
-    Emitter(KernelSpec, String),
-}
+/// Most activation rows one call handles.
+pub const MAX_M: u32 = 64;
+/// Most quads one iteration of the inner loop handles.
+pub const MAX_UNROLL: u32 = 16;
+/// Activation rows of the block kernels in [`default_specs`].
+pub const BLOCK_M: u32 = 4;
 
-/// Targets that code can be generated for, least capable first within an architecture.
-pub fn supported() -> &'static [Target] {
+/// Targets that have an emitter, in the order of [`Target::ALL`].
+pub const fn supported() -> &'static [Target] {
     &[Target::X86_64V2, Target::X86_64V3, Target::X86_64V3Vnni, Target::Aarch64, Target::Aarch64Dotprod]
 }
 
-/// The kernels a product of `k` columns needs on `target`: one for a single activation row, and one for a block of
-/// rows where sharing the decoded weights among rows pays.
+/// The kernels a bundle carries for matrices of `k` columns: one activation row, then a block of [`BLOCK_M`]. Empty
+/// for a target without an emitter.
 pub fn default_specs(k: u32, target: Target) -> Vec<KernelSpec> {
-    let spec = |m, unroll| KernelSpec { k, m, code: Code::SignedFix, unroll, prefetch: 0 };
-    match target {
-        // The activations' signs are applied to the weights there, so rows have nothing to share.
-        Target::X86_64V2 | Target::X86_64V3 => vec![spec(1, 4)],
-        Target::Aarch64 => vec![spec(1, 2), spec(2, 2)],
-        Target::Aarch64Dotprod => vec![spec(1, 2), spec(4, 2)],
-        _ => vec![spec(1, 4), spec(2, 4)],
-    }
-}
-
-/// The program of a kernel, or why there is none.
-///
-/// # Errors
-/// [`CodegenError::Target`] where there is no emitter, [`CodegenError::Spec`] where the specification is out of range.
-pub fn program(spec: &KernelSpec, target: Target) -> Result<Program, CodegenError> {
     if !supported().contains(&target) {
-        return Err(CodegenError::Target(target, match target.arch() {
-            Arch::X86_64 => "x86-64-v3-vnni, which the same CPUs run",
-            Arch::Aarch64 => "aarch64",
-        }));
+        return Vec::new();
     }
-    if spec.k == 0 || spec.k > MAX_K {
-        return Err(CodegenError::Spec(*spec, "k must be 1 to 33000, so that sums are exact in 32 bits"));
-    }
-    if spec.code != Code::SignedFix {
-        return Err(CodegenError::Spec(*spec, "only the signed fix code has kernels on this target"));
-    }
-    if !(1..=4).contains(&spec.m) || !(1..=16).contains(&spec.unroll) {
-        return Err(CodegenError::Spec(*spec, "m must be 1 to 4 and unroll 1 to 16"));
-    }
-    Ok(Program::new(spec, target))
+    [1, BLOCK_M].map(|m| KernelSpec { k, m, code: Code::SignedFix, unroll: 2, prefetch: 0 }).to_vec()
 }
 
-/// The machine code of a kernel.
+/// Position-independent machine code of a kernel, without relocations: it may be placed at any multiple of 64 bytes
+/// and is called as [`KernelArgs`](trit_format::kernel::KernelArgs) says. The same arguments give the same bytes.
 ///
 /// # Errors
-/// As [`program`], and [`CodegenError::Emitter`] where the emitter fails.
+/// [`CodegenError`] for a target without an emitter or a specification out of range.
 pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> {
-    clif::emit(&program(spec, target)?)
+    clif::emit(&Program::new(spec, target)?)
+}
+
+/// The instructions of a kernel as the emitter names them, with its labels. For bytes from elsewhere see
+/// [`disassemble_bytes`].
+///
+/// # Errors
+/// As [`emit`].
+pub fn disassemble(spec: &KernelSpec, target: Target) -> Result<String, CodegenError> {
+    clif::disassemble(&Program::new(spec, target)?)
+}
+
+/// The text form of a kernel's program.
+///
+/// # Errors
+/// As [`emit`].
+pub fn program_text(spec: &KernelSpec, target: Target) -> Result<String, CodegenError> {
+    Ok(Program::new(spec, target)?.to_string())
 }

@@ -1,0 +1,333 @@
+//! Every kernel this machine can run gives the integers of a scalar reference, reads and writes nothing else, and is
+//! written in the instructions its tier is named for.
+
+mod guarded;
+
+use guarded::{Against, Guarded};
+use trit_codegen::{
+    JitCode, KernelFn, MAX_M, Program, default_specs, disassemble, disassemble_bytes, emit, supported,
+};
+use trit_format::dense243::Code;
+use trit_format::kernel::{KernelArgs, KernelSpec, MAX_K};
+use trit_format::target::Target;
+use trit_format::tile::{self, ROWS, padded_k};
+
+/// Columns: multiples and non-multiples of a quad and of any unroll, and those of real models.
+const COLUMNS: [u32; 12] = [1, 3, 4, 5, 12, 63, 67, 872, 1408, 2560, 6912, MAX_K];
+/// Columns up to which activations of -128 are exact too: `2 * 128 * k * 256 <= 2^31`. [`MAX_K`] is for -127 and up.
+const MAX_K_OF_MIN: u32 = 32_768;
+
+/// Whether this CPU runs code for the target.
+fn runs_here(target: Target) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let v2 = is_x86_feature_detected!("sse4.1");
+        let v3 = v2 && is_x86_feature_detected!("avx2");
+        match target {
+            Target::X86_64V2 => v2,
+            Target::X86_64V3 => v3,
+            Target::X86_64V3Vnni => v3 && is_x86_feature_detected!("avxvnni"),
+            _ => false,
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        match target {
+            Target::Aarch64 => true,
+            Target::Aarch64Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = target;
+        false
+    }
+}
+
+/// Targets of this CPU; says which others go untested, and that some test must run.
+fn testable() -> Vec<Target> {
+    let (here, elsewhere): (Vec<Target>, Vec<Target>) = supported().iter().partition(|&&t| runs_here(t));
+    for target in elsewhere {
+        println!("NOT RUN here: {target} (this CPU lacks one of {:?})", target.features());
+    }
+    here
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 24) as u32
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Activations {
+    Random,
+    /// All 127, -127 or -128, against weights of the same sign, of opposite sign, or alternating.
+    Saturating(i8, Weights),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weights {
+    Random,
+    All(i8),
+    Alternating,
+}
+
+/// One product `[n, k] x [k, m]` and what it gives.
+struct Case {
+    k: usize,
+    m: usize,
+    tiles: usize,
+    weights: Vec<u8>,
+    /// `m` rows of `stride`, the gap between `padded_k` and `stride` filled with values that must not be read.
+    activations: Vec<i8>,
+    stride: usize,
+    sums: Vec<i32>,
+    /// `m` rows of `tiles * 80`.
+    expected: Vec<i32>,
+}
+
+impl Case {
+    fn new(k: u32, m: u32, n: usize, activations: Activations, seed: u64) -> Case {
+        let (k, m, tiles) = (k as usize, m as usize, n.div_ceil(ROWS));
+        let mut random = Random(seed * 2 + 0x9e37_79b9_7f4a_7c15);
+        let weights = match activations {
+            Activations::Random => Weights::Random,
+            Activations::Saturating(_, weights) => weights,
+        };
+        let trits: Vec<i8> = (0..n * k)
+            .map(|i| match weights {
+                Weights::Random => (random.next() % 3) as i8 - 1,
+                Weights::All(trit) => trit,
+                Weights::Alternating => [1, -1][i % 2],
+            })
+            .collect();
+        let mut packed = vec![0; tiles * tile::bytes(k)];
+        for (tile, rows) in packed.chunks_exact_mut(tile::bytes(k)).zip(trits.chunks(ROWS * k)) {
+            tile::encode(rows, k, Code::SignedFix, tile);
+        }
+        let stride = padded_k(k) + 8;
+        let mut values = vec![77i8; m * stride];
+        for row in values.chunks_exact_mut(stride) {
+            row[k..padded_k(k)].fill(0);
+            for (i, a) in row[..k].iter_mut().enumerate() {
+                *a = match activations {
+                    Activations::Random => random.next() as i8,
+                    Activations::Saturating(value, Weights::Alternating) => [value, 127][i % 2],
+                    Activations::Saturating(value, _) => value,
+                };
+            }
+        }
+        // The last row ends where its padding ends.
+        values.truncate((m - 1) * stride + padded_k(k));
+        let rows: Vec<&[i8]> = values.chunks(stride).map(|row| &row[..k]).collect();
+        let dot = |row: &[i8], n: usize| -> i32 {
+            let trits = &trits[n * k..][..k];
+            trits.iter().zip(row).map(|(&t, &a)| i32::from(t) * i32::from(a)).sum()
+        };
+        let expected =
+            rows.iter().flat_map(|row| (0..tiles * ROWS).map(move |i| if i < n { dot(row, i) } else { 0 }));
+        let expected = expected.collect();
+        let sums = rows.iter().map(|row| row.iter().map(|&a| i32::from(a)).sum()).collect();
+        Case { k, m, tiles, weights: packed, activations: values, stride, sums, expected }
+    }
+
+    /// Runs a kernel on guarded operands, `gap` elements between rows of sums and of results.
+    fn run(&self, kernel: KernelFn, against: Against, gap: usize) -> Vec<i32> {
+        const UNWRITTEN: i32 = 0x0bad_0bad;
+        let row = self.tiles * ROWS;
+        let (sum_stride, out_stride) = (1 + gap, row + gap);
+        let mut sums = vec![i32::MIN; (self.m - 1) * sum_stride + 1];
+        for (r, &sum) in self.sums.iter().enumerate() {
+            sums[r * sum_stride] = sum;
+        }
+        let mut weights = Guarded::new(&self.weights, against);
+        let mut activations = Guarded::new(&self.activations, against);
+        let mut sums = Guarded::new(&sums, against);
+        let mut out = Guarded::new(&vec![UNWRITTEN; (self.m - 1) * out_stride + row], against);
+        let args = KernelArgs {
+            weights: weights.as_mut_ptr(),
+            activations: activations.as_mut_ptr(),
+            sums: sums.as_mut_ptr(),
+            out: out.as_mut_ptr(),
+            tiles: self.tiles as u64,
+            activation_stride: self.stride as u64,
+            sum_stride: sum_stride as u64,
+            out_stride: out_stride as u64,
+        };
+        // SAFETY: the operands are as `KernelArgs` asks, and `testable` has checked the CPU's features.
+        unsafe { kernel(&raw const args) };
+        assert!(out.surroundings_are_intact(), "wrote outside the results");
+        let mut written = Vec::new();
+        for chunk in out.values().chunks(out_stride) {
+            written.extend_from_slice(&chunk[..row]);
+            assert!(chunk[row..].iter().all(|&v| v == UNWRITTEN), "wrote between rows");
+        }
+        written
+    }
+
+    fn check(&self, kernel: KernelFn, spec: &KernelSpec, target: Target, what: &dyn std::fmt::Debug) {
+        assert_eq!((spec.k as usize, spec.m as usize), (self.k, self.m));
+        for (against, gap) in [(Against::End, 0), (Against::Start, 3)] {
+            let found = self.run(kernel, against, gap);
+            let wrong = found.iter().zip(&self.expected).position(|(a, b)| a != b);
+            if let Some(i) = wrong {
+                let (row, at) = (i / (self.tiles * ROWS), i % (self.tiles * ROWS));
+                panic!(
+                    "{spec} for {target}, {what:?}, {against:?}: row {row}, result {at} of {} is {}, expected {}",
+                    self.tiles * ROWS,
+                    found[i],
+                    self.expected[i]
+                );
+            }
+        }
+    }
+}
+
+fn each_kernel(specs: &[KernelSpec], mut test: impl FnMut(KernelFn, &KernelSpec, Target)) {
+    let targets = testable();
+    for &target in &targets {
+        let pairs: Vec<_> = specs.iter().map(|&spec| (spec, target)).collect();
+        let code = JitCode::new(&pairs).unwrap();
+        (0..code.len()).for_each(|i| test(code.kernel(i), &specs[i], target));
+        println!("{target}: {} kernels", code.len());
+    }
+    let known = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+    assert!(!known || !targets.is_empty(), "no tier runs on this machine");
+}
+
+fn spec(k: u32, m: u32, unroll: u32, prefetch: u32) -> KernelSpec {
+    KernelSpec { k, m, code: Code::SignedFix, unroll, prefetch }
+}
+
+#[test]
+fn default_kernels_are_exact_for_every_size() {
+    let mut specs: Vec<KernelSpec> =
+        COLUMNS.iter().flat_map(|&k| supported().iter().flat_map(move |&t| default_specs(k, t))).collect();
+    specs.sort();
+    specs.dedup();
+    each_kernel(&specs, |kernel, spec, target| {
+        for n in [1, 79, 80, 81, 200] {
+            let n = if spec.k > 2560 { n.min(81) } else { n };
+            Case::new(spec.k, spec.m, n, Activations::Random, n as u64).check(kernel, spec, target, &n);
+        }
+    });
+}
+
+#[test]
+fn many_tiles() {
+    let specs: Vec<KernelSpec> =
+        [12, 63].into_iter().flat_map(|k| [spec(k, 1, 2, 0), spec(k, 4, 4, 64)]).collect();
+    each_kernel(&specs, |kernel, spec, target| {
+        for n in [5, 640, 1024] {
+            Case::new(spec.k, spec.m, n, Activations::Random, n as u64).check(kernel, spec, target, &n);
+        }
+    });
+}
+
+#[test]
+fn saturating_activations() {
+    let specs: Vec<KernelSpec> = [5, 872, 2560, MAX_K_OF_MIN, MAX_K]
+        .into_iter()
+        .flat_map(|k| [spec(k, 1, 4, 0), spec(k, 3, 1, 0)])
+        .collect();
+    each_kernel(&specs, |kernel, spec, target| {
+        for value in [127, -127, -128] {
+            if value == -128 && spec.k > MAX_K_OF_MIN {
+                continue;
+            }
+            for weights in
+                [Weights::All(1), Weights::All(-1), Weights::All(0), Weights::Alternating, Weights::Random]
+            {
+                let activations = Activations::Saturating(value, weights);
+                Case::new(spec.k, spec.m, 81, activations, 1).check(kernel, spec, target, &activations);
+            }
+        }
+    });
+}
+
+/// Every stored byte against every activation, alone: no feature and no sign is special.
+#[test]
+fn every_byte_by_every_activation() {
+    let specs = [spec(1, 1, 1, 0), spec(4, 1, 1, 0)];
+    let targets = testable();
+    for &target in &targets {
+        let code = JitCode::new(&specs.map(|s| (s, target))).unwrap();
+        for (i, spec) in specs.iter().enumerate() {
+            let k = spec.k as usize;
+            let mut case = Case::new(spec.k, 1, 16 * ROWS, Activations::Random, 1);
+            for (at, byte) in case.weights.iter_mut().enumerate() {
+                let canonical = (at / k.next_multiple_of(4)) % 243;
+                *byte = Code::SignedFix.store(if at % 4 < k { canonical as u8 } else { 121 });
+            }
+            let decoded: Vec<i8> = case
+                .weights
+                .chunks_exact(tile::bytes(k))
+                .flat_map(|tile| tile::decode(tile, k, Code::SignedFix).unwrap())
+                .collect();
+            for a in i8::MIN..=i8::MAX {
+                case.activations[..k].fill(a);
+                case.sums[0] = k as i32 * i32::from(a);
+                case.expected =
+                    decoded.chunks(k).map(|r| r.iter().map(|&t| i32::from(t) * i32::from(a)).sum()).collect();
+                assert_eq!(case.run(code.kernel(i), Against::End, 0), case.expected, "{spec} {target} {a}");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_block_of_rows_unroll_and_prefetch() {
+    let mut specs: Vec<KernelSpec> = (1..=9).chain([MAX_M]).map(|m| spec(67, m, 2, 0)).collect();
+    specs.extend([1, 2, 3, 5, 8, 16].map(|unroll| spec(132, 1, unroll, 0)));
+    for m in [1, 2, 3, 4, 5, 8] {
+        specs.extend([1, 2, 3, 4, 8, 16].map(|unroll| spec(263, m, unroll, 4096)));
+    }
+    each_kernel(&specs, |kernel, spec, target| {
+        for n in [80, 161] {
+            Case::new(spec.k, spec.m, n, Activations::Random, 7).check(kernel, spec, target, &n);
+        }
+    });
+}
+
+#[test]
+fn kernels_use_the_instructions_of_their_tier() {
+    // The wrong operand order still gives the right integers, ten times slower.
+    for m in [1, 2, 3, 4, 5] {
+        for (target, wanted, unwanted) in [
+            (Target::X86_64V2, "pmaddubsw", "vpmaddubsw"),
+            (Target::X86_64V3, "vpmaddubsw", "pmovsx"),
+            (Target::X86_64V3Vnni, "vpdpbusd", "pmadd"),
+            (Target::Aarch64, "smull2", "sdot"),
+            (Target::Aarch64Dotprod, "sdot", "smull"),
+        ] {
+            let spec = spec(2560, m, 2, 0);
+            let quoted = disassemble(&spec, target).unwrap();
+            let decoded = disassemble_bytes(&emit(&spec, target).unwrap(), target);
+            for text in [&quoted, &decoded] {
+                assert!(text.contains(wanted), "{spec} for {target} lacks {wanted}:\n{text}");
+                assert!(!text.contains(unwanted), "{spec} for {target} has {unwanted}:\n{text}");
+            }
+            // One for each feature, part and row, twice for the unrolled quads; the row groups come one after another.
+            let program = Program::new(&spec, target).unwrap().to_string();
+            let found =
+                quoted.lines().filter(|l| l.split_whitespace().next().is_some_and(|w| w.starts_with(wanted)));
+            assert_eq!(found.count(), 2 * program.matches("dot4").count(), "{spec} for {target}:\n{quoted}");
+        }
+    }
+}
+
+#[test]
+fn the_same_specification_gives_the_same_bytes() {
+    for &target in supported() {
+        for spec in default_specs(1408, target) {
+            assert_eq!(emit(&spec, target).unwrap(), emit(&spec, target).unwrap(), "{spec} for {target}");
+        }
+    }
+}
