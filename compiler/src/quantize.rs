@@ -62,7 +62,12 @@ impl Float {
 const CHUNK: usize = 1 << 18;
 
 /// Folds each chunk of a float tensor in parallel; the results stand in the order of the chunks.
-fn scan<T: Send + Copy>(bytes: &[u8], float: Float, start: T, fold: impl Fn(T, f32) -> T + Sync) -> Vec<T> {
+fn scan<T: Send + Sync + Copy>(
+    bytes: &[u8],
+    float: Float,
+    start: T,
+    fold: impl Fn(T, f32) -> T + Sync,
+) -> Vec<T> {
     bytes
         .par_chunks(CHUNK * float.dtype().size())
         .map(|chunk| {

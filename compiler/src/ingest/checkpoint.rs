@@ -68,18 +68,14 @@ impl Checkpoint {
         self.take(name).ok_or_else(|| CompileError::Tensor {
             path: self.path.clone(),
             tensor: name.to_owned(),
-            problem: "is missing; the checkpoint is incomplete, or config.json describes another model".to_owned(),
+            problem: "is missing; the checkpoint is incomplete, or config.json describes another model"
+                .to_owned(),
         })
     }
 
     /// Takes a tensor that may be there.
     pub(crate) fn take(&mut self, name: &str) -> Option<RawTensor> {
         self.tensors.remove(name)
-    }
-
-    /// Whether a tensor is there and was not yet taken.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
     }
 
     /// Tensors nobody took, by name.
@@ -138,8 +134,9 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(
         return Err(invalid("is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned()));
     }
     // `read_metadata` checks that the tensors are in bounds, do not overlap and cover the file exactly.
-    let (header, metadata) = SafeTensors::read_metadata(file.bytes())
-        .map_err(|e| invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again")))?;
+    let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| {
+        invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again"))
+    })?;
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
         let at = |offset: usize| offset.checked_add(header)?.checked_add(size_of::<u64>());
@@ -149,7 +146,9 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(
             .ok_or_else(|| invalid(format!("tensor {name} is outside the file")))?;
         let tensor = RawTensor { name: name.clone(), dtype: info.dtype, shape: info.shape.clone(), bytes };
         if let Some(other) = tensors.insert(name.clone(), tensor) {
-            return Err(other.error(format!("is also in {}; it is unclear which one counts", file_name(path))));
+            return Err(
+                other.error(format!("is also in {}; it is unclear which one counts", file_name(path)))
+            );
         }
     }
     Ok(())

@@ -12,15 +12,6 @@ pub(crate) enum Weights {
     Index(PathBuf),
 }
 
-impl Weights {
-    /// The file itself.
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Weights::File(path) | Weights::Index(path) => path,
-        }
-    }
-}
-
 /// A checkpoint's folder and the file that leads to its tensors.
 pub(crate) struct Files {
     /// Where the companions (`config.json`, `tokenizer.json`) are looked for.
@@ -49,8 +40,7 @@ impl Files {
             Ok(Files { dir, weights: Weights::Index(path.to_owned()) })
         } else if name.ends_with(".safetensors") {
             if let Some(of) = shard_count(&name).filter(|&of| of > 1) {
-                let problem =
-                    format!("is one of {of} shards; give the directory or its {INDEX} instead");
+                let problem = format!("is one of {of} shards; give the directory or its {INDEX} instead");
                 return Err(CompileError::Invalid { path: path.to_owned(), problem });
             }
             Ok(Files { dir, weights: Weights::File(path.to_owned()) })
@@ -73,7 +63,8 @@ impl Files {
         if index.is_file() {
             return Ok(Files { dir: dir.to_owned(), weights: Weights::Index(index) });
         }
-        let entries = fs::read_dir(dir).map_err(|source| CompileError::Io { path: dir.to_owned(), source })?;
+        let entries =
+            fs::read_dir(dir).map_err(|source| CompileError::Io { path: dir.to_owned(), source })?;
         let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         found.sort();
         if let Some(error) = found.iter().find_map(|path| foreign(path)) {

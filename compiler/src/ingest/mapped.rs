@@ -18,7 +18,8 @@ impl MappedFile {
     /// Maps the file at `path`, which must be a file and not empty.
     pub(crate) fn open(path: &Path) -> Result<Arc<MappedFile>, CompileError> {
         let io = |source| CompileError::Io { path: path.to_owned(), source };
-        let invalid = |problem: &str| CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() };
+        let invalid =
+            |problem: &str| CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() };
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() {

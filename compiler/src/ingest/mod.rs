@@ -1,0 +1,86 @@
+//! Reads a checkpoint: a path enters, a [`Model`] that views the mapped files leaves.
+//!
+//! | module | does |
+//! |---|---|
+//! | `files` | finds the files that belong together |
+//! | `mapped` | maps them |
+//! | `checkpoint` | looks tensors up by name |
+//! | `companions` | reads the small files beside the tensors |
+//! | `text` | tokenizer, template, stop ids, sampling defaults |
+//! | `sources` | digests the inputs |
+
+pub(crate) mod checkpoint;
+mod companions;
+mod files;
+pub(crate) mod mapped;
+mod sources;
+mod text;
+
+use crate::arch;
+use crate::error::CompileError;
+use crate::model::Model;
+use checkpoint::Checkpoint;
+use companions::Companions;
+use files::Files;
+use std::path::{Path, PathBuf};
+use trit_format::manifest::ModelInfo;
+use trit_format::plan::ActivationRule;
+
+/// How a checkpoint is to be read.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The model's name; by default that of its directory.
+    pub name: Option<String>,
+    /// Keys of `config.json` to treat as absent, nested ones with dots (`quantization_config.KEY`).
+    pub ignore_config_keys: Vec<String>,
+}
+
+/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, or the model's directory.
+/// `config.json` and the tokenizer's files are found beside the tensors.
+///
+/// Every tensor's presence, dtype and shape and every scale is checked here; the codes of packed matrices are checked
+/// when their rows are read.
+///
+/// # Errors
+/// Anything that is missing, damaged, contradictory or unknown, by the name of the file, key or tensor.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
+    let files = Files::locate(path)?;
+    let companions = Companions::read(&files)?;
+    let mut warnings = Vec::new();
+    let (config_path, config) = companions.config().ok_or_else(|| {
+        CompileError::Internal("the companions were read without their config.json".to_owned())
+    })?;
+    let understood =
+        arch::understand(config_path, config.clone(), &options.ignore_config_keys, &mut warnings)?;
+    let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
+
+    let checkpoint = Checkpoint::open(&files.weights)?;
+    let mut inputs: Vec<PathBuf> = companions.paths().map(Path::to_owned).collect();
+    inputs.push(checkpoint.path.clone());
+    inputs.extend(checkpoint.files.iter().filter(|file| **file != checkpoint.path).cloned());
+    let (decoder, sources) =
+        rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
+    let decoder = decoder?;
+    Ok(Model {
+        info: ModelInfo {
+            name: options.name.clone().unwrap_or_else(|| files.model_name()),
+            architecture: decoder.architecture.to_owned(),
+            license: companions.license.clone(),
+            sources: sources?,
+        },
+        hyperparameters: decoder.dims,
+        rms_eps: decoder.rms_eps,
+        // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
+        activation_rule: ActivationRule::AbsmaxPerToken { floor: 1e-5 },
+        activation: decoder.activation,
+        inv_freq: decoder.inv_freq,
+        rope_scaling: 1.0,
+        embedding: decoder.embedding,
+        head: decoder.head,
+        layers: decoder.layers,
+        final_norm: decoder.final_norm,
+        text,
+        tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
+        warnings,
+    })
+}
