@@ -162,7 +162,8 @@ impl Product {
 
     /// Bytes in the weight section, or `None` where it overflows.
     pub fn bytes(&self) -> Option<u64> {
-        self.tiles().checked_mul(tile::bytes(self.k as usize) as u64)
+        // In u64, whatever the width of usize: k has not been validated here.
+        self.tiles().checked_mul(u64::from(self.k).next_multiple_of(tile::QUAD as u64) * tile::LANES as u64)
     }
 }
 

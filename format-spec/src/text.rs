@@ -23,7 +23,7 @@ pub fn plan(manifest: &Manifest) -> String {
     let text = Text(manifest);
     let mut out = String::new();
     let mut line = |text: String| {
-        out.push_str(text.trim_end());
+        out.push_str(printable(&text).trim_end());
         out.push('\n');
     };
     line(format!(
@@ -156,6 +156,11 @@ impl Text<'_> {
         };
         out
     }
+}
+
+/// `text` with control characters made visible, since names come from files and go to terminals.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn dtype(dtype: DType) -> &'static str {

@@ -34,7 +34,7 @@ pub const fn bytes(k: usize) -> usize {
 /// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero.
 ///
 /// # Panics
-/// If `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
+/// If `k` is 0, `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
 pub fn encode(trits: &[i8], k: usize, code: Code, out: &mut [u8]) {
     let rows = trits.len() / k;
     assert!(rows <= ROWS && rows * k == trits.len() && out.len() == bytes(k));
@@ -88,10 +88,11 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         let mut trits = vec![0; ROWS * 8];
-        trits[(3 * LANES + 5) * 8 + 6] = 1;
+        let (digit, lane, k) = (3, 5, 6);
+        trits[(digit * LANES + lane) * 8 + k] = 1;
         let mut tile = vec![0; bytes(8)];
         encode(&trits, 8, Code::SignedFix, &mut tile);
-        let at = (6 / 4) * 64 + 5 * 4 + 6 % 4;
+        let at = (k / 4) * 64 + lane * 4 + k % 4;
         assert_eq!(tile[at], Code::SignedFix.store(121 + 27));
         assert_eq!(tile.iter().filter(|&&b| b != Code::SignedFix.store(121)).count(), 1);
     }

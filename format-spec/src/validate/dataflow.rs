@@ -1,0 +1,139 @@
+//! Order: nothing is read before it is written, and no step writes over what it or a later step still reads.
+
+use super::plan::StepName;
+use super::{ensure, error};
+use crate::FormatError;
+use crate::plan::{Buffer, BufferId, Epilogue, Plan, Step};
+
+/// What a step touches. A buffer in both lists is changed in place.
+struct Access {
+    reads: Vec<BufferId>,
+    writes: Vec<BufferId>,
+}
+
+impl Access {
+    fn of(step: &Step) -> Access {
+        let (reads, writes) = match *step {
+            Step::Embed { out, .. } => (vec![], vec![out]),
+            Step::RmsNorm { input, out, .. } => (vec![input], vec![out]),
+            Step::Quantize { input, out, .. } => (vec![input], vec![out.values, out.scale, out.sum]),
+            Step::Ternary { input, epilogue, out, .. } => {
+                let mut reads = vec![input.values, input.scale, input.sum];
+                match epilogue {
+                    Epilogue::Add => reads.push(out),
+                    Epilogue::Store | Epilogue::Gate(_) => {}
+                }
+                (reads, vec![out])
+            }
+            Step::RopeAppend { qkv, .. } => (vec![qkv], vec![qkv]),
+            Step::Attend { qkv, out, .. } => (vec![qkv], vec![out]),
+            Step::Head { input, out, .. } => (vec![input], vec![out]),
+        };
+        Access { reads, writes }
+    }
+
+    /// Whether the step may change that buffer in place.
+    fn in_place(step: &Step, id: BufferId) -> bool {
+        match *step {
+            Step::RmsNorm { out, .. } => id == out,
+            Step::Ternary { epilogue: Epilogue::Add, out, input, .. } => id == out && id != input.scale,
+            Step::RopeAppend { qkv, .. } => id == qkv,
+            Step::Embed { .. }
+            | Step::Quantize { .. }
+            | Step::Ternary { .. }
+            | Step::Attend { .. }
+            | Step::Head { .. } => false,
+        }
+    }
+}
+
+/// With room for `M` rows both ranges scale by `M`, so buffers that are apart for one row are apart for all.
+fn overlap(a: &Buffer, b: &Buffer) -> bool {
+    a.offset < b.offset + b.stride && b.offset < a.offset + a.stride
+}
+
+/// Every id has been checked to be in range.
+pub(super) fn validate(plan: &Plan) -> Result<(), FormatError> {
+    let mut flow = Flow {
+        plan,
+        overlapping: (plan.buffers.iter())
+            .map(|a| (0..plan.buffers.len()).filter(|&b| overlap(a, &plan.buffers[b])).collect())
+            .collect(),
+        written: vec![false; plan.buffers.len()],
+        appended: vec![false; plan.kv.len()],
+    };
+    let mut starts = plan.layers.iter().map(|l| l.start as usize).peekable();
+    for (index, step) in plan.body.iter().enumerate() {
+        if starts.next_if_eq(&index).is_some() {
+            flow.boundary(&StepName { list: "body", index })?;
+        }
+        flow.step(&StepName { list: "body", index }, step)?;
+    }
+    if let Some(layer) = flow.appended.iter().position(|appended| !appended) {
+        return Err(error(format!("kv layer {layer}"), "nothing is appended to it"));
+    }
+    flow.boundary(&StepName { list: "head", index: 0 })?;
+    for (index, step) in plan.head.iter().enumerate() {
+        flow.step(&StepName { list: "head", index }, step)?;
+    }
+    let last = plan.head.last().is_some_and(|step| Access::of(step).writes == [plan.logits]);
+    ensure(last, "plan", || "its head does not end by writing the logits")
+}
+
+struct Flow<'a> {
+    plan: &'a Plan,
+    /// By buffer, those that share bytes with it, itself among them.
+    overlapping: Vec<Vec<usize>>,
+    /// By buffer, whether it holds what a step wrote.
+    written: Vec<bool>,
+    /// By KV layer.
+    appended: Vec<bool>,
+}
+
+impl Flow<'_> {
+    fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.plan.buffers[id.0 as usize]
+    }
+
+    /// A layer starts from the residual stream alone, so that it can be run alone; so does the head.
+    fn boundary(&mut self, next: &StepName) -> Result<(), FormatError> {
+        let residual = self.plan.residual.0 as usize;
+        ensure(self.written[residual], next, || "begins where the residual stream has been overwritten")?;
+        self.written.fill(false);
+        self.written[residual] = true;
+        Ok(())
+    }
+
+    fn step(&mut self, record: &StepName, step: &Step) -> Result<(), FormatError> {
+        let Access { reads, writes } = Access::of(step);
+        for (i, &write) in writes.iter().enumerate() {
+            for &other in reads.iter().chain(&writes[i + 1..]) {
+                let same = other == write && Access::in_place(step, write);
+                ensure(same || !overlap(self.buffer(write), self.buffer(other)), record, || {
+                    format!("writes buffer {} over {}", self.buffer(write).name, self.buffer(other).name)
+                })?;
+            }
+        }
+        for &read in &reads {
+            ensure(self.written[read.0 as usize], record, || {
+                format!("reads buffer {}, which holds nothing then", self.buffer(read).name)
+            })?;
+        }
+        for write in writes {
+            for &other in &self.overlapping[write.0 as usize] {
+                self.written[other] = false;
+            }
+            self.written[write.0 as usize] = true;
+        }
+        match *step {
+            Step::RopeAppend { layer, .. } => {
+                let before = std::mem::replace(&mut self.appended[layer as usize], true);
+                ensure(!before, record, || format!("appends to kv layer {layer} a second time"))
+            }
+            Step::Attend { layer, .. } => ensure(self.appended[layer as usize], record, || {
+                format!("attends to kv layer {layer} before anything is appended")
+            }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The kernel directory: code inside its section, each called only with what it was made for.
+
+use super::{Ranges, ensure};
+use crate::FormatError;
+use crate::container::{Header, SectionKind};
+use crate::kernel::{ABI_VERSION, KernelEntry, MAX_K};
+use crate::manifest::Manifest;
+use crate::target::Target;
+use std::collections::BTreeSet;
+
+/// Most activation rows of one kernel call; runtimes size their memory for partial sums by it.
+const MAX_M: u32 = 16;
+/// Largest unrolling of the inner loop. A runtime regenerates code from the record, so it bounds that work.
+const MAX_UNROLL: u32 = 64;
+/// Farthest prefetch in bytes. Some 12 KB are useful; the offset stands in the code as a 32-bit displacement.
+const MAX_PREFETCH: u32 = 1 << 20;
+
+pub(super) fn validate(manifest: &Manifest, header: &Header) -> Result<(), FormatError> {
+    let mut seen = BTreeSet::new();
+    for kernel in &manifest.kernels {
+        let (record, spec) = (name(kernel), kernel.spec);
+        ensure((1..=MAX_K).contains(&spec.k), &record, || format!("k is {}, not in 1..={MAX_K}", spec.k))?;
+        ensure((1..=MAX_M).contains(&spec.m), &record, || format!("m is {}, not in 1..={MAX_M}", spec.m))?;
+        ensure((1..=MAX_UNROLL).contains(&spec.unroll), &record, || {
+            format!("unroll is {}, not in 1..={MAX_UNROLL}", spec.unroll)
+        })?;
+        ensure(spec.prefetch <= MAX_PREFETCH, &record, || {
+            format!("prefetch is {}, more than {MAX_PREFETCH}", spec.prefetch)
+        })?;
+        ensure(kernel.abi == ABI_VERSION, &record, || {
+            format!(
+                "has calling convention {}, this program's is {ABI_VERSION}; compile the model again",
+                kernel.abi
+            )
+        })?;
+        ensure(seen.insert((kernel.target, spec)), &record, || "is there twice")?;
+        ensure(kernel.len > 0, &record, || "has no code")?;
+    }
+    for target in Target::ALL {
+        code_section(manifest, header, target)?;
+    }
+    Ok(())
+}
+
+fn name(kernel: &KernelEntry) -> String {
+    format!("kernel {} for {}", kernel.spec, kernel.target)
+}
+
+/// The kernels of one target: apart from each other, and enough for every product, so that a runtime that chose the
+/// target needs no other.
+fn code_section(manifest: &Manifest, header: &Header, target: Target) -> Result<(), FormatError> {
+    let kernels: Vec<&KernelEntry> = manifest.kernels.iter().filter(|k| k.target == target).collect();
+    let Some(first) = kernels.first() else { return Ok(()) };
+    let kind = SectionKind::Code(target);
+    let section = header.section(kind);
+    ensure(section.is_some(), name(first), || format!("the bundle has no section with {kind}"))?;
+    let mut ranges = Ranges::new(kind, section.map_or(0, |s| s.len), name);
+    for kernel in &kernels {
+        ranges.take(kernel, kernel.offset, Some(kernel.len))?;
+    }
+    ranges.disjoint()?;
+    let single: BTreeSet<_> =
+        kernels.iter().filter(|k| k.spec.m == 1).map(|k| (k.spec.k, k.spec.code)).collect();
+    for product in &manifest.products {
+        ensure(single.contains(&(product.k, product.code)), format!("product {}", product.name), || {
+            format!("has no kernel for {target} with k {}, m 1 and code {}", product.k, product.code.name())
+        })?;
+    }
+    Ok(())
+}

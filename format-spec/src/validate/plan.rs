@@ -1,0 +1,273 @@
+//! Buffers, KV layers and the types and shapes of every step.
+
+use super::{ensure, error, is_float, positive};
+use crate::FormatError;
+use crate::manifest::{Manifest, Product, RowOrder, Tensor};
+use crate::plan::{
+    Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, Plan, ProductId, Quantized, Step,
+    TensorId,
+};
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+/// Most buffers. The checks of overlap look at every pair.
+pub(super) const MAX_BUFFERS: usize = 1024;
+/// Largest arena row in bytes: 32 times the logits of a vocabulary of 512 Ki.
+const MAX_ROW_BYTES: u64 = 64 << 20;
+/// Alignment of buffers in bytes.
+const ALIGNMENT: u64 = 64;
+/// Largest head in elements, four times the largest known.
+const MAX_HEAD_DIM: u32 = 1024;
+/// Most elements all KV layers hold for one position: 12 times those of 80 layers with 64 heads of 128.
+const MAX_KV_ELEMENTS: u64 = 1 << 24;
+/// Most RoPE tables: a runtime tabulates each over the whole context.
+const MAX_ROPE_TABLES: usize = 8;
+
+pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
+    let plan = &manifest.plan;
+    ensure(plan.row_bytes <= MAX_ROW_BYTES && plan.row_bytes.is_multiple_of(ALIGNMENT), "plan", || {
+        format!("row_bytes is {}, no multiple of {ALIGNMENT} up to {MAX_ROW_BYTES}", plan.row_bytes)
+    })?;
+    for buffer in &plan.buffers {
+        self::buffer_place(buffer, plan.row_bytes)?;
+    }
+    kv(plan)?;
+    let h = &manifest.hyperparameters;
+    f32s(plan, "plan", "residual", plan.residual, h.hidden_dim.into())?;
+    f32s(plan, "plan", "logits", plan.logits, h.vocab_size.into())?;
+    layers(plan, h.n_layers)?;
+    let first = matches!(plan.body.first(), Some(Step::Embed { out, .. }) if *out == plan.residual);
+    ensure(first, "plan", || "body does not begin with an embedding into the residual stream")?;
+
+    let mut tables = BTreeSet::new();
+    for (list, steps) in [("body", &plan.body), ("head", &plan.head)] {
+        for (index, step) in steps.iter().enumerate() {
+            let record = StepName { list, index };
+            self::step(manifest, &record, step)?;
+            if list == "head"
+                && matches!(step, Step::Embed { .. } | Step::RopeAppend { .. } | Step::Attend { .. })
+            {
+                return Err(error(
+                    record,
+                    "stands in the head, which runs only for some rows; it belongs in the body",
+                ));
+            }
+            if let Step::RopeAppend { inv_freq, .. } = step {
+                tables.insert(inv_freq.0);
+            }
+        }
+    }
+    ensure(tables.len() <= MAX_ROPE_TABLES, "plan", || {
+        format!("uses {} tables of RoPE frequencies; {MAX_ROPE_TABLES} are possible", tables.len())
+    })
+}
+
+/// Names a step in messages; formatted only when there is one.
+pub(super) struct StepName {
+    pub list: &'static str,
+    pub index: usize,
+}
+
+impl Display for StepName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} step {}", self.list, self.index)
+    }
+}
+
+fn buffer_place(buffer: &Buffer, row_bytes: u64) -> Result<(), FormatError> {
+    let record = || format!("buffer {}", buffer.name);
+    ensure(buffer.len > 0, record(), || "is empty")?;
+    ensure(buffer.offset.is_multiple_of(ALIGNMENT), record(), || {
+        format!("its offset {} is no multiple of {ALIGNMENT}", buffer.offset)
+    })?;
+    let bytes = u64::from(buffer.len) * buffer.dtype.size() as u64;
+    let fits = match (buffer.len, buffer.dtype.size()) {
+        (1, 4) => buffer.stride == 4,
+        _ => buffer.stride >= bytes && buffer.stride.is_multiple_of(ALIGNMENT),
+    };
+    ensure(fits, record(), || format!("its stride {} does not suit rows of {bytes} bytes", buffer.stride))?;
+    let inside = buffer.offset.checked_add(buffer.stride).is_some_and(|end| end <= row_bytes);
+    ensure(inside, record(), || {
+        format!("{} bytes at {} reach past row_bytes, {row_bytes}", buffer.stride, buffer.offset)
+    })
+}
+
+fn kv(plan: &Plan) -> Result<(), FormatError> {
+    let mut elements = 0;
+    for (index, &KvLayer { n_heads, n_kv_heads, head_dim }) in plan.kv.iter().enumerate() {
+        let record = format!("kv layer {index}");
+        ensure(n_heads > 0 && n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), &record, || {
+            format!("{n_heads} query heads cannot share {n_kv_heads} key and value heads evenly")
+        })?;
+        ensure((2..=MAX_HEAD_DIM).contains(&head_dim) && head_dim.is_multiple_of(2), &record, || {
+            format!("head_dim is {head_dim}, not even in 2..={MAX_HEAD_DIM}")
+        })?;
+        // At most 2^16 layers of 2^43 elements: no overflow.
+        elements += 2 * u64::from(n_kv_heads) * u64::from(head_dim);
+    }
+    ensure(elements <= MAX_KV_ELEMENTS, "plan", || {
+        format!("caches {elements} elements a position; {MAX_KV_ELEMENTS} are possible")
+    })
+}
+
+fn layers(plan: &Plan, n_layers: u32) -> Result<(), FormatError> {
+    let found = plan.layers.len();
+    ensure(found == n_layers as usize, "plan", || {
+        format!("has {found} layers, hyperparameters say {n_layers}")
+    })?;
+    let mut next = 1;
+    for (index, layer) in plan.layers.iter().enumerate() {
+        ensure(layer.start == next && layer.end > next, format!("layer {index}"), || {
+            format!("is steps {}..{}, expected some from {next} on", layer.start, layer.end)
+        })?;
+        next = layer.end;
+    }
+    ensure(next as usize == plan.body.len(), "plan", || {
+        format!("its layers end at step {next}, its body at {}", plan.body.len())
+    })
+}
+
+fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), FormatError> {
+    let plan = &manifest.plan;
+    let vocab = u64::from(manifest.hyperparameters.vocab_size);
+    let f32s = |field, id, len| f32s(plan, record, field, id, len);
+    match *step {
+        Step::Embed { table, out } => {
+            let [rows, hidden] = self::table(manifest, record, table)?;
+            ensure(rows == vocab, record, || {
+                format!("its table has {rows} rows for a vocabulary of {vocab}")
+            })?;
+            f32s("out", out, hidden)
+        }
+        Step::RmsNorm { input, weight, eps, out } => {
+            let len = len(plan, record, input)?;
+            vector(record, "weight", tensor(manifest, record, weight)?, len)?;
+            positive(record, "eps", eps)?;
+            f32s("input", input, len)?;
+            f32s("out", out, len)
+        }
+        Step::Quantize { input, rule, out } => {
+            let ActivationRule::AbsmaxPerToken { floor } = rule;
+            positive(record, "floor", floor)?;
+            let len = len(plan, record, input)?;
+            f32s("input", input, len)?;
+            quantized(plan, record, out, len)
+        }
+        Step::Ternary { product, input, epilogue, out } => {
+            let product = self::product(manifest, record, product)?;
+            quantized(plan, record, input, product.k.into())?;
+            f32s("out", out, results(record, product, epilogue)?)
+        }
+        Step::RopeAppend { qkv, inv_freq, scaling, layer } => {
+            let layer = kv_layer(plan, record, layer)?;
+            positive(record, "scaling", scaling)?;
+            vector(record, "inv_freq", tensor(manifest, record, inv_freq)?, u64::from(layer.head_dim / 2))?;
+            f32s("qkv", qkv, qkv_len(layer))
+        }
+        Step::Attend { qkv, layer, scale, out } => {
+            let layer = kv_layer(plan, record, layer)?;
+            positive(record, "scale", scale)?;
+            f32s("qkv", qkv, qkv_len(layer))?;
+            f32s("out", out, u64::from(layer.n_heads) * u64::from(layer.head_dim))
+        }
+        Step::Head { input, table, out } => {
+            let [rows, hidden] = self::table(manifest, record, table)?;
+            f32s("input", input, hidden)?;
+            f32s("out", out, rows)
+        }
+    }
+}
+
+/// Values a row that a product gives with that epilogue, where the two fit.
+fn results(record: &StepName, product: &Product, epilogue: Epilogue) -> Result<u64, FormatError> {
+    match (product.order, epilogue) {
+        (RowOrder::Sequential, Epilogue::Store | Epilogue::Add) => Ok(product.rows()),
+        (RowOrder::Paired, Epilogue::Gate(Activation::Relu2 | Activation::Silu)) => Ok(product.rows() / 2),
+        (RowOrder::Sequential, Epilogue::Gate(_)) => Err(error(record, "gates a product that is not paired")),
+        (RowOrder::Paired, _) => Err(error(record, "does not gate a paired product")),
+    }
+}
+
+/// Elements of q, k and v together. Fits: three factors below 2^34, 2^32 and 2^10 after [`kv`].
+fn qkv_len(layer: &KvLayer) -> u64 {
+    (u64::from(layer.n_heads) + 2 * u64::from(layer.n_kv_heads)) * u64::from(layer.head_dim)
+}
+
+fn buffer(plan: &Plan, record: impl Display, id: BufferId) -> Result<&Buffer, FormatError> {
+    plan.buffers.get(id.0 as usize).ok_or_else(|| error(record, format!("there is no buffer {}", id.0)))
+}
+
+fn len(plan: &Plan, record: impl Display, id: BufferId) -> Result<u64, FormatError> {
+    buffer(plan, record, id).map(|b| b.len.into())
+}
+
+fn typed(
+    plan: &Plan,
+    record: impl Display,
+    field: &str,
+    id: BufferId,
+    dtype: DType,
+    len: u64,
+) -> Result<(), FormatError> {
+    let buffer = buffer(plan, &record, id)?;
+    ensure(buffer.dtype == dtype && u64::from(buffer.len) == len, record, || {
+        format!(
+            "{field} is buffer {} {:?}[{}], expected {dtype:?}[{len}]",
+            buffer.name, buffer.dtype, buffer.len
+        )
+    })
+}
+
+fn f32s(plan: &Plan, record: impl Display, field: &str, id: BufferId, len: u64) -> Result<(), FormatError> {
+    typed(plan, record, field, id, DType::F32, len)
+}
+
+/// Buffer strides leave room for the padding of `values` to whole quads: they are multiples of 64 bytes.
+fn quantized(plan: &Plan, record: &StepName, q: Quantized, k: u64) -> Result<(), FormatError> {
+    typed(plan, record, "values", q.values, DType::I8, k)?;
+    typed(plan, record, "scale", q.scale, DType::F32, 1)?;
+    typed(plan, record, "sum", q.sum, DType::I32, 1)
+}
+
+pub(super) fn tensor(
+    manifest: &Manifest,
+    record: impl Display,
+    id: TensorId,
+) -> Result<&Tensor, FormatError> {
+    manifest.tensors.get(id.0 as usize).ok_or_else(|| error(record, format!("there is no tensor {}", id.0)))
+}
+
+/// Requires an f32 `[len]`.
+pub(super) fn vector(
+    record: impl Display,
+    field: &str,
+    tensor: &Tensor,
+    len: u64,
+) -> Result<(), FormatError> {
+    ensure(tensor.dtype == DType::F32 && tensor.shape == [len], record, || {
+        format!("{field} is tensor {} {:?}{:?}, expected F32[{len}]", tensor.name, tensor.dtype, tensor.shape)
+    })
+}
+
+/// The shape of a float matrix.
+fn table(manifest: &Manifest, record: &StepName, id: TensorId) -> Result<[u64; 2], FormatError> {
+    let tensor = tensor(manifest, record, id)?;
+    match tensor.shape[..] {
+        [rows, columns] if is_float(tensor.dtype) => Ok([rows, columns]),
+        _ => Err(error(
+            record,
+            format!(
+                "its table is tensor {} {:?}{:?}, expected a matrix of floats",
+                tensor.name, tensor.dtype, tensor.shape
+            ),
+        )),
+    }
+}
+
+fn product<'a>(manifest: &'a Manifest, record: &StepName, id: ProductId) -> Result<&'a Product, FormatError> {
+    manifest.products.get(id.0 as usize).ok_or_else(|| error(record, format!("there is no product {}", id.0)))
+}
+
+fn kv_layer<'a>(plan: &'a Plan, record: &StepName, layer: u32) -> Result<&'a KvLayer, FormatError> {
+    plan.kv.get(layer as usize).ok_or_else(|| error(record, format!("there is no kv layer {layer}")))
+}
