@@ -1,0 +1,133 @@
+//! Why a command ended early: one line for people, one exit code for programs.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use trit_runtime::RuntimeError;
+use trit_runtime::text::TextError;
+
+/// Exit code after Ctrl-C: 128 and the signal's number, as shells count.
+pub const INTERRUPTED: u8 = 130;
+
+const INTERNAL: u8 = 1;
+const USAGE: u8 = 2;
+const INVALID: u8 = 3;
+
+/// A message and an exit code. Without a message nothing is printed.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: Option<String>,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Display) -> Failure {
+        Failure { code, message: Some(message.to_string()) }
+    }
+
+    /// A defect, or a system that does not do its part.
+    pub fn internal(message: impl Display) -> Failure {
+        Failure::new(INTERNAL, message)
+    }
+
+    /// What was asked for cannot be asked for.
+    pub fn usage(message: impl Display) -> Failure {
+        Failure::new(USAGE, message)
+    }
+
+    /// A file holds something else than it should.
+    pub fn invalid(path: &Path, problem: impl Display) -> Failure {
+        Failure::new(INVALID, format_args!("{}: {problem}", path.display()))
+    }
+
+    /// A bundle could not be loaded or run.
+    pub fn runtime(bundle: &Path, error: RuntimeError) -> Failure {
+        let mut message = error.to_string();
+        let bundle = bundle.display().to_string();
+        if !message.starts_with(&bundle) {
+            message = format!("{bundle}: {message}");
+        }
+        // Causes that an error's own text does not repeat.
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Failure::new(error.exit_code(), message)
+    }
+
+    /// A bundle's tokenizer or chat template could not be used.
+    pub fn text(bundle: &Path, error: TextError) -> Failure {
+        Failure::invalid(bundle, error)
+    }
+
+    /// Standard output could not be written. Who closed it early has seen enough: that is no error.
+    pub fn stdout(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure { code: 0, message: None },
+            _ => Failure::internal(format_args!("standard output: {error}")),
+        }
+    }
+
+    /// The user stopped it.
+    pub fn interrupted() -> Failure {
+        Failure { code: INTERRUPTED, message: None }
+    }
+
+    /// Prints the message and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        if let Some(message) = &self.message {
+            note(message);
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// Prints a line on standard error, which may be closed.
+pub fn note(message: impl Display) {
+    let _ = writeln!(io::stderr(), "trit-run: {message}");
+}
+
+/// Prints to standard output at once.
+///
+/// # Errors
+/// [`Failure::stdout`].
+pub fn print(text: impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
+}
+
+/// Prints one JSON object on a line of its own.
+///
+/// # Errors
+/// [`Failure::stdout`].
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string(value).map_err(Failure::internal)?;
+    print(format_args!("{json}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_start_with_the_file_and_name_each_cause_once() {
+        let path = Path::new("a.trit");
+        let io = RuntimeError::Io { path: path.into(), source: io::Error::other("no luck") };
+        assert_eq!(Failure::runtime(path, io).message.unwrap(), "a.trit: no luck");
+        let failure = Failure::runtime(path, RuntimeError::Unsupported("this CPU lacks it".into()));
+        assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this CPU lacks it"));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_silent() {
+        let failure = Failure::stdout(io::ErrorKind::BrokenPipe.into());
+        assert!(failure.message.is_none() && failure.code == 0);
+        assert_eq!(Failure::stdout(io::ErrorKind::StorageFull.into()).code, 1);
+    }
+}

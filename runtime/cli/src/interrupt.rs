@@ -1,0 +1,45 @@
+//! Ctrl-C: stops what is being generated, or else the program.
+
+use crate::failure::INTERRUPTED;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+/// Nothing runs that could be stopped alone.
+const IDLE: u8 = 0;
+/// Something runs that looks at [`requested`].
+const RUNNING: u8 = 1;
+/// The user wants it to stop.
+const REQUESTED: u8 = 2;
+
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// Handles Ctrl-C from here on. The second time, or where nothing can be stopped alone, the program ends.
+pub fn install() {
+    // Where there is no handler, Ctrl-C ends the program at once: nothing is lost.
+    let _ = ctrlc::set_handler(|| {
+        if STATE.compare_exchange(RUNNING, REQUESTED, Relaxed, Relaxed).is_err() {
+            std::process::exit(INTERRUPTED.into());
+        }
+    });
+}
+
+/// While this lives, the first Ctrl-C is a request.
+pub struct Stoppable(());
+
+/// Begins something that can be stopped.
+pub fn stoppable() -> Stoppable {
+    STATE.store(RUNNING, Relaxed);
+    Stoppable(())
+}
+
+impl Stoppable {
+    /// Whether the user wants it to stop.
+    pub fn requested(&self) -> bool {
+        STATE.load(Relaxed) == REQUESTED
+    }
+}
+
+impl Drop for Stoppable {
+    fn drop(&mut self) {
+        STATE.store(IDLE, Relaxed);
+    }
+}

@@ -1,0 +1,55 @@
+//! From arguments to a loaded model and a session on it.
+
+use crate::args::{LoadArgs, SessionArgs};
+use crate::failure::{Failure, note};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::Path;
+use std::sync::Arc;
+use trit_runtime::text::Tokenizer;
+use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
+
+/// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
+///
+/// # Errors
+/// [`Failure::runtime`].
+pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>, Failure> {
+    let options =
+        LoadOptions { kernels: args.kernels, cpu: args.cpu, trust: args.trust, verify: !args.no_verify };
+    let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
+    if verbose || model.kernels().note.is_some() {
+        note(format_args!("kernels: {}", model.kernels()));
+    }
+    Ok(model)
+}
+
+/// A session on it.
+///
+/// # Errors
+/// [`Failure::runtime`].
+pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failure> {
+    let options = SessionOptions {
+        context: args.context.map(|c| c as usize),
+        threads: args.threads.map(usize::from),
+        kv: args.load.kv,
+        ..SessionOptions::default()
+    };
+    Session::new(model.clone(), options).map_err(|e| Failure::runtime(model.path(), e))
+}
+
+/// The model's tokenizer.
+///
+/// # Errors
+/// A usage failure where the bundle has none, naming `instead` as what can be given.
+pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, Failure> {
+    let bundle = model.path().display();
+    let missing =
+        || Failure::usage(format_args!("{bundle}: has no tokenizer and takes token ids only; use {instead}"));
+    model.tokenizer().ok_or_else(missing)
+}
+
+/// A progress bar on standard error; nothing where that is no terminal.
+pub fn progress(len: u64, what: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}").expect("a constant template");
+    ProgressBar::new(len).with_style(style).with_message(what)
+}

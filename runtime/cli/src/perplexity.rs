@@ -1,0 +1,131 @@
+//! `trit-run perplexity`: how well the model predicts a text.
+
+use crate::args::Perplexity;
+use crate::failure::{Failure, print, print_json};
+use crate::open;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::process::ExitCode;
+use trit_runtime::{Model, Session};
+
+/// What `--ids` reads.
+#[derive(Debug, Deserialize)]
+struct IdsFile {
+    ids: Vec<u32>,
+    /// Tokens of a window; by default as long as the context.
+    window: Option<usize>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// Sum of negative log-likelihoods, in nats.
+    nll_sum: f64,
+    /// Tokens that were predicted.
+    tokens: u64,
+    /// `exp(nll_sum / tokens)`.
+    ppl: f64,
+}
+
+/// Scores windows independently; the first token of each is given.
+pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
+    let model = open::model(&args.bundle, &args.session.load, false)?;
+    let (file, IdsFile { ids, window }) = input(args, &model)?;
+    let mut session = open::session(&model, &args.session)?;
+    let context = session.context_length();
+    let window = window.unwrap_or(context);
+    if window < 2 || window > context {
+        let problem =
+            format_args!("a window of {window} tokens is not possible; the context takes 2 to {context}");
+        return Err(Failure::invalid(file, problem));
+    }
+    let vocab = model.manifest().hyperparameters.vocab_size;
+    if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
+        return Err(Failure::invalid(
+            file,
+            format_args!("token id {id} is outside the vocabulary of {vocab}"),
+        ));
+    }
+    let progress = open::progress(ids.len() as u64, "perplexity");
+    let mut report = Report { nll_sum: 0.0, tokens: 0, ppl: 0.0 };
+    for window in ids.chunks(window) {
+        report.nll_sum += score(&mut session, window).map_err(|e| Failure::runtime(&args.bundle, e))?;
+        report.tokens += window.len() as u64 - 1;
+        progress.inc(window.len() as u64);
+    }
+    progress.finish_and_clear();
+    if report.tokens == 0 {
+        return Err(Failure::invalid(file, "has fewer than two tokens; there is nothing to predict"));
+    }
+    report.ppl = (report.nll_sum / report.tokens as f64).exp();
+    if !report.ppl.is_finite() {
+        let bundle = args.bundle.display();
+        return Err(Failure::internal(format_args!("{bundle}: the model gave logits that are no numbers")));
+    }
+    if args.json {
+        print_json(&report)?;
+    } else {
+        let Report { nll_sum, tokens, ppl } = report;
+        let mean = nll_sum / tokens as f64;
+        print(format_args!("perplexity {ppl:.4}, {mean:.5} nats a token over {tokens} tokens\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The ids to score, and the file they are from.
+fn input<'a>(args: &'a Perplexity, model: &Model) -> Result<(&'a Path, IdsFile), Failure> {
+    let file = args.file.as_deref().or(args.ids.as_deref());
+    let file = file.ok_or_else(|| Failure::usage("give --file or --ids"))?;
+    let bytes = std::fs::read(file).map_err(|e| Failure::invalid(file, e))?;
+    if args.ids.is_some() {
+        let ids = serde_json::from_slice(&bytes);
+        let expected =
+            |e| Failure::invalid(file, format_args!(r#"is not {{"ids": [...], "window": N}}: {e}"#));
+        return ids.map(|ids| (file, ids)).map_err(expected);
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|e| Failure::invalid(file, format_args!("is no text: {e}")))?;
+    let tokenizer = open::tokenizer(model, "--ids")?;
+    let ids = tokenizer.encode(&text, true).map_err(|e| Failure::text(&args.bundle, e))?;
+    Ok((file, IdsFile { ids, window: None }))
+}
+
+/// Sum of the negative log-likelihoods of all tokens of a window but the first.
+fn score(session: &mut Session, window: &[u32]) -> Result<f64, trit_runtime::RuntimeError> {
+    let [given @ .., _] = window else { return Ok(0.0) };
+    if given.is_empty() {
+        return Ok(0.0);
+    }
+    session.truncate(0);
+    let mut sum = 0.0;
+    session.forward_all(given, &mut |i, logits| sum += nll(logits, window[i + 1]))?;
+    Ok(sum)
+}
+
+/// `-ln softmax(logits)[id]`, in f64: sums over a large vocabulary lose digits in f32.
+fn nll(logits: &[f32], id: u32) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
+    sum.ln() + max - f64::from(logits[id as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nll_of_known_probabilities() {
+        let logits = [0.5f32, 0.25, 0.25].map(|p| p.ln() + 100.0);
+        assert!((nll(&logits, 0) - 2f64.ln()).abs() < 1e-5);
+        assert!((nll(&logits, 2) - 4f64.ln()).abs() < 1e-5);
+        assert_eq!(nll(&[0.0; 8], 3), 8f64.ln());
+        assert!(nll(&[f32::NAN, 1.0], 1).is_nan());
+    }
+
+    #[test]
+    fn ids_files_need_ids_but_no_window() {
+        assert!(serde_json::from_str::<IdsFile>(r#"{"ids":[1,2]}"#).unwrap().window.is_none());
+        assert!(serde_json::from_str::<IdsFile>(r#"{"window":4}"#).is_err());
+        assert!(serde_json::from_str::<IdsFile>(r#"{"ids":[-1]}"#).is_err());
+    }
+}
