@@ -81,14 +81,18 @@ impl Keys {
     pub(crate) fn refuse_rest(self, harmless: &[&str]) -> Result<(), CompileError> {
         let unknown =
             |(key, value): &(&String, &Value)| !value.is_null() && !harmless.contains(&key.as_str());
-        match self.map.iter().find(unknown) {
-            None => Ok(()),
-            Some((key, value)) => Err(self.unsupported(format!(
-                "unknown key {} = {value}: it may change the arithmetic, so it is not ignored in silence; \
-                 if it does not, compile with --ignore-config-key {0}",
-                self.named(key)
-            ))),
-        }
+        let mut unknown = self.map.iter().filter(unknown);
+        let Some((key, value)) = unknown.next() else {
+            return Ok(());
+        };
+        let key = self.named(key);
+        let more: Vec<String> = unknown.map(|(key, _)| self.named(key)).collect();
+        let also =
+            if more.is_empty() { String::new() } else { format!(" (also unknown: {})", more.join(", ")) };
+        Err(self.unsupported(format!(
+            "unknown key {key} = {value}: it may change the arithmetic, so it is not ignored in silence; \
+             if it does not, compile with --ignore-config-key {key}{also}"
+        )))
     }
 
     /// The key with the names of the objects around it.

@@ -1,0 +1,252 @@
+//! `config.json`: defaults, both spellings of RoPE, and refusals by name.
+
+use crate::checkpoint::{Checkpoint, refusal, says};
+use serde_json::json;
+use trit_format::plan::ActivationRule;
+use tritc::ingest::{LoadOptions, load};
+
+#[test]
+fn absent_keys_take_the_defaults_of_their_class() {
+    let mut checkpoint = Checkpoint::bitnet();
+    for key in ["rms_norm_eps", "rope_theta", "hidden_act", "max_position_embeddings"] {
+        checkpoint.unset(key);
+    }
+    let model = checkpoint.load().unwrap();
+    assert_eq!((model.rms_eps, model.hyperparameters.context_length), (1e-5, 2048));
+    assert_eq!(model.inv_freq, [1.0, 1.0 / 500_000f32.sqrt()]);
+    assert_eq!(model.activation_rule, ActivationRule::AbsmaxPerToken { floor: 1e-5 });
+    assert_eq!(model.rope_scaling, 1.0);
+
+    let mut checkpoint = Checkpoint::llama();
+    for key in ["rms_norm_eps", "rope_theta", "hidden_act"] {
+        checkpoint.unset(key);
+    }
+    let model = checkpoint.load().unwrap();
+    assert_eq!(model.rms_eps, 1e-6);
+    assert_eq!(model.inv_freq, [1.0, 0.01]);
+}
+
+#[test]
+fn absent_kv_heads_differ_from_null_and_between_classes() {
+    // BitNet's default is 5, which does not divide 2; null means one for each query head.
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.unset("num_key_value_heads");
+    says(&checkpoint.error(), &["[3]", "num_key_value_heads 5"]);
+    checkpoint.set("num_key_value_heads", json!(null));
+    says(&checkpoint.error(), &["k_proj.weight", "expected [2, 8]"]);
+    let mut checkpoint = Checkpoint::llama();
+    checkpoint.unset("num_key_value_heads");
+    says(&checkpoint.error(), &["k_proj.weight", "expected [2, 8]"]);
+}
+
+#[test]
+fn required_keys_are_named() {
+    for key in [
+        "architectures",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "vocab_size",
+    ] {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.unset(key);
+        says(&checkpoint.error(), &["[3]", "config.json", &format!("has no {key}")]);
+    }
+}
+
+#[test]
+fn malformed_values_are_named() {
+    let cases = [
+        ("hidden_size", json!("8"), "hidden_size"),
+        ("hidden_size", json!(-8), "hidden_size"),
+        ("hidden_size", json!(1u64 << 40), "hidden_size"),
+        ("num_hidden_layers", json!(0), "num_hidden_layers is 0"),
+        ("num_key_value_heads", json!(0), "num_key_value_heads is 0"),
+        ("num_attention_heads", json!(3), "not a multiple of num_attention_heads 3"),
+        ("head_dim", json!(3), "head_dim 3 is odd"),
+        ("rms_norm_eps", json!(0.0), "rms_norm_eps"),
+        ("rope_theta", json!(-1.0), "rope_theta"),
+        ("tie_word_embeddings", json!("yes"), "tie_word_embeddings"),
+    ];
+    for (key, value, expected) in cases {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.set(key, value);
+        says(&checkpoint.error(), &["[3]", "config.json", expected]);
+    }
+}
+
+#[test]
+fn sizes_no_kernel_sums_exactly_are_refused() {
+    for key in ["hidden_size", "intermediate_size"] {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.set(key, json!(40_000));
+        says(&checkpoint.error(), &["[4]", key, "33000"]);
+    }
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("head_dim", json!(u32::MAX - 1));
+    says(&checkpoint.error(), &["[4]", "num_attention_heads * head_dim"]);
+    // A layer count from a hostile file ends at the first layer that is missing.
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("num_hidden_layers", json!(u32::MAX));
+    says(&checkpoint.error(), &["[3]", "model.layers.2.", "missing"]);
+}
+
+#[test]
+fn other_architectures_are_refused_with_what_is_supported() {
+    let cases = [("Qwen3ForCausalLM", "not supported"), ("BitnetForCausalLM", "inner_attn_ln")];
+    for (architecture, why) in cases {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.set("architectures", json!([architecture]));
+        says(&checkpoint.error(), &["[4]", architecture, why, "BitNetForCausalLM, LlamaForCausalLM"]);
+    }
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("model_type", json!("llama"));
+    says(&checkpoint.error(), &["[4]", "model_type", "llama"]);
+    checkpoint.set("architectures", json!([]));
+    says(&checkpoint.error(), &["[3]", "architectures"]);
+}
+
+#[test]
+fn what_changes_the_arithmetic_is_refused_by_name() {
+    let cases = [
+        ("attention_bias", json!(true)),
+        ("mlp_bias", json!(true)),
+        ("is_encoder_decoder", json!(true)),
+        ("sliding_window", json!(4096)),
+        ("layer_types", json!(["full_attention", "sliding_attention"])),
+        ("partial_rotary_factor", json!(0.5)),
+        ("hidden_act", json!("gelu")),
+        ("logit_scale", json!(0.5)),
+        ("prism.hadamard.group", json!(128)),
+        ("use_qk_norm", json!(false)),
+    ];
+    for (key, value) in cases {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.set(key, value);
+        says(&checkpoint.error(), &["[4]", "config.json", key]);
+    }
+}
+
+#[test]
+fn what_is_switched_off_or_harmless_is_accepted() {
+    let mut checkpoint = Checkpoint::llama();
+    checkpoint
+        .set("attention_bias", json!(false))
+        .set("mlp_bias", json!(false))
+        .set("sliding_window", json!(null));
+    checkpoint
+        .set("layer_types", json!(["full_attention", "full_attention"]))
+        .set("use_qk_norm", json!(null));
+    checkpoint.set("pretraining_tp", json!(1)).set("auto_map", json!({ "AutoConfig": "x" }));
+    checkpoint.set("partial_rotary_factor", json!(1)).set("rope_scaling", json!(null));
+    checkpoint.quantization("modules_to_not_convert", json!(["lm_head", "model.embed_tokens"]));
+    checkpoint.quantization("use_rms_norm", json!(false)).quantization("rms_norm_eps", json!(1e-6));
+    checkpoint.load().unwrap();
+    checkpoint.set("use_sliding_window", json!(false)).set("sliding_window", json!(4096));
+    checkpoint.load().unwrap();
+}
+
+#[test]
+fn quantization_settings_are_refused_by_name() {
+    let cases = [
+        ("quant_method", json!("gptq"), "gptq"),
+        ("linear_class", json!("trilinear"), "trilinear"),
+        ("quantization_mode", json!("sometimes"), "sometimes"),
+        ("use_rms_norm", json!(true), "not yet supported"),
+        ("modules_to_not_convert", json!(["lm_head", "model.layers.0"]), "model.layers.0"),
+        ("modules_to_not_convert", json!([]), "quantized head"),
+        ("group_size", json!(128), "--ignore-config-key quantization_config.group_size"),
+    ];
+    for (key, value, why) in cases {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.quantization(key, value);
+        says(&checkpoint.error(), &["[4]", &format!("quantization_config.{key}"), why]);
+    }
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.unset("quantization_config");
+    says(&checkpoint.error(), &["[4]", "quantization_config", "not declared to be ternary"]);
+}
+
+#[test]
+fn unknown_keys_can_be_ignored_by_name() {
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("prism.note", json!(1)).set("brand", json!("x"));
+    says(
+        &checkpoint.error(),
+        &["unknown key brand = \"x\"", "--ignore-config-key brand", "also unknown: prism.note"],
+    );
+    checkpoint.quantization("group_size", json!(128));
+    let dir = checkpoint.write();
+    let ignore = |keys: &[&str]| {
+        let ignore_config_keys = keys.iter().map(|k| k.to_string()).collect();
+        load(dir.path(), &LoadOptions { ignore_config_keys, ..Default::default() })
+    };
+    says(&refusal(ignore(&["brand", "prism.note"])), &["quantization_config.group_size"]);
+    let model = ignore(&["brand", "prism.note", "quantization_config.group_size", "absent.key"]).unwrap();
+    let warnings = model.warnings.join("\n");
+    says(&warnings, &["brand (\"x\") is ignored", "group_size (128) is ignored", "there is no absent.key"]);
+}
+
+#[test]
+fn rope_is_read_in_both_spellings() {
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64
+    });
+    let mut old = Checkpoint::bitnet();
+    old.set("head_dim", json!(4)).set("rope_theta", json!(500000.0)).set("rope_scaling", llama3.clone());
+    let mut new = Checkpoint::bitnet();
+    let mut parameters = llama3.clone();
+    parameters["rope_theta"] = json!(500000.0);
+    new.unset("rope_theta").set("rope_parameters", parameters.clone());
+    let expected = old.load().unwrap().inv_freq;
+    assert_eq!(new.load().unwrap().inv_freq, expected);
+    // 2 pi is below 64 / 4: kept. 2 pi * sqrt(500000) is beyond 64: divided by 8.
+    assert_eq!(expected, [1.0, 1.0 / 500_000f32.sqrt() / 8.0]);
+
+    let mut typed = Checkpoint::bitnet();
+    typed.set("rope_scaling", json!({ "type": "linear", "factor": 4.0 }));
+    assert_eq!(typed.load().unwrap().inv_freq, [0.25, 0.0025]);
+    let mut plain = Checkpoint::bitnet();
+    plain.set("rope_parameters", json!({ "rope_type": "default", "rope_theta": 10000.0 }));
+    assert_eq!(plain.load().unwrap().inv_freq, [1.0, 0.01]);
+    // Both spellings, saying the same.
+    let mut both = old.clone();
+    both.set("rope_parameters", parameters);
+    assert_eq!(both.load().unwrap().inv_freq, expected);
+    // As in transformers 5, the original context defaults to the context.
+    let mut silent = old.clone();
+    silent.config["rope_scaling"].as_object_mut().unwrap().remove("original_max_position_embeddings");
+    assert_eq!(silent.load().unwrap().inv_freq, expected);
+}
+
+#[test]
+fn rope_that_is_unknown_or_contradictory_is_refused_by_name() {
+    let cases = [
+        (json!({ "rope_type": "yarn", "factor": 4.0 }), "[4]", "rope_scaling.rope_type \"yarn\""),
+        (json!({ "type": "longrope", "factor": 4.0 }), "[4]", "\"longrope\""),
+        (json!({ "type": "dynamic", "factor": 4.0 }), "[4]", "\"dynamic\""),
+        (json!({ "type": "linear", "factor": 4.0, "mscale": 1.0 }), "[4]", "rope_scaling.mscale"),
+        (json!({ "full_attention": { "rope_type": "default" } }), "[4]", "rope_scaling.full_attention"),
+        (json!({ "rope_type": "default", "factor": 4.0 }), "[4]", "rope_scaling.factor"),
+        (json!({ "type": "linear", "rope_type": "llama3", "factor": 4.0 }), "[3]", "rope_scaling.type"),
+        (json!({ "type": "linear" }), "[3]", "has no rope_scaling.factor"),
+        (json!({ "type": "linear", "factor": 0.0 }), "[3]", "rope_scaling.factor is 0"),
+        (json!({ "rope_theta": 5.0 }), "[3]", "rope_theta is 10000"),
+        (
+            json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0 }),
+            "[3]",
+            "high_freq_factor",
+        ),
+    ];
+    for (scaling, code, why) in cases {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.set("rope_scaling", scaling);
+        says(&checkpoint.error(), &[code, "config.json", why]);
+    }
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("rope_scaling", json!({ "type": "linear", "factor": 4.0 }));
+    checkpoint.set("rope_parameters", json!({ "rope_type": "linear", "factor": 2.0 }));
+    says(&checkpoint.error(), &["[3]", "contradict"]);
+}

@@ -1,0 +1,8 @@
+//! Reading checkpoints: what is understood, and one test for each refusal with its message.
+
+mod checkpoint;
+mod config;
+mod files;
+mod fixtures;
+mod storage;
+mod text;
