@@ -1,1 +1,15 @@
-//! Shared parts of the tests.
+//! What the end-to-end tests share.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`workbench`] | folders, the built commands, compiled bundles |
+//! | [`golden`] | outputs of Hugging Face transformers |
+//! | [`distance`] | how far two vectors are apart |
+//!
+//! Some data is not in the repository (a larger model, prompts from books). It is looked for in a folder `shared` next
+//! to the repository, or in `$TRIT_SHARED`; tests that need it say plainly that they did not run ([`workbench::shared`]).
+#![forbid(unsafe_code)]
+
+pub mod distance;
+pub mod golden;
+pub mod workbench;

@@ -1,0 +1,344 @@
+//! Do compiled models compute what Hugging Face transformers computes?
+//!
+//! Activations are rounded to int8, which makes a network discontinuous: two correct implementations agree to about
+//! 1e-5 until a last-bit difference moves one value across a rounding boundary, and from there to a relative L2 of
+//! about 1e-2. So there are prompts chosen to keep away from the boundaries (`tight`), held to 1e-3; other prompts are
+//! held to that noise. Among themselves our kernels, thread counts and block sizes have no such excuse.
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use trit_format::target::Target;
+use trit_runtime::{
+    CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions,
+};
+use trit_tests::distance::{max_abs, nll, relative_l2, top};
+use trit_tests::golden::Goldens;
+use trit_tests::workbench::{compile, fixture, repository, shared};
+
+/// Tight prompts: the largest difference of one logit. Implementations were seen to differ by 2e-4.
+const TIGHT: f32 = 1e-3;
+/// Other prompts: relative L2 of the logits.
+const NOISE: f64 = 3e-2;
+/// Logits this far apart keep their order under that noise.
+const MARGIN: f32 = 0.6;
+/// Among our own ways to run.
+const OURS: f32 = 1e-4;
+/// Relative difference of the mean negative log-likelihood.
+const NLL: f64 = 1e-3;
+
+/// A checkpoint, compiled once.
+struct Checkpoint {
+    bundle: PathBuf,
+    tight: Goldens,
+    prompts: Option<Goldens>,
+}
+
+/// One way to run a model.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    kernels: KernelChoice,
+    cpu: Option<Target>,
+    threads: usize,
+    /// Rows of a prompt that run together; 1 is token by token.
+    block: usize,
+}
+
+const BLOCK: usize = 512;
+
+/// Embedded code of every tier that this CPU has and the bundle holds, code generated here, and portable kernels;
+/// with 1 and 2 threads; prompts in one block and token by token.
+fn ways() -> Vec<Way> {
+    let tiers = CpuTiers::detect();
+    let mut kernels: Vec<(KernelChoice, Option<Target>)> = trit_codegen::supported()
+        .iter()
+        .filter(|t| tiers.contains(**t))
+        .map(|&t| (KernelChoice::Embedded, Some(t)))
+        .collect();
+    kernels.extend([(KernelChoice::Jit, None), (KernelChoice::Portable, None)]);
+    let mut ways = Vec::new();
+    for (kernels, cpu) in kernels {
+        for (threads, block) in [(1, BLOCK), (2, BLOCK), (2, 1)] {
+            ways.push(Way { kernels, cpu, threads, block });
+        }
+    }
+    assert!(ways.len() > 6, "this CPU runs no generated kernels");
+    ways
+}
+
+impl Checkpoint {
+    fn new(name: &str, folder: PathBuf, tight: PathBuf, prompts: Option<PathBuf>) -> Checkpoint {
+        let prompts = prompts.map(|p| Goldens::read(&p));
+        Checkpoint {
+            bundle: compile(&folder, &format!("golden-{name}")),
+            tight: Goldens::read(&tight),
+            prompts,
+        }
+    }
+
+    fn of_fixture(name: &str) -> Checkpoint {
+        let file = |file: &str| fixture(name).join(file);
+        let prompts = Some(file("golden.f32.safetensors"));
+        Checkpoint::new(name, fixture(name), file("golden.tight.safetensors"), prompts)
+    }
+
+    fn of_trained(name: &str, folder: PathBuf) -> Checkpoint {
+        let prompts =
+            shared(&format!("goldens/{name}.f32.safetensors"), &format!("{name} on prompts from books"));
+        Checkpoint::new(name, folder, fixture(&format!("{name}.tight.safetensors")), prompts)
+    }
+
+    fn session(&self, way: Way) -> Session {
+        // These bundles were compiled a moment ago by this very test.
+        let options = LoadOptions { kernels: way.kernels, cpu: way.cpu, trust: true, verify: true };
+        let model = Model::load(&self.bundle, &options).unwrap_or_else(|e| panic!("{way:?}: {e}"));
+        let ran = match way.kernels {
+            KernelChoice::Embedded => KernelSource::Embedded,
+            KernelChoice::Jit => KernelSource::Jit,
+            _ => KernelSource::Portable,
+        };
+        assert_eq!(model.kernels().source, ran);
+        assert!(way.cpu.is_none() || model.kernels().target == way.cpu);
+        session(&model, way)
+    }
+}
+
+fn session(model: &Arc<Model>, way: Way) -> Session {
+    let options =
+        SessionOptions { context: None, threads: Some(way.threads), kv: KvType::F32, block: way.block };
+    Session::new(model.clone(), options).unwrap()
+}
+
+/// The logits after each token, `[tokens, vocab]`.
+fn all_logits(session: &mut Session, ids: &[u32]) -> Vec<f32> {
+    let mut all = Vec::new();
+    session.truncate(0);
+    session.forward_all(ids, &mut |_, logits| all.extend_from_slice(logits)).unwrap();
+    all
+}
+
+fn tight_prompts_match_to_1e_3(checkpoint: &Checkpoint) {
+    for way in ways() {
+        let mut session = checkpoint.session(way);
+        for prompt in checkpoint.tight.prompts("t") {
+            let ids = checkpoint.tight.ids(&format!("{prompt}.ids"));
+            let far =
+                max_abs(&all_logits(&mut session, ids), checkpoint.tight.floats(&format!("{prompt}.logits")));
+            assert!(far <= TIGHT, "{way:?} {prompt}: a logit differs by {far}");
+        }
+    }
+}
+
+/// Feeds transformers' own hidden states to each layer, so that a deviation is found in the layer it arises in. The
+/// last entry is after the final norm, which is no layer.
+fn layers_match(checkpoint: &Checkpoint) {
+    let prompts = checkpoint.prompts.iter().map(|g| (g, "p1".to_owned(), false));
+    let tight = checkpoint.tight.prompts("t").map(|p| (&checkpoint.tight, p, true));
+    let cases: Vec<_> = tight.chain(prompts).collect();
+    for way in ways() {
+        let mut session = checkpoint.session(way);
+        for (goldens, prompt, tight) in &cases {
+            let name = format!("{prompt}.hidden");
+            let &[entries, tokens, width] = goldens.shape(&name) else {
+                panic!("{name} has three dimensions")
+            };
+            let hidden: Vec<&[f32]> = goldens.floats(&name).chunks(tokens * width).collect();
+            assert_eq!(entries, session.model().manifest().plan.layers.len() + 1);
+            for layer in 0..entries - 2 {
+                let ours = session.run_layer(layer, hidden[layer]).unwrap();
+                let (far, noise) = (max_abs(&ours, hidden[layer + 1]), relative_l2(&ours, hidden[layer + 1]));
+                // Hidden states of trained models reach thousands: there 1e-3 is less than an f32's last bits.
+                let size = hidden[layer + 1].iter().fold(1.0, |m: f32, v| m.max(v.abs()));
+                let near = if *tight { far <= TIGHT * size } else { noise <= NOISE };
+                assert!(near, "{way:?} {prompt} layer {layer}: max {far}, of {size}, relative L2 {noise}");
+            }
+        }
+    }
+}
+
+fn prompts_match_within_the_noise_of_int8(checkpoint: &Checkpoint) {
+    let Some(goldens) = &checkpoint.prompts else { return };
+    for way in ways() {
+        let mut session = checkpoint.session(way);
+        for prompt in goldens.prompts("p") {
+            let ids = goldens.ids(&format!("{prompt}.ids"));
+            session.truncate(0);
+            let logits = session.prefill(ids).unwrap();
+            let golden = goldens.floats(&format!("{prompt}.last_logits"));
+            let noise = relative_l2(logits, golden);
+            assert!(noise <= NOISE, "{way:?} {prompt}: relative L2 {noise}");
+            let ((best, _), (golden_best, margin)) = (top(logits), top(golden));
+            assert!(best == golden_best || margin <= MARGIN, "{way:?} {prompt}: {best} is not {golden_best}");
+            if goldens.has(&format!("{prompt}.all_logits")) {
+                let noise = relative_l2(
+                    &all_logits(&mut session, ids),
+                    goldens.floats(&format!("{prompt}.all_logits")),
+                );
+                assert!(noise <= NOISE, "{way:?} {prompt}: relative L2 {noise} over all tokens");
+            }
+        }
+    }
+}
+
+/// By teacher forcing: each step continues transformers' own tokens, so one legitimate difference does not hide the
+/// rest. The greatest logits are compared too, because few margins of untrained models are wide.
+fn greedy_tokens_match(checkpoint: &Checkpoint) {
+    let Some(goldens) = &checkpoint.prompts else { return };
+    for way in ways().into_iter().filter(|w| w.block > 1) {
+        let mut session = checkpoint.session(way);
+        for prompt in goldens.prompts("p") {
+            let greedy = goldens.ids(&format!("{prompt}.greedy"));
+            let margins = goldens.floats(&format!("{prompt}.greedy_margin"));
+            assert_eq!(greedy.len(), 64);
+            session.truncate(0);
+            let mut logits = session.prefill(goldens.ids(&format!("{prompt}.ids"))).unwrap();
+            let mut golden_logits = Vec::new();
+            for (step, (&id, &margin)) in greedy.iter().zip(margins).enumerate() {
+                let (best, _) = top(logits);
+                assert!(best == id || margin <= MARGIN, "{way:?} {prompt} step {step}: {best} is not {id}");
+                golden_logits.push(logits[id as usize]);
+                logits = session.decode(id).unwrap();
+            }
+            let noise = relative_l2(&golden_logits, goldens.floats(&format!("{prompt}.greedy_logit")));
+            assert!(noise <= NOISE, "{way:?} {prompt}: relative L2 {noise} of the greatest logits");
+        }
+    }
+}
+
+/// Every way gives the same tokens and logits, also on prompts where rounding makes us differ from transformers.
+fn all_ways_agree(checkpoint: &Checkpoint) {
+    let vocab = checkpoint.tight.shape("t0.logits")[1] as u32;
+    // Ids spread over the vocabulary; the block kernels take 4 rows, 37 leaves a remainder.
+    let prompt: Vec<u32> = (0..37).map(|i| (i * 2_654_435_761u64 % u64::from(vocab)) as u32).collect();
+    let mut first: Option<(Vec<f32>, Vec<u32>)> = None;
+    for way in ways() {
+        let mut session = checkpoint.session(way);
+        let mut logits = all_logits(&mut session, &prompt);
+        let mut ids = vec![top(&logits[logits.len() - vocab as usize..]).0];
+        while ids.len() < 64 {
+            let next = session.decode(ids[ids.len() - 1]).unwrap();
+            logits.extend_from_slice(next);
+            ids.push(top(next).0);
+        }
+        let (first_logits, first_ids) = first.get_or_insert_with(|| (logits.clone(), ids.clone()));
+        assert_eq!(&ids, first_ids, "{way:?}: greedy tokens");
+        let far = max_abs(&logits, first_logits);
+        assert!(far <= OURS, "{way:?}: a logit differs by {far}");
+    }
+}
+
+/// Windows of the 8k-token slice, scored independently: all of it by embedded code of the best tier; for the other
+/// ways the first window, where each must give the negative log-likelihoods of the first way.
+fn perplexity_matches(checkpoint: &Checkpoint, name: &str) {
+    let (Some(goldens), Some(slice)) =
+        (&checkpoint.prompts, shared("goldens/val-8k.json", &format!("{name}'s perplexity")))
+    else {
+        return;
+    };
+    let slice: serde_json::Value = serde_json::from_slice(&std::fs::read(slice).unwrap()).unwrap();
+    let ids: Vec<u32> = serde_json::from_value(slice["ids"].clone()).unwrap();
+    let window = slice["window"].as_u64().unwrap() as usize;
+    let score = |session: &mut Session, ids: &[u32]| {
+        let mut scores = Vec::new();
+        session.truncate(0);
+        let given = &ids[..ids.len() - 1];
+        session.forward_all(given, &mut |i, logits| scores.push(nll(logits, ids[i + 1]) as f32)).unwrap();
+        scores
+    };
+    let golden = goldens.floats("nll.per_token");
+    let mean = |nll: &[f32]| nll.iter().map(|&v| f64::from(v)).sum::<f64>() / nll.len() as f64;
+
+    let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, block: 64 };
+    let mut session = checkpoint.session(best);
+    let ours: Vec<f32> = ids.chunks(window).flat_map(|w| score(&mut session, w)).collect();
+    assert_eq!(ours.len(), golden.len());
+    let (ours_mean, golden_mean) = (mean(&ours), mean(golden));
+    let off = (ours_mean / golden_mean - 1.0).abs();
+    assert!(off <= NLL, "{name}: mean NLL {ours_mean}, transformers {golden_mean}");
+
+    for way in ways() {
+        // Portable kernels are slow without optimization; a shorter window has the same first tokens.
+        let tokens = if way.kernels == KernelChoice::Portable { 128 } else { window };
+        let scores = score(&mut checkpoint.session(way), &ids[..tokens]);
+        let far = max_abs(&scores, &ours[..tokens - 1]);
+        assert!(far <= OURS, "{name} {way:?}: a token's NLL differs by {far}");
+    }
+}
+
+fn fables_12m() -> Option<&'static Checkpoint> {
+    static CHECKPOINT: LazyLock<Checkpoint> = LazyLock::new(|| {
+        Checkpoint::of_trained("fables-12m", repository().join("examples/models/fables-12m"))
+    });
+    Some(&CHECKPOINT)
+}
+
+fn fables_30m() -> Option<&'static Checkpoint> {
+    static CHECKPOINT: LazyLock<Option<Checkpoint>> = LazyLock::new(|| {
+        let folder = shared("models/fables-30m", "everything about fables-30m")?;
+        Some(Checkpoint::of_trained("fables-30m", folder))
+    });
+    CHECKPOINT.as_ref()
+}
+
+/// Packed, the scale multiplies; RoPE scaling.
+fn bitnet_llama3_rope() -> Option<&'static Checkpoint> {
+    static CHECKPOINT: LazyLock<Checkpoint> = LazyLock::new(|| Checkpoint::of_fixture("bitnet-llama3-rope"));
+    Some(&CHECKPOINT)
+}
+
+/// Latent weights.
+fn bitnet_online() -> Option<&'static Checkpoint> {
+    static CHECKPOINT: LazyLock<Checkpoint> = LazyLock::new(|| Checkpoint::of_fixture("bitnet-online"));
+    Some(&CHECKPOINT)
+}
+
+/// Packed, the scale divides; SwiGLU, no sub-norms, a head of its own.
+fn llama_bitlinear() -> Option<&'static Checkpoint> {
+    static CHECKPOINT: LazyLock<Checkpoint> = LazyLock::new(|| Checkpoint::of_fixture("llama-bitlinear"));
+    Some(&CHECKPOINT)
+}
+
+/// Every check of every checkpoint, as tests of their own; a checkpoint that is not there has said so.
+macro_rules! checks {
+    ($($checkpoint:ident)*) => { $(
+        mod $checkpoint {
+            use super::$checkpoint as checkpoint;
+
+            #[test]
+            fn tight_prompts_match_to_1e_3() {
+                checkpoint().map_or((), super::tight_prompts_match_to_1e_3);
+            }
+
+            #[test]
+            fn layers_match() {
+                checkpoint().map_or((), super::layers_match);
+            }
+
+            #[test]
+            fn prompts_match_within_the_noise_of_int8() {
+                checkpoint().map_or((), super::prompts_match_within_the_noise_of_int8);
+            }
+
+            #[test]
+            fn greedy_tokens_match() {
+                checkpoint().map_or((), super::greedy_tokens_match);
+            }
+
+            #[test]
+            fn all_ways_agree() {
+                checkpoint().map_or((), super::all_ways_agree);
+            }
+        }
+    )* };
+}
+
+checks! { fables_12m fables_30m bitnet_llama3_rope bitnet_online llama_bitlinear }
+
+#[test]
+fn perplexity_of_fables_12m_matches() {
+    fables_12m().map_or((), |c| perplexity_matches(c, "fables-12m"));
+}
+
+#[test]
+fn perplexity_of_fables_30m_matches() {
+    fables_30m().map_or((), |c| perplexity_matches(c, "fables-30m"));
+}
