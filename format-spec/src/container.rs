@@ -255,10 +255,12 @@ impl Header {
     /// Checks the digest of one section.
     ///
     /// # Errors
-    /// [`FormatError::Digest`] on a mismatch, [`FormatError::Missing`] where there is no such section.
+    /// [`FormatError::Digest`] on a mismatch, [`FormatError::Missing`] where there is no such section,
+    /// [`FormatError::TooShort`] if `file` is not the one this header was parsed from.
     pub fn verify(&self, file: &[u8], kind: SectionKind) -> Result<(), FormatError> {
         let section = self.section(kind).ok_or(FormatError::Missing(kind))?;
-        match Digest::of(&file[section.range()]) == section.digest {
+        let bytes = file.get(section.range()).ok_or(FormatError::TooShort { len: file.len() as u64 })?;
+        match Digest::of(bytes) == section.digest {
             true => Ok(()),
             false => Err(FormatError::Digest(kind)),
         }

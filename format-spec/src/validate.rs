@@ -251,10 +251,13 @@ fn text(text: &TextInfo, vocab: u32) -> Result<(), FormatError> {
     let SamplingDefaults { do_sample: _, temperature, top_k: _, top_p, min_p, repetition_penalty } =
         text.sampling;
     for (field, value, most) in
-        [("temperature", temperature, f32::MAX), ("top_p", top_p, 1.0), ("min_p", min_p, 1.0)]
+        [("temperature", temperature, 1e6), ("top_p", top_p, 1.0), ("min_p", min_p, 1.0)]
     {
-        let fits = value.is_none_or(|v| (0.0..=most).contains(&v));
-        ensure(fits, "text, sampling", || format!("{field} is {value:?}, not in 0..={most}"))?;
+        if let Some(value) = value {
+            ensure((0.0..=most).contains(&value), "text, sampling", || {
+                format!("{field} is {value}, not in 0..={most}")
+            })?;
+        }
     }
     repetition_penalty.map_or(Ok(()), |value| positive("text, sampling", "repetition_penalty", value))
 }

@@ -1,0 +1,220 @@
+//! A small valid bundle: two layers, 10 tokens, hidden 8, FFN 12, 2 query heads on 1, head_dim 4, two targets.
+
+#![allow(dead_code)] // Each test program uses its part.
+
+use trit_format::container::{Digest, Header, Section, SectionKind};
+use trit_format::dense243::Code;
+use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelSpec};
+use trit_format::manifest::*;
+use trit_format::plan::*;
+use trit_format::target::Target;
+
+pub const RESIDUAL: BufferId = BufferId(0);
+pub const NORMED: BufferId = BufferId(1);
+/// Quantized `[8]`.
+pub const Q: Quantized = Quantized { values: BufferId(2), scale: BufferId(3), sum: BufferId(4) };
+/// Shares its place with [`GATED`].
+pub const QKV: BufferId = BufferId(5);
+/// Shares its place with [`G`]'s values.
+pub const ATTENDED: BufferId = BufferId(6);
+pub const GATED: BufferId = BufferId(7);
+/// Quantized `[12]`.
+pub const G: Quantized = Quantized { values: BufferId(8), scale: BufferId(9), sum: BufferId(10) };
+/// Shares its place with [`Q`]'s values.
+pub const LOGITS: BufferId = BufferId(11);
+
+pub const EMBEDDING: TensorId = TensorId(0);
+pub const HEAD: TensorId = TensorId(1);
+pub const INV_FREQ: TensorId = TensorId(2);
+pub const NORM: TensorId = TensorId(3);
+pub const FFN_NORM: TensorId = TensorId(4);
+pub const GOLDEN: TensorId = TensorId(5);
+
+/// Steps of a layer, in this order in [`Plan::body`] after the embedding.
+pub const LAYER_STEPS: usize = 12;
+pub const TARGETS: [Target; 2] = [Target::X86_64V3, Target::Aarch64Dotprod];
+
+pub fn rule() -> ActivationRule {
+    ActivationRule::AbsmaxPerToken { floor: 1e-5 }
+}
+
+fn layer(l: u32) -> [Step; LAYER_STEPS] {
+    let product = |i: u32| ProductId(4 * l + i);
+    [
+        Step::RmsNorm { input: RESIDUAL, weight: NORM, eps: 1e-5, out: NORMED },
+        Step::Quantize { input: NORMED, rule: rule(), out: Q },
+        Step::Ternary { product: product(0), input: Q, epilogue: Epilogue::Store, out: QKV },
+        Step::RopeAppend { qkv: QKV, inv_freq: INV_FREQ, scaling: 1.0, layer: l },
+        Step::Attend { qkv: QKV, layer: l, scale: 0.5, out: ATTENDED },
+        Step::Quantize { input: ATTENDED, rule: rule(), out: Q },
+        Step::Ternary { product: product(1), input: Q, epilogue: Epilogue::Add, out: RESIDUAL },
+        Step::Quantize { input: RESIDUAL, rule: rule(), out: Q },
+        Step::Ternary {
+            product: product(2),
+            input: Q,
+            epilogue: Epilogue::Gate(Activation::Relu2),
+            out: GATED,
+        },
+        Step::RmsNorm { input: GATED, weight: FFN_NORM, eps: 1e-5, out: GATED },
+        Step::Quantize { input: GATED, rule: rule(), out: G },
+        Step::Ternary { product: product(3), input: G, epilogue: Epilogue::Add, out: RESIDUAL },
+    ]
+}
+
+fn product(name: String, k: u32, order: RowOrder, rows: &[u32], offset: &mut u64) -> Product {
+    let segment = |(i, &rows): (usize, &u32)| Segment {
+        name: format!("{name}.{i}"),
+        rows,
+        scale: 0.25,
+        rule: ScaleRule::Multiply,
+    };
+    let segments = rows.iter().enumerate().map(segment).collect();
+    let product = Product { name, k, code: Code::SignedFix, order, segments, offset: *offset };
+    *offset += product.bytes().unwrap();
+    product
+}
+
+pub fn manifest() -> Manifest {
+    let buffer =
+        |name: &str, dtype, len, offset, stride| Buffer { name: name.into(), dtype, len, offset, stride };
+    let tensor = |name: &str, dtype, shape: &[u64], offset| Tensor {
+        name: name.into(),
+        dtype,
+        shape: shape.into(),
+        offset,
+    };
+    let kernel = |target, k, m, offset| KernelEntry {
+        spec: KernelSpec { k, m, code: Code::SignedFix, unroll: 2, prefetch: 8192 },
+        target,
+        abi: ABI_VERSION,
+        offset,
+        len: 40,
+        digest: Digest::of(&[0x90; 40]),
+    };
+    let mut at = 0;
+    let mut products = Vec::new();
+    for l in 0..2 {
+        products.push(product(format!("layers.{l}.qkv"), 8, RowOrder::Sequential, &[8, 4, 4], &mut at));
+        products.push(product(format!("layers.{l}.o"), 8, RowOrder::Sequential, &[8], &mut at));
+        products.push(product(format!("layers.{l}.gate_up"), 8, RowOrder::Paired, &[12, 12], &mut at));
+        products.push(product(format!("layers.{l}.down"), 12, RowOrder::Sequential, &[8], &mut at));
+    }
+    let embed = Step::Embed { table: EMBEDDING, out: RESIDUAL };
+    Manifest {
+        compiler: "tritc test".into(),
+        model: ModelInfo {
+            name: "small".into(),
+            architecture: "Test".into(),
+            license: Some("MIT".into()),
+            sources: vec![Source { file: "model.safetensors".into(), len: 77, sha256: [0xab; 32] }],
+        },
+        hyperparameters: Hyperparameters {
+            vocab_size: 10,
+            hidden_dim: 8,
+            ffn_dim: 12,
+            n_layers: 2,
+            n_heads: 2,
+            n_kv_heads: 1,
+            head_dim: 4,
+            context_length: 32,
+        },
+        tensors: vec![
+            tensor("embedding", DType::Bf16, &[10, 8], 0),
+            tensor("head", DType::F16, &[10, 8], 192),
+            tensor("inv_freq", DType::F32, &[2], 384),
+            tensor("norm", DType::F32, &[8], 448),
+            tensor("ffn_norm", DType::F32, &[12], 512),
+            tensor("golden.0", DType::F32, &[10], 576),
+        ],
+        products,
+        plan: Plan {
+            buffers: vec![
+                buffer("residual", DType::F32, 8, 0, 64),
+                buffer("normed", DType::F32, 8, 64, 64),
+                buffer("q8", DType::I8, 8, 128, 64),
+                buffer("q8.scale", DType::F32, 1, 192, 4),
+                buffer("q8.sum", DType::I32, 1, 256, 4),
+                buffer("qkv", DType::F32, 16, 320, 64),
+                buffer("attended", DType::F32, 8, 384, 64),
+                buffer("gated", DType::F32, 12, 320, 64),
+                buffer("q12", DType::I8, 12, 384, 64),
+                buffer("q12.scale", DType::F32, 1, 448, 4),
+                buffer("q12.sum", DType::I32, 1, 512, 4),
+                buffer("logits", DType::F32, 10, 128, 64),
+            ],
+            row_bytes: 576,
+            body: [embed].into_iter().chain(layer(0)).chain(layer(1)).collect(),
+            head: vec![
+                Step::RmsNorm { input: RESIDUAL, weight: NORM, eps: 1e-5, out: NORMED },
+                Step::Head { input: NORMED, table: HEAD, out: LOGITS },
+            ],
+            residual: RESIDUAL,
+            logits: LOGITS,
+            kv: vec![KvLayer { n_heads: 2, n_kv_heads: 1, head_dim: 4 }; 2],
+            layers: vec![LayerSteps { start: 1, end: 13 }, LayerSteps { start: 13, end: 25 }],
+        },
+        kernels: TARGETS
+            .into_iter()
+            .flat_map(|target| {
+                [kernel(target, 8, 1, 0), kernel(target, 8, 4, 64), kernel(target, 12, 1, 128)]
+            })
+            .collect(),
+        text: TextInfo {
+            chat_template: Some("{{ messages }}".into()),
+            special_tokens: vec![("bos_token".into(), "<s>".into())],
+            bos: Some(1),
+            stop: vec![2],
+            sampling: SamplingDefaults {
+                do_sample: true,
+                temperature: Some(0.5),
+                ..SamplingDefaults::default()
+            },
+        },
+        goldens: vec![Golden { ids: vec![1, 2], logits: GOLDEN }],
+    }
+}
+
+/// The sections beside the manifest.
+pub fn sections() -> Vec<(SectionKind, Vec<u8>)> {
+    vec![
+        (SectionKind::Weights, vec![Code::SignedFix.store(121); 2 * (3 * 128 + 192)]),
+        (SectionKind::Tensors, vec![0; 616]),
+        (SectionKind::Code(TARGETS[0]), vec![0x90; 168]),
+        (SectionKind::Code(TARGETS[1]), vec![0x90; 168]),
+        (SectionKind::Tokenizer, b"{}".to_vec()),
+    ]
+}
+
+/// Lays sections out one after another and digests them.
+pub fn assemble(sections: &[(SectionKind, Vec<u8>)]) -> Vec<u8> {
+    let mut header = Header { sections: Vec::new() };
+    let mut end = Header::bytes(sections.len());
+    for (kind, bytes) in sections {
+        let offset = end.next_multiple_of(kind.alignment());
+        end = offset + bytes.len() as u64;
+        header.sections.push(Section {
+            kind: *kind,
+            offset,
+            len: bytes.len() as u64,
+            digest: Digest::of(bytes),
+        });
+    }
+    let mut file = header.encode();
+    for (section, (_, bytes)) in header.sections.iter().zip(sections) {
+        file.resize(section.offset as usize, 0);
+        file.extend_from_slice(bytes);
+    }
+    file
+}
+
+/// The whole bundle of [`manifest`].
+pub fn file() -> Vec<u8> {
+    file_of(&manifest())
+}
+
+/// A whole bundle with another manifest.
+pub fn file_of(manifest: &Manifest) -> Vec<u8> {
+    let mut all = vec![(SectionKind::Manifest, manifest.encode().unwrap())];
+    all.extend(sections());
+    assemble(&all)
+}
