@@ -1,0 +1,332 @@
+//! Tens of thousands of damaged bundles: none may panic, and what still validates must be safe to execute.
+
+mod bundle;
+
+use bundle::{file, file_of, manifest};
+use std::ops::Range;
+use trit_format::container::{Header, SectionKind};
+use trit_format::manifest::Manifest;
+use trit_format::plan::{BufferId, Epilogue, Quantized, Step, TensorId};
+use trit_format::{text, tile};
+
+/// Rows the arena has room for, to see rows of one buffer reach into another.
+const ROWS: usize = 3;
+
+/// Marsaglia's xorshift64: the same damage on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// Flips a bit, changes a byte, or writes a number that is likely to be at a limit, somewhere in `range`.
+    fn damage(&mut self, bytes: &mut [u8], range: Range<usize>) {
+        let at = range.start + self.below(range.len());
+        let numbers = [
+            0,
+            1,
+            2,
+            3,
+            4,
+            8,
+            10,
+            16,
+            63,
+            64,
+            65,
+            128,
+            320,
+            576,
+            1 << 16,
+            1 << 31,
+            1 << 32,
+            1 << 63,
+            u64::MAX,
+            u64::MAX - 63,
+        ];
+        let number = numbers[self.below(numbers.len())].to_le_bytes();
+        match self.below(4) {
+            0 => bytes[at] ^= 1 << self.below(8),
+            1 => bytes[at] = self.next() as u8,
+            width => {
+                let end = (at + 4 * (width - 1)).min(range.end);
+                bytes[at..end].copy_from_slice(&number[..end - at]);
+            }
+        }
+    }
+}
+
+/// An arena whose accesses are recorded byte by byte, and a validated bundle to run over it without arithmetic.
+struct Run<'a> {
+    file: &'a [u8],
+    header: &'a Header,
+    manifest: &'a Manifest,
+    /// For each byte of the arena, the buffer that wrote it last.
+    owner: Vec<Option<BufferId>>,
+}
+
+impl Run<'_> {
+    fn section(&self, kind: SectionKind) -> &[u8] {
+        &self.file[self.header.section(kind).unwrap().range()]
+    }
+
+    fn tensor(&self, id: TensorId) -> &[u8] {
+        let tensor = &self.manifest.tensors[id.0 as usize];
+        &self.section(SectionKind::Tensors)[tensor.offset as usize..][..tensor.bytes().unwrap() as usize]
+    }
+
+    /// The bytes of `count` elements of a row.
+    fn place(&self, id: BufferId, row: usize, count: usize) -> Range<usize> {
+        let buffer = &self.manifest.plan.buffers[id.0 as usize];
+        let bytes = count * buffer.dtype.size();
+        assert!(bytes as u64 <= buffer.stride, "a row reaches into the next");
+        let start = buffer.offset as usize * ROWS + buffer.stride as usize * row;
+        assert!(start.is_multiple_of(buffer.dtype.size()));
+        start..start + bytes
+    }
+
+    fn read(&self, id: BufferId, count: usize) {
+        for row in 0..ROWS {
+            let owners = &self.owner[self.place(id, row, count)];
+            assert!(owners.iter().all(|owner| *owner == Some(id)), "reads what it did not write");
+        }
+    }
+
+    fn write(&mut self, id: BufferId, count: usize) {
+        for row in 0..ROWS {
+            let place = self.place(id, row, count);
+            self.owner[place].fill(Some(id));
+        }
+    }
+
+    fn len(&self, id: BufferId) -> usize {
+        self.manifest.plan.buffers[id.0 as usize].len as usize
+    }
+
+    fn read_quantized(&self, q: Quantized, k: usize) {
+        self.read(q.values, tile::padded_k(k));
+        self.read(q.scale, 1);
+        self.read(q.sum, 1);
+    }
+
+    /// Touches what the step touches; panics where that is out of bounds or not what was written.
+    fn step(&mut self, step: &Step) {
+        let m = self.manifest;
+        match *step {
+            Step::Embed { table, out } => {
+                let row = self.tensor(table).len() / m.hyperparameters.vocab_size as usize;
+                let width = row / m.tensors[table.0 as usize].dtype.size();
+                self.write(out, width);
+            }
+            Step::RmsNorm { input, weight, out, .. } => {
+                let n = self.tensor(weight).len() / 4;
+                self.read(input, n);
+                self.write(out, n);
+                self.read(out, n);
+            }
+            Step::Quantize { input, out, .. } => {
+                let k = self.len(input);
+                self.read(input, k);
+                self.write(out.values, tile::padded_k(k));
+                self.write(out.scale, 1);
+                self.write(out.sum, 1);
+                self.read_quantized(out, k);
+                if !overlaps(m, input, out.values) {
+                    self.read(input, k);
+                }
+            }
+            Step::Ternary { product, input, epilogue, out } => {
+                let product = &m.products[product.0 as usize];
+                let tiles = &self.section(SectionKind::Weights)[product.offset as usize..];
+                let tiles = &tiles[..product.bytes().unwrap() as usize];
+                assert_eq!(tiles.len() / tile::bytes(product.k as usize), product.tiles() as usize);
+                self.read_quantized(input, product.k as usize);
+                let results = match epilogue {
+                    Epilogue::Gate(_) => product.segments[0].rows as usize,
+                    _ => product.rows() as usize,
+                };
+                if epilogue == Epilogue::Add {
+                    self.read(out, results);
+                }
+                self.write(out, results);
+                // Other workers still read the input while this one writes.
+                self.read_quantized(input, product.k as usize);
+            }
+            Step::RopeAppend { qkv, inv_freq, layer, .. } => {
+                let kv = m.plan.kv[layer as usize];
+                assert_eq!(self.tensor(inv_freq).len() / 4 * 2, kv.head_dim as usize);
+                let n = (kv.n_heads + 2 * kv.n_kv_heads) * kv.head_dim;
+                self.read(qkv, n as usize);
+            }
+            Step::Attend { qkv, layer, out, .. } => {
+                let kv = m.plan.kv[layer as usize];
+                let _group = kv.n_heads / kv.n_kv_heads;
+                let n = (kv.n_heads * kv.head_dim) as usize;
+                self.read(qkv, n);
+                self.write(out, n);
+                self.read(qkv, n);
+            }
+            Step::Head { input, table, out } => {
+                let tensor = &m.tensors[table.0 as usize];
+                let (rows, width) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
+                assert_eq!(self.tensor(table).len(), rows * width * tensor.dtype.size());
+                self.read(input, width);
+                self.write(out, rows);
+                self.read(input, width);
+            }
+            ref other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn overlaps(m: &Manifest, a: BufferId, b: BufferId) -> bool {
+    let range = |id: BufferId| {
+        let buffer = &m.plan.buffers[id.0 as usize];
+        buffer.offset..buffer.offset + buffer.stride
+    };
+    range(a).start < range(b).end && range(b).start < range(a).end
+}
+
+/// Executes a validated bundle without arithmetic.
+fn run(file: &[u8], header: &Header, manifest: &Manifest) {
+    let plan = &manifest.plan;
+    // Row sizes are bounded, but zeroing 64 MiB for each case takes time.
+    let used = plan.buffers.iter().map(|b| b.offset + b.stride).max().unwrap();
+    assert!(used <= plan.row_bytes);
+    let mut run = Run { file, header, manifest, owner: vec![None; used as usize * ROWS] };
+    plan.body.iter().chain(&plan.head).for_each(|step| run.step(step));
+    run.read(plan.logits, manifest.hyperparameters.vocab_size as usize);
+    // Any layer alone, from the residual stream.
+    for layer in &plan.layers {
+        run.owner.fill(None);
+        run.write(plan.residual, manifest.hyperparameters.hidden_dim as usize);
+        plan.body[layer.start as usize..layer.end as usize].iter().for_each(|step| run.step(step));
+        run.read(plan.residual, manifest.hyperparameters.hidden_dim as usize);
+    }
+    for kernel in &manifest.kernels {
+        let code = run.section(SectionKind::Code(kernel.target));
+        assert!(!code[kernel.offset as usize..][..kernel.len as usize].is_empty());
+    }
+    for golden in &manifest.goldens {
+        assert_eq!(run.tensor(golden.logits).len(), 4 * manifest.hyperparameters.vocab_size as usize);
+    }
+}
+
+#[derive(Default, Debug)]
+struct Tally {
+    parsed: usize,
+    decoded: usize,
+    valid: usize,
+}
+
+impl Tally {
+    /// All that a loader does but for digests, which would hide every damage.
+    fn open(&mut self, file: &[u8]) {
+        let Ok(header) = Header::parse(file) else { return };
+        self.parsed += 1;
+        // The smallest section; that all are compared is another test's.
+        let _ = header.verify(file, SectionKind::Tokenizer);
+        self.manifest(file, &header);
+    }
+
+    fn manifest(&mut self, file: &[u8], header: &Header) {
+        let manifest = header.section(SectionKind::Manifest).unwrap().range();
+        let Ok(manifest) = Manifest::decode(&file[manifest]) else { return };
+        self.decoded += 1;
+        assert!(!text::plan(&manifest).contains('\x1b'));
+        if manifest.validate(header).is_ok() {
+            self.valid += 1;
+            run(file, header, &manifest);
+        }
+    }
+}
+
+#[test]
+fn damaged_headers() {
+    let whole = file();
+    let (mut random, mut tally) = (Random(1), Tally::default());
+    let (mut bytes, table) = (whole.clone(), 0..64 * 7);
+    for _ in 0..10_000 {
+        bytes[table.clone()].copy_from_slice(&whole[table.clone()]);
+        random.damage(&mut bytes, table.clone());
+        tally.open(&bytes);
+    }
+    // Digests and minor version may change: the rest is fixed by the sections.
+    assert!(tally.valid > 1000 && tally.parsed < 9000, "{tally:?}");
+}
+
+#[test]
+fn truncated_bundles() {
+    let whole = file();
+    for cut in (0..=512).chain((512..whole.len()).step_by(509)) {
+        assert!(Header::parse(&whole[..cut]).is_err());
+        // The same with a length field that agrees.
+        let mut bytes = whole[..cut].to_vec();
+        if cut >= 32 {
+            bytes[24..32].copy_from_slice(&(cut as u64).to_le_bytes());
+            assert!(Header::parse(&bytes).is_err());
+        }
+    }
+}
+
+#[test]
+fn damaged_manifests() {
+    let whole = file();
+    let header = Header::parse(&whole).unwrap();
+    let range = header.section(SectionKind::Manifest).unwrap().range();
+    let (mut random, mut tally) = (Random(2), Tally::default());
+    let mut bytes = whole.clone();
+    for case in 0..60_000 {
+        bytes[range.clone()].copy_from_slice(&whole[range.clone()]);
+        for _ in 0..1 + case % 3 {
+            random.damage(&mut bytes, range.clone());
+        }
+        tally.manifest(&bytes, &header);
+    }
+    assert!(tally.decoded > 20_000 && tally.valid > 2_000, "{tally:?}");
+}
+
+/// Damage to records rather than bytes: ids and places that exist, in steps where they do not belong.
+#[test]
+fn shuffled_plans() {
+    let (mut random, mut valid) = (Random(3), 0);
+    let whole = file();
+    let header = Header::parse(&whole).unwrap();
+    for _ in 0..60_000 {
+        let mut m = manifest();
+        for _ in 0..1 + random.below(3) {
+            let (steps, buffers) = (m.plan.body.len(), m.plan.buffers.len());
+            match random.below(5) {
+                0 => m.plan.buffers[random.below(buffers)].offset = 64 * random.below(9) as u64,
+                1 => m.plan.buffers[random.below(buffers)].stride = 64 * (1 + random.below(3)) as u64,
+                2 => m.plan.body.swap(random.below(steps), random.below(steps)),
+                3 => m.plan.body[random.below(steps)] = m.plan.body[random.below(steps)].clone(),
+                _ => {
+                    let id = BufferId(random.below(buffers) as u32);
+                    match &mut m.plan.body[random.below(steps)] {
+                        Step::RmsNorm { input, out, .. } => *[input, out][random.below(2)] = id,
+                        Step::Quantize { input, .. } => *input = id,
+                        Step::Ternary { out, .. } => *out = id,
+                        Step::Attend { qkv, out, .. } => *[qkv, out][random.below(2)] = id,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        if m.validate(&header).is_ok() {
+            valid += 1;
+            run(&whole, &header, &m);
+        }
+    }
+    assert!(valid > 1_000, "{valid}");
+    // The manifest that is shuffled above is the one in the file.
+    assert_eq!(file_of(&manifest()), whole);
+}
