@@ -1,26 +1,31 @@
-//! Speed of the generated kernels on this machine, one thread, over a matrix that stays in the L2 cache:
-//! `cargo run --release -p trit-codegen --features jit --example kernel_speed [K [ROWS]]`.
+//! Speed of the generated kernels on this machine, one thread, over a matrix that stays in the L2 cache unless it is
+//! made large: `cargo run --release -p trit-codegen --features jit --example kernel_speed [K [ROWS [SECONDS
+//! [TARGET]]]]`.
 //!
-//! Prints GB/s of weight bytes and billions of weights by activations a second for each kernel.
+//! Prints GB/s of weight bytes and billions of weights by activations a second for each kernel: the best call within
+//! so many seconds.
 
 use std::time::Instant;
-use trit_codegen::{BLOCK_M, JitCode, supported};
+use trit_codegen::{BLOCK_M, CodegenError, JitCode, supported};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelArgs, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::{self, ROWS, padded_k};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<usize>());
-    let k = args.next().transpose()?.unwrap_or(2560);
-    let tiles = args.next().transpose()?.unwrap_or(1280).div_ceil(ROWS);
+    let only = std::env::args().nth(4);
+    let mut args = std::env::args().skip(1).take(3).map(|arg| arg.parse::<f64>());
+    let k = args.next().transpose()?.unwrap_or(2560.0) as usize;
+    let tiles = (args.next().transpose()?.unwrap_or(1280.0) as usize).div_ceil(ROWS);
+    let seconds = args.next().transpose()?.unwrap_or(0.2);
     println!("K = {k}, {} rows, {} KiB", tiles * ROWS, tiles * tile::bytes(k) / 1024);
-    for &target in supported().iter().filter(|&&target| runs_here(target)) {
-        for m in [1, 2, BLOCK_M, 16] {
+    let wanted = |target: Target| only.as_ref().is_none_or(|name| name == target.name());
+    for &target in supported().iter().filter(|&&target| runs_here(target) && wanted(target)) {
+        for m in [1, 2, BLOCK_M] {
             for unroll in [1, 2, 4] {
                 for prefetch in [0, 64] {
                     let spec = KernelSpec { k: k as u32, m, code: Code::SignedFix, unroll, prefetch };
-                    measure(&spec, target, tiles)?;
+                    measure(&spec, target, tiles, seconds)?;
                 }
             }
         }
@@ -28,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn measure(spec: &KernelSpec, target: Target, tiles: usize) -> Result<(), Box<dyn std::error::Error>> {
+fn measure(spec: &KernelSpec, target: Target, tiles: usize, seconds: f64) -> Result<(), CodegenError> {
     let (k, m) = (spec.k as usize, spec.m as usize);
     let code = JitCode::new(&[(*spec, target)])?;
     // Vectors of 64-byte units, since tiles are aligned so.
@@ -49,7 +54,7 @@ fn measure(spec: &KernelSpec, target: Target, tiles: usize) -> Result<(), Box<dy
     let kernel = code.kernel(0);
     let mut best = f64::INFINITY;
     let start = Instant::now();
-    while start.elapsed().as_secs_f64() < 0.2 {
+    while start.elapsed().as_secs_f64() < seconds {
         let call = Instant::now();
         // SAFETY: the operands above have the sizes that `KernelArgs` asks for, and `runs_here` has checked the CPU.
         unsafe { kernel(&raw const args) };

@@ -29,7 +29,8 @@ pub use program::Program;
 
 use trit_format::dense243::Code;
 use trit_format::kernel::KernelSpec;
-use trit_format::target::Target;
+use trit_format::target::{Arch, Target};
+use trit_format::tile;
 
 /// Most activation rows one call handles.
 pub const MAX_M: u32 = 64;
@@ -49,7 +50,11 @@ pub fn default_specs(k: u32, target: Target) -> Vec<KernelSpec> {
     if !supported().contains(&target) {
         return Vec::new();
     }
-    [1, BLOCK_M].map(|m| KernelSpec { k, m, code: Code::SignedFix, unroll: 2, prefetch: 0 }).to_vec()
+    // One row is bound by memory, and on x86-64 passes over a tile more than once; see `clif` for what is prefetched.
+    // On aarch64 it is read once, in order, which hardware prefetches. A block is bound by arithmetic.
+    let ahead = if target.arch() == Arch::X86_64 { tile::bytes(k as usize) as u32 } else { 0 };
+    let spec = |m, prefetch| KernelSpec { k, m, code: Code::SignedFix, unroll: 2, prefetch };
+    vec![spec(1, ahead), spec(BLOCK_M, 0)]
 }
 
 /// Position-independent machine code of a kernel, without relocations: it may be placed at any multiple of 64 bytes

@@ -190,21 +190,30 @@ struct Machine {
     accumulator_groups: u32,
     /// Activation rows that share features.
     most_rows: u32,
+    /// Parts whose features are computed side by side.
+    together: u8,
     dot: Dot,
 }
 
 impl Machine {
     /// The wide x86-64 tiers belong to an emitter of their own and have none yet.
     fn of(target: Target) -> Option<Machine> {
-        let machine =
-            |accumulator_groups, most_rows, dot| Machine { vector: 16, accumulator_groups, most_rows, dot };
+        let machine = |accumulator_groups, most_rows, together, dot| Machine {
+            vector: 16,
+            accumulator_groups,
+            most_rows,
+            together,
+            dot,
+        };
         match target {
-            // The activation's sign goes into the features, so rows have none in common.
-            Target::X86_64V2 | Target::X86_64V3 => Some(machine(1, 1, Dot::SignedMagnitude)),
+            // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold
+            // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
+            Target::X86_64V2 | Target::X86_64V3 => Some(machine(2, 1, 1, Dot::SignedMagnitude)),
             // 12 of 16 registers.
-            Target::X86_64V3Vnni => Some(machine(2, 2, Dot::UnsignedSigned)),
-            // 24 of 32 registers.
-            Target::Aarch64 | Target::Aarch64Dotprod => Some(machine(4, 4, Dot::SignedSigned)),
+            Target::X86_64V3Vnni => Some(machine(2, 2, 1, Dot::UnsignedSigned)),
+            // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
+            Target::Aarch64 => Some(machine(4, 4, 2, Dot::SignedSigned)),
+            Target::Aarch64Dotprod => Some(machine(4, 4, 4, Dot::SignedSigned)),
             _ => None,
         }
     }
@@ -257,24 +266,36 @@ impl Machine {
                 Dot::UnsignedSigned | Dot::SignedSigned => (a, None),
             })
             .collect();
-        for part in 0..parts {
-            let mut x = regs.def(&mut ops, |r| Op::Load(r, part));
-            if self.dot == Dot::UnsignedSigned {
-                x = regs.def(&mut ops, |r| Op::XorSign(r, x));
-            }
-            if let [(_, Some(sign))] = factors[..] {
-                x = regs.def(&mut ops, |r| Op::NegateWhere(r, x, sign));
-            }
+        for first in (0..parts).step_by(self.together.into()) {
+            let together = first..parts.min(first + self.together);
+            let mut features: Vec<Reg> =
+                together.clone().map(|part| self.load(part, &factors, &mut ops, regs)).collect();
             for feature in 0..FEATURES as u8 {
                 if feature > 0 {
-                    x = regs.def(&mut ops, |r| Op::Times3(r, x));
+                    for x in &mut features {
+                        *x = regs.def(&mut ops, |r| Op::Times3(r, *x));
+                    }
                 }
-                for (row, &(a, _)) in (0u8..).zip(&factors) {
-                    ops.push(Op::Dot4(Acc { row, part, feature }, x, a, self.dot));
+                for (part, &x) in together.clone().zip(&features) {
+                    for (row, &(a, _)) in (0u8..).zip(&factors) {
+                        ops.push(Op::Dot4(Acc { row, part, feature }, x, a, self.dot));
+                    }
                 }
             }
         }
         ops
+    }
+
+    /// The first feature, in the form that the dot product multiplies.
+    fn load(&self, part: u8, factors: &[(Reg, Option<Reg>)], ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
+        let mut x = regs.def(ops, |r| Op::Load(r, part));
+        if self.dot == Dot::UnsignedSigned {
+            x = regs.def(ops, |r| Op::XorSign(r, x));
+        }
+        if let &[(_, Some(sign))] = factors {
+            x = regs.def(ops, |r| Op::NegateWhere(r, x, sign));
+        }
+        x
     }
 
     fn epilogue(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {

@@ -45,12 +45,15 @@ fn runs_here(target: Target) -> bool {
     }
 }
 
-/// Targets of this CPU; says which others go untested, and that some test must run.
+/// Targets of this CPU. Says, once, which others go untested.
 fn testable() -> Vec<Target> {
+    static SAID: std::sync::Once = std::sync::Once::new();
     let (here, elsewhere): (Vec<Target>, Vec<Target>) = supported().iter().partition(|&&t| runs_here(t));
-    for target in elsewhere {
-        println!("NOT RUN here: {target} (this CPU lacks one of {:?})", target.features());
-    }
+    SAID.call_once(|| {
+        for target in elsewhere {
+            println!("NOT RUN here: {target} (this CPU lacks one of {:?})", target.features());
+        }
+    });
     here
 }
 
