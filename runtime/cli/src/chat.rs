@@ -79,9 +79,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
                 note(format_args!("{command} is no command; /help lists them"));
             }
             _ => {
-                let answer = talk.answer(&line)?;
-                print("\n")?;
-                if let Some(answer) = answer
+                if let Some(answer) = talk.answer(&line)?
                     && args.verbose
                 {
                     note(answer.timings().line(talk.session.threads()));
@@ -132,6 +130,7 @@ impl Talk<'_> {
         let common = self.tokens.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
         self.session.truncate(common);
         let answer = self.request.run(&mut self.session, &ids[common..], &mut self.sampler)?;
+        print("\n")?;
         self.tokens = ids;
         self.tokens.extend(&answer.generation.ids);
         self.tokens.truncate(self.session.position());
@@ -145,7 +144,7 @@ impl Talk<'_> {
             } else {
                 "/reset begins anew"
             };
-            note(format_args!("\nthe context of {context} tokens is full; {then}"));
+            note(format_args!("the context of {context} tokens is full; {then}"));
         }
         Ok(Some(answer))
     }

@@ -23,7 +23,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    interrupt::install();
     // A worker's panic is printed where it happens; its exit code is the documented one.
     let result = catch_unwind(AssertUnwindSafe(|| run(&cli)));
     match result
