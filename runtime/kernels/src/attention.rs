@@ -1,30 +1,26 @@
 //! Causal attention of one group of query heads over one KV head.
 
-use crate::dot::{axpy, dot};
+use crate::dot::{GROUP, dots, padded};
+use crate::element::Element;
+use crate::isa::{Isa, LANES, Tier, dispatch};
+use crate::softmax;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
 
-/// Element type of a KV cache.
-pub trait KvFloat: Copy + Send + Sync {
-    /// Widens a row to f32.
-    fn widen(from: &[Self], to: &mut [f32]);
-    /// Rounds a row from f32, to nearest even.
+/// Element type of a KV cache: f32 or f16.
+pub trait KvFloat: Element<Raw = Self> + Copy + Default + Send + Sync {
+    /// Rounds a row from f32, to nearest even; what f16 cannot hold becomes infinite.
     fn narrow(from: &[f32], to: &mut [Self]);
 }
 
 impl KvFloat for f32 {
-    fn widen(from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
-    }
     fn narrow(from: &[f32], to: &mut [f32]) {
         to.copy_from_slice(from);
     }
 }
 
 impl KvFloat for f16 {
-    fn widen(from: &[f16], to: &mut [f32]) {
-        from.convert_to_f32_slice(to);
-    }
     fn narrow(from: &[f32], to: &mut [f16]) {
         to.convert_from_f32_slice(from);
     }
@@ -39,16 +35,20 @@ pub fn store<T: KvFloat>(row: &[f32], to: &mut [T]) {
     T::narrow(row, to);
 }
 
-/// Largest head that fits the conversion buffer; validation refuses larger ones.
-pub const MAX_HEAD_DIM: usize = 1024;
+/// Positions whose values meet every query head before the next are read: together they stay in L1.
+const POSITIONS_IN_CACHE: usize = 64;
+
+/// Bytes ahead that keys are prefetched, in rows of the cache.
+const ROWS_AHEAD: usize = 8;
 
 /// `out = softmax(q k^T * scale) v` for each query head of a group.
 ///
 /// `q` and `out` are `[group, head_dim]`; row `p` of `keys` and `values` starts at `p * kv_stride` and has `head_dim`
-/// elements; `scores` has room for `group * positions`. Each key and value row is read once for the whole group.
+/// elements; `scores` has room for `group * positions`. Each key and value row comes from memory once for the whole
+/// group. A head's result is the same bits whatever heads are computed with it, on every CPU. Without positions it is 0.
 ///
 /// # Panics
-/// If a slice is too short or `head_dim` exceeds [`MAX_HEAD_DIM`].
+/// If a slice is too short for the shapes.
 #[allow(clippy::too_many_arguments)]
 pub fn attend<T: KvFloat>(
     q: &[f32],
@@ -61,48 +61,182 @@ pub fn attend<T: KvFloat>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let group = q.len() / head_dim;
+    let group = q.len().checked_div(head_dim).unwrap_or(0);
     assert!(group * head_dim == q.len() && q.len() == out.len());
-    let mut buffer = [0f32; MAX_HEAD_DIM];
-    let row = &mut buffer[..head_dim];
-    let scores = &mut scores[..group * positions];
+    out.fill(0.0);
+    if positions == 0 || group == 0 {
+        return;
+    }
+    let end = (positions - 1) * kv_stride + head_dim;
+    let (keys, values, scores) = (&keys[..end], &values[..end], &mut scores[..group * positions]);
+    group_of_heads::<T>(Tier::best(), q, keys, values, kv_stride, head_dim, scale, scores, out);
+}
+
+dispatch!(
+    fn group_of_heads<T: KvFloat>(
+        q: &[f32],
+        keys: &[T],
+        values: &[T],
+        kv_stride: usize,
+        head_dim: usize,
+        scale: f32,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) = group_of_heads_body
+);
+
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn group_of_heads_body<I: Isa, T: KvFloat>(
+    isa: I,
+    q: &[f32],
+    keys: &[T],
+    values: &[T],
+    kv_stride: usize,
+    head_dim: usize,
+    scale: f32,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let heads = q.len() / head_dim;
+    let positions = scores.len() / heads;
     for p in 0..positions {
-        T::widen(&keys[p * kv_stride..][..head_dim], row);
-        for (g, q) in q.chunks_exact(head_dim).enumerate() {
-            scores[g * positions + p] = dot(q, row) * scale;
+        let key = &keys[p * kv_stride..][..head_dim];
+        for line in key.chunks(64 / size_of::<T>()) {
+            isa.prefetch(&line[0], ROWS_AHEAD * kv_stride * size_of::<T>());
+        }
+        let mut head = 0;
+        while head < heads {
+            let (q, scores) = (&q[head * head_dim..], &mut scores[head * positions + p..]);
+            if head + GROUP <= heads {
+                score::<I, T, GROUP>(isa, q, key, scale, scores, positions);
+                head += GROUP;
+            } else {
+                score::<I, T, 1>(isa, q, key, scale, scores, positions);
+                head += 1;
+            }
         }
     }
-    scores.chunks_exact_mut(positions).for_each(softmax);
-    out.fill(0.0);
-    for p in 0..positions {
-        T::widen(&values[p * kv_stride..][..head_dim], row);
-        for (g, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            axpy(scores[g * positions + p], row, out);
+    scores.chunks_exact_mut(positions).for_each(|scores| softmax::in_place(isa, scores));
+    for from in (0..positions).step_by(POSITIONS_IN_CACHE) {
+        let block = from..(from + POSITIONS_IN_CACHE).min(positions);
+        let mut head = 0;
+        while head < heads {
+            let weights = &scores[head * positions..];
+            if head + GROUP <= heads {
+                let out = &mut out[head * head_dim..(head + GROUP) * head_dim];
+                weigh::<I, T, GROUP>(isa, weights, positions, block.clone(), values, kv_stride, out);
+                head += GROUP;
+            } else {
+                let out = &mut out[head * head_dim..(head + 1) * head_dim];
+                weigh::<I, T, 1>(isa, weights, positions, block.clone(), values, kv_stride, out);
+                head += 1;
+            }
         }
     }
 }
 
-/// Softmax in place, `[n]`: shifted by the maximum, so that nothing overflows.
-pub fn softmax(x: &mut [f32]) {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for v in x.iter_mut() {
-        *v = (*v - max).exp();
-        sum += *v;
+/// `scores[m * positions] = (q[m] . key) * scale` for `M` query heads.
+#[inline(always)]
+fn score<I: Isa, T: KvFloat, const M: usize>(
+    isa: I,
+    q: &[f32],
+    key: &[T],
+    scale: f32,
+    scores: &mut [f32],
+    positions: usize,
+) {
+    let mut heads: [&[f32]; M] = [&[]; M];
+    for m in 0..M {
+        heads[m] = &q[m * key.len()..][..key.len()];
     }
-    let factor = 1.0 / sum;
-    x.iter_mut().for_each(|v| *v *= factor);
+    let dots = dots::<I, T, M>(isa, key, heads, 0);
+    for m in 0..M {
+        scores[m * positions] = dots[m] * scale;
+    }
+}
+
+/// `out[m] += sum over p in block of weights[m, p] * values[p]` for `M` heads, `out` `[M, head_dim]`, one position after
+/// the other.
+#[inline(always)]
+fn weigh<I: Isa, T: KvFloat, const M: usize>(
+    isa: I,
+    weights: &[f32],
+    positions: usize,
+    block: Range<usize>,
+    values: &[T],
+    kv_stride: usize,
+    out: &mut [f32],
+) {
+    let head_dim = out.len() / M;
+    let mut w: [&[f32]; M] = [&[]; M];
+    for m in 0..M {
+        w[m] = &weights[m * positions..][block.clone()];
+    }
+    let mut at = 0;
+    while at + 2 * LANES <= head_dim {
+        let mut sums = [[isa.splat(0.0); 2]; M];
+        for m in 0..M {
+            sums[m] =
+                [isa.load(chunk(out, m * head_dim + at)), isa.load(chunk(out, m * head_dim + at + LANES))];
+        }
+        for i in 0..block.len() {
+            let row = (block.start + i) * kv_stride + at;
+            let value = [T::widen(isa, chunk(values, row)), T::widen(isa, chunk(values, row + LANES))];
+            for m in 0..M {
+                let w = isa.splat(w[m][i]);
+                sums[m] =
+                    [isa.add(sums[m][0], isa.mul(w, value[0])), isa.add(sums[m][1], isa.mul(w, value[1]))];
+            }
+        }
+        for m in 0..M {
+            isa.store(sums[m][0], chunk_mut(out, m * head_dim + at));
+            isa.store(sums[m][1], chunk_mut(out, m * head_dim + at + LANES));
+        }
+        at += 2 * LANES;
+    }
+    while at < head_dim {
+        let width = LANES.min(head_dim - at);
+        for m in 0..M {
+            let out = &mut out[m * head_dim + at..][..width];
+            let mut sum = isa.load(&padded(out));
+            for i in 0..block.len() {
+                let value = T::widen(isa, &padded(&values[(block.start + i) * kv_stride + at..][..width]));
+                sum = isa.add(sum, isa.mul(isa.splat(w[m][i]), value));
+            }
+            let mut lanes = [0.0; LANES];
+            isa.store(sum, &mut lanes);
+            out.copy_from_slice(&lanes[..width]);
+        }
+        at += width;
+    }
+}
+
+/// The sixteen elements from `at`.
+#[inline(always)]
+fn chunk<T>(from: &[T], at: usize) -> &[T; LANES] {
+    from[at..].first_chunk().expect("sixteen elements")
+}
+
+/// The sixteen elements from `at`.
+#[inline(always)]
+fn chunk_mut<T>(from: &mut [T], at: usize) -> &mut [T; LANES] {
+    from[at..].first_chunk_mut().expect("sixteen elements")
 }
 
 /// [`attend`] for one query head in f64, for tests. `keys` and `values` are `[positions, head_dim]`.
 pub fn reference(q: &[f32], keys: &[f32], values: &[f32], scale: f32) -> Vec<f32> {
     let dim = q.len();
-    let score = |k: &[f32]| k.iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() * f64::from(scale);
+    let score = |k: &[f32]| {
+        k.iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() * f64::from(scale)
+    };
     let scores: Vec<f64> = keys.chunks_exact(dim).map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    let value = |i: usize| values.chunks_exact(dim).zip(&weights).map(|(v, w)| f64::from(v[i]) * w).sum::<f64>() / sum;
+    let value = |i: usize| {
+        values.chunks_exact(dim).zip(&weights).map(|(v, w)| f64::from(v[i]) * w).sum::<f64>() / sum
+    };
     (0..dim).map(|i| value(i) as f32).collect()
 }
 
@@ -111,29 +245,101 @@ mod tests {
     use super::*;
     use crate::testing::floats;
 
-    #[test]
-    fn matches_the_reference_for_both_cache_types() {
-        for (positions, dim, group) in [(1, 4, 1), (7, 32, 2), (65, 100, 3), (130, 128, 4)] {
-            let stride = dim + 8;
-            let q = floats(group * dim, 5);
-            let (keys, values) = (floats(positions * stride, 6), floats(positions * stride, 7));
-            let narrow = |x: &[f32]| {
-                let mut y = vec![f16::ZERO; x.len()];
-                store(x, &mut y);
-                y
-            };
-            let (mut exact, mut half) = (vec![0.0; q.len()], vec![0.0; q.len()]);
-            let mut scores = vec![0.0; group * positions];
-            attend(&q, &keys, &values, stride, positions, dim, 0.125, &mut scores, &mut exact);
-            attend(&q, &narrow(&keys), &narrow(&values), stride, positions, dim, 0.125, &mut scores, &mut half);
-            let compact = |x: &[f32]| x.chunks(stride).flat_map(|r| r[..dim].to_vec()).collect::<Vec<f32>>();
-            for g in 0..group {
-                let expected = reference(&q[g * dim..(g + 1) * dim], &compact(&keys), &compact(&values), 0.125);
-                for (i, e) in expected.iter().enumerate() {
-                    assert!((exact[g * dim + i] - e).abs() < 1e-5);
-                    assert!((half[g * dim + i] - e).abs() < 5e-3);
-                }
+    const SCALE: f32 = 0.35;
+
+    fn run<T: KvFloat>(
+        tier: Tier,
+        q: &[f32],
+        keys: &[T],
+        values: &[T],
+        stride: usize,
+        positions: usize,
+        dim: usize,
+    ) -> Vec<f32> {
+        let mut scores = vec![f32::NAN; q.len() / dim * positions];
+        let mut out = vec![0.0; q.len()];
+        group_of_heads::<T>(tier, q, keys, values, stride, dim, SCALE, &mut scores, &mut out);
+        out
+    }
+
+    /// Both cache types against the f64 reference, and every tier and grouping of heads with the same bits.
+    fn check<T: KvFloat>(positions: usize, dim: usize, group: usize, widen: impl Fn(T) -> f32) {
+        let stride = dim + 8;
+        let q = floats(group * dim, 5);
+        let cache = |seed| {
+            let mut rows = vec![T::default(); positions * stride];
+            store(&floats(rows.len(), seed), &mut rows);
+            rows
+        };
+        let (keys, values) = (cache(6), cache(7));
+        let compact =
+            |x: &[T]| x.chunks(stride).flat_map(|r| r[..dim].iter().map(|&v| widen(v))).collect::<Vec<f32>>();
+        let (wide_keys, wide_values) = (compact(&keys), compact(&values));
+        let (mut out, mut scores) = (vec![f32::NAN; q.len()], vec![f32::NAN; group * positions + 3]);
+        attend(&q, &keys, &values, stride, positions, dim, SCALE, &mut scores, &mut out);
+        for (g, q) in q.chunks(dim).enumerate() {
+            let ours = &out[g * dim..][..dim];
+            for (y, e) in ours.iter().zip(reference(q, &wide_keys, &wide_values, SCALE)) {
+                // Values are below 1 and weights sum to 1; scores reach 20 and are off by 1e-6 of that.
+                assert!((y - e).abs() < 2e-5, "positions={positions} dim={dim}: {y} {e}");
+            }
+            for tier in Tier::supported() {
+                assert_eq!(
+                    run(tier, q, &keys, &values, stride, positions, dim),
+                    ours,
+                    "{tier:?}, a head alone"
+                );
             }
         }
+        for tier in Tier::supported() {
+            assert_eq!(run(tier, &q, &keys, &values, stride, positions, dim), out, "{tier:?}");
+        }
+    }
+
+    #[test]
+    fn matches_the_reference_for_both_cache_types() {
+        for (positions, dim, group) in [
+            (1, 4, 1),
+            (2, 1, 2),
+            (7, 32, 2),
+            (15, 48, 4),
+            (16, 64, 5),
+            (65, 100, 3),
+            (130, 128, 4),
+            (1000, 80, 6),
+        ] {
+            check::<f32>(positions, dim, group, |v| v);
+            check::<f16>(positions, dim, group, f16::to_f32);
+        }
+    }
+
+    #[test]
+    fn scores_of_any_size_do_not_overflow() {
+        let (q, keys, values) = (
+            [1e4f32; 8],
+            [[1e4f32; 8], [-1e4; 8], [1e4; 8]].concat(),
+            [[1.0f32; 8], [5.0; 8], [2.0; 8]].concat(),
+        );
+        let (mut out, mut scores) = ([0.0; 8], [0.0; 3]);
+        attend(&q, &keys, &values, 8, 3, 8, 1.0, &mut scores, &mut out);
+        assert_eq!(out, [1.5; 8]);
+    }
+
+    #[test]
+    fn no_positions_give_zero_and_nan_is_not_hidden() {
+        let (mut out, mut scores) = ([1.0; 4], [0.0; 2]);
+        attend::<f32>(&[1.0; 4], &[], &[], 4, 0, 4, 1.0, &mut scores, &mut out);
+        assert_eq!(out, [0.0; 4]);
+        attend(&[f32::NAN; 4], &[1.0f32; 8], &[1.0; 8], 4, 2, 4, 1.0, &mut scores, &mut out);
+        assert!(out.iter().all(|y| y.is_nan()));
+    }
+
+    #[test]
+    fn f16_rows_are_rounded_to_nearest_even() {
+        let x = [1.0, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 65504.0, 1e6, -1e-8, 6e-8, 0.333_333_34, -2.5];
+        let mut rows = [f16::ZERO; 9];
+        store(&x, &mut rows);
+        assert_eq!(rows, x.map(f16::from_f32));
+        assert_eq!(rows[1].to_f32(), 1.0);
     }
 }

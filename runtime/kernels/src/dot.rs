@@ -1,122 +1,82 @@
-//! Dot products and scaled additions of f32, with bf16 rows widened on the way.
-//!
-//! Sums run in 32 interleaved lanes, then by halves, with separate multiplication and addition: the same bits on
-//! every CPU. Each function is compiled once for the baseline and once for AVX2 and AVX-512, from the same source.
-#![allow(unsafe_code)]
+//! Dot products of one stored row with several f32 rows.
 
-const LANES: usize = 32;
+use crate::element::Element;
+use crate::isa::{Isa, LANES};
 
-/// Defines `$name` as `$body` compiled for several x86-64 tiers, chosen when called.
-macro_rules! for_each_tier {
-    ($(#[$doc:meta])* $name:ident, $body:ident, ($($arg:ident: $type:ty),*) $(-> $ret:ty)?) => {
-        $(#[$doc])*
-        pub(crate) fn $name($($arg: $type),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $type),*) $(-> $ret)? { $body($($arg),*) }
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-                fn avx512($($arg: $type),*) $(-> $ret)? { $body($($arg),*) }
-                if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                    // SAFETY: the CPU has these features; avx512bw implies avx512f and avx2.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has this feature.
-                    return unsafe { avx2($($arg),*) };
-                }
+/// Rows multiplied together with one stored row: as many as their sums fit the registers.
+pub(crate) const GROUP: usize = 4;
+
+/// `row . inputs[m]` for each `m`, all of `row.len()` elements; reads ask for the row's bytes `ahead` bytes later, where
+/// that is not 0.
+///
+/// Element `i` is added to lane `i % 32`, in order; then lanes go by halves. A result does not depend on `M`.
+#[inline(always)]
+pub(crate) fn dots<I: Isa, E: Element, const M: usize>(
+    isa: I,
+    row: &[E::Raw],
+    inputs: [&[f32]; M],
+    ahead: usize,
+) -> [f32; M] {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut x: [&[[f32; LANES]]; M] = [&[]; M];
+    for m in 0..M {
+        x[m] = &inputs[m].as_chunks().0[..chunks.len()];
+    }
+    let mut sums = [[isa.splat(0.0); 2]; M];
+    let (pairs, single) = chunks.as_chunks::<2>();
+    for (i, pair) in pairs.iter().enumerate() {
+        if ahead > 0 {
+            isa.prefetch(pair, ahead);
+            if size_of_val(pair) > 64 {
+                isa.prefetch(&pair[1], ahead);
             }
-            $body($($arg),*)
         }
-    };
-}
-
-for_each_tier!(
-    /// Sum of products of two f32 rows of equal length.
-    dot, dot_body, (a: &[f32], b: &[f32]) -> f32
-);
-for_each_tier!(
-    /// Sum of products of a row of bf16, as little-endian bytes, and an f32 row.
-    dot_bf16, dot_bf16_body, (row: &[u8], x: &[f32]) -> f32
-);
-for_each_tier!(
-    /// `y += a * x`.
-    axpy, axpy_body, (a: f32, x: &[f32], y: &mut [f32])
-);
-
-#[inline(always)]
-fn dot_body(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = ca.remainder().iter().zip(cb.remainder());
-    for (a, b) in ca.zip(cb) {
-        for i in 0..LANES {
-            lanes[i] += a[i] * b[i];
+        let wide = [E::widen(isa, &pair[0]), E::widen(isa, &pair[1])];
+        for m in 0..M {
+            sums[m][0] = isa.add(sums[m][0], isa.mul(wide[0], isa.load(&x[m][2 * i])));
+            sums[m][1] = isa.add(sums[m][1], isa.mul(wide[1], isa.load(&x[m][2 * i + 1])));
         }
     }
-    for (lane, (a, b)) in lanes.iter_mut().zip(rest) {
-        *lane += a * b;
-    }
-    halves(lanes)
-}
-
-#[inline(always)]
-fn dot_bf16_body(row: &[u8], x: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (cr, cx) = (row.chunks_exact(2 * LANES), x.chunks_exact(LANES));
-    let rest = cr.remainder().chunks_exact(2).zip(cx.remainder());
-    for (r, x) in cr.zip(cx) {
-        for i in 0..LANES {
-            lanes[i] += bf16(r[2 * i], r[2 * i + 1]) * x[i];
+    if let [chunk] = single {
+        let wide = E::widen(isa, chunk);
+        for m in 0..M {
+            sums[m][0] = isa.add(sums[m][0], isa.mul(wide, isa.load(&x[m][chunks.len() - 1])));
         }
     }
-    for (lane, (r, x)) in lanes.iter_mut().zip(rest) {
-        *lane += bf16(r[0], r[1]) * x;
+    if !rest.is_empty() {
+        let wide = E::widen(isa, &padded(rest));
+        let lanes = single.len();
+        for m in 0..M {
+            let x = isa.load(&padded(&inputs[m][row.len() - rest.len()..row.len()]));
+            sums[m][lanes] = isa.add(sums[m][lanes], isa.mul(wide, x));
+        }
     }
-    halves(lanes)
-}
-
-#[inline(always)]
-fn axpy_body(a: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+    let mut out = [0.0; M];
+    for m in 0..M {
+        out[m] = isa.sum(isa.add(sums[m][0], sums[m][1]));
     }
+    out
 }
 
+/// The elements of `part`, then zeros.
 #[inline(always)]
-fn bf16(low: u8, high: u8) -> f32 {
-    f32::from_bits(u32::from(u16::from_le_bytes([low, high])) << 16)
+pub(crate) fn padded<T: Copy + Default>(part: &[T]) -> [T; LANES] {
+    let mut all = [T::default(); LANES];
+    all[..part.len()].copy_from_slice(part);
+    all
 }
 
-#[inline(always)]
-fn halves(mut lanes: [f32; LANES]) -> f32 {
+/// [`dots`] spelled out for one input of f32, the same bits.
+#[cfg(test)]
+pub(crate) fn reference(row: &[f32], input: &[f32]) -> f32 {
+    let mut lanes = [0f32; 32];
+    for (i, (a, b)) in row.iter().zip(input).enumerate() {
+        lanes[i % 32] += a * b;
+    }
     for half in [16, 8, 4, 2, 1] {
         for i in 0..half {
             lanes[i] += lanes[i + half];
         }
     }
     lanes[0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::floats;
-
-    #[test]
-    fn every_tier_gives_the_same_bits_near_the_exact_sum() {
-        for n in [1, 31, 32, 33, 100, 2560] {
-            let (a, b) = (floats(n, 8), floats(n, 9));
-            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            assert_eq!(dot(&a, &b).to_bits(), dot_body(&a, &b).to_bits());
-            assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-4);
-            let rounded: Vec<f32> = a.iter().map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect();
-            let bytes: Vec<u8> = rounded.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
-            assert_eq!(dot_bf16(&bytes, &b).to_bits(), dot_body(&rounded, &b).to_bits());
-            let (mut y, mut z) = (b.clone(), b.clone());
-            axpy(0.3, &a, &mut y);
-            axpy_body(0.3, &a, &mut z);
-            assert_eq!(y, z);
-        }
-    }
 }

@@ -1,6 +1,22 @@
-//! Integer sums to floats, and the gate's functions.
+//! From the integer sums of a ternary product to what the step stores: scale, residual, gate.
+//!
+//! The slices are one tile's, or one segment's part of it, while the sums are in L1. The functions on single values say
+//! what is computed; those on slices give the same bits.
 
-use trit_format::plan::ScaleRule;
+use crate::exp::exp;
+use crate::isa::{Isa, Tier, dispatch};
+use trit_format::plan::{Activation, ScaleRule};
+
+/// What turns a sum into a float: the activations' factor `s`, the weights' stored scale `w` and its direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// The factor the activation row was quantized with.
+    pub s: f32,
+    /// The segment's scale.
+    pub w: f32,
+    /// Its direction.
+    pub rule: ScaleRule,
+}
 
 /// The float of an integer sum, given the activations' factor `s` and the weights' scale `w`.
 ///
@@ -15,35 +31,170 @@ pub fn scale(sum: i32, s: f32, w: f32, rule: ScaleRule) -> f32 {
     }
 }
 
-/// `max(x, 0)^2`.
+/// `max(x, 0)^2`; NaN for NaN.
 #[inline(always)]
 pub fn relu2(x: f32) -> f32 {
-    let x = x.max(0.0);
+    // Not `max`, which would turn NaN into 0.
+    let x = if x < 0.0 { 0.0 } else { x };
     x * x
 }
 
-/// `x / (1 + exp(-x))`.
+/// `x / (1 + exp(-x))`, within 3 units in the last place.
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
+    x / (1.0 + exp(-x))
+}
+
+/// The gate's function of one value.
+#[inline(always)]
+pub fn activate(activation: Activation, x: f32) -> f32 {
+    match activation {
+        Activation::Relu2 => relu2(x),
+        Activation::Silu => silu(x),
+        // Validation refuses activations this runtime does not know.
+        other => unreachable!("{other:?}"),
+    }
+}
+
+/// `out[i] = scale(sums[i])`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn store(sums: &[i32], by: Scale, out: &mut [f32]) {
+    assert_eq!(sums.len(), out.len());
+    store_all(Tier::best(), sums, by, out);
+}
+
+/// `out[i] += scale(sums[i])`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add(sums: &[i32], by: Scale, out: &mut [f32]) {
+    assert_eq!(sums.len(), out.len());
+    add_all(Tier::best(), sums, by, out);
+}
+
+/// `out[i] = activation(scale(gate[i])) * scale(up[i])`.
+///
+/// # Panics
+/// If `gate` or `up` is shorter than `out`.
+pub fn gate(activation: Activation, gate: &[i32], gate_by: Scale, up: &[i32], up_by: Scale, out: &mut [f32]) {
+    let (gate, up) = (&gate[..out.len()], &up[..out.len()]);
+    gate_all(Tier::best(), activation, gate, gate_by, up, up_by, out);
+}
+
+dispatch!(fn store_all(sums: &[i32], by: Scale, out: &mut [f32]) = store_body);
+dispatch!(fn add_all(sums: &[i32], by: Scale, out: &mut [f32]) = add_body);
+dispatch!(
+    fn gate_all(activation: Activation, gate: &[i32], gate_by: Scale, up: &[i32], up_by: Scale, out: &mut [f32]) =
+        gate_body
+);
+
+#[inline(always)]
+fn store_body<I: Isa>(_isa: I, sums: &[i32], Scale { s, w, rule }: Scale, out: &mut [f32]) {
+    for (y, &sum) in out.iter_mut().zip(sums) {
+        *y = scale(sum, s, w, rule);
+    }
+}
+
+#[inline(always)]
+fn add_body<I: Isa>(_isa: I, sums: &[i32], Scale { s, w, rule }: Scale, out: &mut [f32]) {
+    for (y, &sum) in out.iter_mut().zip(sums) {
+        *y += scale(sum, s, w, rule);
+    }
+}
+
+#[inline(always)]
+fn gate_body<I: Isa>(
+    _: I,
+    activation: Activation,
+    gate: &[i32],
+    g: Scale,
+    up: &[i32],
+    u: Scale,
+    out: &mut [f32],
+) {
+    // The choice stands outside the loop, so that the loop vectorizes.
+    match activation {
+        Activation::Relu2 => gate_with(relu2, gate, g, up, u, out),
+        Activation::Silu => gate_with(silu, gate, g, up, u, out),
+        // Validation refuses activations this runtime does not know.
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[inline(always)]
+fn gate_with(f: impl Fn(f32) -> f32, gate: &[i32], g: Scale, up: &[i32], u: Scale, out: &mut [f32]) {
+    for ((y, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        *y = f(scale(gate, g.s, g.w, g.rule)) * scale(up, u.s, u.w, u.rule);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Random;
 
     #[test]
     fn scales_in_the_stated_direction() {
         assert_eq!(scale(6, 2.0, 0.5, ScaleRule::Multiply), 1.5);
         assert_eq!(scale(6, 2.0, 0.5, ScaleRule::Divide), 6.0);
+        // Each step is rounded where transformers rounds it.
+        let (sum, s, w) = (1_234_567, 3.3f32, 0.7f32);
+        assert_eq!(scale(sum, s, w, ScaleRule::Multiply), (1_234_567f32 / 3.3) * 0.7);
+        assert_eq!(scale(sum, s, w, ScaleRule::Divide), 1_234_567f32 / (3.3 * 0.7));
     }
 
     #[test]
     fn gate_functions() {
-        assert_eq!(relu2(-3.0), 0.0);
-        assert_eq!(relu2(3.0), 9.0);
-        assert_eq!(silu(0.0), 0.0);
-        assert!((silu(1.0) - 0.731_058_6).abs() < 1e-6);
-        assert_eq!(silu(-1000.0), 0.0);
+        assert_eq!((relu2(-3.0), relu2(0.0), relu2(3.0)), (0.0, 0.0, 9.0));
+        assert_eq!((silu(0.0), silu(-1000.0), silu(1000.0)), (0.0, 0.0, 1000.0));
+        assert!(relu2(f32::NAN).is_nan() && silu(f32::NAN).is_nan());
+        for i in -8000..=8000 {
+            let x = i as f32 * 0.01;
+            let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            assert!((f64::from(silu(x)) - exact).abs() <= 3.0 * f64::from(f32::EPSILON) * exact.abs(), "{x}");
+        }
+    }
+
+    #[test]
+    fn slices_are_their_values_on_every_tier() {
+        let mut random = Random(17);
+        for n in [0, 1, 7, 16, 40, 80, 81] {
+            let mut sums = || (0..n).map(|_| (random.next() % 4001) as i32 - 2000).collect::<Vec<i32>>();
+            let (gate_sums, up_sums) = (sums(), sums());
+            for rule in [ScaleRule::Multiply, ScaleRule::Divide] {
+                let (a, b) = (Scale { s: 130.7, w: 0.37, rule }, Scale { s: 130.7, w: 1.9, rule });
+                let one = |sum: i32, by: Scale| scale(sum, by.s, by.w, by.rule);
+                for tier in Tier::supported() {
+                    let mut out = vec![0.5; n];
+                    add_all(tier, &up_sums, a, &mut out);
+                    assert_eq!(out, up_sums.iter().map(|&v| 0.5 + one(v, a)).collect::<Vec<_>>());
+                    store_all(tier, &up_sums, b, &mut out);
+                    assert_eq!(out, up_sums.iter().map(|&v| one(v, b)).collect::<Vec<_>>());
+                    for activation in [Activation::Relu2, Activation::Silu] {
+                        gate_all(tier, activation, &gate_sums, a, &up_sums, b, &mut out);
+                        let value = |(&g, &u): (&i32, &i32)| activate(activation, one(g, a)) * one(u, b);
+                        assert_eq!(
+                            out,
+                            gate_sums.iter().zip(&up_sums).map(value).collect::<Vec<_>>(),
+                            "{tier:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_public_functions_do_the_same() {
+        let by = Scale { s: 2.0, w: 0.5, rule: ScaleRule::Multiply };
+        let mut out = [1.0; 2];
+        add(&[4, 8], by, &mut out);
+        assert_eq!(out, [2.0, 3.0]);
+        store(&[4, 8], by, &mut out);
+        assert_eq!(out, [1.0, 2.0]);
+        gate(Activation::Relu2, &[8, -8, 1], by, &[4, 4, 1], by, &mut out);
+        assert_eq!(out, [4.0, 0.0]);
     }
 }

@@ -1,36 +1,98 @@
 //! The embedding and the language-model head: rows of a `[vocab, hidden]` table in the checkpoint's own type.
 
-use crate::dot::{dot, dot_bf16};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use crate::dot::{GROUP, dots, padded};
+use crate::element::{Bf16Bytes, Element, F16Bytes, F32Bytes};
+use crate::isa::{Isa, LANES, Tier, dispatch};
 use std::ops::Range;
 use trit_format::plan::DType;
 
-/// Elements widened at a time.
-const CHUNK: usize = 256;
+/// Table rows that meet every input before the next are read: together they stay in L2.
+const ROWS_IN_CACHE: usize = 64;
+
+/// Bytes ahead of a read that are prefetched: what a core streams in the time memory takes to answer.
+const PREFETCH: usize = 8 << 10;
 
 /// `out[i] = table[rows.start + i] . input` in f32, for `table` `[vocab, hidden]` of f32, f16 or bf16 as
-/// little-endian bytes, `input` `[hidden]`, `out` `[rows.len()]`. A row's result does not depend on which rows are
-/// computed together.
+/// little-endian bytes, `input` `[hidden]`, `out` `[rows.len()]`. A row's result is the same bits whatever rows and
+/// inputs are computed with it, on every CPU.
 ///
 /// # Panics
-/// If a slice is too short, or the type is an integer type (validation refuses such tables).
-pub fn dot_rows(table: &[u8], dtype: DType, hidden: usize, rows: Range<usize>, input: &[f32], out: &mut [f32]) {
-    assert!(input.len() == hidden && out.len() == rows.len());
+/// If a slice has another length or is too short, or the type is an integer type (validation refuses such tables).
+pub fn dot_rows(
+    table: &[u8],
+    dtype: DType,
+    hidden: usize,
+    rows: Range<usize>,
+    input: &[f32],
+    out: &mut [f32],
+) {
+    dot_rows_block(table, dtype, hidden, rows, &[input], &mut [out]);
+}
+
+/// [`dot_rows`] for several inputs: `outs[m][i] = table[rows.start + i] . inputs[m]`. Each table row comes from
+/// memory once.
+///
+/// # Panics
+/// As [`dot_rows`], or if there are more or fewer outputs than inputs.
+pub fn dot_rows_block(
+    table: &[u8],
+    dtype: DType,
+    hidden: usize,
+    rows: Range<usize>,
+    inputs: &[&[f32]],
+    outs: &mut [&mut [f32]],
+) {
+    assert!(inputs.len() == outs.len() && inputs.iter().all(|x| x.len() == hidden));
+    assert!(outs.iter().all(|y| y.len() == rows.len()));
+    if hidden == 0 {
+        return outs.iter_mut().for_each(|out| out.fill(0.0));
+    }
     let bytes = hidden * dtype.size();
-    for (row, y) in table[rows.start * bytes..rows.end * bytes].chunks_exact(bytes).zip(out) {
-        *y = match dtype {
-            DType::Bf16 => dot_bf16(row, input),
-            _ => {
-                let mut sum = 0.0;
-                let mut wide = [0f32; CHUNK];
-                for (piece, x) in row.chunks(CHUNK * dtype.size()).zip(input.chunks(CHUNK)) {
-                    widen(piece, dtype, &mut wide[..x.len()]);
-                    sum += dot(&wide[..x.len()], x);
-                }
-                sum
-            }
-        };
+    let table = &table[rows.start * bytes..rows.end * bytes];
+    match dtype {
+        DType::F32 => all_rows::<F32Bytes>(Tier::best(), table.as_chunks().0, hidden, inputs, outs),
+        DType::F16 => all_rows::<F16Bytes>(Tier::best(), table.as_chunks().0, hidden, inputs, outs),
+        DType::Bf16 => all_rows::<Bf16Bytes>(Tier::best(), table.as_chunks().0, hidden, inputs, outs),
+        other => unreachable!("no float table: {other:?}"),
+    }
+}
+
+dispatch!(
+    fn all_rows<E: Element>(table: &[E::Raw], hidden: usize, inputs: &[&[f32]], outs: &mut [&mut [f32]]) = all_rows_body
+);
+
+#[inline(always)]
+fn all_rows_body<I: Isa, E: Element>(
+    isa: I,
+    table: &[E::Raw],
+    hidden: usize,
+    inputs: &[&[f32]],
+    outs: &mut [&mut [f32]],
+) {
+    for (t, rows) in table.chunks(ROWS_IN_CACHE * hidden).enumerate() {
+        let (groups, rest) = inputs.as_chunks::<GROUP>();
+        for (g, inputs) in groups.iter().enumerate() {
+            some_rows::<I, E, GROUP>(isa, rows, t * ROWS_IN_CACHE, *inputs, &mut outs[g * GROUP..]);
+        }
+        for (input, out) in rest.iter().zip(&mut outs[groups.len() * GROUP..]) {
+            some_rows::<I, E, 1>(isa, rows, t * ROWS_IN_CACHE, [input], std::slice::from_mut(out));
+        }
+    }
+}
+
+#[inline(always)]
+fn some_rows<I: Isa, E: Element, const M: usize>(
+    isa: I,
+    rows: &[E::Raw],
+    first: usize,
+    inputs: [&[f32]; M],
+    outs: &mut [&mut [f32]],
+) {
+    for (i, row) in rows.chunks_exact(inputs[0].len()).enumerate() {
+        let sums = dots::<I, E, M>(isa, row, inputs, PREFETCH);
+        for m in 0..M {
+            outs[m][first + i] = sums[m];
+        }
     }
 }
 
@@ -41,55 +103,111 @@ pub fn dot_rows(table: &[u8], dtype: DType, hidden: usize, rows: Range<usize>, i
 pub fn widen_row(table: &[u8], dtype: DType, hidden: usize, row: usize, out: &mut [f32]) {
     assert_eq!(out.len(), hidden);
     let bytes = hidden * dtype.size();
-    widen(&table[row * bytes..(row + 1) * bytes], dtype, out);
+    let row = &table[row * bytes..(row + 1) * bytes];
+    match dtype {
+        DType::F32 => widen::<F32Bytes>(Tier::best(), row.as_chunks().0, out),
+        DType::F16 => widen::<F16Bytes>(Tier::best(), row.as_chunks().0, out),
+        DType::Bf16 => widen::<Bf16Bytes>(Tier::best(), row.as_chunks().0, out),
+        other => unreachable!("no float table: {other:?}"),
+    }
 }
 
-fn widen(bytes: &[u8], dtype: DType, out: &mut [f32]) {
-    let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    match dtype {
-        DType::F32 => {
-            for (b, y) in bytes.chunks_exact(4).zip(out) {
-                *y = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            }
-        }
-        DType::Bf16 => pairs().zip(out).for_each(|(b, y)| *y = f32::from_bits(u32::from(b) << 16)),
-        DType::F16 => {
-            let mut halves = [f16::ZERO; CHUNK];
-            for (from, to) in bytes.chunks(2 * CHUNK).zip(out.chunks_mut(CHUNK)) {
-                for (b, h) in from.chunks_exact(2).zip(&mut halves) {
-                    *h = f16::from_le_bytes([b[0], b[1]]);
-                }
-                halves[..to.len()].convert_to_f32_slice(to);
-            }
-        }
-        other => unreachable!("no float table: {other:?}"),
+dispatch!(fn widen<E: Element>(row: &[E::Raw], out: &mut [f32]) = widen_body);
+
+#[inline(always)]
+fn widen_body<I: Isa, E: Element>(isa: I, row: &[E::Raw], out: &mut [f32]) {
+    for (from, to) in row.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        let mut wide = [0.0; LANES];
+        isa.store(E::widen(isa, &padded(from)), &mut wide);
+        to.copy_from_slice(&wide[..to.len()]);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dot::reference;
     use crate::testing::floats;
-    use half::bf16;
+    use half::{bf16, f16};
+
+    /// A table as bytes, with the values its rows widen to.
+    fn table(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+        let (bytes, wide): (Vec<Vec<u8>>, Vec<f32>) = values
+            .iter()
+            .map(|&v| match dtype {
+                DType::F16 => (f16::from_f32(v).to_le_bytes().to_vec(), f16::from_f32(v).to_f32()),
+                DType::Bf16 => (bf16::from_f32(v).to_le_bytes().to_vec(), bf16::from_f32(v).to_f32()),
+                _ => (v.to_le_bytes().to_vec(), v),
+            })
+            .unzip();
+        (bytes.concat(), wide)
+    }
 
     #[test]
-    fn dots_and_rows_of_every_type() {
-        let (vocab, hidden) = (5, 300);
-        let (values, x) = (floats(vocab * hidden, 10), floats(hidden, 11));
-        let tables: [(DType, Vec<u8>); 3] = [
-            (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            (DType::F16, values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()),
-            (DType::Bf16, values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
-        ];
-        for (dtype, table) in tables {
-            let mut out = vec![0.0; 3];
-            dot_rows(&table, dtype, hidden, 1..4, &x, &mut out);
+    fn every_row_is_the_reference_bit_for_bit_on_every_tier_and_in_every_block() {
+        let vocab = ROWS_IN_CACHE + 6;
+        for hidden in [1, 3, 15, 16, 17, 31, 32, 33, 47, 48, 49, 100, 384] {
+            let inputs: Vec<Vec<f32>> = (0..7).map(|m| floats(hidden, 11 + m)).collect();
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                let (bytes, wide) = table(dtype, &floats(vocab * hidden, 10));
+                for m in [1, 2, 4, 7] {
+                    let inputs: Vec<&[f32]> = inputs[..m].iter().map(Vec::as_slice).collect();
+                    let mut expected = Vec::new();
+                    for input in &inputs {
+                        expected
+                            .push(wide.chunks(hidden).map(|row| reference(row, input)).collect::<Vec<f32>>());
+                    }
+                    for tier in Tier::supported() {
+                        let mut outs = vec![vec![f32::NAN; vocab]; m];
+                        let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+                        match dtype {
+                            DType::F32 => {
+                                all_rows::<F32Bytes>(tier, bytes.as_chunks().0, hidden, &inputs, &mut slices)
+                            }
+                            DType::F16 => {
+                                all_rows::<F16Bytes>(tier, bytes.as_chunks().0, hidden, &inputs, &mut slices)
+                            }
+                            _ => {
+                                all_rows::<Bf16Bytes>(tier, bytes.as_chunks().0, hidden, &inputs, &mut slices)
+                            }
+                        }
+                        assert_eq!(outs, expected, "{tier:?} {dtype:?} hidden={hidden} m={m}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_of_rows_is_those_rows_near_the_exact_product() {
+        let (vocab, hidden) = (9, 2560);
+        let x = floats(hidden, 12);
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            let (bytes, wide) = table(dtype, &floats(vocab * hidden, 13));
+            let mut out = [0.0; 4];
+            dot_rows(&bytes, dtype, hidden, 3..7, &x, &mut out);
             for (i, y) in out.iter().enumerate() {
-                let mut row = vec![0.0; hidden];
-                widen_row(&table, dtype, hidden, i + 1, &mut row);
-                let exact: f64 = row.iter().zip(&x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                assert!((f64::from(*y) - exact).abs() < 1e-5, "{dtype:?} {y} {exact}");
-                assert!(row.iter().zip(&values[(i + 1) * hidden..]).all(|(a, b)| (a - b).abs() < 1e-2));
+                let row = &wide[(3 + i) * hidden..(4 + i) * hidden];
+                let terms = || row.iter().zip(&x).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let magnitude: f64 = terms().map(f64::abs).sum();
+                // Each lane adds 80 products; a tree of 5 more additions.
+                assert!(
+                    (f64::from(*y) - terms().sum::<f64>()).abs() < magnitude * 85.0 * f64::from(f32::EPSILON)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_widen_exactly() {
+        for hidden in [1, 16, 45] {
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                let (bytes, wide) = table(dtype, &floats(3 * hidden, 14));
+                let mut out = vec![0.0; hidden];
+                for row in 0..3 {
+                    widen_row(&bytes, dtype, hidden, row, &mut out);
+                    assert_eq!(out, wide[row * hidden..(row + 1) * hidden]);
+                }
             }
         }
     }

@@ -1,16 +1,26 @@
 //! The CPU code that is not generated: what stands between two ternary products, and those products in safe Rust.
 //!
-//! Every function works on slices of f32 or i8 and has a readable reference beside it. A result never depends on how
-//! rows or heads are divided among threads.
+//! Every function works on slices of f32 or i8 and has a readable reference beside it.
+//!
+//! A result depends neither on how rows or heads are divided among threads, nor on what is computed beside it, nor on the
+//! CPU: each sum has one fixed order, products are rounded before they are added, and `e^x` is our own. Each function
+//! is compiled for several instruction sets from one source and picks the best one the CPU has; `unsafe` stands only
+//! in `isa`, which wraps intrinsics, and in the calls its `dispatch!` makes.
 #![deny(unsafe_code)]
+// Several arrays of lanes are indexed in step; zipped iterators would hide that.
+#![allow(clippy::needless_range_loop)]
 
 pub mod attention;
 mod dot;
+mod element;
 pub mod epilogue;
+mod exp;
 pub mod head;
+mod isa;
 pub mod norm;
 pub mod quantize;
 pub mod rope;
+pub mod softmax;
 pub mod ternary;
 
 #[cfg(test)]

@@ -1,44 +1,15 @@
 //! RMSNorm.
 
-/// Lanes of the running sum: a fixed order of summation, whatever the CPU.
-const LANES: usize = 16;
+use crate::isa::{Isa, Tier, dispatch};
 
-/// Mean of squares of `x`, summed in 16 interleaved f32 lanes and then pairwise.
-fn mean_square(x: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += v * v;
-        }
-    }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane += v * v;
-    }
-    pairwise(lanes) / x.len() as f32
-}
-
-/// Sum of 16 lanes by halves.
-pub(crate) fn pairwise(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-    }
-    lanes[0]
-}
-
-/// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, as transformers' LlamaRMSNorm in f32.
+/// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, as transformers' `LlamaRMSNorm` in f32, with the
+/// squares summed in f64.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn rms_norm(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(input.len() == weight.len() && input.len() == out.len());
-    let factor = 1.0 / (mean_square(input) + eps).sqrt();
-    for ((y, x), w) in out.iter_mut().zip(input).zip(weight) {
-        *y = w * (x * factor);
-    }
+    normalize(Tier::best(), input, weight, eps, out);
 }
 
 /// [`rms_norm`] with `out` the same as `input`.
@@ -47,10 +18,49 @@ pub fn rms_norm(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 /// If the lengths differ.
 pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     assert_eq!(x.len(), weight.len());
-    let factor = 1.0 / (mean_square(x) + eps).sqrt();
+    normalize_in_place(Tier::best(), x, weight, eps);
+}
+
+dispatch!(fn normalize(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = normalize_body);
+dispatch!(fn normalize_in_place(x: &mut [f32], weight: &[f32], eps: f32) = normalize_in_place_body);
+
+#[inline(always)]
+fn normalize_body<I: Isa>(_isa: I, input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = factor(input, eps);
+    for ((y, x), w) in out.iter_mut().zip(input).zip(weight) {
+        *y = w * (x * factor);
+    }
+}
+
+#[inline(always)]
+fn normalize_in_place_body<I: Isa>(_isa: I, x: &mut [f32], weight: &[f32], eps: f32) {
+    let factor = factor(x, eps);
     for (x, w) in x.iter_mut().zip(weight) {
         *x = w * (*x * factor);
     }
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`. Squares of f32 are exact in f64; they are summed in 16 interleaved lanes, then by
+/// halves, a fixed order on every CPU.
+#[inline(always)]
+fn factor(x: &[f32], eps: f32) -> f32 {
+    let mut lanes = [0f64; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for i in 0..16 {
+            lanes[i] += f64::from(chunk[i]) * f64::from(chunk[i]);
+        }
+    }
+    for (lane, &v) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(v) * f64::from(v);
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    let mean = (lanes[0] / x.len() as f64) as f32;
+    1.0 / (mean + eps).sqrt()
 }
 
 /// [`rms_norm`] in f64, for tests.
@@ -66,18 +76,33 @@ mod tests {
     use crate::testing::floats;
 
     #[test]
-    fn matches_the_reference() {
-        for n in [1, 5, 16, 17, 384, 2560, 6912] {
+    fn matches_the_reference_with_the_same_bits_on_every_tier() {
+        for n in [1, 5, 15, 16, 17, 384, 2560, 6912] {
             let (x, w) = (floats(n, 1), floats(n, 2));
             let mut out = vec![0.0; n];
             rms_norm(&x, &w, 1e-5, &mut out);
-            let expected = reference(&x, &w, 1e-5);
-            for (a, b) in out.iter().zip(&expected) {
-                assert!((a - b).abs() <= 2e-6 * b.abs().max(1e-6), "{a} {b}");
+            for (a, b) in out.iter().zip(&reference(&x, &w, 1e-5)) {
+                // Six roundings, of the mean, its sum with eps, the root, the reciprocal and two products.
+                assert!((a - b).abs() <= 6.0 * 0.5 * f32::EPSILON * b.abs(), "n={n}: {a} {b}");
             }
             let mut same = x.clone();
             rms_norm_in_place(&mut same, &w, 1e-5);
             assert_eq!(same, out);
+            for tier in Tier::supported() {
+                let mut again = vec![0.0; n];
+                normalize(tier, &x, &w, 1e-5, &mut again);
+                assert_eq!(again, out, "{tier:?} n={n}");
+            }
         }
+    }
+
+    #[test]
+    fn squares_beyond_f32_do_not_overflow() {
+        let mut x = [1e25f32, -1e25];
+        let mut small = [0.0f32; 2];
+        // The mean square itself is beyond f32: the factor is 0, not NaN.
+        rms_norm_in_place(&mut x, &[1.0; 2], 1e-5);
+        rms_norm_in_place(&mut small, &[1.0; 2], 1e-5);
+        assert_eq!((x, small), ([0.0, -0.0], [0.0; 2]));
     }
 }

@@ -1,43 +1,63 @@
 //! Activations to int8.
 
+use crate::isa::{Isa, Tier, dispatch};
 use trit_format::plan::ActivationRule;
 
 /// Quantizes one row: `a = max(max|x|, floor)`, `s = 127 * (1 / a)`, `q = clamp(round_half_even(x * s), -128, 127)`.
-/// Gives `s` and the sum of `q`. `out` may be longer than `input`; its tail is zeroed. A NaN becomes 0, as torch's
-/// conversion makes it on the CPUs we know.
+/// Gives `s` and the sum of `q`. `out` may be longer than `input`; its tail is zeroed.
+///
+/// A row with NaN gives a NaN scale and zeros, one with infinity the scale 0 and zeros, so that each product of it is NaN,
+/// as it is in torch, and not a plausible number. A row whose maximum is too small for its reciprocal gives an infinite
+/// scale and zeros.
 ///
 /// Source: transformers, `integrations/bitnet.py`, `ActQuant`.
 ///
 /// # Panics
 /// If `out` is shorter than `input`.
 pub fn quantize(input: &[f32], rule: ActivationRule, out: &mut [i8]) -> (f32, i32) {
-    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("validated: {rule:?}") };
+    // Validation refuses rules this runtime does not know.
+    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("{rule:?}") };
     let (out, tail) = out.split_at_mut(input.len());
     tail.fill(0);
-    let mut lanes = [floor; 16];
-    for chunk in input.chunks(16) {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            let a = x.abs();
-            *lane = if a > *lane { a } else { *lane };
-        }
-    }
-    let max = lanes.into_iter().fold(floor, f32::max);
+    absmax_per_token(Tier::best(), input, floor, out)
+}
+
+dispatch!(fn absmax_per_token(input: &[f32], floor: f32, out: &mut [i8]) -> (f32, i32) = absmax_per_token_body);
+
+#[inline(always)]
+fn absmax_per_token_body<I: Isa>(_isa: I, input: &[f32], floor: f32, out: &mut [i8]) -> (f32, i32) {
+    // Without their signs, floats are ordered as their bits are, NaN last.
+    let max = f32::from_bits(input.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+    let max = if max < floor { floor } else { max };
     let s = 127.0 * (1.0 / max);
+    if !max.is_finite() || !s.is_finite() {
+        out.fill(0);
+        return (s, 0);
+    }
     let mut sum = 0;
     for (q, x) in out.iter_mut().zip(input) {
-        let value = round_half_even(x * s) as i8;
-        sum += i32::from(value);
-        *q = value;
+        *q = round_half_even(x * s);
+        sum += i32::from(*q);
     }
     (s, sum)
 }
 
-/// Rounds values in -2^22..2^22 half to even: adding 1.5 * 2^23 leaves no fraction bits, and the addition itself
-/// rounds half to even. Vectorizes on every CPU, where `round_ties_even` is a library call before SSE4.1.
+/// The nearest i8, half to even. Adding 1.5 * 2^23 leaves no bits for a fraction, and the addition itself rounds half
+/// to even; the low bits are then the integer. This vectorizes on every CPU; `round_ties_even` is a library call before
+/// SSE4.1.
 #[inline(always)]
-fn round_half_even(x: f32) -> f32 {
+fn round_half_even(x: f32) -> i8 {
     const MAGIC: f32 = 12_582_912.0;
-    (x + MAGIC) - MAGIC
+    let x = if x > 127.0 { 127.0 } else { x };
+    let x = if x < -128.0 { -128.0 } else { x };
+    (x + MAGIC).to_bits() as i8
+}
+
+/// [`quantize`] with the standard library's rounding, for tests; `input` is finite.
+pub fn reference(input: &[f32], floor: f32) -> (Vec<i8>, f32) {
+    let max = input.iter().fold(floor, |max, x| max.max(x.abs()));
+    let s = 127.0 * (1.0 / max);
+    (input.iter().map(|x| (x * s).round_ties_even().clamp(-128.0, 127.0) as i8).collect(), s)
 }
 
 #[cfg(test)]
@@ -45,11 +65,12 @@ mod tests {
     use super::*;
     use crate::testing::floats;
 
-    const RULE: ActivationRule = ActivationRule::AbsmaxPerToken { floor: 1e-5 };
+    const FLOOR: f32 = 1e-5;
+    const RULE: ActivationRule = ActivationRule::AbsmaxPerToken { floor: FLOOR };
 
     #[test]
     fn ties_go_to_even() {
-        let mut q = [0; 8];
+        let mut q = [9; 8];
         let (s, sum) = quantize(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5], RULE, &mut q);
         assert_eq!(s, 1.0);
         assert_eq!(q, [127, 0, 2, 2, 0, -2, -126, 0]);
@@ -57,27 +78,50 @@ mod tests {
     }
 
     #[test]
-    fn matches_the_standard_library_rounding() {
-        for n in [1, 15, 16, 17, 1000] {
-            let x = floats(n, 3);
-            let mut q = vec![1; n + 4];
-            let (s, sum) = quantize(&x, RULE, &mut q);
-            let max = x.iter().fold(1e-5f32, |m, v| m.max(v.abs()));
-            assert_eq!(s, 127.0 * (1.0 / max));
-            for (v, q) in x.iter().zip(&q) {
-                assert_eq!(i32::from(*q), ((v * s).round_ties_even() as i32).clamp(-128, 127));
+    fn every_half_step_and_its_neighbours_round_as_the_standard_library_rounds() {
+        for i in -300..=300 {
+            let x = i as f32 * 0.5;
+            for x in [x.next_down(), x, x.next_up()] {
+                assert_eq!(round_half_even(x), x.round_ties_even().clamp(-128.0, 127.0) as i8, "{x}");
             }
-            assert_eq!(sum, q.iter().map(|&q| i32::from(q)).sum::<i32>());
-            assert_eq!(q[n..], [0; 4]);
         }
     }
 
     #[test]
-    fn small_and_strange_rows_do_not_panic() {
+    fn matches_the_reference_on_every_tier() {
+        for n in [1, 15, 16, 17, 63, 64, 65, 1000] {
+            for magnitude in [1e-30f32, 1e-5, 1.0, 3e38] {
+                let x: Vec<f32> = floats(n, 3).iter().map(|v| v * magnitude).collect();
+                let (expected, s) = reference(&x, FLOOR);
+                let sum = expected.iter().map(|&q| i32::from(q)).sum::<i32>();
+                let mut q = vec![1; n + 4];
+                assert_eq!(quantize(&x, RULE, &mut q), (s, sum));
+                assert_eq!((&q[..n], &q[n..]), (&expected[..], &[0; 4][..]));
+                for tier in Tier::supported() {
+                    let mut q = vec![1; n];
+                    assert_eq!(absmax_per_token(tier, &x, FLOOR, &mut q), (s, sum), "{tier:?}");
+                    assert_eq!(q, expected, "{tier:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_have_no_scale_are_marked_and_zero() {
         let mut q = [9; 4];
-        assert_eq!(quantize(&[0.0; 4], RULE, &mut q), (127.0 * (1.0 / 1e-5), 0));
+        assert_eq!(quantize(&[0.0; 4], RULE, &mut q), (127.0 * (1.0 / FLOOR), 0));
         assert_eq!(q, [0; 4]);
-        quantize(&[f32::NAN, f32::INFINITY, -1.0, 0.0], RULE, &mut q);
-        assert_eq!(q[0], 0);
+        for (strange, is_marked) in [
+            ([f32::NAN, f32::INFINITY, -1.0, 0.0], f32::is_nan as fn(f32) -> bool),
+            ([1.0, f32::NEG_INFINITY, -1.0, 0.0], |s| s == 0.0),
+        ] {
+            q = [9; 4];
+            let (s, sum) = quantize(&strange, RULE, &mut q);
+            assert!(is_marked(s) && sum == 0 && q == [0; 4]);
+            assert!((sum as f32 / s).is_nan());
+        }
+        let (s, _) = quantize(&[1e-40; 4], ActivationRule::AbsmaxPerToken { floor: 0.0 }, &mut q);
+        assert!(s == f32::INFINITY && q == [0; 4]);
+        assert_eq!(quantize(&[], RULE, &mut q).1, 0);
     }
 }

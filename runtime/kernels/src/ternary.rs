@@ -1,7 +1,8 @@
-//! Ternary matrix products in safe Rust: the readable reference, and the portable kernel over the same bytes.
+//! Ternary matrix products without generated code: the readable reference, and the portable kernel over the same bytes.
 
+use crate::isa::{Isa, LANES, Tier, dispatch};
 use trit_format::dense243::{Code, TRITS};
-use trit_format::tile::{self, LANES, QUAD, ROWS, VECTOR};
+use trit_format::tile::{self, QUAD, ROWS, VECTOR};
 
 /// The sums of every row of `weights`, tile after tile, decoded trit by trit; `None` where a byte is invalid.
 /// `activations` is `[k]`.
@@ -16,11 +17,12 @@ pub fn reference(weights: &[u8], k: usize, code: Code, activations: &[i8]) -> Op
     Some(sums)
 }
 
-/// The portable kernel: `out[r * out_stride + row] = sum over k of trit[row, k] * activations[r * activation_stride + k]`
-/// for every tile in `weights` and `m` activation rows, exact in wrapping i32 (see [`trit_format::kernel::MAX_K`]).
+/// The portable kernel: `out[r * out_stride + t * 80 + row] = sum over k of trit[row, k] * activations[r *
+/// activation_stride + k]` for every tile `t` in `weights` and `m` activation rows, exact in wrapping i32 (see
+/// [`trit_format::kernel::MAX_K`]). Bytes that no trits encode to give some number.
 ///
-/// No trit is isolated: with features `x_0 = s` and `x_{i+1} = 3 x_i mod 256` of a stored byte `s`, and `X_i` the sum
-/// of `x_i * a`, `(3 X_i - X_{i+1}) / 256` is the sum for the trit of weight `3^(4-i)`.
+/// No trit is isolated: with features `x_0 = s` and `x_{i+1} = 3 x_i mod 256` of a stored byte `s`, read as i8, and
+/// `X_i` the sum of `x_i * a`, `(3 X_i - X_{i+1}) / 256` is the sum for the trit of weight `3^(4-i)`.
 ///
 /// # Panics
 /// If a slice is too short for the shapes; activation rows have `padded_k(k)` entries, zero from `k` on.
@@ -35,42 +37,146 @@ pub fn portable(
     out: &mut [i32],
     out_stride: usize,
 ) {
-    let translation = translation(code);
+    if k > 0 && m > 0 {
+        tiles(Tier::best(), weights, k, code, activations, activation_stride, m, out, out_stride);
+    }
+}
+
+dispatch!(
+    fn tiles(
+        weights: &[u8],
+        k: usize,
+        code: Code,
+        activations: &[i8],
+        activation_stride: usize,
+        m: usize,
+        out: &mut [i32],
+        out_stride: usize,
+    ) = tiles_body
+);
+
+/// Features of a byte: one more than it holds trits.
+const FEATURES: usize = TRITS + 1;
+/// Activation rows that share the features of a tile's bytes.
+const GROUP: usize = 8;
+/// Quads whose features are kept for a group of rows: 6 KiB, which stay in L1.
+const QUADS_KEPT: usize = 16;
+/// Bytes ahead of a read that are prefetched: what a core streams in the time memory takes to answer.
+const PREFETCH: usize = 8 << 10;
+
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn tiles_body<I: Isa>(
+    isa: I,
+    weights: &[u8],
+    k: usize,
+    code: Code,
+    activations: &[i8],
+    activation_stride: usize,
+    m: usize,
+    out: &mut [i32],
+    out_stride: usize,
+) {
+    let row = |r: usize| activations[r * activation_stride..][..tile::padded_k(k)].as_chunks::<QUAD>().0;
     for (t, tile) in weights.chunks_exact(tile::bytes(k)).enumerate() {
-        for r in 0..m {
-            let activations = &activations[r * activation_stride..][..tile::padded_k(k)];
-            let out = &mut out[r * out_stride + t * ROWS..][..ROWS];
-            one_tile(tile, translation.as_ref(), activations, out.try_into().expect("80 rows"));
-        }
-    }
-}
-
-/// What turns a stored byte into the signed fix form; `None` where it already is.
-fn translation(code: Code) -> Option<[u8; 256]> {
-    (code != Code::SignedFix)
-        .then(|| std::array::from_fn(|b| code.load(b as u8).map_or(0, |byte| Code::SignedFix.store(byte))))
-}
-
-fn one_tile(tile: &[u8], translation: Option<&[u8; 256]>, activations: &[i8], out: &mut [i32; ROWS]) {
-    let mut sums = [[0i32; LANES]; TRITS + 1];
-    for (vector, quad) in tile.chunks_exact(VECTOR).zip(activations.chunks_exact(QUAD)) {
-        let mut x: [i8; VECTOR] = std::array::from_fn(|i| vector[i] as i8);
-        if let Some(table) = translation {
-            x = x.map(|b| table[usize::from(b as u8)] as i8);
-        }
-        let quad: [i32; QUAD] = std::array::from_fn(|c| i32::from(quad[c]));
-        for sum in &mut sums {
-            for lane in 0..LANES {
-                let dot: i32 = (0..QUAD).map(|c| i32::from(x[lane * QUAD + c]) * quad[c]).sum();
-                sum[lane] = sum[lane].wrapping_add(dot);
+        let vectors = tile.as_chunks::<VECTOR>().0;
+        let mut write = |r: usize, sums: [I::I32; FEATURES]| {
+            let mut lanes = [[0; LANES]; FEATURES];
+            for i in 0..FEATURES {
+                lanes[i] = isa.to_array(sums[i]);
             }
-            x = x.map(|b| b.wrapping_mul(3));
+            trits(&lanes, &mut out[r * out_stride + t * ROWS..][..ROWS]);
+        };
+        if m == 1 {
+            write(0, one_row(isa, vectors, code, row(0)));
+            continue;
+        }
+        for first in (0..m).step_by(GROUP) {
+            let group = GROUP.min(m - first);
+            let mut sums = [[isa.zero(); FEATURES]; GROUP];
+            for from in (0..vectors.len()).step_by(QUADS_KEPT) {
+                let kept = QUADS_KEPT.min(vectors.len() - from);
+                let mut features = [[isa.load_bytes(&[0; VECTOR]); FEATURES]; QUADS_KEPT];
+                for (features, vector) in features.iter_mut().zip(&vectors[from..from + kept]) {
+                    features[0] = load(isa, vector, code);
+                    for i in 1..FEATURES {
+                        features[i] = isa.triple(features[i - 1]);
+                    }
+                }
+                for (r, sums) in sums[..group].iter_mut().enumerate() {
+                    let quads = &row(first + r)[from..from + kept];
+                    *sums = add_quads(isa, *sums, &features[..kept], quads);
+                }
+            }
+            for (r, sums) in sums[..group].iter().enumerate() {
+                write(first + r, *sums);
+            }
         }
     }
-    for i in 0..TRITS {
+}
+
+/// The feature sums of a tile with one activation row.
+#[inline(always)]
+fn one_row<I: Isa>(isa: I, vectors: &[[u8; VECTOR]], code: Code, row: &[[i8; QUAD]]) -> [I::I32; FEATURES] {
+    let mut sums = [isa.zero(); FEATURES];
+    for (vector, &quad) in vectors.iter().zip(row) {
+        isa.prefetch(vector, PREFETCH);
+        let mut x = load(isa, vector, code);
+        for sum in &mut sums {
+            *sum = isa.dot4(*sum, x, quad);
+            x = isa.triple(x);
+        }
+    }
+    sums
+}
+
+/// `sums` plus those of some quads whose features are known.
+#[inline(always)]
+fn add_quads<I: Isa>(
+    isa: I,
+    mut sums: [I::I32; FEATURES],
+    features: &[[I::I8; FEATURES]],
+    row: &[[i8; QUAD]],
+) -> [I::I32; FEATURES] {
+    for (features, &quad) in features.iter().zip(row) {
+        for i in 0..FEATURES {
+            sums[i] = isa.dot4(sums[i], features[i], quad);
+        }
+    }
+    sums
+}
+
+/// One vector of weights in the signed fix form.
+#[inline(always)]
+fn load<I: Isa>(isa: I, vector: &[u8; VECTOR], code: Code) -> I::I8 {
+    match code {
+        Code::SignedFix => isa.load_bytes(vector),
+        Code::Spread => {
+            let mut fix = [0; VECTOR];
+            for i in 0..VECTOR {
+                fix[i] = signed_fix(vector[i]);
+            }
+            isa.load_bytes(&fix)
+        }
+        // Validation refuses codes this runtime does not know.
+        other => unreachable!("{other:?}"),
+    }
+}
+
+/// The signed fix form of a byte in the spread code, in 16-bit arithmetic that vectorizes: `b = s - s / 28`, then
+/// `ceil(256 b / 243) = b + ceil(13 b / 243)`.
+#[inline(always)]
+fn signed_fix(spread: u8) -> u8 {
+    let b = u16::from(spread - spread / 28);
+    ((b + (13 * b).div_ceil(243)).max(1) as u8) ^ 0x80
+}
+
+/// The dot products of a tile's rows from the feature sums of its lanes.
+#[inline(always)]
+fn trits(sums: &[[i32; LANES]; FEATURES], out: &mut [i32]) {
+    for (i, out) in out.chunks_exact_mut(LANES).rev().enumerate() {
         for lane in 0..LANES {
-            let trits = sums[i][lane].wrapping_mul(3).wrapping_sub(sums[i + 1][lane]) >> 8;
-            out[(TRITS - 1 - i) * LANES + lane] = trits;
+            out[lane] = sums[i][lane].wrapping_mul(3).wrapping_sub(sums[i + 1][lane]) >> 8;
         }
     }
 }
@@ -80,36 +186,113 @@ mod tests {
     use super::*;
     use crate::testing::Random;
 
-    /// Sizes around quads and the models' own, random and saturating activations, one row and several.
+    /// Sizes around quads, kept quads and the models' own; random and saturating activations; one row and several, in
+    /// and across groups; every code and tier.
     #[test]
     fn portable_equals_the_reference_bit_for_bit() {
         let mut random = Random(12);
-        for (k, tiles) in [(1, 1), (4, 2), (5, 1), (12, 3), (63, 2), (872, 2), (1408, 1), (2560, 1), (6912, 1)] {
+        for (k, tiles_in) in [
+            (1, 1),
+            (4, 2),
+            (5, 1),
+            (12, 3),
+            (63, 2),
+            (64, 1),
+            (65, 1),
+            (872, 2),
+            (1408, 1),
+            (2560, 1),
+            (6912, 1),
+        ] {
             for code in Code::ALL {
-                let mut weights = vec![0; tiles * tile::bytes(k)];
-                for tile in weights.chunks_exact_mut(tile::bytes(k)) {
-                    let trits: Vec<i8> = (0..ROWS * k).map(|_| (random.next() % 3) as i8 - 1).collect();
+                let mut weights = vec![0; tiles_in * tile::bytes(k)];
+                for (t, tile) in weights.chunks_exact_mut(tile::bytes(k)).enumerate() {
+                    let trits: Vec<i8> = (0..ROWS * k)
+                        .map(|i| match i / k {
+                            // Rows of one sign meet the largest activations.
+                            0 if t == 0 => 1,
+                            1 if t == 0 => -1,
+                            _ => (random.next() % 3) as i8 - 1,
+                        })
+                        .collect();
                     tile::encode(&trits, k, code, tile);
                 }
-                let (m, stride) = (3, tile::padded_k(k) + 4);
+                let (m, stride) = (11, tile::padded_k(k) + 4);
                 let mut activations = vec![0; m * stride];
                 for (r, row) in activations.chunks_exact_mut(stride).enumerate() {
                     for a in &mut row[..k] {
                         *a = match r {
-                            0 => random.next() as i8,
                             1 => 127,
-                            _ => -128,
+                            2 => -128,
+                            _ => random.next() as i8,
                         };
                     }
                 }
-                let out_stride = tiles * ROWS + 1;
-                let mut out = vec![0; m * out_stride];
-                portable(&weights, k, code, &activations, stride, m, &mut out, out_stride);
-                for r in 0..m {
-                    let expected = reference(&weights, k, code, &activations[r * stride..][..k]).unwrap();
-                    assert_eq!(out[r * out_stride..][..tiles * ROWS], expected, "k={k} {code:?} row {r}");
+                let rows = activations.chunks_exact(stride);
+                let expected: Vec<_> =
+                    rows.map(|row| reference(&weights, k, code, &row[..k]).unwrap()).collect();
+                let out_stride = tiles_in * ROWS + 1;
+                for tier in Tier::supported() {
+                    for (first, m) in [(0, 11), (0, 8), (1, 3), (1, 1), (2, 1)] {
+                        let mut out = vec![i32::MIN; m * out_stride];
+                        tiles(
+                            tier,
+                            &weights,
+                            k,
+                            code,
+                            &activations[first * stride..],
+                            stride,
+                            m,
+                            &mut out,
+                            out_stride,
+                        );
+                        for (out, expected) in out.chunks_exact(out_stride).zip(&expected[first..]) {
+                            assert_eq!(out[..tiles_in * ROWS], *expected, "{tier:?} k={k} {code:?}");
+                            assert_eq!(out[tiles_in * ROWS], i32::MIN);
+                        }
+                    }
+                }
+                let mut out = vec![0; tiles_in * ROWS];
+                portable(&weights, k, code, &activations, stride, 1, &mut out, 0);
+                assert_eq!(out, expected[0]);
+            }
+        }
+    }
+
+    /// The largest sums there are: past the point where the feature sums wrap.
+    #[test]
+    fn the_longest_rows_are_exact() {
+        let k = trit_format::kernel::MAX_K as usize;
+        let trits: Vec<i8> = (0..ROWS * k).map(|i| [1, -1][i / k % 2]).collect();
+        for code in Code::ALL {
+            let mut weights = vec![0; tile::bytes(k)];
+            tile::encode(&trits, k, code, &mut weights);
+            for a in [127i8, -128] {
+                for tier in Tier::supported() {
+                    let mut out = vec![0; ROWS];
+                    tiles(tier, &weights, k, code, &vec![a; k], k, 1, &mut out, ROWS);
+                    for (row, &sum) in out.iter().enumerate() {
+                        let sign = [1, -1][row % 2];
+                        assert_eq!(sum, sign * i32::from(a) * k as i32, "{tier:?} {code:?}");
+                    }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_spread_byte_becomes_its_signed_fix_form() {
+        for byte in 0..243 {
+            assert_eq!(signed_fix(Code::Spread.store(byte)), Code::SignedFix.store(byte), "{byte}");
+        }
+    }
+
+    #[test]
+    fn invalid_bytes_do_not_panic() {
+        for code in Code::ALL {
+            let weights: Vec<u8> = (0..=255).collect();
+            assert_eq!(reference(&weights, 16, code, &[1; 16]), None);
+            portable(&weights, 16, code, &[1; 16], 16, 1, &mut [0; 80], 80);
         }
     }
 }

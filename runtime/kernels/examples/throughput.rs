@@ -1,0 +1,154 @@
+//! Throughput of each kernel on one thread: `cargo run --release -p trit-kernels --example throughput`.
+//!
+//! Shapes are those of a 2B model. Tables are larger than the caches, so GB/s compares with the memory's streaming
+//! bandwidth, which the first line measures with a plain read of the same size.
+
+use half::f16;
+use std::hint::black_box;
+use std::time::Instant;
+use trit_format::dense243::Code;
+use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
+use trit_format::tile;
+use trit_kernels::{attention, epilogue, head, norm, quantize, ternary};
+
+/// Least seconds of one run of `work`, of several.
+fn seconds(runs: usize, mut work: impl FnMut()) -> f64 {
+    let time = |()| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    (0..runs).map(|_| ()).map(time).fold(f64::INFINITY, f64::min)
+}
+
+fn floats(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect()
+}
+
+fn report(name: &str, rate: f64, unit: &str) {
+    println!("{name:44} {rate:9.2} {unit}");
+}
+
+fn main() {
+    const HIDDEN: usize = 2560;
+    const VOCAB: usize = 65536;
+    // Sensible as bf16 and as f16: the exponents of both are in the middle, since subnormal numbers are slow.
+    let table: Vec<u8> =
+        (0..VOCAB * HIDDEN).flat_map(|i| ((i * 7919 % 1009) as u16 + 0x3800).to_le_bytes()).collect();
+    let words = table.chunks_exact(64).len() as f64 * 64.0;
+    let t = seconds(5, || {
+        let mut sums = [0u64; 8];
+        for chunk in table.chunks_exact(64) {
+            for (sum, b) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
+                *sum ^= u64::from_le_bytes(b.try_into().unwrap_or_default());
+            }
+        }
+        black_box(sums);
+    });
+    report("plain read", words / t / 1e9, "GB/s");
+
+    let (x, mut logits) = (floats(HIDDEN), vec![0.0; VOCAB]);
+    for dtype in [DType::Bf16, DType::F16] {
+        let t = seconds(5, || head::dot_rows(&table, dtype, HIDDEN, 0..VOCAB, &x, &mut logits));
+        report(&format!("head {dtype:?}"), words / t / 1e9, "GB/s");
+    }
+    block(&table, HIDDEN);
+    attend();
+    portable();
+    small();
+}
+
+fn block(table: &[u8], hidden: usize) {
+    const M: usize = 8;
+    const ROWS: usize = 16384;
+    let x = floats(M * hidden);
+    let inputs: Vec<&[f32]> = x.chunks(hidden).collect();
+    let mut out = vec![0.0; M * ROWS];
+    let t = seconds(5, || {
+        let mut outs: Vec<&mut [f32]> = out.chunks_mut(ROWS).collect();
+        head::dot_rows_block(table, DType::Bf16, hidden, 0..ROWS, &inputs, &mut outs);
+    });
+    report("head Bf16, 8 inputs", (M * ROWS * hidden) as f64 / t / 1e9, "G multiply-adds/s");
+}
+
+fn attend() {
+    const DIM: usize = 128;
+    const KV_HEADS: usize = 5;
+    const GROUP: usize = 4;
+    // Many layers' worth, so that a pass does not find the cache in L2.
+    for positions in [64, 1024, 4096] {
+        let layers = 65536 / positions;
+        let stride = KV_HEADS * DIM;
+        let wide = floats(positions * stride);
+        let mut narrow = vec![f16::ZERO; wide.len()];
+        attention::store(&wide, &mut narrow);
+        let caches: Vec<Vec<f16>> = (0..layers).map(|_| narrow.clone()).collect();
+        let q = floats(GROUP * DIM);
+        let (mut scores, mut out) = (vec![0.0; GROUP * positions], vec![0.0; GROUP * DIM]);
+        let t = seconds(5, || {
+            for cache in &caches {
+                for h in 0..KV_HEADS {
+                    let view = &cache[h * DIM..];
+                    attention::attend(&q, view, view, stride, positions, DIM, 0.088, &mut scores, &mut out);
+                }
+            }
+        });
+        let heads = (layers * positions * KV_HEADS) as f64;
+        report(
+            &format!("attention f16, group 4 x 128, {positions} positions"),
+            heads * (2 * DIM * 2) as f64 / t / 1e9,
+            "GB/s",
+        );
+        report("", heads * GROUP as f64 / t / 1e6, "M head-positions/s");
+    }
+}
+
+fn portable() {
+    const K: usize = 2560;
+    const TILES: usize = 512;
+    let activations: Vec<i8> = (0..8 * K).map(|i| (i * 31 % 255) as i8).collect();
+    for code in Code::ALL {
+        let weights: Vec<u8> =
+            (0..TILES * tile::bytes(K)).map(|i| code.store((i * 37 % 243) as u8)).collect();
+        let mut out = vec![0; 8 * TILES * tile::ROWS];
+        for m in [1, 8] {
+            let t = seconds(5, || {
+                ternary::portable(&weights, K, code, &activations, K, m, &mut out, TILES * tile::ROWS)
+            });
+            report(
+                &format!("portable ternary {code:?}, m = {m}"),
+                weights.len() as f64 / t / 1e9,
+                "GB/s of weights",
+            );
+            report("", (weights.len() * 5 * m) as f64 / t / 1e9, "G multiply-adds/s");
+        }
+    }
+}
+
+fn small() {
+    const N: usize = 6912;
+    let (x, w) = (floats(N), floats(N));
+    let (mut out, mut q) = (vec![0.0; N], vec![0i8; N]);
+    let rate = |t: f64| N as f64 * 1000.0 / t / 1e9;
+    let t = seconds(5, || (0..1000).for_each(|_| norm::rms_norm(black_box(&x), &w, 1e-5, &mut out)));
+    report("RMSNorm 6912", rate(t), "G elements/s");
+    let rule = ActivationRule::AbsmaxPerToken { floor: 1e-5 };
+    let t = seconds(5, || {
+        (0..1000).for_each(|_| {
+            black_box(quantize::quantize(black_box(&x), rule, &mut q));
+        })
+    });
+    report("quantize 6912", rate(t), "G elements/s");
+    let by = epilogue::Scale { s: 100.0, w: 0.5, rule: ScaleRule::Multiply };
+    let sums: Vec<i32> = (0..N as i32).map(|i| i * 31 % 4001 - 2000).collect();
+    for activation in [Activation::Relu2, Activation::Silu] {
+        let t = seconds(5, || {
+            for _ in 0..1000 {
+                for (sums, out) in sums.chunks(80).zip(out.chunks_mut(80)) {
+                    epilogue::gate(activation, black_box(sums), by, sums, by, out);
+                }
+            }
+        });
+        report(&format!("gate {activation:?} 6912"), rate(t), "G elements/s");
+    }
+}

@@ -1,0 +1,60 @@
+//! Stored float types, widened sixteen at a time.
+
+use crate::isa::{Isa, LANES};
+use half::f16;
+
+/// A float type as it lies in a table or a cache.
+pub trait Element {
+    /// One stored value.
+    type Raw: Copy + Default;
+
+    /// Sixteen consecutive values as f32.
+    fn widen<I: Isa>(isa: I, from: &[Self::Raw; LANES]) -> I::F32;
+}
+
+/// f32 as little-endian bytes of any alignment.
+pub struct F32Bytes;
+/// f16 as little-endian bytes of any alignment.
+pub struct F16Bytes;
+/// bf16 as little-endian bytes of any alignment.
+pub struct Bf16Bytes;
+
+impl Element for F32Bytes {
+    type Raw = [u8; 4];
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, from: &[[u8; 4]; LANES]) -> I::F32 {
+        isa.load(from)
+    }
+}
+
+impl Element for F16Bytes {
+    type Raw = [u8; 2];
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, from: &[[u8; 2]; LANES]) -> I::F32 {
+        isa.widen_f16(from)
+    }
+}
+
+impl Element for Bf16Bytes {
+    type Raw = [u8; 2];
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, from: &[[u8; 2]; LANES]) -> I::F32 {
+        isa.widen_bf16(from)
+    }
+}
+
+impl Element for f32 {
+    type Raw = f32;
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, from: &[f32; LANES]) -> I::F32 {
+        isa.load(from)
+    }
+}
+
+impl Element for f16 {
+    type Raw = f16;
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, from: &[f16; LANES]) -> I::F32 {
+        isa.widen_f16(from)
+    }
+}

@@ -1,0 +1,265 @@
+//! Sixteen f32, sixteen i32 and sixty-four i8 at a time, on each instruction set: the vocabulary the kernels are
+//! written in.
+//!
+//! An [`Isa`] is a value that proves its CPU support: it exists only where detection found the features, so its
+//! methods are safe to call. Every method does on every instruction set exactly what [`Portable`] spells out, bit for
+//! bit, which is why products are rounded before they are added (no fused multiply-add) and sums go by halves.
+//!
+//! A kernel is one generic `#[inline(always)]` function over `I: Isa`; [`dispatch!`] compiles it once for each
+//! instruction set and picks one when called.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+pub use portable::Portable;
+use std::sync::OnceLock;
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+/// Lanes of an f32 or i32 vector.
+pub const LANES: usize = 16;
+
+/// Four bytes that are a little-endian f32, of any alignment: f32 itself, or its bytes.
+///
+/// # Safety
+/// The type is 4 bytes without padding; on little-endian machines they are those of the value.
+pub unsafe trait Single: Copy {
+    /// The value.
+    fn value(self) -> f32;
+}
+// SAFETY: the type itself.
+unsafe impl Single for f32 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+}
+// SAFETY: four bytes, read as little-endian.
+unsafe impl Single for [u8; 4] {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        f32::from_le_bytes(self)
+    }
+}
+
+/// Two bytes that are a little-endian 16-bit float, of any alignment.
+///
+/// # Safety
+/// The type is 2 bytes without padding; on little-endian machines they are those of the bits.
+pub unsafe trait Half: Copy {
+    /// The bits of the value.
+    fn bits(self) -> u16;
+}
+// SAFETY: `half::f16` is a transparent u16.
+unsafe impl Half for half::f16 {
+    #[inline(always)]
+    fn bits(self) -> u16 {
+        self.to_bits()
+    }
+}
+// SAFETY: two bytes, read as little-endian.
+unsafe impl Half for [u8; 2] {
+    #[inline(always)]
+    fn bits(self) -> u16 {
+        u16::from_le_bytes(self)
+    }
+}
+
+/// Vectors of one instruction set and what the kernels do with them.
+pub trait Isa: Copy {
+    /// Sixteen f32.
+    type F32: Copy;
+    /// Sixteen i32.
+    type I32: Copy;
+    /// Sixty-four i8.
+    type I8: Copy;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::F32;
+    /// Sixteen consecutive f32.
+    fn load<T: Single>(self, from: &[T; LANES]) -> Self::F32;
+    /// Writes sixteen consecutive f32.
+    fn store(self, x: Self::F32, to: &mut [f32; LANES]);
+    /// The f32 values of sixteen f16.
+    fn widen_f16<T: Half>(self, from: &[T; LANES]) -> Self::F32;
+    /// The f32 values of sixteen bf16.
+    fn widen_bf16<T: Half>(self, from: &[T; LANES]) -> Self::F32;
+    /// `a + b`.
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b`.
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `if a > b { a } else { b }`.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Sum of the lanes by halves: lane `i` plus lane `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
+    fn sum(self, x: Self::F32) -> f32;
+
+    /// Zero in every lane.
+    fn zero(self) -> Self::I32;
+    /// The lanes in order.
+    fn to_array(self, x: Self::I32) -> [i32; LANES];
+    /// Sixty-four consecutive bytes.
+    fn load_bytes(self, from: &[u8; 64]) -> Self::I8;
+    /// `3 * x` modulo 256.
+    fn triple(self, x: Self::I8) -> Self::I8;
+    /// Adds to lane `i` the products of bytes `4 i .. 4 i + 4` of `x` with the four of `a`, wrapping. No byte of `x`
+    /// is -128.
+    fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32;
+
+    /// Asks for the cache line `ahead` bytes after `at`, which need not exist.
+    fn prefetch<T>(self, at: &T, ahead: usize);
+}
+
+/// Which copy of each kernel runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Tier {
+    /// Any CPU.
+    Portable(Portable),
+    /// AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// AVX-512 with VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// 64-bit Arm.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Tier {
+    /// Those this CPU can run, least capable first.
+    pub fn supported() -> Vec<Tier> {
+        let mut tiers = vec![Tier::Portable(Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            tiers.extend(Avx2::detect().map(Tier::Avx2));
+            tiers.extend(Avx512::detect().map(Tier::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        tiers.extend(Neon::detect().map(Tier::Neon));
+        tiers
+    }
+
+    /// The most capable one this CPU can run.
+    #[inline]
+    pub fn best() -> Tier {
+        static BEST: OnceLock<Tier> = OnceLock::new();
+        *BEST.get_or_init(|| Tier::supported().pop().unwrap_or(Tier::Portable(Portable)))
+    }
+}
+
+/// Defines `fn name(tier: Tier, args..)`, which calls the generic `body(isa, args..)` compiled for `tier`.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* fn $name:ident $(<$T:ident: $bound:path>)?($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$meta])*
+        #[allow(unsafe_code, clippy::too_many_arguments)]
+        pub(crate) fn $name$(<$T: $bound>)?(tier: crate::isa::Tier, $($arg: $type),*) $(-> $ret)? {
+            match tier {
+                #[cfg(target_arch = "x86_64")]
+                crate::isa::Tier::Avx512(isa) => {
+                    #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+                    fn run$(<$T: $bound>)?(isa: crate::isa::Avx512, $($arg: $type),*) $(-> $ret)? {
+                        $body::<_ $(, $T)?>(isa, $($arg),*)
+                    }
+                    // SAFETY: `isa` exists only where `Avx512::detect` found these features.
+                    unsafe { run$(::<$T>)?(isa, $($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                crate::isa::Tier::Avx2(isa) => {
+                    #[target_feature(enable = "avx2,f16c")]
+                    fn run$(<$T: $bound>)?(isa: crate::isa::Avx2, $($arg: $type),*) $(-> $ret)? {
+                        $body::<_ $(, $T)?>(isa, $($arg),*)
+                    }
+                    // SAFETY: `isa` exists only where `Avx2::detect` found these features.
+                    unsafe { run$(::<$T>)?(isa, $($arg),*) }
+                }
+                #[cfg(target_arch = "aarch64")]
+                crate::isa::Tier::Neon(isa) => $body::<_ $(, $T)?>(isa, $($arg),*),
+                crate::isa::Tier::Portable(isa) => $body::<_ $(, $T)?>(isa, $($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, floats};
+
+    fn all_body<I: Isa>(
+        isa: I,
+        x: &[f32; 16],
+        y: &[f32; 16],
+        halves: &[[u8; 2]; 16],
+        bytes: &[u8; 64],
+        a: [i8; 4],
+    ) -> Vec<u32> {
+        let (vx, vy) = (isa.load(x), isa.load(y));
+        let mut bits = Vec::new();
+        for v in [
+            isa.splat(x[3]),
+            isa.add(vx, vy),
+            isa.mul(vx, vy),
+            isa.max(vx, vy),
+            isa.widen_f16(halves),
+            isa.widen_bf16(halves),
+        ] {
+            let mut out = [0.0; 16];
+            isa.store(v, &mut out);
+            // Which NaN a NaN becomes is not defined.
+            bits.extend(out.map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }));
+        }
+        bits.push(isa.sum(vx).to_bits());
+        let b = isa.load_bytes(bytes);
+        let sums = isa.dot4(isa.dot4(isa.zero(), b, a), isa.triple(b), [a[1], a[0], a[3], a[2]]);
+        bits.extend(isa.to_array(sums).map(|v| v as u32));
+        bits
+    }
+    dispatch!(fn all(x: &[f32; 16], y: &[f32; 16], halves: &[[u8; 2]; 16], bytes: &[u8; 64], a: [i8; 4]) -> Vec<u32> = all_body);
+
+    /// Every operation against the portable one, with all 65536 halves; says which tiers this CPU cannot run.
+    #[test]
+    fn every_tier_does_what_the_portable_one_does() {
+        eprintln!("tiers on this CPU: {:?}", Tier::supported());
+        let mut random = Random(31);
+        for round in 0..4096u32 {
+            let x: [f32; 16] = floats(16, u64::from(round) + 1).try_into().unwrap();
+            let y: [f32; 16] = floats(16, u64::from(round) + 9999).try_into().unwrap();
+            let halves: [[u8; 2]; 16] =
+                std::array::from_fn(|i| ((round * 16) as u16 + i as u16).to_le_bytes());
+            let bytes: [u8; 64] = std::array::from_fn(|_| match random.next() as u8 {
+                // Excluded by contract, also after tripling.
+                0x80 => 0x7f,
+                b => b,
+            });
+            let a = [random.next() as i8, random.next() as i8, -128, 127];
+            let expected = all(Tier::Portable(Portable), &x, &y, &halves, &bytes, a);
+            for tier in Tier::supported() {
+                assert_eq!(all(tier, &x, &y, &halves, &bytes, a), expected, "{tier:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_portable_conversions_are_those_of_half() {
+        for first in (0..=u16::MAX).step_by(16) {
+            let bits: [u16; 16] = std::array::from_fn(|i| first + i as u16);
+            let (f16s, bf16s) = (
+                Portable.widen_f16(&bits.map(u16::to_le_bytes)),
+                Portable.widen_bf16(&bits.map(u16::to_le_bytes)),
+            );
+            for i in 0..16 {
+                let expected = half::f16::from_bits(bits[i]).to_f32();
+                assert!(f16s[i].to_bits() == expected.to_bits() || f16s[i].is_nan() && expected.is_nan());
+                let expected = half::bf16::from_bits(bits[i]).to_f32();
+                assert!(bf16s[i].to_bits() == expected.to_bits() || bf16s[i].is_nan() && expected.is_nan());
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! AVX2 and AVX-512.
+
+use super::{Half, Isa, LANES, Single};
+use std::arch::x86_64::*;
+
+/// Proof of AVX2 and F16C. A vector is two registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The proof, where the CPU and the system support it.
+    pub fn detect() -> Option<Avx2> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")).then_some(Avx2(()))
+    }
+}
+
+/// Proof of AVX-512 F, BW, VL and VNNI beside what [`Avx2`] proves.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The proof, where the CPU and the system support it.
+    pub fn detect() -> Option<Avx512> {
+        (Avx2::detect().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni"))
+        .then_some(Avx512(()))
+    }
+}
+
+/// The sum of eight lanes by halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum8(x: __m256) -> f32 {
+    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+}
+
+/// `sum` plus the dot product of each four bytes. `|a| * sign(x, a)` fits the instruction's unsigned times signed
+/// form; the pairs it adds stay within 2 * 128 * 127, which fits i16.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot4_32(sum: __m256i, x: __m256i, a: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(x, a));
+    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+impl Isa for Avx2 {
+    type F32 = [__m256; 2];
+    type I32 = [__m256i; 2];
+    type I8 = [__m256i; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    fn load<T: Single>(self, from: &[T; LANES]) -> Self::F32 {
+        let at = from.as_ptr().cast::<f32>();
+        // SAFETY: `self` proves the feature; both halves lie inside the array.
+        unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
+    }
+    #[inline(always)]
+    fn store(self, x: Self::F32, to: &mut [f32; LANES]) {
+        let at = to.as_mut_ptr();
+        // SAFETY: `self` proves the feature; both halves lie inside the array.
+        unsafe {
+            _mm256_storeu_ps(at, x[0]);
+            _mm256_storeu_ps(at.add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    fn widen_f16<T: Half>(self, from: &[T; LANES]) -> Self::F32 {
+        let at = from.as_ptr().cast::<__m128i>();
+        // SAFETY: `self` proves the features; both halves lie inside the array.
+        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
+    }
+    #[inline(always)]
+    fn widen_bf16<T: Half>(self, from: &[T; LANES]) -> Self::F32 {
+        let at = from.as_ptr().cast::<__m128i>();
+        // SAFETY: `self` proves the features; both halves lie inside the array.
+        unsafe {
+            let wide = [
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(at)),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(1))),
+            ];
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[0])),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature. The instruction gives `b` where either is NaN, as the contract says.
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::F32) -> f32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { sum8(_mm256_add_ps(x[0], x[1])) }
+    }
+
+    #[inline(always)]
+    fn zero(self) -> Self::I32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn to_array(self, x: Self::I32) -> [i32; LANES] {
+        let mut out = [0; LANES];
+        let at = out.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the feature; both halves lie inside the array.
+        unsafe {
+            _mm256_storeu_si256(at, x[0]);
+            _mm256_storeu_si256(at.add(1), x[1]);
+        }
+        out
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 64]) -> Self::I8 {
+        let at = from.as_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the feature; both halves lie inside the array.
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+    #[inline(always)]
+    fn triple(self, x: Self::I8) -> Self::I8 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            [
+                _mm256_add_epi8(x[0], _mm256_add_epi8(x[0], x[0])),
+                _mm256_add_epi8(x[1], _mm256_add_epi8(x[1], x[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            let a = _mm256_set1_epi32(i32::from_le_bytes(a.map(|a| a as u8)));
+            [dot4_32(sum[0], x[0], a), dot4_32(sum[1], x[1], a)]
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T, ahead: usize) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast::<i8>().wrapping_add(ahead)) }
+    }
+}
+
+impl Isa for Avx512 {
+    type F32 = __m512;
+    type I32 = __m512i;
+    type I8 = __m512i;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load<T: Single>(self, from: &[T; LANES]) -> Self::F32 {
+        // SAFETY: `self` proves the feature; the array is one register.
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, x: Self::F32, to: &mut [f32; LANES]) {
+        // SAFETY: `self` proves the feature; the array is one register.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    fn widen_f16<T: Half>(self, from: &[T; LANES]) -> Self::F32 {
+        // SAFETY: `self` proves the features; the array is half a register.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn widen_bf16<T: Half>(self, from: &[T; LANES]) -> Self::F32 {
+        // SAFETY: `self` proves the features; the array is half a register.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature. The instruction gives `b` where either is NaN, as the contract says.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::F32) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let high = _mm512_castps_pd(x);
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(high));
+            sum8(_mm256_add_ps(_mm512_castps512_ps256(x), high))
+        }
+    }
+
+    #[inline(always)]
+    fn zero(self) -> Self::I32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    fn to_array(self, x: Self::I32) -> [i32; LANES] {
+        let mut out = [0; LANES];
+        // SAFETY: `self` proves the feature; the array is one register.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), x) }
+        out
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 64]) -> Self::I8 {
+        // SAFETY: `self` proves the feature; the array is one register.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn triple(self, x: Self::I8) -> Self::I8 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_add_epi8(x, _mm512_add_epi8(x, x)) }
+    }
+    #[inline(always)]
+    fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32 {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let a = _mm512_set1_epi32(i32::from_le_bytes(a.map(|a| a as u8)));
+            // As in `dot4_32`, with a masked negation for the sign instruction that AVX-512 lacks.
+            let signed = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(a), _mm512_setzero_si512(), x);
+            _mm512_dpbusd_epi32(sum, _mm512_abs_epi8(a), signed)
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T, ahead: usize) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast::<i8>().wrapping_add(ahead)) }
+    }
+}
