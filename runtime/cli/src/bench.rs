@@ -207,7 +207,7 @@ fn table(model: &Model, report: &Report) -> String {
         );
     }
     for (threads, gb_s) in &report.stream_gb_s {
-        out += &format!("\nstreaming, {threads} threads: {gb_s:.1} GB/s");
+        out += &format!("\nstreaming with -t {threads}: {gb_s:.1} GB/s");
     }
     out + &format!("\ncpu: {}\nkernels: {}\n", report.cpu, report.kernels)
 }
