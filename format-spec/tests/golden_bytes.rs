@@ -1,0 +1,364 @@
+//! The exact bytes of every record, written by hand from SPEC.md. A test that fails here says that bundles written
+//! before the change are no longer read: raise the format's version, do not adjust the bytes.
+
+mod bundle;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use trit_format::container::{Digest, Header, Section, SectionKind};
+use trit_format::dense243::Code;
+use trit_format::kernel::{KernelEntry, KernelSpec};
+use trit_format::manifest::*;
+use trit_format::plan::*;
+use trit_format::target::Target;
+
+/// Bytes of hexadecimal digits, blanks ignored; `'text'` stands for its UTF-8.
+fn bytes(hex: &str) -> Vec<u8> {
+    let part = |(i, part): (usize, &str)| match i % 2 {
+        1 => part.as_bytes().to_vec(),
+        _ => {
+            let digits: Vec<u8> = part.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+            digits.chunks(2).map(|d| u8::from_str_radix(str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+        }
+    };
+    hex.split('\'').enumerate().flat_map(part).collect()
+}
+
+/// The manifest's encoding, stated apart from the crate's own.
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding()
+}
+
+/// `record` is encoded as `hex`, and `hex` decoded as `record`.
+#[track_caller]
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: T, hex: &str) {
+    let expected = bytes(hex);
+    let found = bincode::serde::encode_to_vec(&record, config()).unwrap();
+    assert_eq!(found, expected, "{record:?}");
+    assert_eq!(
+        bincode::serde::decode_from_slice::<T, _>(&expected, config()).unwrap(),
+        (record, expected.len())
+    );
+}
+
+const DIGEST: Digest = Digest([0x5a; 32]);
+const DIGEST_HEX: &str = "5a5a5a5a5a5a5a5a 5a5a5a5a5a5a5a5a 5a5a5a5a5a5a5a5a 5a5a5a5a5a5a5a5a";
+
+#[test]
+fn header_and_section_entries() {
+    let section = |kind, offset, len| Section { kind, offset, len, digest: DIGEST };
+    let header = Header {
+        sections: vec![
+            section(SectionKind::Manifest, 0x180, 5),
+            section(SectionKind::Weights, 0x1_0000, 0x10),
+            section(SectionKind::Tensors, 0x2_0000, 0x20),
+            section(SectionKind::Code(Target::Aarch64Dotprod), 0x3_0000, 0x30),
+            section(SectionKind::Tokenizer, 0x3_0040, 2),
+        ],
+    };
+    let expected = format!(
+        "89 'TRIT' 0d0a1a  0100 0000  05000000  0000000000000000  4200030000000000
+         0000000000000000 0000000000000000 0000000000000000 0000000000000000
+         01000000 00000000  8001000000000000  0500000000000000  0000000000000000  {DIGEST_HEX}
+         02000000 00000000  0000010000000000  1000000000000000  0000000000000000  {DIGEST_HEX}
+         03000000 00000000  0000020000000000  2000000000000000  0000000000000000  {DIGEST_HEX}
+         04000000 07000000  0000030000000000  3000000000000000  0000000000000000  {DIGEST_HEX}
+         05000000 00000000  4000030000000000  0200000000000000  0000000000000000  {DIGEST_HEX}"
+    );
+    assert_eq!(header.encode(), bytes(&expected));
+    let mut file = bytes(&expected);
+    file.resize(0x3_0042, 0);
+    assert_eq!(Header::parse(&file), Ok(header));
+}
+
+#[test]
+fn digest_is_blake3() {
+    let empty = "af1349b9f5f9a1a6 a0404dea36dcc949 9bcb25c9adc112b7 cc9a93cae41f3262";
+    assert_eq!(Digest::of(b"").0[..], bytes(empty));
+    // On all cores as on one.
+    let large = vec![7u8; (1 << 20) + 1];
+    assert_eq!(Digest::of(&large).0, *blake3::hash(&large).as_bytes());
+}
+
+#[test]
+fn enums() {
+    for (index, dtype) in [DType::F32, DType::F16, DType::Bf16, DType::I8, DType::I32].into_iter().enumerate()
+    {
+        golden(dtype, &format!("0{index}000000"));
+    }
+    for (index, target) in Target::ALL.into_iter().enumerate() {
+        golden(target, &format!("0{index}000000"));
+    }
+    let targets = Target::ALL.map(Target::name);
+    assert_eq!(
+        targets,
+        [
+            "x86-64-v2",
+            "x86-64-v3",
+            "x86-64-v3-vnni",
+            "x86-64-v4-vnni",
+            "x86-64-v4-vbmi",
+            "x86-64-amx",
+            "aarch64",
+            "aarch64-dotprod",
+        ]
+    );
+    golden(Code::SignedFix, "00000000");
+    golden(Code::Spread, "01000000");
+    golden(RowOrder::Sequential, "00000000");
+    golden(RowOrder::Paired, "01000000");
+    golden(ScaleRule::Multiply, "00000000");
+    golden(ScaleRule::Divide, "01000000");
+    golden(Activation::Relu2, "00000000");
+    golden(Activation::Silu, "01000000");
+    golden(Epilogue::Store, "00000000");
+    golden(Epilogue::Add, "01000000");
+    golden(Epilogue::Gate(Activation::Silu), "02000000 01000000");
+    golden(ActivationRule::AbsmaxPerToken { floor: 1e-5 }, "00000000 acc52737");
+}
+
+fn source() -> (Source, String) {
+    let sha = "ab".repeat(32);
+    (
+        Source { file: "a.bin".into(), len: 258, sha256: [0xab; 32] },
+        format!("0500000000000000 'a.bin' 0201000000000000 {sha}"),
+    )
+}
+
+fn model() -> (ModelInfo, String) {
+    let (source, hex) = source();
+    (
+        ModelInfo {
+            name: "m".into(),
+            architecture: "Bit".into(),
+            license: Some("MIT".into()),
+            sources: vec![source],
+        },
+        format!(
+            "0100000000000000 'm' 0300000000000000 'Bit' 01 0300000000000000 'MIT' 0100000000000000 {hex}"
+        ),
+    )
+}
+
+fn hyperparameters() -> (Hyperparameters, &'static str) {
+    (
+        Hyperparameters {
+            vocab_size: 1,
+            hidden_dim: 2,
+            ffn_dim: 3,
+            n_layers: 4,
+            n_heads: 5,
+            n_kv_heads: 6,
+            head_dim: 7,
+            context_length: 0x0102_0304,
+        },
+        "01000000 02000000 03000000 04000000 05000000 06000000 07000000 04030201",
+    )
+}
+
+fn tensor() -> (Tensor, &'static str) {
+    (
+        Tensor { name: "é".into(), dtype: DType::Bf16, shape: vec![3, 1 << 40], offset: 64 },
+        "0200000000000000 c3a9 02000000 0200000000000000 0300000000000000 0000000000010000 4000000000000000",
+    )
+}
+
+fn segment() -> (Segment, &'static str) {
+    (
+        Segment { name: "q".into(), rows: 640, scale: 1.5, rule: ScaleRule::Divide },
+        "0100000000000000 'q' 80020000 0000c03f 01000000",
+    )
+}
+
+fn product() -> (Product, String) {
+    let (segment, hex) = segment();
+    (
+        Product {
+            name: "qkv".into(),
+            k: 2560,
+            code: Code::Spread,
+            order: RowOrder::Paired,
+            segments: vec![segment],
+            offset: 128,
+        },
+        format!("0300000000000000 'qkv' 000a0000 01000000 01000000 0100000000000000 {hex} 8000000000000000"),
+    )
+}
+
+fn kernel() -> (KernelEntry, String) {
+    (
+        KernelEntry {
+            spec: KernelSpec { k: 2560, m: 4, code: Code::SignedFix, unroll: 2, prefetch: 8192 },
+            target: Target::X86_64V3,
+            abi: 1,
+            offset: 64,
+            len: 300,
+            digest: DIGEST,
+        },
+        format!(
+            "000a0000 04000000 00000000 02000000 00200000  01000000 01000000 4000000000000000 2c01000000000000 {DIGEST_HEX}"
+        ),
+    )
+}
+
+fn buffer() -> (Buffer, &'static str) {
+    (
+        Buffer { name: "h".into(), dtype: DType::I8, len: 10, offset: 64, stride: 128 },
+        "0100000000000000 'h' 03000000 0a000000 4000000000000000 8000000000000000",
+    )
+}
+
+/// Every variant of [`Step`], in the order of their indices.
+fn steps() -> Vec<(Step, &'static str)> {
+    let (a, b) = (BufferId(0x0a), BufferId(0x0b));
+    let quantized = Quantized { values: BufferId(0x11), scale: BufferId(0x12), sum: BufferId(0x13) };
+    vec![
+        (Step::Embed { table: TensorId(1), out: a }, "00000000 01000000 0a000000"),
+        (
+            Step::RmsNorm { input: a, weight: TensorId(1), eps: 0.5, out: b },
+            "01000000 0a000000 01000000 0000003f 0b000000",
+        ),
+        (
+            Step::Quantize { input: a, rule: ActivationRule::AbsmaxPerToken { floor: 0.5 }, out: quantized },
+            "02000000 0a000000 00000000 0000003f 11000000 12000000 13000000",
+        ),
+        (
+            Step::Ternary {
+                product: ProductId(9),
+                input: quantized,
+                epilogue: Epilogue::Gate(Activation::Silu),
+                out: b,
+            },
+            "03000000 09000000 11000000 12000000 13000000 02000000 01000000 0b000000",
+        ),
+        (
+            Step::RopeAppend { qkv: a, inv_freq: TensorId(1), scaling: 2.0, layer: 3 },
+            "04000000 0a000000 01000000 00000040 03000000",
+        ),
+        (
+            Step::Attend { qkv: a, layer: 3, scale: 0.125, out: b },
+            "05000000 0a000000 03000000 0000003e 0b000000",
+        ),
+        (Step::Head { input: a, table: TensorId(1), out: b }, "06000000 0a000000 01000000 0b000000"),
+    ]
+}
+
+fn plan() -> (Plan, String) {
+    let (buffer, buffer_hex) = buffer();
+    let (body, hex): (Vec<Step>, Vec<&str>) = steps().into_iter().unzip();
+    (
+        Plan {
+            buffers: vec![buffer],
+            row_bytes: 192,
+            head: body[6..].to_vec(),
+            body,
+            residual: BufferId(1),
+            logits: BufferId(2),
+            kv: vec![KvLayer { n_heads: 20, n_kv_heads: 5, head_dim: 128 }],
+            layers: vec![LayerSteps { start: 1, end: 7 }],
+        },
+        format!(
+            "0100000000000000 {buffer_hex}  c000000000000000  0700000000000000 {}  0100000000000000 {}
+             01000000 02000000  0100000000000000 14000000 05000000 80000000  0100000000000000 01000000 07000000",
+            hex.concat(),
+            hex[6]
+        ),
+    )
+}
+
+fn text() -> (TextInfo, &'static str) {
+    let sampling = SamplingDefaults {
+        do_sample: true,
+        temperature: Some(0.5),
+        top_k: Some(40),
+        top_p: None,
+        min_p: None,
+        repetition_penalty: Some(1.5),
+    };
+    (
+        TextInfo {
+            chat_template: None,
+            special_tokens: vec![("bos_token".into(), "<s>".into())],
+            bos: Some(1),
+            stop: vec![2, 3],
+            sampling,
+        },
+        "00  0100000000000000 0900000000000000 'bos_token' 0300000000000000 '<s>'  01 01000000
+         0200000000000000 02000000 03000000  01 01 0000003f 01 28000000 00 00 01 0000c03f",
+    )
+}
+
+fn golden_record() -> (Golden, &'static str) {
+    (Golden { ids: vec![7, 8], logits: TensorId(5) }, "0200000000000000 07000000 08000000 05000000")
+}
+
+#[test]
+fn records() {
+    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>((record, hex): (T, impl AsRef<str>)) {
+        golden(record, hex.as_ref());
+    }
+    check(source());
+    check(model());
+    check(hyperparameters());
+    check(tensor());
+    check(segment());
+    check(product());
+    check(kernel());
+    check((kernel().0.spec, "000a0000 04000000 00000000 02000000 00200000"));
+    check((DIGEST, DIGEST_HEX));
+    check(buffer());
+    steps().into_iter().for_each(check);
+    check((KvLayer { n_heads: 20, n_kv_heads: 5, head_dim: 128 }, "14000000 05000000 80000000"));
+    check((LayerSteps { start: 1, end: 7 }, "01000000 07000000"));
+    check(plan());
+    check(text());
+    check((SamplingDefaults::default(), "00 00 00 00 00 00"));
+    check(golden_record());
+}
+
+#[test]
+fn manifest() {
+    let manifest = Manifest {
+        compiler: "tritc 1".into(),
+        model: model().0,
+        hyperparameters: hyperparameters().0,
+        tensors: vec![tensor().0],
+        products: vec![product().0],
+        plan: plan().0,
+        kernels: vec![kernel().0],
+        text: text().0,
+        goldens: vec![golden_record().0],
+    };
+    const ONE: &str = "0100000000000000";
+    let expected = [
+        "0700000000000000 'tritc 1'",
+        &model().1,
+        hyperparameters().1,
+        ONE,
+        tensor().1,
+        ONE,
+        &product().1,
+        &plan().1,
+        ONE,
+        &kernel().1,
+        text().1,
+        ONE,
+        golden_record().1,
+    ];
+    let expected: Vec<u8> = expected.into_iter().flat_map(bytes).collect();
+    assert_eq!(manifest.encode().unwrap(), expected);
+    assert_eq!(Manifest::decode(&expected).unwrap(), manifest);
+}
+
+/// Everything at once: a whole file, by its length (256 KiB, the last code section, the tokenizer) and its digest, as
+/// first written.
+#[test]
+fn a_whole_bundle() {
+    let file = bundle::file();
+    assert_eq!(file.len(), 262_338);
+    assert_eq!(
+        Digest::of(&file).to_string(),
+        "b098e5d296ce2baac9cf9a185499f62edc9521bc962b1aca22b23cf7c3594694"
+    );
+}
