@@ -20,11 +20,16 @@ fn x86_64(code: &[u8]) -> String {
     formatter.options_mut().set_space_after_operand_separator(true);
     let mut decoder = iced_x86::Decoder::new(64, code, iced_x86::DecoderOptions::NONE);
     let mut text = String::new();
-    // Constants stand after the code and are addressed relative to it.
-    let mut end = code.len();
+    // Constants stand after the code, which ends in a return, and are addressed relative to it.
+    let (mut end, mut returned) = (code.len(), false);
     while decoder.position() < end {
         let at = decoder.position();
+        if returned && code[at..end].iter().all(|&byte| byte == 0) {
+            bytes(&mut text, at, &code[at..end]);
+            break;
+        }
         let instruction = decoder.decode();
+        returned = instruction.mnemonic() == iced_x86::Mnemonic::Ret;
         if instruction.is_ip_rel_memory_operand() {
             end = end
                 .min(usize::try_from(instruction.ip_rel_memory_address()).unwrap_or(end))

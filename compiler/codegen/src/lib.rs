@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`program`] | a kernel as a small program over virtual vectors; its text form is [`program_text`] |
 //! | `clif` | 128-bit vectors by Cranelift, for x86-64 and aarch64 |
-//! | [`jit`] (feature `jit`) | emitted bytes, callable |
+//! | `jit` (feature `jit`) | emitted bytes, callable |
 //!
 //! The emitter is chosen by target. The x86-64 tiers with 512-bit vectors have none yet; asking for one gives
 //! [`CodegenError::Unsupported`].

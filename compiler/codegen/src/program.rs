@@ -9,12 +9,14 @@
 //! A stored byte `x_0` (as i8) holds the trits of five rows. Its features `x_{j+1} = 3 * x_j mod 256` are multiplied
 //! by the activation and summed, `X_j = sum x_j * a`, and `(3 * X_j - X_{j+1}) >> 8` is the ternary dot product of
 //! tile digit `4 - j`, exactly. With bytes read as u8 (`x_0 ^ 0x80`) the same expression gives that plus `sum a`.
+//! The shift sees `256 * (sum + sum a)` in i32, so that the result is exact for activations of -127 to 127 up to
+//! [`MAX_K`](trit_format::kernel::MAX_K) columns, and for -128 too up to 32768.
 
 use crate::error::{CodegenError, check};
 use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
-use trit_format::tile::{LANES, QUAD, VECTOR, padded_k};
+use trit_format::tile::{QUAD, VECTOR, padded_k};
 
 /// Features a byte is expanded to: one more than trits, since each trit is the difference of two.
 pub const FEATURES: usize = TRITS + 1;
@@ -334,6 +336,3 @@ impl Regs {
         reg
     }
 }
-
-/// Lanes of one whole tile vector, for the text form.
-pub(crate) const TILE_LANES: u32 = LANES as u32;

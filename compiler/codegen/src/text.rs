@@ -1,6 +1,6 @@
 //! The text form of a program.
 
-use crate::program::{Acc, Dot, Node, Op, Program, Reg, TILE_LANES};
+use crate::program::{Acc, Dot, Node, Op, Program, Reg};
 use std::fmt;
 use trit_format::tile::{LANES, QUAD, ROWS};
 
@@ -28,7 +28,7 @@ impl Program {
                     self.nodes(f, body, depth + 1)?;
                 }
                 Node::Lanes { parts, body } => {
-                    writeln!(f, "{indent}for lane in 0..{TILE_LANES} step {}", parts * self.lanes())?;
+                    writeln!(f, "{indent}for lane in 0..{LANES} step {}", parts * self.lanes())?;
                     self.nodes(f, body, depth + 1)?;
                 }
                 Node::Quads { count, unroll, touch, body } => {
