@@ -1,10 +1,14 @@
 //! The memory that steps work in, shared by the workers of one region.
 #![allow(unsafe_code)]
 
+use crate::RuntimeError;
 use half::f16;
-use half::slice::HalfBitsSliceExt;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
+
+/// Alignment of everything kernels touch, in bytes.
+const LINE: usize = 64;
 
 /// Types whose every bit pattern is a value.
 pub(crate) trait Element: Copy {
@@ -21,32 +25,54 @@ impl Element for i8 {
     const DTYPE: DType = DType::I8;
 }
 
-/// Room for the buffers of a plan, `capacity` rows each, zeroed.
-pub(crate) struct Arena {
+/// Zeroed memory at a cache line; the system commits pages only when they are first written.
+struct Memory {
     base: *mut u8,
     layout: Layout,
+}
+
+// SAFETY: owns its memory; whoever hands out references to it promises that they do not conflict.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `rows * row` bytes for `what`.
+    fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
+        let bytes = rows.checked_mul(row).map(|bytes| bytes.max(LINE));
+        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, LINE).ok());
+        // SAFETY: the layout is not empty.
+        let memory = layout.map(|layout| Memory { base: unsafe { alloc_zeroed(layout) }, layout });
+        memory.filter(|m| !m.base.is_null()).ok_or_else(|| {
+            RuntimeError::System(format!(
+                "there is no memory for {what} of {rows} rows of {row} bytes; try a shorter context with -c"
+            ))
+        })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.base, self.layout) }
+    }
+}
+
+/// Room for the buffers of a plan, `capacity` rows each, zeroed.
+pub(crate) struct Arena {
+    memory: Memory,
     buffers: Vec<Buffer>,
     capacity: usize,
 }
 
-// SAFETY: the arena owns its memory; access follows the rule of `rows` and `rows_mut`.
-unsafe impl Send for Arena {}
-// SAFETY: as above; concurrent access is the promise of the callers of the unsafe methods.
-unsafe impl Sync for Arena {}
-
 impl Arena {
-    /// An arena for a validated plan. The system commits pages only when they are first written.
-    pub fn new(plan: &Plan, capacity: usize) -> Arena {
-        let bytes =
-            (plan.row_bytes as usize).checked_mul(capacity).expect("row_bytes is bounded by validation");
-        let layout =
-            Layout::from_size_align(bytes.max(64), 64).expect("a validated plan's arena fits memory");
-        // SAFETY: the layout is not empty.
-        let base = unsafe { alloc_zeroed(layout) };
-        if base.is_null() {
-            handle_alloc_error(layout);
-        }
-        Arena { base, layout, buffers: plan.buffers.clone(), capacity }
+    /// An arena for a validated plan.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused.
+    pub fn new(plan: &Plan, capacity: usize) -> Result<Arena, RuntimeError> {
+        let memory = Memory::new(capacity, plan.row_bytes as usize, "activations")?;
+        Ok(Arena { memory, buffers: plan.buffers.clone(), capacity })
     }
 
     /// Rows there is room for.
@@ -58,10 +84,10 @@ impl Arena {
         let buffer = &self.buffers[id.0 as usize];
         assert!(row < self.capacity && buffer.dtype == T::DTYPE);
         let byte = buffer.offset as usize * self.capacity + buffer.stride as usize * row;
-        debug_assert!(byte + buffer.stride as usize <= self.layout.size());
+        debug_assert!(byte + buffer.stride as usize <= self.memory.layout.size());
         // SAFETY: validation keeps every buffer's offset and stride inside `row_bytes`, so the row lies inside the
         // allocation.
-        (unsafe { self.base.add(byte) }.cast(), buffer.stride as usize / size_of::<T>())
+        (unsafe { self.memory.base.add(byte) }.cast(), buffer.stride as usize / size_of::<T>())
     }
 
     /// Elements from one row of a buffer to the next.
@@ -99,13 +125,6 @@ impl Arena {
     }
 }
 
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.base, self.layout) }
-    }
-}
-
 /// Row `row` of an f32 buffer, between regions.
 pub(crate) fn read(arena: &Arena, id: BufferId, row: usize) -> &[f32] {
     // SAFETY: a shared borrow of the session's arena outside a region: no worker runs, so nobody writes.
@@ -120,39 +139,29 @@ pub(crate) fn fill(arena: &mut Arena, id: BufferId, values: &[f32], width: usize
     }
 }
 
-/// Memory of one KV layer's keys or values that workers write row by row, `[positions, width]`.
+/// Floats whose bit pattern of zeros is a value, as [`Memory`] gives it.
+pub(crate) trait CacheElement: Copy {}
+impl CacheElement for f32 {}
+impl CacheElement for f16 {}
+
+/// One KV layer's keys or values, `[positions, width]`, that workers write row by row.
 pub(crate) struct Rows<T> {
-    base: *mut T,
-    // Owns the memory; u16 for f16, because the allocator zeroes plain integers lazily.
-    _f32: Vec<f32>,
-    _f16: Vec<u16>,
+    memory: Memory,
     positions: usize,
     width: usize,
+    element: PhantomData<T>,
 }
 
-// SAFETY: owns its memory; access follows the rule of its unsafe methods.
-unsafe impl<T> Send for Rows<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Rows<T> {}
-
-impl Rows<f32> {
-    /// Zeroed f32 rows.
-    pub fn zeroed_f32(positions: usize, width: usize) -> Rows<f32> {
-        let mut data = vec![0f32; positions * width];
-        Rows { base: data.as_mut_ptr(), _f32: data, _f16: Vec::new(), positions, width }
+impl<T: CacheElement> Rows<T> {
+    /// Zeroed rows.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused.
+    pub fn zeroed(positions: usize, width: usize) -> Result<Rows<T>, RuntimeError> {
+        let memory = Memory::new(positions, width * size_of::<T>(), "a KV cache")?;
+        Ok(Rows { memory, positions, width, element: PhantomData })
     }
-}
 
-impl Rows<f16> {
-    /// Zeroed f16 rows.
-    pub fn zeroed_f16(positions: usize, width: usize) -> Rows<f16> {
-        let mut data = vec![0u16; positions * width];
-        let base = data.reinterpret_cast_mut::<f16>().as_mut_ptr();
-        Rows { base, _f32: Vec::new(), _f16: data, positions, width }
-    }
-}
-
-impl<T> Rows<T> {
     /// Elements of one row.
     pub fn width(&self) -> usize {
         self.width
@@ -164,8 +173,8 @@ impl<T> Rows<T> {
     /// No worker writes them until all workers passed the next barrier.
     pub unsafe fn first(&self, count: usize) -> &[T] {
         assert!(count <= self.positions);
-        // SAFETY: inside the owned vector by the assertion; the caller promises that nobody writes.
-        unsafe { std::slice::from_raw_parts(self.base, count * self.width) }
+        // SAFETY: inside the owned memory by the assertion, aligned to a cache line at its start; the caller promises that nobody writes.
+        unsafe { std::slice::from_raw_parts(self.memory.base.cast(), count * self.width) }
     }
 
     /// Row `row`.
@@ -175,7 +184,9 @@ impl<T> Rows<T> {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn row_mut(&self, row: usize) -> &mut [T] {
         assert!(row < self.positions);
-        // SAFETY: inside the owned vector by the assertion; the caller promises exclusive access.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(row * self.width), self.width) }
+        // SAFETY: inside the owned memory by the assertion, aligned to a cache line at its start; the caller promises exclusive access.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.memory.base.cast::<T>().add(row * self.width), self.width)
+        }
     }
 }

@@ -307,7 +307,7 @@ fn bind_jit(manifest: &Manifest, target: Target, note: Option<String>) -> Result
     })?;
     let products = assign(manifest, &specs, |i| code.kernel(i))?;
     let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
-    Ok(Kernels { products, report, _code: Code::Jit { _code: code } })
+    Ok(Kernels { products, report, _code: Code::Jit { _code: Box::new(code) } })
 }
 
 #[cfg(not(feature = "jit"))]

@@ -5,7 +5,7 @@
 //! guarantees the other half, that buffers of one step do not overlap.
 #![allow(unsafe_code)]
 
-use crate::arena::{Arena, Rows};
+use crate::arena::{Arena, CacheElement, Rows};
 use crate::kv::{KvCache, LayerCache};
 use crate::load::Model;
 use crate::pool::Worker;
@@ -38,7 +38,24 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct Executor<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
-    pub ropes: &'a [(TensorId, RopeTable)],
+    pub ropes: &'a [(RopeKey, RopeTable)],
+}
+
+/// What determines a RoPE table.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct RopeKey {
+    pub inv_freq: TensorId,
+    pub scaling: f32,
+}
+
+impl RopeKey {
+    /// The table a step needs, if it needs one.
+    pub fn of(step: &Step) -> Option<RopeKey> {
+        match *step {
+            Step::RopeAppend { inv_freq, scaling, .. } => Some(RopeKey { inv_freq, scaling }),
+            _ => None,
+        }
+    }
 }
 
 /// Memory of one worker, kept from step to step.
@@ -48,10 +65,9 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Room for `context` positions of the widest group of query heads.
-    pub fn new(kv: &[KvLayer], context: usize) -> Scratch {
-        let group = kv.iter().map(|l| (l.n_heads / l.n_kv_heads) as usize).max().unwrap_or(0);
-        Scratch { sums: Sums::new(), scores: vec![0.0; group * context] }
+    /// Empty; grows with the sequence.
+    pub fn new() -> Scratch {
+        Scratch { sums: Sums::new(), scores: Vec::new() }
     }
 }
 
@@ -127,9 +143,13 @@ impl Executor<'_> {
                 // SAFETY: the step rule; `run` shares out the tiles.
                 unsafe { step.run(worker, rows, &mut scratch.sums) };
             }
-            Step::RopeAppend { qkv, inv_freq, layer, .. } => {
-                let rope =
-                    &self.ropes.iter().find(|(id, _)| *id == inv_freq).expect("built for every step").1;
+            Step::RopeAppend { qkv, layer, .. } => {
+                let rope = &self
+                    .ropes
+                    .iter()
+                    .find(|(key, _)| RopeKey::of(step) == Some(*key))
+                    .expect("built for every step")
+                    .1;
                 for r in mine {
                     let row = batch.rows[r];
                     let cache = &batch.sequences[row.sequence].layers[layer as usize];
@@ -196,7 +216,7 @@ impl Executor<'_> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn attend<T: KvFloat>(
+    fn attend<T: KvFloat + CacheElement>(
         &self,
         qkv: BufferId,
         out: BufferId,
@@ -223,6 +243,10 @@ impl Executor<'_> {
                 self.arena.row_mut::<f32>(out, r, from, to),
             )
         };
+        let needed = positions * q.len() / dim;
+        if scratch.scores.len() < needed {
+            scratch.scores.resize(needed.next_power_of_two(), 0.0);
+        }
         attention::attend(q, keys, values, stride, positions, dim, scale, &mut scratch.scores, out);
     }
 

@@ -45,7 +45,7 @@ pub struct GenerateOptions<'a> {
 /// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled.
 ///
 /// # Errors
-/// As [`Session::prefill`], and [`RuntimeError::Input`] where the logits are not numbers.
+/// As [`Session::prefill`], and [`RuntimeError::System`] where no logit is a number.
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -54,23 +54,31 @@ pub fn generate(
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
     let start = Instant::now();
-    let mut history = prompt.to_vec();
+    let mut ids = Vec::new();
     let mut logits = session.prefill(prompt)?.to_vec();
     let prefill = start.elapsed();
     let start = Instant::now();
     let mut finish = Finish::Length;
-    while history.len() - prompt.len() < options.max_new {
+    // The sampler sees the whole sequence, the last token included, which the session has not run yet.
+    let mut history = session.tokens().to_vec();
+    while ids.len() < options.max_new {
+        if !logits.iter().any(|v| v.is_finite()) {
+            return Err(RuntimeError::System(
+                "the model's output is no number; check it with `trit-run selftest`".into(),
+            ));
+        }
         let id = sampler.sample(&mut logits, &history);
         if !options.ignore_eos && options.stop.contains(&id) {
             finish = Finish::Stop;
             break;
         }
+        ids.push(id);
         history.push(id);
         if each(id).is_break() {
             finish = Finish::Interrupted;
             break;
         }
-        if history.len() - prompt.len() == options.max_new {
+        if ids.len() == options.max_new {
             break;
         }
         if session.position() == session.context_length() {
@@ -79,5 +87,5 @@ pub fn generate(
         }
         logits.copy_from_slice(session.decode(id)?);
     }
-    Ok(Generation { ids: history.split_off(prompt.len()), finish, prefill, decode: start.elapsed() })
+    Ok(Generation { ids, finish, prefill, decode: start.elapsed() })
 }

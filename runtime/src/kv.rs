@@ -1,5 +1,6 @@
 //! The keys and values of one sequence.
 
+use crate::RuntimeError;
 use crate::arena::Rows;
 use half::f16;
 use std::str::FromStr;
@@ -40,20 +41,24 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    pub fn new(layers: &[KvLayer], kv: KvType, positions: usize) -> KvCache {
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused.
+    pub fn new(layers: &[KvLayer], kv: KvType, positions: usize) -> Result<KvCache, RuntimeError> {
         let layer = |layer: &KvLayer| {
             let width = layer.n_kv_heads as usize * layer.head_dim as usize;
-            match kv {
+            Ok(match kv {
                 KvType::F16 => LayerCache::F16 {
-                    keys: Rows::zeroed_f16(positions, width),
-                    values: Rows::zeroed_f16(positions, width),
+                    keys: Rows::zeroed(positions, width)?,
+                    values: Rows::zeroed(positions, width)?,
                 },
                 KvType::F32 => LayerCache::F32 {
-                    keys: Rows::zeroed_f32(positions, width),
-                    values: Rows::zeroed_f32(positions, width),
+                    keys: Rows::zeroed(positions, width)?,
+                    values: Rows::zeroed(positions, width)?,
                 },
-            }
+            })
         };
-        KvCache { layers: layers.iter().map(layer).collect() }
+        Ok(KvCache { layers: layers.iter().map(layer).collect::<Result<_, RuntimeError>>()? })
     }
 }

@@ -1,14 +1,14 @@
 //! One sequence on a model: its context, its KV cache, its threads.
 
 use crate::arena::Arena;
-use crate::execute::{Batch, Executor, Row, Scratch};
+use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Pool;
 use crate::{RuntimeError, arena};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use trit_format::plan::{Step, TensorId};
+use trit_format::plan::Step;
 use trit_kernels::rope::RopeTable;
 
 /// How a session runs.
@@ -36,10 +36,10 @@ pub struct Session {
     pool: Pool,
     arena: Arena,
     caches: Vec<KvCache>,
-    ropes: Vec<(TensorId, RopeTable)>,
+    ropes: Ropes,
     scratch: Vec<Mutex<Scratch>>,
     context: usize,
-    position: usize,
+    tokens: Vec<u32>,
 }
 
 /// Which rows of a block the head runs for.
@@ -70,22 +70,14 @@ impl Session {
         let threads =
             options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let plan = &manifest.plan;
-        let mut ropes: Vec<(TensorId, RopeTable)> = Vec::new();
-        for step in &plan.body {
-            if let Step::RopeAppend { inv_freq, scaling, .. } = *step
-                && !ropes.iter().any(|(id, _)| *id == inv_freq)
-            {
-                ropes.push((inv_freq, RopeTable::new(model.vector(inv_freq), scaling, context)));
-            }
-        }
         Ok(Session {
             pool: Pool::new(threads)?,
-            arena: Arena::new(plan, options.block.min(context)),
-            caches: vec![KvCache::new(&plan.kv, options.kv, context)],
-            scratch: (0..threads).map(|_| Mutex::new(Scratch::new(&plan.kv, context))).collect(),
-            ropes,
+            arena: Arena::new(plan, options.block.min(context))?,
+            caches: vec![KvCache::new(&plan.kv, options.kv, context)?],
+            scratch: (0..threads).map(|_| Mutex::new(Scratch::new())).collect(),
+            ropes: Ropes::default(),
             context,
-            position: 0,
+            tokens: Vec::new(),
             model,
         })
     }
@@ -97,7 +89,12 @@ impl Session {
 
     /// Tokens in the sequence so far.
     pub fn position(&self) -> usize {
-        self.position
+        self.tokens.len()
+    }
+
+    /// The tokens themselves.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Most tokens the sequence can have.
@@ -115,8 +112,8 @@ impl Session {
     /// # Panics
     /// If the sequence is shorter than that.
     pub fn truncate(&mut self, position: usize) {
-        assert!(position <= self.position, "cannot truncate {} tokens to {position}", self.position);
-        self.position = position;
+        assert!(position <= self.position(), "cannot truncate {} tokens to {position}", self.position());
+        self.tokens.truncate(position);
     }
 
     /// Appends a prompt and gives the logits after its last token, `[vocab_size]`.
@@ -187,7 +184,7 @@ impl Session {
                 self.context
             )));
         }
-        self.position = 0;
+        self.tokens.clear();
         let mut out = Vec::with_capacity(hidden.len());
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             let rows = chunk.len() / width;
@@ -197,7 +194,7 @@ impl Session {
                 out.extend_from_slice(arena::read(&self.arena, plan.residual, r));
             }
         }
-        self.position = 0;
+        self.tokens.clear();
         Ok(out)
     }
 
@@ -209,7 +206,7 @@ impl Session {
         if let Some(id) = ids.iter().find(|&&id| id >= vocab) {
             return Err(RuntimeError::Input(format!("token id {id} is outside the vocabulary of {vocab}")));
         }
-        let tokens = self.position + ids.len();
+        let tokens = self.position() + ids.len();
         if tokens > self.context {
             return Err(RuntimeError::ContextFull { tokens, context: self.context });
         }
@@ -234,16 +231,43 @@ impl Session {
 
     /// Runs step lists for rows at the next positions, in one parallel region.
     fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) {
-        let row = |(i, &token)| Row { token, position: self.position + i, sequence: 0 };
+        let row = |(i, &token)| Row { token, position: self.tokens.len() + i, sequence: 0 };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
+        self.ropes.reach(&self.model, (self.position() + ids.len()).min(self.context), self.context);
         let batch = Batch { rows: &rows, sequences: &self.caches };
-        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes };
+        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes.tables };
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
             for (steps, rows) in lists {
                 executor.run(steps, &batch, rows.clone(), worker, &mut scratch);
             }
         });
-        self.position += ids.len();
+        self.tokens.extend_from_slice(ids);
+    }
+}
+
+/// The rotations of every RoPE step, for as many positions as have been needed.
+#[derive(Default)]
+struct Ropes {
+    tables: Vec<(RopeKey, RopeTable)>,
+    positions: usize,
+}
+
+impl Ropes {
+    /// Makes the tables reach `needed` positions; they double, so that this is rare, up to `most`.
+    fn reach(&mut self, model: &Model, needed: usize, most: usize) {
+        if needed <= self.positions {
+            return;
+        }
+        self.positions = needed.next_power_of_two().max(256).min(most);
+        self.tables.clear();
+        for step in &model.manifest().plan.body {
+            if let Some(key) = RopeKey::of(step)
+                && !self.tables.iter().any(|(k, _)| *k == key)
+            {
+                let table = RopeTable::new(model.vector(key.inv_freq), key.scaling, self.positions);
+                self.tables.push((key, table));
+            }
+        }
     }
 }
