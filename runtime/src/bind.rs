@@ -169,7 +169,7 @@ enum Code {
     },
     #[cfg(feature = "jit")]
     Jit {
-        _code: trit_codegen::JitCode,
+        _code: Box<trit_codegen::JitCode>,
     },
 }
 
