@@ -1,172 +1,191 @@
-//! From a checkpoint to a bundle, stage by stage.
+//! A model becomes a bundle.
 
-use crate::bundle::{self, Contents};
+use crate::bundle::Bundle;
 use crate::error::CompileError;
-use crate::ingest::{self, LoadOptions};
-use crate::lower::{Lowered, TensorData, lower};
+use crate::kernels::{self, CodeSection};
+use crate::lower::{Lowered, TensorData, packed_bytes};
 use crate::model::Model;
-use crate::reference;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use trit_format::container::Digest;
-use trit_format::kernel::{ABI_VERSION, KernelEntry};
-use trit_format::manifest::{Golden, Manifest};
-use trit_format::plan::DType;
+use crate::progress::{Progress, Stage};
+use crate::writer::{BundleWriter, SectionWriter};
+use crate::{pack, reference};
+use std::path::Path;
+use trit_format::container::{Header, SectionKind};
+use trit_format::manifest::Manifest;
 use trit_format::target::Target;
 use trit_format::trust;
 
-/// What to compile and for whom.
-#[derive(Clone, Debug)]
-pub struct CompileOptions {
-    /// How to read the checkpoint.
-    pub load: LoadOptions,
-    /// Where the bundle goes; by default the model's name in the current directory.
-    pub output: Option<PathBuf>,
-    /// Tiers to generate code for.
-    pub targets: Vec<Target>,
-}
+/// The program as bundles name it.
+const COMPILER: &str = concat!("tritc ", env!("CARGO_PKG_VERSION"));
 
-/// Something that happens while compiling, for a progress display.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// A new stage begins, with its number of units.
-    Stage(&'static str, usize),
-    /// A unit of the stage begins.
-    Unit(&'a str),
-}
+/// Bytes of a tensor that are digested and written at a time.
+const COPY_BYTES: usize = 8 << 20;
 
-/// What was compiled.
+/// What was made.
 #[derive(Clone, Debug)]
-pub struct Summary {
-    /// The bundle.
-    pub output: PathBuf,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// The model's name.
-    pub name: String,
+pub struct Compiled {
+    /// Header and section table.
+    pub header: Header,
     /// Ternary weights, without padding.
     pub weights: u64,
-    /// Bytes of their tiles.
-    pub weight_bytes: u64,
-    /// Tiers code was generated for.
-    pub targets: Vec<Target>,
-    /// Generated kernels.
+    /// Generated kernels, over all targets.
     pub kernels: usize,
-    /// Things the user should know.
-    pub warnings: Vec<String>,
-    /// How long it took.
-    pub elapsed: Duration,
+    /// The name that stands for the whole bundle, see [`trust::file_name`].
+    pub fingerprint: String,
 }
 
-/// Compiles the checkpoint at `path`.
+impl Compiled {
+    /// Bytes of the bundle.
+    pub fn bytes(&self) -> u64 {
+        self.header.total_len()
+    }
+
+    /// Bytes of the weight section.
+    pub fn weight_bytes(&self) -> u64 {
+        self.header.section(SectionKind::Weights).map_or(0, |s| s.len)
+    }
+
+    /// Bits of the weight section for each ternary weight, padding included.
+    pub fn bits_per_weight(&self) -> f64 {
+        8.0 * self.weight_bytes() as f64 / self.weights.max(1) as f64
+    }
+}
+
+/// Compiles `model` to `out`, with code for `targets`. The same model and targets give the same bytes, on any machine
+/// and any number of threads; work is done on the current rayon pool. `out` appears when it is whole, or not at all.
 ///
 /// # Errors
-/// As [`ingest::load`] and [`bundle::write`]; [`CompileError::Unsupported`] for a target without an emitter.
+/// Damage in the checkpoint that shows only when weights are read, an output that cannot be written, code that cannot
+/// be generated; [`CompileError::Internal`] if the result is no valid bundle.
 pub fn compile(
-    path: &Path,
-    options: &CompileOptions,
-    progress: &mut dyn FnMut(Event),
-) -> Result<Summary, CompileError> {
-    let start = Instant::now();
-    progress(Event::Stage("read", 1));
-    let model = ingest::load(path, &options.load)?;
-    let output = options.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.trit", model.info.name)));
-    refuse_to_overwrite(&output)?;
+    model: &Model,
+    out: &Path,
+    targets: &[Target],
+    progress: &dyn Progress,
+) -> Result<Compiled, CompileError> {
+    let mut lowered = Lowered::new(model)?;
+    let mut code = Vec::with_capacity(targets.len());
+    for &target in targets {
+        code.push(kernels::assemble(&kernels::specs(&lowered.products, target)?, target)?);
+    }
+    // Manifest, weights, tensors; then code and the tokenizer.
+    let count = 3 + code.len() + usize::from(model.tokenizer.is_some());
+    let mut bundle = BundleWriter::create(out, count)?;
 
-    let mut lowered = lower(&model);
-    progress(Event::Stage("reference", 1));
-    let golden = golden(&model, &mut lowered)?;
-    let (kernels, code) = generate(&lowered, &options.targets)?;
+    let mut section = bundle.section(SectionKind::Weights)?;
+    write_weights(&lowered, &mut section, progress)?;
+    section.finish();
+
+    progress.begin(Stage::Check, model.layers.len() as u64);
+    let ids = golden_ids(model);
+    let states = reference::forward(model, &ids, |_, _| progress.advance(1))?;
+    let last = &states[states.len() - model.hyperparameters.hidden_dim as usize..];
+    lowered.push_golden(ids, reference::head(model, last)?);
+
+    let mut section = bundle.section(SectionKind::Tensors)?;
+    write_tensors(&lowered, &mut section, progress)?;
+    section.finish();
+
+    let mut entries = Vec::new();
+    for CodeSection { target, bytes, entries: kernels } in code {
+        let mut section = bundle.section(SectionKind::Code(target))?;
+        section.write(&bytes)?;
+        section.finish();
+        entries.extend(kernels);
+    }
+    if let Some(tokenizer) = &model.tokenizer {
+        let mut section = bundle.section(SectionKind::Tokenizer)?;
+        section.write(tokenizer)?;
+        section.finish();
+    }
+
+    let weights = lowered.products.iter().map(|p| p.rows() * u64::from(p.k)).sum();
+    let kernels = entries.len();
     let manifest = Manifest {
-        compiler: concat!("tritc ", env!("CARGO_PKG_VERSION")).to_owned(),
+        compiler: COMPILER.to_owned(),
         model: model.info.clone(),
         hyperparameters: model.hyperparameters,
-        tensors: lowered.tensors.iter().map(|(t, _)| t.clone()).collect(),
-        products: lowered.products.iter().map(|p| p.record.clone()).collect(),
-        plan: lowered.plan.clone(),
-        kernels,
+        tensors: lowered.tensors,
+        products: lowered.products,
+        plan: lowered.plan,
+        kernels: entries,
         text: model.text.clone(),
-        goldens: vec![golden],
+        goldens: lowered.goldens,
     };
-    let contents =
-        Contents { lowered: &lowered, code: &code, tokenizer: model.tokenizer.as_deref(), manifest: &manifest };
-    progress(Event::Stage("pack", lowered.products.len()));
-    let header = bundle::write(&output, &contents, &mut |unit| progress(Event::Unit(unit)))?;
+    let mut section = bundle.section(SectionKind::Manifest)?;
+    section.write(&manifest.encode().map_err(internal)?)?;
+    section.finish();
+    let header = bundle.finish(|file| check(file, &manifest))?;
+    progress.end();
+    let fingerprint = trust::file_name(&header.encode());
+    Ok(Compiled { header, weights, kernels, fingerprint })
+}
 
-    let mut warnings = model.warnings.clone();
-    if let Err(problem) = record_trust(&header) {
-        warnings.push(format!("the bundle could not be recorded as trusted ({problem}); trit-run will regenerate its kernels"));
+fn internal(error: impl std::fmt::Display) -> CompileError {
+    CompileError::Internal(format!("the bundle {error}"))
+}
+
+/// Reads back what was written, as a reader would.
+fn check(file: &Path, manifest: &Manifest) -> Result<(), CompileError> {
+    let bundle = Bundle::open(file).map_err(|error| match error {
+        CompileError::Invalid { problem, .. } => internal(problem),
+        other => other,
+    })?;
+    if bundle.manifest() == manifest { Ok(()) } else { Err(internal("reads back as another one")) }
+}
+
+fn write_weights(
+    lowered: &Lowered,
+    section: &mut SectionWriter,
+    progress: &dyn Progress,
+) -> Result<(), CompileError> {
+    progress.begin(Stage::Pack, lowered.products.iter().map(packed_bytes).sum());
+    for (product, matrices) in lowered.products.iter().zip(&lowered.matrices) {
+        pad_to(product.offset, section)?;
+        pack::pack(product, matrices, |tiles| {
+            section.write(tiles)?;
+            progress.advance(tiles.len() as u64);
+            Ok(())
+        })?;
     }
-    let bytes = std::fs::metadata(&output).map_err(|source| CompileError::Io { path: output.clone(), source })?.len();
-    Ok(Summary {
-        output,
-        bytes,
-        name: model.info.name.clone(),
-        weights: lowered.products.iter().map(|p| p.record.rows() * u64::from(p.record.k)).sum(),
-        weight_bytes: lowered.products.iter().filter_map(|p| p.record.bytes()).sum(),
-        targets: options.targets.clone(),
-        kernels: manifest.kernels.len(),
-        warnings,
-        elapsed: start.elapsed(),
-    })
+    Ok(())
 }
 
-/// Only bundles are replaced: a slip of the pen must not cost a checkpoint.
-fn refuse_to_overwrite(output: &Path) -> Result<(), CompileError> {
-    use std::io::Read;
-    let mut magic = [0; 8];
-    match std::fs::File::open(output) {
-        Err(_) => Ok(()),
-        Ok(mut file) => match file.read_exact(&mut magic) {
-            Ok(()) if magic == trit_format::container::MAGIC => Ok(()),
-            _ => Err(CompileError::Usage(format!(
-                "{}: exists and is no .trit bundle; it is not replaced, choose another name with -o",
-                output.display()
-            ))),
-        },
+/// Fills up with zeros to `offset`, where the next record says it starts.
+fn pad_to(offset: u64, section: &mut SectionWriter) -> Result<(), CompileError> {
+    match offset.checked_sub(section.len()) {
+        Some(gap) => section.write(&vec![0; gap as usize]),
+        None => Err(CompileError::Internal(format!("offset {offset} is already written"))),
     }
 }
 
-/// The logits after a few tokens, by the compiler's own forward pass.
-fn golden(model: &Model, lowered: &mut Lowered) -> Result<Golden, CompileError> {
-    let vocab = model.hyperparameters.vocab_size;
-    // The first token as in real use, then three spread over the vocabulary.
-    let ids = vec![model.text.bos.unwrap_or(0), vocab / 3, vocab / 2, vocab / 5];
-    let ids: Vec<u32> = ids.into_iter().take(model.hyperparameters.context_length as usize).collect();
-    let logits = reference::logits(model, &ids)?;
-    let shape = [logits.len()];
-    let logits = lowered.tensor("golden.0.logits", DType::F32, &shape, TensorData::F32(logits));
-    Ok(Golden { ids, logits })
-}
-
-/// The kernel directory and each target's code.
-type Generated = (Vec<KernelEntry>, Vec<(Target, Vec<u8>)>);
-
-/// Generates every kernel for every target.
-fn generate(lowered: &Lowered, targets: &[Target]) -> Result<Generated, CompileError> {
-    let shapes: BTreeSet<u32> = lowered.products.iter().map(|p| p.record.k).collect();
-    let (mut kernels, mut sections) = (Vec::new(), Vec::new());
-    for &target in targets {
-        let mut section = Vec::new();
-        for spec in shapes.iter().flat_map(|&k| trit_codegen::default_specs(k, target)) {
-            let code = trit_codegen::emit(&spec, target)
-                .map_err(|e| CompileError::Codegen { kernel: spec.to_string(), problem: e.to_string() })?;
-            section.resize(section.len().next_multiple_of(64), 0);
-            let (offset, len) = (section.len() as u64, code.len() as u64);
-            kernels.push(KernelEntry { spec, target, abi: ABI_VERSION, offset, len, digest: Digest::of(&code) });
-            section.extend_from_slice(&code);
+fn write_tensors(
+    lowered: &Lowered,
+    section: &mut SectionWriter,
+    progress: &dyn Progress,
+) -> Result<(), CompileError> {
+    progress.begin(Stage::Write, lowered.tensors.iter().filter_map(|t| t.bytes()).sum());
+    for (tensor, data) in lowered.tensors.iter().zip(&lowered.data) {
+        pad_to(tensor.offset, section)?;
+        let owned: Vec<u8>;
+        let bytes: &[u8] = match data {
+            TensorData::F32(values) => {
+                owned = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                &owned
+            }
+            TensorData::Checkpoint(dense) => (*dense.data).as_ref(),
+        };
+        for chunk in bytes.chunks(COPY_BYTES) {
+            section.write(chunk)?;
+            progress.advance(chunk.len() as u64);
         }
-        sections.push((target, section));
     }
-    Ok((kernels, sections))
+    Ok(())
 }
 
-/// Leaves the file that says: this user compiled this bundle.
-fn record_trust(header: &[u8]) -> Result<(), String> {
-    let folder = trust::folder(|name| std::env::var_os(name)).ok_or("there is no home folder")?;
-    let file = folder.join(trust::file_name(header));
-    std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::write(&file, b""))
-        .map_err(|e| format!("{}: {e}", file.display()))
+/// Tokens of the known result: how texts of this model begin, then some from all over the vocabulary.
+fn golden_ids(model: &Model) -> Vec<u32> {
+    let vocab_size = model.hyperparameters.vocab_size;
+    let mut ids = vec![model.text.bos.unwrap_or(0), vocab_size / 7, vocab_size / 3, vocab_size / 2];
+    ids.truncate(model.hyperparameters.context_length.max(1) as usize);
+    ids
 }

@@ -1,15 +1,50 @@
 //! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint becomes a `.trit` bundle.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`ingest`] | files to a [`model::Model`], with `arch` (families) and `quantize` (storage forms) |
+//! | [`lower`] | model to plan: fused products, steps, buffers in the arena |
+//! | [`pack`] | trits to tiles |
+//! | `kernels` | the machine code of every product, by target |
+//! | [`reference`] | the compiler's own forward pass |
+//! | [`compile`] | all of it in order, to a file |
+//! | `writer`, [`bundle`] | writes a bundle; opens one |
+//! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
+//! | [`trust`] | records a bundle as one's own |
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use tritc::{compile, ingest, progress, targets};
+//!
+//! # fn main() -> Result<(), tritc::CompileError> {
+//! let model = ingest::load(Path::new("fables-12m"), &ingest::LoadOptions::default())?;
+//! let targets = targets::resolve(&[targets::TargetChoice::All])?;
+//! let compiled = compile::compile(&model, Path::new("fables-12m.trit"), &targets, &progress::Silent)?;
+//! println!("{} bytes", compiled.bytes());
+//! # Ok(())
+//! # }
+//! ```
+// One module maps files and says why that is sound.
 #![deny(unsafe_code)]
 
 mod arch;
 pub mod bundle;
 pub mod compile;
+pub mod disasm;
 pub mod error;
 pub mod ingest;
+pub mod inspect;
+mod kernels;
 pub mod lower;
 pub mod model;
 pub mod pack;
+pub mod progress;
 mod quantize;
 pub mod reference;
+pub mod targets;
+pub mod trust;
+pub mod verify;
+mod writer;
 
 pub use error::CompileError;
+pub use writer::{abandon_and_exit, check_output};

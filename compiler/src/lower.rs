@@ -1,193 +1,276 @@
-//! A model becomes a plan: which products are fused, in which order steps run, where their buffers stand.
+//! Model to plan: which matrices are multiplied together, which steps run in which order, where buffers stand.
+//!
+//! A [`Model`] enters; the plan, the records of products and tensors with their places in the bundle, and for each
+//! record where its data comes from leave. Nothing is read here but shapes.
 
+mod arena;
+
+use crate::error::CompileError;
 use crate::model::{Dense, Model, NormWeights, Ternary};
+use std::borrow::Cow;
 use trit_format::dense243::Code;
-use trit_format::manifest::{Product, RowOrder, Segment, Tensor};
+use trit_format::kernel::MAX_K;
+use trit_format::manifest::{Golden, Product, RowOrder, Segment, Tensor};
 use trit_format::plan::{
     Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized, Step, TensorId,
 };
 
-/// Where the bytes of a tensor come from.
-pub enum TensorData {
-    /// As the checkpoint has them.
-    Dense(Dense),
-    /// Values widened or computed here.
-    F32(Vec<f32>),
+/// How every product's bytes are stored: the code that all emitters read.
+pub const CODE: Code = Code::SignedFix;
+
+/// Alignment of tensors, products and buffers, in bytes.
+const ALIGNMENT: u64 = 64;
+
+/// Where a tensor's bytes come from.
+pub(crate) enum TensorData<'m> {
+    /// Values that are stored as f32.
+    F32(Cow<'m, [f32]>),
+    /// As the checkpoint stores it.
+    Checkpoint(&'m Dense),
 }
 
-/// A product and the matrices its rows come from.
-pub struct LoweredProduct {
-    /// The record.
-    pub record: Product,
-    /// One a segment.
-    pub matrices: Vec<Ternary>,
-}
-
-/// Everything of a bundle but code, text and provenance. Offsets are final.
-pub struct Lowered {
-    /// The steps.
+/// A model as it will stand in a bundle.
+pub(crate) struct Lowered<'m> {
+    /// The forward pass.
     pub plan: Plan,
-    /// In the order of their offsets.
-    pub products: Vec<LoweredProduct>,
-    /// Records and data, in the order of their offsets.
-    pub tensors: Vec<(Tensor, TensorData)>,
+    /// Ternary matrices, with their offsets in the weight section.
+    pub products: Vec<Product>,
+    /// For each product the matrices of its segments.
+    pub matrices: Vec<Vec<&'m Ternary>>,
+    /// Other tensors, with their offsets in the tensor section.
+    pub tensors: Vec<Tensor>,
+    /// For each tensor its data.
+    pub data: Vec<TensorData<'m>>,
+    /// Known results, whose logits are among the tensors.
+    pub goldens: Vec<Golden>,
 }
 
-impl Lowered {
-    /// Appends a tensor and gives its id.
-    pub fn tensor(&mut self, name: &str, dtype: DType, shape: &[usize], data: TensorData) -> TensorId {
-        let offset = self.tensors.last().map_or(0, |(t, _)| {
-            (t.offset + t.bytes().expect("checkpoint tensors fit memory")).next_multiple_of(64)
-        });
-        let shape = shape.iter().map(|&d| d as u64).collect();
-        self.tensors.push((Tensor { name: name.to_owned(), dtype, shape, offset }, data));
-        TensorId(self.tensors.len() as u32 - 1)
+impl<'m> Lowered<'m> {
+    /// Plans the forward pass of `model`.
+    ///
+    /// # Errors
+    /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow,
+    /// [`CompileError::Internal`] for a model whose shapes contradict each other.
+    pub fn new(model: &'m Model) -> Result<Lowered<'m>, CompileError> {
+        let dims = &model.hyperparameters;
+        let mut lowering = Lowering { buffers: Vec::new(), body: Vec::new(), out: Records::default() };
+        let table = lowering.out.dense(&model.embedding)?;
+        let inv_freq =
+            lowering.out.f32("inv_freq", vec![model.inv_freq.len()], Cow::Borrowed(&model.inv_freq));
+        let attention_dim = dims.n_heads * dims.head_dim;
+
+        let h = lowering.buffer("h", DType::F32, dims.hidden_dim);
+        let x = lowering.buffer("x", DType::F32, dims.hidden_dim);
+        let x8 = lowering.quantized("x8", dims.hidden_dim);
+        let qkv = lowering.buffer("qkv", DType::F32, attention_dim + 2 * dims.n_kv_heads * dims.head_dim);
+        let attention = lowering.buffer("attention", DType::F32, attention_dim);
+        let attention8 = lowering.quantized("attention8", attention_dim);
+        let ffn = lowering.buffer("ffn", DType::F32, dims.ffn_dim);
+        let ffn8 = lowering.quantized("ffn8", dims.ffn_dim);
+        let logits = lowering.buffer("logits", DType::F32, dims.vocab_size);
+
+        let eps = model.rms_eps;
+        let rule = model.activation_rule;
+        let mut layers = Vec::with_capacity(model.layers.len());
+        lowering.body.push(Step::Embed { table, out: h });
+        for (index, layer) in model.layers.iter().enumerate() {
+            let start = lowering.body.len() as u32;
+            let name = |part: &str| format!("layers.{index}.{part}");
+            lowering.rms_norm(h, &layer.input_norm, eps, x);
+            lowering.body.push(Step::Quantize { input: x, rule, out: x8 });
+            let matrices = vec![&layer.q, &layer.k, &layer.v];
+            lowering.ternary(name("qkv"), RowOrder::Sequential, matrices, x8, Epilogue::Store, qkv)?;
+            let layer_index = index as u32;
+            let scaling = model.rope_scaling;
+            lowering.body.push(Step::RopeAppend { qkv, inv_freq, scaling, layer: layer_index });
+            let scale = (1.0 / f64::from(dims.head_dim).sqrt()) as f32;
+            lowering.body.push(Step::Attend { qkv, layer: layer_index, scale, out: attention });
+            if let Some(norm) = &layer.attention_sub_norm {
+                lowering.rms_norm(attention, norm, eps, attention);
+            }
+            lowering.body.push(Step::Quantize { input: attention, rule, out: attention8 });
+            lowering.ternary(
+                name("o"),
+                RowOrder::Sequential,
+                vec![&layer.o],
+                attention8,
+                Epilogue::Add,
+                h,
+            )?;
+            lowering.rms_norm(h, &layer.post_attention_norm, eps, x);
+            lowering.body.push(Step::Quantize { input: x, rule, out: x8 });
+            let (matrices, gate) = (vec![&layer.gate, &layer.up], Epilogue::Gate(model.activation));
+            lowering.ternary(name("gate_up"), RowOrder::Paired, matrices, x8, gate, ffn)?;
+            if let Some(norm) = &layer.ffn_sub_norm {
+                lowering.rms_norm(ffn, norm, eps, ffn);
+            }
+            lowering.body.push(Step::Quantize { input: ffn, rule, out: ffn8 });
+            lowering.ternary(
+                name("down"),
+                RowOrder::Sequential,
+                vec![&layer.down],
+                ffn8,
+                Epilogue::Add,
+                h,
+            )?;
+            layers.push(LayerSteps { start, end: lowering.body.len() as u32 });
+        }
+        let head_table = match &model.head {
+            Some(head) => lowering.out.dense(head)?,
+            None => table,
+        };
+        let final_norm = lowering.out.norm(&model.final_norm);
+        let head = vec![
+            Step::RmsNorm { input: h, weight: final_norm, eps, out: x },
+            Step::Head { input: x, table: head_table, out: logits },
+        ];
+
+        let Lowering { mut buffers, body, out } = lowering;
+        let row_bytes = arena::place(&mut buffers, &body, &head, h, logits);
+        let kv = KvLayer { n_heads: dims.n_heads, n_kv_heads: dims.n_kv_heads, head_dim: dims.head_dim };
+        let kv = vec![kv; model.layers.len()];
+        let plan = Plan { buffers, row_bytes, body, head, residual: h, logits, kv, layers };
+        let Records { products, matrices, tensors, data } = out;
+        Ok(Lowered { plan, products, matrices, tensors, data, goldens: Vec::new() })
     }
 
-    fn vector(&mut self, name: &str, values: &[f32]) -> TensorId {
-        self.tensor(name, DType::F32, &[values.len()], TensorData::F32(values.to_vec()))
+    /// Adds a known result: `logits` is `[vocab]`.
+    pub fn push_golden(&mut self, ids: Vec<u32>, logits: Vec<f32>) {
+        let name = format!("golden.{}", self.goldens.len());
+        let shape = vec![logits.len()];
+        let data = TensorData::F32(Cow::Owned(logits));
+        let logits = push_tensor(&mut self.tensors, &mut self.data, &name, DType::F32, shape, data);
+        self.goldens.push(Golden { ids, logits });
+    }
+}
+
+/// Records made so far.
+#[derive(Default)]
+struct Records<'m> {
+    products: Vec<Product>,
+    matrices: Vec<Vec<&'m Ternary>>,
+    tensors: Vec<Tensor>,
+    data: Vec<TensorData<'m>>,
+}
+
+impl<'m> Records<'m> {
+    fn f32(&mut self, name: &str, shape: Vec<usize>, values: Cow<'m, [f32]>) -> TensorId {
+        let data = TensorData::F32(values);
+        push_tensor(&mut self.tensors, &mut self.data, name, DType::F32, shape, data)
     }
 
-    fn dense(&mut self, dense: &Dense) -> TensorId {
-        self.tensor(&dense.name, dense.dtype, &dense.shape, TensorData::Dense(dense.clone()))
+    fn norm(&mut self, (name, weights): &'m NormWeights) -> TensorId {
+        self.f32(name, vec![weights.len()], Cow::Borrowed(weights))
     }
 
-    fn product(&mut self, name: String, order: RowOrder, matrices: &[&Ternary]) -> ProductId {
-        let offset = self.products.last().map_or(0, |p| p.record.offset + p.record.bytes().expect("fits memory"));
-        let segment =
-            |m: &&Ternary| Segment { name: m.name.clone(), rows: m.rows as u32, scale: m.scale, rule: m.rule };
+    fn dense(&mut self, dense: &'m Dense) -> Result<TensorId, CompileError> {
+        let elements: usize = dense.shape.iter().product();
+        let found = (*dense.data).as_ref().len();
+        if found != elements * dense.dtype.size() {
+            return Err(CompileError::Internal(format!(
+                "tensor {} of {elements} elements has {found} bytes",
+                dense.name
+            )));
+        }
+        let (shape, data) = (dense.shape.clone(), TensorData::Checkpoint(dense));
+        Ok(push_tensor(&mut self.tensors, &mut self.data, &dense.name, dense.dtype, shape, data))
+    }
+
+    fn product(
+        &mut self,
+        name: String,
+        order: RowOrder,
+        matrices: Vec<&'m Ternary>,
+    ) -> Result<ProductId, CompileError> {
+        let k = matrices.first().map_or(0, |m| m.k);
+        if let Some(other) = matrices.iter().find(|m| m.k != k || m.rows == 0) {
+            return Err(CompileError::Internal(format!(
+                "product {name}: {} is [{}, {}] beside matrices with {k} columns",
+                other.name, other.rows, other.k
+            )));
+        }
+        if k == 0 || k > MAX_K as usize {
+            return Err(CompileError::Unsupported {
+                path: name.into(),
+                problem: format!(
+                    "has {k} columns; integer sums are exact for 1 to {MAX_K}, so larger matrices are not compiled"
+                ),
+            });
+        }
+        let segment = |m: &&Ternary| Segment {
+            name: m.name.clone(),
+            rows: m.rows as u32,
+            scale: m.scale,
+            rule: m.rule,
+        };
+        let offset = self.products.last().map_or(0, |p| p.offset + packed_bytes(p));
         let segments = matrices.iter().map(segment).collect();
-        let record = Product { name, k: matrices[0].k as u32, code: Code::SignedFix, order, segments, offset };
-        self.products.push(LoweredProduct { record, matrices: matrices.iter().map(|&m| m.clone()).collect() });
-        ProductId(self.products.len() as u32 - 1)
+        self.products.push(Product { name, k: k as u32, code: CODE, order, segments, offset });
+        self.matrices.push(matrices);
+        Ok(ProductId(self.products.len() as u32 - 1))
     }
 }
 
-/// The buffers of a decoder. Those of attention and those of the feed-forward part are never live together and share
-/// their place; so do the logits, which are written when nothing else is needed any more.
-struct Buffers {
-    residual: BufferId,
-    normed: BufferId,
-    quantized: Quantized,
-    qkv: BufferId,
-    attended: BufferId,
-    quantized_attended: Quantized,
-    gated: BufferId,
-    quantized_gated: Quantized,
-    logits: BufferId,
+/// Bytes of a product in the weight section. Rows and columns of matrices that were in memory or a file fit.
+pub(crate) fn packed_bytes(product: &Product) -> u64 {
+    product.bytes().expect("a matrix that exists has a size")
 }
 
-/// Places buffers one after another.
-struct Placer {
+fn push_tensor<'m>(
+    tensors: &mut Vec<Tensor>,
+    data: &mut Vec<TensorData<'m>>,
+    name: &str,
+    dtype: DType,
+    shape: Vec<usize>,
+    source: TensorData<'m>,
+) -> TensorId {
+    let end = tensors.last().map_or(0, |t| t.offset + t.bytes().expect("a tensor that exists has a size"));
+    let shape = shape.into_iter().map(|d| d as u64).collect();
+    tensors.push(Tensor { name: name.to_owned(), dtype, shape, offset: end.next_multiple_of(ALIGNMENT) });
+    data.push(source);
+    TensorId(tensors.len() as u32 - 1)
+}
+
+/// A plan in the making.
+struct Lowering<'m> {
     buffers: Vec<Buffer>,
-    at: u64,
-    end: u64,
+    body: Vec<Step>,
+    out: Records<'m>,
 }
 
-impl Placer {
-    fn add(&mut self, name: &str, dtype: DType, len: usize) -> BufferId {
-        let bytes = (len * dtype.size()) as u64;
-        let stride = if bytes == 4 { 4 } else { bytes.next_multiple_of(64) };
-        let buffer = Buffer { name: name.to_owned(), dtype, len: len as u32, offset: self.at, stride };
-        self.at += stride.next_multiple_of(64);
-        self.end = self.end.max(self.at);
-        self.buffers.push(buffer);
+impl<'m> Lowering<'m> {
+    /// A buffer whose place is decided when all steps are known.
+    fn buffer(&mut self, name: &str, dtype: DType, len: u32) -> BufferId {
+        let bytes = u64::from(len) * dtype.size() as u64;
+        let stride = if len == 1 && dtype.size() == 4 { 4 } else { bytes.next_multiple_of(ALIGNMENT) };
+        self.buffers.push(Buffer { name: name.to_owned(), dtype, len, offset: 0, stride });
         BufferId(self.buffers.len() as u32 - 1)
     }
 
-    fn quantized(&mut self, name: &str, k: usize) -> Quantized {
+    fn quantized(&mut self, name: &str, k: u32) -> Quantized {
         Quantized {
-            values: self.add(name, DType::I8, k),
-            scale: self.add(&format!("{name}.scale"), DType::F32, 1),
-            sum: self.add(&format!("{name}.sum"), DType::I32, 1),
+            values: self.buffer(name, DType::I8, k),
+            scale: self.buffer(&format!("{name}.scale"), DType::F32, 1),
+            sum: self.buffer(&format!("{name}.sum"), DType::I32, 1),
         }
     }
-}
 
-fn place(model: &Model) -> (Placer, Buffers) {
-    let h = &model.hyperparameters;
-    let (hidden, ffn, dim) = (h.hidden_dim as usize, h.ffn_dim as usize, h.head_dim as usize);
-    let (q, kv) = (h.n_heads as usize * dim, h.n_kv_heads as usize * dim);
-    let mut placer = Placer { buffers: Vec::new(), at: 0, end: 0 };
-    let residual = placer.add("residual", DType::F32, hidden);
-    let normed = placer.add("normed", DType::F32, hidden);
-    let shared = placer.at;
-    let logits = placer.add("logits", DType::F32, h.vocab_size as usize);
-    placer.at = shared;
-    let quantized = placer.quantized("quantized", hidden);
-    let parts = placer.at;
-    let qkv = placer.add("qkv", DType::F32, q + 2 * kv);
-    let attended = placer.add("attended", DType::F32, q);
-    let quantized_attended = placer.quantized("quantized_attended", q);
-    placer.at = parts;
-    let gated = placer.add("gated", DType::F32, ffn);
-    let quantized_gated = placer.quantized("quantized_gated", ffn);
-    let buffers =
-        Buffers { residual, normed, quantized, qkv, attended, quantized_attended, gated, quantized_gated, logits };
-    (placer, buffers)
-}
-
-/// Lowers a model.
-pub fn lower(model: &Model) -> Lowered {
-    let (placer, b) = place(model);
-    let h = &model.hyperparameters;
-    let plan = Plan {
-        buffers: placer.buffers,
-        row_bytes: placer.end,
-        body: Vec::new(),
-        head: Vec::new(),
-        residual: b.residual,
-        logits: b.logits,
-        kv: vec![KvLayer { n_heads: h.n_heads, n_kv_heads: h.n_kv_heads, head_dim: h.head_dim }; model.layers.len()],
-        layers: Vec::new(),
-    };
-    let mut out = Lowered { plan, products: Vec::new(), tensors: Vec::new() };
-    let eps = model.rms_eps;
-    let rule = model.activation_rule;
-    let mut body = Vec::new();
-
-    let embedding = out.dense(&model.embedding);
-    let table = model.head.as_ref().map_or(embedding, |head| out.dense(head));
-    let inv_freq = out.vector("rope.inv_freq", &model.inv_freq);
-    body.push(Step::Embed { table: embedding, out: b.residual });
-    for (l, layer) in model.layers.iter().enumerate() {
-        let start = body.len() as u32;
-        let norm = |out: &mut Lowered, (name, values): &NormWeights, input, to| {
-            let weight = out.vector(name, values);
-            Step::RmsNorm { input, weight, eps, out: to }
-        };
-        body.push(norm(&mut out, &layer.input_norm, b.residual, b.normed));
-        body.push(Step::Quantize { input: b.normed, rule, out: b.quantized });
-        let product = out.product(format!("layers.{l}.qkv"), RowOrder::Sequential, &[&layer.q, &layer.k, &layer.v]);
-        body.push(Step::Ternary { product, input: b.quantized, epilogue: Epilogue::Store, out: b.qkv });
-        body.push(Step::RopeAppend { qkv: b.qkv, inv_freq, scaling: model.rope_scaling, layer: l as u32 });
-        let scale = 1.0 / (h.head_dim as f32).sqrt();
-        body.push(Step::Attend { qkv: b.qkv, layer: l as u32, scale, out: b.attended });
-        if let Some(sub) = &layer.attention_sub_norm {
-            body.push(norm(&mut out, sub, b.attended, b.attended));
-        }
-        body.push(Step::Quantize { input: b.attended, rule, out: b.quantized_attended });
-        let product = out.product(format!("layers.{l}.o"), RowOrder::Sequential, &[&layer.o]);
-        body.push(Step::Ternary { product, input: b.quantized_attended, epilogue: Epilogue::Add, out: b.residual });
-
-        body.push(norm(&mut out, &layer.post_attention_norm, b.residual, b.normed));
-        body.push(Step::Quantize { input: b.normed, rule, out: b.quantized });
-        let product = out.product(format!("layers.{l}.gate_up"), RowOrder::Paired, &[&layer.gate, &layer.up]);
-        let epilogue = Epilogue::Gate(model.activation);
-        body.push(Step::Ternary { product, input: b.quantized, epilogue, out: b.gated });
-        if let Some(sub) = &layer.ffn_sub_norm {
-            body.push(norm(&mut out, sub, b.gated, b.gated));
-        }
-        body.push(Step::Quantize { input: b.gated, rule, out: b.quantized_gated });
-        let product = out.product(format!("layers.{l}.down"), RowOrder::Sequential, &[&layer.down]);
-        body.push(Step::Ternary { product, input: b.quantized_gated, epilogue: Epilogue::Add, out: b.residual });
-        out.plan.layers.push(LayerSteps { start, end: body.len() as u32 });
+    fn rms_norm(&mut self, input: BufferId, weights: &'m NormWeights, eps: f32, out: BufferId) {
+        let weight = self.out.norm(weights);
+        self.body.push(Step::RmsNorm { input, weight, eps, out });
     }
-    let weight = out.vector(&model.final_norm.0, &model.final_norm.1);
-    out.plan.head = vec![
-        Step::RmsNorm { input: b.residual, weight, eps, out: b.normed },
-        Step::Head { input: b.normed, table, out: b.logits },
-    ];
-    out.plan.body = body;
-    out
+
+    fn ternary(
+        &mut self,
+        name: String,
+        order: RowOrder,
+        matrices: Vec<&'m Ternary>,
+        input: Quantized,
+        epilogue: Epilogue,
+        out: BufferId,
+    ) -> Result<(), CompileError> {
+        let product = self.out.product(name, order, matrices)?;
+        self.body.push(Step::Ternary { product, input, epilogue, out });
+        Ok(())
+    }
 }

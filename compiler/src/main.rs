@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! The `tritc` command: compiles checkpoints to bundles, and looks into bundles.
+#![forbid(unsafe_code)]
+
+mod bar;
+mod cli;
+mod commands;
+
+use clap::Parser;
+use std::error::Error;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+use tritc::CompileError;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    match commands::run(arguments) {
+        Ok(text) => print(&text),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Prints what a command has to say. Whoever reads it may stop reading, as `head` does.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("tritc: standard output: {e}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// The error and what caused it, where its own message does not say that already.
+fn report(error: &CompileError) {
+    let mut message = format!("tritc: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message += &format!(": {text}");
+        }
+        cause = error.source();
+    }
+    // Where standard error is closed too there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{message}");
+}

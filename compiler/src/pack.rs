@@ -1,107 +1,207 @@
-//! Ternary matrices become tiles.
+//! Trits to tiles: the weight section, made tile by tile on all threads.
+//!
+//! A product and its matrices enter, the product's tiles leave in order through a sink, a bounded number at a time.
+//! `trit_format::tile` says where a weight stands; here it gets there fast.
 
 use crate::error::CompileError;
-use crate::lower::LoweredProduct;
+use crate::model::Ternary;
 use rayon::prelude::*;
-use std::sync::LazyLock;
-use trit_format::dense243::{self, Code};
-use trit_format::manifest::RowOrder;
-use trit_format::tile::{self, LANES, QUAD, ROWS, VECTOR};
+use trit_format::dense243::{Code, TRITS, VALUES};
+use trit_format::manifest::{Product, RowOrder};
+use trit_format::tile;
 
-/// Tiles encoded between two writes: bounds memory to a few megabytes whatever the matrix.
-const TILES_PER_WRITE: usize = 32;
+/// Bytes of tiles in memory at a time, unless one tile is larger.
+const CHUNK_BYTES: usize = 16 << 20;
 
-/// Encodes every tile of a product, in parallel, and hands the bytes to `write` in order.
+/// Canonical byte of five zeros; `ZEROS + t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4` is that of five trits.
+const ZEROS: i8 = 121;
+
+/// Packs `product`, whose segments are `matrices`, and hands its tiles to `sink` in order.
 ///
 /// # Errors
-/// What reading a row or `write` gives.
-pub fn pack(
-    product: &LoweredProduct,
-    write: &mut dyn FnMut(&[u8]) -> Result<(), CompileError>,
+/// An illegal code in the checkpoint, always the first one by tile, and what `sink` gives.
+pub(crate) fn pack(
+    product: &Product,
+    matrices: &[&Ternary],
+    mut sink: impl FnMut(&[u8]) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
-    let k = product.record.k as usize;
-    let tiles = product.record.tiles() as usize;
-    let mut buffer = vec![0; TILES_PER_WRITE.min(tiles) * tile::bytes(k)];
-    for first in (0..tiles).step_by(TILES_PER_WRITE) {
-        let count = TILES_PER_WRITE.min(tiles - first);
-        let bytes = &mut buffer[..count * tile::bytes(k)];
-        bytes.par_chunks_exact_mut(tile::bytes(k)).enumerate().try_for_each_init(
-            || vec![0i8; ROWS * k],
-            |trits, (i, out)| {
-                read_tile(product, first + i, trits)?;
-                encode(trits, k, product.record.code, out);
-                Ok::<(), CompileError>(())
-            },
-        )?;
-        write(bytes)?;
+    let k = product.k as usize;
+    let tiles = product.tiles() as usize;
+    let tile_bytes = tile::bytes(k);
+    let at_once = (CHUNK_BYTES / tile_bytes).clamp(1, tiles.max(1));
+    let stored = stored_bytes(product.code);
+    let mut buffer = vec![0; at_once * tile_bytes];
+    for first in (0..tiles).step_by(at_once) {
+        let chunk = &mut buffer[..at_once.min(tiles - first) * tile_bytes];
+        let results: Vec<Result<(), CompileError>> = chunk
+            .par_chunks_mut(tile_bytes)
+            .enumerate()
+            .map_init(
+                || Rows { trits: vec![0; TRITS * k], bytes: vec![0; tile::padded_k(k)] },
+                |rows, (index, out)| pack_tile(product, matrices, &stored, first + index, rows, out),
+            )
+            .collect();
+        results.into_iter().collect::<Result<(), CompileError>>()?;
+        sink(chunk)?;
     }
+    matrices.iter().for_each(|m| m.trits.release());
     Ok(())
 }
 
-/// The 80 rows of a tile, `[80, k]`, zero where there is no row.
-fn read_tile(product: &LoweredProduct, tile: usize, trits: &mut [i8]) -> Result<(), CompileError> {
-    let k = product.record.k as usize;
-    for (i, out) in trits.chunks_exact_mut(k).enumerate() {
-        let (matrix, row) = match product.record.order {
-            RowOrder::Paired => {
-                let half = ROWS / 2;
-                (Some(&product.matrices[i / half]), tile * half + i % half)
+/// One thread's memory.
+struct Rows {
+    /// The five rows of one lane, `[5, k]`.
+    trits: Vec<i8>,
+    /// The lane's bytes, `[padded_k]`.
+    bytes: Vec<u8>,
+}
+
+/// Fills one tile, lane by lane: each of its 80 rows is read once, and five rows at a time stay in L1.
+fn pack_tile(
+    product: &Product,
+    matrices: &[&Ternary],
+    stored: &[u8; 256],
+    tile: usize,
+    rows: &mut Rows,
+    out: &mut [u8],
+) -> Result<(), CompileError> {
+    let k = product.k as usize;
+    for lane in 0..tile::LANES {
+        for (digit, trits) in rows.trits.chunks_exact_mut(k).enumerate() {
+            match source(product, tile, digit * tile::LANES + lane) {
+                Some((segment, row)) => matrices[segment].trits.read_row(row, trits)?,
+                None => trits.fill(0),
             }
-            _ => {
-                let mut row = tile * ROWS + i;
-                let matrix = product.matrices.iter().find(|m| {
-                    let here = row < m.rows;
-                    row -= if here { 0 } else { m.rows };
-                    here
-                });
-                (matrix, row)
-            }
-        };
-        match matrix.filter(|m| row < m.rows) {
-            Some(matrix) => matrix.trits.read_row(row, out)?,
-            None => out.fill(0),
+        }
+        encode_lane(&rows.trits, k, stored, &mut rows.bytes);
+        for (vector, quad) in out.chunks_exact_mut(tile::VECTOR).zip(rows.bytes.chunks_exact(tile::QUAD)) {
+            vector[lane * tile::QUAD..][..tile::QUAD].copy_from_slice(quad);
         }
     }
     Ok(())
 }
 
-/// The fast twin of [`tile::encode`] for whole tiles: five passes over the rows, each adding one digit's weight.
-fn encode(trits: &[i8], k: usize, code: Code, out: &mut [u8]) {
-    static STORED: LazyLock<[[u8; 256]; 2]> = LazyLock::new(|| {
-        [Code::SignedFix, Code::Spread].map(|c| std::array::from_fn(|b| if b < dense243::VALUES { c.store(b as u8) } else { 0 }))
-    });
-    out.fill(0);
-    let mut weight = 1u8;
-    for digit in 0..dense243::TRITS {
-        for lane in 0..LANES {
-            let row = &trits[(digit * LANES + lane) * k..][..k];
-            for (quad, vector) in row.chunks(QUAD).zip(out.chunks_exact_mut(VECTOR)) {
-                let bytes = &mut vector[lane * QUAD..(lane + 1) * QUAD];
-                for (c, byte) in bytes.iter_mut().enumerate() {
-                    let trit = quad.get(c).copied().unwrap_or(0);
-                    *byte += (trit + 1) as u8 * weight;
+/// The stored bytes of one lane: `trits` is `[5, k]`, least significant digit first; `out` is `[padded_k]`.
+fn encode_lane(trits: &[i8], k: usize, stored: &[u8; 256], out: &mut [u8]) {
+    let [t0, t1, t2, t3, t4] = std::array::from_fn(|digit| &trits[digit * k..][..k]);
+    let (out, padding) = out.split_at_mut(k);
+    for (i, byte) in out.iter_mut().enumerate() {
+        // Wrapping: the sum is 0..=242, read as u8.
+        let high = t4[i].wrapping_mul(81).wrapping_add(t3[i].wrapping_mul(27));
+        let low = t2[i].wrapping_mul(9).wrapping_add(t1[i].wrapping_mul(3)).wrapping_add(t0[i]);
+        *byte = ZEROS.wrapping_add(high).wrapping_add(low) as u8;
+    }
+    out.iter_mut().for_each(|byte| *byte = stored[usize::from(*byte)]);
+    padding.fill(stored[ZEROS as usize]);
+}
+
+/// The stored byte of each canonical byte. Entries from [`VALUES`] on are never looked up.
+fn stored_bytes(code: Code) -> [u8; 256] {
+    std::array::from_fn(|byte| if byte < VALUES { code.store(byte as u8) } else { 0 })
+}
+
+/// Which row of which segment stands in row `row` of tile `tile`; `None` for padding.
+fn source(product: &Product, tile: usize, row: usize) -> Option<(usize, usize)> {
+    match product.order {
+        RowOrder::Sequential => {
+            let mut rest = tile * tile::ROWS + row;
+            for (index, segment) in product.segments.iter().enumerate() {
+                if rest < segment.rows as usize {
+                    return Some((index, rest));
                 }
+                rest -= segment.rows as usize;
             }
+            None
         }
-        weight = weight.wrapping_mul(3);
+        RowOrder::Paired => {
+            const HALF: usize = tile::ROWS / 2;
+            let (index, row) = (row / HALF, tile * HALF + row % HALF);
+            (row < product.segments[index].rows as usize).then_some((index, row))
+        }
+        other => unreachable!("lowering makes no {other:?}"),
     }
-    let table = &STORED[usize::from(code == Code::Spread)];
-    out.iter_mut().for_each(|b| *b = table[usize::from(*b)]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TernaryRows;
+    use std::sync::Arc;
+    use trit_format::manifest::Segment;
+    use trit_format::plan::ScaleRule;
+
+    struct Plain(Vec<i8>, usize);
+
+    impl TernaryRows for Plain {
+        fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
+            out.copy_from_slice(&self.0[row * self.1..][..self.1]);
+            Ok(())
+        }
+    }
+
+    fn trits(rows: usize, k: usize, seed: usize) -> Vec<i8> {
+        (0..rows * k).map(|i| ((i * 31 + i / k * 7 + seed * 5) % 17 % 3) as i8 - 1).collect()
+    }
+
+    fn packed(sizes: &[usize], k: usize, code: Code, order: RowOrder) -> (Product, Vec<Vec<i8>>, Vec<u8>) {
+        let data: Vec<Vec<i8>> = sizes.iter().enumerate().map(|(i, &rows)| trits(rows, k, i)).collect();
+        let matrix = |rows: &Vec<i8>| Ternary {
+            name: "m".into(),
+            rows: rows.len() / k,
+            k,
+            scale: 1.0,
+            rule: ScaleRule::Multiply,
+            trits: Arc::new(Plain(rows.clone(), k)),
+        };
+        let matrices: Vec<Ternary> = data.iter().map(matrix).collect();
+        let segment = |&rows: &usize| Segment {
+            name: "m".into(),
+            rows: rows as u32,
+            scale: 1.0,
+            rule: ScaleRule::Multiply,
+        };
+        let segments = sizes.iter().map(segment).collect();
+        let product = Product { name: "p".into(), k: k as u32, code, order, segments, offset: 0 };
+        let mut bytes = Vec::new();
+        let references: Vec<&Ternary> = matrices.iter().collect();
+        pack(&product, &references, |chunk| {
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        })
+        .unwrap();
+        (product, data, bytes)
+    }
 
     #[test]
-    fn the_fast_encoder_equals_the_readable_one() {
-        for k in [1, 4, 5, 12, 63, 384] {
-            let trits: Vec<i8> = (0..ROWS * k).map(|i| ((i * 2_654_435_761) >> 7) as u8 % 3).map(|t| t as i8 - 1).collect();
+    fn sequential_products_are_the_readable_encoding_of_their_rows() {
+        for (sizes, k) in [(vec![80], 4), (vec![5], 13), (vec![100, 30, 31], 66), (vec![1], 1)] {
             for code in Code::ALL {
-                let (mut fast, mut readable) = (vec![0; tile::bytes(k)], vec![0; tile::bytes(k)]);
-                encode(&trits, k, code, &mut fast);
-                tile::encode(&trits, k, code, &mut readable);
-                assert_eq!(fast, readable);
+                let (_, data, bytes) = packed(&sizes, k, code, RowOrder::Sequential);
+                let all = data.concat();
+                let expected: Vec<u8> = all
+                    .chunks(tile::ROWS * k)
+                    .flat_map(|rows| {
+                        let mut tile = vec![0; tile::bytes(k)];
+                        tile::encode(rows, k, code, &mut tile);
+                        tile
+                    })
+                    .collect();
+                assert_eq!(bytes, expected, "{sizes:?} {k} {code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn paired_products_put_forty_rows_of_each_matrix_in_a_tile() {
+        let (rows, k) = (45, 10);
+        let (product, data, bytes) = packed(&[rows, rows], k, Code::SignedFix, RowOrder::Paired);
+        assert_eq!(bytes.len() as u64, product.bytes().unwrap());
+        for (t, tile) in bytes.chunks(tile::bytes(k)).enumerate() {
+            let decoded = tile::decode(tile, k, Code::SignedFix).unwrap();
+            for (row, found) in decoded.chunks(k).enumerate() {
+                let (half, at) = (row / 40, t * 40 + row % 40);
+                let expected = if at < rows { data[half][at * k..][..k].to_vec() } else { vec![0; k] };
+                assert_eq!(found, expected, "tile {t} row {row}");
             }
         }
     }

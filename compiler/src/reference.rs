@@ -1,163 +1,244 @@
-//! The compiler's own forward pass: scalar, readable, straight from the model, sharing no code with the runtime.
+//! The compiler's own forward pass, straight from the checkpoint's trits: slow, readable, and independent of tiles,
+//! plans and kernels. Its logits go into the bundle as known results, and tests compare against it.
 //!
-//! Its logits go into the bundle as goldens. It visits the layers once for all tokens, so that weights larger than
-//! memory pass through once.
+//! A model and token ids enter, logits leave. All tokens go through one layer before the next is touched, so that
+//! each weight is read once. Sums of floats are taken in f64 and rounded once; `exp`, `sin` and `cos` are those of
+//! the `libm` crate: the results are the same bits on every machine, and so is the bundle that holds them.
+//!
+//! Names and shapes are those of `modeling_bitnet.py` and `modeling_llama.py` in transformers. `n` is the number of
+//! tokens; token `t` stands at position `t`.
 
 use crate::error::CompileError;
-use crate::model::{Dense, Model, NormWeights, Ternary};
+use crate::model::{Dense, Model, Ternary};
+use half::{bf16, f16};
 use rayon::prelude::*;
 use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
 
-/// Row-major `[tokens, width]`.
-struct Rows {
-    width: usize,
-    data: Vec<f32>,
-}
-
-impl Rows {
-    fn map(&self, width: usize, f: impl Fn(usize, &[f32]) -> Vec<f32>) -> Rows {
-        let data = self.data.chunks_exact(self.width).enumerate().flat_map(|(t, x)| f(t, x)).collect();
-        Rows { width, data }
-    }
-
-    fn row(&self, t: usize) -> &[f32] {
-        &self.data[t * self.width..(t + 1) * self.width]
-    }
-}
-
-/// The logits after the last of `ids`, `[vocab_size]`.
+/// Logits `[vocab]` after the last of `ids`.
 ///
 /// # Errors
-/// What reading a ternary row gives.
+/// [`CompileError::Usage`] where there are no ids or one is outside the vocabulary, and illegal codes in the
+/// checkpoint.
 pub fn logits(model: &Model, ids: &[u32]) -> Result<Vec<f32>, CompileError> {
-    let h = &model.hyperparameters;
-    let (dim, heads, kv_heads) = (h.head_dim as usize, h.n_heads as usize, h.n_kv_heads as usize);
-    let hidden = h.hidden_dim as usize;
-    // x: [tokens, hidden]
-    let embed = |id: &u32| dense_row(&model.embedding, *id as usize);
-    let mut x = Rows { width: hidden, data: ids.iter().flat_map(embed).collect() };
-    for layer in &model.layers {
-        let normed = norm(&x, &layer.input_norm, model.rms_eps);
-        let (q, k, v) = (linear(model, &normed, &layer.q)?, linear(model, &normed, &layer.k)?, linear(model, &normed, &layer.v)?);
-        let (q, k) = (rope(model, &q, dim), rope(model, &k, dim));
-        // attended: [tokens, n_heads * head_dim]; query head i reads KV head i / (n_heads / n_kv_heads).
-        let mut attended = q.map(heads * dim, |t, q| {
-            let head = |i: usize| {
-                let from = i / (heads / kv_heads) * dim;
-                let q = &q[i * dim..(i + 1) * dim];
-                let scores: Vec<f32> =
-                    (0..=t).map(|p| dot(q, &k.row(p)[from..from + dim]) / (dim as f32).sqrt()).collect();
-                let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
-                let sum: f32 = weights.iter().sum();
-                (0..dim)
-                    .map(|c| weights.iter().enumerate().map(|(p, w)| w / sum * v.row(p)[from + c]).sum::<f32>())
-                    .collect::<Vec<f32>>()
-            };
-            (0..heads).flat_map(head).collect()
-        });
-        if let Some(sub) = &layer.attention_sub_norm {
-            attended = norm(&attended, sub, model.rms_eps);
-        }
-        add(&mut x, &linear(model, &attended, &layer.o)?);
+    let states = forward(model, ids, |_, _| ())?;
+    let hidden_dim = model.hyperparameters.hidden_dim as usize;
+    head(model, &states[states.len() - hidden_dim..])
+}
 
-        let normed = norm(&x, &layer.post_attention_norm, model.rms_eps);
-        let (gate, up) = (linear(model, &normed, &layer.gate)?, linear(model, &normed, &layer.up)?);
-        let mut gated = gate.map(gate.width, |t, gate| {
-            gate.iter().zip(up.row(t)).map(|(&g, u)| activation(model.activation, g) * u).collect()
-        });
-        if let Some(sub) = &layer.ffn_sub_norm {
-            gated = norm(&gated, sub, model.rms_eps);
-        }
-        add(&mut x, &linear(model, &gated, &layer.down)?);
+/// The normalized final states `[n, hidden]`, what the head is multiplied with. After layer `l`, `each_layer` sees
+/// `l` and the residual stream `[n, hidden]`.
+///
+/// # Errors
+/// As [`logits`].
+pub fn forward(
+    model: &Model,
+    ids: &[u32],
+    mut each_layer: impl FnMut(usize, &[f32]),
+) -> Result<Vec<f32>, CompileError> {
+    let dims = &model.hyperparameters;
+    let hidden_dim = dims.hidden_dim as usize;
+    if let Some(id) = ids.iter().find(|&&id| id >= dims.vocab_size) {
+        return Err(CompileError::Usage(format!(
+            "token {id} is outside the vocabulary of {}",
+            dims.vocab_size
+        )));
     }
-    let last = norm(&x, &model.final_norm, model.rms_eps);
-    let last = last.row(ids.len() - 1);
-    let head = model.head.as_ref().unwrap_or(&model.embedding);
-    Ok((0..h.vocab_size as usize).into_par_iter().map(|row| dot(&dense_row(head, row), last)).collect())
-}
-
-fn norm(x: &Rows, (_, weight): &NormWeights, eps: f32) -> Rows {
-    x.map(x.width, |_, x| {
-        let mean = dot(x, x) / x.len() as f32;
-        let factor = 1.0 / (mean + eps).sqrt();
-        x.iter().zip(weight).map(|(x, w)| w * (x * factor)).collect()
-    })
-}
-
-/// `x [tokens, k]` times a ternary matrix `[rows, k]`, activations quantized to int8 per token.
-fn linear(model: &Model, x: &Rows, weight: &Ternary) -> Result<Rows, CompileError> {
-    let quantized: Vec<(Vec<i8>, f32)> = x.data.chunks_exact(x.width).map(|x| quantize(x, model.activation_rule)).collect();
-    // columns: [rows, tokens]
-    let columns: Vec<Vec<f32>> = (0..weight.rows)
-        .into_par_iter()
-        .map_init(
-            || vec![0i8; weight.k],
-            |trits, row| {
-                weight.trits.read_row(row, trits)?;
-                let output = |(q, s): &(Vec<i8>, f32)| {
-                    let sum: i32 = q.iter().zip(&*trits).map(|(&q, &t)| i32::from(q) * i32::from(t)).sum();
-                    match weight.rule {
-                        ScaleRule::Multiply => sum as f32 / s * weight.scale,
-                        _ => sum as f32 / (s * weight.scale),
-                    }
-                };
-                Ok(quantized.iter().map(output).collect())
-            },
-        )
-        .collect::<Result<_, CompileError>>()?;
-    let data = (0..quantized.len()).flat_map(|t| columns.iter().map(move |c| c[t])).collect();
-    Ok(Rows { width: weight.rows, data })
-}
-
-fn quantize(x: &[f32], rule: ActivationRule) -> (Vec<i8>, f32) {
-    let floor = match rule {
-        ActivationRule::AbsmaxPerToken { floor } => floor,
-        _ => 1e-5,
-    };
-    let max = x.iter().fold(floor, |m, v| m.max(v.abs()));
-    let s = 127.0 * (1.0 / max);
-    (x.iter().map(|v| (v * s).round_ties_even().clamp(-128.0, 127.0) as i8).collect(), s)
-}
-
-fn rope(model: &Model, x: &Rows, dim: usize) -> Rows {
-    x.map(x.width, |t, x| {
-        let mut out = x.to_vec();
-        for head in out.chunks_exact_mut(dim) {
-            for (i, f) in model.inv_freq.iter().enumerate() {
-                let (sin, cos) = f64::from(t as f32 * f).sin_cos();
-                let (sin, cos) = (sin as f32 * model.rope_scaling, cos as f32 * model.rope_scaling);
-                let (a, b) = (head[i], head[i + dim / 2]);
-                head[i] = a * cos - b * sin;
-                head[i + dim / 2] = b * cos + a * sin;
-            }
+    if ids.is_empty() {
+        return Err(CompileError::Usage("a forward pass needs at least one token".to_owned()));
+    }
+    let mut h = vec![0.0; ids.len() * hidden_dim]; // [n, hidden]
+    for (h, &id) in h.chunks_exact_mut(hidden_dim).zip(ids) {
+        dense_row(&model.embedding, id as usize, h);
+    }
+    let rule = model.activation_rule;
+    for (l, layer) in model.layers.iter().enumerate() {
+        let x = rms_norm(&h, &layer.input_norm.1, model.rms_eps); // [n, hidden]
+        let x = quantize(&x, hidden_dim, rule);
+        let mut q = bit_linear(&layer.q, &x)?; // [n, n_heads * head_dim]
+        let mut k = bit_linear(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
+        let v = bit_linear(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
+        rope(model, &mut q, dims.n_heads as usize);
+        rope(model, &mut k, dims.n_kv_heads as usize);
+        let mut a = attention(model, &q, &k, &v); // [n, n_heads * head_dim]
+        if let Some((_, weight)) = &layer.attention_sub_norm {
+            a = rms_norm(&a, weight, model.rms_eps);
         }
-        out
-    })
+        add(&mut h, &bit_linear(&layer.o, &quantize(&a, layer.o.k, rule))?);
+
+        let x = rms_norm(&h, &layer.post_attention_norm.1, model.rms_eps);
+        let x = quantize(&x, hidden_dim, rule);
+        let gate = bit_linear(&layer.gate, &x)?; // [n, ffn]
+        let up = bit_linear(&layer.up, &x)?; // [n, ffn]
+        let mut m: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| activate(*g, model.activation) * u).collect();
+        if let Some((_, weight)) = &layer.ffn_sub_norm {
+            m = rms_norm(&m, weight, model.rms_eps);
+        }
+        add(&mut h, &bit_linear(&layer.down, &quantize(&m, layer.down.k, rule))?);
+        each_layer(l, &h);
+    }
+    Ok(rms_norm(&h, &model.final_norm.1, model.rms_eps))
 }
 
-fn activation(activation: Activation, x: f32) -> f32 {
-    match activation {
-        Activation::Relu2 => x.max(0.0) * x.max(0.0),
-        _ => x / (1.0 + (-x).exp()),
+/// Logits `[vocab]` of one normalized state `[hidden]`.
+///
+/// # Errors
+/// [`CompileError::Internal`] for a state of another width.
+pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
+    let table = model.head.as_ref().unwrap_or(&model.embedding); // [vocab, hidden]
+    if table.shape.last() != Some(&state.len()) {
+        return Err(CompileError::Internal(format!(
+            "the head is {:?}, a state {}",
+            table.shape,
+            state.len()
+        )));
+    }
+    let mut logits = vec![0.0; model.hyperparameters.vocab_size as usize];
+    logits.par_iter_mut().enumerate().for_each_init(
+        || vec![0.0; state.len()],
+        |row, (id, logit)| {
+            dense_row(table, id, row);
+            *logit = dot(row, state);
+        },
+    );
+    Ok(logits)
+}
+
+/// Widens row `row` of a matrix to f32.
+fn dense_row(matrix: &Dense, row: usize, out: &mut [f32]) {
+    let len = out.len() * matrix.dtype.size();
+    let bytes = &(*matrix.data).as_ref()[row * len..][..len];
+    match matrix.dtype {
+        DType::F32 => widen(bytes, out, f32::from_le_bytes),
+        DType::F16 => widen(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        DType::Bf16 => widen(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        other => unreachable!("checkpoints hold no dense {other:?}"),
     }
 }
 
-fn add(x: &mut Rows, y: &Rows) {
-    x.data.iter_mut().zip(&y.data).for_each(|(x, y)| *x += y);
+fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], one: impl Fn([u8; N]) -> f32) {
+    for (x, &b) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *x = one(b);
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
 }
 
-fn dense_row(dense: &Dense, row: usize) -> Vec<f32> {
-    let width = dense.shape[1] * dense.dtype.size();
-    let bytes = &(*dense.data).as_ref()[row * width..(row + 1) * width];
-    let pair = |b: &[u8]| [b[0], b[1]];
-    match dense.dtype {
-        DType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(pair(b)).to_f32()).collect(),
-        DType::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect(),
-        _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+fn add(h: &mut [f32], y: &[f32]) {
+    h.iter_mut().zip(y).for_each(|(h, y)| *h += y);
+}
+
+/// `weight * (x * (1 / sqrt(mean(x^2) + eps)))` of each row of `x` `[n, weight.len()]`.
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mut out = Vec::with_capacity(x.len());
+    for x in x.chunks_exact(weight.len()) {
+        let mean = dot(x, x) / x.len() as f32;
+        let factor = 1.0 / (mean + eps).sqrt();
+        out.extend(x.iter().zip(weight).map(|(x, w)| w * (x * factor)));
+    }
+    out
+}
+
+/// Activations as int8.
+struct Int8 {
+    /// `[n, k]`.
+    values: Vec<i8>,
+    /// The factor each row was multiplied with, `[n]`.
+    scales: Vec<f32>,
+    k: usize,
+}
+
+/// Quantizes each row of `x` `[n, k]`, as `ActQuant` in transformers' `integrations/bitnet.py`.
+fn quantize(x: &[f32], k: usize, rule: ActivationRule) -> Int8 {
+    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("arch makes no {rule:?}") };
+    let mut out = Int8 { values: Vec::with_capacity(x.len()), scales: Vec::new(), k };
+    for x in x.chunks_exact(k) {
+        let max = x.iter().fold(floor, |max, x| max.max(x.abs()));
+        let s = 127.0 * (1.0 / max);
+        out.values.extend(x.iter().map(|x| (x * s).round_ties_even().clamp(-128.0, 127.0) as i8));
+        out.scales.push(s);
+    }
+    out
+}
+
+/// `x W^T` `[n, rows]`: exact integer sums of activations times trits, then the scale in the checkpoint's direction.
+fn bit_linear(matrix: &Ternary, x: &Int8) -> Result<Vec<f32>, CompileError> {
+    let (n, rows, k) = (x.scales.len(), matrix.rows, matrix.k);
+    if k != x.k {
+        return Err(CompileError::Internal(format!("{} has {k} columns, its input {}", matrix.name, x.k)));
+    }
+    let mut by_row = vec![0.0; rows * n]; // [rows, n]: a thread owns whole rows
+    by_row.par_chunks_exact_mut(n).enumerate().try_for_each_init(
+        || vec![0i8; k],
+        |trits, (row, out)| {
+            matrix.trits.read_row(row, trits)?;
+            for ((y, s), values) in out.iter_mut().zip(&x.scales).zip(x.values.chunks_exact(k)) {
+                let sum: i32 = trits.iter().zip(values).map(|(t, q)| i32::from(*t) * i32::from(*q)).sum();
+                *y = match matrix.rule {
+                    ScaleRule::Multiply => sum as f32 / s * matrix.scale,
+                    ScaleRule::Divide => sum as f32 / (s * matrix.scale),
+                    other => unreachable!("ingest makes no {other:?}"),
+                };
+            }
+            Ok(())
+        },
+    )?;
+    matrix.trits.release();
+    Ok((0..n).flat_map(|t| by_row.iter().skip(t).step_by(n).copied()).collect())
+}
+
+/// Rotates every head of `x` `[n, heads * head_dim]` by its token's position.
+fn rope(model: &Model, x: &mut [f32], heads: usize) {
+    let half = model.inv_freq.len();
+    for (position, x) in x.chunks_exact_mut(heads * 2 * half).enumerate() {
+        for head in x.chunks_exact_mut(2 * half) {
+            let (a, b) = head.split_at_mut(half);
+            for ((a, b), inv_freq) in a.iter_mut().zip(b).zip(&model.inv_freq) {
+                let angle = f64::from(position as f32 * inv_freq);
+                let cos = libm::cos(angle) as f32 * model.rope_scaling;
+                let sin = libm::sin(angle) as f32 * model.rope_scaling;
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    }
+}
+
+/// Causal attention: q `[n, n_heads * head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
+fn attention(model: &Model, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+    let dims = &model.hyperparameters;
+    let (n_heads, n_kv_heads) = (dims.n_heads as usize, dims.n_kv_heads as usize);
+    let head_dim = dims.head_dim as usize;
+    let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
+    let mut out = Vec::with_capacity(q.len());
+    for (t, q) in q.chunks_exact(n_heads * head_dim).enumerate() {
+        for (h, q) in q.chunks_exact(head_dim).enumerate() {
+            let kv_head = h / (n_heads / n_kv_heads);
+            let at = |p: usize| (p * n_kv_heads + kv_head) * head_dim;
+            let mut scores: Vec<f32> = (0..=t).map(|p| dot(q, &k[at(p)..][..head_dim]) * scale).collect(); // [t + 1]
+            softmax(&mut scores);
+            let value = |i: usize| {
+                let weighted =
+                    scores.iter().enumerate().map(|(p, s)| f64::from(*s) * f64::from(v[at(p) + i]));
+                weighted.sum::<f64>() as f32
+            };
+            out.extend((0..head_dim).map(value));
+        }
+    }
+    out
+}
+
+fn softmax(x: &mut [f32]) {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    x.iter_mut().for_each(|x| *x = libm::exp(f64::from(*x - max)) as f32);
+    let sum = x.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
+    x.iter_mut().for_each(|x| *x /= sum);
+}
+
+fn activate(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Relu2 => x.max(0.0) * x.max(0.0),
+        Activation::Silu => x / (1.0 + libm::exp(f64::from(-x)) as f32),
+        other => unreachable!("arch makes no {other:?}"),
     }
 }

@@ -1,0 +1,120 @@
+//! The command line, as it is parsed.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use trit_format::target::Target;
+use tritc::targets::TargetChoice;
+
+/// Ahead-of-time compiler for ternary language models.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, 4 unsupported."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Compile a checkpoint to a .trit bundle
+    Compile(Compile),
+    /// Say what a bundle is
+    Inspect {
+        /// The bundle
+        bundle: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Print the plan of the forward pass; with --json, as its field "plan"
+        #[arg(long)]
+        plan: bool,
+    },
+    /// Disassemble the kernels in a bundle
+    Disasm {
+        /// The bundle
+        bundle: PathBuf,
+        /// Only kernels for this target
+        #[arg(long, value_parser = target, value_name = "T")]
+        target: Option<Target>,
+        /// Only kernels whose name contains this
+        #[arg(long, value_name = "NAME")]
+        kernel: Option<String>,
+    },
+    /// Check every digest in a bundle
+    Verify {
+        /// The bundle
+        bundle: PathBuf,
+        /// Also generate every kernel again and compare it byte for byte
+        #[arg(long)]
+        rebuild: bool,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct Compile {
+    /// model.safetensors, model.safetensors.index.json, or a model directory; config.json and tokenizer.json are
+    /// found beside it
+    pub path: PathBuf,
+    /// The bundle to write [default: the model's name with .trit, in the current directory]
+    #[arg(short, long, value_name = "OUT.trit")]
+    pub output: Option<PathBuf>,
+    /// Machines to generate code for, separated by commas: native (this one), portable (no code), all, or x86-64-v2,
+    /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod
+    #[arg(long, value_name = "T", value_delimiter = ',', default_value = "native")]
+    pub target: Vec<TargetChoice>,
+    /// Type of activations in ternary products; auto is what the model was trained with
+    #[arg(long, value_enum, default_value = "auto")]
+    pub activations: Activations,
+    /// Name of the model [default: that of its directory]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Treat a key of config.json as if it were not there; may be given more than once
+    #[arg(long, value_name = "KEY")]
+    pub ignore_config_key: Vec<String>,
+    /// Threads to compile with [default: as many as there are cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Say what is done and how long it takes
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    Auto,
+    Int8,
+    F32,
+}
+
+fn target(name: &str) -> Result<Target, String> {
+    Target::from_name(name).ok_or_else(|| {
+        let names = Target::ALL.map(Target::name).join(", ");
+        format!("expected one of {names}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_target() {
+        let mut command = Arguments::command();
+        let compile = command.find_subcommand_mut("compile").unwrap();
+        let help = compile.render_long_help().to_string();
+        for name in TargetChoice::names() {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What a bundle is, for people and for programs.
+
+use crate::bundle::Bundle;
+use crate::trust;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use trit_format::container::SectionKind;
+use trit_format::manifest::Manifest;
+use trit_format::target::Target;
+
+/// A description of the bundle, a fact a line.
+pub fn describe(bundle: &Bundle) -> String {
+    let (header, m) = (bundle.header(), bundle.manifest());
+    let h = &m.hyperparameters;
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "{name:<11} {value}").expect("writing to a string succeeds");
+    };
+    line("model", format!("{} ({})", m.model.name, m.model.architecture));
+    line("license", m.model.license.clone().unwrap_or_else(|| "not stated".to_owned()));
+    line("compiler", m.compiler.clone());
+    let trusted = if trust::is_recorded(&bundle.fingerprint()) { "trusted" } else { "not trusted" };
+    line(
+        "bundle",
+        format!("{}, {trusted} on this account, {}", size(header.total_len()), bundle.fingerprint()),
+    );
+    line("layers", format!("{}, hidden {}, feed-forward {}", h.n_layers, h.hidden_dim, h.ffn_dim));
+    line("heads", format!("{} on {} key/value heads of {}", h.n_heads, h.n_kv_heads, h.head_dim));
+    line("vocabulary", format!("{} tokens", h.vocab_size));
+    line("context", format!("{} tokens", h.context_length));
+    let (weights, bits) = (ternary_weights(m), bits_per_weight(bundle));
+    line("ternary", format!("{weights} weights in {} products, {bits:.3} bits each", m.products.len()));
+    line("tensors", format!("{}, not ternary", m.tensors.len()));
+    line(
+        "plan",
+        format!(
+            "{} steps, {} bytes of arena a token",
+            m.plan.body.len() + m.plan.head.len(),
+            m.plan.row_bytes
+        ),
+    );
+    for (target, kernels) in kernels_by_target(m) {
+        let bytes: u64 = kernels.iter().map(|(_, len)| len).sum();
+        line("kernels", format!("{target}: {} in {bytes} bytes", kernels.len()));
+        kernels.iter().for_each(|(name, len)| line("", format!("  {name}, {len} bytes")));
+    }
+    if m.kernels.is_empty() {
+        line("kernels", "none; the runtime generates its own or uses portable ones".to_owned());
+    }
+    line("text", text_info(bundle));
+    line("goldens", format!("{}, for trit-run selftest", m.goldens.len()));
+    for s in &header.sections {
+        line("section", format!("{}: {} bytes at {}, blake3 {}", s.kind, s.len, s.offset, s.digest));
+    }
+    for s in &m.model.sources {
+        line("source", format!("{}: {} bytes, sha256 {}", s.file, s.len, hex(&s.sha256)));
+    }
+    text
+}
+
+/// The same and more as a JSON object.
+pub fn json(bundle: &Bundle) -> Value {
+    let (header, m) = (bundle.header(), bundle.manifest());
+    let products: Vec<Value> = m
+        .products
+        .iter()
+        .map(|p| {
+            let segments: Vec<Value> = p
+                .segments
+                .iter()
+                .map(|s| json!({ "name": s.name, "rows": s.rows, "scale": s.scale, "rule": lower(s.rule) }))
+                .collect();
+            json!({
+                "name": p.name, "rows": p.rows(), "k": p.k, "code": p.code.name(), "order": lower(p.order),
+                "offset": p.offset, "bytes": p.bytes(), "segments": segments,
+            })
+        })
+        .collect();
+    let tensors: Vec<Value> = m.tensors.iter().map(|t| {
+        json!({ "name": t.name, "dtype": lower(t.dtype), "shape": t.shape, "offset": t.offset, "bytes": t.bytes() })
+    }).collect();
+    let kernels: Vec<Value> = m
+        .kernels
+        .iter()
+        .map(|k| {
+            json!({
+                "name": k.spec.to_string(), "target": k.target.name(), "abi": k.abi, "bytes": k.len,
+                "blake3": k.digest.to_string(),
+            })
+        })
+        .collect();
+    let sections: Vec<Value> = header.sections.iter().map(|s| {
+        json!({ "kind": s.kind.to_string(), "offset": s.offset, "bytes": s.len, "blake3": s.digest.to_string() })
+    }).collect();
+    let sources: Vec<Value> = m
+        .model
+        .sources
+        .iter()
+        .map(|s| json!({ "file": s.file, "bytes": s.len, "sha256": hex(&s.sha256) }))
+        .collect();
+    json!({
+        "bundle": bundle.path(),
+        "bytes": header.total_len(),
+        "fingerprint": bundle.fingerprint(),
+        "trusted": trust::is_recorded(&bundle.fingerprint()),
+        "compiler": m.compiler,
+        "name": m.model.name,
+        "architecture": m.model.architecture,
+        "license": m.model.license,
+        "sources": sources,
+        "hyperparameters": m.hyperparameters,
+        "ternary_weights": ternary_weights(m),
+        "bits_per_weight": bits_per_weight(bundle),
+        "sections": sections,
+        "products": products,
+        "tensors": tensors,
+        "kernels": kernels,
+        "steps": m.plan.body.len() + m.plan.head.len(),
+        "arena_bytes_per_token": m.plan.row_bytes,
+        "text": {
+            "tokenizer": header.section(SectionKind::Tokenizer).is_some(),
+            "chat_template": m.text.chat_template.is_some(),
+            "bos": m.text.bos,
+            "stop": m.text.stop,
+            "sampling": m.text.sampling,
+        },
+        "goldens": m.goldens.len(),
+    })
+}
+
+fn text_info(bundle: &Bundle) -> String {
+    let text = &bundle.manifest().text;
+    let tokenizer = match bundle.header().section(SectionKind::Tokenizer) {
+        Some(_) => "tokenizer",
+        None => "no tokenizer (takes and gives token ids only)",
+    };
+    let template = if text.chat_template.is_some() { "chat template" } else { "no chat template" };
+    let bos = text.bos.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    format!("{tokenizer}, {template}, bos {bos}, stops at {:?}", text.stop)
+}
+
+fn ternary_weights(manifest: &Manifest) -> u64 {
+    manifest.products.iter().map(|p| p.rows() * u64::from(p.k)).sum()
+}
+
+fn bits_per_weight(bundle: &Bundle) -> f64 {
+    let bytes = bundle.header().section(SectionKind::Weights).map_or(0, |s| s.len);
+    8.0 * bytes as f64 / ternary_weights(bundle.manifest()).max(1) as f64
+}
+
+/// Names and sizes of each target's kernels.
+fn kernels_by_target(manifest: &Manifest) -> BTreeMap<Target, Vec<(String, u64)>> {
+    let mut targets: BTreeMap<Target, Vec<(String, u64)>> = BTreeMap::new();
+    for k in &manifest.kernels {
+        targets.entry(k.target).or_default().push((k.spec.to_string(), k.len));
+    }
+    targets
+}
+
+/// The variant's name in small letters.
+fn lower(variant: impl std::fmt::Debug) -> String {
+    format!("{variant:?}").to_lowercase()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A number of bytes, for people.
+pub fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        b if b >= 1e9 => format!("{:.2} GB", b / 1e9),
+        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
+        b if b >= 1e3 => format!("{:.1} kB", b / 1e3),
+        _ => format!("{bytes} bytes"),
+    }
+}

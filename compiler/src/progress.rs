@@ -1,0 +1,41 @@
+//! How far a compilation has come, for whoever wants to show it.
+
+/// Hears of progress. Every method does nothing by default.
+pub trait Progress: Sync {
+    /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers for
+    /// [`Stage::Check`].
+    fn begin(&self, _stage: Stage, _total: u64) {}
+
+    /// That many units of the stage are done.
+    fn advance(&self, _units: u64) {}
+
+    /// All stages are over.
+    fn end(&self) {}
+}
+
+/// The long stages of a compilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Tiles are made and written.
+    Pack,
+    /// The reference forward pass computes known results.
+    Check,
+    /// Tensors are copied.
+    Write,
+}
+
+impl Stage {
+    /// In one word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::Pack => "packing",
+            Stage::Check => "checking",
+            Stage::Write => "writing",
+        }
+    }
+}
+
+/// Shows nothing.
+pub struct Silent;
+
+impl Progress for Silent {}

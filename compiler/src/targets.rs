@@ -1,0 +1,146 @@
+//! Which targets a bundle gets code for.
+
+use crate::error::CompileError;
+use std::str::FromStr;
+use trit_format::target::{Arch, Target};
+
+/// One word of `--target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetChoice {
+    /// The best tier of this machine that has an emitter.
+    Native,
+    /// No code: every machine uses the runtime's portable kernels, or generates its own.
+    Portable,
+    /// Every target that has an emitter.
+    All,
+    /// That one.
+    Named(Target),
+}
+
+impl TargetChoice {
+    /// Every name that is understood.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ["native", "portable", "all"].into_iter().chain(Target::ALL.into_iter().map(Target::name))
+    }
+}
+
+impl FromStr for TargetChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<TargetChoice, String> {
+        match name {
+            "native" => Ok(TargetChoice::Native),
+            "portable" => Ok(TargetChoice::Portable),
+            "all" => Ok(TargetChoice::All),
+            _ => Target::from_name(name).map(TargetChoice::Named).ok_or_else(|| {
+                format!("expected one of {}", TargetChoice::names().collect::<Vec<_>>().join(", "))
+            }),
+        }
+    }
+}
+
+/// The targets that `choices` mean, each once, in the order of [`Target::ALL`].
+///
+/// # Errors
+/// [`CompileError::Unsupported`] for a target without an emitter, and for `native` on a machine that has none of the
+/// others.
+pub fn resolve(choices: &[TargetChoice]) -> Result<Vec<Target>, CompileError> {
+    let supported = trit_codegen::supported();
+    let works = || supported.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
+    let refuse = |target: &str, problem: String| CompileError::Unsupported {
+        path: format!("--target {target}").into(),
+        problem,
+    };
+    let mut wanted = Vec::new();
+    for &choice in choices {
+        match choice {
+            TargetChoice::Portable => {}
+            TargetChoice::All => wanted.extend_from_slice(supported),
+            TargetChoice::Named(target) if supported.contains(&target) => wanted.push(target),
+            TargetChoice::Named(target) => {
+                let problem = format!("no code can be generated for it yet; what works now: {}", works());
+                return Err(refuse(target.name(), problem));
+            }
+            TargetChoice::Native => wanted.push(native().ok_or_else(|| {
+                let problem = "this machine has none of the tiers that code is generated for; \
+                               name those to compile for, or --target portable";
+                refuse("native", format!("{problem} (what works: {})", works()))
+            })?),
+        }
+    }
+    Ok(Target::ALL.into_iter().filter(|t| wanted.contains(t)).collect())
+}
+
+/// The most capable target with an emitter whose features this CPU has.
+pub fn native() -> Option<Target> {
+    let host = if cfg!(target_arch = "x86_64") {
+        Arch::X86_64
+    } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
+        Arch::Aarch64
+    } else {
+        return None;
+    };
+    let runs = |t: &Target| t.arch() == host && t.features().iter().all(|feature| has_feature(feature));
+    trit_codegen::supported().iter().copied().filter(runs).max()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_feature(name: &str) -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    match name {
+        "sse3" => has!("sse3"),
+        "ssse3" => has!("ssse3"),
+        "sse4.1" => has!("sse4.1"),
+        "sse4.2" => has!("sse4.2"),
+        "avx" => has!("avx"),
+        "avx2" => has!("avx2"),
+        "avxvnni" => has!("avxvnni"),
+        "avx512f" => has!("avx512f"),
+        "avx512bw" => has!("avx512bw"),
+        "avx512vl" => has!("avx512vl"),
+        "avx512vnni" => has!("avx512vnni"),
+        "avx512vbmi" => has!("avx512vbmi"),
+        // AMX also needs the system's permission, which is the runtime's to ask for.
+        _ => false,
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_feature(name: &str) -> bool {
+    use std::arch::is_aarch64_feature_detected as has;
+    match name {
+        "neon" => has!("neon"),
+        "dotprod" => has!("dotprod"),
+        _ => false,
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_feature(_: &str) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_resolved_in_order_and_once() {
+        let choices: Vec<TargetChoice> =
+            ["aarch64", "x86-64-v2", "portable", "aarch64"].map(|n| n.parse().unwrap()).into();
+        assert_eq!(resolve(&choices).unwrap(), [Target::X86_64V2, Target::Aarch64]);
+        assert_eq!(resolve(&[TargetChoice::All]).unwrap(), trit_codegen::supported());
+        assert_eq!(resolve(&[TargetChoice::Portable]).unwrap(), []);
+        assert!("x86-64-v9".parse::<TargetChoice>().is_err());
+    }
+
+    #[test]
+    fn targets_without_an_emitter_are_refused_by_name() {
+        for target in Target::ALL.into_iter().filter(|t| !trit_codegen::supported().contains(t)) {
+            let error = resolve(&[TargetChoice::Named(target)]).unwrap_err();
+            assert_eq!(error.exit_code(), 4);
+            let text = error.to_string();
+            assert!(text.contains(target.name()) && text.contains("x86-64-v3"), "{text}");
+        }
+    }
+}
