@@ -38,7 +38,7 @@ pub fn store<T: KvFloat>(row: &[f32], to: &mut [T]) {
 /// Positions whose values meet every query head before the next are read: together they stay in L1.
 const POSITIONS_IN_CACHE: usize = 64;
 
-/// Bytes ahead that keys are prefetched, in rows of the cache.
+/// Rows of the cache between the key that is read and the one that is prefetched.
 const ROWS_AHEAD: usize = 8;
 
 /// `out = softmax(q k^T * scale) v` for each query head of a group.

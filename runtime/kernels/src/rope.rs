@@ -51,4 +51,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn scaling_multiplies_the_result_and_positions_are_rounded_in_f32() {
+        let head = floats(2, 5);
+        let mut rotated = head.clone();
+        // The angle is the f32 product, which at this position is 0.0065 from the exact one.
+        let (frequency, position) = (0.7f32, 500_001);
+        RopeTable::new(&[frequency], 0.5, position + 1).rotate(&mut rotated, position);
+        let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+        let (x, y) = (f64::from(head[0]), f64::from(head[1]));
+        assert!((f64::from(rotated[0]) - 0.5 * (x * cos - y * sin)).abs() < 1e-6);
+        assert!((f64::from(rotated[1]) - 0.5 * (y * cos + x * sin)).abs() < 1e-6);
+    }
 }
