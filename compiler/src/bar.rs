@@ -12,6 +12,7 @@ pub struct Bar {
     bar: ProgressBar,
     verbose: bool,
     stage: Mutex<Option<(&'static str, Instant)>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Bar {
@@ -20,12 +21,16 @@ impl Bar {
             true => ProgressBar::new_spinner(),
             false => ProgressBar::hidden(),
         };
-        let stage = Mutex::new(None);
-        let this = Bar { bar, verbose, stage };
+        let this = Bar { bar, verbose, stage: Mutex::new(None), warnings: Mutex::new(Vec::new()) };
         this.next(Some("reading"));
         this.bar.set_message("reading");
         this.bar.enable_steady_tick(std::time::Duration::from_millis(100));
         this
+    }
+
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn next(&self, stage: Option<&'static str>) {
@@ -57,6 +62,10 @@ impl Progress for Bar {
 
     fn advance(&self, units: u64) {
         self.bar.inc(units);
+    }
+
+    fn warn(&self, warning: &str) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning.to_owned());
     }
 
     fn end(&self) {

@@ -74,6 +74,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     let trusted = trust::record(&compiled.fingerprint);
 
     let mut warnings = model.warnings.clone();
+    warnings.extend(bar.warnings());
     if let Err(e) = &trusted {
         warnings.push(format!(
             "{}: cannot be recorded as trusted ({e}); trit-run will not run its code without --trust",

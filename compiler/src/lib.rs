@@ -6,7 +6,7 @@
 //! | [`lower`] | model to plan: fused products, steps, buffers in the arena |
 //! | [`pack`] | trits to tiles |
 //! | `kernels` | the machine code of every product, by target |
-//! | [`reference`] | the compiler's own forward pass |
+//! | [`reference`], `golden` | the compiler's own forward pass; known results from it |
 //! | [`compile`] | all of it in order, to a file |
 //! | `writer`, [`bundle`] | writes a bundle; opens one |
 //! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
@@ -32,6 +32,7 @@ pub mod bundle;
 pub mod compile;
 pub mod disasm;
 pub mod error;
+mod golden;
 pub mod ingest;
 pub mod inspect;
 mod kernels;

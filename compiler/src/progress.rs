@@ -2,12 +2,15 @@
 
 /// Hears of progress. Every method does nothing by default.
 pub trait Progress: Sync {
-    /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers for
-    /// [`Stage::Check`].
+    /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers
+    /// for [`Stage::Check`], which may end early.
     fn begin(&self, _stage: Stage, _total: u64) {}
 
     /// That many units of the stage are done.
     fn advance(&self, _units: u64) {}
+
+    /// Something the user should know came up, one sentence.
+    fn warn(&self, _warning: &str) {}
 
     /// All stages are over.
     fn end(&self) {}

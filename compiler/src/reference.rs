@@ -33,6 +33,17 @@ pub fn logits(model: &Model, ids: &[u32]) -> Result<Vec<f32>, CompileError> {
 pub fn forward(
     model: &Model,
     ids: &[u32],
+    each_layer: impl FnMut(usize, &[f32]),
+) -> Result<Vec<f32>, CompileError> {
+    forward_jittered(model, ids, 0.0, each_layer)
+}
+
+/// [`forward`] with the input of every product wrong by up to the fraction `jitter`, always in the same way: what
+/// becomes of errors in the last bits.
+pub(crate) fn forward_jittered(
+    model: &Model,
+    ids: &[u32],
+    jitter: f32,
     mut each_layer: impl FnMut(usize, &[f32]),
 ) -> Result<Vec<f32>, CompileError> {
     let dims = &model.hyperparameters;
@@ -50,10 +61,13 @@ pub fn forward(
     for (h, &id) in h.chunks_exact_mut(hidden_dim).zip(ids) {
         dense_row(&model.embedding, id as usize, h);
     }
-    let rule = model.activation_rule;
+    let quantize = |x: &[f32], k: usize| {
+        let x: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * (1.0 + jitter * noise(i))).collect();
+        quantize(&x, k, model.activation_rule)
+    };
     for (l, layer) in model.layers.iter().enumerate() {
         let x = rms_norm(&h, &layer.input_norm.1, model.rms_eps); // [n, hidden]
-        let x = quantize(&x, hidden_dim, rule);
+        let x = quantize(&x, hidden_dim);
         let mut q = bit_linear(&layer.q, &x)?; // [n, n_heads * head_dim]
         let mut k = bit_linear(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
         let v = bit_linear(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
@@ -63,17 +77,17 @@ pub fn forward(
         if let Some((_, weight)) = &layer.attention_sub_norm {
             a = rms_norm(&a, weight, model.rms_eps);
         }
-        add(&mut h, &bit_linear(&layer.o, &quantize(&a, layer.o.k, rule))?);
+        add(&mut h, &bit_linear(&layer.o, &quantize(&a, layer.o.k))?);
 
         let x = rms_norm(&h, &layer.post_attention_norm.1, model.rms_eps);
-        let x = quantize(&x, hidden_dim, rule);
+        let x = quantize(&x, hidden_dim);
         let gate = bit_linear(&layer.gate, &x)?; // [n, ffn]
         let up = bit_linear(&layer.up, &x)?; // [n, ffn]
         let mut m: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| activate(*g, model.activation) * u).collect();
         if let Some((_, weight)) = &layer.ffn_sub_norm {
             m = rms_norm(&m, weight, model.rms_eps);
         }
-        add(&mut h, &bit_linear(&layer.down, &quantize(&m, layer.down.k, rule))?);
+        add(&mut h, &bit_linear(&layer.down, &quantize(&m, layer.down.k))?);
         each_layer(l, &h);
     }
     Ok(rms_norm(&h, &model.final_norm.1, model.rms_eps))
@@ -119,6 +133,12 @@ fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], one: impl Fn([u8; N]) ->
     for (x, &b) in out.iter_mut().zip(bytes.as_chunks().0) {
         *x = one(b);
     }
+}
+
+/// A number in -1..1 that looks random: the fractional part of `i` times the golden ratio.
+fn noise(i: usize) -> f32 {
+    let golden = (i as u32).wrapping_mul(0x9e37_79b9);
+    golden as i32 as f32 / -(i32::MIN as f32)
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -1,0 +1,91 @@
+//! The `tritc` command: what it prints, what it leaves, how it ends.
+
+use crate::reference::repository;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `tritc` in `folder`, with records of trust of its own.
+fn tritc(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tritc"));
+    command.args(arguments).current_dir(folder).env("TRIT_TRUST_DIR", folder.join("trusted"));
+    command.output().unwrap()
+}
+
+fn fixture() -> String {
+    repository().join("tests/fixtures/bitnet-online").display().to_string()
+}
+
+fn fails(output: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(output.stdout.is_empty());
+    words.iter().for_each(|word| assert!(text.contains(word), "{word:?} is not in {text}"));
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn compile_leaves_a_trusted_bundle_named_after_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["compile", &fixture(), "--target", "x86-64-v2,aarch64", "--json", "--threads", "1"];
+    let made = json(&tritc(folder.path(), &arguments));
+    assert_eq!(made["bundle"], "bitnet-online.trit");
+    assert_eq!(made["targets"], serde_json::json!(["x86-64-v2", "aarch64"]));
+    assert!(made["warnings"][0].as_str().unwrap().contains("tokenizer"));
+    let fingerprint = made["fingerprint"].as_str().unwrap();
+    assert!(folder.path().join("trusted").join(fingerprint).is_file());
+
+    let seen = json(&tritc(folder.path(), &["inspect", "bitnet-online.trit", "--json", "--plan"]));
+    assert_eq!((&seen["fingerprint"], &seen["trusted"]), (&made["fingerprint"], &true.into()));
+    assert_eq!((&seen["bytes"], &seen["name"]), (&made["bytes"], &made["name"]));
+    assert!(seen["plan"].as_str().unwrap().contains("gate(relu2) divide"));
+    let text = tritc(folder.path(), &["inspect", "bitnet-online.trit"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    for words in ["BitNetForCausalLM", "code for aarch64", "sha256", "no tokenizer", fingerprint] {
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+    let verified = tritc(folder.path(), &["verify", "--rebuild", "bitnet-online.trit"]);
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("ok"));
+    // Made again over the old one, under another name.
+    let made = json(&tritc(
+        folder.path(),
+        &["compile", &fixture(), "--name", "a/b c", "--target", "portable", "--json"],
+    ));
+    assert_eq!((&made["bundle"], &made["name"]), (&"a-b-c.trit".into(), &"a/b c".into()));
+}
+
+#[test]
+fn an_account_without_a_trust_folder_is_warned() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("trusted"), "in the way").unwrap();
+    let output = tritc(folder.path(), &["compile", &fixture(), "--target", "portable"]);
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("warning: bitnet-online.trit: cannot be recorded as trusted"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| tritc(folder.path(), arguments);
+    let fixture = fixture();
+    fails(
+        &run(&["compile", &fixture, "--target", "x86-64-v4-vbmi"]),
+        4,
+        &["x86-64-v4-vbmi", "x86-64-v3-vnni"],
+    );
+    fails(&run(&["compile", &fixture, "--target", "x86-65"]), 2, &["x86-65", "native, portable, all"]);
+    fails(&run(&["compile", &fixture, "--activations", "f32"]), 4, &["int8", "--activations auto"]);
+    let typo = fixture.replace("bitnet-online", "bitnet-onlin");
+    fails(&run(&["compile", &typo]), 3, &["bitnet-onlin: no such file; did you mean", "bitnet-online?"]);
+    fails(&run(&["compile", "no/such/model"]), 3, &["there is no folder no"]);
+    fails(&run(&["inspect", &fixture]), 3, &["checkpoint", "tritc compile"]);
+    fails(&run(&["verify", &format!("{fixture}/config.json")]), 3, &["checkpoint", "tritc compile"]);
+    std::fs::write(folder.path().join("kept"), "kept").unwrap();
+    fails(&run(&["compile", &fixture, "-o", "kept"]), 2, &["kept", "is no .trit bundle"]);
+    assert_eq!(std::fs::read(folder.path().join("kept")).unwrap(), b"kept");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

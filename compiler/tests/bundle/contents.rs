@@ -1,0 +1,156 @@
+//! A bundle holds the model it was made from.
+
+use crate::reference::repository;
+use crate::synthetic;
+use std::path::Path;
+use trit_format::container::SectionKind;
+use trit_format::manifest::{Product, RowOrder};
+use trit_format::plan::{BufferId, Step};
+use trit_format::target::Target;
+use trit_format::tile;
+use tritc::bundle::Bundle;
+use tritc::compile::compile;
+use tritc::model::{Model, Ternary};
+use tritc::progress::Silent;
+use tritc::reference;
+
+pub fn compiled(model: &Model, folder: &Path, targets: &[Target]) -> Bundle {
+    let out = folder.join("out.trit");
+    compile(model, &out, targets, &Silent).unwrap();
+    Bundle::open(&out).unwrap()
+}
+
+/// All trits of a product, `[tiles * 80, k]`.
+fn decoded(bundle: &Bundle, product: &Product) -> Vec<i8> {
+    let k = product.k as usize;
+    let bytes = &bundle.section(SectionKind::Weights)[product.offset as usize..];
+    let tiles = bytes[..product.bytes().unwrap() as usize].chunks(tile::bytes(k));
+    tiles.flat_map(|t| tile::decode(t, k, product.code).unwrap()).collect()
+}
+
+fn row(matrix: &Ternary, row: usize) -> Vec<i8> {
+    let mut out = vec![9; matrix.k];
+    matrix.trits.read_row(row, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn every_weight_stands_where_the_format_says() {
+    let (model, folder) = (synthetic::model(), tempfile::tempdir().unwrap());
+    let bundle = compiled(&model, folder.path(), &[]);
+    let products = &bundle.manifest().products;
+    assert_eq!(products.len(), 8);
+    for (l, layer) in model.layers.iter().enumerate() {
+        let expected = [
+            vec![&layer.q, &layer.k, &layer.v],
+            vec![&layer.o],
+            vec![&layer.gate, &layer.up],
+            vec![&layer.down],
+        ];
+        for (product, matrices) in products[4 * l..].iter().zip(expected) {
+            let trits = decoded(&bundle, product);
+            let mut rows = trits.chunks(product.k as usize);
+            assert_eq!(product.segments.len(), matrices.len());
+            for (segment, matrix) in product.segments.iter().zip(&matrices) {
+                assert_eq!(
+                    (&segment.name, segment.scale, segment.rule),
+                    (&matrix.name, matrix.scale, matrix.rule)
+                );
+            }
+            match product.order {
+                RowOrder::Sequential => {
+                    for (matrix, r) in matrices.iter().flat_map(|m| (0..m.rows).map(move |r| (m, r))) {
+                        assert_eq!(rows.next().unwrap(), row(matrix, r), "{} row {r}", matrix.name);
+                    }
+                }
+                RowOrder::Paired => {
+                    for first in (0..matrices[0].rows).step_by(40) {
+                        for (matrix, r) in
+                            matrices.iter().flat_map(|m| (first..first + 40).map(move |r| (m, r)))
+                        {
+                            let expected = if r < matrix.rows { row(matrix, r) } else { vec![0; matrix.k] };
+                            assert_eq!(rows.next().unwrap(), expected, "{} row {r}", matrix.name);
+                        }
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(rows.flatten().all(|&t| t == 0));
+        }
+    }
+}
+
+#[test]
+fn a_tied_head_is_stored_once_and_another_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, tied) in [(synthetic::model(), true), (synthetic::untied(), false)] {
+        let bundle = compiled(&model, folder.path(), &[]);
+        let plan = &bundle.manifest().plan;
+        let Step::Embed { table: embedding, .. } = plan.body[0] else { panic!("{:?}", plan.body[0]) };
+        let Some(&Step::Head { table: head, .. }) = plan.head.last() else { panic!("{:?}", plan.head) };
+        assert_eq!(embedding == head, tied);
+        for (id, dense) in
+            [(embedding, &model.embedding), (head, model.head.as_ref().unwrap_or(&model.embedding))]
+        {
+            let tensor = &bundle.manifest().tensors[id.0 as usize];
+            let bytes = &bundle.section(SectionKind::Tensors)[tensor.offset as usize..];
+            assert_eq!(tensor.name, dense.name);
+            assert_eq!(&bytes[..tensor.bytes().unwrap() as usize], (*dense.data).as_ref());
+        }
+    }
+}
+
+#[test]
+fn the_plan_is_the_models_forward_pass() {
+    let (model, folder) = (synthetic::model(), tempfile::tempdir().unwrap());
+    let bundle = compiled(&model, folder.path(), &[]);
+    let plan = &bundle.manifest().plan;
+    let name = |id: BufferId| plan.buffers[id.0 as usize].name.as_str();
+    // Layer 0 has both sub-norms, layer 1 has none.
+    assert_eq!(plan.layers.iter().map(|l| l.end - l.start).collect::<Vec<_>>(), [14, 12]);
+    assert_eq!((plan.layers[0].start, plan.layers[1].end as usize), (1, plan.body.len()));
+    assert_eq!((name(plan.residual), name(plan.logits)), ("h", "logits"));
+    assert_eq!(plan.kv.len(), 2);
+    let adds = plan.body.iter().filter(|s| matches!(s, Step::Ternary { out, .. } if *out == plan.residual));
+    assert_eq!(adds.count(), 4);
+    // Without sharing, the buffers would need more than this.
+    let sum: u64 = plan.buffers.iter().map(|b| b.stride.next_multiple_of(64)).sum();
+    assert!(plan.row_bytes < sum, "{} {sum}", plan.row_bytes);
+    assert!(plan.buffers.iter().all(|b| b.offset + b.stride <= plan.row_bytes && b.offset % 64 == 0));
+}
+
+#[test]
+fn a_target_gets_the_kernels_of_every_width() {
+    let (model, folder) = (synthetic::model(), tempfile::tempdir().unwrap());
+    let targets = [Target::X86_64V2, Target::Aarch64];
+    let bundle = compiled(&model, folder.path(), &targets);
+    for target in targets {
+        for product in &bundle.manifest().products {
+            let fits = |m: u32| {
+                let kernels = &bundle.manifest().kernels;
+                kernels.iter().any(|k| k.target == target && k.spec.k == product.k && k.spec.m == m)
+            };
+            assert!(fits(1), "{target} {}", product.name);
+        }
+        assert!(!bundle.section(SectionKind::Code(target)).is_empty());
+    }
+    assert!(bundle.section(SectionKind::Code(Target::X86_64V3)).is_empty());
+}
+
+/// The fixtures' weights are random: their results are steady only after some prompts, which are searched for.
+#[test]
+fn known_results_are_steady_and_the_references() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["bitnet-online", "bitnet-llama3-rope", "llama-bitlinear"] {
+        let path = repository().join("tests/fixtures").join(name);
+        let model = tritc::ingest::load(&path, &Default::default()).unwrap();
+        let bundle = compiled(&model, folder.path(), &[]);
+        let [golden] = bundle.manifest().goldens.as_slice() else { panic!("{name}: no known result") };
+        assert_eq!(golden.ids.len(), 4);
+        let tensor = &bundle.manifest().tensors[golden.logits.0 as usize];
+        let stored = &bundle.section(SectionKind::Tensors)[tensor.offset as usize..];
+        let expected = reference::logits(&model, &golden.ids).unwrap();
+        let expected: Vec<u8> = expected.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(&stored[..tensor.bytes().unwrap() as usize], expected);
+    }
+}

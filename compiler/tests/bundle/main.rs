@@ -1,0 +1,8 @@
+//! From a model in memory or a shipped checkpoint to a bundle, and what can be told of a bundle.
+
+mod commands;
+mod contents;
+mod reference;
+mod synthetic;
+mod verify;
+mod writing;

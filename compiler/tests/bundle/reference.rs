@@ -1,0 +1,86 @@
+//! The compiler's forward pass against transformers, on prompts without near-ties.
+
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+use tritc::ingest::{LoadOptions, load};
+use tritc::{CompileError, reference};
+
+use crate::synthetic;
+
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Compares states after each layer and the logits of every token with those in `goldens`.
+fn matches_transformers(checkpoint: &str, goldens: &str) {
+    let model = load(&repository().join(checkpoint), &LoadOptions::default()).unwrap();
+    let bytes = std::fs::read(repository().join(goldens)).unwrap();
+    let goldens = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: &str| -> Option<Vec<[u8; 4]>> {
+        let data = goldens.tensor(name).ok()?.data().to_vec();
+        Some(data.as_chunks().0.to_vec())
+    };
+    let floats =
+        |name: &str| -> Vec<f32> { words(name).unwrap().into_iter().map(f32::from_le_bytes).collect() };
+    let hidden_dim = model.hyperparameters.hidden_dim as usize;
+    let mut prompts = 0;
+    while let Some(ids) = words(&format!("t{prompts}.ids")) {
+        let ids: Vec<u32> = ids.into_iter().map(u32::from_le_bytes).collect();
+        let (logits, hidden) = (floats(&format!("t{prompts}.logits")), floats(&format!("t{prompts}.hidden")));
+        let close = |what: &str, found: &[f32], expected: &[f32]| {
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() <= 1e-3 * b.abs().max(1.0), "prompt {prompts} {what}: {a} {b}");
+            }
+        };
+        // [layers + 1, n, hidden]: the embedding first, after the final norm last.
+        let layer = ids.len() * hidden_dim;
+        let states = reference::forward(&model, &ids, |l, h| {
+            if l + 1 < model.layers.len() {
+                close(&format!("layer {l}"), h, &hidden[(l + 1) * layer..][..layer]);
+            }
+        });
+        let states = states.unwrap();
+        close("final states", &states, &hidden[hidden.len() - layer..]);
+        for (t, (state, expected)) in
+            states.chunks(hidden_dim).zip(logits.chunks(logits.len() / ids.len())).enumerate()
+        {
+            close(&format!("logits of token {t}"), &reference::head(&model, state).unwrap(), expected);
+        }
+        prompts += 1;
+    }
+    assert!(prompts >= 4, "{prompts} prompts");
+}
+
+#[test]
+fn packed_bitnet_that_was_trained() {
+    matches_transformers("examples/models/fables-12m", "tests/fixtures/fables-12m.tight.safetensors");
+}
+
+#[test]
+fn latent_bitnet() {
+    matches_transformers(
+        "tests/fixtures/bitnet-online",
+        "tests/fixtures/bitnet-online/golden.tight.safetensors",
+    );
+}
+
+#[test]
+fn packed_bitnet_with_llama3_rope() {
+    let fixture = "tests/fixtures/bitnet-llama3-rope";
+    matches_transformers(fixture, &format!("{fixture}/golden.tight.safetensors"));
+}
+
+#[test]
+fn packed_llama() {
+    let fixture = "tests/fixtures/llama-bitlinear";
+    matches_transformers(fixture, &format!("{fixture}/golden.tight.safetensors"));
+}
+
+#[test]
+fn ids_outside_the_vocabulary_are_refused() {
+    let model = synthetic::model();
+    for ids in [&[][..], &[1, synthetic::VOCAB as u32]] {
+        assert!(matches!(reference::logits(&model, ids), Err(CompileError::Usage(_))));
+    }
+}
