@@ -6,7 +6,7 @@
 //! | [`lower`] | model to plan: fused products, steps, buffers in the arena |
 //! | [`pack`] | trits to tiles |
 //! | `kernels` | the machine code of every product, by target |
-//! | [`reference`], `golden` | the compiler's own forward pass; known results from it |
+//! | [`mod@reference`], `golden` | the compiler's own forward pass; known results from it |
 //! | [`compile`] | all of it in order, to a file |
 //! | `writer`, [`bundle`] | writes a bundle; opens one |
 //! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// Nothing runs that could be stopped alone.
 const IDLE: u8 = 0;
-/// Something runs that looks at [`requested`].
+/// Something runs that looks at [`Stoppable::requested`].
 const RUNNING: u8 = 1;
 /// The user wants it to stop.
 const REQUESTED: u8 = 2;
