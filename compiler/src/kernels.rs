@@ -23,8 +23,7 @@ pub(crate) fn specs(products: &[Product], target: Target) -> Result<Vec<KernelSp
     let shapes: BTreeSet<_> = products.iter().map(|p| (p.k, p.code)).collect();
     let mut specs = Vec::new();
     for (k, code) in shapes {
-        let fitting =
-            trit_codegen::default_specs(k, target).into_iter().filter(|s| s.k == k && s.code == code);
+        let fitting = trit_codegen::default_specs(k, code, target);
         let before = specs.len();
         specs.extend(fitting);
         if specs.len() == before {

@@ -12,7 +12,8 @@ use trit_format::dense243::Code;
 use trit_format::kernel::MAX_K;
 use trit_format::manifest::{Golden, Product, RowOrder, Segment, Tensor};
 use trit_format::plan::{
-    Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized, Step, TensorId,
+    ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized, Step,
+    TensorId,
 };
 
 /// How every product's bytes are stored: the code that all emitters read.
@@ -76,8 +77,7 @@ impl<'m> Lowered<'m> {
         for (index, layer) in model.layers.iter().enumerate() {
             let start = lowering.body.len() as u32;
             let name = |part: &str| format!("layers.{index}.{part}");
-            lowering.rms_norm(h, &layer.input_norm, eps, x);
-            lowering.body.push(Step::Quantize { input: x, rule, out: x8 });
+            lowering.quantize(h, Some(&layer.input_norm), eps, rule, x8);
             let matrices = vec![&layer.q, &layer.k, &layer.v];
             lowering.ternary(name("qkv"), RowOrder::Sequential, matrices, x8, Epilogue::Store, qkv)?;
             let layer_index = index as u32;
@@ -85,10 +85,7 @@ impl<'m> Lowered<'m> {
             lowering.body.push(Step::RopeAppend { qkv, inv_freq, scaling, layer: layer_index });
             let scale = (1.0 / f64::from(dims.head_dim).sqrt()) as f32;
             lowering.body.push(Step::Attend { qkv, layer: layer_index, scale, out: attention });
-            if let Some(norm) = &layer.attention_sub_norm {
-                lowering.rms_norm(attention, norm, eps, attention);
-            }
-            lowering.body.push(Step::Quantize { input: attention, rule, out: attention8 });
+            lowering.quantize(attention, layer.attention_sub_norm.as_ref(), eps, rule, attention8);
             lowering.ternary(
                 name("o"),
                 RowOrder::Sequential,
@@ -97,14 +94,10 @@ impl<'m> Lowered<'m> {
                 Epilogue::Add,
                 h,
             )?;
-            lowering.rms_norm(h, &layer.post_attention_norm, eps, x);
-            lowering.body.push(Step::Quantize { input: x, rule, out: x8 });
+            lowering.quantize(h, Some(&layer.post_attention_norm), eps, rule, x8);
             let (matrices, gate) = (vec![&layer.gate, &layer.up], Epilogue::Gate(model.activation));
             lowering.ternary(name("gate_up"), RowOrder::Paired, matrices, x8, gate, ffn)?;
-            if let Some(norm) = &layer.ffn_sub_norm {
-                lowering.rms_norm(ffn, norm, eps, ffn);
-            }
-            lowering.body.push(Step::Quantize { input: ffn, rule, out: ffn8 });
+            lowering.quantize(ffn, layer.ffn_sub_norm.as_ref(), eps, rule, ffn8);
             lowering.ternary(
                 name("down"),
                 RowOrder::Sequential,
@@ -255,9 +248,20 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    fn rms_norm(&mut self, input: BufferId, weights: &'m NormWeights, eps: f32, out: BufferId) {
-        let weight = self.out.norm(weights);
-        self.body.push(Step::RmsNorm { input, weight, eps, out });
+    /// Quantizes `input`, normalized first where there is a norm.
+    fn quantize(
+        &mut self,
+        input: BufferId,
+        norm: Option<&'m NormWeights>,
+        eps: f32,
+        rule: ActivationRule,
+        out: Quantized,
+    ) {
+        let step = match norm {
+            Some(weights) => Step::NormQuantize { input, weight: self.out.norm(weights), eps, rule, out },
+            None => Step::Quantize { input, rule, out },
+        };
+        self.body.push(step);
     }
 
     fn ternary(

@@ -3,14 +3,28 @@
 use crate::container::Digest;
 use crate::dense243::Code;
 use crate::target::Target;
+use crate::tile;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the calling convention of [`KernelArgs`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Largest `k` for which every code is exact in wrapping i32: `2 * 127 * k * 256 < 2^31`.
 pub const MAX_K: u32 = 33_000;
+
+/// Columns in steps of which a block kernel reads activations: one row of an AMX tile.
+pub const BLOCK_COLUMNS: usize = 64;
+
+/// How a kernel goes over the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum KernelKind {
+    /// Weights stream from memory once, decoded in registers, for exactly `m` activation rows: decode.
+    Stream,
+    /// Each tile is decoded once into scratch memory and meets all of [`KernelArgs::rows`] from the cache: prefill.
+    Block,
+}
 
 /// What a ternary kernel computes, apart from the machine it runs on.
 ///
@@ -20,8 +34,11 @@ pub const MAX_K: u32 = 33_000;
 pub struct KernelSpec {
     /// Columns of the matrix, a constant in the code.
     pub k: u32,
-    /// Activation rows handled by one call: 1 for decode, more for blocks of rows.
+    /// Activation rows: those of one call of a [`KernelKind::Stream`] kernel; those that share registers in a
+    /// [`KernelKind::Block`] kernel, which takes any number.
     pub m: u32,
+    /// How it goes over the weights.
+    pub kind: KernelKind,
     /// How weight bytes are stored.
     pub code: Code,
     /// Quads of `k` handled by one iteration of the inner loop. A kernel copes with any `k` whatever its unroll.
@@ -30,24 +47,43 @@ pub struct KernelSpec {
     pub prefetch: u32,
 }
 
+impl KernelSpec {
+    /// Bytes of [`KernelArgs::scratch`] for `rows` activation rows: two decoded tiles, the activations once more in the
+    /// kernel's own order, and a page.
+    pub const fn scratch_bytes(&self, rows: usize) -> usize {
+        let k = (self.k as usize).next_multiple_of(BLOCK_COLUMNS);
+        match self.kind {
+            KernelKind::Stream => 0,
+            KernelKind::Block => 2 * tile::ROWS * k + rows.next_multiple_of(32) * k + 4096,
+        }
+    }
+}
+
 impl fmt::Display for KernelSpec {
     /// The kernel's name: operation, activation type, weight code, tile rows by activation rows, columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.code.name();
-        write!(f, "ternary_i8_{code}_80x{}_k{}_u{}_p{}", self.m, self.k, self.unroll, self.prefetch)
+        let kind = match self.kind {
+            KernelKind::Stream => "",
+            KernelKind::Block => "_block",
+        };
+        write!(f, "ternary_i8_{code}{kind}_80x{}_k{}_u{}_p{}", self.m, self.k, self.unroll, self.prefetch)
     }
 }
 
 /// The single argument of a kernel, by pointer: `extern "sysv64"` on x86-64, `extern "C"` on aarch64.
 ///
-/// The code reads `tiles * tile::bytes(k)` weight bytes, `m` rows of `padded_k(k)` activations and `m` sums, writes
-/// `m` rows of `tiles * 80` i32, and touches nothing else; prefetches may name any address.
+/// A [`KernelKind::Stream`] kernel reads `tiles * tile::bytes(k)` weight bytes, `m` rows of `padded_k(k)` activations and
+/// `m` sums, and writes `m` rows of `tiles * 80` i32. A [`KernelKind::Block`] kernel does so for `rows` rows, reads
+/// each up to the next multiple of [`BLOCK_COLUMNS`], and uses the scratch memory. Nothing else is touched; prefetches
+/// may name any address.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct KernelArgs {
     /// First tile, 64-byte aligned. Offset 0.
     pub weights: *const u8,
-    /// First activation row, 4-byte aligned; entries from `k` to `padded_k(k)` are zero. Offset 8.
+    /// First activation row, 4-byte aligned; entries from `k` to `padded_k(k)` are zero. For a block kernel 64-byte
+    /// aligned, and zero up to the next multiple of [`BLOCK_COLUMNS`]. Offset 8.
     pub activations: *const i8,
     /// Sum of the activations of each row, which unsigned codes subtract. Offset 16.
     pub sums: *const i32,
@@ -55,12 +91,16 @@ pub struct KernelArgs {
     pub out: *mut i32,
     /// Number of tiles, at least 1. Offset 32.
     pub tiles: u64,
-    /// Bytes from one activation row to the next, a multiple of 4. Offset 40.
+    /// Bytes from one activation row to the next, a multiple of 4; of 64 for a block kernel. Offset 40.
     pub activation_stride: u64,
     /// i32 elements from one sum to the next. Offset 48.
     pub sum_stride: u64,
     /// i32 elements from one result row to the next. Offset 56.
     pub out_stride: u64,
+    /// Activation rows, at least 1. Stream kernels take their `m` and do not look here. Offset 64.
+    pub rows: u64,
+    /// [`KernelSpec::scratch_bytes`] for a block kernel, 64-byte aligned, its content of no matter. Offset 72.
+    pub scratch: *mut u8,
 }
 
 /// One generated kernel in a bundle.

@@ -189,6 +189,19 @@ pub enum Step {
         /// f32 `[vocab]`.
         out: BufferId,
     },
+    /// [`Step::RmsNorm`], then [`Step::Quantize`] of its result, which nothing else reads.
+    NormQuantize {
+        /// f32 `[k]`.
+        input: BufferId,
+        /// f32 `[k]`.
+        weight: TensorId,
+        /// Added to the mean square.
+        eps: f32,
+        /// The arithmetic.
+        rule: ActivationRule,
+        /// Where the quantized row goes.
+        out: Quantized,
+    },
 }
 
 /// The KV cache of one attention layer.

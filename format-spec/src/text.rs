@@ -123,6 +123,19 @@ impl Text<'_> {
                 self.buffer(input),
                 self.quantized(to)
             ),
+            Step::NormQuantize {
+                input,
+                weight,
+                eps,
+                rule: ActivationRule::AbsmaxPerToken { floor },
+                out: to,
+            } => write!(
+                out,
+                "norm_quant {} -> {}  weight {} eps {eps:e} absmax floor {floor:e}",
+                self.buffer(input),
+                self.quantized(to),
+                self.tensor(weight)
+            ),
             Step::Ternary { product, input, epilogue, out: to } => {
                 let (name, rule) = self.product(product);
                 let arrow = if epilogue == Epilogue::Add { "+>" } else { "->" };

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelEntry, KernelSpec};
+use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::*;
 use trit_format::plan::*;
 use trit_format::target::Target;
@@ -189,15 +189,22 @@ fn product() -> (Product, String) {
 fn kernel() -> (KernelEntry, String) {
     (
         KernelEntry {
-            spec: KernelSpec { k: 2560, m: 4, code: Code::SignedFix, unroll: 2, prefetch: 8192 },
+            spec: KernelSpec {
+                k: 2560,
+                m: 4,
+                kind: KernelKind::Stream,
+                code: Code::SignedFix,
+                unroll: 2,
+                prefetch: 8192,
+            },
             target: Target::X86_64V3,
-            abi: 1,
+            abi: 2,
             offset: 64,
             len: 300,
             digest: DIGEST,
         },
         format!(
-            "000a0000 04000000 00000000 02000000 00200000  01000000 01000000 4000000000000000 2c01000000000000 {DIGEST_HEX}"
+            "000a0000 04000000 00000000 00000000 02000000 00200000  01000000 02000000 4000000000000000 2c01000000000000 {DIGEST_HEX}"
         ),
     )
 }
@@ -241,6 +248,16 @@ fn steps() -> Vec<(Step, &'static str)> {
             "05000000 0a000000 03000000 0000003e 0b000000",
         ),
         (Step::Head { input: a, table: TensorId(1), out: b }, "06000000 0a000000 01000000 0b000000"),
+        (
+            Step::NormQuantize {
+                input: a,
+                weight: TensorId(1),
+                eps: 0.25,
+                rule: ActivationRule::AbsmaxPerToken { floor: 0.5 },
+                out: quantized,
+            },
+            "07000000 0a000000 01000000 0000803e 00000000 0000003f 11000000 12000000 13000000",
+        ),
     ]
 }
 
@@ -251,7 +268,7 @@ fn plan() -> (Plan, String) {
         Plan {
             buffers: vec![buffer],
             row_bytes: 192,
-            head: body[6..].to_vec(),
+            head: body[6..7].to_vec(),
             body,
             residual: BufferId(1),
             logits: BufferId(2),
@@ -259,7 +276,7 @@ fn plan() -> (Plan, String) {
             layers: vec![LayerSteps { start: 1, end: 7 }],
         },
         format!(
-            "0100000000000000 {buffer_hex}  c000000000000000  0700000000000000 {}  0100000000000000 {}
+            "0100000000000000 {buffer_hex}  c000000000000000  0800000000000000 {}  0100000000000000 {}
              01000000 02000000  0100000000000000 14000000 05000000 80000000  0100000000000000 01000000 07000000",
             hex.concat(),
             hex[6]
@@ -305,7 +322,7 @@ fn records() {
     check(segment());
     check(product());
     check(kernel());
-    check((kernel().0.spec, "000a0000 04000000 00000000 02000000 00200000"));
+    check((kernel().0.spec, "000a0000 04000000 00000000 00000000 02000000 00200000"));
     check((DIGEST, DIGEST_HEX));
     check(buffer());
     steps().into_iter().for_each(check);
@@ -359,6 +376,6 @@ fn a_whole_bundle() {
     assert_eq!(file.len(), 262_338);
     assert_eq!(
         Digest::of(&file).to_string(),
-        "b098e5d296ce2baac9cf9a185499f62edc9521bc962b1aca22b23cf7c3594694"
+        "112137c20459d073b0f1ec19f75b7b4509d311d975190be210f7f8001dfbb9a4"
     );
 }

@@ -132,6 +132,14 @@ impl Run<'_> {
                 self.write(out, n);
                 self.read(out, n);
             }
+            Step::NormQuantize { input, weight, out, .. } => {
+                let k = self.tensor(weight).len() / 4;
+                self.read(input, k);
+                self.write(out.values, tile::padded_k(k));
+                self.write(out.scale, 1);
+                self.write(out.sum, 1);
+                self.read_quantized(out, k);
+            }
             Step::Quantize { input, out, .. } => {
                 let k = self.len(input);
                 self.read(input, k);
@@ -313,7 +321,7 @@ fn shuffled_plans() {
                     let id = BufferId(random.below(buffers) as u32);
                     match &mut m.plan.body[random.below(steps)] {
                         Step::RmsNorm { input, out, .. } => *[input, out][random.below(2)] = id,
-                        Step::Quantize { input, .. } => *input = id,
+                        Step::Quantize { input, .. } | Step::NormQuantize { input, .. } => *input = id,
                         Step::Ternary { out, .. } => *out = id,
                         Step::Attend { qkv, out, .. } => *[qkv, out][random.below(2)] = id,
                         _ => {}

@@ -355,6 +355,24 @@ fn steps() {
     refused(1, norm(RESIDUAL, NORM, 0.0, NORMED), "eps is 0, not finite and above zero");
     refused(1, norm(RESIDUAL, NORM, f32::NAN, NORMED), "eps is NaN, not finite and above zero");
 
+    let norm_quantize = |input, weight, eps, floor, out| Step::NormQuantize {
+        input,
+        weight,
+        eps,
+        rule: ActivationRule::AbsmaxPerToken { floor },
+        out,
+    };
+    refused(2, norm_quantize(no_buffer, NORM, 1e-5, 1e-5, Q), "there is no buffer 12");
+    refused(2, norm_quantize(NORMED, no_tensor, 1e-5, 1e-5, Q), "there is no tensor 6");
+    refused(
+        2,
+        norm_quantize(NORMED, FFN_NORM, 1e-5, 1e-5, Q),
+        "weight is tensor ffn_norm F32[12], expected F32[8]",
+    );
+    refused(2, norm_quantize(NORMED, NORM, 0.0, 1e-5, Q), "eps is 0, not finite and above zero");
+    refused(2, norm_quantize(NORMED, NORM, 1e-5, -1.0, Q), "floor is -1, not finite and above zero");
+    refused(2, norm_quantize(NORMED, NORM, 1e-5, 1e-5, G), "values is buffer q12 I8[12], expected I8[8]");
+
     let quantize =
         |input, floor, out| Step::Quantize { input, rule: ActivationRule::AbsmaxPerToken { floor }, out };
     refused(2, quantize(no_buffer, 1e-5, Q), "there is no buffer 12");

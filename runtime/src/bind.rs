@@ -295,12 +295,8 @@ fn bind_embedded<'a>(
 fn bind_jit(manifest: &Manifest, target: Target, note: Option<String>) -> Result<Kernels, RuntimeError> {
     let shapes: std::collections::BTreeSet<(u32, trit_format::dense243::Code)> =
         manifest.products.iter().map(|p| (p.k, p.code)).collect();
-    let specs: Vec<KernelSpec> = shapes
-        .into_iter()
-        .flat_map(|(k, code)| {
-            trit_codegen::default_specs(k, target).into_iter().map(move |s| KernelSpec { code, ..s })
-        })
-        .collect();
+    let specs: Vec<KernelSpec> =
+        shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target)).collect();
     let pairs: Vec<(KernelSpec, Target)> = specs.iter().map(|&s| (s, target)).collect();
     let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
         RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable"))

@@ -114,6 +114,24 @@ impl Executor<'_> {
                     }
                 }
             }
+            Step::NormQuantize { input, weight, eps, rule, out } => {
+                let weight = self.model.vector(weight);
+                let mut normed = vec![0.0; weight.len()];
+                for r in mine {
+                    // SAFETY: the step rule; rows are shared out.
+                    let (input, values, scale, sum) = unsafe {
+                        let padded = arena.stride::<i8>(out.values);
+                        (
+                            arena.row(input, r),
+                            arena.row_mut(out.values, r, 0, padded),
+                            arena.row_mut(out.scale, r, 0, 1),
+                            arena.row_mut(out.sum, r, 0, 1),
+                        )
+                    };
+                    norm::rms_norm(input, weight, eps, &mut normed);
+                    (scale[0], sum[0]) = quantize::quantize(&normed, rule, values);
+                }
+            }
             Step::Quantize { input, rule, out } => {
                 for r in mine {
                     // SAFETY: the step rule; rows are shared out.

@@ -103,6 +103,8 @@ impl TernaryStep<'_> {
                     activation_stride: arena.stride::<i8>(input.values) as u64,
                     sum_stride: arena.stride::<i32>(input.sum) as u64,
                     out_stride: stride as u64,
+                    rows: 0,
+                    scratch: std::ptr::null_mut(),
                 };
                 // SAFETY: the kernel was generated for this k, code and m (`bind::assign`) and this CPU (`bind`).
                 // `weights` holds the tiles; the arena rows hold padded activations and a sum each (validated
@@ -189,6 +191,8 @@ pub(crate) fn run_bound(
                 activation_stride: activations.len() as u64,
                 sum_stride: 1,
                 out_stride: (tiles * tile::ROWS) as u64,
+                rows: 0,
+                scratch: std::ptr::null_mut(),
             };
             // SAFETY: bound for this product and CPU; every pointer covers what the convention says.
             unsafe { single(&args) };

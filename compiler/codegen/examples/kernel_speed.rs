@@ -8,7 +8,7 @@
 use std::time::Instant;
 use trit_codegen::{BLOCK_M, CodegenError, JitCode, supported};
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelArgs, KernelSpec};
+use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::{self, ROWS, padded_k};
 
@@ -24,7 +24,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for m in [1, 2, BLOCK_M] {
             for unroll in [1, 2, 4] {
                 for prefetch in [0, 64] {
-                    let spec = KernelSpec { k: k as u32, m, code: Code::SignedFix, unroll, prefetch };
+                    let spec = KernelSpec {
+                        k: k as u32,
+                        m,
+                        kind: KernelKind::Stream,
+                        code: Code::SignedFix,
+                        unroll,
+                        prefetch,
+                    };
                     measure(&spec, target, tiles, seconds)?;
                 }
             }
@@ -50,6 +57,8 @@ fn measure(spec: &KernelSpec, target: Target, tiles: usize, seconds: f64) -> Res
         activation_stride: padded_k(k) as u64,
         sum_stride: 1,
         out_stride: (tiles * ROWS) as u64,
+        rows: 0,
+        scratch: std::ptr::null_mut(),
     };
     let kernel = code.kernel(0);
     let mut best = f64::INFINITY;

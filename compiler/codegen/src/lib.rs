@@ -28,7 +28,7 @@ pub use jit::{JitCode, KernelFn};
 pub use program::Program;
 
 use trit_format::dense243::Code;
-use trit_format::kernel::KernelSpec;
+use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::{Arch, Target};
 use trit_format::tile;
 
@@ -44,16 +44,16 @@ pub const fn supported() -> &'static [Target] {
     &[Target::X86_64V2, Target::X86_64V3, Target::X86_64V3Vnni, Target::Aarch64, Target::Aarch64Dotprod]
 }
 
-/// The kernels a bundle carries for matrices of `k` columns: one activation row, then a block of [`BLOCK_M`]. Empty
-/// for a target without an emitter.
-pub fn default_specs(k: u32, target: Target) -> Vec<KernelSpec> {
-    if !supported().contains(&target) {
+/// The kernels a bundle carries for matrices of `k` columns stored as `code`: one activation row, then a block of
+/// [`BLOCK_M`]. Empty where no emitter of the target reads the code.
+pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
+    if !supported().contains(&target) || code != Code::SignedFix {
         return Vec::new();
     }
     // One row is bound by memory, and on x86-64 passes over a tile more than once; see `clif` for what is prefetched.
     // On aarch64 it is read once, in order, which hardware prefetches. A block is bound by arithmetic.
     let ahead = if target.arch() == Arch::X86_64 { tile::bytes(k as usize) as u32 } else { 0 };
-    let spec = |m, prefetch| KernelSpec { k, m, code: Code::SignedFix, unroll: 2, prefetch };
+    let spec = |m, prefetch| KernelSpec { k, m, kind: KernelKind::Stream, code, unroll: 2, prefetch };
     vec![spec(1, ahead), spec(BLOCK_M, 0)]
 }
 

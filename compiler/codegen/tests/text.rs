@@ -3,7 +3,7 @@
 use std::path::Path;
 use trit_codegen::{CodegenError, MAX_M, default_specs, disassemble_bytes, emit, program_text, supported};
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelSpec, MAX_K};
+use trit_format::kernel::{KernelKind, KernelSpec, MAX_K};
 use trit_format::target::Target;
 
 fn assert_snapshot(name: &str, text: &str) {
@@ -18,7 +18,7 @@ fn assert_snapshot(name: &str, text: &str) {
 #[test]
 fn programs_and_code() {
     for &target in supported() {
-        for spec in default_specs(12, target) {
+        for spec in default_specs(12, Code::SignedFix, target) {
             let name = format!("{target}_m{}", spec.m);
             assert_snapshot(&format!("{name}.program"), &program_text(&spec, target).unwrap());
             let code = disassemble_bytes(&emit(&spec, target).unwrap(), target);
@@ -33,7 +33,8 @@ fn programs_and_code() {
 
 #[test]
 fn what_cannot_be_served_is_refused_by_name() {
-    let good = KernelSpec { k: 12, m: 1, code: Code::SignedFix, unroll: 2, prefetch: 0 };
+    let good =
+        KernelSpec { k: 12, m: 1, kind: KernelKind::Stream, code: Code::SignedFix, unroll: 2, prefetch: 0 };
     for target in [Target::X86_64V4Vnni, Target::X86_64V4Vbmi, Target::X86_64Amx] {
         let error = emit(&good, target).unwrap_err();
         assert!(matches!(error, CodegenError::Unsupported { .. }));
@@ -42,7 +43,7 @@ fn what_cannot_be_served_is_refused_by_name() {
             text.contains(target.name()) && text.contains("x86-64-v2, x86-64-v3, x86-64-v3-vnni, aarch64"),
             "{text}"
         );
-        assert!(default_specs(12, target).is_empty());
+        assert!(default_specs(12, Code::SignedFix, target).is_empty());
     }
     let spread = KernelSpec { code: Code::Spread, ..good };
     assert!(matches!(emit(&spread, Target::Aarch64), Err(CodegenError::Code { .. })));

@@ -77,7 +77,7 @@ fn operands(step: &Step) -> Operands {
     let (reads, writes) = match *step {
         Step::Embed { out, .. } => (vec![], vec![out]),
         Step::RmsNorm { input, out, .. } | Step::Head { input, out, .. } => (vec![input], vec![out]),
-        Step::Quantize { input, out, .. } => (vec![input], all(out)),
+        Step::Quantize { input, out, .. } | Step::NormQuantize { input, out, .. } => (vec![input], all(out)),
         Step::Ternary { input, epilogue, out, .. } => {
             let mut reads = all(input);
             if epilogue == Epilogue::Add {

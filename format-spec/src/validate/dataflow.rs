@@ -16,7 +16,9 @@ impl Access {
         let (reads, writes) = match *step {
             Step::Embed { out, .. } => (vec![], vec![out]),
             Step::RmsNorm { input, out, .. } => (vec![input], vec![out]),
-            Step::Quantize { input, out, .. } => (vec![input], vec![out.values, out.scale, out.sum]),
+            Step::Quantize { input, out, .. } | Step::NormQuantize { input, out, .. } => {
+                (vec![input], vec![out.values, out.scale, out.sum])
+            }
             Step::Ternary { input, epilogue, out, .. } => {
                 let mut reads = vec![input.values, input.scale, input.sum];
                 match epilogue {
@@ -40,6 +42,7 @@ impl Access {
             Step::RopeAppend { qkv, .. } => id == qkv,
             Step::Embed { .. }
             | Step::Quantize { .. }
+            | Step::NormQuantize { .. }
             | Step::Ternary { .. }
             | Step::Attend { .. }
             | Step::Head { .. } => false,

@@ -3,7 +3,7 @@
 use super::{Ranges, ensure};
 use crate::FormatError;
 use crate::container::{Header, SectionKind};
-use crate::kernel::{ABI_VERSION, KernelEntry, MAX_K};
+use crate::kernel::{ABI_VERSION, KernelEntry, KernelKind, MAX_K};
 use crate::manifest::Manifest;
 use crate::target::Target;
 use std::collections::BTreeSet;
@@ -59,11 +59,15 @@ fn code_section(manifest: &Manifest, header: &Header, target: Target) -> Result<
         ranges.take(kernel, kernel.offset, Some(kernel.len))?;
     }
     ranges.disjoint()?;
-    let single: BTreeSet<_> =
-        kernels.iter().filter(|k| k.spec.m == 1).map(|k| (k.spec.k, k.spec.code)).collect();
+    let single = kernels.iter().filter(|k| k.spec.kind == KernelKind::Stream && k.spec.m == 1);
+    let single: BTreeSet<_> = single.map(|k| (k.spec.k, k.spec.code)).collect();
     for product in &manifest.products {
         ensure(single.contains(&(product.k, product.code)), format!("product {}", product.name), || {
-            format!("has no kernel for {target} with k {}, m 1 and code {}", product.k, product.code.name())
+            format!(
+                "has no stream kernel for {target} with k {}, m 1 and code {}",
+                product.k,
+                product.code.name()
+            )
         })?;
     }
     Ok(())

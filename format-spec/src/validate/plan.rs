@@ -153,6 +153,15 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("input", input, len)?;
             quantized(plan, record, out, len)
         }
+        Step::NormQuantize { input, weight, eps, rule, out } => {
+            let ActivationRule::AbsmaxPerToken { floor } = rule;
+            positive(record, "floor", floor)?;
+            positive(record, "eps", eps)?;
+            let len = len(plan, record, input)?;
+            vector(record, "weight", tensor(manifest, record, weight)?, len)?;
+            f32s("input", input, len)?;
+            quantized(plan, record, out, len)
+        }
         Step::Ternary { product, input, epilogue, out } => {
             let product = self::product(manifest, record, product)?;
             quantized(plan, record, input, product.k.into())?;

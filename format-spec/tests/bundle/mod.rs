@@ -4,7 +4,7 @@
 
 use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::dense243::Code;
-use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelSpec};
+use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::*;
 use trit_format::plan::*;
 use trit_format::target::Target;
@@ -84,7 +84,7 @@ pub fn manifest() -> Manifest {
         offset,
     };
     let kernel = |target, k, m, offset| KernelEntry {
-        spec: KernelSpec { k, m, code: Code::SignedFix, unroll: 2, prefetch: 8192 },
+        spec: KernelSpec { k, m, kind: KernelKind::Stream, code: Code::SignedFix, unroll: 2, prefetch: 8192 },
         target,
         abi: ABI_VERSION,
         offset,

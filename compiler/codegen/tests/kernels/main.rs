@@ -8,7 +8,7 @@ use trit_codegen::{
     JitCode, KernelFn, MAX_M, Program, default_specs, disassemble, disassemble_bytes, emit, supported,
 };
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelArgs, KernelSpec, MAX_K};
+use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec, MAX_K};
 use trit_format::target::Target;
 use trit_format::tile::{self, ROWS, padded_k};
 
@@ -163,6 +163,8 @@ impl Case {
             activation_stride: self.stride as u64,
             sum_stride: sum_stride as u64,
             out_stride: out_stride as u64,
+            rows: 0,
+            scratch: std::ptr::null_mut(),
         };
         // SAFETY: the operands are as `KernelArgs` asks, and `testable` has checked the CPU's features.
         unsafe { kernel(&raw const args) };
@@ -206,13 +208,15 @@ fn each_kernel(specs: &[KernelSpec], mut test: impl FnMut(KernelFn, &KernelSpec,
 }
 
 fn spec(k: u32, m: u32, unroll: u32, prefetch: u32) -> KernelSpec {
-    KernelSpec { k, m, code: Code::SignedFix, unroll, prefetch }
+    KernelSpec { k, m, kind: KernelKind::Stream, code: Code::SignedFix, unroll, prefetch }
 }
 
 #[test]
 fn default_kernels_are_exact_for_every_size() {
-    let mut specs: Vec<KernelSpec> =
-        COLUMNS.iter().flat_map(|&k| supported().iter().flat_map(move |&t| default_specs(k, t))).collect();
+    let mut specs: Vec<KernelSpec> = COLUMNS
+        .iter()
+        .flat_map(|&k| supported().iter().flat_map(move |&t| default_specs(k, Code::SignedFix, t)))
+        .collect();
     specs.sort();
     specs.dedup();
     each_kernel(&specs, |kernel, spec, target| {
@@ -329,7 +333,7 @@ fn kernels_use_the_instructions_of_their_tier() {
 #[test]
 fn the_same_specification_gives_the_same_bytes() {
     for &target in supported() {
-        for spec in default_specs(1408, target) {
+        for spec in default_specs(1408, Code::SignedFix, target) {
             assert_eq!(emit(&spec, target).unwrap(), emit(&spec, target).unwrap(), "{spec} for {target}");
         }
     }
