@@ -186,8 +186,8 @@ fn kernels() {
             m.kernels[0].spec.prefetch = (1 << 20) + 1;
         },
     );
-    refused("K: has calling convention 2, this program's is 1; compile the model again", |m| {
-        m.kernels[0].abi = 2
+    refused("K: has calling convention 1, this program's is 2; compile the model again", |m| {
+        m.kernels[0].abi = 1
     });
     refused("K: is there twice", |m| m.kernels[1].spec = m.kernels[0].spec);
     refused("K: has no code", |m| m.kernels[0].len = 0);
@@ -202,13 +202,13 @@ fn kernels() {
         m.kernels[0].len = u64::MAX;
     });
     refused("kernel ternary_i8_sfix_80x4_k8_u2_p8192 for x86-64-v3: overlaps K", |m| m.kernels[0].len = 65);
-    refused("product layers.0.down: has no kernel for x86-64-v3 with k 12, m 1 and code sfix", |m| {
+    refused("product layers.0.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code sfix", |m| {
         m.kernels.retain(|k| k.spec.k != 12)
     });
-    refused("product layers.0.qkv: has no kernel for aarch64-dotprod with k 8, m 1 and code sfix", |m| {
+    refused("product layers.0.qkv: has no stream kernel for aarch64-dotprod with k 8, m 1 and code sfix", |m| {
         m.kernels[3].spec.m = 2;
     });
-    refused("product layers.1.down: has no kernel for x86-64-v3 with k 12, m 1 and code spread", |m| {
+    refused("product layers.1.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code spread", |m| {
         m.products[7].code = Code::Spread;
     });
 }
@@ -440,7 +440,7 @@ fn steps() {
     refused(26, head(NORMED, NORM, LOGITS), "its table is tensor norm F32[8], expected a matrix of floats");
     refused(26, head(GATED, HEAD, LOGITS), "input is buffer gated F32[12], expected F32[8]");
     refused(26, head(NORMED, HEAD, RESIDUAL), "out is buffer residual F32[8], expected F32[10]");
-    assert_eq!(cases, 45);
+    assert_eq!(cases, 51);
 
     // Tables of the wrong height or of integers, which need another tensor.
     self::refused(&[
