@@ -5,6 +5,7 @@ use crate::RuntimeError;
 use half::f16;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
+use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
 
 /// Alignment of everything kernels touch, in bytes.
@@ -26,7 +27,7 @@ impl Element for i8 {
 }
 
 /// Zeroed memory at a cache line; the system commits pages only when they are first written.
-struct Memory {
+pub(crate) struct Memory {
     base: *mut u8,
     layout: Layout,
 }
@@ -38,7 +39,7 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// `rows * row` bytes for `what`.
-    fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
+    pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
         let bytes = rows.checked_mul(row).map(|bytes| bytes.max(LINE));
         let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, LINE).ok());
         // SAFETY: the layout is not empty.
@@ -48,6 +49,20 @@ impl Memory {
                 "there is no memory for {what} of {rows} rows of {row} bytes; try a shorter context with -c"
             ))
         })
+    }
+}
+
+impl Memory {
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: owned and initialized; the borrow says that nobody writes.
+        unsafe { std::slice::from_raw_parts(self.base, self.layout.size()) }
+    }
+
+    /// All of it.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: owned and initialized; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base, self.layout.size()) }
     }
 }
 
@@ -104,6 +119,27 @@ impl Arena {
         // SAFETY: the row is inside the allocation, aligned (offsets and strides are multiples of the element size)
         // and initialized (zeroed at first); the caller promises that nobody writes it.
         unsafe { std::slice::from_raw_parts(start, self.buffers[id.0 as usize].len as usize) }
+    }
+
+    /// Rows `rows` of a buffer of one 4-byte element, which follow each other.
+    ///
+    /// # Safety
+    /// As [`Arena::row`].
+    pub unsafe fn rows<T: Element>(&self, id: BufferId, rows: Range<usize>) -> &[T] {
+        if rows.is_empty() {
+            return &[];
+        }
+        let (start, stride) = self.place(id, rows.start);
+        let _ = self.place::<T>(id, rows.end - 1);
+        assert_eq!(stride, 1);
+        // SAFETY: first and last row are inside the allocation; the caller promises that nobody writes them.
+        unsafe { std::slice::from_raw_parts(start, rows.len()) }
+    }
+
+    /// Whether rows of two buffers share memory.
+    pub fn overlap(&self, a: BufferId, b: BufferId) -> bool {
+        let (a, b) = (&self.buffers[a.0 as usize], &self.buffers[b.0 as usize]);
+        a.offset < b.offset + b.stride && b.offset < a.offset + a.stride
     }
 
     /// Elements `from..to` of row `row`; `to` may reach into the row's padding.

@@ -9,15 +9,22 @@ use crate::arena::{Arena, CacheElement, Rows};
 use crate::kv::{KvCache, LayerCache};
 use crate::load::Model;
 use crate::pool::Worker;
-use crate::ternary::{Sums, TernaryStep};
+use crate::profile::Profile;
+use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
 use std::ops::Range;
-use trit_format::plan::{BufferId, KvLayer, Step, TensorId};
+use std::time::Instant;
+use trit_format::plan::{ActivationRule, BufferId, KvLayer, Quantized, Step, TensorId};
 use trit_kernels::attention::{self, KvFloat};
 use trit_kernels::rope::RopeTable;
 use trit_kernels::{head, norm, quantize};
 
+/// Most rows a worker quantizes before it looks for more.
+const QUANTIZE_ROWS: usize = 8;
 /// Head rows a worker multiplies at a time with every input row: they stay in L2 meanwhile.
 const HEAD_ROWS: usize = 64;
+
+/// Most rows of which every worker quantizes all, each for itself, instead of waiting for others to do a share.
+const OWN_ROWS: usize = 4;
 
 /// One token in a batch.
 #[derive(Clone, Copy)]
@@ -59,15 +66,30 @@ impl RopeKey {
 }
 
 /// Memory of one worker, kept from step to step.
+#[derive(Default)]
 pub(crate) struct Scratch {
-    sums: Sums,
+    products: ProductScratch,
     scores: Vec<f32>,
+    normed: Vec<f32>,
+    /// Quantized rows by the plan's buffer, where there are at most [`OWN_ROWS`].
+    own: Vec<(BufferId, OwnRows)>,
+    /// Where time went, if anybody asked.
+    pub profile: Option<Profile>,
 }
 
 impl Scratch {
-    /// Empty; grows with the sequence.
-    pub fn new() -> Scratch {
-        Scratch { sums: Sums::new(), scores: Vec::new() }
+    /// This worker's own rows for a quantized buffer.
+    fn own(&mut self, arena: &Arena, out: Quantized) -> &mut OwnRows {
+        let index = match self.own.iter().position(|(id, _)| *id == out.values) {
+            Some(index) => index,
+            None => {
+                let stride = arena.stride::<i8>(out.values);
+                let rows = OwnRows::new(OWN_ROWS, stride).expect("a few rows");
+                self.own.push((out.values, rows));
+                self.own.len() - 1
+            }
+        };
+        &mut self.own[index].1
     }
 }
 
@@ -81,10 +103,75 @@ impl Executor<'_> {
         worker: &Worker,
         scratch: &mut Scratch,
     ) {
-        for step in steps {
+        for (i, step) in steps.iter().enumerate() {
+            let start = scratch.profile.is_some().then(Instant::now);
             self.step(step, batch, rows.clone(), worker, scratch);
-            worker.wait();
+            let done = scratch.profile.is_some().then(Instant::now);
+            if !self.goes_on(step, steps.get(i + 1), rows.len()) {
+                worker.wait();
+            }
+            if let (Some(profile), Some(start), Some(done)) = (&mut scratch.profile, start, done) {
+                profile.add(step, done - start, done.elapsed());
+            }
         }
+    }
+
+    /// Whether workers may begin `next` while others are still at `step`: what the one leaves, each has for itself, and
+    /// the other does not write what the one reads.
+    fn goes_on(&self, step: &Step, next: Option<&Step>, rows: usize) -> bool {
+        let (Step::Quantize { input, .. } | Step::NormQuantize { input, .. }) = *step else { return false };
+        match next {
+            Some(Step::Ternary { out, .. }) => rows <= OWN_ROWS && !self.arena.overlap(input, *out),
+            _ => false,
+        }
+    }
+
+    /// Quantizes rows, normalized first where there is a `norm`.
+    fn quantize(
+        &self,
+        input: BufferId,
+        norm: Option<(TensorId, f32)>,
+        rule: ActivationRule,
+        out: Quantized,
+        rows: Range<usize>,
+        worker: &Worker,
+        scratch: &mut Scratch,
+    ) {
+        let arena = self.arena;
+        let mut normed = std::mem::take(&mut scratch.normed);
+        let mut row = |r: usize, values: &mut [i8]| {
+            // SAFETY: the step rule; the input is not written in this step.
+            let mut input: &[f32] = unsafe { arena.row(input, r) };
+            if let Some((weight, eps)) = norm {
+                normed.resize(input.len(), 0.0);
+                norm::rms_norm(input, self.model.vector(weight), eps, &mut normed);
+                input = &normed;
+            }
+            quantize::quantize(input, rule, values)
+        };
+        if rows.len() <= OWN_ROWS {
+            let own = scratch.own(arena, out);
+            for r in rows.clone() {
+                let (values, scale, sum) = own.row_mut(r - rows.start);
+                (*scale, *sum) = row(r, values);
+            }
+        } else {
+            for range in worker.claim(rows.len(), QUANTIZE_ROWS) {
+                for r in rows.start + range.start..rows.start + range.end {
+                    // SAFETY: the step rule; rows are shared out.
+                    let (values, scale, sum) = unsafe {
+                        let padded = arena.stride::<i8>(out.values);
+                        (
+                            arena.row_mut(out.values, r, 0, padded),
+                            arena.row_mut(out.scale, r, 0, 1),
+                            arena.row_mut(out.sum, r, 0, 1),
+                        )
+                    };
+                    (scale[0], sum[0]) = row(r, values);
+                }
+            }
+        }
+        scratch.normed = normed;
     }
 
     fn step(&self, step: &Step, batch: &Batch, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
@@ -115,51 +202,30 @@ impl Executor<'_> {
                 }
             }
             Step::NormQuantize { input, weight, eps, rule, out } => {
-                let weight = self.model.vector(weight);
-                let mut normed = vec![0.0; weight.len()];
-                for r in mine {
-                    // SAFETY: the step rule; rows are shared out.
-                    let (input, values, scale, sum) = unsafe {
-                        let padded = arena.stride::<i8>(out.values);
-                        (
-                            arena.row(input, r),
-                            arena.row_mut(out.values, r, 0, padded),
-                            arena.row_mut(out.scale, r, 0, 1),
-                            arena.row_mut(out.sum, r, 0, 1),
-                        )
-                    };
-                    norm::rms_norm(input, weight, eps, &mut normed);
-                    (scale[0], sum[0]) = quantize::quantize(&normed, rule, values);
-                }
+                self.quantize(input, Some((weight, eps)), rule, out, rows, worker, scratch);
             }
             Step::Quantize { input, rule, out } => {
-                for r in mine {
-                    // SAFETY: the step rule; rows are shared out.
-                    let (input, values, scale, sum) = unsafe {
-                        let padded = arena.stride::<i8>(out.values);
-                        (
-                            arena.row(input, r),
-                            arena.row_mut(out.values, r, 0, padded),
-                            arena.row_mut(out.scale, r, 0, 1),
-                            arena.row_mut(out.sum, r, 0, 1),
-                        )
-                    };
-                    (scale[0], sum[0]) = quantize::quantize(input, rule, values);
-                }
+                self.quantize(input, None, rule, out, rows, worker, scratch);
             }
             Step::Ternary { product, input, epilogue, out } => {
                 let index = product.0 as usize;
+                let own = scratch.own.iter().find(|(id, _)| *id == input.values).map(|(_, rows)| rows);
+                let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
+                    Some(own) => own.first(rows.len()),
+                    // SAFETY: the step rule; the input is not written in this step.
+                    None => unsafe { Activations::in_arena(arena, input, rows.clone()) },
+                };
                 let step = TernaryStep {
                     product: &self.model.manifest().products[index],
                     weights: self.model.weights(index),
                     kernels: &self.model.bound().products[index],
                     arena,
-                    input,
+                    input: activations,
                     epilogue,
                     out,
                 };
                 // SAFETY: the step rule; `run` shares out the tiles.
-                unsafe { step.run(worker, rows, &mut scratch.sums) };
+                unsafe { step.run(worker, rows, &mut scratch.products) };
             }
             Step::RopeAppend { qkv, layer, .. } => {
                 let rope = &self

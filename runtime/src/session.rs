@@ -5,7 +5,9 @@ use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Pool;
-use crate::{RuntimeError, arena};
+use crate::profile::Profile;
+use crate::sample::{Scores, Wants};
+use crate::{RuntimeError, arena, pool};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
@@ -40,14 +42,9 @@ pub struct Session {
     scratch: Vec<Mutex<Scratch>>,
     context: usize,
     tokens: Vec<u32>,
-}
-
-/// Which rows of a block the head runs for.
-#[derive(Clone, Copy, PartialEq)]
-enum Logits {
-    None,
-    Last,
-    All,
+    profile: Option<Profile>,
+    /// Rows of the last pass whose scores can be asked for.
+    scored: Range<usize>,
 }
 
 impl Session {
@@ -67,19 +64,30 @@ impl Session {
         if options.block == 0 {
             return Err(RuntimeError::Input("a block needs at least 1 row".into()));
         }
-        let threads =
-            options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let threads = options.threads.unwrap_or_else(pool::granted);
         let plan = &manifest.plan;
         Ok(Session {
             pool: Pool::new(threads)?,
             arena: Arena::new(plan, options.block.min(context))?,
             caches: vec![KvCache::new(&plan.kv, options.kv, context)?],
-            scratch: (0..threads).map(|_| Mutex::new(Scratch::new())).collect(),
+            scratch: (0..threads).map(|_| Mutex::new(Scratch::default())).collect(),
             ropes: Ropes::default(),
             context,
             tokens: Vec::new(),
+            profile: None,
+            scored: 0..0,
             model,
         })
+    }
+
+    /// Begins to measure where time goes, or begins anew.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// What was measured since [`Session::start_profile`].
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// The model it runs on.
@@ -102,6 +110,11 @@ impl Session {
         self.context
     }
 
+    /// Rows of a prompt that run together at most.
+    pub fn block(&self) -> usize {
+        self.arena.capacity()
+    }
+
     /// Worker threads.
     pub fn threads(&self) -> usize {
         self.pool.count()
@@ -122,15 +135,45 @@ impl Session {
     /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`]. The
     /// sequence is unchanged then.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
+        self.advance(ids, 1, Wants::All, &[])?;
+        Ok(self.logits(self.scored.start))
+    }
+
+    /// Appends tokens and computes of the logits after each of the last `rows` of them what `wants` says, and those of
+    /// the tokens `also`: see [`Session::scores`].
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    ///
+    /// # Panics
+    /// If `rows` is 0 or more than tokens or a block has.
+    pub fn advance(
+        &mut self,
+        ids: &[u32],
+        rows: usize,
+        wants: Wants,
+        also: &[u32],
+    ) -> Result<(), RuntimeError> {
         self.check(ids)?;
         let block = self.arena.capacity();
-        let last = (ids.len() - 1) / block * block;
-        for chunk in ids[..last].chunks(block) {
-            self.block(chunk, Logits::None);
+        assert!(rows >= 1 && rows <= ids.len().min(block), "{rows} rows of {} tokens", ids.len());
+        // The last block has at least the rows that are asked for.
+        let last = ((ids.len() - 1) % block + 1).max(rows);
+        let (before, last) = ids.split_at(ids.len() - last);
+        for chunk in before.chunks(block) {
+            self.pass(chunk, 0..0, wants, &[]);
         }
-        let rows = ids.len() - last;
-        self.block(&ids[last..], Logits::Last);
-        Ok(self.logits(rows - 1))
+        self.pass(last, last.len() - rows..last.len(), wants, also);
+        Ok(())
+    }
+
+    /// What [`Session::advance`] was asked for, after the `row`th of its rows.
+    ///
+    /// # Panics
+    /// If it was not asked for that row.
+    pub fn scores(&self, row: usize) -> Scores<'_> {
+        assert!(row < self.scored.len(), "row {row} of {}", self.scored.len());
+        Scores::All(self.logits(self.scored.start + row))
     }
 
     /// Appends one token and gives the logits after it, `[vocab_size]`.
@@ -153,7 +196,7 @@ impl Session {
         self.check(ids)?;
         let block = self.arena.capacity();
         for (b, chunk) in ids.chunks(block).enumerate() {
-            self.block(chunk, Logits::All);
+            self.pass(chunk, 0..chunk.len(), Wants::All, &[]);
             for r in 0..chunk.len() {
                 each(b * block + r, self.logits(r));
             }
@@ -217,15 +260,15 @@ impl Session {
         arena::read(&self.arena, self.model.manifest().plan.logits, row)
     }
 
-    fn block(&mut self, ids: &[u32], logits: Logits) {
+    /// Runs a block of tokens, and the head for its rows `scored`.
+    fn pass(&mut self, ids: &[u32], scored: Range<usize>, wants: Wants, also: &[u32]) {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
-        let rows = ids.len();
-        let body = (&plan.body[..], 0..rows);
-        match logits {
-            Logits::None => self.run(ids, &[body]),
-            Logits::Last => self.run(ids, &[body, (&plan.head[..], rows - 1..rows)]),
-            Logits::All => self.run(ids, &[body, (&plan.head[..], 0..rows)]),
+        self.scored = scored.clone();
+        let _ = (wants, also);
+        match scored.is_empty() {
+            true => self.run(ids, &[(&plan.body[..], 0..ids.len())]),
+            false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)]),
         }
     }
 
@@ -236,12 +279,19 @@ impl Session {
         self.ropes.reach(&self.model, (self.position() + ids.len()).min(self.context), self.context);
         let batch = Batch { rows: &rows, sequences: &self.caches };
         let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes.tables };
+        // Worker 0 keeps the profile.
+        self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
             for (steps, rows) in lists {
                 executor.run(steps, &batch, rows.clone(), worker, &mut scratch);
             }
         });
+        self.profile = self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile.take();
+        if let Some(profile) = &mut self.profile {
+            profile.regions += 1;
+            profile.tokens += ids.len();
+        }
         self.tokens.extend_from_slice(ids);
     }
 }

@@ -62,6 +62,12 @@ pub struct Generate {
     /// Generate on after the model says it is done.
     #[arg(long)]
     pub ignore_eos: bool,
+    /// Do not guess tokens from the text before them; the tokens generated are the same either way.
+    #[arg(long)]
+    pub no_speculation: bool,
+    /// Print where the time goes, on standard error.
+    #[arg(long)]
+    pub profile: bool,
     #[command(flatten)]
     pub sampling: Sampling,
     /// Print one JSON object with ids, text and timings.
@@ -135,6 +141,12 @@ pub struct LoadArgs {
     /// Do not check the digests of the weights.
     #[arg(long)]
     pub no_verify: bool,
+    /// Keep weights in the file's mapping: less memory of one's own, but slower.
+    #[arg(long)]
+    pub mmap: bool,
+    /// Time the kernels again instead of using what was found fastest on this machine before.
+    #[arg(long)]
+    pub tune: bool,
     /// Element type of the KV cache: f16 or f32.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub kv: KvType,

@@ -42,6 +42,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
             model: &model,
             max_new: args.n.unwrap_or(if template.is_some() { usize::MAX } else { DEFAULT_TOKENS }),
             ignore_eos: args.ignore_eos,
+            speculate: !args.no_speculation,
             show: true,
         },
         model: &model,

@@ -43,6 +43,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         model: &model,
         max_new: args.n.unwrap_or(DEFAULT_TOKENS),
         ignore_eos: args.ignore_eos,
+        speculate: !args.no_speculation,
         show: !args.json,
     };
     let answer = request.run(&mut session, &ids, &mut sampler)?;
@@ -96,6 +97,7 @@ pub struct Request<'m> {
     pub model: &'m Model,
     pub max_new: usize,
     pub ignore_eos: bool,
+    pub speculate: bool,
     /// Print text as it is generated.
     pub show: bool,
 }
@@ -126,6 +128,7 @@ impl Request<'_> {
             max_new: self.max_new,
             stop: &self.model.manifest().text.stop,
             ignore_eos: self.ignore_eos,
+            speculate: self.speculate,
         };
         let generation =
             generate(session, prompt, sampler, &options, &mut |id| match sink.push(id, bundle) {
