@@ -205,12 +205,18 @@ fn kernels() {
     refused("product layers.0.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code sfix", |m| {
         m.kernels.retain(|k| k.spec.k != 12)
     });
-    refused("product layers.0.qkv: has no stream kernel for aarch64-dotprod with k 8, m 1 and code sfix", |m| {
-        m.kernels[3].spec.m = 2;
-    });
-    refused("product layers.1.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code spread", |m| {
-        m.products[7].code = Code::Spread;
-    });
+    refused(
+        "product layers.0.qkv: has no stream kernel for aarch64-dotprod with k 8, m 1 and code sfix",
+        |m| {
+            m.kernels[3].spec.m = 2;
+        },
+    );
+    refused(
+        "product layers.1.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code spread",
+        |m| {
+            m.products[7].code = Code::Spread;
+        },
+    );
 }
 
 #[test]
