@@ -60,12 +60,16 @@ mod select;
 pub use hidden::Hidden;
 pub use scan::{refine, scan_full, scan_high};
 pub use select::{MAX_TOP, TopLower, keep_survivors, survivors};
-use trit_format::planes::{LANES, Layout, ROW_BYTES, Row, VECTOR};
+use trit_format::planes::{LANES, Layout, ROW_BYTES, VECTOR};
 
 /// The four arrays of a table's planes.
 #[derive(Clone, Copy, Debug)]
 pub struct Planes<'a> {
     layout: Layout,
+    /// Vectors of a row in one plane, known without computing.
+    vectors: usize,
+    /// Chunks of a row.
+    chunks: usize,
     /// `[rows][vectors]`.
     high: &'a [[u8; VECTOR]],
     low: &'a [[u8; VECTOR]],
@@ -84,6 +88,8 @@ impl<'a> Planes<'a> {
         let part = |range: std::ops::Range<u64>| &bytes[range.start as usize..range.end as usize];
         Planes {
             layout,
+            vectors: layout.vectors(),
+            chunks: layout.chunks(),
             high: part(layout.high()).as_chunks().0,
             low: part(layout.low()).as_chunks().0,
             scales: part(layout.scales()).as_chunks().0,
@@ -94,10 +100,6 @@ impl<'a> Planes<'a> {
     /// Shape and sizes.
     pub fn layout(&self) -> Layout {
         self.layout
-    }
-
-    fn record(&self, row: usize) -> Row {
-        Row::from_bytes(&self.records[row])
     }
 }
 

@@ -90,9 +90,10 @@ mod x86 {
             unsafe {
                 let x = [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))];
                 let mask = _mm256_set1_epi8(0xf);
+                let high = [_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])];
                 [
-                    x.map(|x| _mm256_and_si256(x, mask)),
-                    x.map(|x| _mm256_and_si256(_mm256_srli_epi16::<4>(x), mask)),
+                    [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)],
+                    [_mm256_and_si256(high[0], mask), _mm256_and_si256(high[1], mask)],
                 ]
             }
         }
@@ -110,7 +111,10 @@ mod x86 {
         #[inline(always)]
         fn shifted<const SHIFT: u32>(self, sums: Self::Sums) -> Self::I32 {
             // SAFETY: `self` proves the feature. The factor fits i16.
-            unsafe { sums.map(|s| _mm256_madd_epi16(s, _mm256_set1_epi16(1 << SHIFT))) }
+            unsafe {
+                let factor = _mm256_set1_epi16(1 << SHIFT);
+                [_mm256_madd_epi16(sums[0], factor), _mm256_madd_epi16(sums[1], factor)]
+            }
         }
         #[inline(always)]
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
@@ -126,14 +130,15 @@ mod x86 {
         #[inline(always)]
         fn to_f32(self, x: Self::I32) -> Self::F32 {
             // SAFETY: `self` proves the feature.
-            unsafe { x.map(|x| _mm256_cvtepi32_ps(x)) }
+            unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
         }
         #[inline(always)]
         fn widen_u8(self, from: &[u8; LANES]) -> Self::F32 {
             // SAFETY: `self` proves the feature; the array is one register.
             unsafe {
                 let x = _mm_loadu_si128(from.as_ptr().cast());
-                [x, _mm_unpackhi_epi64(x, x)].map(|x| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)))
+                let wide = [_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(x, x))];
+                [_mm256_cvtepi32_ps(wide[0]), _mm256_cvtepi32_ps(wide[1])]
             }
         }
     }

@@ -4,7 +4,7 @@ use super::Planes;
 use super::hidden::{Chunk, Digits, Hidden};
 use crate::isa::{Nibbles, Tier, dispatch};
 use std::ops::Range;
-use trit_format::planes::{MAX_BLOCK, STEP, VECTOR};
+use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
 /// Bytes ahead of a read that are prefetched in a plane: what a core streams in the time memory takes to answer.
 const PREFETCH: usize = 8 << 10;
@@ -18,14 +18,14 @@ const LEAST_BOUND: f32 = f32::from_bits((127 - 90) << 23);
 const MOST_BOUND: f32 = f32::from_bits((127 + 100) << 23);
 
 /// Which planes are read.
-trait Pass {
+pub(super) trait Pass {
     /// Both, or the high one alone.
     const FULL: bool;
 }
 /// The high plane alone.
-struct High;
+pub(super) struct High;
 /// Both planes.
-struct Full;
+pub(super) struct Full;
 impl Pass for High {
     const FULL: bool = false;
 }
@@ -114,7 +114,7 @@ fn scan_rows<I: Nibbles, P: Pass, const M: usize>(
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    let ahead = PREFETCH.div_ceil(planes.layout.plane_row_bytes());
+    let ahead = PREFETCH.div_ceil(planes.vectors * VECTOR);
     for (i, row) in rows.enumerate() {
         let results = self::row::<I, P, M>(isa, planes, row, ahead, hidden);
         for m in 0..M {
@@ -146,6 +146,8 @@ fn refine_rows_body<I: Nibbles>(
 }
 
 /// One row times each hidden state: the approximate product and its bound. Asks for what lies `ahead` rows later.
+///
+/// No closures here and below: they would be compiled without the instruction set.
 #[inline(always)]
 fn row<I: Nibbles, P: Pass, const M: usize>(
     isa: I,
@@ -154,55 +156,44 @@ fn row<I: Nibbles, P: Pass, const M: usize>(
     ahead: usize,
     hidden: [&Hidden; M],
 ) -> [(f32, f32); M] {
-    let (vectors, chunks) = (planes.layout.vectors(), planes.layout.chunks());
+    let (vectors, chunks) = (planes.vectors, planes.chunks);
     let high = &planes.high[row * vectors..][..vectors];
     let low = if P::FULL { &planes.low[row * vectors..][..vectors] } else { &[] };
     let scales = &planes.scales[row * chunks..][..chunks];
+    let record = &planes.records[row];
     let plane_ahead = ahead.wrapping_mul(vectors * VECTOR);
     // Several rows' scales and records share a cache line; asking for each costs little.
     isa.prefetch(&scales[0], ahead.wrapping_mul(size_of_val(scales)));
     isa.prefetch(&scales[chunks - 1], ahead.wrapping_mul(size_of_val(scales)));
-    isa.prefetch(&planes.records[row], ahead.wrapping_mul(size_of_val(&planes.records[row])));
+    isa.prefetch(record, ahead.wrapping_mul(size_of_val(record)));
 
-    let mut digits: [&[Digits]; M] = [&[]; M];
+    let mut totals = [[isa.splat(0.0); 2]; M];
+    let (whole_high, rest_high) = high.as_chunks::<VECTORS>();
+    let (whole_low, rest_low) = low.as_chunks::<VECTORS>();
+    let whole = whole_high.len();
+    let mut whole_digits: [&[[Digits; VECTORS]]; M] = [&[]; M];
+    let mut rest_digits: [&[Digits]; M] = [&[]; M];
     let mut states: [&[Chunk]; M] = [&[]; M];
     for m in 0..M {
-        (digits[m], states[m]) = (&hidden[m].digits[..vectors], &hidden[m].chunks[..chunks]);
+        let (digits, rest) = hidden[m].digits[..vectors].as_chunks::<VECTORS>();
+        (whole_digits[m], rest_digits[m]) = (&digits[..whole], rest);
+        states[m] = &hidden[m].chunks[..chunks];
     }
-    let mut products = [isa.splat(0.0); M];
-    let mut norms = [isa.splat(0.0); M];
-    let mut combine = |c: usize, sums: [I::I32; M]| {
-        let scale = isa.widen_u8(&scales[c]);
-        for m in 0..M {
-            let Chunk { offset_high, offset_full, norm_high, norm_full } = &states[m][c];
-            let (offset, norm) = if P::FULL { (offset_full, norm_full) } else { (offset_high, norm_high) };
-            let sum = isa.to_f32(isa.add_i32(sums[m], isa.load_i32(offset)));
-            products[m] = isa.add(products[m], isa.mul(sum, scale));
-            norms[m] = isa.add(norms[m], isa.mul(scale, isa.load(norm)));
-        }
-    };
-    let whole = vectors / VECTORS;
     for c in 0..whole {
-        // Of a known length, so that the loop over its vectors is unrolled.
-        let at = c * VECTORS..(c + 1) * VECTORS;
-        let low = if P::FULL { &low[at.clone()] } else { &[] };
-        let mut part: [&[Digits]; M] = [&[]; M];
+        let low: &[[u8; VECTOR]] = if P::FULL { &whole_low[c] } else { &[] };
+        let mut digits: [&[Digits]; M] = [&[]; M];
         for m in 0..M {
-            part[m] = &digits[m][at.clone()];
+            digits[m] = &whole_digits[m][c];
         }
-        combine(c, chunk::<I, P, M>(isa, VECTORS, &high[at], low, part, plane_ahead));
+        let sums = chunk::<I, P, M>(isa, VECTORS, &whole_high[c], low, digits, plane_ahead);
+        add_blocks::<I, P, M>(isa, &scales[c], sums, states, c, &mut totals);
     }
-    if whole < chunks {
-        let at = whole * VECTORS..vectors;
-        let low = if P::FULL { &low[at.clone()] } else { &[] };
-        let mut part: [&[Digits]; M] = [&[]; M];
-        for m in 0..M {
-            part[m] = &digits[m][at.clone()];
-        }
-        combine(whole, chunk::<I, P, M>(isa, at.len(), &high[at], low, part, plane_ahead));
+    if !rest_high.is_empty() {
+        let sums = chunk::<I, P, M>(isa, rest_high.len(), rest_high, rest_low, rest_digits, plane_ahead);
+        add_blocks::<I, P, M>(isa, &scales[whole], sums, states, whole, &mut totals);
     }
 
-    let record = planes.record(row);
+    let record = Row::from_bytes(record);
     let c = if P::FULL { record.c_full } else { record.c_high };
     let mut out = [(0.0, 0.0); M];
     for m in 0..M {
@@ -210,11 +201,34 @@ fn row<I: Nibbles, P: Pass, const M: usize>(
         // The high plane counts half steps.
         let t = if P::FULL { h.t } else { 0.5 * h.t };
         let factor = record.scale * (c * h.c_factor + h.c_offset);
-        let bound = factor * isa.sum(norms[m]) + LEAST_BOUND;
+        let bound = factor * isa.sum(totals[m][1]) + LEAST_BOUND;
         let bound = if bound < MOST_BOUND { bound } else { f32::INFINITY };
-        out[m] = (t * record.scale * isa.sum(products[m]), bound);
+        out[m] = (t * record.scale * isa.sum(totals[m][0]), bound);
     }
     out
+}
+
+/// Adds the blocks of chunk `c` times their scales: products to the first total, norms to the second.
+#[inline(always)]
+fn add_blocks<I: Nibbles, P: Pass, const M: usize>(
+    isa: I,
+    scales: &[u8; LANES],
+    sums: [I::I32; M],
+    states: [&[Chunk]; M],
+    c: usize,
+    totals: &mut [[I::F32; 2]; M],
+) {
+    let scale = isa.widen_u8(scales);
+    for m in 0..M {
+        let state = &states[m][c];
+        let (offset, norm) = match P::FULL {
+            true => (&state.offset_full, &state.norm_full),
+            false => (&state.offset_high, &state.norm_high),
+        };
+        let sum = isa.to_f32(isa.add_i32(sums[m], isa.load_i32(offset)));
+        totals[m][0] = isa.add(totals[m][0], isa.mul(sum, scale));
+        totals[m][1] = isa.add(totals[m][1], isa.mul(scale, isa.load(norm)));
+    }
 }
 
 /// The sums of one chunk, a lane a block, without the rows' offset: in steps, or for the high plane in half steps.
