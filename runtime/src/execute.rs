@@ -259,7 +259,7 @@ impl Executor<'_> {
                     }
                 }
             }
-            Step::Head { input, table, out } => self.head(input, table, out, rows, worker),
+            Step::Head { input, table, planes: _, out } => self.head(input, table, out, rows, worker),
             // Validation refuses steps this runtime does not know.
             ref other => unreachable!("{other:?}"),
         }

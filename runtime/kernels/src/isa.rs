@@ -11,12 +11,14 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod nibbles;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
+pub use nibbles::Nibbles;
 pub use portable::Portable;
 use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
