@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::arena::{Arena, CacheElement, Rows};
+use crate::best::{Head, HeadScratch, Request};
 use crate::kv::{KvCache, LayerCache};
 use crate::load::Model;
 use crate::pool::Worker;
@@ -46,6 +47,8 @@ pub(crate) struct Executor<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
     pub ropes: &'a [(RopeKey, RopeTable)],
+    /// What of the logits is asked for, if not all.
+    pub best: Option<Request<'a>>,
 }
 
 /// What determines a RoPE table.
@@ -73,6 +76,9 @@ pub(crate) struct Scratch {
     normed: Vec<f32>,
     /// Quantized rows by the plan's buffer, where there are at most [`OWN_ROWS`].
     own: Vec<(BufferId, OwnRows)>,
+    pub head: HeadScratch,
+    /// Whether the last head found what was asked for, and computed nothing else.
+    pub found: bool,
     /// Where time went, if anybody asked.
     pub profile: Option<Profile>,
 }
@@ -259,7 +265,22 @@ impl Executor<'_> {
                     }
                 }
             }
-            Step::Head { input, table, planes: _, out } => self.head(input, table, out, rows, worker),
+            Step::Head { input, table, planes, out } => {
+                let found = match (&self.best, planes) {
+                    (Some(request), Some(planes)) => {
+                        let head = Head { model: self.model, table, planes };
+                        // SAFETY: the step rule; the input is not written in this step.
+                        let inputs: Vec<&[f32]> =
+                            rows.clone().map(|r| unsafe { arena.row(input, r) }).collect();
+                        head.find(&inputs, request, worker, &mut scratch.head)
+                    }
+                    _ => false,
+                };
+                scratch.found = found;
+                if !found {
+                    self.head(input, table, out, rows, worker);
+                }
+            }
             // Validation refuses steps this runtime does not know.
             ref other => unreachable!("{other:?}"),
         }

@@ -63,7 +63,7 @@ pub fn generate(
     let wants = sampler.wants();
     // The sampler sees the whole sequence, the last token included, which the session has not run yet.
     let mut history = [session.tokens(), prompt].concat();
-    let also = |history: &[u32], penalizes: bool| if penalizes { distinct(history) } else { Vec::new() };
+    let also = |history: &[u32], penalizes: bool| if penalizes { history.to_vec() } else { Vec::new() };
     session.advance(prompt, 1, wants, &also(&history, sampler.penalizes()))?;
     let mut result = Generation {
         ids: Vec::new(),
@@ -140,11 +140,4 @@ fn check(scores: Scores) -> Result<(), RuntimeError> {
     any.then_some(()).ok_or_else(|| {
         RuntimeError::System("the model's output is no number; check it with `trit-run selftest`".into())
     })
-}
-
-fn distinct(ids: &[u32]) -> Vec<u32> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
 }

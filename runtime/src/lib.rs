@@ -17,6 +17,7 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod best;
 mod bind;
 pub mod cpu;
 mod draft;

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::{Manifest, Tensor};
-use trit_format::plan::{DType, TensorId};
+use trit_format::plan::{DType, PlanesId, TensorId};
+use trit_format::planes::Layout;
 use trit_format::target::Target;
 use trit_format::{FormatError, trust};
+use trit_kernels::planes::Planes;
 
 /// How to load a bundle.
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ pub struct Model {
     path: PathBuf,
     storage: Storage,
     weights: Streamed,
+    planes: Option<Streamed>,
     header: Header,
     manifest: Manifest,
     kernels: Kernels,
@@ -68,7 +71,7 @@ impl Model {
         let map = storage.bytes();
         let header = Header::parse(map).map_err(format)?;
         for section in &header.sections {
-            let streams = section.kind == SectionKind::Weights;
+            let streams = matches!(section.kind, SectionKind::Weights | SectionKind::Planes);
             let large = streams || section.kind == SectionKind::Tensors;
             if !streams && (options.verify || !large) {
                 header.verify(map, section.kind).map_err(format)?;
@@ -89,6 +92,10 @@ impl Model {
             }
         };
         let weights = stream(SectionKind::Weights).map_err(format)?;
+        let planes = match header.section(SectionKind::Planes) {
+            Some(_) => Some(stream(SectionKind::Planes).map_err(format)?),
+            None => None,
+        };
 
         let head = &map[..Header::bytes(header.sections.len()) as usize];
         let trusted = options.trust
@@ -113,6 +120,7 @@ impl Model {
             tokenizer,
             manifest,
             weights,
+            planes,
             header,
             storage,
         }))
@@ -159,6 +167,15 @@ impl Model {
         let section = self.header.section(SectionKind::Tensors).map_or(0, |s| s.offset as usize);
         assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
         self.storage.read(section + tensor.offset as usize + row * to.len(), to);
+    }
+
+    /// The planes of a head's table.
+    pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
+        let planes = &self.manifest.planes[id.0 as usize];
+        let (shape, section) = (&self.manifest.tensors[planes.table.0 as usize].shape, self.planes.as_ref());
+        let layout = Layout::new(shape[0], shape[1]).expect("validated");
+        let bytes = section.map_or(&[][..], |s| s.bytes(&self.storage));
+        Planes::new(&bytes[planes.offset as usize..], layout)
     }
 
     /// The bytes of a tensor.

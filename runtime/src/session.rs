@@ -1,16 +1,18 @@
 //! One sequence on a model: its context, its KV cache, its threads.
 
 use crate::arena::Arena;
+use crate::best::{Bounds, Request};
 use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Pool;
 use crate::profile::Profile;
-use crate::sample::{Scores, Wants};
+use crate::sample::{Candidate, Scores, Wants};
 use crate::{RuntimeError, arena, pool};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
+use trit_kernels::planes::MAX_TOP;
 use trit_kernels::rope::RopeTable;
 
 /// How a session runs.
@@ -43,6 +45,12 @@ pub struct Session {
     context: usize,
     tokens: Vec<u32>,
     profile: Option<Profile>,
+    /// What of the logits the pass at hand is to find, if not all.
+    request: Option<(usize, f32, Vec<u32>)>,
+    /// What it found, by row, where it looked for the best alone.
+    found: Option<Vec<Vec<Candidate>>>,
+    bounds: Bounds,
+    scan: Scan,
     /// Rows of the last pass whose scores can be asked for.
     scored: Range<usize>,
 }
@@ -75,6 +83,10 @@ impl Session {
             context,
             tokens: Vec::new(),
             profile: None,
+            request: None,
+            found: None,
+            bounds: Bounds::new(threads),
+            scan: Scan::default(),
             scored: 0..0,
             model,
         })
@@ -173,7 +185,10 @@ impl Session {
     /// If it was not asked for that row.
     pub fn scores(&self, row: usize) -> Scores<'_> {
         assert!(row < self.scored.len(), "row {row} of {}", self.scored.len());
-        Scores::All(self.logits(self.scored.start + row))
+        match &self.found {
+            Some(found) => Scores::Some(&found[row]),
+            None => Scores::All(self.logits(self.scored.start + row)),
+        }
     }
 
     /// Appends one token and gives the logits after it, `[vocab_size]`.
@@ -265,11 +280,21 @@ impl Session {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
         self.scored = scored.clone();
-        let _ = (wants, also);
+        self.request = match wants {
+            Wants::Best { count: count @ 1..=MAX_TOP, within } if !scored.is_empty() => {
+                let vocab = model.manifest().hyperparameters.vocab_size;
+                let mut also: Vec<u32> = also.iter().copied().filter(|&id| id < vocab).collect();
+                also.sort_unstable();
+                also.dedup();
+                Some((count, within, also))
+            }
+            _ => None,
+        };
         match scored.is_empty() {
             true => self.run(ids, &[(&plan.body[..], 0..ids.len())]),
             false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)]),
         }
+        self.gather();
     }
 
     /// Runs step lists for rows at the next positions, in one parallel region.
@@ -278,7 +303,14 @@ impl Session {
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
         self.ropes.reach(&self.model, (self.position() + ids.len()).min(self.context), self.context);
         let batch = Batch { rows: &rows, sequences: &self.caches };
-        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes.tables };
+        let best = self.request.as_ref().map(|(count, within, also)| Request {
+            count: *count,
+            within: *within,
+            also,
+            full: self.scan.full(),
+            bounds: &self.bounds,
+        });
+        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes.tables, best };
         // Worker 0 keeps the profile.
         self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {
@@ -293,6 +325,65 @@ impl Session {
             profile.tokens += ids.len();
         }
         self.tokens.extend_from_slice(ids);
+    }
+
+    /// Brings together what the workers found in the last pass.
+    fn gather(&mut self) {
+        let workers: Vec<&mut Scratch> =
+            self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
+        if self.request.take().is_none() || !workers[0].found {
+            self.found = None;
+            return;
+        }
+        let mut found = self.found.take().unwrap_or_default();
+        found.resize_with(self.scored.len(), Vec::new);
+        for (row, found) in found.iter_mut().enumerate() {
+            found.clear();
+            workers.iter().for_each(|w| found.extend_from_slice(&w.head.found[row]));
+            found.sort_unstable_by_key(|c| c.id);
+            found.dedup_by_key(|c| c.id);
+        }
+        let refined = workers.iter().map(|w| w.head.refined).sum();
+        if let Some(profile) = &mut self.profile {
+            profile.heads += found.len();
+            profile.refined += refined;
+            profile.survivors += found.iter().map(Vec::len).sum::<usize>();
+            profile.full_scans += if self.scan.full() { found.len() } else { 0 };
+        }
+        let vocab = self.model.manifest().hyperparameters.vocab_size as usize;
+        self.scan.learn(refined, found.len() * vocab);
+        self.found = Some(found);
+    }
+}
+
+/// Whether heads read both planes at once. The high plane alone is half the bytes, but where it leaves many rows
+/// undecided, reading those from the low plane costs more than all of it in sequence.
+#[derive(Default)]
+struct Scan {
+    /// Passes until the high plane is tried alone again; 0 where it is.
+    pause: usize,
+    /// The next pause.
+    next: usize,
+}
+
+impl Scan {
+    /// The first and the longest pause, in passes.
+    const PAUSES: (usize, usize) = (8, 256);
+
+    fn full(&self) -> bool {
+        self.pause > 0
+    }
+
+    /// Learns that the high plane left `undecided` of `rows`.
+    fn learn(&mut self, undecided: usize, rows: usize) {
+        if self.full() {
+            self.pause -= 1;
+        } else if undecided > rows / 16 {
+            self.pause = self.next.clamp(Scan::PAUSES.0, Scan::PAUSES.1);
+            self.next = 2 * self.pause;
+        } else {
+            self.next = 0;
+        }
     }
 }
 
