@@ -1,6 +1,7 @@
 //! Block kernels: a tile's digits are decoded once into scratch memory and meet many activation rows. x86-64 only,
 //! from AVX2 on.
 
+mod amx;
 mod asm;
 mod decode;
 mod vector;
@@ -15,6 +16,7 @@ use vector::Shape;
 /// How a target multiplies.
 enum Method {
     Vector(Shape),
+    Amx,
 }
 
 fn method(target: Target) -> Option<Method> {
@@ -24,9 +26,8 @@ fn method(target: Target) -> Option<Method> {
     match target {
         Target::X86_64V3 => vector(Width::Ymm, false, 6, 2, 2, 64),
         Target::X86_64V3Vnni => vector(Width::Ymm, true, 6, 2, 2, 96),
-        Target::X86_64V4Vnni | Target::X86_64V4Vbmi | Target::X86_64Amx => {
-            vector(Width::Zmm, true, 5, 5, 5, 96)
-        }
+        Target::X86_64V4Vnni | Target::X86_64V4Vbmi => vector(Width::Zmm, true, 5, 5, 5, 96),
+        Target::X86_64Amx => Some(Method::Amx),
         _ => None,
     }
 }
@@ -50,6 +51,7 @@ pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, Codegen
     }
     let code = match method {
         Method::Vector(shape) => vector::emit(spec, shape),
+        Method::Amx => amx::emit(spec),
     };
     code.map_err(|e| CodegenError::backend(spec, target, e))
 }

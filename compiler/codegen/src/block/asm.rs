@@ -168,6 +168,45 @@ impl Asm {
         self.code.add_instruction(Instruction::with3(code, self.vector(d), self.vector(a), bits)?)
     }
 
+    /// Sets tile register `d` to zero.
+    pub(super) fn tile_zero(&mut self, d: u8) -> Emitted {
+        self.code.add_instruction(Instruction::with1(Code::VEX_Tilezero_tmm, tile(d))?)
+    }
+
+    /// Loads tile register `d` from rows at `base + at`, `stride` apart.
+    pub(super) fn tile_load(
+        &mut self,
+        d: u8,
+        base: AsmRegister64,
+        stride: AsmRegister64,
+        at: i64,
+    ) -> Emitted {
+        let m = rows(base, stride, at);
+        self.code.add_instruction(Instruction::with2(Code::VEX_Tileloadd_tmm_sibmem, tile(d), m)?)
+    }
+
+    /// Stores tile register `s` to rows at `base + at`, `stride` apart.
+    pub(super) fn tile_store(
+        &mut self,
+        base: AsmRegister64,
+        stride: AsmRegister64,
+        at: i64,
+        s: u8,
+    ) -> Emitted {
+        let m = rows(base, stride, at);
+        self.code.add_instruction(Instruction::with2(Code::VEX_Tilestored_sibmem_tmm, m, tile(s))?)
+    }
+
+    /// `d += a * b`: 16 rows of activations by 16 lanes of trits, 64 columns, both i8.
+    pub(super) fn tile_dot(&mut self, d: u8, a: u8, b: u8) -> Emitted {
+        self.code.add_instruction(Instruction::with3(
+            Code::VEX_Tdpbssd_tmm_tmm_tmm,
+            tile(d),
+            tile(a),
+            tile(b),
+        )?)
+    }
+
     /// Loads a constant that [`Asm::finish`] places after the code. Changes `rbx`.
     pub(super) fn constant(&mut self, d: u8, bytes: [u8; 64]) -> Emitted {
         let label = self.constant_label(bytes);
@@ -206,6 +245,15 @@ impl Asm {
         }
         self.code.assemble(0)
     }
+}
+
+fn tile(n: u8) -> Register {
+    Register::TMM0 + u32::from(n)
+}
+
+/// `[base + stride * i + at]`.
+fn rows(base: AsmRegister64, stride: AsmRegister64, at: i64) -> MemoryOperand {
+    MemoryOperand::with_base_index_scale_displ_size(base.into(), stride.into(), 1, at, 1)
 }
 
 /// `[base + at]`.
