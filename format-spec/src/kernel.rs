@@ -49,12 +49,12 @@ pub struct KernelSpec {
 
 impl KernelSpec {
     /// Bytes of [`KernelArgs::scratch`] for `rows` activation rows: two decoded tiles, the activations once more in the
-    /// kernel's own order, and a page.
+    /// kernel's own order, and results of 32 rows of two tiles.
     pub const fn scratch_bytes(&self, rows: usize) -> usize {
         let k = (self.k as usize).next_multiple_of(BLOCK_COLUMNS);
         match self.kind {
             KernelKind::Stream => 0,
-            KernelKind::Block => 2 * tile::ROWS * k + rows.next_multiple_of(32) * k + 4096,
+            KernelKind::Block => 2 * tile::ROWS * k + rows.next_multiple_of(32) * k + 4 * 32 * 2 * tile::ROWS,
         }
     }
 }

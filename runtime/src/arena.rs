@@ -3,7 +3,7 @@
 
 use crate::RuntimeError;
 use half::f16;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
@@ -26,10 +26,10 @@ impl Element for i8 {
     const DTYPE: DType = DType::I8;
 }
 
-/// Zeroed memory at a cache line; the system commits pages only when they are first written.
+/// Zeroed memory that workers share, at a page; the system commits pages only when they are first written.
 pub(crate) struct Memory {
+    map: MmapMut,
     base: *mut u8,
-    layout: Layout,
 }
 
 // SAFETY: owns its memory; whoever hands out references to it promises that they do not conflict.
@@ -41,35 +41,24 @@ impl Memory {
     /// `rows * row` bytes for `what`.
     pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
         let bytes = rows.checked_mul(row).map(|bytes| bytes.max(LINE));
-        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, LINE).ok());
-        // SAFETY: the layout is not empty.
-        let memory = layout.map(|layout| Memory { base: unsafe { alloc_zeroed(layout) }, layout });
-        memory.filter(|m| !m.base.is_null()).ok_or_else(|| {
+        // Not from the allocator, which would write zeros to all of it.
+        let map = bytes.and_then(|bytes| MmapMut::map_anon(bytes).ok());
+        let memory = map.map(|mut map| Memory { base: map.as_mut_ptr(), map });
+        memory.ok_or_else(|| {
             RuntimeError::System(format!(
                 "there is no memory for {what} of {rows} rows of {row} bytes; try a shorter context with -c"
             ))
         })
     }
-}
 
-impl Memory {
     /// All of it.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: owned and initialized; the borrow says that nobody writes.
-        unsafe { std::slice::from_raw_parts(self.base, self.layout.size()) }
+        &self.map
     }
 
     /// All of it.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: owned and initialized; the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base, self.layout.size()) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.base, self.layout) }
+        &mut self.map
     }
 }
 
@@ -99,7 +88,7 @@ impl Arena {
         let buffer = &self.buffers[id.0 as usize];
         assert!(row < self.capacity && buffer.dtype == T::DTYPE);
         let byte = buffer.offset as usize * self.capacity + buffer.stride as usize * row;
-        debug_assert!(byte + buffer.stride as usize <= self.memory.layout.size());
+        debug_assert!(byte + buffer.stride as usize <= self.memory.map.len());
         // SAFETY: validation keeps every buffer's offset and stride inside `row_bytes`, so the row lies inside the
         // allocation.
         (unsafe { self.memory.base.add(byte) }.cast(), buffer.stride as usize / size_of::<T>())

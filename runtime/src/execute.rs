@@ -21,8 +21,10 @@ use trit_kernels::{head, norm, quantize};
 
 /// Most rows a worker quantizes before it looks for more.
 const QUANTIZE_ROWS: usize = 8;
-/// Head rows a worker multiplies at a time with every input row: they stay in L2 meanwhile.
+/// Head rows that are shared out together: they stay in L2 while they meet every input row.
 const HEAD_ROWS: usize = 64;
+/// Most of these units a worker takes at a time.
+const MOST_HEAD_UNITS: usize = 16;
 
 /// Most rows of which every worker quantizes all, each for itself, instead of waiting for others to do a share.
 const OWN_ROWS: usize = 4;
@@ -186,12 +188,14 @@ impl Executor<'_> {
         let mine = rows.start + share.start..rows.start + share.end;
         match *step {
             Step::Embed { table, out } => {
-                let (tensor, bytes) = self.model.tensor(table);
+                let (tensor, _) = self.model.tensor(table);
                 let hidden = tensor.shape[1] as usize;
+                let mut row = vec![0; hidden * tensor.dtype.size()];
                 for r in mine {
+                    self.model.read_row(table, batch.rows[r].token as usize, &mut row);
                     // SAFETY: the step rule; rows are shared out.
                     let out = unsafe { arena.row_mut(out, r, 0, hidden) };
-                    head::widen_row(bytes, tensor.dtype, hidden, batch.rows[r].token as usize, out);
+                    head::widen_row(&row, tensor.dtype, hidden, 0, out);
                 }
             }
             Step::RmsNorm { input, weight, eps, out } => {
@@ -355,18 +359,18 @@ impl Executor<'_> {
         attention::attend(q, keys, values, stride, positions, dim, scale, &mut scratch.scores, out);
     }
 
+    /// The whole product of a table with `rows`.
     fn head(&self, input: BufferId, table: TensorId, out: BufferId, rows: Range<usize>, worker: &Worker) {
         let (tensor, bytes) = self.model.tensor(table);
         let (vocab, hidden) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
-        let share = worker.share(vocab);
-        for from in share.clone().step_by(HEAD_ROWS) {
-            let to = (from + HEAD_ROWS).min(share.end);
-            for r in rows.clone() {
-                // SAFETY: the step rule; vocabulary rows are shared out.
-                let (input, out) =
-                    unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, from, to)) };
-                head::dot_rows(bytes, tensor.dtype, hidden, from..to, input, out);
-            }
+        // SAFETY: the step rule; the input is not written in this step.
+        let inputs: Vec<&[f32]> = rows.clone().map(|r| unsafe { self.arena.row(input, r) }).collect();
+        for units in worker.claim(vocab.div_ceil(HEAD_ROWS), MOST_HEAD_UNITS) {
+            let (from, to) = (units.start * HEAD_ROWS, (units.end * HEAD_ROWS).min(vocab));
+            // SAFETY: the step rule; vocabulary rows are shared out.
+            let mut outs: Vec<&mut [f32]> =
+                rows.clone().map(|r| unsafe { self.arena.row_mut(out, r, from, to) }).collect();
+            head::dot_rows_block(bytes, tensor.dtype, hidden, from..to, &inputs, &mut outs);
         }
     }
 }

@@ -13,6 +13,7 @@
 //! [`CodegenError::Unsupported`].
 #![deny(unsafe_code)]
 
+mod block;
 mod clif;
 mod disasm;
 mod error;
@@ -63,6 +64,9 @@ pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
 /// # Errors
 /// [`CodegenError`] for a target without an emitter or a specification out of range.
 pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> {
+    if spec.kind == KernelKind::Block {
+        return block::emit(spec, target);
+    }
     clif::emit(&Program::new(spec, target)?)
 }
 
@@ -72,6 +76,9 @@ pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> 
 /// # Errors
 /// As [`emit`].
 pub fn disassemble(spec: &KernelSpec, target: Target) -> Result<String, CodegenError> {
+    if spec.kind == KernelKind::Block {
+        return Ok(disassemble_bytes(&block::emit(spec, target)?, target));
+    }
     clif::disassemble(&Program::new(spec, target)?)
 }
 

@@ -1,0 +1,126 @@
+//! Speed of the block kernels on this machine:
+//! `cargo run --release -p trit-codegen --features jit --example block_speed [SECONDS [TARGET]]`.
+//!
+//! Prints 10^12 operations (two for a weight by an activation) a second of one thread: the best call within so many
+//! seconds. Weights are decoded, and activations packed where a kernel does so, in every call.
+
+use std::time::Instant;
+use trit_codegen::JitCode;
+use trit_format::dense243::Code;
+use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelKind, KernelSpec};
+use trit_format::target::Target;
+use trit_format::tile::{self, ROWS};
+
+const SHAPES: [(usize, usize); 3] = [(2560, 2560), (2560, 13824), (6912, 2560)];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let seconds: f64 = std::env::args().nth(1).map_or(Ok(0.1), |s| s.parse())?;
+    let only = std::env::args().nth(2);
+    for target in Target::ALL.into_iter().filter(|&target| runs_here(target)) {
+        if only.as_ref().is_some_and(|name| name != target.name()) {
+            continue;
+        }
+        for code in Code::ALL {
+            for (k, n) in SHAPES {
+                let spec =
+                    KernelSpec { k: k as u32, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 };
+                let Ok(kernel) = JitCode::new(&[(spec, target)]) else { continue };
+                print!("{:14} {:6} [{n:5}, {k}]", target.name(), code.name());
+                for rows in [5, 16, 64, 128, 512] {
+                    let best = measure(&kernel, &spec, rows, n / ROWS, seconds);
+                    print!("  {rows} rows {:6.3}", (2 * rows * (n / ROWS * ROWS) * k) as f64 / best / 1e12);
+                }
+                println!();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Seconds of the best call.
+fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, seconds: f64) -> f64 {
+    let k = spec.k as usize;
+    let mut weights = Pages::new(tiles * tile::bytes(k));
+    weights.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = spec.code.store((i % 243) as u8));
+    let stride = k.next_multiple_of(BLOCK_COLUMNS);
+    let mut activations = Pages::new(rows * stride);
+    activations.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = (i % 251) as u8);
+    let sums = vec![0i32; rows];
+    let mut out = Pages::new(4 * rows * tiles * ROWS);
+    let mut scratch = Pages::new(spec.scratch_bytes(rows));
+    let args = KernelArgs {
+        weights: weights.bytes().as_ptr(),
+        activations: activations.bytes().as_ptr().cast(),
+        sums: sums.as_ptr(),
+        out: out.bytes().as_mut_ptr().cast(),
+        tiles: tiles as u64,
+        activation_stride: stride as u64,
+        sum_stride: 1,
+        out_stride: (tiles * ROWS) as u64,
+        rows: rows as u64,
+        scratch: scratch.bytes().as_mut_ptr(),
+    };
+    let kernel = code.kernel(0);
+    let mut best = f64::INFINITY;
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < seconds {
+        let call = Instant::now();
+        // SAFETY: the operands above have the sizes that `KernelArgs` asks for, and `runs_here` has checked the CPU.
+        unsafe { kernel(&raw const args) };
+        best = best.min(call.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Memory in huge pages where the system has them, as a runtime's would be.
+struct Pages(*mut u8, usize);
+
+impl Pages {
+    fn new(len: usize) -> Pages {
+        let len = len.next_multiple_of(2 << 20);
+        // SAFETY: a fresh anonymous mapping; the advice has no effect on its content.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let at = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+            assert_ne!(at, libc::MAP_FAILED, "no memory");
+            libc::madvise(at, len, libc::MADV_HUGEPAGE);
+            Pages(at.cast(), len)
+        }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping of `new`, readable and writable, which lives as long as `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.0, self.1) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, which nothing points into any more.
+        unsafe { libc::munmap(self.0.cast(), self.1) };
+    }
+}
+
+fn runs_here(target: Target) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return match target {
+        Target::X86_64V3 => is_x86_feature_detected!("avx2"),
+        Target::X86_64V3Vnni => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
+        Target::X86_64V4Vnni => is_x86_feature_detected!("avx512vnni"),
+        Target::X86_64V4Vbmi => {
+            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vbmi")
+        }
+        // AMX also needs the system's permission, to use tile data (state component 18).
+        Target::X86_64Amx => {
+            let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+            // SAFETY: asks for a feature; nothing in memory is touched.
+            leaf.edx >> 24 & 3 == 3 && unsafe { libc::syscall(libc::SYS_arch_prctl, 0x1023, 18) } == 0
+        }
+        _ => false,
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    return {
+        let _ = target;
+        false
+    };
+}

@@ -1,0 +1,97 @@
+//! Stored weight bytes to digits: one vector of bytes gives five vectors, one for each tile digit.
+
+use super::asm::{Asm, Emitted, VPADDB, VPSUBB, Width};
+use iced_x86::code_asm::AsmRegister64;
+use trit_format::dense243::{Code, TRITS};
+
+/// What a digit becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Digits {
+    /// 0, 1 or 2, for products that take u8 weights; the sum of the activations is subtracted afterwards.
+    Unsigned,
+    /// The trit itself.
+    Signed,
+}
+
+// Registers. The byte and two temporaries come first, the constants of a code after them.
+const X: u8 = 0;
+const T: u8 = 1;
+const U: u8 = 2;
+const CONSTANTS: u8 = 3;
+
+/// Loads the constants that [`vector`] uses, into registers 3 to 8.
+pub(super) fn constants(a: &mut Asm, code: Code, digits: Digits) -> Emitted {
+    let base = match digits {
+        Digits::Unsigned => 0i8,
+        Digits::Signed => -1,
+    };
+    let all = |value: i8| [value as u8; 64];
+    match code {
+        Code::Spread => {
+            let table = |f: &dyn Fn(usize) -> u8| std::array::from_fn(f);
+            // `h = 28 * (b' / 28)` by the upper six bits; then by `b' - h` the digits of 27 values, and by the
+            // same six bits those of nine.
+            a.constant(CONSTANTS, table(&|i| 28 * (i / 7).min(8) as u8))?;
+            for (digit, at) in (CONSTANTS + 1..).enumerate().take(TRITS) {
+                let value = move |i: usize| match digit {
+                    0..3 => i / 3usize.pow(digit as u32) % 3,
+                    _ => (i / 7).min(8) / 3usize.pow(digit as u32 - 3) % 3,
+                };
+                a.constant(at, table(&|i| (value(i) as i8 + base) as u8))?;
+            }
+            Ok(())
+        }
+        _ => {
+            // A fraction x of 256 holds digit 1 from 86 on and 2 from 171 on, since 3 * 86 and 3 * 171 are the first
+            // to reach 256 and 512. The sign bit flipped, as stored.
+            a.constant(CONSTANTS, [85 ^ 0x80; 64])?;
+            a.constant(CONSTANTS + 1, [170 ^ 0x80; 64])?;
+            a.constant(CONSTANTS + 2, all(base))?;
+            a.constant(CONSTANTS + 3, all(base + 1))?;
+            a.constant(CONSTANTS + 4, all(1))
+        }
+    }
+}
+
+/// Decodes the bytes at `from` and stores digit `d` of each at `to[d]`.
+pub(super) fn vector(
+    a: &mut Asm,
+    code: Code,
+    from: (AsmRegister64, i64),
+    to: [(AsmRegister64, i64); TRITS],
+) -> Emitted {
+    a.load(X, from.0, from.1)?;
+    match (code, a.width) {
+        (Code::Spread, _) => {
+            a.shift_words_right(T, X, 2)?;
+            a.lookup(U, T, CONSTANTS)?;
+            a.op(VPSUBB, X, X, U)?;
+            for (digit, (base, at)) in to.into_iter().enumerate() {
+                // The shift by words leaves bits of the neighbour above the six that the lookup reads.
+                a.lookup(U, if digit < 3 { X } else { T }, CONSTANTS + 1 + digit as u8)?;
+                a.store(base, at, U)?;
+            }
+        }
+        (_, width) => {
+            for (digit, (base, at)) in to.into_iter().enumerate().rev() {
+                if width == Width::Zmm {
+                    a.greater_mask(1, X, CONSTANTS)?;
+                    a.greater_mask(2, X, CONSTANTS + 1)?;
+                    a.blend(T, 1, CONSTANTS + 2, CONSTANTS + 3)?;
+                    a.op_masked(VPADDB, T, 2, T, CONSTANTS + 4)?;
+                } else {
+                    a.greater(T, X, CONSTANTS)?;
+                    a.greater(U, X, CONSTANTS + 1)?;
+                    a.op(VPADDB, T, T, U)?;
+                    a.op(VPSUBB, T, CONSTANTS + 2, T)?;
+                }
+                a.store(base, at, T)?;
+                if digit > 0 {
+                    a.op(VPADDB, U, X, X)?;
+                    a.op(VPADDB, X, X, U)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! Blocks of rows by vector instructions: `vpdpbusd` of 512 or 256 bits, or `vpmaddubsw`.
+//!
+//! ```text
+//! for tile
+//!   for chunk of k                    digits of the tile's chunk go to scratch, which then stay in L1
+//!     for rows, R at a time
+//!       for H vectors of the tile's 80 rows
+//!         for quad of the chunk       R * H accumulators in registers
+//!         results: store, or add to what the chunk before has stored
+//! ```
+//!
+//! Results pass through memory once for each chunk, which costs a few percent; in return the digits, five times as
+//! many bytes as weights, are never fetched from L2.
+
+use super::asm::{Asm, Emitted, VPADDD, VPADDW, VPDPBUSD, VPMADDUBSW, VPMADDWD, VPSUBD, Width, slot};
+use super::decode::{self, Digits};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use trit_format::dense243::TRITS;
+use trit_format::kernel::KernelSpec;
+use trit_format::tile::{QUAD, ROWS, VECTOR, padded_k};
+
+/// Bytes of one quad of k in the scratch memory: five digits of 16 lanes of four.
+const QUAD_BYTES: i64 = (TRITS * VECTOR) as i64;
+/// Quads one iteration of the inner loop handles. Activations are zero up to a multiple of more.
+const UNROLL: usize = 4;
+
+/// How products are formed and rows share registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) width: Width,
+    /// Whether four products are summed by one instruction; else two, into i16.
+    pub(super) dot: bool,
+    /// Activation rows of a group.
+    pub(super) rows: u8,
+    /// Vectors of a pass over the tile's 80 rows, a divisor of all.
+    pub(super) vectors: u8,
+    /// The same for fewer rows: more vectors, so that enough sums are under way.
+    pub(super) tail_vectors: u8,
+    /// Most quads of a chunk, a multiple of [`UNROLL`].
+    pub(super) quads: usize,
+}
+
+impl Shape {
+    /// Quads of all chunks but the last, of the last, and how many chunks.
+    pub(super) fn chunks(&self, k: usize) -> (usize, usize, usize) {
+        let quads = (padded_k(k) / QUAD).next_multiple_of(UNROLL);
+        let size = quads.div_ceil(quads.div_ceil(self.quads)).next_multiple_of(UNROLL);
+        let count = quads.div_ceil(size);
+        (size, quads - (count - 1) * size, count)
+    }
+}
+
+// Pointers and counters that live in registers throughout.
+const WEIGHTS: AsmRegister64 = r8;
+const DIGITS: AsmRegister64 = r9;
+const OUT: AsmRegister64 = r10;
+const ACTIVATIONS: AsmRegister64 = r11;
+const STRIDE: AsmRegister64 = rdx;
+const OUT_STRIDE: AsmRegister64 = r12;
+const ROW_SUMS: AsmRegister64 = r13;
+const SUM_STRIDE: AsmRegister64 = r14;
+const ROWS_LEFT: AsmRegister64 = r15;
+/// First activation row of the group, and the fourth.
+const ROW: AsmRegister64 = rsi;
+const ROW_3: AsmRegister64 = rbp;
+const ROW_OUT: AsmRegister64 = rax;
+// Local variables.
+const TILES: i32 = 0;
+const CHUNKS: i32 = 1;
+const QUADS: i32 = 2;
+const PASSES: i32 = 3;
+const FRAME: i32 = 8 * 4 + 8;
+
+pub(super) fn emit(spec: &KernelSpec, shape: Shape) -> Result<Vec<u8>, IcedError> {
+    let mut a = Asm::new(shape.width)?;
+    let k = spec.k as usize;
+    let (chunk, last, chunks) = shape.chunks(k);
+    for register in [rbx, rbp, r12, r13, r14, r15] {
+        a.code.push(register)?;
+    }
+    a.code.sub(rsp, FRAME)?;
+    a.code.mov(WEIGHTS, qword_ptr(rdi))?;
+    a.code.mov(OUT, qword_ptr(rdi + 24))?;
+    a.code.mov(rax, qword_ptr(rdi + 32))?;
+    a.code.mov(slot(TILES), rax)?;
+    a.code.mov(STRIDE, qword_ptr(rdi + 40))?;
+    a.code.mov(SUM_STRIDE, qword_ptr(rdi + 48))?;
+    a.code.shl(SUM_STRIDE, 2)?;
+    a.code.mov(OUT_STRIDE, qword_ptr(rdi + 56))?;
+    a.code.shl(OUT_STRIDE, 2)?;
+    a.code.mov(DIGITS, qword_ptr(rdi + 72))?;
+
+    let tile = a.here()?;
+    a.code.mov(ACTIVATIONS, qword_ptr(rdi + 8))?;
+    a.code.mov(slot(CHUNKS), chunks as i32)?;
+    let next_chunk = a.here()?;
+    let mut is_last = a.code.create_label();
+    // The weights hold fewer quads than the last chunk where those are no multiple of the unroll.
+    let stored = padded_k(k) / QUAD - (chunks - 1) * chunk;
+    a.code.mov(rcx, stored as i64 as u64)?;
+    a.code.mov(rax, (last / UNROLL) as u64)?;
+    a.code.cmp(slot(CHUNKS), 1)?;
+    a.code.je(is_last)?;
+    a.code.mov(rcx, chunk as u64)?;
+    a.code.mov(rax, (chunk / UNROLL) as u64)?;
+    a.place(&mut is_last)?;
+    a.code.mov(slot(QUADS), rax)?;
+    decode_chunk(&mut a, spec, chunk)?;
+    groups(&mut a, shape, chunks)?;
+    a.code.add(ACTIVATIONS, (chunk * QUAD) as i32)?;
+    a.code.dec(slot(CHUNKS))?;
+    a.code.jne(next_chunk)?;
+    a.code.add(OUT, (ROWS * 4) as i32)?;
+    a.code.dec(slot(TILES))?;
+    a.code.jne(tile)?;
+
+    a.code.add(rsp, FRAME)?;
+    for register in [r15, r14, r13, r12, rbp, rbx] {
+        a.code.pop(register)?;
+    }
+    a.code.vzeroupper()?;
+    a.code.ret()?;
+    a.finish()
+}
+
+/// `rcx` quads from [`WEIGHTS`], which moves on, to [`DIGITS`].
+fn decode_chunk(a: &mut Asm, spec: &KernelSpec, chunk: usize) -> Emitted {
+    decode::constants(a, spec.code, Digits::Unsigned)?;
+    a.code.mov(rax, DIGITS)?;
+    let quad = a.here()?;
+    // The chunk after this one arrives while this one is multiplied.
+    a.code.prefetcht1(byte_ptr(WEIGHTS + (chunk * VECTOR) as i32))?;
+    for at in (0..VECTOR as i64).step_by(a.width.bytes() as usize) {
+        decode::vector(a, spec.code, (WEIGHTS, at), std::array::from_fn(|d| (rax, d as i64 * 64 + at)))?;
+    }
+    a.code.add(WEIGHTS, VECTOR as i32)?;
+    a.code.add(rax, QUAD_BYTES as i32)?;
+    a.code.dec(rcx)?;
+    a.code.jne(quad)
+}
+
+/// All activation rows by the digits of a chunk.
+fn groups(a: &mut Asm, shape: Shape, chunks: usize) -> Emitted {
+    a.code.mov(ROW, ACTIVATIONS)?;
+    a.code.mov(ROW_OUT, OUT)?;
+    a.code.mov(ROW_SUMS, qword_ptr(rdi + 16))?;
+    a.code.mov(ROWS_LEFT, qword_ptr(rdi + 64))?;
+    let (mut tail, mut done) = (a.code.create_label(), a.code.create_label());
+    a.code.cmp(ROWS_LEFT, i32::from(shape.rows))?;
+    a.code.jb(tail)?;
+    let group = a.here()?;
+    rows(a, shape, shape.rows, chunks)?;
+    for (pointer, stride) in [(ROW, STRIDE), (ROW_OUT, OUT_STRIDE), (ROW_SUMS, SUM_STRIDE)] {
+        for _ in 0..shape.rows {
+            a.code.add(pointer, stride)?;
+        }
+    }
+    a.code.sub(ROWS_LEFT, i32::from(shape.rows))?;
+    a.code.cmp(ROWS_LEFT, i32::from(shape.rows))?;
+    a.code.jae(group)?;
+    a.place(&mut tail)?;
+    for left in 1..shape.rows {
+        let mut other = a.code.create_label();
+        a.code.cmp(ROWS_LEFT, i32::from(left))?;
+        a.code.jne(other)?;
+        rows(a, shape, left, chunks)?;
+        a.code.jmp(done)?;
+        a.place(&mut other)?;
+    }
+    a.place(&mut done)
+}
+
+/// `rows` activation rows by the digits of a chunk, in passes over the tile's 80 rows.
+fn rows(a: &mut Asm, shape: Shape, rows: u8, chunks: usize) -> Emitted {
+    let in_tile = (TRITS * VECTOR) as i64 / shape.width.bytes();
+    let vectors = i64::from(if usize::from(rows) * 2 <= usize::from(shape.rows) {
+        shape.tail_vectors
+    } else {
+        shape.vectors
+    });
+    let passes = in_tile / vectors;
+    debug_assert_eq!(in_tile % vectors, 0);
+    if passes == 1 {
+        return pass(a, shape, rows, vectors as u8, chunks);
+    }
+    a.code.mov(slot(PASSES), passes as i32)?;
+    let again = a.here()?;
+    pass(a, shape, rows, vectors as u8, chunks)?;
+    let step = (vectors * shape.width.bytes()) as i32;
+    a.code.add(DIGITS, step)?;
+    a.code.add(ROW_OUT, step)?;
+    a.code.dec(slot(PASSES))?;
+    a.code.jne(again)?;
+    a.code.sub(DIGITS, QUAD_BYTES as i32)?;
+    a.code.sub(ROW_OUT, (ROWS * 4) as i32)
+}
+
+/// `rows` activation rows by `vectors` vectors of the tile's rows.
+fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8, chunks: usize) -> Emitted {
+    let bytes = shape.width.bytes();
+    let accumulator = |row: u8, v: u8| row * vectors + v;
+    let digits = |v: u8| rows * vectors + v;
+    let activation = rows * vectors + vectors;
+    let product = activation + 1;
+    for n in 0..rows * vectors {
+        a.zero(n)?;
+    }
+    a.code.lea(ROW_3, ptr(ROW + STRIDE * 2))?;
+    a.code.add(ROW_3, STRIDE)?;
+    a.code.mov(rcx, slot(QUADS))?;
+    a.code.mov(rbx, DIGITS)?;
+    let again = a.here()?;
+    for quad in 0..UNROLL as i64 {
+        for v in 0..vectors {
+            a.load(digits(v), rbx, quad * QUAD_BYTES + i64::from(v) * bytes)?;
+        }
+        for row in 0..rows {
+            let (base, scale) = if row < 3 { (ROW, row) } else { (ROW_3, row - 3) };
+            let index = (scale > 0).then_some((STRIDE, u32::from(scale)));
+            a.broadcast(activation, base, index, quad * QUAD as i64)?;
+            for v in 0..vectors {
+                if shape.dot {
+                    a.op(VPDPBUSD, accumulator(row, v), digits(v), activation)?;
+                } else {
+                    a.op(VPMADDUBSW, product, digits(v), activation)?;
+                    a.op(VPADDW, accumulator(row, v), accumulator(row, v), product)?;
+                }
+            }
+        }
+    }
+    let step = (UNROLL * QUAD) as i32;
+    a.code.add(ROW, step)?;
+    a.code.add(ROW_3, step)?;
+    a.code.add(rbx, UNROLL as i32 * QUAD_BYTES as i32)?;
+    a.code.dec(rcx)?;
+    a.code.jne(again)?;
+    // Back to the chunk's first quad.
+    a.code.mov(rcx, slot(QUADS))?;
+    a.code.imul_3(rcx, rcx, step)?;
+    a.code.sub(ROW, rcx)?;
+
+    let temporary = activation;
+    if !shape.dot {
+        a.constant(product, std::array::from_fn(|i| (i % 2 == 0) as u8))?;
+        for n in 0..rows * vectors {
+            a.op(VPMADDWD, n, n, product)?;
+        }
+    }
+    a.code.mov(rcx, ROW_OUT)?;
+    let (mut later, mut end) = (a.code.create_label(), a.code.create_label());
+    a.code.cmp(slot(CHUNKS), chunks as i32)?;
+    a.code.jne(later)?;
+    a.code.mov(rbx, ROW_SUMS)?;
+    for row in 0..rows {
+        a.broadcast(temporary, rbx, None, 0)?;
+        for v in 0..vectors {
+            a.op(VPSUBD, accumulator(row, v), accumulator(row, v), temporary)?;
+            a.store(rcx, i64::from(v) * bytes, accumulator(row, v))?;
+        }
+        if row + 1 < rows {
+            a.code.add(rbx, SUM_STRIDE)?;
+            a.code.add(rcx, OUT_STRIDE)?;
+        }
+    }
+    a.code.jmp(end)?;
+    a.place(&mut later)?;
+    for row in 0..rows {
+        for v in 0..vectors {
+            let at = i64::from(v) * bytes;
+            a.op_mem(VPADDD, accumulator(row, v), accumulator(row, v), rcx, at)?;
+            a.store(rcx, at, accumulator(row, v))?;
+        }
+        if row + 1 < rows {
+            a.code.add(rcx, OUT_STRIDE)?;
+        }
+    }
+    a.place(&mut end)
+}
