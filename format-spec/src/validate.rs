@@ -48,9 +48,9 @@ impl Manifest {
         hyperparameters(&self.hyperparameters)?;
         tensors(&self.tensors, section_len(header, SectionKind::Tensors)?)?;
         products(&self.products, section_len(header, SectionKind::Weights)?)?;
-        self.planes(header)?;
         kernels::validate(self, header)?;
         plan::validate(self)?;
+        self.planes(header)?;
         dataflow::validate(&self.plan)?;
         text(&self.text, self.hyperparameters.vocab_size)?;
         self.goldens()

@@ -5,17 +5,19 @@
 //! guarantees the other half, that buffers of one step do not overlap.
 #![allow(unsafe_code)]
 
-use crate::arena::{Arena, CacheElement, Rows};
+use crate::arena::{Arena, Exchange};
+use crate::attend::{Append, Attend};
 use crate::best::{Head, HeadScratch, Request};
-use crate::kv::{KvCache, LayerCache};
+use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Worker;
 use crate::profile::Profile;
 use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
+use half::f16;
 use std::ops::Range;
 use std::time::Instant;
 use trit_format::plan::{ActivationRule, BufferId, KvLayer, Quantized, Step, TensorId};
-use trit_kernels::attention::{self, KvFloat};
+use trit_kernels::attention::AttendScratch;
 use trit_kernels::rope::RopeTable;
 use trit_kernels::{head, norm, quantize};
 
@@ -44,6 +46,33 @@ pub(crate) struct Batch<'a> {
     pub sequences: &'a [KvCache],
 }
 
+/// Consecutive rows at consecutive positions of one sequence.
+pub(crate) struct Run<'a> {
+    pub rows: Range<usize>,
+    /// Position of the first row.
+    pub position: usize,
+    pub cache: &'a KvCache,
+}
+
+impl Batch<'_> {
+    /// Cuts `rows` where a sequence ends.
+    fn runs(&self, rows: Range<usize>) -> impl Iterator<Item = Run<'_>> {
+        let mut start = rows.start;
+        std::iter::from_fn(move || {
+            let first = self.rows[start..rows.end].first()?;
+            let follows = |r: &usize| {
+                let (row, ahead) = (self.rows[*r], r - start);
+                row.sequence == first.sequence && row.position == first.position + ahead
+            };
+            let end = (start..rows.end).find(|r| !follows(r)).unwrap_or(rows.end);
+            let run =
+                Run { rows: start..end, position: first.position, cache: &self.sequences[first.sequence] };
+            start = end;
+            Some(run)
+        })
+    }
+}
+
 /// The model with what a session adds to it.
 pub(crate) struct Executor<'a> {
     pub model: &'a Model,
@@ -51,6 +80,8 @@ pub(crate) struct Executor<'a> {
     pub ropes: &'a [(RopeKey, RopeTable)],
     /// What of the logits is asked for, if not all.
     pub best: Option<Request<'a>>,
+    /// Room for what [`attend::exchange_len`] says.
+    pub exchange: &'a Exchange,
 }
 
 /// What determines a RoPE table.
@@ -74,7 +105,9 @@ impl RopeKey {
 #[derive(Default)]
 pub(crate) struct Scratch {
     products: ProductScratch,
-    scores: Vec<f32>,
+    pub attend: AttendScratch,
+    /// Keys and values of a head for the rows of a block.
+    pub heads: Vec<f32>,
     normed: Vec<f32>,
     /// Quantized rows by the plan's buffer, where there are at most [`OWN_ROWS`].
     own: Vec<(BufferId, OwnRows)>,
@@ -244,29 +277,32 @@ impl Executor<'_> {
                     .find(|(key, _)| RopeKey::of(step) == Some(*key))
                     .expect("built for every step")
                     .1;
-                for r in mine {
-                    let row = batch.rows[r];
-                    let cache = &batch.sequences[row.sequence].layers[layer as usize];
-                    self.rope_append(qkv, rope, layer as usize, cache, r, row.position);
+                let heads = self.kv(layer as usize).n_kv_heads as usize;
+                for run in batch.runs(rows) {
+                    for head in worker.claim(heads, 1).flatten() {
+                        let cache = run.cache.layer(layer as usize);
+                        let append =
+                            Append { run: &run, qkv, rope, cache, head, shape: self.kv(layer as usize) };
+                        match cache.kv() {
+                            KvType::F16 => append.run::<f16>(arena, scratch),
+                            KvType::F32 => append.run::<f32>(arena, scratch),
+                            KvType::Int8 => append.run::<i8>(arena, scratch),
+                        }
+                    }
+                    worker.wait();
                 }
             }
             Step::Attend { qkv, layer, scale, out } => {
-                let shape = self.kv(layer as usize);
-                // Round robin: later rows attend to more positions, so contiguous shares would be uneven.
-                let heads = shape.n_kv_heads as usize;
-                for unit in (worker.index..rows.len() * heads).step_by(worker.count) {
-                    let (r, head) = (rows.start + unit / heads, unit % heads);
-                    let row = batch.rows[r];
-                    let cache = &batch.sequences[row.sequence].layers[layer as usize];
-                    let positions = row.position + 1;
-                    match cache {
-                        LayerCache::F16 { keys, values } => {
-                            self.attend(qkv, out, shape, keys, values, r, head, positions, scale, scratch);
-                        }
-                        LayerCache::F32 { keys, values } => {
-                            self.attend(qkv, out, shape, keys, values, r, head, positions, scale, scratch);
-                        }
+                for run in batch.runs(rows) {
+                    let cache = run.cache.layer(layer as usize);
+                    let shape = self.kv(layer as usize);
+                    let attend = Attend { run: &run, qkv, cache, shape, scale, out, exchange: self.exchange };
+                    match cache.kv() {
+                        KvType::F16 => attend.run::<f16>(arena, worker, scratch),
+                        KvType::F32 => attend.run::<f32>(arena, worker, scratch),
+                        KvType::Int8 => attend.run::<i8>(arena, worker, scratch),
                     }
+                    worker.wait();
                 }
             }
             Step::Head { input, table, planes, out } => {
@@ -292,71 +328,6 @@ impl Executor<'_> {
 
     fn kv(&self, layer: usize) -> KvLayer {
         self.model.manifest().plan.kv[layer]
-    }
-
-    fn rope_append(
-        &self,
-        qkv: BufferId,
-        rope: &RopeTable,
-        layer: usize,
-        cache: &LayerCache,
-        r: usize,
-        position: usize,
-    ) {
-        let shape = self.kv(layer);
-        let dim = shape.head_dim as usize;
-        let (q, k) = (shape.n_heads as usize * dim, shape.n_kv_heads as usize * dim);
-        // SAFETY: the step rule; this row is this worker's.
-        let row = unsafe { self.arena.row_mut::<f32>(qkv, r, 0, q + 2 * k) };
-        let (rotated, values_in) = row.split_at_mut(q + k);
-        rotated.chunks_exact_mut(dim).for_each(|head| rope.rotate(head, position));
-        match cache {
-            // SAFETY: the step rule; a position of a sequence is written by the one row that has it.
-            LayerCache::F16 { keys, values } => unsafe {
-                attention::store(&rotated[q..], keys.row_mut(position));
-                attention::store(values_in, values.row_mut(position));
-            },
-            // SAFETY: as above.
-            LayerCache::F32 { keys, values } => unsafe {
-                attention::store(&rotated[q..], keys.row_mut(position));
-                attention::store(values_in, values.row_mut(position));
-            },
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn attend<T: KvFloat + CacheElement>(
-        &self,
-        qkv: BufferId,
-        out: BufferId,
-        shape: KvLayer,
-        keys: &Rows<T>,
-        values: &Rows<T>,
-        r: usize,
-        head: usize,
-        positions: usize,
-        scale: f32,
-        scratch: &mut Scratch,
-    ) {
-        let dim = shape.head_dim as usize;
-        let width = (shape.n_heads / shape.n_kv_heads) as usize * dim;
-        let (from, to) = (head * width, (head + 1) * width);
-        // SAFETY: the step rule; keys and values up to this row's position were written by an earlier step, and
-        // this head group of this row is this worker's.
-        let (q, keys, values, stride, out) = unsafe {
-            (
-                &self.arena.row::<f32>(qkv, r)[from..to],
-                &keys.first(positions)[head * dim..],
-                &values.first(positions)[head * dim..],
-                keys.width(),
-                self.arena.row_mut::<f32>(out, r, from, to),
-            )
-        };
-        let needed = positions * q.len() / dim;
-        if scratch.scores.len() < needed {
-            scratch.scores.resize(needed.next_power_of_two(), 0.0);
-        }
-        attention::attend(q, keys, values, stride, positions, dim, scale, &mut scratch.scores, out);
     }
 
     /// The whole product of a table with `rows`.

@@ -17,6 +17,7 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod attend;
 mod best;
 mod bind;
 pub mod cpu;

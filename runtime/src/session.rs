@@ -1,6 +1,7 @@
 //! One sequence on a model: its context, its KV cache, its threads.
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Exchange};
+use crate::attend::exchange_len;
 use crate::best::{Bounds, Request};
 use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
@@ -40,6 +41,7 @@ pub struct Session {
     pool: Pool,
     arena: Arena,
     caches: Vec<KvCache>,
+    exchange: Exchange,
     ropes: Ropes,
     scratch: Vec<Mutex<Scratch>>,
     context: usize,
@@ -77,7 +79,8 @@ impl Session {
         Ok(Session {
             pool: Pool::new(threads)?,
             arena: Arena::new(plan, options.block.min(context))?,
-            caches: vec![KvCache::new(&plan.kv, options.kv, context)?],
+            caches: vec![KvCache::new(&plan.kv, options.kv, context)],
+            exchange: Exchange::default(),
             scratch: (0..threads).map(|_| Mutex::new(Scratch::default())).collect(),
             ropes: Ropes::default(),
             context,
@@ -174,6 +177,7 @@ impl Session {
         self.check(ids)?;
         let block = self.arena.capacity();
         assert!(rows >= 1 && rows <= ids.len().min(block), "{rows} rows of {} tokens", ids.len());
+        self.reach(self.position() + ids.len())?;
         // The last block has at least the rows that are asked for.
         let last = ((ids.len() - 1) % block + 1).max(rows);
         let (before, last) = ids.split_at(ids.len() - last);
@@ -214,6 +218,7 @@ impl Session {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
         self.check(ids)?;
+        self.reach(self.position() + ids.len())?;
         let block = self.arena.capacity();
         for (b, chunk) in ids.chunks(block).enumerate() {
             self.pass(chunk, 0..chunk.len(), Wants::All, &[]);
@@ -248,6 +253,7 @@ impl Session {
             )));
         }
         self.tokens.clear();
+        self.reach(tokens)?;
         let mut out = Vec::with_capacity(hidden.len());
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             let rows = chunk.len() / width;
@@ -259,6 +265,14 @@ impl Session {
         }
         self.tokens.clear();
         Ok(out)
+    }
+
+    /// Makes room for a sequence of `positions` tokens.
+    fn reach(&mut self, positions: usize) -> Result<(), RuntimeError> {
+        let kept = self.tokens.len();
+        self.ropes.reach(&self.model, positions, self.context);
+        self.exchange.reach(exchange_len(&self.model.manifest().plan, self.arena.capacity(), positions))?;
+        self.caches.iter_mut().try_for_each(|cache| cache.reach(positions, kept))
     }
 
     fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
@@ -306,7 +320,6 @@ impl Session {
     fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) {
         let row = |(i, &token)| Row { token, position: self.tokens.len() + i, sequence: 0 };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
-        self.ropes.reach(&self.model, (self.position() + ids.len()).min(self.context), self.context);
         let batch = Batch { rows: &rows, sequences: &self.caches };
         let best = self.request.as_ref().map(|(count, within, also)| Request {
             count: *count,
@@ -315,7 +328,13 @@ impl Session {
             full: self.scan.full(),
             bounds: &self.bounds,
         });
-        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes.tables, best };
+        let executor = Executor {
+            model: &self.model,
+            arena: &self.arena,
+            ropes: &self.ropes.tables,
+            best,
+            exchange: &self.exchange,
+        };
         // Worker 0 keeps the profile.
         self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {

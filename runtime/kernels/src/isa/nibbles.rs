@@ -6,18 +6,20 @@ use super::{Isa, LANES, Portable};
 
 /// What scans of two-plane tables need beside [`Isa`].
 pub trait Nibbles: Isa {
-    /// Sums that products are added to, four a lane or fewer.
+    /// The nibbles of 64 bytes.
+    type Weights: Copy;
+    /// Sums that products are added to.
     type Sums: Copy;
 
     /// No products yet.
     fn no_sums(self) -> Self::Sums;
     /// The low and the high four bits of each byte.
-    fn nibbles(self, from: &[u8; 64]) -> [Self::I8; 2];
-    /// Adds to lane `i` the products of nibbles `4 i .. 4 i + 4` of `x` with those digits. Exact for eight additions,
-    /// which is what 16 bits hold of pairs: `8 * 2 * 15 * 128 < 2^15`.
-    fn add_products(self, sums: Self::Sums, x: Self::I8, digits: &[i8; 64]) -> Self::Sums;
+    fn nibbles(self, from: &[u8; 64]) -> Self::Weights;
+    /// Adds to lane `i` the products of low nibbles `4 i .. 4 i + 4` with those of `digits[0]`, and of high nibbles with
+    /// those of `digits[1]`. Exact for four additions, which is what 16 bits hold of pairs: `8 * 2 * 15 * 128 < 2^15`.
+    fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums;
     /// The lanes times `2^SHIFT`, for `SHIFT` up to 13.
-    fn shifted<const SHIFT: u32>(self, sums: Self::Sums) -> Self::I32;
+    fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32;
     /// Sixteen consecutive i32.
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
     /// `a + b`, wrapping.
@@ -29,6 +31,7 @@ pub trait Nibbles: Isa {
 }
 
 impl Nibbles for Portable {
+    type Weights = [[u8; 64]; 2];
     type Sums = [i32; LANES];
 
     #[inline(always)]
@@ -36,18 +39,20 @@ impl Nibbles for Portable {
         [0; LANES]
     }
     #[inline(always)]
-    fn nibbles(self, from: &[u8; 64]) -> [Self::I8; 2] {
-        [from.map(|b| (b & 0xf) as i8), from.map(|b| (b >> 4) as i8)]
+    fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
+        [from.map(|b| b & 0xf), from.map(|b| b >> 4)]
     }
     #[inline(always)]
-    fn add_products(self, sums: Self::Sums, x: Self::I8, digits: &[i8; 64]) -> Self::Sums {
-        let product = |i: usize| i32::from(i16::from(x[i]) * i16::from(digits[i]));
-        std::array::from_fn(|l| {
-            sums[l] + product(4 * l) + product(4 * l + 1) + product(4 * l + 2) + product(4 * l + 3)
-        })
+    fn add_products(self, mut sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
+        for (x, digits) in x.iter().zip(digits) {
+            for (i, (&x, &d)) in x.iter().zip(digits).enumerate() {
+                sums[i / 4] += i32::from(i16::from(x) * i16::from(d));
+            }
+        }
+        sums
     }
     #[inline(always)]
-    fn shifted<const SHIFT: u32>(self, sums: Self::Sums) -> Self::I32 {
+    fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
         sums.map(|s| s << SHIFT)
     }
     #[inline(always)]
@@ -75,6 +80,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     impl Nibbles for Avx2 {
+        type Weights = [[__m256i; 2]; 2];
         /// Pairs as i16.
         type Sums = [__m256i; 2];
 
@@ -84,7 +90,7 @@ mod x86 {
             unsafe { [_mm256_setzero_si256(); 2] }
         }
         #[inline(always)]
-        fn nibbles(self, from: &[u8; 64]) -> [Self::I8; 2] {
+        fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
             let at = from.as_ptr().cast::<__m256i>();
             // SAFETY: `self` proves the feature; both halves lie inside the array.
             unsafe {
@@ -98,18 +104,20 @@ mod x86 {
             }
         }
         #[inline(always)]
-        fn add_products(self, sums: Self::Sums, x: Self::I8, digits: &[i8; 64]) -> Self::Sums {
-            let at = digits.as_ptr().cast::<__m256i>();
-            // SAFETY: `self` proves the feature; both halves lie inside the array.
-            unsafe {
-                [
-                    _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(x[0], _mm256_loadu_si256(at))),
-                    _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(x[1], _mm256_loadu_si256(at.add(1)))),
-                ]
+        fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
+            let [mut a, mut b] = sums;
+            for (x, digits) in x.into_iter().zip(digits) {
+                let at = digits.as_ptr().cast::<__m256i>();
+                // SAFETY: `self` proves the feature; both halves lie inside the array.
+                unsafe {
+                    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(x[0], _mm256_loadu_si256(at)));
+                    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(x[1], _mm256_loadu_si256(at.add(1))));
+                }
             }
+            [a, b]
         }
         #[inline(always)]
-        fn shifted<const SHIFT: u32>(self, sums: Self::Sums) -> Self::I32 {
+        fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
             // SAFETY: `self` proves the feature. The factor fits i16.
             unsafe {
                 let factor = _mm256_set1_epi16(1 << SHIFT);
@@ -144,31 +152,47 @@ mod x86 {
     }
 
     impl Nibbles for Avx512 {
-        type Sums = __m512i;
+        /// High nibbles where they stand, 16 times what they are: products of bytes do not overflow here.
+        type Weights = [__m512i; 2];
+        /// Of low and of high nibbles, apart: one chain of additions would wait for itself.
+        type Sums = [__m512i; 2];
 
         #[inline(always)]
         fn no_sums(self) -> Self::Sums {
             // SAFETY: `self` proves the feature.
-            unsafe { _mm512_setzero_si512() }
+            unsafe { [_mm512_setzero_si512(); 2] }
         }
         #[inline(always)]
-        fn nibbles(self, from: &[u8; 64]) -> [Self::I8; 2] {
+        fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
             // SAFETY: `self` proves the features; the array is one register.
             unsafe {
                 let x = _mm512_loadu_si512(from.as_ptr().cast());
-                let mask = _mm512_set1_epi8(0xf);
-                [_mm512_and_si512(x, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask)]
+                [_mm512_and_si512(x, _mm512_set1_epi8(0xf)), _mm512_and_si512(x, _mm512_set1_epi8(-16))]
             }
         }
         #[inline(always)]
-        fn add_products(self, sums: Self::Sums, x: Self::I8, digits: &[i8; 64]) -> Self::Sums {
-            // SAFETY: `self` proves the features; the array is one register.
-            unsafe { _mm512_dpbusd_epi32(sums, x, _mm512_loadu_si512(digits.as_ptr().cast())) }
+        fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
+            let [low, high] = digits;
+            // SAFETY: `self` proves the features; each array is one register.
+            unsafe {
+                [
+                    _mm512_dpbusd_epi32(sums[0], x[0], _mm512_loadu_si512(low.as_ptr().cast())),
+                    _mm512_dpbusd_epi32(sums[1], x[1], _mm512_loadu_si512(high.as_ptr().cast())),
+                ]
+            }
         }
         #[inline(always)]
-        fn shifted<const SHIFT: u32>(self, sums: Self::Sums) -> Self::I32 {
-            // SAFETY: `self` proves the feature.
-            unsafe { _mm512_slli_epi32::<SHIFT>(sums) }
+        fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
+            // SAFETY: `self` proves the feature. Shifts by constants become immediate; the one to the right loses
+            // nothing of a multiple of 16.
+            unsafe {
+                let low = _mm512_sllv_epi32(sums[0], _mm512_set1_epi32(SHIFT));
+                let high = match SHIFT >= 4 {
+                    true => _mm512_sllv_epi32(sums[1], _mm512_set1_epi32(SHIFT - 4)),
+                    false => _mm512_srav_epi32(sums[1], _mm512_set1_epi32(4 - SHIFT)),
+                };
+                _mm512_add_epi32(low, high)
+            }
         }
         #[inline(always)]
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
@@ -201,6 +225,7 @@ mod neon {
     use std::array::from_fn;
 
     impl Nibbles for Neon {
+        type Weights = [[int8x16_t; 4]; 2];
         /// Pairs as i16.
         type Sums = [int16x8_t; 4];
 
@@ -210,7 +235,7 @@ mod neon {
             unsafe { [vdupq_n_s16(0); 4] }
         }
         #[inline(always)]
-        fn nibbles(self, from: &[u8; 64]) -> [Self::I8; 2] {
+        fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
             let at = from.as_ptr();
             // SAFETY: `self` proves the feature; the quarters lie inside the array.
             unsafe {
@@ -223,21 +248,24 @@ mod neon {
             }
         }
         #[inline(always)]
-        fn add_products(self, sums: Self::Sums, x: Self::I8, digits: &[i8; 64]) -> Self::Sums {
-            let at: *const i8 = digits.as_ptr();
-            from_fn(|i| {
-                // SAFETY: `self` proves the feature; the quarters lie inside the array.
-                unsafe {
-                    let d = vld1q_s8(at.add(16 * i));
-                    let (low, high) = (vmull_s8(vget_low_s8(x[i]), vget_low_s8(d)), vmull_high_s8(x[i], d));
-                    vaddq_s16(sums[i], vpaddq_s16(low, high))
+        fn add_products(self, mut sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
+            for (x, digits) in x.into_iter().zip(digits) {
+                let at: *const i8 = digits.as_ptr();
+                for i in 0..4 {
+                    // SAFETY: `self` proves the feature; the quarters lie inside the array.
+                    unsafe {
+                        let d = vld1q_s8(at.add(16 * i));
+                        let low = vmull_s8(vget_low_s8(x[i]), vget_low_s8(d));
+                        sums[i] = vaddq_s16(sums[i], vpaddq_s16(low, vmull_high_s8(x[i], d)));
+                    }
                 }
-            })
+            }
+            sums
         }
         #[inline(always)]
-        fn shifted<const SHIFT: u32>(self, sums: Self::Sums) -> Self::I32 {
+        fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
             // SAFETY: `self` proves the feature.
-            unsafe { sums.map(|s| vshlq_s32(vpaddlq_s16(s), vdupq_n_s32(SHIFT as i32))) }
+            unsafe { sums.map(|s| vshlq_s32(vpaddlq_s16(s), vdupq_n_s32(SHIFT))) }
         }
         #[inline(always)]
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
@@ -281,12 +309,11 @@ mod tests {
     fn all_body<I: Nibbles>(isa: I, weights: &[[u8; 64]; 4], digits: &[[i8; 64]; 8]) -> Vec<u32> {
         let mut sums = isa.no_sums();
         for (w, d) in weights.iter().zip(digits.as_chunks::<2>().0) {
-            let [low, high] = isa.nibbles(w);
-            sums = isa.add_products(isa.add_products(sums, low, &d[0]), high, &d[1]);
+            sums = isa.add_products(sums, isa.nibbles(w), [&d[0], &d[1]]);
         }
         let mut offsets = [0; LANES];
         offsets.iter_mut().zip(digits[0]).for_each(|(o, d)| *o = i32::from(d) << 20);
-        let sums = [isa.shifted::<0>(sums), isa.shifted::<5>(sums), isa.shifted::<13>(sums)];
+        let sums = [isa.shifted::<0>(sums), isa.shifted::<4>(sums), isa.shifted::<13>(sums)];
         let mut bits: Vec<u32> = Vec::new();
         for s in sums {
             let s = isa.add_i32(s, isa.load_i32(&offsets));

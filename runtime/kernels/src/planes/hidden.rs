@@ -5,15 +5,17 @@ use trit_format::planes::{LANES, Layout, MAX_BLOCK, MIN_C_FULL, MIN_C_HIGH, STEP
 /// Largest step: rounding keeps to it, and its upper digit is then at most 127.
 const MOST: f32 = 32638.0;
 
-/// The digits that meet one vector: the upper and the lower digits of its low nibbles' columns, then those of its high
-/// nibbles' columns.
+/// The digits that meet one vector: those of its low nibbles' columns, and those of its high nibbles' columns.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub(super) struct Digits(pub [[i8; 64]; 4]);
+#[repr(C, align(64))]
+pub(super) struct Digits {
+    pub upper: [[i8; 64]; 2],
+    pub lower: [[i8; 64]; 2],
+}
 
 /// What the sums of one chunk are combined with, a lane a block.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Chunk {
     /// What a row's offset contributes: -241 times the block's steps for the high plane, in half steps.
     pub offset_high: [i32; LANES],
@@ -55,7 +57,7 @@ impl Hidden {
         };
         Hidden {
             layout,
-            digits: vec![Digits([[0; 64]; 4]); layout.vectors()],
+            digits: vec![Digits { upper: [[0; 64]; 2], lower: [[0; 64]; 2] }; layout.vectors()],
             chunks: vec![chunk; layout.chunks()],
             t: 0.0,
             c_factor: round_up(1.0 + e1),
@@ -91,17 +93,13 @@ impl Hidden {
                 x[..columns.len()].copy_from_slice(&h[columns]);
                 let (mut sum, mut square, mut error) = (0, 0f64, 0f64);
                 for (v, x) in x[..width].as_chunks::<STEP>().0.iter().enumerate() {
-                    let [upper_low, lower_low, upper_high, lower_high] = &mut self.digits[first + v].0;
+                    let Digits { upper, lower } = &mut self.digits[first + v];
                     for (i, &x) in x.iter().enumerate() {
                         let g = nearest(x * inverse);
-                        let upper = (g + 128) >> 8;
-                        let at = lane * 4 + i % 4;
-                        let (to_upper, to_lower) = match i < 4 {
-                            true => (&mut *upper_low, &mut *lower_low),
-                            false => (&mut *upper_high, &mut *lower_high),
-                        };
-                        to_upper[at] = upper as i8;
-                        to_lower[at] = (g - 256 * upper) as i8;
+                        let (nibble, at) = (i / 4, lane * 4 + i % 4);
+                        upper[nibble][at] = ((g + 128) >> 8) as i8;
+                        // The low byte is the digit: the rest is a multiple of 256.
+                        lower[nibble][at] = g as i8;
                         sum += g;
                         // `t * g` is exact in f64; the errors of the rest are far below what `slack` leaves.
                         let (x, step) = (f64::from(x), f64::from(t) * f64::from(g));

@@ -244,21 +244,19 @@ fn chunk<I: Nibbles, P: Pass, const M: usize>(
     let mut sums = [[isa.no_sums(); 4]; M];
     for v in 0..n {
         isa.prefetch(&high[v], ahead);
-        let [first, second] = isa.nibbles(&high[v]);
+        let weights = isa.nibbles(&high[v]);
         for m in 0..M {
-            let Digits([upper_first, lower_first, upper_second, lower_second]) = &digits[m][v];
-            let [upper, lower, ..] = &mut sums[m];
-            *upper = isa.add_products(isa.add_products(*upper, first, upper_first), second, upper_second);
-            *lower = isa.add_products(isa.add_products(*lower, first, lower_first), second, lower_second);
+            let Digits { upper, lower } = &digits[m][v];
+            sums[m][0] = isa.add_products(sums[m][0], weights, [&upper[0], &upper[1]]);
+            sums[m][1] = isa.add_products(sums[m][1], weights, [&lower[0], &lower[1]]);
         }
         if P::FULL {
             isa.prefetch(&low[v], ahead);
-            let [first, second] = isa.nibbles(&low[v]);
+            let weights = isa.nibbles(&low[v]);
             for m in 0..M {
-                let Digits([upper_first, lower_first, upper_second, lower_second]) = &digits[m][v];
-                let [_, _, upper, lower] = &mut sums[m];
-                *upper = isa.add_products(isa.add_products(*upper, first, upper_first), second, upper_second);
-                *lower = isa.add_products(isa.add_products(*lower, first, lower_first), second, lower_second);
+                let Digits { upper, lower } = &digits[m][v];
+                sums[m][2] = isa.add_products(sums[m][2], weights, [&upper[0], &upper[1]]);
+                sums[m][3] = isa.add_products(sums[m][3], weights, [&lower[0], &lower[1]]);
             }
         }
     }
