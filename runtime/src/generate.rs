@@ -2,7 +2,7 @@
 
 use crate::draft::{self, Drafts};
 use crate::sample::{Sampler, Scores};
-use crate::{RuntimeError, Session};
+use crate::{Profile, RuntimeError, Session};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct Generation {
     pub decode: Duration,
     /// Tokens guessed from the text before them, and how many of them were right.
     pub guesses: (usize, usize),
+    /// Where the time of the prompt and of the generated tokens went, where the session keeps a profile.
+    pub profiles: Option<[Profile; 2]>,
 }
 
 /// What to generate.
@@ -71,7 +73,12 @@ pub fn generate(
         prefill: start.elapsed(),
         decode: Duration::ZERO,
         guesses: (0, 0),
+        profiles: None,
     };
+    let of_prompt = session.profile().cloned();
+    if of_prompt.is_some() {
+        session.start_profile();
+    }
     let start = Instant::now();
     let mut drafts = options.speculate.then(Drafts::new);
     let mut pass = Instant::now();
@@ -129,6 +136,7 @@ pub fn generate(
     };
     session.truncate(session.position().min(run));
     result.decode = start.elapsed();
+    result.profiles = of_prompt.zip(session.profile().cloned()).map(|(prompt, decode)| [prompt, decode]);
     Ok(result)
 }
 

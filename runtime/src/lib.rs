@@ -34,6 +34,7 @@ pub mod sample;
 mod selftest;
 mod session;
 mod storage;
+pub mod stream;
 mod ternary;
 pub mod text;
 mod tuning;

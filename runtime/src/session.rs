@@ -105,6 +105,11 @@ impl Session {
         self.profile.as_ref()
     }
 
+    /// Ends that, and gives what was measured.
+    pub fn stop_profile(&mut self) -> Option<Profile> {
+        self.profile.take()
+    }
+
     /// The model it runs on.
     pub fn model(&self) -> &Arc<Model> {
         &self.model

@@ -2,7 +2,7 @@
 
 use crate::args::Generate;
 use crate::failure::{Failure, INTERRUPTED, note, print, print_json};
-use crate::{chat, interrupt, open};
+use crate::{chat, interrupt, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
@@ -38,6 +38,9 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         }
     };
     let mut session = open::session(&model, &args.session)?;
+    if args.profile {
+        session.start_profile();
+    }
     let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
     let mut request = Request {
         model: &model,
@@ -59,6 +62,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
             note(timings.line(session.threads()));
         }
     }
+    profile::show_generation(&answer.generation);
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,
@@ -199,6 +203,9 @@ pub struct Timings {
     generated_tokens: usize,
     generated_s: f64,
     generated_tokens_per_s: f64,
+    /// Tokens guessed from the text before them, and how many of them were right.
+    guessed_tokens: usize,
+    guessed_right: usize,
 }
 
 impl Answer {
@@ -214,6 +221,8 @@ impl Answer {
             generated_tokens: self.generation.ids.len(),
             generated_s,
             generated_tokens_per_s: rate(self.decoded, generated_s),
+            guessed_tokens: self.generation.guesses.0,
+            guessed_right: self.generation.guesses.1,
         }
     }
 }
