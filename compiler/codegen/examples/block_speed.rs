@@ -26,8 +26,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     KernelSpec { k: k as u32, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 };
                 let Ok(kernel) = JitCode::new(&[(spec, target)]) else { continue };
                 print!("{:14} {:6} [{n:5}, {k}]", target.name(), code.name());
-                for rows in [5, 16, 64, 128, 512] {
+                for rows in std::env::var("ROWS")
+                    .map_or(vec![5, 16, 64, 128, 512], |r| r.split(",").map(|r| r.parse().unwrap()).collect())
+                {
                     let best = measure(&kernel, &spec, rows, n / ROWS, seconds);
+                    let n = std::env::var("TILES").map_or(n, |t| t.parse::<usize>().unwrap() * ROWS);
                     print!("  {rows} rows {:6.3}", (2 * rows * (n / ROWS * ROWS) * k) as f64 / best / 1e12);
                 }
                 println!();
@@ -53,7 +56,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, seconds
         activations: activations.bytes().as_ptr().cast(),
         sums: sums.as_ptr(),
         out: out.bytes().as_mut_ptr().cast(),
-        tiles: tiles as u64,
+        tiles: std::env::var("TILES").map_or(tiles, |t| t.parse().unwrap()) as u64,
         activation_stride: stride as u64,
         sum_stride: 1,
         out_stride: (tiles * ROWS) as u64,
