@@ -50,7 +50,7 @@ impl Progress for Bar {
         self.next(Some(stage.name()));
         let units = match stage {
             Stage::Check => "{pos}/{len} layers",
-            Stage::Pack | Stage::Write => "{decimal_bytes}/{decimal_total_bytes}",
+            Stage::Pack | Stage::Quantize | Stage::Write => "{decimal_bytes}/{decimal_total_bytes}",
         };
         let template = format!("{{msg:8}} {{wide_bar}} {units} {{eta}}");
         let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

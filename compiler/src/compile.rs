@@ -8,7 +8,7 @@ use crate::lower::{Lowered, TensorData, packed_bytes};
 use crate::model::Model;
 use crate::progress::{Progress, Stage};
 use crate::writer::{BundleWriter, SectionWriter};
-use crate::{golden, pack};
+use crate::{golden, pack, planes};
 use std::path::Path;
 use trit_format::container::{Header, SectionKind};
 use trit_format::manifest::Manifest;
@@ -67,13 +67,14 @@ pub fn compile(
     targets: &[Target],
     progress: &dyn Progress,
 ) -> Result<Compiled, CompileError> {
-    let mut lowered = Lowered::new(model)?;
+    let mut lowered = Lowered::new(model, kernels::weight_code(targets))?;
     let mut code = Vec::with_capacity(targets.len());
     for &target in targets {
         code.push(kernels::assemble(&kernels::specs(&lowered.products, target)?, target)?);
     }
-    // Manifest, weights, tensors; then code and the tokenizer.
-    let count = 3 + code.len() + usize::from(model.tokenizer.is_some());
+    // Manifest, weights, tensors; then planes, code and the tokenizer.
+    let count =
+        3 + usize::from(!lowered.planes.is_empty()) + code.len() + usize::from(model.tokenizer.is_some());
     let mut bundle = BundleWriter::create(out, count)?;
 
     let mut section = bundle.section(SectionKind::Weights)?;
@@ -88,6 +89,12 @@ pub fn compile(
     let mut section = bundle.section(SectionKind::Tensors)?;
     write_tensors(&lowered, &mut section, progress)?;
     section.finish();
+
+    if !lowered.planes.is_empty() {
+        let mut section = bundle.section(SectionKind::Planes)?;
+        write_planes(&lowered, &mut section, progress)?;
+        section.finish();
+    }
 
     let mut entries = Vec::new();
     for CodeSection { target, bytes, entries: kernels } in code {
@@ -110,6 +117,7 @@ pub fn compile(
         hyperparameters: model.hyperparameters,
         tensors: lowered.tensors,
         products: lowered.products,
+        planes: lowered.planes,
         plan: lowered.plan,
         kernels: entries,
         text: model.text.clone(),
@@ -148,6 +156,28 @@ fn write_weights(
         pack::pack(product, matrices, |tiles| {
             section.write(tiles)?;
             progress.advance(tiles.len() as u64);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn write_planes(
+    lowered: &Lowered,
+    section: &mut SectionWriter,
+    progress: &dyn Progress,
+) -> Result<(), CompileError> {
+    for record in &lowered.planes {
+        let table = record.table.0 as usize;
+        let (layout, data) = (planes::layout(&lowered.tensors[table].shape), &lowered.data[table]);
+        let (Some(layout), TensorData::Checkpoint(dense)) = (layout, data) else {
+            return Err(CompileError::Internal(format!("tensor {table} has no planes")));
+        };
+        progress.begin(Stage::Quantize, layout.bytes());
+        pad_to(record.offset, section)?;
+        planes::encode((dense.dtype, (*dense.data).as_ref()), layout, |bytes| {
+            section.write(bytes)?;
+            progress.advance(bytes.len() as u64);
             Ok(())
         })?;
     }

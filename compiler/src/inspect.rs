@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use trit_format::container::SectionKind;
-use trit_format::manifest::Manifest;
+use trit_format::manifest::{Manifest, Tensor};
+use trit_format::planes::Layout;
 use trit_format::target::Target;
 
 /// A description of the bundle, a fact a line.
@@ -40,6 +41,10 @@ pub fn describe(bundle: &Bundle) -> String {
             m.plan.row_bytes
         ),
     );
+    for (table, layout) in planes(m) {
+        let shape = format!("{} x {}", layout.rows(), layout.hidden());
+        line("planes", format!("of {}, {shape}, {} bytes", table.name, layout.bytes()));
+    }
     for (target, kernels) in kernels_by_target(m) {
         let bytes: u64 = kernels.iter().map(|(_, len)| len).sum();
         line("kernels", format!("{target}: {} in {bytes} bytes", kernels.len()));
@@ -80,6 +85,8 @@ pub fn json(bundle: &Bundle) -> Value {
     let tensors: Vec<Value> = m.tensors.iter().map(|t| {
         json!({ "name": t.name, "dtype": lower(t.dtype), "shape": t.shape, "offset": t.offset, "bytes": t.bytes() })
     }).collect();
+    let planes: Vec<Value> =
+        planes(m).map(|(table, layout)| json!({ "table": table.name, "bytes": layout.bytes() })).collect();
     let kernels: Vec<Value> = m
         .kernels
         .iter()
@@ -115,6 +122,7 @@ pub fn json(bundle: &Bundle) -> Value {
         "sections": sections,
         "products": products,
         "tensors": tensors,
+        "planes": planes,
         "kernels": kernels,
         "steps": m.plan.body.len() + m.plan.head.len(),
         "arena_bytes_per_token": m.plan.row_bytes,
@@ -147,6 +155,15 @@ fn ternary_weights(manifest: &Manifest) -> u64 {
 fn bits_per_weight(bundle: &Bundle) -> f64 {
     let bytes = bundle.header().section(SectionKind::Weights).map_or(0, |s| s.len);
     8.0 * bytes as f64 / ternary_weights(bundle.manifest()).max(1) as f64
+}
+
+/// The tables that have planes, and the layouts of these.
+fn planes(manifest: &Manifest) -> impl Iterator<Item = (&Tensor, Layout)> {
+    let tables = manifest.planes.iter().filter_map(|p| manifest.tensors.get(p.table.0 as usize));
+    tables.filter_map(|t| match t.shape[..] {
+        [rows, hidden] => Some((t, Layout::new(rows, hidden)?)),
+        _ => None,
+    })
 }
 
 /// Names and sizes of each target's kernels.

@@ -4,6 +4,7 @@ use crate::error::CompileError;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use trit_format::container::Digest;
+use trit_format::dense243::Code;
 use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelSpec};
 use trit_format::manifest::Product;
 use trit_format::target::Target;
@@ -16,6 +17,11 @@ pub(crate) struct CodeSection {
     pub target: Target,
     pub bytes: Vec<u8>,
     pub entries: Vec<KernelEntry>,
+}
+
+/// How a bundle for `targets` stores its weights.
+pub(crate) fn weight_code(targets: &[Target]) -> Code {
+    trit_codegen::best_code(targets)
 }
 
 /// The kernels that `products` need on `target`.

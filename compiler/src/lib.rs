@@ -5,6 +5,7 @@
 //! | [`ingest`] | files to a [`model::Model`], with `arch` (families) and `quantize` (storage forms) |
 //! | [`lower`] | model to plan: fused products, steps, buffers in the arena |
 //! | [`pack`] | trits to tiles |
+//! | `planes` | the head's table to two planes of 4 bits |
 //! | `kernels` | the machine code of every product, by target |
 //! | [`mod@reference`], `golden` | the compiler's own forward pass; known results from it |
 //! | [`compile`] | all of it in order, to a file |
@@ -39,6 +40,7 @@ mod kernels;
 pub mod lower;
 pub mod model;
 pub mod pack;
+mod planes;
 pub mod progress;
 mod quantize;
 pub mod reference;

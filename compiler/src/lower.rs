@@ -7,17 +7,15 @@ mod arena;
 
 use crate::error::CompileError;
 use crate::model::{Dense, Model, NormWeights, Ternary};
+use crate::planes;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
 use trit_format::kernel::MAX_K;
-use trit_format::manifest::{Golden, Product, RowOrder, Segment, Tensor};
+use trit_format::manifest::{Golden, Planes, Product, RowOrder, Segment, Tensor};
 use trit_format::plan::{
-    ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized, Step,
-    TensorId,
+    ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, PlanesId, ProductId,
+    Quantized, Step, TensorId,
 };
-
-/// How every product's bytes are stored: the code that all emitters read.
-pub const CODE: Code = Code::SignedFix;
 
 /// Alignment of tensors, products and buffers, in bytes.
 const ALIGNMENT: u64 = 64;
@@ -38,6 +36,8 @@ pub(crate) struct Lowered<'m> {
     pub products: Vec<Product>,
     /// For each product the matrices of its segments.
     pub matrices: Vec<Vec<&'m Ternary>>,
+    /// Quantized copies of tables among `tensors`, with their offsets in the planes section.
+    pub planes: Vec<Planes>,
     /// Other tensors, with their offsets in the tensor section.
     pub tensors: Vec<Tensor>,
     /// For each tensor its data.
@@ -47,14 +47,14 @@ pub(crate) struct Lowered<'m> {
 }
 
 impl<'m> Lowered<'m> {
-    /// Plans the forward pass of `model`.
+    /// Plans the forward pass of `model`, with the weights of all products stored as `code`.
     ///
     /// # Errors
     /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow,
     /// [`CompileError::Internal`] for a model whose shapes contradict each other.
-    pub fn new(model: &'m Model) -> Result<Lowered<'m>, CompileError> {
+    pub fn new(model: &'m Model, code: Code) -> Result<Lowered<'m>, CompileError> {
         let dims = &model.hyperparameters;
-        let mut lowering = Lowering { buffers: Vec::new(), body: Vec::new(), out: Records::default() };
+        let mut lowering = Lowering { buffers: Vec::new(), body: Vec::new(), out: Records::new(code) };
         let table = lowering.out.dense(&model.embedding)?;
         let inv_freq =
             lowering.out.f32("inv_freq", vec![model.inv_freq.len()], Cow::Borrowed(&model.inv_freq));
@@ -113,9 +113,10 @@ impl<'m> Lowered<'m> {
             None => table,
         };
         let final_norm = lowering.out.norm(&model.final_norm);
+        let planes = lowering.out.planes(head_table);
         let head = vec![
             Step::RmsNorm { input: h, weight: final_norm, eps, out: x },
-            Step::Head { input: x, table: head_table, out: logits },
+            Step::Head { input: x, table: head_table, planes, out: logits },
         ];
 
         let Lowering { mut buffers, body, out } = lowering;
@@ -123,8 +124,8 @@ impl<'m> Lowered<'m> {
         let kv = KvLayer { n_heads: dims.n_heads, n_kv_heads: dims.n_kv_heads, head_dim: dims.head_dim };
         let kv = vec![kv; model.layers.len()];
         let plan = Plan { buffers, row_bytes, body, head, residual: h, logits, kv, layers };
-        let Records { products, matrices, tensors, data } = out;
-        Ok(Lowered { plan, products, matrices, tensors, data, goldens: Vec::new() })
+        let Records { code: _, products, matrices, planes, tensors, data } = out;
+        Ok(Lowered { plan, products, matrices, planes, tensors, data, goldens: Vec::new() })
     }
 
     /// Adds a known result: `logits` is `[vocab]`.
@@ -138,15 +139,29 @@ impl<'m> Lowered<'m> {
 }
 
 /// Records made so far.
-#[derive(Default)]
 struct Records<'m> {
+    code: Code,
     products: Vec<Product>,
     matrices: Vec<Vec<&'m Ternary>>,
+    planes: Vec<Planes>,
     tensors: Vec<Tensor>,
     data: Vec<TensorData<'m>>,
 }
 
 impl<'m> Records<'m> {
+    fn new(code: Code) -> Records<'m> {
+        let (products, matrices, planes) = (Vec::new(), Vec::new(), Vec::new());
+        Records { code, products, matrices, planes, tensors: Vec::new(), data: Vec::new() }
+    }
+
+    /// Planes of a head's table, where it is large enough for them.
+    fn planes(&mut self, table: TensorId) -> Option<PlanesId> {
+        planes::layout(&self.tensors[table.0 as usize].shape)?;
+        // A model has one head.
+        self.planes.push(Planes { table, offset: 0 });
+        Some(PlanesId(self.planes.len() as u32 - 1))
+    }
+
     fn f32(&mut self, name: &str, shape: Vec<usize>, values: Cow<'m, [f32]>) -> TensorId {
         let data = TensorData::F32(values);
         push_tensor(&mut self.tensors, &mut self.data, name, DType::F32, shape, data)
@@ -198,7 +213,7 @@ impl<'m> Records<'m> {
         };
         let offset = self.products.last().map_or(0, |p| p.offset + packed_bytes(p));
         let segments = matrices.iter().map(segment).collect();
-        self.products.push(Product { name, k: k as u32, code: CODE, order, segments, offset });
+        self.products.push(Product { name, k: k as u32, code: self.code, order, segments, offset });
         self.matrices.push(matrices);
         Ok(ProductId(self.products.len() as u32 - 1))
     }

@@ -3,7 +3,7 @@
 /// Hears of progress. Every method does nothing by default.
 pub trait Progress: Sync {
     /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers
-    /// for [`Stage::Check`], which may end early.
+    /// for [`Stage::Check`], which may end early, bytes of planes for [`Stage::Quantize`].
     fn begin(&self, _stage: Stage, _total: u64) {}
 
     /// That many units of the stage are done.
@@ -21,6 +21,8 @@ pub trait Progress: Sync {
 pub enum Stage {
     /// Tiles are made and written.
     Pack,
+    /// The head's table is quantized to planes.
+    Quantize,
     /// The reference forward pass computes known results.
     Check,
     /// Tensors are copied.
@@ -32,6 +34,7 @@ impl Stage {
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Pack => "packing",
+            Stage::Quantize => "quantizing",
             Stage::Check => "checking",
             Stage::Write => "writing",
         }

@@ -117,11 +117,15 @@ pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
     Ok(logits)
 }
 
-/// Widens row `row` of a matrix to f32.
 fn dense_row(matrix: &Dense, row: usize, out: &mut [f32]) {
-    let len = out.len() * matrix.dtype.size();
-    let bytes = &(*matrix.data).as_ref()[row * len..][..len];
-    match matrix.dtype {
+    widen_row(matrix.dtype, (*matrix.data).as_ref(), row, out);
+}
+
+/// Widens row `row` of a matrix of little-endian floats to f32.
+pub(crate) fn widen_row(dtype: DType, matrix: &[u8], row: usize, out: &mut [f32]) {
+    let len = out.len() * dtype.size();
+    let bytes = &matrix[row * len..][..len];
+    match dtype {
         DType::F32 => widen(bytes, out, f32::from_le_bytes),
         DType::F16 => widen(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         DType::Bf16 => widen(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),

@@ -75,6 +75,8 @@ pub enum SectionKind {
     Code(Target),
     /// `tokenizer.json`. Alignment 64.
     Tokenizer,
+    /// Quantized copies of head tables, see [`crate::planes`]. Alignment 64 KiB.
+    Planes,
 }
 
 impl SectionKind {
@@ -87,6 +89,7 @@ impl SectionKind {
                 (4, Target::ALL.iter().position(|&t| t == target).expect("ALL lists every target") as u32)
             }
             SectionKind::Tokenizer => (5, 0),
+            SectionKind::Planes => (6, 0),
         }
     }
 
@@ -97,6 +100,7 @@ impl SectionKind {
             (3, 0) => Some(SectionKind::Tensors),
             (4, t) => Target::ALL.get(t as usize).map(|&t| SectionKind::Code(t)),
             (5, 0) => Some(SectionKind::Tokenizer),
+            (6, 0) => Some(SectionKind::Planes),
             _ => None,
         }
     }
@@ -118,6 +122,7 @@ impl fmt::Display for SectionKind {
             SectionKind::Tensors => f.write_str("tensors"),
             SectionKind::Code(target) => write!(f, "code for {target}"),
             SectionKind::Tokenizer => f.write_str("tokenizer"),
+            SectionKind::Planes => f.write_str("planes"),
         }
     }
 }

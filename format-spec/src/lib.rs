@@ -9,6 +9,7 @@
 //! | [`tile`] | the row-lane tile: where a weight stands in the weight section |
 //! | [`target`] | instruction-set tiers code can be generated for |
 //! | [`kernel`] | kernel specifications, the kernel directory, the calling convention |
+//! | [`planes`] | a head's table in two planes of 4 bits, with error bounds |
 //! | [`plan`] | the typed steps of a forward pass and their buffers |
 //! | [`manifest`] | everything a bundle says about itself |
 //! | [`container`] | header, section table, digests |
@@ -22,6 +23,7 @@ pub mod error;
 pub mod kernel;
 pub mod manifest;
 pub mod plan;
+pub mod planes;
 pub mod target;
 pub mod text;
 pub mod tile;

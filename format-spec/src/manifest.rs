@@ -23,6 +23,8 @@ pub struct Manifest {
     pub tensors: Vec<Tensor>,
     /// Ternary matrices, in the weight section.
     pub products: Vec<Product>,
+    /// Quantized copies of tables, in the planes section.
+    pub planes: Vec<Planes>,
     /// The forward pass.
     pub plan: Plan,
     /// Generated code, in the code sections.
@@ -101,6 +103,15 @@ impl Tensor {
     pub fn bytes(&self) -> Option<u64> {
         self.elements()?.checked_mul(self.dtype.size() as u64)
     }
+}
+
+/// A quantized copy of a table, laid out as [`crate::planes`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planes {
+    /// The table, `[rows, hidden]`, of floats.
+    pub table: TensorId,
+    /// Byte offset in the planes section, a multiple of 64.
+    pub offset: u64,
 }
 
 /// How the rows of a product's segments are placed in its tiles.

@@ -44,6 +44,9 @@ pub struct TensorId(pub u32);
 /// Index into [`crate::manifest::Manifest::products`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProductId(pub u32);
+/// Index into [`crate::manifest::Manifest::planes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanesId(pub u32);
 
 /// A named place in the arena.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,6 +189,8 @@ pub enum Step {
         input: BufferId,
         /// Head rows.
         table: TensorId,
+        /// A quantized copy of `table`, for readers that look for the largest results alone.
+        planes: Option<PlanesId>,
         /// f32 `[vocab]`.
         out: BufferId,
     },

@@ -2,7 +2,8 @@
 
 use crate::manifest::{Manifest, RowOrder};
 use crate::plan::{
-    Activation, ActivationRule, BufferId, DType, Epilogue, ProductId, Quantized, ScaleRule, Step, TensorId,
+    Activation, ActivationRule, BufferId, DType, Epilogue, PlanesId, ProductId, Quantized, ScaleRule, Step,
+    TensorId,
 };
 use std::fmt::Write;
 
@@ -87,6 +88,14 @@ impl Text<'_> {
         format!("{}[{} {}]", tensor.name, shape.join("x"), dtype(tensor.dtype))
     }
 
+    /// Which planes a head may scan.
+    fn planes(&self, id: PlanesId) -> String {
+        match self.0.planes.get(id.0 as usize) {
+            Some(planes) => format!("  planes at {}", planes.offset),
+            None => format!("  planes ?{}", id.0),
+        }
+    }
+
     /// The product, and the direction of its scales.
     fn product(&self, id: ProductId) -> (String, &'static str) {
         let Some(product) = self.0.products.get(id.0 as usize) else { return (format!("?{}", id.0), "") };
@@ -163,8 +172,10 @@ impl Text<'_> {
                 self.buffer(qkv),
                 self.buffer(to)
             ),
-            Step::Head { input, table, out: to } => {
-                write!(out, "head       {} {} -> {}", self.tensor(table), self.buffer(input), self.buffer(to))
+            Step::Head { input, table, planes, out: to } => {
+                let planes = planes.map_or_else(String::new, |id| self.planes(id));
+                let (table, input, to) = (self.tensor(table), self.buffer(input), self.buffer(to));
+                write!(out, "head       {table} {input} -> {to}{planes}")
             }
         };
         out

@@ -12,8 +12,11 @@ mod plan;
 use crate::FormatError;
 use crate::container::{Header, SectionKind};
 use crate::kernel::MAX_K;
-use crate::manifest::{Hyperparameters, Manifest, Product, RowOrder, SamplingDefaults, Tensor, TextInfo};
+use crate::manifest::{
+    Hyperparameters, Manifest, Planes, Product, RowOrder, SamplingDefaults, Tensor, TextInfo,
+};
 use crate::plan::DType;
+use crate::planes::{Layout, MAX_HIDDEN, MAX_ROWS};
 use crate::text::printable;
 use std::fmt::Display;
 
@@ -47,6 +50,7 @@ impl Manifest {
         products(&self.products, section_len(header, SectionKind::Weights)?)?;
         kernels::validate(self, header)?;
         plan::validate(self)?;
+        self.planes(header)?;
         dataflow::validate(&self.plan)?;
         text(&self.text, self.hyperparameters.vocab_size)?;
         self.goldens()
@@ -58,6 +62,7 @@ impl Manifest {
             ("model.sources", self.model.sources.len(), MAX_COUNT),
             ("tensors", self.tensors.len(), MAX_COUNT),
             ("products", self.products.len(), MAX_COUNT),
+            ("planes", self.planes.len(), MAX_COUNT),
             ("kernels", self.kernels.len(), MAX_COUNT),
             ("plan.buffers", plan.buffers.len(), plan::MAX_BUFFERS),
             ("plan.body", plan.body.len(), MAX_COUNT),
@@ -96,6 +101,24 @@ impl Manifest {
             })?;
         }
         Ok(())
+    }
+
+    fn planes(&self, header: &Header) -> Result<(), FormatError> {
+        let Some(first) = self.planes.first() else { return Ok(()) };
+        let name = |p: &Planes| format!("planes of tensor {}", p.table.0);
+        let section = header.section(SectionKind::Planes);
+        ensure(section.is_some(), name(first), || "the bundle has no planes section")?;
+        let mut ranges = Ranges::new(SectionKind::Planes, section.map_or(0, |s| s.len), name);
+        for planes in &self.planes {
+            let record = name(planes);
+            let [rows, hidden] = plan::table(self, &record, planes.table)?;
+            let layout = Layout::new(rows, hidden);
+            ensure(layout.is_some(), &record, || {
+                format!("a table [{rows}, {hidden}] has none; [{MAX_ROWS}, {MAX_HIDDEN}] is the largest")
+            })?;
+            ranges.take(planes, planes.offset, layout.map(|l| l.bytes()))?;
+        }
+        ranges.disjoint()
     }
 
     fn goldens(&self) -> Result<(), FormatError> {

@@ -11,6 +11,7 @@ use trit_format::dense243::Code;
 use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::*;
 use trit_format::plan::*;
+use trit_format::planes::{Layout, Row, encode_row};
 use trit_format::target::Target;
 
 /// Bytes of hexadecimal digits, blanks ignored; `'text'` stands for its UTF-8.
@@ -50,25 +51,27 @@ fn header_and_section_entries() {
     let section = |kind, offset, len| Section { kind, offset, len, digest: DIGEST };
     let header = Header {
         sections: vec![
-            section(SectionKind::Manifest, 0x180, 5),
+            section(SectionKind::Manifest, 0x1c0, 5),
             section(SectionKind::Weights, 0x1_0000, 0x10),
             section(SectionKind::Tensors, 0x2_0000, 0x20),
             section(SectionKind::Code(Target::Aarch64Dotprod), 0x3_0000, 0x30),
             section(SectionKind::Tokenizer, 0x3_0040, 2),
+            section(SectionKind::Planes, 0x4_0000, 0x40),
         ],
     };
     let expected = format!(
-        "89 'TRIT' 0d0a1a  0100 0000  05000000  0000000000000000  4200030000000000
+        "89 'TRIT' 0d0a1a  0100 0000  06000000  0000000000000000  4000040000000000
          0000000000000000 0000000000000000 0000000000000000 0000000000000000
-         01000000 00000000  8001000000000000  0500000000000000  0000000000000000  {DIGEST_HEX}
+         01000000 00000000  c001000000000000  0500000000000000  0000000000000000  {DIGEST_HEX}
          02000000 00000000  0000010000000000  1000000000000000  0000000000000000  {DIGEST_HEX}
          03000000 00000000  0000020000000000  2000000000000000  0000000000000000  {DIGEST_HEX}
          04000000 07000000  0000030000000000  3000000000000000  0000000000000000  {DIGEST_HEX}
-         05000000 00000000  4000030000000000  0200000000000000  0000000000000000  {DIGEST_HEX}"
+         05000000 00000000  4000030000000000  0200000000000000  0000000000000000  {DIGEST_HEX}
+         06000000 00000000  0000040000000000  4000000000000000  0000000000000000  {DIGEST_HEX}"
     );
     assert_eq!(header.encode(), bytes(&expected));
     let mut file = bytes(&expected);
-    file.resize(0x3_0042, 0);
+    file.resize(0x4_0040, 0);
     assert_eq!(Header::parse(&file), Ok(header));
 }
 
@@ -186,6 +189,10 @@ fn product() -> (Product, String) {
     )
 }
 
+fn planes() -> (Planes, &'static str) {
+    (Planes { table: TensorId(3), offset: 0x1_0040 }, "03000000 4000010000000000")
+}
+
 fn kernel() -> (KernelEntry, String) {
     (
         KernelEntry {
@@ -247,7 +254,10 @@ fn steps() -> Vec<(Step, &'static str)> {
             Step::Attend { qkv: a, layer: 3, scale: 0.125, out: b },
             "05000000 0a000000 03000000 0000003e 0b000000",
         ),
-        (Step::Head { input: a, table: TensorId(1), out: b }, "06000000 0a000000 01000000 0b000000"),
+        (
+            Step::Head { input: a, table: TensorId(1), planes: Some(PlanesId(2)), out: b },
+            "06000000 0a000000 01000000 01 02000000 0b000000",
+        ),
         (
             Step::NormQuantize {
                 input: a,
@@ -321,11 +331,14 @@ fn records() {
     check(tensor());
     check(segment());
     check(product());
+    check(planes());
     check(kernel());
     check((kernel().0.spec, "000a0000 04000000 00000000 00000000 02000000 00200000"));
     check((DIGEST, DIGEST_HEX));
     check(buffer());
     steps().into_iter().for_each(check);
+    let unplanned = Step::Head { input: BufferId(1), table: TensorId(2), planes: None, out: BufferId(3) };
+    check((unplanned, "06000000 01000000 02000000 00 03000000"));
     check((KvLayer { n_heads: 20, n_kv_heads: 5, head_dim: 128 }, "14000000 05000000 80000000"));
     check((LayerSteps { start: 1, end: 7 }, "01000000 07000000"));
     check(plan());
@@ -342,6 +355,7 @@ fn manifest() {
         hyperparameters: hyperparameters().0,
         tensors: vec![tensor().0],
         products: vec![product().0],
+        planes: vec![planes().0],
         plan: plan().0,
         kernels: vec![kernel().0],
         text: text().0,
@@ -356,6 +370,8 @@ fn manifest() {
         tensor().1,
         ONE,
         &product().1,
+        ONE,
+        planes().1,
         &plan().1,
         ONE,
         &kernel().1,
@@ -368,14 +384,45 @@ fn manifest() {
     assert_eq!(Manifest::decode(&expected).unwrap(), manifest);
 }
 
-/// Everything at once: a whole file, by its length (256 KiB, the last code section, the tokenizer) and its digest, as
+/// Two rows of 20 columns: blocks of 8, of which three have columns. Steps by hand from SPEC.md, "Planes".
+#[test]
+fn rows_of_planes() {
+    let layout = Layout::new(2, 20).unwrap();
+    let places = [layout.high(), layout.low(), layout.scales(), layout.records()];
+    assert_eq!(places, [0..128, 128..256, 256..288, 320..352]);
+    let mut row = [0f32; 20];
+    // The least scale is 127.48 / 127.48 / 255, rounded up; it is the first block's with 255.
+    (row[0], row[4], row[11], row[19]) = (127.48, -64.0, 63.74, -1.0);
+    let (mut high, mut low, mut scales) = ([0; 64], [0; 64], [0; 16]);
+    let record = encode_row(layout, &row, &mut high, &mut low, &mut scales);
+    let mut expected = ([0x88u8; 64], [0u8; 64]);
+    // Column 0 is step 127, so 15 and 15; column 4, in the high nibble of the same byte, step -64: 4 and 0.
+    (expected.0[0], expected.1[0]) = (0x4f, 0x0f);
+    // Column 11 is column 3 of block 1: step 63.74 / (128 / 255) = 127, rounded; column 19 is column 3 of block 2,
+    // -1 / (2 / 255) = -127.5 steps, or a little less as the scale is rounded up: step -127.
+    (expected.0[4 + 3], expected.1[4 + 3]) = (0x8f, 0x0f);
+    (expected.0[8 + 3], expected.1[8 + 3]) = (0x80, 0x01);
+    assert_eq!((high, low), expected);
+    assert_eq!(scales[..4], [255, 128, 2, 0]);
+    assert_eq!(record.scale, (1.0f32 / 255.0).max(0.003_921_569));
+    // Residuals in steps: high plane of block 0 (127.48 - 119.5, -64 + 56.5, six times 7.5), both planes at most half.
+    let high: f64 = 7.98f64.powi(2) + 7.5f64.powi(2) * 7.0;
+    assert!((f64::from(record.c_high) - high.sqrt()).abs() < 1e-3, "{record:?}");
+    assert_eq!(record.c_full, 1.0);
+    assert_eq!(
+        Row { scale: 1.5, c_high: 26.0, c_full: 2.0 }.to_bytes(),
+        bytes("0000c03f 0000d041 00000040 00000000")[..]
+    );
+}
+
+/// Everything at once: a whole file, by its length (320 KiB, the planes) and its digest, as
 /// first written.
 #[test]
 fn a_whole_bundle() {
     let file = bundle::file();
-    assert_eq!(file.len(), 262_338);
+    assert_eq!(file.len(), 330_976);
     assert_eq!(
         Digest::of(&file).to_string(),
-        "112137c20459d073b0f1ec19f75b7b4509d311d975190be210f7f8001dfbb9a4"
+        "939213ba3d3b65ca9ccd424b703229c271fdc824728bdc22df6cccf13780c128"
     );
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use trit_format::container::{Header, SectionKind};
 use trit_format::manifest::Manifest;
 use trit_format::plan::{BufferId, Epilogue, Quantized, Step, TensorId};
+use trit_format::planes::Layout;
 use trit_format::{text, tile};
 
 /// Rows the arena has room for, to see rows of one buffer reach into another.
@@ -182,10 +183,17 @@ impl Run<'_> {
                 self.write(out, n);
                 self.read(qkv, n);
             }
-            Step::Head { input, table, out } => {
+            Step::Head { input, table, planes, out } => {
                 let tensor = &m.tensors[table.0 as usize];
                 let (rows, width) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
                 assert_eq!(self.tensor(table).len(), rows * width * tensor.dtype.size());
+                if let Some(id) = planes {
+                    let planes = m.planes[id.0 as usize];
+                    assert_eq!(planes.table, table);
+                    let layout = Layout::new(rows as u64, width as u64).unwrap();
+                    let bytes = &self.section(SectionKind::Planes)[planes.offset as usize..];
+                    assert!(!bytes[..layout.bytes() as usize].is_empty());
+                }
                 self.read(input, width);
                 self.write(out, rows);
                 self.read(input, width);
@@ -261,7 +269,7 @@ impl Tally {
 fn damaged_headers() {
     let whole = file();
     let (mut random, mut tally) = (Random(1), Tally::default());
-    let (mut bytes, table) = (whole.clone(), 0..64 * 7);
+    let (mut bytes, table) = (whole.clone(), 0..64 * 8);
     for _ in 0..10_000 {
         bytes[table.clone()].copy_from_slice(&whole[table.clone()]);
         random.damage(&mut bytes, table.clone());

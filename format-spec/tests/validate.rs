@@ -35,7 +35,17 @@ fn what_is_unusual_but_sound_is_accepted() {
             m.goldens.clear();
             m.tensors[5].shape.clear();
         }),
-        ("a tied head", |m| m.plan.head[1] = Step::Head { input: NORMED, table: EMBEDDING, out: LOGITS }),
+        ("a tied head", |m| {
+            m.plan.head[1] =
+                Step::Head { input: NORMED, table: EMBEDDING, planes: Some(PlanesId(0)), out: LOGITS }
+        }),
+        ("no planes", |m| {
+            m.planes.clear();
+            m.plan.head[1] = Step::Head { input: NORMED, table: HEAD, planes: None, out: LOGITS };
+        }),
+        ("planes that nothing scans", |m| {
+            m.plan.head[1] = Step::Head { input: NORMED, table: HEAD, planes: None, out: LOGITS }
+        }),
         ("room at the end of a row", |m| m.plan.row_bytes = 1024),
         ("attention to an earlier layer's keys", |m| {
             m.plan.body[17] = Step::Attend { qkv: QKV, layer: 0, scale: 0.5, out: ATTENDED };
@@ -205,12 +215,18 @@ fn kernels() {
     refused("product layers.0.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code sfix", |m| {
         m.kernels.retain(|k| k.spec.k != 12)
     });
-    refused("product layers.0.qkv: has no stream kernel for aarch64-dotprod with k 8, m 1 and code sfix", |m| {
-        m.kernels[3].spec.m = 2;
-    });
-    refused("product layers.1.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code spread", |m| {
-        m.products[7].code = Code::Spread;
-    });
+    refused(
+        "product layers.0.qkv: has no stream kernel for aarch64-dotprod with k 8, m 1 and code sfix",
+        |m| {
+            m.kernels[3].spec.m = 2;
+        },
+    );
+    refused(
+        "product layers.1.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code spread",
+        |m| {
+            m.products[7].code = Code::Spread;
+        },
+    );
 }
 
 #[test]
@@ -223,6 +239,10 @@ fn sections_that_the_manifest_needs() {
     for kind in [SectionKind::Weights, SectionKind::Tensors] {
         assert_eq!(without(kind), FormatError::Missing(kind));
     }
+    assert_eq!(
+        without(SectionKind::Planes).to_string(),
+        "planes of tensor 0: the bundle has no planes section"
+    );
     assert_eq!(
         without(SectionKind::Code(TARGETS[1])).to_string(),
         "kernel ternary_i8_sfix_80x1_k8_u2_p8192 for aarch64-dotprod: the bundle has no section with code for \
@@ -435,12 +455,15 @@ fn steps() {
         "stands in the head, which runs only for some rows; it belongs in the body",
     );
 
-    let head = |input, table, out| Step::Head { input, table, out };
+    let head = |input, table, out| Step::Head { input, table, planes: None, out };
+    let planned = |table, planes| Step::Head { input: NORMED, table, planes: Some(planes), out: LOGITS };
+    refused(26, planned(HEAD, PlanesId(2)), "there are no planes 2");
+    refused(26, planned(EMBEDDING, HEAD_PLANES), "planes 1 are those of tensor 1, not of its table");
     refused(26, head(NORMED, no_tensor, LOGITS), "there is no tensor 6");
     refused(26, head(NORMED, NORM, LOGITS), "its table is tensor norm F32[8], expected a matrix of floats");
     refused(26, head(GATED, HEAD, LOGITS), "input is buffer gated F32[12], expected F32[8]");
     refused(26, head(NORMED, HEAD, RESIDUAL), "out is buffer residual F32[8], expected F32[10]");
-    assert_eq!(cases, 51);
+    assert_eq!(cases, 53);
 
     // Tables of the wrong height or of integers, which need another tensor.
     self::refused(&[
@@ -450,6 +473,37 @@ fn steps() {
         }),
         ("head step 1: out is buffer logits F32[10], expected F32[9]", |m| m.tensors[1].shape = vec![9, 8]),
     ]);
+}
+
+#[test]
+fn planes() {
+    refused(&[
+        ("planes of tensor 6: there is no tensor 6", |m| m.planes[0].table = TensorId(6)),
+        ("planes of tensor 3: its table is tensor norm F32[8], expected a matrix of floats", |m| {
+            m.planes[0].table = NORM;
+        }),
+        ("planes of tensor 1: its offset 32 is no multiple of 64", |m| m.planes[1].offset = 32),
+        ("planes of tensor 1: its 1632 bytes at 1728 reach past the planes section's 3296", |m| {
+            m.planes[1].offset = 1728;
+        }),
+        (
+            "planes of tensor 1: its 1632 bytes at 18446744073709551552 reach past the planes section's 3296",
+            |m| {
+                m.planes[1].offset = u64::MAX - 63;
+            },
+        ),
+        ("planes of tensor 1: overlaps planes of tensor 0", |m| m.planes[1].offset = 64),
+    ]);
+    let mut header = Header::parse(&file()).unwrap();
+    header.sections[2].len = 1 << 20;
+    let mut manifest = manifest();
+    let shape = vec![2, 65537];
+    manifest.tensors.push(Tensor { name: "wide".into(), dtype: DType::Bf16, shape, offset: 640 });
+    manifest.planes[0].table = TensorId(6);
+    assert_eq!(
+        manifest.validate(&header).unwrap_err().to_string(),
+        "planes of tensor 6: a table [2, 65537] has none; [16777216, 65536] is the largest"
+    );
 }
 
 #[test]

@@ -2,9 +2,8 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use half::f16;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::marker::PhantomData;
+use memmap2::MmapMut;
+use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
 
 /// Alignment of everything kernels touch, in bytes.
@@ -25,10 +24,11 @@ impl Element for i8 {
     const DTYPE: DType = DType::I8;
 }
 
-/// Zeroed memory at a cache line; the system commits pages only when they are first written.
-struct Memory {
+/// Zeroed memory that workers share, at a page; the system commits pages only when they are first written.
+pub(crate) struct Memory {
+    map: MmapMut,
     base: *mut u8,
-    layout: Layout,
+    len: usize,
 }
 
 // SAFETY: owns its memory; whoever hands out references to it promises that they do not conflict.
@@ -38,23 +38,45 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// `rows * row` bytes for `what`.
-    fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
+    pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
         let bytes = rows.checked_mul(row).map(|bytes| bytes.max(LINE));
-        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, LINE).ok());
-        // SAFETY: the layout is not empty.
-        let memory = layout.map(|layout| Memory { base: unsafe { alloc_zeroed(layout) }, layout });
-        memory.filter(|m| !m.base.is_null()).ok_or_else(|| {
+        // Not from the allocator, which would write zeros to all of it.
+        let map = bytes.and_then(|bytes| MmapMut::map_anon(bytes).ok());
+        let memory = map.map(|mut map| Memory { base: map.as_mut_ptr(), len: map.len(), map });
+        memory.ok_or_else(|| {
             RuntimeError::System(format!(
                 "there is no memory for {what} of {rows} rows of {row} bytes; try a shorter context with -c"
             ))
         })
     }
-}
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.base, self.layout) }
+    /// [`Memory::new`] in huge pages, where the system has them: for what is read in long streams. Pages are committed
+    /// 2 MiB at a time.
+    pub fn huge(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
+        const PAGE: usize = 2 << 20;
+        let mut memory = Memory::new(1, rows.saturating_mul(row).saturating_add(PAGE), what)?;
+        #[cfg(target_os = "linux")]
+        let _ = memory.map.advise(memmap2::Advice::HugePage);
+        let start = memory.base.addr().next_multiple_of(PAGE) - memory.base.addr();
+        memory.base = memory.base.wrapping_add(start);
+        memory.len = memory.map.len() - start;
+        Ok(memory)
+    }
+
+    /// The first byte.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.map.len() - self.len..]
+    }
+
+    /// All of it.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = self.map.len() - self.len;
+        &mut self.map[start..]
     }
 }
 
@@ -84,7 +106,7 @@ impl Arena {
         let buffer = &self.buffers[id.0 as usize];
         assert!(row < self.capacity && buffer.dtype == T::DTYPE);
         let byte = buffer.offset as usize * self.capacity + buffer.stride as usize * row;
-        debug_assert!(byte + buffer.stride as usize <= self.memory.layout.size());
+        debug_assert!(byte + buffer.stride as usize <= self.memory.len);
         // SAFETY: validation keeps every buffer's offset and stride inside `row_bytes`, so the row lies inside the
         // allocation.
         (unsafe { self.memory.base.add(byte) }.cast(), buffer.stride as usize / size_of::<T>())
@@ -104,6 +126,41 @@ impl Arena {
         // SAFETY: the row is inside the allocation, aligned (offsets and strides are multiples of the element size)
         // and initialized (zeroed at first); the caller promises that nobody writes it.
         unsafe { std::slice::from_raw_parts(start, self.buffers[id.0 as usize].len as usize) }
+    }
+
+    /// Rows `rows` of a buffer of one 4-byte element, which follow each other.
+    ///
+    /// # Safety
+    /// As [`Arena::row`].
+    pub unsafe fn rows<T: Element>(&self, id: BufferId, rows: Range<usize>) -> &[T] {
+        if rows.is_empty() {
+            return &[];
+        }
+        let (start, stride) = self.place(id, rows.start);
+        let _ = self.place::<T>(id, rows.end - 1);
+        assert_eq!(stride, 1);
+        // SAFETY: first and last row are inside the allocation; the caller promises that nobody writes them.
+        unsafe { std::slice::from_raw_parts(start, rows.len()) }
+    }
+
+    /// Elements of rows `rows` of a buffer, from element `from` of the first on, padding between them included.
+    ///
+    /// # Safety
+    /// As [`Arena::row`], for all of these rows.
+    pub unsafe fn span<T: Element>(&self, id: BufferId, rows: Range<usize>, from: usize) -> &[T] {
+        assert!(!rows.is_empty());
+        let (start, stride) = self.place::<T>(id, rows.start);
+        let _ = self.place::<T>(id, rows.end - 1);
+        assert!(from <= stride);
+        // SAFETY: first and last row are inside the allocation, one stride after the other; the caller promises that
+        // nobody writes them.
+        unsafe { std::slice::from_raw_parts(start.add(from), rows.len() * stride - from) }
+    }
+
+    /// Whether rows of two buffers share memory.
+    pub fn overlap(&self, a: BufferId, b: BufferId) -> bool {
+        let (a, b) = (&self.buffers[a.0 as usize], &self.buffers[b.0 as usize]);
+        a.offset < b.offset + b.stride && b.offset < a.offset + a.stride
     }
 
     /// Elements `from..to` of row `row`; `to` may reach into the row's padding.
@@ -139,54 +196,45 @@ pub(crate) fn fill(arena: &mut Arena, id: BufferId, values: &[f32], width: usize
     }
 }
 
-/// Floats whose bit pattern of zeros is a value, as [`Memory`] gives it.
-pub(crate) trait CacheElement: Copy {}
-impl CacheElement for f32 {}
-impl CacheElement for f16 {}
+/// f32 that the workers of one region hand to each other.
+#[derive(Default)]
+pub(crate) struct Exchange(Option<Memory>);
 
-/// One KV layer's keys or values, `[positions, width]`, that workers write row by row.
-pub(crate) struct Rows<T> {
-    memory: Memory,
-    positions: usize,
-    width: usize,
-    element: PhantomData<T>,
-}
-
-impl<T: CacheElement> Rows<T> {
-    /// Zeroed rows.
+impl Exchange {
+    /// Makes room for `len` elements; what is there is lost.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
-    pub fn zeroed(positions: usize, width: usize) -> Result<Rows<T>, RuntimeError> {
-        let memory = Memory::new(positions, width * size_of::<T>(), "a KV cache")?;
-        Ok(Rows { memory, positions, width, element: PhantomData })
+    pub fn reach(&mut self, len: usize) -> Result<(), RuntimeError> {
+        if self.0.as_ref().is_none_or(|m| m.len < len * size_of::<f32>()) {
+            self.0 = Some(Memory::new(len.next_power_of_two(), size_of::<f32>(), "partial results")?);
+        }
+        Ok(())
     }
 
-    /// Elements of one row.
-    pub fn width(&self) -> usize {
-        self.width
+    fn part(&self, range: &Range<usize>) -> *mut f32 {
+        let memory = self.0.as_ref().expect("room was made");
+        assert!(range.start <= range.end && range.end * size_of::<f32>() <= memory.len);
+        memory.base.cast::<f32>().wrapping_add(range.start)
     }
 
-    /// The first `count` rows.
+    /// Elements `range`.
     ///
     /// # Safety
     /// No worker writes them until all workers passed the next barrier.
-    pub unsafe fn first(&self, count: usize) -> &[T] {
-        assert!(count <= self.positions);
-        // SAFETY: inside the owned memory by the assertion, aligned to a cache line at its start; the caller promises that nobody writes.
-        unsafe { std::slice::from_raw_parts(self.memory.base.cast(), count * self.width) }
+    pub unsafe fn get(&self, range: Range<usize>) -> &[f32] {
+        // SAFETY: inside the memory by the assertion in `part`, aligned and initialized; the caller promises that nobody
+        // writes.
+        unsafe { std::slice::from_raw_parts(self.part(&range), range.len()) }
     }
 
-    /// Row `row`.
+    /// Elements `range`, to be written.
     ///
     /// # Safety
-    /// No other worker touches this row until all workers passed the next barrier.
+    /// No other worker touches them until all workers passed the next barrier.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn row_mut(&self, row: usize) -> &mut [T] {
-        assert!(row < self.positions);
-        // SAFETY: inside the owned memory by the assertion, aligned to a cache line at its start; the caller promises exclusive access.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.memory.base.cast::<T>().add(row * self.width), self.width)
-        }
+    pub unsafe fn get_mut(&self, range: Range<usize>) -> &mut [f32] {
+        // SAFETY: as in `get`; the caller promises exclusive access.
+        unsafe { std::slice::from_raw_parts_mut(self.part(&range), range.len()) }
     }
 }

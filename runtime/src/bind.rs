@@ -1,13 +1,16 @@
 //! Which kernels run: embedded, regenerated or portable, and of which tier.
 
 use crate::RuntimeError;
+use crate::cpu::CpuTiers;
 use crate::mapping::{EmbeddedCode, KernelFn};
+use crate::tuning::{Tuner, Tuning};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use trit_format::kernel::{KernelEntry, KernelSpec};
+use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::Manifest;
-use trit_format::target::{Arch, Target};
+use trit_format::target::Target;
 
 /// Where kernels come from, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,83 +76,29 @@ impl fmt::Display for KernelReport {
     }
 }
 
-/// The tiers of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CpuTiers(Vec<Target>);
-
-impl CpuTiers {
-    /// Asks the CPU.
-    pub fn detect() -> CpuTiers {
-        let host = if cfg!(target_arch = "x86_64") {
-            Some(Arch::X86_64)
-        } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
-            Some(Arch::Aarch64)
-        } else {
-            None
-        };
-        let runs = |t: &Target| Some(t.arch()) == host && t.features().iter().all(|f| has_feature(f));
-        CpuTiers(Target::ALL.into_iter().filter(runs).collect())
-    }
-
-    /// Whether this CPU runs code of that tier.
-    pub fn contains(&self, target: Target) -> bool {
-        self.0.contains(&target)
-    }
-
-    /// The tiers, least capable first.
-    pub fn iter(&self) -> impl Iterator<Item = Target> + '_ {
-        self.0.iter().copied()
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_feature(name: &str) -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    match name {
-        "sse3" => has!("sse3"),
-        "ssse3" => has!("ssse3"),
-        "sse4.1" => has!("sse4.1"),
-        "sse4.2" => has!("sse4.2"),
-        "avx" => has!("avx"),
-        "avx2" => has!("avx2"),
-        "avxvnni" => has!("avxvnni"),
-        "avx512f" => has!("avx512f"),
-        "avx512bw" => has!("avx512bw"),
-        "avx512vl" => has!("avx512vl"),
-        "avx512vnni" => has!("avx512vnni"),
-        "avx512vbmi" => has!("avx512vbmi"),
-        // AMX also needs the system's permission; until that is asked for, its tier is not offered.
-        _ => false,
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn has_feature(name: &str) -> bool {
-    use std::arch::is_aarch64_feature_detected as has;
-    match name {
-        "neon" => has!("neon"),
-        "dotprod" => has!("dotprod"),
-        _ => false,
-    }
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn has_feature(_: &str) -> bool {
-    false
-}
-
 /// The kernels of one product.
 #[derive(Clone)]
 pub(crate) enum ProductKernels {
     /// Safe Rust.
     Portable,
-    /// Machine code, for one row and, where there is one, for a block of rows.
-    Code {
-        /// For one activation row.
-        single: KernelFn,
-        /// For `.0` activation rows at once.
-        block: Option<(usize, KernelFn)>,
-    },
+    /// Machine code.
+    Code(CodeKernels),
+}
+
+/// Machine code for one shape of product.
+#[derive(Clone)]
+pub(crate) struct CodeKernels {
+    /// One for each number of activation rows there is, most rows first; the last is for one row.
+    pub streams: Vec<(usize, KernelFn)>,
+    /// For any number of rows.
+    pub block: Option<(KernelSpec, KernelFn)>,
+}
+
+impl CodeKernels {
+    /// The kernel for one activation row.
+    pub fn single(&self) -> KernelFn {
+        self.streams.last().expect("`assign` puts one for one row last").1
+    }
 }
 
 /// Every product's kernels, and the memory their code stands in.
@@ -178,15 +127,22 @@ pub(crate) struct BindOptions {
     pub choice: KernelChoice,
     pub cpu: Option<Target>,
     pub trusted: bool,
+    pub tuning: Tuning,
 }
 
-/// Chooses and prepares kernels. `section` gives the bytes of a target's code section.
-pub(crate) fn bind<'a>(
-    path: &Path,
-    manifest: &Manifest,
-    section: impl Fn(Target) -> Option<&'a [u8]>,
-    options: &BindOptions,
-) -> Result<Kernels, RuntimeError> {
+/// The bundle, as far as binding looks at it.
+pub(crate) struct Bundle<'a> {
+    pub path: &'a Path,
+    pub manifest: &'a Manifest,
+    /// The bytes of a target's code section.
+    pub code: &'a dyn Fn(Target) -> Option<&'a [u8]>,
+    /// The weight section.
+    pub weights: &'a [u8],
+}
+
+/// Chooses and prepares kernels.
+pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, RuntimeError> {
+    let Bundle { path, manifest, .. } = *bundle;
     let tiers = CpuTiers::detect();
     if let Some(cpu) = options.cpu.filter(|&cpu| !tiers.contains(cpu)) {
         return Err(RuntimeError::Unsupported(format!(
@@ -198,16 +154,15 @@ pub(crate) fn bind<'a>(
     let best =
         |targets: &mut dyn Iterator<Item = Target>| targets.filter(|t| tiers.contains(*t) && wanted(t)).max();
     let embedded = best(&mut manifest.kernels.iter().map(|k| k.target));
-    let generated = best(&mut generable());
+    let generated = best(&mut generable(manifest));
 
     match options.choice {
         KernelChoice::Portable => Ok(portable(manifest, None)),
         KernelChoice::Embedded if !options.trusted => Err(RuntimeError::Untrusted { path: path.to_owned() }),
         KernelChoice::Embedded => match embedded {
-            Some(target) => bind_embedded(path, manifest, section, target),
+            Some(target) => bind_embedded(bundle, target, options.tuning),
             None => {
-                let there: std::collections::BTreeSet<Target> =
-                    manifest.kernels.iter().map(|k| k.target).collect();
+                let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
                 Err(RuntimeError::Unsupported(format!(
                     "the bundle has kernels for {}, this CPU runs {}; compile with --target, or pass --kernels auto",
                     names(there.into_iter()),
@@ -216,10 +171,13 @@ pub(crate) fn bind<'a>(
             }
         },
         KernelChoice::Jit => match generated {
-            Some(target) => bind_jit(manifest, target, None),
+            Some(target) => bind_jit(bundle, target, None, options.tuning),
             None if cfg!(feature = "jit") => Err(RuntimeError::Unsupported(match options.cpu {
                 Some(cpu) => {
-                    format!("no code can be generated for {cpu} yet; it can for {}", names(generable()))
+                    format!(
+                        "no code can be generated for {cpu} and this bundle's weights; it can for {}",
+                        names(generable(manifest))
+                    )
                 }
                 None => {
                     "this CPU has none of the tiers that code is generated for; use --kernels portable".into()
@@ -231,7 +189,7 @@ pub(crate) fn bind<'a>(
             let untrusted = "the bundle's own code is not trusted and was not run; --trust runs it";
             match (embedded, generated) {
                 (Some(e), g) if options.trusted && g.is_none_or(|g| g <= e) => {
-                    bind_embedded(path, manifest, section, e)
+                    bind_embedded(bundle, e, options.tuning)
                 }
                 (e, Some(g)) => {
                     let note = match e {
@@ -240,7 +198,7 @@ pub(crate) fn bind<'a>(
                         None if manifest.kernels.is_empty() => None,
                         None => Some("the bundle has no kernels for this CPU".to_owned()),
                     };
-                    bind_jit(manifest, g, note)
+                    bind_jit(bundle, g, note, options.tuning)
                 }
                 (_, None) if options.cpu.is_some() => Err(RuntimeError::Unsupported(format!(
                     "there are no kernels for {}: the bundle has none that may run, and none can be generated here",
@@ -258,13 +216,18 @@ fn names(targets: impl Iterator<Item = Target>) -> String {
     if names.is_empty() { "no known tier".into() } else { names.join(", ") }
 }
 
+/// Tiers for which kernels of this bundle can be generated: not every one reads every code.
 #[cfg(feature = "jit")]
-fn generable() -> impl Iterator<Item = Target> {
-    trit_codegen::supported().iter().copied()
+fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
+    let shapes: BTreeSet<_> = manifest.products.iter().map(|p| (p.k, p.code)).collect();
+    let reads = move |t: &Target| {
+        shapes.iter().all(|&(k, code)| !trit_codegen::default_specs(k, code, *t).is_empty())
+    };
+    trit_codegen::supported().iter().copied().filter(reads)
 }
 
 #[cfg(not(feature = "jit"))]
-fn generable() -> impl Iterator<Item = Target> {
+fn generable(_: &Manifest) -> impl Iterator<Item = Target> {
     std::iter::empty()
 }
 
@@ -276,62 +239,79 @@ fn portable(manifest: &Manifest, note: Option<String>) -> Kernels {
     }
 }
 
-fn bind_embedded<'a>(
-    path: &Path,
-    manifest: &Manifest,
-    section: impl Fn(Target) -> Option<&'a [u8]>,
-    target: Target,
-) -> Result<Kernels, RuntimeError> {
-    let entries: Vec<&KernelEntry> = manifest.kernels.iter().filter(|k| k.target == target).collect();
-    let bytes = section(target).unwrap_or_default();
-    let code = EmbeddedCode::new(path, bytes, &entries)?;
-    let specs: Vec<KernelSpec> = entries.iter().map(|k| k.spec).collect();
-    let products = assign(manifest, &specs, |i| code.kernel(i))?;
+fn bind_embedded(bundle: &Bundle, target: Target, tuning: Tuning) -> Result<Kernels, RuntimeError> {
+    let entries: Vec<&KernelEntry> = bundle.manifest.kernels.iter().filter(|k| k.target == target).collect();
+    let bytes = (bundle.code)(target).unwrap_or_default();
+    let code = EmbeddedCode::new(bundle.path, bytes, &entries)?;
+    let kernels: Vec<(KernelSpec, KernelFn)> =
+        entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
+    let products = assign(bundle, &kernels, Tuner::new(tuning, target))?;
     let report = KernelReport { source: KernelSource::Embedded, target: Some(target), note: None };
     Ok(Kernels { products, report, _code: Code::Embedded { _code: code } })
 }
 
 #[cfg(feature = "jit")]
-fn bind_jit(manifest: &Manifest, target: Target, note: Option<String>) -> Result<Kernels, RuntimeError> {
-    let shapes: std::collections::BTreeSet<(u32, trit_format::dense243::Code)> =
-        manifest.products.iter().map(|p| (p.k, p.code)).collect();
-    let specs: Vec<KernelSpec> =
-        shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target)).collect();
-    let pairs: Vec<(KernelSpec, Target)> = specs.iter().map(|&s| (s, target)).collect();
+fn bind_jit(
+    bundle: &Bundle,
+    target: Target,
+    note: Option<String>,
+    tuning: Tuning,
+) -> Result<Kernels, RuntimeError> {
+    let shapes: BTreeSet<(u32, trit_format::dense243::Code)> =
+        bundle.manifest.products.iter().map(|p| (p.k, p.code)).collect();
+    let specs = shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
+    let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
     let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
         RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable"))
     })?;
-    let products = assign(manifest, &specs, |i| code.kernel(i))?;
+    let kernels: Vec<(KernelSpec, KernelFn)> =
+        pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
+    let products = assign(bundle, &kernels, Tuner::new(tuning, target))?;
     let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
     Ok(Kernels { products, report, _code: Code::Jit { _code: Box::new(code) } })
 }
 
 #[cfg(not(feature = "jit"))]
-fn bind_jit(_: &Manifest, _: Target, _: Option<String>) -> Result<Kernels, RuntimeError> {
+fn bind_jit(_: &Bundle, _: Target, _: Option<String>, _: Tuning) -> Result<Kernels, RuntimeError> {
     Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into()))
 }
 
-/// Finds each product's kernels among `specs`.
+/// Finds each product's kernels, of variants the fastest.
 fn assign(
-    manifest: &Manifest,
-    specs: &[KernelSpec],
-    kernel: impl Fn(usize) -> KernelFn,
+    bundle: &Bundle,
+    kernels: &[(KernelSpec, KernelFn)],
+    mut tuner: Tuner,
 ) -> Result<Vec<ProductKernels>, RuntimeError> {
-    let find = |product: &trit_format::manifest::Product| {
-        let fits = |s: &&(usize, &KernelSpec)| s.1.k == product.k && s.1.code == product.code;
-        let specs: Vec<(usize, &KernelSpec)> = specs.iter().enumerate().collect();
-        let single = specs.iter().filter(fits).find(|s| s.1.m == 1)?;
-        let block = specs.iter().filter(fits).filter(|s| s.1.m > 1).max_by_key(|s| s.1.m);
-        let block = block.map(|s| (s.1.m as usize, kernel(s.0)));
-        Some(ProductKernels::Code { single: kernel(single.0), block })
-    };
-    manifest
-        .products
-        .iter()
-        .map(|p| {
-            find(p).ok_or_else(|| {
-                RuntimeError::Unsupported(format!("no kernel for product {} (k = {})", p.name, p.k))
-            })
-        })
-        .collect()
+    let products = &bundle.manifest.products;
+    let mut shapes = BTreeMap::new();
+    for product in products {
+        shapes.entry((product.k, product.code)).or_insert_with(Vec::new).push({
+            let len = product.bytes().expect("validated") as usize;
+            &bundle.weights[product.offset as usize..][..len]
+        });
+    }
+    let mut bound = BTreeMap::new();
+    for ((k, code), weights) in shapes {
+        let fits = |kind: KernelKind| {
+            kernels.iter().copied().filter(move |(s, _)| s.k == k && s.code == code && s.kind == kind)
+        };
+        let rows: BTreeSet<u32> = fits(KernelKind::Stream).map(|(s, _)| s.m).collect();
+        let variants = |m| fits(KernelKind::Stream).filter(|(s, _)| s.m == m).collect::<Vec<_>>();
+        let stream = |m: u32| {
+            let variants = variants(m);
+            // Several rows are bound by computation more than by memory: what suits one row is not asked for.
+            let chosen = if m == 1 { tuner.choose(&variants, &weights) } else { 0 };
+            (m as usize, variants[chosen].1)
+        };
+        let streams: Vec<(usize, KernelFn)> = rows.into_iter().rev().map(stream).collect();
+        if streams.last().is_none_or(|&(m, _)| m != 1) {
+            return Err(RuntimeError::Unsupported(format!(
+                "there is no kernel for products of {k} columns stored as {}; use --kernels portable",
+                code.name()
+            )));
+        }
+        bound.insert((k, code), CodeKernels { streams, block: fits(KernelKind::Block).next() });
+    }
+    tuner.remember();
+    Ok(products.iter().map(|p| ProductKernels::Code(bound[&(p.k, p.code)].clone())).collect())
 }

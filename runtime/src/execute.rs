@@ -5,19 +5,31 @@
 //! guarantees the other half, that buffers of one step do not overlap.
 #![allow(unsafe_code)]
 
-use crate::arena::{Arena, CacheElement, Rows};
-use crate::kv::{KvCache, LayerCache};
+use crate::arena::{Arena, Exchange};
+use crate::attend::{Append, Attend};
+use crate::best::{Head, HeadScratch, Request};
+use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Worker;
-use crate::ternary::{Sums, TernaryStep};
+use crate::profile::Profile;
+use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
+use half::f16;
 use std::ops::Range;
-use trit_format::plan::{BufferId, KvLayer, Step, TensorId};
-use trit_kernels::attention::{self, KvFloat};
+use std::time::Instant;
+use trit_format::plan::{ActivationRule, BufferId, KvLayer, Quantized, Step, TensorId};
+use trit_kernels::attention::AttendScratch;
 use trit_kernels::rope::RopeTable;
 use trit_kernels::{head, norm, quantize};
 
-/// Head rows a worker multiplies at a time with every input row: they stay in L2 meanwhile.
+/// Most rows a worker quantizes before it looks for more.
+const QUANTIZE_ROWS: usize = 8;
+/// Head rows that are shared out together: they stay in L2 while they meet every input row.
 const HEAD_ROWS: usize = 64;
+/// Most of these units a worker takes at a time.
+const MOST_HEAD_UNITS: usize = 16;
+
+/// Most rows of which every worker quantizes all, each for itself, instead of waiting for others to do a share.
+const OWN_ROWS: usize = 4;
 
 /// One token in a batch.
 #[derive(Clone, Copy)]
@@ -34,11 +46,42 @@ pub(crate) struct Batch<'a> {
     pub sequences: &'a [KvCache],
 }
 
+/// Consecutive rows at consecutive positions of one sequence.
+pub(crate) struct Run<'a> {
+    pub rows: Range<usize>,
+    /// Position of the first row.
+    pub position: usize,
+    pub cache: &'a KvCache,
+}
+
+impl Batch<'_> {
+    /// Cuts `rows` where a sequence ends.
+    fn runs(&self, rows: Range<usize>) -> impl Iterator<Item = Run<'_>> {
+        let mut start = rows.start;
+        std::iter::from_fn(move || {
+            let first = self.rows[start..rows.end].first()?;
+            let follows = |r: &usize| {
+                let (row, ahead) = (self.rows[*r], r - start);
+                row.sequence == first.sequence && row.position == first.position + ahead
+            };
+            let end = (start..rows.end).find(|r| !follows(r)).unwrap_or(rows.end);
+            let run =
+                Run { rows: start..end, position: first.position, cache: &self.sequences[first.sequence] };
+            start = end;
+            Some(run)
+        })
+    }
+}
+
 /// The model with what a session adds to it.
 pub(crate) struct Executor<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
     pub ropes: &'a [(RopeKey, RopeTable)],
+    /// What of the logits is asked for, if not all.
+    pub best: Option<Request<'a>>,
+    /// Room for what [`attend::exchange_len`] says.
+    pub exchange: &'a Exchange,
 }
 
 /// What determines a RoPE table.
@@ -59,15 +102,35 @@ impl RopeKey {
 }
 
 /// Memory of one worker, kept from step to step.
+#[derive(Default)]
 pub(crate) struct Scratch {
-    sums: Sums,
-    scores: Vec<f32>,
+    products: ProductScratch,
+    pub attend: AttendScratch,
+    /// Keys and values of a head for the rows of a block.
+    pub heads: Vec<f32>,
+    normed: Vec<f32>,
+    /// Quantized rows by the plan's buffer, where there are at most [`OWN_ROWS`].
+    own: Vec<(BufferId, OwnRows)>,
+    pub head: HeadScratch,
+    /// Whether the last head found what was asked for, and computed nothing else.
+    pub found: bool,
+    /// Where time went, if anybody asked.
+    pub profile: Option<Profile>,
 }
 
 impl Scratch {
-    /// Empty; grows with the sequence.
-    pub fn new() -> Scratch {
-        Scratch { sums: Sums::new(), scores: Vec::new() }
+    /// This worker's own rows for a quantized buffer.
+    fn own(&mut self, arena: &Arena, out: Quantized) -> &mut OwnRows {
+        let index = match self.own.iter().position(|(id, _)| *id == out.values) {
+            Some(index) => index,
+            None => {
+                let stride = arena.stride::<i8>(out.values);
+                let rows = OwnRows::new(OWN_ROWS, stride).expect("a few rows");
+                self.own.push((out.values, rows));
+                self.own.len() - 1
+            }
+        };
+        &mut self.own[index].1
     }
 }
 
@@ -81,10 +144,75 @@ impl Executor<'_> {
         worker: &Worker,
         scratch: &mut Scratch,
     ) {
-        for step in steps {
+        for (i, step) in steps.iter().enumerate() {
+            let start = scratch.profile.is_some().then(Instant::now);
             self.step(step, batch, rows.clone(), worker, scratch);
-            worker.wait();
+            let done = scratch.profile.is_some().then(Instant::now);
+            if !self.goes_on(step, steps.get(i + 1), rows.len()) {
+                worker.wait();
+            }
+            if let (Some(profile), Some(start), Some(done)) = (&mut scratch.profile, start, done) {
+                profile.add(step, done - start, done.elapsed());
+            }
         }
+    }
+
+    /// Whether workers may begin `next` while others are still at `step`: what the one leaves, each has for itself, and
+    /// the other does not write what the one reads.
+    fn goes_on(&self, step: &Step, next: Option<&Step>, rows: usize) -> bool {
+        let (Step::Quantize { input, .. } | Step::NormQuantize { input, .. }) = *step else { return false };
+        match next {
+            Some(Step::Ternary { out, .. }) => rows <= OWN_ROWS && !self.arena.overlap(input, *out),
+            _ => false,
+        }
+    }
+
+    /// Quantizes rows, normalized first where there is a `norm`.
+    fn quantize(
+        &self,
+        input: BufferId,
+        norm: Option<(TensorId, f32)>,
+        rule: ActivationRule,
+        out: Quantized,
+        rows: Range<usize>,
+        worker: &Worker,
+        scratch: &mut Scratch,
+    ) {
+        let arena = self.arena;
+        let mut normed = std::mem::take(&mut scratch.normed);
+        let mut row = |r: usize, values: &mut [i8]| {
+            // SAFETY: the step rule; the input is not written in this step.
+            let mut input: &[f32] = unsafe { arena.row(input, r) };
+            if let Some((weight, eps)) = norm {
+                normed.resize(input.len(), 0.0);
+                norm::rms_norm(input, self.model.vector(weight), eps, &mut normed);
+                input = &normed;
+            }
+            quantize::quantize(input, rule, values)
+        };
+        if rows.len() <= OWN_ROWS {
+            let own = scratch.own(arena, out);
+            for r in rows.clone() {
+                let (values, scale, sum) = own.row_mut(r - rows.start);
+                (*scale, *sum) = row(r, values);
+            }
+        } else {
+            for range in worker.claim(rows.len(), QUANTIZE_ROWS) {
+                for r in rows.start + range.start..rows.start + range.end {
+                    // SAFETY: the step rule; rows are shared out.
+                    let (values, scale, sum) = unsafe {
+                        let padded = arena.stride::<i8>(out.values);
+                        (
+                            arena.row_mut(out.values, r, 0, padded),
+                            arena.row_mut(out.scale, r, 0, 1),
+                            arena.row_mut(out.sum, r, 0, 1),
+                        )
+                    };
+                    (scale[0], sum[0]) = row(r, values);
+                }
+            }
+        }
+        scratch.normed = normed;
     }
 
     fn step(&self, step: &Step, batch: &Batch, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
@@ -93,12 +221,14 @@ impl Executor<'_> {
         let mine = rows.start + share.start..rows.start + share.end;
         match *step {
             Step::Embed { table, out } => {
-                let (tensor, bytes) = self.model.tensor(table);
+                let (tensor, _) = self.model.tensor(table);
                 let hidden = tensor.shape[1] as usize;
+                let mut row = vec![0; hidden * tensor.dtype.size()];
                 for r in mine {
+                    self.model.read_row(table, batch.rows[r].token as usize, &mut row);
                     // SAFETY: the step rule; rows are shared out.
                     let out = unsafe { arena.row_mut(out, r, 0, hidden) };
-                    head::widen_row(bytes, tensor.dtype, hidden, batch.rows[r].token as usize, out);
+                    head::widen_row(&row, tensor.dtype, hidden, 0, out);
                 }
             }
             Step::RmsNorm { input, weight, eps, out } => {
@@ -115,51 +245,30 @@ impl Executor<'_> {
                 }
             }
             Step::NormQuantize { input, weight, eps, rule, out } => {
-                let weight = self.model.vector(weight);
-                let mut normed = vec![0.0; weight.len()];
-                for r in mine {
-                    // SAFETY: the step rule; rows are shared out.
-                    let (input, values, scale, sum) = unsafe {
-                        let padded = arena.stride::<i8>(out.values);
-                        (
-                            arena.row(input, r),
-                            arena.row_mut(out.values, r, 0, padded),
-                            arena.row_mut(out.scale, r, 0, 1),
-                            arena.row_mut(out.sum, r, 0, 1),
-                        )
-                    };
-                    norm::rms_norm(input, weight, eps, &mut normed);
-                    (scale[0], sum[0]) = quantize::quantize(&normed, rule, values);
-                }
+                self.quantize(input, Some((weight, eps)), rule, out, rows, worker, scratch);
             }
             Step::Quantize { input, rule, out } => {
-                for r in mine {
-                    // SAFETY: the step rule; rows are shared out.
-                    let (input, values, scale, sum) = unsafe {
-                        let padded = arena.stride::<i8>(out.values);
-                        (
-                            arena.row(input, r),
-                            arena.row_mut(out.values, r, 0, padded),
-                            arena.row_mut(out.scale, r, 0, 1),
-                            arena.row_mut(out.sum, r, 0, 1),
-                        )
-                    };
-                    (scale[0], sum[0]) = quantize::quantize(input, rule, values);
-                }
+                self.quantize(input, None, rule, out, rows, worker, scratch);
             }
             Step::Ternary { product, input, epilogue, out } => {
                 let index = product.0 as usize;
+                let own = scratch.own.iter().find(|(id, _)| *id == input.values).map(|(_, rows)| rows);
+                let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
+                    Some(own) => own.first(rows.len()),
+                    // SAFETY: the step rule; the input is not written in this step.
+                    None => unsafe { Activations::in_arena(arena, input, rows.clone()) },
+                };
                 let step = TernaryStep {
                     product: &self.model.manifest().products[index],
                     weights: self.model.weights(index),
                     kernels: &self.model.bound().products[index],
                     arena,
-                    input,
+                    input: activations,
                     epilogue,
                     out,
                 };
                 // SAFETY: the step rule; `run` shares out the tiles.
-                unsafe { step.run(worker, rows, &mut scratch.sums) };
+                unsafe { step.run(worker, rows, &mut scratch.products) };
             }
             Step::RopeAppend { qkv, layer, .. } => {
                 let rope = &self
@@ -168,32 +277,50 @@ impl Executor<'_> {
                     .find(|(key, _)| RopeKey::of(step) == Some(*key))
                     .expect("built for every step")
                     .1;
-                for r in mine {
-                    let row = batch.rows[r];
-                    let cache = &batch.sequences[row.sequence].layers[layer as usize];
-                    self.rope_append(qkv, rope, layer as usize, cache, r, row.position);
+                let heads = self.kv(layer as usize).n_kv_heads as usize;
+                for run in batch.runs(rows) {
+                    for head in worker.claim(heads, 1).flatten() {
+                        let cache = run.cache.layer(layer as usize);
+                        let append =
+                            Append { run: &run, qkv, rope, cache, head, shape: self.kv(layer as usize) };
+                        match cache.kv() {
+                            KvType::F16 => append.run::<f16>(arena, scratch),
+                            KvType::F32 => append.run::<f32>(arena, scratch),
+                            KvType::Int8 => append.run::<i8>(arena, scratch),
+                        }
+                    }
+                    worker.wait();
                 }
             }
             Step::Attend { qkv, layer, scale, out } => {
-                let shape = self.kv(layer as usize);
-                // Round robin: later rows attend to more positions, so contiguous shares would be uneven.
-                let heads = shape.n_kv_heads as usize;
-                for unit in (worker.index..rows.len() * heads).step_by(worker.count) {
-                    let (r, head) = (rows.start + unit / heads, unit % heads);
-                    let row = batch.rows[r];
-                    let cache = &batch.sequences[row.sequence].layers[layer as usize];
-                    let positions = row.position + 1;
-                    match cache {
-                        LayerCache::F16 { keys, values } => {
-                            self.attend(qkv, out, shape, keys, values, r, head, positions, scale, scratch);
-                        }
-                        LayerCache::F32 { keys, values } => {
-                            self.attend(qkv, out, shape, keys, values, r, head, positions, scale, scratch);
-                        }
+                for run in batch.runs(rows) {
+                    let cache = run.cache.layer(layer as usize);
+                    let shape = self.kv(layer as usize);
+                    let attend = Attend { run: &run, qkv, cache, shape, scale, out, exchange: self.exchange };
+                    match cache.kv() {
+                        KvType::F16 => attend.run::<f16>(arena, worker, scratch),
+                        KvType::F32 => attend.run::<f32>(arena, worker, scratch),
+                        KvType::Int8 => attend.run::<i8>(arena, worker, scratch),
                     }
+                    worker.wait();
                 }
             }
-            Step::Head { input, table, out } => self.head(input, table, out, rows, worker),
+            Step::Head { input, table, planes, out } => {
+                let found = match (&self.best, planes) {
+                    (Some(request), Some(planes)) => {
+                        let head = Head { model: self.model, table, planes };
+                        // SAFETY: the step rule; the input is not written in this step.
+                        let inputs: Vec<&[f32]> =
+                            rows.clone().map(|r| unsafe { arena.row(input, r) }).collect();
+                        head.find(&inputs, request, worker, &mut scratch.head)
+                    }
+                    _ => false,
+                };
+                scratch.found = found;
+                if !found {
+                    self.head(input, table, out, rows, worker);
+                }
+            }
             // Validation refuses steps this runtime does not know.
             ref other => unreachable!("{other:?}"),
         }
@@ -203,83 +330,18 @@ impl Executor<'_> {
         self.model.manifest().plan.kv[layer]
     }
 
-    fn rope_append(
-        &self,
-        qkv: BufferId,
-        rope: &RopeTable,
-        layer: usize,
-        cache: &LayerCache,
-        r: usize,
-        position: usize,
-    ) {
-        let shape = self.kv(layer);
-        let dim = shape.head_dim as usize;
-        let (q, k) = (shape.n_heads as usize * dim, shape.n_kv_heads as usize * dim);
-        // SAFETY: the step rule; this row is this worker's.
-        let row = unsafe { self.arena.row_mut::<f32>(qkv, r, 0, q + 2 * k) };
-        let (rotated, values_in) = row.split_at_mut(q + k);
-        rotated.chunks_exact_mut(dim).for_each(|head| rope.rotate(head, position));
-        match cache {
-            // SAFETY: the step rule; a position of a sequence is written by the one row that has it.
-            LayerCache::F16 { keys, values } => unsafe {
-                attention::store(&rotated[q..], keys.row_mut(position));
-                attention::store(values_in, values.row_mut(position));
-            },
-            // SAFETY: as above.
-            LayerCache::F32 { keys, values } => unsafe {
-                attention::store(&rotated[q..], keys.row_mut(position));
-                attention::store(values_in, values.row_mut(position));
-            },
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn attend<T: KvFloat + CacheElement>(
-        &self,
-        qkv: BufferId,
-        out: BufferId,
-        shape: KvLayer,
-        keys: &Rows<T>,
-        values: &Rows<T>,
-        r: usize,
-        head: usize,
-        positions: usize,
-        scale: f32,
-        scratch: &mut Scratch,
-    ) {
-        let dim = shape.head_dim as usize;
-        let width = (shape.n_heads / shape.n_kv_heads) as usize * dim;
-        let (from, to) = (head * width, (head + 1) * width);
-        // SAFETY: the step rule; keys and values up to this row's position were written by an earlier step, and
-        // this head group of this row is this worker's.
-        let (q, keys, values, stride, out) = unsafe {
-            (
-                &self.arena.row::<f32>(qkv, r)[from..to],
-                &keys.first(positions)[head * dim..],
-                &values.first(positions)[head * dim..],
-                keys.width(),
-                self.arena.row_mut::<f32>(out, r, from, to),
-            )
-        };
-        let needed = positions * q.len() / dim;
-        if scratch.scores.len() < needed {
-            scratch.scores.resize(needed.next_power_of_two(), 0.0);
-        }
-        attention::attend(q, keys, values, stride, positions, dim, scale, &mut scratch.scores, out);
-    }
-
+    /// The whole product of a table with `rows`.
     fn head(&self, input: BufferId, table: TensorId, out: BufferId, rows: Range<usize>, worker: &Worker) {
         let (tensor, bytes) = self.model.tensor(table);
         let (vocab, hidden) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
-        let share = worker.share(vocab);
-        for from in share.clone().step_by(HEAD_ROWS) {
-            let to = (from + HEAD_ROWS).min(share.end);
-            for r in rows.clone() {
-                // SAFETY: the step rule; vocabulary rows are shared out.
-                let (input, out) =
-                    unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, from, to)) };
-                head::dot_rows(bytes, tensor.dtype, hidden, from..to, input, out);
-            }
+        // SAFETY: the step rule; the input is not written in this step.
+        let inputs: Vec<&[f32]> = rows.clone().map(|r| unsafe { self.arena.row(input, r) }).collect();
+        for units in worker.claim(vocab.div_ceil(HEAD_ROWS), MOST_HEAD_UNITS) {
+            let (from, to) = (units.start * HEAD_ROWS, (units.end * HEAD_ROWS).min(vocab));
+            // SAFETY: the step rule; vocabulary rows are shared out.
+            let mut outs: Vec<&mut [f32]> =
+                rows.clone().map(|r| unsafe { self.arena.row_mut(out, r, from, to) }).collect();
+            head::dot_rows_block(bytes, tensor.dtype, hidden, from..to, &inputs, &mut outs);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! From a prompt to tokens.
 
-use crate::sample::Sampler;
-use crate::{RuntimeError, Session};
+use crate::draft::{self, Drafts};
+use crate::sample::{Sampler, Scores};
+use crate::{Profile, RuntimeError, Session};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,10 @@ pub struct Generation {
     pub prefill: Duration,
     /// Time for the generated tokens.
     pub decode: Duration,
+    /// Tokens guessed from the text before them, and how many of them were right.
+    pub guesses: (usize, usize),
+    /// Where the time of the prompt and of the generated tokens went, where the session keeps a profile.
+    pub profiles: Option<[Profile; 2]>,
 }
 
 /// What to generate.
@@ -40,6 +45,9 @@ pub struct GenerateOptions<'a> {
     pub stop: &'a [u32],
     /// Go on past stop ids, which then are among the ids.
     pub ignore_eos: bool,
+    /// Guess tokens from the text before them and check several in one pass, where that pays. The tokens generated are
+    /// the same.
+    pub speculate: bool,
 }
 
 /// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled.
@@ -54,38 +62,90 @@ pub fn generate(
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
     let start = Instant::now();
-    let mut ids = Vec::new();
-    let mut logits = session.prefill(prompt)?.to_vec();
-    let prefill = start.elapsed();
-    let start = Instant::now();
-    let mut finish = Finish::Length;
+    let wants = sampler.wants();
     // The sampler sees the whole sequence, the last token included, which the session has not run yet.
-    let mut history = session.tokens().to_vec();
-    while ids.len() < options.max_new {
-        if !logits.iter().any(|v| v.is_finite()) {
-            return Err(RuntimeError::System(
-                "the model's output is no number; check it with `trit-run selftest`".into(),
-            ));
+    let mut history = [session.tokens(), prompt].concat();
+    let also = |history: &[u32], penalizes: bool| if penalizes { history.to_vec() } else { Vec::new() };
+    session.advance(prompt, 1, wants, &also(&history, sampler.penalizes()))?;
+    let mut result = Generation {
+        ids: Vec::new(),
+        finish: Finish::Length,
+        prefill: start.elapsed(),
+        decode: Duration::ZERO,
+        guesses: (0, 0),
+        profiles: None,
+    };
+    let of_prompt = session.profile().cloned();
+    if of_prompt.is_some() {
+        session.start_profile();
+    }
+    let start = Instant::now();
+    let mut drafts = options.speculate.then(Drafts::new);
+    let mut pass = Instant::now();
+    // Tokens run after the last one that was chosen, and so only guessed.
+    let mut guessed: Vec<u32> = Vec::new();
+    'passes: while result.ids.len() < options.max_new {
+        let mut right = 0;
+        loop {
+            let scores = session.scores(right);
+            check(scores)?;
+            let id = sampler.sample(scores, &history);
+            if !options.ignore_eos && options.stop.contains(&id) {
+                result.finish = Finish::Stop;
+                break 'passes;
+            }
+            result.ids.push(id);
+            history.push(id);
+            if each(id).is_break() {
+                result.finish = Finish::Interrupted;
+                break 'passes;
+            }
+            if guessed.get(right) != Some(&id) || result.ids.len() == options.max_new {
+                break;
+            }
+            right += 1;
         }
-        let id = sampler.sample(&mut logits, &history);
-        if !options.ignore_eos && options.stop.contains(&id) {
-            finish = Finish::Stop;
-            break;
-        }
-        ids.push(id);
-        history.push(id);
-        if each(id).is_break() {
-            finish = Finish::Interrupted;
-            break;
-        }
-        if ids.len() == options.max_new {
+        result.guesses.1 += right;
+        // What was run after the last right guess never happened.
+        session.truncate(history.len() - 1);
+        if result.ids.len() == options.max_new {
             break;
         }
         if session.position() == session.context_length() {
-            finish = Finish::Context;
+            result.finish = Finish::Context;
             break;
         }
-        logits.copy_from_slice(session.decode(id)?);
+        if let Some(drafts) = &mut drafts {
+            drafts.learn(guessed.len(), right + 1, pass.elapsed());
+            let room = session.context_length() - session.position() - 1;
+            let most =
+                room.min(options.max_new - result.ids.len() - 1).min(session.block() - 1).min(draft::MOST);
+            guessed = drafts.guess(&history, most).to_vec();
+        }
+        pass = Instant::now();
+        result.guesses.0 += guessed.len();
+        let last = history.len() - 1;
+        let rows = [&history[last..], &guessed].concat();
+        let seen = [&history[..], &guessed].concat();
+        session.advance(&rows, rows.len(), wants, &also(&seen, sampler.penalizes()))?;
     }
-    Ok(Generation { ids, finish, prefill, decode: start.elapsed() })
+    // As without guesses, the session ends before the last token, which nothing needed to follow; a stop followed it.
+    let run = match result.finish {
+        Finish::Stop => history.len(),
+        _ => history.len() - usize::from(!result.ids.is_empty()),
+    };
+    session.truncate(session.position().min(run));
+    result.decode = start.elapsed();
+    result.profiles = of_prompt.zip(session.profile().cloned()).map(|(prompt, decode)| [prompt, decode]);
+    Ok(result)
+}
+
+fn check(scores: Scores) -> Result<(), RuntimeError> {
+    let any = match scores {
+        Scores::All(logits) => logits.iter().any(|v| v.is_finite()),
+        Scores::Some(some) => some.iter().any(|c| c.logit.is_finite()),
+    };
+    any.then_some(()).ok_or_else(|| {
+        RuntimeError::System("the model's output is no number; check it with `trit-run selftest`".into())
+    })
 }

@@ -1,17 +1,21 @@
 //! The keys and values of one sequence.
+#![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use crate::arena::Rows;
+use crate::arena::Memory;
 use half::f16;
 use std::str::FromStr;
 use trit_format::plan::KvLayer;
+use trit_kernels::attention::{KvElement, KvHead, KvHeadMut, padded_positions, value_width};
 
 /// Element type of a KV cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvType {
-    /// 16-bit floats: half the memory and traffic.
+    /// 16-bit floats.
     #[default]
     F16,
+    /// 8-bit integers with a scale for each key and each value of a head: half the memory and traffic of f16.
+    Int8,
     /// 32-bit floats, for comparisons.
     F32,
 }
@@ -23,42 +27,228 @@ impl FromStr for KvType {
         match name {
             "f16" => Ok(KvType::F16),
             "f32" => Ok(KvType::F32),
-            "int8" => Err("int8 KV caches are not available yet; use f16".into()),
-            _ => Err("expected f16 or f32".into()),
+            "int8" => Ok(KvType::Int8),
+            _ => Err("expected f16, f32 or int8".into()),
         }
     }
 }
 
-/// One layer's cache, rows of `[n_kv_heads * head_dim]`.
-pub(crate) enum LayerCache {
-    F16 { keys: Rows<f16>, values: Rows<f16> },
-    F32 { keys: Rows<f32>, values: Rows<f32> },
+impl KvType {
+    /// Bytes of an element, and of its scales for each head and position.
+    fn bytes(self) -> (usize, usize) {
+        match self {
+            KvType::F16 => (2, 0),
+            KvType::F32 => (4, 0),
+            KvType::Int8 => (1, 4),
+        }
+    }
 }
 
-/// The caches of every layer for one sequence of up to `positions` tokens. Memory is committed as it is used.
+/// Positions there is room for at first; room doubles when it is used up.
+const FIRST: usize = 256;
+/// Bytes of a layer from which on it is kept in huge pages.
+const HUGE: usize = 2 << 20;
+
+/// The caches of every layer for one sequence.
 pub(crate) struct KvCache {
-    pub layers: Vec<LayerCache>,
+    shapes: Vec<KvLayer>,
+    kv: KvType,
+    layers: Vec<LayerCache>,
+    capacity: usize,
+    most: usize,
+}
+
+/// One layer's cache: for each KV head its keys, its values, then for each its scales, as `trit_kernels::attention` lays
+/// them out.
+pub(crate) struct LayerCache {
+    memory: Memory,
+    shape: KvLayer,
+    kv: KvType,
+    capacity: usize,
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// An empty cache for sequences of up to `most` tokens.
+    pub fn new(shapes: &[KvLayer], kv: KvType, most: usize) -> KvCache {
+        KvCache { shapes: shapes.to_vec(), kv, layers: Vec::new(), capacity: 0, most }
+    }
+
+    /// Makes room for `positions` positions; the first `kept` keep what they hold.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
-    pub fn new(layers: &[KvLayer], kv: KvType, positions: usize) -> Result<KvCache, RuntimeError> {
-        let layer = |layer: &KvLayer| {
-            let width = layer.n_kv_heads as usize * layer.head_dim as usize;
-            Ok(match kv {
-                KvType::F16 => LayerCache::F16 {
-                    keys: Rows::zeroed(positions, width)?,
-                    values: Rows::zeroed(positions, width)?,
-                },
-                KvType::F32 => LayerCache::F32 {
-                    keys: Rows::zeroed(positions, width)?,
-                    values: Rows::zeroed(positions, width)?,
-                },
-            })
+    pub fn reach(&mut self, positions: usize, kept: usize) -> Result<(), RuntimeError> {
+        if positions <= self.capacity {
+            return Ok(());
+        }
+        let capacity = padded_positions(positions.next_power_of_two().max(FIRST).min(self.most));
+        for (index, shape) in self.shapes.iter().enumerate() {
+            let layer = LayerCache::new(*shape, self.kv, capacity)?;
+            match self.layers.get_mut(index) {
+                Some(old) => {
+                    layer.copy(old, kept);
+                    *old = layer;
+                }
+                None => self.layers.push(layer),
+            }
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    /// The cache of one layer.
+    pub fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+}
+
+impl LayerCache {
+    fn new(shape: KvLayer, kv: KvType, capacity: usize) -> Result<LayerCache, RuntimeError> {
+        let mut layer = LayerCache { memory: Memory::new(0, 0, "")?, shape, kv, capacity };
+        let bytes = layer.head_bytes();
+        let what = "the KV cache of a layer";
+        layer.memory = match bytes * shape.n_kv_heads as usize >= HUGE {
+            true => Memory::huge(shape.n_kv_heads as usize, bytes, what)?,
+            false => Memory::new(shape.n_kv_heads as usize, bytes, what)?,
         };
-        Ok(KvCache { layers: layers.iter().map(layer).collect::<Result<_, RuntimeError>>()? })
+        Ok(layer)
+    }
+
+    /// Element type.
+    pub fn kv(&self) -> KvType {
+        self.kv
+    }
+
+    /// Elements of a head's keys and of its values.
+    fn elements(&self) -> (usize, usize) {
+        let dim = self.shape.head_dim as usize;
+        (self.capacity * dim, self.capacity * value_width(dim))
+    }
+
+    /// Bytes of one head, a multiple of 64: capacities are multiples of 16.
+    fn head_bytes(&self) -> usize {
+        let ((keys, values), (element, scale)) = (self.elements(), self.kv.bytes());
+        (keys + values) * element + 2 * self.capacity * scale
+    }
+
+    /// Where keys, values and both scales of `head` begin, and how many elements each has.
+    fn parts<T>(&self, head: usize) -> ([*mut u8; 4], [usize; 4]) {
+        let (keys, values) = self.elements();
+        let (element, scale) = self.kv.bytes();
+        assert!(head < self.shape.n_kv_heads as usize && element == size_of::<T>());
+        let scales = if scale > 0 { self.capacity } else { 0 };
+        let base = self.memory.base().wrapping_add(head * self.head_bytes());
+        let (keys_end, values_end) = (keys * element, (keys + values) * element);
+        let at = [0, keys_end, values_end, values_end + scales * scale];
+        (at.map(|at| base.wrapping_add(at)), [keys, values, scales, scales])
+    }
+
+    /// The keys and values of a head.
+    ///
+    /// # Safety
+    /// `T` is the element type of [`LayerCache::kv`]. No worker writes this head until all workers passed the next barrier.
+    pub unsafe fn head<T: KvElement>(&self, head: usize) -> KvHead<'_, T> {
+        let ([k, v, ks, vs], [keys, values, scales, _]) = self.parts::<T>(head);
+        // SAFETY: the parts lie one after the other inside the layer's memory, which is zeroed at first and aligned:
+        // each begins at a multiple of 16 elements. The caller promises that nobody writes them.
+        unsafe {
+            KvHead::new(
+                std::slice::from_raw_parts(k.cast(), keys),
+                std::slice::from_raw_parts(v.cast(), values),
+                std::slice::from_raw_parts(ks.cast(), scales),
+                std::slice::from_raw_parts(vs.cast(), scales),
+                self.shape.head_dim as usize,
+            )
+        }
+    }
+
+    /// The keys and values of a head, to be written.
+    ///
+    /// # Safety
+    /// `T` is the element type of [`LayerCache::kv`]. No other worker touches this head until all workers passed the next
+    /// barrier.
+    pub unsafe fn head_mut<T: KvElement>(&self, head: usize) -> KvHeadMut<'_, T> {
+        let ([k, v, ks, vs], [keys, values, scales, _]) = self.parts::<T>(head);
+        // SAFETY: as in `head`; the parts are apart, and the caller promises exclusive access.
+        unsafe {
+            KvHeadMut::new(
+                std::slice::from_raw_parts_mut(k.cast(), keys),
+                std::slice::from_raw_parts_mut(v.cast(), values),
+                std::slice::from_raw_parts_mut(ks.cast(), scales),
+                std::slice::from_raw_parts_mut(vs.cast(), scales),
+                self.shape.head_dim as usize,
+            )
+        }
+    }
+
+    /// Takes over the first `positions` positions of a smaller cache of the same shape.
+    fn copy(&self, from: &LayerCache, positions: usize) {
+        let kept = padded_positions(positions).min(from.capacity);
+        let (element, scale) = self.kv.bytes();
+        let dim = self.shape.head_dim as usize;
+        // Elements of one position in each part; blocks of keys are whole.
+        let sizes = [dim * element, value_width(dim) * element, scale, scale];
+        for head in 0..self.shape.n_kv_heads as usize {
+            let (to, from) = match self.kv {
+                KvType::F16 => (self.parts::<f16>(head).0, from.parts::<f16>(head).0),
+                KvType::F32 => (self.parts::<f32>(head).0, from.parts::<f32>(head).0),
+                KvType::Int8 => (self.parts::<i8>(head).0, from.parts::<i8>(head).0),
+            };
+            for ((to, from), size) in to.into_iter().zip(from).zip(sizes) {
+                // SAFETY: `kept` positions fit both capacities, so both ranges lie inside their part; the memories are
+                // different mappings, and nobody else has either now.
+                unsafe { std::ptr::copy_nonoverlapping(from, to, kept * size) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is appended before and after a cache grew is what is read.
+    #[test]
+    fn growing_keeps_what_is_there() {
+        fn check<T: KvElement + PartialEq + std::fmt::Debug>(kv: KvType) {
+            let shape = KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: 6 };
+            let mut cache = KvCache::new(&[shape; 2], kv, 1000);
+            let mut whole = KvCache::new(&[shape; 2], kv, 1000);
+            whole.reach(1000, 0).unwrap();
+            for position in 0..1000 {
+                cache.reach(position + 1, position).unwrap();
+                for head in 0..2 {
+                    let row: Vec<f32> = (0..6).map(|i| ((position * 7 + head * 3 + i) % 13) as f32).collect();
+                    for cache in [&cache, &whole] {
+                        // SAFETY: no worker runs, and `T` belongs to `kv`.
+                        let mut head = unsafe { cache.layer(1).head_mut::<T>(head) };
+                        head.append(position, 1, &row, &row, 0);
+                    }
+                }
+            }
+            for head in 0..2 {
+                for part in 0..4 {
+                    let bytes = |cache: &KvCache| {
+                        let (at, len) = cache.layer(1).parts::<T>(head);
+                        let size = if part < 2 { size_of::<T>() } else { 4 };
+                        // SAFETY: the part lies inside the memory; no worker runs.
+                        unsafe { std::slice::from_raw_parts(at[part], len[part] * size) }.to_vec()
+                    };
+                    assert_eq!(bytes(&cache), bytes(&whole), "{kv:?} head {head} part {part}");
+                }
+            }
+        }
+        check::<f16>(KvType::F16);
+        check::<f32>(KvType::F32);
+        check::<i8>(KvType::Int8);
+    }
+
+    #[test]
+    fn types_have_names() {
+        assert_eq!(
+            ["f16", "f32", "int8"].map(|n| n.parse::<KvType>().unwrap()),
+            [KvType::F16, KvType::F32, KvType::Int8]
+        );
+        assert!("q4".parse::<KvType>().unwrap_err().contains("int8"));
     }
 }

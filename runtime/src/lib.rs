@@ -17,7 +17,11 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod attend;
+mod best;
 mod bind;
+pub mod cpu;
+mod draft;
 mod error;
 mod execute;
 pub mod generate;
@@ -25,16 +29,24 @@ mod kv;
 mod load;
 mod mapping;
 mod pool;
+mod profile;
 pub mod sample;
 mod selftest;
 mod session;
+mod storage;
+pub mod stream;
 mod ternary;
 pub mod text;
+mod tuning;
 
-pub use bind::{CpuTiers, KernelChoice, KernelReport, KernelSource};
+pub use bind::{KernelChoice, KernelReport, KernelSource};
+pub use cpu::CpuTiers;
 pub use error::RuntimeError;
 pub use kv::KvType;
 pub use load::{LoadOptions, Model};
+pub use profile::Profile;
 pub use selftest::SelftestReport;
 pub use session::{Session, SessionOptions};
+pub use storage::{Memory, available};
 pub use trit_format as format;
+pub use tuning::Tuning;

@@ -1,16 +1,19 @@
 //! A bundle on disk becomes a model that sessions share.
 
-use crate::bind::{BindOptions, KernelChoice, KernelReport, Kernels, bind};
+use crate::bind::{BindOptions, Bundle, KernelChoice, KernelReport, Kernels, bind};
+use crate::storage::{Memory, Storage, Streamed};
 use crate::text::Tokenizer;
+use crate::tuning::Tuning;
 use crate::{RuntimeError, mapping};
-use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use trit_format::container::{Header, SectionKind};
+use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::{Manifest, Tensor};
-use trit_format::plan::{DType, TensorId};
+use trit_format::plan::{DType, PlanesId, TensorId};
+use trit_format::planes::Layout;
 use trit_format::target::Target;
 use trit_format::{FormatError, trust};
+use trit_kernels::planes::Planes;
 
 /// How to load a bundle.
 #[derive(Clone, Debug)]
@@ -23,18 +26,31 @@ pub struct LoadOptions {
     pub trust: bool,
     /// Check the digests of weights and tensors; the manifest's and the code's are always checked.
     pub verify: bool,
+    /// Where weights are kept.
+    pub memory: Memory,
+    /// Whether kernels are timed.
+    pub tuning: Tuning,
 }
 
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
-        LoadOptions { kernels: KernelChoice::Auto, cpu: None, trust: false, verify: true }
+        LoadOptions {
+            kernels: KernelChoice::Auto,
+            cpu: None,
+            trust: false,
+            verify: true,
+            memory: Memory::Auto,
+            tuning: Tuning::Remembered,
+        }
     }
 }
 
 /// A loaded bundle: verified, bound to this machine, immutable.
 pub struct Model {
     path: PathBuf,
-    map: Mmap,
+    storage: Storage,
+    weights: Streamed,
+    planes: Option<Streamed>,
     header: Header,
     manifest: Manifest,
     kernels: Kernels,
@@ -51,24 +67,45 @@ impl Model {
     /// [`RuntimeError::Unsupported`] and [`RuntimeError::Untrusted`] where the kernels asked for cannot run.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         let format = |source: FormatError| RuntimeError::Format { path: path.to_owned(), source };
-        let map = mapping::map(path)?;
-        let header = Header::parse(&map).map_err(format)?;
+        let storage = mapping::open(path)?;
+        let map = storage.bytes();
+        let header = Header::parse(map).map_err(format)?;
         for section in &header.sections {
-            let large = matches!(section.kind, SectionKind::Weights | SectionKind::Tensors);
-            if options.verify || !large {
-                header.verify(&map, section.kind).map_err(format)?;
+            let streams = matches!(section.kind, SectionKind::Weights | SectionKind::Planes);
+            let large = streams || section.kind == SectionKind::Tensors;
+            if !streams && (options.verify || !large) {
+                header.verify(map, section.kind).map_err(format)?;
+            }
+            if section.kind == SectionKind::Tensors {
+                storage.release(section.range());
             }
         }
         let bytes = |kind| header.section(kind).map(|s| &map[s.range()]);
         let manifest = Manifest::decode(bytes(SectionKind::Manifest).unwrap_or_default()).map_err(format)?;
         manifest.validate(&header).map_err(format)?;
+        let stream = |kind| {
+            let section = header.section(kind).ok_or(FormatError::Missing(kind))?;
+            let streamed = storage.stream(section.range(), options.memory);
+            match options.verify && Digest::of(streamed.bytes(&storage)) != section.digest {
+                true => Err(FormatError::Digest(kind)),
+                false => Ok(streamed),
+            }
+        };
+        let weights = stream(SectionKind::Weights).map_err(format)?;
+        let planes = match header.section(SectionKind::Planes) {
+            Some(_) => Some(stream(SectionKind::Planes).map_err(format)?),
+            None => None,
+        };
 
         let head = &map[..Header::bytes(header.sections.len()) as usize];
         let trusted = options.trust
             || trust::folder(|name| std::env::var_os(name))
                 .is_some_and(|folder| folder.join(trust::file_name(head)).is_file());
-        let bind_options = BindOptions { choice: options.kernels, cpu: options.cpu, trusted };
-        let kernels = bind(path, &manifest, |t| bytes(SectionKind::Code(t)), &bind_options)?;
+        let bind_options =
+            BindOptions { choice: options.kernels, cpu: options.cpu, trusted, tuning: options.tuning };
+        let code = |t| bytes(SectionKind::Code(t));
+        let bundle = Bundle { path, manifest: &manifest, code: &code, weights: weights.bytes(&storage) };
+        let kernels = bind(&bundle, &bind_options)?;
 
         let tensors = bytes(SectionKind::Tensors).unwrap_or_default();
         let vectors = manifest.tensors.iter().map(|t| vector(t, tensors)).collect();
@@ -76,7 +113,17 @@ impl Model {
             .map(|json| Tokenizer::new(json, &manifest.text))
             .transpose()
             .map_err(|e| RuntimeError::Text { path: path.to_owned(), problem: e.to_string() })?;
-        Ok(Arc::new(Model { path: path.to_owned(), kernels, vectors, tokenizer, manifest, header, map }))
+        Ok(Arc::new(Model {
+            path: path.to_owned(),
+            kernels,
+            vectors,
+            tokenizer,
+            manifest,
+            weights,
+            planes,
+            header,
+            storage,
+        }))
     }
 
     /// The file it came from.
@@ -104,14 +151,31 @@ impl Model {
     }
 
     fn section(&self, kind: SectionKind) -> &[u8] {
-        self.header.section(kind).map_or(&[], |s| &self.map[s.range()])
+        self.header.section(kind).map_or(&[], |s| &self.storage.bytes()[s.range()])
     }
 
     /// The tiles of a product.
     pub(crate) fn weights(&self, product: usize) -> &[u8] {
         let product = &self.manifest.products[product];
         let len = product.bytes().expect("validated") as usize;
-        &self.section(SectionKind::Weights)[product.offset as usize..][..len]
+        &self.weights.bytes(&self.storage)[product.offset as usize..][..len]
+    }
+
+    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read.
+    pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
+        let tensor = &self.manifest.tensors[table.0 as usize];
+        let section = self.header.section(SectionKind::Tensors).map_or(0, |s| s.offset as usize);
+        assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
+        self.storage.read(section + tensor.offset as usize + row * to.len(), to);
+    }
+
+    /// The planes of a head's table.
+    pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
+        let planes = &self.manifest.planes[id.0 as usize];
+        let (shape, section) = (&self.manifest.tensors[planes.table.0 as usize].shape, self.planes.as_ref());
+        let layout = Layout::new(shape[0], shape[1]).expect("validated");
+        let bytes = section.map_or(&[][..], |s| s.bytes(&self.storage));
+        Planes::new(&bytes[planes.offset as usize..], layout)
     }
 
     /// The bytes of a tensor.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
+use crate::storage::Storage;
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::path::Path;
@@ -15,8 +16,8 @@ pub(crate) type KernelFn = unsafe extern "sysv64" fn(*const KernelArgs);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) type KernelFn = unsafe extern "C" fn(*const KernelArgs);
 
-/// Maps a file read-only.
-pub(crate) fn map(path: &Path) -> Result<Mmap, RuntimeError> {
+/// Opens a file and maps it read-only.
+pub(crate) fn open(path: &Path) -> Result<Storage, RuntimeError> {
     let io = |source| RuntimeError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.is_dir() {
@@ -27,7 +28,8 @@ pub(crate) fn map(path: &Path) -> Result<Mmap, RuntimeError> {
     }
     // SAFETY: the mapping is private and read-only. Whoever changes or truncates a bundle while it runs breaks the
     // promise that every mapping of a file asks for; code, the dangerous part, is copied before it is checked.
-    unsafe { Mmap::map(&file) }.map_err(io)
+    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    Ok(Storage::new(file, map))
 }
 
 /// Embedded kernels, copied to memory of their own and made executable.

@@ -1,18 +1,26 @@
 //! One parallel region a token: every worker runs the same straight line of steps and meets the others at barriers.
+//!
+//! Work of one step is shared out in contiguous runs, one a worker, so that each reads one sequential stream. Who is
+//! done early takes from the ends of the others' runs: cores differ in speed, and other programs run on them.
 
 use crate::RuntimeError;
+use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Turns a waiting worker spins before it parks: a few tens of microseconds, longer than a step's imbalance and
-/// far shorter than a time slice, so that more threads than cores cost little.
-const SPINS: u32 = 4_000;
+/// How long a worker spins before it parks: longer than a step's imbalance, far shorter than a time slice.
+const SPIN: Duration = Duration::from_micros(60);
+/// The same where there are more workers than cores: whom it waits for may not be running.
+const SPIN_CROWDED: Duration = Duration::from_micros(2);
 
 /// A fixed number of threads.
 pub(crate) struct Pool {
     threads: Option<rayon::ThreadPool>,
     count: usize,
+    spin: Duration,
+    runs: Vec<Run>,
 }
 
 impl Pool {
@@ -29,7 +37,9 @@ impl Pool {
                     .map_err(|e| RuntimeError::System(format!("cannot start {count} threads: {e}")))?,
             ),
         };
-        Ok(Pool { threads, count })
+        let crowded = count > granted();
+        let spin = if crowded { SPIN_CROWDED } else { SPIN };
+        Ok(Pool { threads, count, spin, runs: (0..count).map(|_| Run::default()).collect() })
     }
 
     /// Number of workers.
@@ -39,17 +49,66 @@ impl Pool {
 
     /// Runs `work` once on every worker and returns when all are done.
     pub fn run(&self, work: impl Fn(&Worker) + Sync) {
-        let barrier = Barrier::new(self.count);
+        let barrier = Barrier::new(self.count, self.spin);
+        self.runs.iter().for_each(|run| run.0.store(0, Ordering::Relaxed));
         let run = |index| {
             // A worker that panics must not leave the others waiting for it.
             let guard = PoisonOnUnwind(&barrier);
-            work(&Worker { index, count: self.count, barrier: &barrier });
+            work(&Worker {
+                index,
+                count: self.count,
+                barrier: &barrier,
+                runs: &self.runs,
+                turn: Cell::new(0),
+            });
             std::mem::forget(guard);
         };
         match &self.threads {
             None => run(0),
             Some(threads) => {
                 threads.broadcast(|context| run(context.index()));
+            }
+        }
+    }
+}
+
+/// Threads that the system grants this process: its affinity mask and its container's quota.
+pub(crate) fn granted() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What is left of one worker's run: the turn it belongs to (16 bits), its first unit and its end (24 bits each). A
+/// run of another turn than the present one has not been touched yet. On a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Run(AtomicU64);
+
+impl Run {
+    /// Most units of one turn.
+    const MOST: usize = (1 << 24) - 1;
+
+    /// Takes some units of what is left in turn `turn`, where all of it was `whole`.
+    fn take(
+        &self,
+        turn: u16,
+        whole: Range<usize>,
+        from: impl Fn(Range<usize>) -> (Range<usize>, Range<usize>),
+    ) -> Option<Range<usize>> {
+        let pack = |r: &Range<usize>| u64::from(turn) << 48 | (r.start as u64) << 24 | r.end as u64;
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            let left = match (now >> 48) as u16 == turn {
+                true => (now >> 24) as usize & Run::MOST..now as usize & Run::MOST,
+                false => whole.clone(),
+            };
+            if left.is_empty() {
+                return None;
+            }
+            let (taken, left) = from(left);
+            // Only who does what is decided here; barriers order the data.
+            match self.0.compare_exchange_weak(now, pack(&left), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(taken),
+                Err(changed) => now = changed,
             }
         }
     }
@@ -62,12 +121,54 @@ pub(crate) struct Worker<'a> {
     /// How many there are.
     pub count: usize,
     barrier: &'a Barrier,
+    runs: &'a [Run],
+    turn: Cell<u16>,
 }
 
 impl Worker<'_> {
-    /// This worker's contiguous share of `units` units.
+    /// Worker `index`'s contiguous share of `units` units.
+    fn share_of(&self, index: usize, units: usize) -> Range<usize> {
+        units * index / self.count..units * (index + 1) / self.count
+    }
+
+    /// This worker's contiguous share of `units` units, without balancing: for what must be done where it lies.
     pub fn share(&self, units: usize) -> Range<usize> {
-        units * self.index / self.count..units * (self.index + 1) / self.count
+        self.share_of(self.index, units)
+    }
+
+    /// Units of `0..units` for this worker until none is left: first its own share in order, at most `most` at a
+    /// time, less and less so that something is left for others to take; then one at a time from the ends of theirs.
+    ///
+    /// Every worker of the region must call this at the same point of its work, with the same arguments, and pass a
+    /// barrier before the next time.
+    pub fn claim(&self, units: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+        assert!(units <= Run::MOST);
+        // 0 stands for runs that were never touched.
+        let turn = self.turn.get() % u16::MAX + 1;
+        self.turn.set(turn);
+        let mut victim = 0;
+        std::iter::from_fn(move || {
+            if self.count == 1 {
+                let start = victim;
+                victim = (victim + most).min(units);
+                return (start < units).then_some(start..victim);
+            }
+            while victim < self.count {
+                let index = (self.index + victim) % self.count;
+                let taken = self.runs[index].take(turn, self.share_of(index, units), |left| match victim {
+                    0 => {
+                        let end = left.start + left.len().div_ceil(2).min(most);
+                        (left.start..end, end..left.end)
+                    }
+                    _ => (left.end - 1..left.end, left.start..left.end - 1),
+                });
+                match taken {
+                    Some(range) => return Some(range),
+                    None => victim += 1,
+                }
+            }
+            None
+        })
     }
 
     /// Waits until every worker is here; what any wrote before, all see after.
@@ -78,21 +179,26 @@ impl Worker<'_> {
 
 struct Barrier {
     count: usize,
+    spin: Duration,
     arrived: AtomicUsize,
     generation: AtomicUsize,
     poisoned: AtomicBool,
-    parked: Mutex<()>,
+    /// Workers that are parked or about to be.
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
     wake: Condvar,
 }
 
 impl Barrier {
-    fn new(count: usize) -> Barrier {
+    fn new(count: usize, spin: Duration) -> Barrier {
         Barrier {
             count,
+            spin,
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
-            parked: Mutex::new(()),
+            sleepers: AtomicUsize::new(0),
+            lock: Mutex::new(()),
             wake: Condvar::new(),
         }
     }
@@ -104,25 +210,41 @@ impl Barrier {
         let generation = self.generation.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             self.arrived.store(0, Ordering::Relaxed);
-            // Changed under the lock, so that no worker parks between its check and this change.
-            let lock = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-            self.generation.store(generation.wrapping_add(1), Ordering::Release);
-            drop(lock);
-            self.wake.notify_all();
-        } else {
-            let passed = || {
-                assert!(!self.poisoned.load(Ordering::Relaxed), "another worker failed");
-                self.generation.load(Ordering::Acquire) != generation
-            };
-            for _ in 0..SPINS {
-                if passed() {
-                    return;
+            // Sequentially consistent with a sleeper's counting itself and then looking at the generation: either
+            // it sees the new one, or it is seen here and woken.
+            self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+            if self.sleepers.load(Ordering::SeqCst) > 0 {
+                drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+                self.wake.notify_all();
+            }
+        } else if !self.spin(generation) {
+            let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            while !self.passed(generation) {
+                lock = self.wake.wait(lock).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn passed(&self, generation: usize) -> bool {
+        assert!(!self.poisoned.load(Ordering::SeqCst), "another worker failed");
+        self.generation.load(Ordering::SeqCst) != generation
+    }
+
+    /// Spins for a while; true if the barrier opened meanwhile.
+    fn spin(&self, generation: usize) -> bool {
+        // How long a pause lasts differs a hundredfold between CPUs; the clock does not.
+        let mut start = None;
+        loop {
+            for _ in 0..16 {
+                if self.passed(generation) {
+                    return true;
                 }
                 std::hint::spin_loop();
             }
-            let mut lock = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-            while !passed() {
-                lock = self.wake.wait(lock).unwrap_or_else(PoisonError::into_inner);
+            if start.get_or_insert_with(Instant::now).elapsed() > self.spin {
+                return false;
             }
         }
     }
@@ -132,8 +254,8 @@ struct PoisonOnUnwind<'a>(&'a Barrier);
 
 impl Drop for PoisonOnUnwind<'_> {
     fn drop(&mut self) {
-        let lock = self.0.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.poisoned.store(true, Ordering::Relaxed);
+        let lock = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.poisoned.store(true, Ordering::SeqCst);
         drop(lock);
         self.0.wake.notify_all();
     }
@@ -160,15 +282,56 @@ mod tests {
     }
 
     #[test]
-    fn shares_cover_all_units_once() {
-        let pool = Pool::new(3).unwrap();
-        let seen: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
+    fn shares_and_claims_cover_all_units_once() {
+        for count in [1, 3] {
+            let pool = Pool::new(count).unwrap();
+            for (units, most) in [(0, 1), (1, 4), (10, 4), (1000, 1), (1000, 300)] {
+                let seen: Vec<AtomicUsize> = (0..units).map(|_| AtomicUsize::new(0)).collect();
+                let visit = |range: Range<usize>| {
+                    range.for_each(|u| {
+                        seen[u].fetch_add(1, Ordering::Relaxed);
+                    })
+                };
+                pool.run(|worker| {
+                    visit(worker.share(units));
+                    for _ in 0..3 {
+                        worker.claim(units, most).for_each(visit);
+                        worker.wait();
+                    }
+                });
+                assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 4));
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_done_takes_from_who_is_late() {
+        let pool = Pool::new(2).unwrap();
+        let done: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
         pool.run(|worker| {
-            worker.share(10).for_each(|u| {
-                seen[u].fetch_add(1, Ordering::Relaxed);
-            })
+            // Worker 1 comes when worker 0 has done everything.
+            while worker.index == 1 && done[0].load(Ordering::Acquire) < 100 {
+                std::thread::yield_now();
+            }
+            for range in worker.claim(100, 8) {
+                done[worker.index].fetch_add(range.len(), Ordering::Release);
+            }
+            worker.wait();
         });
-        assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1));
+        assert_eq!(done.map(AtomicUsize::into_inner), [100, 0]);
+    }
+
+    #[test]
+    fn more_workers_than_cores_get_through_many_barriers() {
+        let pool = Pool::new(4 * granted()).unwrap();
+        let passed = AtomicUsize::new(0);
+        pool.run(|worker| {
+            for _ in 0..200 {
+                worker.wait();
+            }
+            passed.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(passed.into_inner(), pool.count());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! are ordered by id, so that results do not depend on how candidates were found.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use trit_format::manifest::SamplingDefaults;
 
 /// How tokens are chosen. The default is greedy.
@@ -54,25 +55,54 @@ impl SamplerOptions {
     }
 }
 
+/// A token with its logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub id: u32,
+    /// Its logit.
+    pub logit: f32,
+}
+
+/// Which logits a choice depends on. What is not among them cannot be chosen, so that it need not be computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wants {
+    /// Every one.
+    All,
+    /// The `count` greatest, and those less than `within` below the greatest.
+    Best {
+        /// How many, at least 1.
+        count: usize,
+        /// How far below the greatest.
+        within: f32,
+    },
+}
+
+/// Logits to choose from.
+#[derive(Clone, Copy, Debug)]
+pub enum Scores<'a> {
+    /// All, `[vocab_size]`.
+    All(&'a [f32]),
+    /// Those wanted, perhaps with others, each with the logit it has among all; by id.
+    Some(&'a [Candidate]),
+}
+
+/// Most candidates that are looked for without computing every logit.
+const MOST_BEST: usize = 256;
+
 /// A source of tokens: options and the state of the random sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
     random: SplitMix64,
     candidates: Vec<Candidate>,
-    seen: Vec<bool>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u32,
-    logit: f32,
+    seen: HashSet<u32>,
 }
 
 impl Sampler {
     /// A sampler at the start of its random sequence.
     pub fn new(options: SamplerOptions) -> Sampler {
-        Sampler { options, random: SplitMix64(options.seed), candidates: Vec::new(), seen: Vec::new() }
+        Sampler { options, random: SplitMix64(options.seed), candidates: Vec::new(), seen: HashSet::new() }
     }
 
     /// How it chooses.
@@ -80,22 +110,50 @@ impl Sampler {
         &self.options
     }
 
-    /// Chooses the next token. `logits` is `[vocab_size]` and is left with the penalties applied; `history` is the
-    /// sequence so far. Logits that are no finite numbers are never chosen; where none is finite, the result is 0.
-    ///
-    /// # Panics
-    /// If `logits` is empty.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> u32 {
-        assert!(!logits.is_empty(), "there are no logits to sample from");
-        self.penalize(logits, history);
-        if self.options.temperature.is_nan() || self.options.temperature <= 0.0 {
-            return argmax(logits);
+    /// What [`Sampler::sample`] needs to see. Where [`Sampler::penalizes`], it must also see every token of the history.
+    pub fn wants(&self) -> Wants {
+        let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
+        if self.is_greedy() {
+            return Wants::Best { count: 1, within: 0.0 };
         }
+        match top_k {
+            1..=MOST_BEST => Wants::Best { count: top_k, within: 0.0 },
+            // Without top-k, top-p depends on the sum over all.
+            0 if min_p > 0.0 && top_p >= 1.0 => {
+                // A little more than exp(-within / temperature) = min_p asks for.
+                Wants::Best { count: 1, within: temperature * (1e-3 - 1.001 * min_p.min(1.0).ln()) }
+            }
+            _ => Wants::All,
+        }
+    }
+
+    /// Whether tokens of the history are treated differently.
+    pub fn penalizes(&self) -> bool {
+        self.options.repeat_penalty != 1.0
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.options.temperature.is_nan() || self.options.temperature <= 0.0
+    }
+
+    /// Chooses the next token; `history` is the sequence so far. Logits that are no finite numbers are never chosen;
+    /// where none is finite, the result is 0.
+    pub fn sample(&mut self, scores: Scores, history: &[u32]) -> u32 {
         self.candidates.clear();
-        let finite = logits.iter().enumerate().filter(|(_, l)| l.is_finite());
-        self.candidates.extend(finite.map(|(id, &logit)| Candidate { id: id as u32, logit }));
+        match scores {
+            Scores::All(logits) if self.is_greedy() && !self.penalizes() => return argmax(logits),
+            Scores::All(logits) => {
+                let all = logits.iter().enumerate().map(|(id, &logit)| Candidate { id: id as u32, logit });
+                self.candidates.extend(all.filter(|c| c.logit.is_finite()));
+            }
+            Scores::Some(some) => self.candidates.extend(some.iter().filter(|c| c.logit.is_finite())),
+        }
+        self.penalize(history);
         if self.candidates.is_empty() {
             return 0;
+        }
+        if self.is_greedy() {
+            return self.candidates.iter().copied().min_by(by_probability).map_or(0, |c| c.id);
         }
         self.keep_top_k();
         self.keep_top_p();
@@ -103,18 +161,15 @@ impl Sampler {
         self.draw()
     }
 
-    fn penalize(&mut self, logits: &mut [f32], history: &[u32]) {
-        let penalty = self.options.repeat_penalty;
-        if penalty == 1.0 {
+    fn penalize(&mut self, history: &[u32]) {
+        if !self.penalizes() {
             return;
         }
+        let penalty = self.options.repeat_penalty;
         self.seen.clear();
-        self.seen.resize(logits.len(), false);
-        for &id in history {
-            if let Some(seen) = self.seen.get_mut(id as usize)
-                && !std::mem::replace(seen, true)
-            {
-                let logit = &mut logits[id as usize];
+        self.seen.extend(history);
+        for Candidate { id, logit } in &mut self.candidates {
+            if self.seen.contains(id) {
                 *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
             }
         }
@@ -125,6 +180,8 @@ impl Sampler {
         if k > 0 && k < self.candidates.len() {
             self.candidates.select_nth_unstable_by(k, by_probability);
             self.candidates.truncate(k);
+            // Sums below are taken in this order, whatever else was among the scores.
+            self.candidates.sort_unstable_by_key(|c| c.id);
         }
     }
 
@@ -240,7 +297,7 @@ mod tests {
     /// Every id that 2000 draws give.
     fn drawn(options: SamplerOptions, logits: &[f32]) -> Vec<u32> {
         let mut sampler = Sampler::new(options);
-        let mut ids: Vec<u32> = (0..2000).map(|_| sampler.sample(&mut logits.to_vec(), &[])).collect();
+        let mut ids: Vec<u32> = (0..2000).map(|_| sampler.sample(Scores::All(logits), &[])).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -263,7 +320,7 @@ mod tests {
     fn greedy_takes_the_lowest_of_equals() {
         for temperature in [0.0, -1.0, f32::NAN] {
             let mut sampler = Sampler::new(SamplerOptions { temperature, ..SAMPLE });
-            assert_eq!(sampler.sample(&mut [1.0, 3.0, 3.0, 2.0], &[]), 1);
+            assert_eq!(sampler.sample(Scores::All(&[1.0, 3.0, 3.0, 2.0]), &[]), 1);
         }
     }
 
@@ -290,7 +347,7 @@ mod tests {
     fn top_p_sorts_as_far_as_it_must() {
         // 1000 equal logits: 0.9 of them, so that several rounds of sorting are needed, and the lowest ids stay.
         let mut sampler = Sampler::new(SamplerOptions { top_p: 0.9, ..SAMPLE });
-        sampler.sample(&mut [1.0; 1000], &[]);
+        sampler.sample(Scores::All(&[1.0; 1000]), &[]);
         let mut ids: Vec<u32> = sampler.candidates.iter().map(|c| c.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (0..900).collect::<Vec<u32>>());
@@ -317,10 +374,13 @@ mod tests {
     #[test]
     fn the_penalty_counts_a_token_once_and_knows_signs() {
         let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, repeat_penalty: 2.0, ..SAMPLE });
-        let mut logits = [4.0, -3.0, 3.0, 0.0];
-        assert_eq!(sampler.sample(&mut logits, &[0, 1, 0, 0, 99]), 2);
-        assert_eq!(logits, [2.0, -6.0, 3.0, 0.0]);
-        assert_eq!(sampler.sample(&mut logits, &[2]), 0);
+        let logits = Scores::All(&[4.0, -3.0, 3.0, 0.0]);
+        assert_eq!(sampler.sample(logits, &[0, 1, 0, 0, 99]), 2);
+        assert_eq!(sampler.sample(logits, &[0, 2]), 0);
+        let logits: Vec<f32> = sampler.candidates.iter().map(|c| c.logit).collect();
+        assert_eq!(logits, [2.0, -3.0, 1.5, 0.0]);
+        // -3 becomes -6, below -5.
+        assert_eq!(sampler.sample(Scores::All(&[-3.0, -5.0]), &[0]), 1);
     }
 
     #[test]
@@ -328,7 +388,7 @@ mod tests {
         let logits = logits(&[0.2, 0.5, 0.3]);
         let run = |seed| {
             let mut sampler = Sampler::new(SamplerOptions { seed, ..SAMPLE });
-            (0..32).map(|_| sampler.sample(&mut logits.clone(), &[])).collect::<Vec<u32>>()
+            (0..32).map(|_| sampler.sample(Scores::All(&logits), &[])).collect::<Vec<u32>>()
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
@@ -351,13 +411,56 @@ mod tests {
         let all = SamplerOptions { top_p: 0.99, min_p: 0.01, top_k: 4, ..SAMPLE };
         assert_eq!(drawn(all, &bad), [2, 4]);
         for options in [SAMPLE, SamplerOptions::default(), all] {
-            assert_eq!(Sampler::new(options).sample(&mut [f32::NAN; 3], &[1]), 0);
+            assert_eq!(Sampler::new(options).sample(Scores::All(&[f32::NAN; 3]), &[1]), 0);
         }
         assert_eq!(
             drawn(SamplerOptions { temperature: f32::MIN_POSITIVE, ..SAMPLE }, &[f32::MIN, f32::MAX]),
             [1]
         );
         assert_eq!(drawn(SamplerOptions { temperature: f32::INFINITY, ..SAMPLE }, &[-9.0, 9.0]), [0, 1]);
+    }
+
+    /// Whatever is left out that is not wanted, the choice is the same.
+    #[test]
+    fn the_wanted_scores_decide() {
+        let mut random = SplitMix64(3);
+        let options = [
+            SamplerOptions::default(),
+            SamplerOptions { repeat_penalty: 1.3, ..SamplerOptions::default() },
+            SamplerOptions { top_k: 5, top_p: 0.8, ..SAMPLE },
+            SamplerOptions { top_k: 40, min_p: 0.1, repeat_penalty: 1.2, temperature: 0.7, ..SAMPLE },
+            SamplerOptions { min_p: 0.2, temperature: 1.3, ..SAMPLE },
+        ];
+        for round in 0..200 {
+            // Multiples of 1/8, so that there are ties.
+            let logits: Vec<f32> = (0..300).map(|_| (random.next() % 64) as f32 / 8.0 - 2.0).collect();
+            let history: Vec<u32> = (0..20).map(|_| (random.next() % 300) as u32).collect();
+            for options in options {
+                let options = SamplerOptions { seed: round, ..options };
+                let mut sampler = Sampler::new(options);
+                let Wants::Best { count, within } = sampler.wants() else { panic!("{options:?}") };
+                let seen: HashSet<u32> =
+                    if sampler.penalizes() { history.iter().copied().collect() } else { HashSet::new() };
+                let mut order: Vec<Candidate> =
+                    (0..300).map(|id| Candidate { id, logit: logits[id as usize] }).collect();
+                order.sort_by(by_probability);
+                let unseen: Vec<&Candidate> = order.iter().filter(|c| !seen.contains(&c.id)).collect();
+                let least = unseen[count - 1].logit.min(unseen[0].logit - within);
+                let mut some: Vec<Candidate> =
+                    order.iter().copied().filter(|c| c.logit >= least || seen.contains(&c.id)).collect();
+                some.sort_by_key(|c| c.id);
+                assert!(some.len() < 250);
+                let all = Sampler::new(options).sample(Scores::All(&logits), &history);
+                assert_eq!(sampler.sample(Scores::Some(&some), &history), all, "{options:?}");
+            }
+        }
+        for options in [
+            SAMPLE,
+            SamplerOptions { top_p: 0.9, min_p: 0.1, ..SAMPLE },
+            SamplerOptions { top_k: 257, ..SAMPLE },
+        ] {
+            assert_eq!(Sampler::new(options).wants(), Wants::All);
+        }
     }
 
     #[test]

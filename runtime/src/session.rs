@@ -1,14 +1,19 @@
 //! One sequence on a model: its context, its KV cache, its threads.
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Exchange};
+use crate::attend::exchange_len;
+use crate::best::{Bounds, Request};
 use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Pool;
-use crate::{RuntimeError, arena};
+use crate::profile::Profile;
+use crate::sample::{Candidate, Scores, Wants};
+use crate::{RuntimeError, arena, pool};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
+use trit_kernels::planes::MAX_TOP;
 use trit_kernels::rope::RopeTable;
 
 /// How a session runs.
@@ -26,7 +31,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { context: None, threads: None, kv: KvType::F16, block: 64 }
+        SessionOptions { context: None, threads: None, kv: KvType::F16, block: 512 }
     }
 }
 
@@ -36,18 +41,20 @@ pub struct Session {
     pool: Pool,
     arena: Arena,
     caches: Vec<KvCache>,
+    exchange: Exchange,
     ropes: Ropes,
     scratch: Vec<Mutex<Scratch>>,
     context: usize,
     tokens: Vec<u32>,
-}
-
-/// Which rows of a block the head runs for.
-#[derive(Clone, Copy, PartialEq)]
-enum Logits {
-    None,
-    Last,
-    All,
+    profile: Option<Profile>,
+    /// What of the logits the pass at hand is to find, if not all.
+    request: Option<(usize, f32, Vec<u32>)>,
+    /// What it found, by row, where it looked for the best alone.
+    found: Option<Vec<Vec<Candidate>>>,
+    bounds: Bounds,
+    scan: Scan,
+    /// Rows of the last pass whose scores can be asked for.
+    scored: Range<usize>,
 }
 
 impl Session {
@@ -67,19 +74,40 @@ impl Session {
         if options.block == 0 {
             return Err(RuntimeError::Input("a block needs at least 1 row".into()));
         }
-        let threads =
-            options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let threads = options.threads.unwrap_or_else(pool::granted);
         let plan = &manifest.plan;
         Ok(Session {
             pool: Pool::new(threads)?,
             arena: Arena::new(plan, options.block.min(context))?,
-            caches: vec![KvCache::new(&plan.kv, options.kv, context)?],
-            scratch: (0..threads).map(|_| Mutex::new(Scratch::new())).collect(),
+            caches: vec![KvCache::new(&plan.kv, options.kv, context)],
+            exchange: Exchange::default(),
+            scratch: (0..threads).map(|_| Mutex::new(Scratch::default())).collect(),
             ropes: Ropes::default(),
             context,
             tokens: Vec::new(),
+            profile: None,
+            request: None,
+            found: None,
+            bounds: Bounds::new(threads),
+            scan: Scan::default(),
+            scored: 0..0,
             model,
         })
+    }
+
+    /// Begins to measure where time goes, or begins anew.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// What was measured since [`Session::start_profile`].
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    /// Ends that, and gives what was measured.
+    pub fn stop_profile(&mut self) -> Option<Profile> {
+        self.profile.take()
     }
 
     /// The model it runs on.
@@ -102,6 +130,11 @@ impl Session {
         self.context
     }
 
+    /// Rows of a prompt that run together at most.
+    pub fn block(&self) -> usize {
+        self.arena.capacity()
+    }
+
     /// Worker threads.
     pub fn threads(&self) -> usize {
         self.pool.count()
@@ -122,15 +155,49 @@ impl Session {
     /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`]. The
     /// sequence is unchanged then.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
+        self.advance(ids, 1, Wants::All, &[])?;
+        Ok(self.logits(self.scored.start))
+    }
+
+    /// Appends tokens and computes of the logits after each of the last `rows` of them what `wants` says, and those of
+    /// the tokens `also`: see [`Session::scores`].
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    ///
+    /// # Panics
+    /// If `rows` is 0 or more than tokens or a block has.
+    pub fn advance(
+        &mut self,
+        ids: &[u32],
+        rows: usize,
+        wants: Wants,
+        also: &[u32],
+    ) -> Result<(), RuntimeError> {
         self.check(ids)?;
         let block = self.arena.capacity();
-        let last = (ids.len() - 1) / block * block;
-        for chunk in ids[..last].chunks(block) {
-            self.block(chunk, Logits::None);
+        assert!(rows >= 1 && rows <= ids.len().min(block), "{rows} rows of {} tokens", ids.len());
+        self.reach(self.position() + ids.len())?;
+        // The last block has at least the rows that are asked for.
+        let last = ((ids.len() - 1) % block + 1).max(rows);
+        let (before, last) = ids.split_at(ids.len() - last);
+        for chunk in before.chunks(block) {
+            self.pass(chunk, 0..0, wants, &[]);
         }
-        let rows = ids.len() - last;
-        self.block(&ids[last..], Logits::Last);
-        Ok(self.logits(rows - 1))
+        self.pass(last, last.len() - rows..last.len(), wants, also);
+        Ok(())
+    }
+
+    /// What [`Session::advance`] was asked for, after the `row`th of its rows.
+    ///
+    /// # Panics
+    /// If it was not asked for that row.
+    pub fn scores(&self, row: usize) -> Scores<'_> {
+        assert!(row < self.scored.len(), "row {row} of {}", self.scored.len());
+        match &self.found {
+            Some(found) => Scores::Some(&found[row]),
+            None => Scores::All(self.logits(self.scored.start + row)),
+        }
     }
 
     /// Appends one token and gives the logits after it, `[vocab_size]`.
@@ -151,9 +218,10 @@ impl Session {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
         self.check(ids)?;
+        self.reach(self.position() + ids.len())?;
         let block = self.arena.capacity();
         for (b, chunk) in ids.chunks(block).enumerate() {
-            self.block(chunk, Logits::All);
+            self.pass(chunk, 0..chunk.len(), Wants::All, &[]);
             for r in 0..chunk.len() {
                 each(b * block + r, self.logits(r));
             }
@@ -185,6 +253,7 @@ impl Session {
             )));
         }
         self.tokens.clear();
+        self.reach(tokens)?;
         let mut out = Vec::with_capacity(hidden.len());
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             let rows = chunk.len() / width;
@@ -196,6 +265,14 @@ impl Session {
         }
         self.tokens.clear();
         Ok(out)
+    }
+
+    /// Makes room for a sequence of `positions` tokens.
+    fn reach(&mut self, positions: usize) -> Result<(), RuntimeError> {
+        let kept = self.tokens.len();
+        self.ropes.reach(&self.model, positions, self.context);
+        self.exchange.reach(exchange_len(&self.model.manifest().plan, self.arena.capacity(), positions))?;
+        self.caches.iter_mut().try_for_each(|cache| cache.reach(positions, kept))
     }
 
     fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
@@ -217,32 +294,120 @@ impl Session {
         arena::read(&self.arena, self.model.manifest().plan.logits, row)
     }
 
-    fn block(&mut self, ids: &[u32], logits: Logits) {
+    /// Runs a block of tokens, and the head for its rows `scored`.
+    fn pass(&mut self, ids: &[u32], scored: Range<usize>, wants: Wants, also: &[u32]) {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
-        let rows = ids.len();
-        let body = (&plan.body[..], 0..rows);
-        match logits {
-            Logits::None => self.run(ids, &[body]),
-            Logits::Last => self.run(ids, &[body, (&plan.head[..], rows - 1..rows)]),
-            Logits::All => self.run(ids, &[body, (&plan.head[..], 0..rows)]),
+        self.scored = scored.clone();
+        self.request = match wants {
+            Wants::Best { count: count @ 1..=MAX_TOP, within } if !scored.is_empty() => {
+                let vocab = model.manifest().hyperparameters.vocab_size;
+                let mut also: Vec<u32> = also.iter().copied().filter(|&id| id < vocab).collect();
+                also.sort_unstable();
+                also.dedup();
+                Some((count, within, also))
+            }
+            _ => None,
+        };
+        match scored.is_empty() {
+            true => self.run(ids, &[(&plan.body[..], 0..ids.len())]),
+            false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)]),
         }
+        self.gather();
     }
 
     /// Runs step lists for rows at the next positions, in one parallel region.
     fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) {
         let row = |(i, &token)| Row { token, position: self.tokens.len() + i, sequence: 0 };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
-        self.ropes.reach(&self.model, (self.position() + ids.len()).min(self.context), self.context);
         let batch = Batch { rows: &rows, sequences: &self.caches };
-        let executor = Executor { model: &self.model, arena: &self.arena, ropes: &self.ropes.tables };
+        let best = self.request.as_ref().map(|(count, within, also)| Request {
+            count: *count,
+            within: *within,
+            also,
+            full: self.scan.full(),
+            bounds: &self.bounds,
+        });
+        let executor = Executor {
+            model: &self.model,
+            arena: &self.arena,
+            ropes: &self.ropes.tables,
+            best,
+            exchange: &self.exchange,
+        };
+        // Worker 0 keeps the profile.
+        self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
             for (steps, rows) in lists {
                 executor.run(steps, &batch, rows.clone(), worker, &mut scratch);
             }
         });
+        self.profile = self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile.take();
+        if let Some(profile) = &mut self.profile {
+            profile.regions += 1;
+            profile.tokens += ids.len();
+        }
         self.tokens.extend_from_slice(ids);
+    }
+
+    /// Brings together what the workers found in the last pass.
+    fn gather(&mut self) {
+        let workers: Vec<&mut Scratch> =
+            self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
+        if self.request.take().is_none() || !workers[0].found {
+            self.found = None;
+            return;
+        }
+        let mut found = self.found.take().unwrap_or_default();
+        found.resize_with(self.scored.len(), Vec::new);
+        for (row, found) in found.iter_mut().enumerate() {
+            found.clear();
+            workers.iter().for_each(|w| found.extend_from_slice(&w.head.found[row]));
+            found.sort_unstable_by_key(|c| c.id);
+            found.dedup_by_key(|c| c.id);
+        }
+        let refined = workers.iter().map(|w| w.head.refined).sum();
+        if let Some(profile) = &mut self.profile {
+            profile.heads += found.len();
+            profile.refined += refined;
+            profile.survivors += found.iter().map(Vec::len).sum::<usize>();
+            profile.full_scans += if self.scan.full() { found.len() } else { 0 };
+        }
+        let vocab = self.model.manifest().hyperparameters.vocab_size as usize;
+        self.scan.learn(refined, found.len() * vocab);
+        self.found = Some(found);
+    }
+}
+
+/// Whether heads read both planes at once. The high plane alone is half the bytes, but where it leaves many rows
+/// undecided, reading those from the low plane costs more than all of it in sequence.
+#[derive(Default)]
+struct Scan {
+    /// Passes until the high plane is tried alone again; 0 where it is.
+    pause: usize,
+    /// The next pause.
+    next: usize,
+}
+
+impl Scan {
+    /// The first and the longest pause, in passes.
+    const PAUSES: (usize, usize) = (8, 256);
+
+    fn full(&self) -> bool {
+        self.pause > 0
+    }
+
+    /// Learns that the high plane left `undecided` of `rows`.
+    fn learn(&mut self, undecided: usize, rows: usize) {
+        if self.full() {
+            self.pause -= 1;
+        } else if undecided > rows / 16 {
+            self.pause = self.next.clamp(Scan::PAUSES.0, Scan::PAUSES.1);
+            self.next = 2 * self.pause;
+        } else {
+            self.next = 0;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use trit_format::target::Target;
 use trit_runtime::{
-    CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions,
+    CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions, Tuning,
 };
 use trit_tests::distance::{max_abs, nll, relative_l2, top};
 use trit_tests::golden::Goldens;
@@ -89,7 +89,13 @@ impl Checkpoint {
 
     fn session(&self, way: Way) -> Session {
         // These bundles were compiled a moment ago by this very test.
-        let options = LoadOptions { kernels: way.kernels, cpu: way.cpu, trust: true, verify: true };
+        let options = LoadOptions {
+            kernels: way.kernels,
+            cpu: way.cpu,
+            trust: true,
+            tuning: Tuning::Off,
+            ..LoadOptions::default()
+        };
         let model = Model::load(&self.bundle, &options).unwrap_or_else(|e| panic!("{way:?}: {e}"));
         let ran = match way.kernels {
             KernelChoice::Embedded => KernelSource::Embedded,

@@ -109,7 +109,7 @@ mod tests {
         let [h, a, b, logits] = [0, 1, 2, 3].map(BufferId);
         let norm = |input, out| Step::RmsNorm { input, weight: TensorId(0), eps: 0.0, out };
         let body = [Step::Embed { table: TensorId(0), out: h }, norm(h, a), norm(a, b), norm(b, h)];
-        let head = [Step::Head { input: h, table: TensorId(0), out: logits }];
+        let head = [Step::Head { input: h, table: TensorId(0), planes: None, out: logits }];
         let row_bytes = place(&mut buffers, &body, &head, h, logits);
         let offsets: Vec<u64> = buffers.iter().map(|b| b.offset).collect();
         // h alone at 0; the logits behind it; a and b apart from each other, but in the logits' place.

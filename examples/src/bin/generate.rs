@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // As the model's authors suggest. The same seed gives the same text.
     let text = &model.manifest().text;
     let mut sampler = Sampler::new(SamplerOptions::from_defaults(&text.sampling, 7));
-    let options = GenerateOptions { max_new: 100, stop: &text.stop, ignore_eos: false };
+    let options = GenerateOptions { max_new: 100, stop: &text.stop, ignore_eos: false, speculate: true };
 
     // A character may take several tokens: the stream gives text as soon as it is whole.
     let mut stream = TextStream::after(tokenizer, &ids);

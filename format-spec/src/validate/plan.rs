@@ -179,8 +179,15 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("qkv", qkv, qkv_len(layer))?;
             f32s("out", out, u64::from(layer.n_heads) * u64::from(layer.head_dim))
         }
-        Step::Head { input, table, out } => {
+        Step::Head { input, table, planes, out } => {
             let [rows, hidden] = self::table(manifest, record, table)?;
+            if let Some(id) = planes {
+                let planes = manifest.planes.get(id.0 as usize);
+                let planes = planes.ok_or_else(|| error(record, format!("there are no planes {}", id.0)))?;
+                ensure(planes.table == table, record, || {
+                    format!("planes {} are those of tensor {}, not of its table", id.0, planes.table.0)
+                })?;
+            }
             f32s("input", input, hidden)?;
             f32s("out", out, rows)
         }
@@ -259,8 +266,12 @@ pub(super) fn vector(
 }
 
 /// The shape of a float matrix.
-fn table(manifest: &Manifest, record: &StepName, id: TensorId) -> Result<[u64; 2], FormatError> {
-    let tensor = tensor(manifest, record, id)?;
+pub(super) fn table(
+    manifest: &Manifest,
+    record: impl Display,
+    id: TensorId,
+) -> Result<[u64; 2], FormatError> {
+    let tensor = tensor(manifest, &record, id)?;
     match tensor.shape[..] {
         [rows, columns] if is_float(tensor.dtype) => Ok([rows, columns]),
         _ => Err(error(

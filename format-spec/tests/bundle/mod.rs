@@ -32,6 +32,12 @@ pub const GOLDEN: TensorId = TensorId(5);
 
 /// Steps of a layer, in this order in [`Plan::body`] after the embedding.
 pub const LAYER_STEPS: usize = 12;
+/// Planes of the head, behind those of the embedding.
+pub const HEAD_PLANES: PlanesId = PlanesId(1);
+/// Bytes of the planes of a table `[10, 8]`: two planes of 64 bytes a row, 16 scales, 16 bytes of record.
+pub const PLANES_BYTES: u64 = 10 * (64 + 64 + 16) + 32 + 10 * 16;
+/// Where [`HEAD_PLANES`] are.
+pub const HEAD_PLANES_AT: u64 = PLANES_BYTES.next_multiple_of(64);
 pub const TARGETS: [Target; 2] = [Target::X86_64V3, Target::Aarch64Dotprod];
 
 pub fn rule() -> ActivationRule {
@@ -127,6 +133,7 @@ pub fn manifest() -> Manifest {
             tensor("golden.0", DType::F32, &[10], 576),
         ],
         products,
+        planes: vec![Planes { table: EMBEDDING, offset: 0 }, Planes { table: HEAD, offset: HEAD_PLANES_AT }],
         plan: Plan {
             buffers: vec![
                 buffer("residual", DType::F32, 8, 0, 64),
@@ -146,7 +153,7 @@ pub fn manifest() -> Manifest {
             body: [embed].into_iter().chain(layer(0)).chain(layer(1)).collect(),
             head: vec![
                 Step::RmsNorm { input: RESIDUAL, weight: NORM, eps: 1e-5, out: NORMED },
-                Step::Head { input: NORMED, table: HEAD, out: LOGITS },
+                Step::Head { input: NORMED, table: HEAD, planes: Some(HEAD_PLANES), out: LOGITS },
             ],
             residual: RESIDUAL,
             logits: LOGITS,
@@ -182,6 +189,7 @@ pub fn sections() -> Vec<(SectionKind, Vec<u8>)> {
         (SectionKind::Code(TARGETS[0]), vec![0x90; 168]),
         (SectionKind::Code(TARGETS[1]), vec![0x90; 168]),
         (SectionKind::Tokenizer, b"{}".to_vec()),
+        (SectionKind::Planes, vec![0; (HEAD_PLANES_AT + PLANES_BYTES) as usize]),
     ]
 }
 

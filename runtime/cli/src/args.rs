@@ -62,6 +62,12 @@ pub struct Generate {
     /// Generate on after the model says it is done.
     #[arg(long)]
     pub ignore_eos: bool,
+    /// Do not guess tokens from the text before them; the tokens generated are the same either way.
+    #[arg(long)]
+    pub no_speculation: bool,
+    /// Print where the time goes, on standard error.
+    #[arg(long)]
+    pub profile: bool,
     #[command(flatten)]
     pub sampling: Sampling,
     /// Print one JSON object with ids, text and timings.
@@ -135,7 +141,13 @@ pub struct LoadArgs {
     /// Do not check the digests of the weights.
     #[arg(long)]
     pub no_verify: bool,
-    /// Element type of the KV cache: f16 or f32.
+    /// Keep weights in the file's mapping: less memory of one's own, but slower.
+    #[arg(long)]
+    pub mmap: bool,
+    /// Time the kernels again instead of using what was found fastest on this machine before.
+    #[arg(long)]
+    pub tune: bool,
+    /// Element type of the KV cache: f16, f32 or int8.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub kv: KvType,
 }
@@ -162,12 +174,22 @@ pub struct Bench {
     /// Tokens to generate; 0 leaves the test out.
     #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
     pub n: usize,
+    /// Tokens in the KV cache before each test, which are not timed.
+    #[arg(short, long, value_delimiter = ',', value_name = "0,4096", default_value = "0")]
+    pub depth: Vec<usize>,
+    /// Text whose tokens are run, instead of tokens all over the vocabulary: how sure the model is decides how much of
+    /// the head is read.
+    #[arg(short, long, value_name = "TEXT")]
+    pub file: Option<PathBuf>,
     /// Numbers of worker threads [default: as many as the system grants].
     #[arg(short, long, value_delimiter = ',', value_name = "1,2", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Vec<u16>,
     /// How often each test runs.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub repetitions: u16,
+    /// Print where the time of each test goes, on standard error, or in the JSON object.
+    #[arg(long)]
+    pub profile: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -263,6 +285,7 @@ mod tests {
             "trit-run B",
             "trit-run B --ids 1,2,3",
             "trit-run bench B -p 512 -n 128 -t 1,2 -r 5 --json",
+            "trit-run bench B -d 0,512,4096 --file T --profile",
             "trit-run perplexity B --file T --kv f32",
             "trit-run perplexity B --ids F.json --json",
             "trit-run logits B --ids 1,2,3 --output L.safetensors",
@@ -288,6 +311,8 @@ mod tests {
             "trit-run perplexity B --file T --ids F",
             "trit-run logits B --output L",
             "trit-run bench B -r 0",
+            "trit-run bench B -d -1",
+            "trit-run bench B -d 0,x",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

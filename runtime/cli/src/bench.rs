@@ -1,130 +1,251 @@
 //! `trit-run bench`: tokens per second, and the memory bandwidth of the same machine in the same run.
 
+mod peak;
+mod report;
+mod traffic;
+
 use crate::args::Bench;
 use crate::failure::{Failure, print, print_json};
-use crate::open;
+use crate::{open, profile};
 use indicatif::ProgressBar;
-use serde::Serialize;
+use peak::Peak;
+use report::{Phase, Reading, Report, Row};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::sync::{Arc, Barrier};
 use std::time::Instant;
-use trit_runtime::{Model, RuntimeError, Session, SessionOptions};
+use trit_runtime::format::target::Target;
+use trit_runtime::sample::{Sampler, SamplerOptions, Wants};
+use trit_runtime::stream::StreamBuffer;
+use trit_runtime::{Model, Profile, RuntimeError, Session, SessionOptions, cpu};
 
-/// Bytes read to measure the bandwidth: more than any cache holds.
+/// Least bytes read to measure the bandwidth: more than any cache holds.
 const STREAM_BYTES: usize = 512 << 20;
+/// Least repetitions of that: each takes a fraction of a second.
+const STREAM_REPETITIONS: usize = 5;
+/// Profiled passes of a decode, where it is repeated that often: those that count are not profiled.
+const PROFILED: usize = 3;
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Report {
-    rows: Vec<Row>,
-    /// GB/s of a plain read loop, by number of threads.
-    stream_gb_s: BTreeMap<usize, f64>,
-    cpu: String,
-    kernels: String,
+/// What is measured with each number of threads.
+#[derive(Clone, Copy)]
+struct Test {
+    phase: Phase,
+    tokens: usize,
+    depth: usize,
 }
 
-/// One test with one number of threads.
-#[derive(Serialize)]
-struct Row {
-    test: String,
-    threads: usize,
-    /// Median.
-    tokens_per_s: f64,
-    min: f64,
-    max: f64,
+impl Test {
+    /// In the order of llama-bench: at each depth the prompt, then the tokens after it.
+    fn all(args: &Bench) -> Vec<Test> {
+        let at = |&depth| {
+            let tests = [(Phase::Prefill, args.prompt), (Phase::Decode, args.n)];
+            tests.map(|(phase, tokens)| Test { phase, tokens, depth })
+        };
+        args.depth.iter().flat_map(at).filter(|test| test.tokens > 0).collect()
+    }
+
+    fn name(&self) -> String {
+        let name = match self.phase {
+            Phase::Prefill => format!("pp{}", self.tokens),
+            Phase::Decode => format!("tg{}", self.tokens),
+        };
+        if self.depth == 0 { name } else { format!("{name} @ d{}", self.depth) }
+    }
+
+    fn context(&self) -> usize {
+        self.depth.saturating_add(self.tokens)
+    }
+
+    fn passes(&self, args: &Bench) -> usize {
+        match self.phase {
+            Phase::Decode if args.repetitions >= PROFILED as u16 => PROFILED,
+            Phase::Prefill if !args.profile => 0,
+            _ => 1,
+        }
+    }
 }
 
 /// Measures every test with every number of threads.
 pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
+    let start = Instant::now();
     let model = open::model(&args.bundle, &args.load, false)?;
-    let granted = std::thread::available_parallelism().map_or(1, usize::from);
+    let open_s = start.elapsed().as_secs_f64();
+    let tests = Test::all(args);
+    let context = context(args, &model, &tests)?;
+    let ids = ids(args, &model, context)?;
     let mut threads: Vec<usize> = args.threads.iter().map(|&t| t.into()).collect();
     if threads.is_empty() {
-        threads.push(granted);
+        threads.push(std::thread::available_parallelism().map_or(1, usize::from));
     }
-    let repetitions = usize::from(args.repetitions);
-    let tests = usize::from(args.prompt > 0) + usize::from(args.n > 0);
-    let progress = open::progress((threads.len() * (tests * (repetitions + 1) + 1)) as u64, "bench");
+    let runs = |test: &Test| 1 + usize::from(args.repetitions) + test.passes(args);
+    let steps = threads.len() * (tests.iter().map(runs).sum::<usize>() + 1);
+    let progress = open::progress(steps as u64, "bench");
     let mut report = Report {
-        rows: Vec::new(),
-        stream_gb_s: BTreeMap::new(),
-        cpu: cpu_name(),
+        version: env!("CARGO_PKG_VERSION"),
+        model: model.manifest().model.name.clone(),
+        bytes: std::fs::metadata(&args.bundle).map_or(0, |m| m.len()),
+        cpu: cpu::name(),
         kernels: model.kernels().to_string(),
+        tier: model.kernels().target.map_or("portable", Target::name),
+        // As it is written after --kv.
+        kv: format!("{:?}", args.load.kv).to_lowercase(),
+        repetitions: args.repetitions,
+        open_s,
+        peak_bytes: None,
+        stream_gb_s: BTreeMap::new(),
+        rows: Vec::new(),
     };
-    let buffer = stream_buffer();
+    let mut peak = Peak::default();
     for &threads in &threads {
-        report.stream_gb_s.insert(threads, stream_gb_s(&buffer, threads, repetitions));
+        let options = SessionOptions {
+            context: Some(context),
+            threads: Some(threads),
+            kv: args.load.kv,
+            ..SessionOptions::default()
+        };
+        let failed = |e| Failure::runtime(&args.bundle, e);
+        let mut session = Session::new(model.clone(), options).map_err(failed)?;
+        let measure = |test: &Test| measure(&mut session, test, args, &ids, &progress);
+        let mut rows =
+            tests.iter().map(measure).collect::<Result<Vec<Row>, RuntimeError>>().map_err(failed)?;
+        drop(session);
+        // Right after what it is compared with; its memory is not the model's.
+        peak.read();
+        let read = rows.iter().filter_map(|row| row.reading).map(|r| r.bytes() as usize).max();
+        let gb_s = stream_gb_s(read.unwrap_or(0), threads, args).map_err(failed)?;
+        peak.forget();
         progress.inc(1);
-    }
-    drop(buffer);
-    for &threads in &threads {
-        let rows =
-            measure(&model, args, threads, &progress).map_err(|e| Failure::runtime(&args.bundle, e))?;
+        for row in &mut rows {
+            if let Some(reading) = &mut row.reading {
+                reading.share = reading.bytes() * row.tokens_per_s / 1e9 / gb_s;
+            }
+        }
+        report.stream_gb_s.insert(threads, gb_s);
         report.rows.extend(rows);
     }
+    report.peak_bytes = peak.bytes();
     progress.finish_and_clear();
     if args.json {
         print_json(&report)?
     } else {
-        print(table(&model, &report))?
+        print(report.table())?;
+        for row in &report.rows {
+            if let Some(profile) = &row.profile {
+                let plural = if row.threads == 1 { "thread" } else { "threads" };
+                profile::show(&format!("{}, {} {plural}", row.test, row.threads), profile);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(
-    model: &Arc<Model>,
-    args: &Bench,
-    threads: usize,
-    progress: &ProgressBar,
-) -> Result<Vec<Row>, RuntimeError> {
-    let context = Some(args.prompt.max(args.n).max(1));
-    let options =
-        SessionOptions { context, threads: Some(threads), kv: args.load.kv, ..SessionOptions::default() };
-    let mut session = Session::new(model.clone(), options)?;
-    let mut rows = Vec::new();
-    let vocab = model.manifest().hyperparameters.vocab_size;
-    if args.prompt > 0 {
-        let ids = ids(args.prompt, vocab);
-        let prefill = |session: &mut Session| session.prefill(&ids).map(|_| ());
-        rows.push(row(
-            &mut session,
-            format!("pp{}", args.prompt),
-            ids.len(),
-            args.repetitions,
-            progress,
-            prefill,
-        )?);
+/// The context that the longest test needs.
+///
+/// # Errors
+/// A usage failure where the model has none that long.
+fn context(args: &Bench, model: &Model, tests: &[Test]) -> Result<usize, Failure> {
+    let longest = model.manifest().hyperparameters.context_length as usize;
+    let Some(test) = tests.iter().max_by_key(|test| test.context()) else { return Ok(1) };
+    match test.context() {
+        context if context <= longest => Ok(context),
+        context => Err(Failure::usage(format_args!(
+            "{}: {} needs a context of {context} tokens, but this model takes at most {longest}; give smaller -p, -n or -d",
+            args.bundle.display(),
+            test.name()
+        ))),
     }
-    if args.n > 0 {
-        let ids = ids(args.n, vocab);
-        let decode = |session: &mut Session| ids.iter().try_for_each(|&id| session.decode(id).map(|_| ()));
-        rows.push(row(&mut session, format!("tg{}", args.n), ids.len(), args.repetitions, progress, decode)?);
-    }
-    Ok(rows)
 }
 
-/// Runs `work` on an empty sequence, once to warm up and then `repetitions` times.
-fn row(
-    session: &mut Session,
-    test: String,
-    tokens: usize,
-    repetitions: u16,
-    progress: &ProgressBar,
-    work: impl Fn(&mut Session) -> Result<(), RuntimeError>,
-) -> Result<Row, RuntimeError> {
-    let mut rates = Vec::new();
-    for _ in 0..=repetitions {
-        session.truncate(0);
-        let start = Instant::now();
-        work(session)?;
-        rates.push(tokens as f64 / start.elapsed().as_secs_f64());
-        progress.inc(1);
+/// `n` token ids: of the text that was given, again and again, or all over the vocabulary, the same each time.
+fn ids(args: &Bench, model: &Model, n: usize) -> Result<Vec<u32>, Failure> {
+    let Some(file) = &args.file else {
+        let vocab = model.manifest().hyperparameters.vocab_size;
+        let id = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % vocab;
+        return Ok((0..n as u64).map(id).collect());
+    };
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::invalid(file, e))?;
+    let tokenizer = open::tokenizer(model, "bench without --file")?;
+    let ids = tokenizer.encode(&text, true).map_err(|e| Failure::text(&args.bundle, e))?;
+    match ids.is_empty() {
+        true => Err(Failure::invalid(file, "has no text")),
+        false => Ok(ids.into_iter().cycle().take(n).collect()),
     }
-    rates.remove(0);
+}
+
+/// Runs one test, once to warm up, then as often as asked, then with a profile.
+fn measure(
+    session: &mut Session,
+    test: &Test,
+    args: &Bench,
+    ids: &[u32],
+    progress: &ProgressBar,
+) -> Result<Row, RuntimeError> {
+    // What greedy generation asks of the head.
+    let wants = Sampler::new(SamplerOptions::default()).wants();
+    session.truncate(0);
+    if test.depth > 0 {
+        session.advance(&ids[..test.depth], 1, wants, &[])?;
+    }
+    let ids = &ids[test.depth..test.context()];
+    let run = |session: &mut Session| {
+        session.truncate(test.depth);
+        let start = Instant::now();
+        pass(session, test.phase, ids, wants)?;
+        progress.inc(1);
+        Ok(test.tokens as f64 / start.elapsed().as_secs_f64())
+    };
+    run(session)?;
+    let mut rates =
+        (0..args.repetitions).map(|_| run(session)).collect::<Result<Vec<f64>, RuntimeError>>()?;
     let (tokens_per_s, min, max) = median_min_max(&mut rates);
-    Ok(Row { test, threads: session.threads(), tokens_per_s, min, max })
+    let profile = profiled(session, test.passes(args), run)?;
+    let manifest = session.model().manifest();
+    let reading = profile.as_ref().filter(|_| test.phase == Phase::Decode).map(|profile| Reading {
+        ternary_bytes: traffic::ternary_bytes(manifest),
+        head_bytes: traffic::head_bytes(manifest, profile),
+        ternary_gb_s: traffic::ternary_gb_s(manifest, profile),
+        share: 0.0,
+    });
+    Ok(Row {
+        test: test.name(),
+        phase: test.phase,
+        tokens: test.tokens,
+        depth: test.depth,
+        threads: session.threads(),
+        tokens_per_s,
+        min,
+        max,
+        reading,
+        profile: profile.filter(|_| args.profile),
+    })
+}
+
+/// Runs tokens as a prompt, or one after the other.
+fn pass(session: &mut Session, phase: Phase, ids: &[u32], wants: Wants) -> Result<(), RuntimeError> {
+    for ids in ids.chunks(if phase == Phase::Decode { 1 } else { ids.len() }) {
+        session.advance(ids, 1, wants, &[])?;
+        black_box(session.scores(0));
+    }
+    Ok(())
+}
+
+/// Runs `passes` times and gives the profile of the pass whose ternary products took a median time.
+fn profiled(
+    session: &mut Session,
+    passes: usize,
+    mut run: impl FnMut(&mut Session) -> Result<f64, RuntimeError>,
+) -> Result<Option<Profile>, RuntimeError> {
+    let mut profiles = Vec::new();
+    for _ in 0..passes {
+        session.start_profile();
+        run(session)?;
+        profiles.extend(session.stop_profile());
+    }
+    let manifest = session.model().manifest();
+    let gb_s = |profile: &Profile| traffic::ternary_gb_s(manifest, profile).unwrap_or(0.0);
+    profiles.sort_by(|a, b| gb_s(a).total_cmp(&gb_s(b)));
+    let middle = profiles.len() / 2;
+    Ok(profiles.into_iter().nth(middle))
 }
 
 fn median_min_max(values: &mut [f64]) -> (f64, f64, f64) {
@@ -134,82 +255,11 @@ fn median_min_max(values: &mut [f64]) -> (f64, f64, f64) {
     (median, values[0], values[last])
 }
 
-/// Token ids all over the vocabulary, the same each time: what they are does not change the work.
-fn ids(n: usize, vocab: u32) -> Vec<u32> {
-    (0..n as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % vocab).collect()
-}
-
-/// As much memory as is read, at most half of what the system says is available.
-fn stream_buffer() -> Vec<u64> {
-    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|info| {
-        let line = info.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<usize>().ok()?.checked_mul(1 << 10)
-    });
-    let bytes = available.map_or(STREAM_BYTES, |free| STREAM_BYTES.min(free / 2)).max(1 << 20);
-    // Written, because pages that were never written all are the same page of zeros.
-    (0..(bytes / 8) as u64).collect()
-}
-
-/// Median GB/s of reading the whole buffer, each thread a part of its own.
-fn stream_gb_s(buffer: &[u64], threads: usize, repetitions: usize) -> f64 {
-    let parts = buffer.chunks(buffer.len().div_ceil(threads));
-    let barrier = Barrier::new(parts.len() + 1);
-    let mut rates = std::thread::scope(|scope| {
-        for part in parts {
-            let barrier = &barrier;
-            scope.spawn(move || {
-                for _ in 0..repetitions {
-                    barrier.wait();
-                    black_box(sum(black_box(part)));
-                    barrier.wait();
-                }
-            });
-        }
-        let time = |_| {
-            barrier.wait();
-            let start = Instant::now();
-            barrier.wait();
-            size_of_val(buffer) as f64 / 1e9 / start.elapsed().as_secs_f64()
-        };
-        (0..repetitions).map(time).collect::<Vec<f64>>()
-    });
-    median_min_max(&mut rates).0
-}
-
-/// Reads everything; eight sums, so that no addition waits for the one before it.
-fn sum(values: &[u64]) -> u64 {
-    let mut sums = [0u64; 8];
-    let (chunks, rest) = values.as_chunks::<8>();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum = sum.wrapping_add(*value);
-        }
-    }
-    sums.iter().chain(rest).fold(0, |sum, value| sum.wrapping_add(*value))
-}
-
-fn cpu_name() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
-    name.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned()
-}
-
-/// Rows as llama-bench prints them.
-fn table(model: &Model, report: &Report) -> String {
-    let name = &model.manifest().model.name;
-    let width = name.chars().count().max(5);
-    let mut out =
-        format!("| {:<width$} | threads |   test |   tokens/s |        min |        max |\n", "model");
-    out += &format!("| {:-<width$} | ------: | -----: | ---------: | ---------: | ---------: |\n", "");
-    for Row { test, threads, tokens_per_s, min, max } in &report.rows {
-        out += &format!(
-            "| {name:<width$} | {threads:>7} | {test:>6} | {tokens_per_s:>10.2} | {min:>10.2} | {max:>10.2} |\n"
-        );
-    }
-    for (threads, gb_s) in &report.stream_gb_s {
-        out += &format!("\nstreaming with -t {threads}: {gb_s:.1} GB/s");
-    }
-    out + &format!("\ncpu: {}\nkernels: {}\n", report.cpu, report.kernels)
+/// GB/s of reading at least `bytes`, or half of the memory that is left.
+fn stream_gb_s(bytes: usize, threads: usize, args: &Bench) -> Result<f64, RuntimeError> {
+    let room = trit_runtime::available().map_or(usize::MAX, |free| (free / 2).max(1 << 20));
+    let buffer = StreamBuffer::new(bytes.max(STREAM_BYTES).min(room))?;
+    Ok(buffer.gb_s(threads, STREAM_REPETITIONS.max(args.repetitions.into())))
 }
 
 #[cfg(test)]
@@ -224,14 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn the_read_loop_reads_everything() {
-        let values: Vec<u64> = (0..1003).collect();
-        assert_eq!(sum(&values), 1003 * 1002 / 2);
-    }
-
-    #[test]
-    fn bandwidth_is_measured_with_more_threads_than_parts() {
-        assert!(stream_gb_s(&[1; 1000], 3, 2) > 0.0);
-        assert!(stream_gb_s(&[1; 1000], 64, 1) > 0.0);
+    fn tests_are_named_as_llama_bench_names_them() {
+        let test = |phase, tokens, depth| Test { phase, tokens, depth }.name();
+        assert_eq!(test(Phase::Prefill, 512, 0), "pp512");
+        assert_eq!(test(Phase::Decode, 128, 4096), "tg128 @ d4096");
     }
 }

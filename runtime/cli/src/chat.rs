@@ -4,7 +4,7 @@
 use crate::args::Generate;
 use crate::failure::{Failure, note, print};
 use crate::generate::{Answer, DEFAULT_TOKENS, Request};
-use crate::open;
+use crate::{open, profile};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 use rustyline::{Config, Editor};
@@ -35,13 +35,18 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     }
     let mode = if template.is_some() { "chat" } else { "continuation; the model has no chat template" };
     print(format_args!("{} ({mode}), {}; /help for help\n", model.manifest().model.name, model.kernels()))?;
+    let mut session = open::session(&model, &args.session)?;
+    if args.profile {
+        session.start_profile();
+    }
     let mut talk = Talk {
-        session: open::session(&model, &args.session)?,
+        session,
         sampler: Sampler::new(args.sampling.options(&model.manifest().text.sampling)),
         request: Request {
             model: &model,
             max_new: args.n.unwrap_or(if template.is_some() { usize::MAX } else { DEFAULT_TOKENS }),
             ignore_eos: args.ignore_eos,
+            speculate: !args.no_speculation,
             show: true,
         },
         model: &model,
@@ -79,10 +84,11 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
                 note(format_args!("{command} is no command; /help lists them"));
             }
             _ => {
-                if let Some(answer) = talk.answer(&line)?
-                    && args.verbose
-                {
-                    note(answer.timings().line(talk.session.threads()));
+                if let Some(answer) = talk.answer(&line)? {
+                    if args.verbose {
+                        note(answer.timings().line(talk.session.threads()));
+                    }
+                    profile::show_generation(&answer.generation);
                 }
             }
         }

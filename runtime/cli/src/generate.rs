@@ -2,7 +2,7 @@
 
 use crate::args::Generate;
 use crate::failure::{Failure, INTERRUPTED, note, print, print_json};
-use crate::{chat, interrupt, open};
+use crate::{chat, interrupt, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
@@ -38,11 +38,15 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         }
     };
     let mut session = open::session(&model, &args.session)?;
+    if args.profile {
+        session.start_profile();
+    }
     let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
     let mut request = Request {
         model: &model,
         max_new: args.n.unwrap_or(DEFAULT_TOKENS),
         ignore_eos: args.ignore_eos,
+        speculate: !args.no_speculation,
         show: !args.json,
     };
     let answer = request.run(&mut session, &ids, &mut sampler)?;
@@ -58,6 +62,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
             note(timings.line(session.threads()));
         }
     }
+    profile::show_generation(&answer.generation);
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,
@@ -96,6 +101,7 @@ pub struct Request<'m> {
     pub model: &'m Model,
     pub max_new: usize,
     pub ignore_eos: bool,
+    pub speculate: bool,
     /// Print text as it is generated.
     pub show: bool,
 }
@@ -126,6 +132,7 @@ impl Request<'_> {
             max_new: self.max_new,
             stop: &self.model.manifest().text.stop,
             ignore_eos: self.ignore_eos,
+            speculate: self.speculate,
         };
         let generation =
             generate(session, prompt, sampler, &options, &mut |id| match sink.push(id, bundle) {
@@ -196,6 +203,9 @@ pub struct Timings {
     generated_tokens: usize,
     generated_s: f64,
     generated_tokens_per_s: f64,
+    /// Tokens guessed from the text before them, and how many of them were right.
+    guessed_tokens: usize,
+    guessed_right: usize,
 }
 
 impl Answer {
@@ -211,6 +221,8 @@ impl Answer {
             generated_tokens: self.generation.ids.len(),
             generated_s,
             generated_tokens_per_s: rate(self.decoded, generated_s),
+            guessed_tokens: self.generation.guesses.0,
+            guessed_right: self.generation.guesses.1,
         }
     }
 }

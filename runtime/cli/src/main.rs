@@ -13,6 +13,7 @@ mod interrupt;
 mod logits;
 mod open;
 mod perplexity;
+mod profile;
 mod selftest;
 
 use args::{Cli, Command};

@@ -6,15 +6,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
 use trit_runtime::text::Tokenizer;
-use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
+use trit_runtime::{LoadOptions, Memory, Model, Session, SessionOptions, Tuning};
 
 /// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
 ///
 /// # Errors
 /// [`Failure::runtime`].
 pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>, Failure> {
-    let options =
-        LoadOptions { kernels: args.kernels, cpu: args.cpu, trust: args.trust, verify: !args.no_verify };
+    let options = LoadOptions {
+        kernels: args.kernels,
+        cpu: args.cpu,
+        trust: args.trust,
+        verify: !args.no_verify,
+        memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
+        tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
+    };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
     if verbose || model.kernels().note.is_some() {
         note(format_args!("kernels: {}", model.kernels()));

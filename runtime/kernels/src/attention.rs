@@ -1,230 +1,301 @@
-//! Causal attention of one group of query heads over one KV head.
+//! Causal attention of a group of query heads over the cache of the KV head they share.
+//!
+//! Positions are cut into chunks of [`CHUNK`]. Of each chunk a query row gets the largest score, the sum of the weights
+//! and the weighted sum of the values; [`combine`] then adds the chunks up in order. So threads can share a long context
+//! chunk by chunk ([`partial`]), a block of rows can walk through it ([`attend_rows`]), and a row's result is the same
+//! bits either way: it depends neither on the number of threads, nor on the rows computed beside it, nor on the CPU.
+//!
+//! For one row, with fused multiply-adds throughout:
+//! - `score[p] = (sum over d, in order, of q[d] * key[p][d]) * key_scale[p] * scale`,
+//! - `w[p] = exp(score[p] - max)`, `max` over the chunk; weights are summed in sixteen interleaved lanes, then by halves,
+//! - `out[d] = sum over p, in order, of (w[p] * value_scale[p]) * value[p][d]`,
+//! - two sums with maxima `m0`, `m1` become `exp(m0 - m) * first + exp(m1 - m) * second`, `m = max(m0, m1)`; the last one
+//!   is divided by the sum of the weights.
+//!
+//! Caches of floats have no scales. A row with a score of NaN or infinity, or with none above minus infinity, gives NaN
+//! throughout; a row without positions gives 0. What a row does not see does not reach it, be it NaN.
 
-use crate::dot::{GROUP, dots, padded};
-use crate::element::Element;
-use crate::isa::{Isa, LANES, Tier, dispatch};
-use crate::softmax;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+mod cache;
+mod tile;
+mod whole;
+
+pub use cache::{BLOCK, KvElement, KvHead, KvHeadMut, padded_positions, value_width};
+pub use whole::{KvFloat, attend, store};
+
+use crate::isa::{LANES, Tier};
 use std::ops::Range;
 
-/// Element type of a KV cache: f32 or f16.
-pub trait KvFloat: Element<Raw = Self> + Copy + Default + Send + Sync {
-    /// Rounds a row from f32, to nearest even; what f16 cannot hold becomes infinite.
-    fn narrow(from: &[f32], to: &mut [Self]);
+/// Positions that are scored, weighed and summed together. At 128 elements a head, keys and values widened to f32 take
+/// 256 KB, which stays in L2 while a block of rows meets them; the scores of a tile of rows take 32 KB.
+pub const CHUNK: usize = 256;
+
+/// Pairs of a row and a head that meet one chunk together: keys and values come from L2 into L1 once for all of them.
+const TILE: usize = 32;
+
+/// Up to this many pairs, keys and values are widened in registers; for more they are widened once to memory.
+const NARROW: usize = 8;
+
+/// The query heads of one group, for rows at consecutive positions of one sequence.
+#[derive(Clone, Copy)]
+pub struct Queries<'a> {
+    /// Heads of row `r` begin at `r * stride`, `[group, head_dim]` each.
+    pub q: &'a [f32],
+    /// Elements of `q` from row to row.
+    pub stride: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Query heads that share the KV head.
+    pub group: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Positions that row 0 sees, its own among them; each further row sees one more.
+    pub visible: usize,
+    /// Factor of the scores, as a rule `1 / sqrt(head_dim)`.
+    pub scale: f32,
 }
 
-impl KvFloat for f32 {
-    fn narrow(from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
+impl<'a> Queries<'a> {
+    /// Rows times heads.
+    pub fn pairs(&self) -> usize {
+        self.rows * self.group
+    }
+
+    /// Chunks that the last row sees something of; none without rows.
+    pub fn chunks(&self) -> usize {
+        self.last_visible().div_ceil(CHUNK)
+    }
+
+    /// Elements of the partial results of one chunk, as [`partial`] writes them.
+    pub fn partial_len(&self) -> usize {
+        self.pairs() * (value_width(self.head_dim) + 2)
+    }
+
+    /// The same queries for fewer rows.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn part(&self, rows: Range<usize>) -> Queries<'a> {
+        assert!(rows.end <= self.rows);
+        let q = &self.q[(rows.start * self.stride).min(self.q.len())..];
+        Queries { q, rows: rows.len(), visible: self.visible + rows.start, ..*self }
+    }
+
+    fn last_visible(&self) -> usize {
+        if self.rows == 0 { 0 } else { self.visible + self.rows - 1 }
+    }
+
+    /// `[head_dim]`; pairs are ordered by row, then by head.
+    #[inline(always)]
+    fn head(&self, pair: usize) -> &'a [f32] {
+        &self.q[pair / self.group * self.stride + pair % self.group * self.head_dim..][..self.head_dim]
+    }
+
+    /// Positions of a chunk that a pair sees. Never less than for an earlier pair.
+    #[inline(always)]
+    fn visible_in(&self, chunk: usize, pair: usize) -> usize {
+        (self.visible + pair / self.group).saturating_sub(chunk * CHUNK).min(CHUNK)
+    }
+
+    /// Tiles of rows, so that those of a tile have about [`TILE`] heads.
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
+        let (rows, step) = (self.rows, (TILE / self.group.max(1)).max(1));
+        (0..rows).step_by(step).map(move |from| from..(from + step).min(rows))
     }
 }
 
-impl KvFloat for f16 {
-    fn narrow(from: &[f32], to: &mut [f16]) {
-        to.convert_from_f32_slice(from);
+/// Memory to compute in, kept from call to call; it grows as needed.
+#[derive(Default)]
+pub struct AttendScratch {
+    /// Widened keys and values of a chunk.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    /// `[pairs of a tile, CHUNK]`.
+    scores: Vec<f32>,
+    /// Partial results of a tile.
+    partial: Vec<f32>,
+    /// Maxima and sums of every pair.
+    totals: Vec<f32>,
+}
+
+/// `len` elements from a cache line's beginning, so that vectors do not straddle two lines.
+fn aligned(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    const LINE: usize = 64;
+    if memory.len() < len + LANES {
+        memory.resize(len + LANES, 0.0);
     }
+    let from = memory.as_ptr().align_offset(LINE).min(LANES);
+    &mut memory[from..from + len]
 }
 
-/// Writes one row of keys or values to a cache.
+/// What one chunk of the cache adds to each row: `[pairs, value_width]` weighted values, then `[pairs]` largest scores,
+/// then `[pairs]` sums of weights, [`Queries::partial_len`] elements of `out`. For rows that see nothing of the chunk they
+/// are 0, minus infinity and 0.
 ///
 /// # Panics
-/// If the lengths differ.
-pub fn store<T: KvFloat>(row: &[f32], to: &mut [T]) {
-    assert_eq!(row.len(), to.len());
-    T::narrow(row, to);
-}
-
-/// Positions whose values meet every query head before the next are read: together they stay in L1.
-const POSITIONS_IN_CACHE: usize = 64;
-
-/// Rows of the cache between the key that is read and the one that is prefetched.
-const ROWS_AHEAD: usize = 8;
-
-/// `out = softmax(q k^T * scale) v` for each query head of a group.
-///
-/// `q` and `out` are `[group, head_dim]`; row `p` of `keys` and `values` starts at `p * kv_stride` and has `head_dim`
-/// elements; `scores` has room for `group * positions`. Each key and value row comes from memory once for the whole
-/// group. A head's result is the same bits whatever heads are computed with it, on every CPU. Without positions it is 0.
-///
-/// # Panics
-/// If a slice is too short for the shapes.
-#[allow(clippy::too_many_arguments)]
-pub fn attend<T: KvFloat>(
-    q: &[f32],
-    keys: &[T],
-    values: &[T],
-    kv_stride: usize,
-    positions: usize,
-    head_dim: usize,
-    scale: f32,
-    scores: &mut [f32],
+/// If a slice is too short, the cache ends before the last row's position, or its heads have another width.
+pub fn partial<T: KvElement>(
+    queries: &Queries,
+    cache: &KvHead<T>,
+    chunk: usize,
+    scratch: &mut AttendScratch,
     out: &mut [f32],
 ) {
-    let group = q.len().checked_div(head_dim).unwrap_or(0);
-    assert!(group * head_dim == q.len() && q.len() == out.len());
-    out.fill(0.0);
-    if positions == 0 || group == 0 {
+    partial_on(Tier::best(), queries, cache, chunk, scratch, out);
+}
+
+fn partial_on<T: KvElement>(
+    tier: Tier,
+    queries: &Queries,
+    cache: &KvHead<T>,
+    chunk: usize,
+    scratch: &mut AttendScratch,
+    out: &mut [f32],
+) {
+    assert_eq!(queries.head_dim, cache.head_dim());
+    let (pairs, width) = (queries.pairs(), value_width(queries.head_dim));
+    let (values, totals) = out[..queries.partial_len()].split_at_mut(pairs * width);
+    let (max, sum) = totals.split_at_mut(pairs);
+    each_tile(tier, queries, cache, chunk, scratch, |rows, tile| {
+        let pairs = rows.start * queries.group..rows.end * queries.group;
+        values[pairs.start * width..pairs.end * width].copy_from_slice(tile.values);
+        max[pairs.clone()].copy_from_slice(tile.max);
+        sum[pairs].copy_from_slice(tile.sum);
+    });
+}
+
+/// Partial results of a tile.
+struct Partial<'a> {
+    /// `[pairs, value_width]`.
+    values: &'a [f32],
+    /// `[pairs]`.
+    max: &'a [f32],
+    /// `[pairs]`.
+    sum: &'a [f32],
+}
+
+/// Computes one chunk for one tile of rows after the other.
+fn each_tile<T: KvElement>(
+    tier: Tier,
+    queries: &Queries,
+    cache: &KvHead<T>,
+    chunk: usize,
+    scratch: &mut AttendScratch,
+    mut done: impl FnMut(Range<usize>, Partial),
+) {
+    if queries.pairs() == 0 || queries.head_dim == 0 {
         return;
     }
-    let end = (positions - 1) * kv_stride + head_dim;
-    let (keys, values, scores) = (&keys[..end], &values[..end], &mut scores[..group * positions]);
-    group_of_heads::<T>(Tier::best(), q, keys, values, kv_stride, head_dim, scale, scores, out);
+    let positions = queries.last_visible().saturating_sub(chunk * CHUNK).min(CHUNK);
+    let stored = cache.positions(chunk * CHUNK, positions);
+    let width = value_width(queries.head_dim);
+    let AttendScratch { keys, values, scores, partial, .. } = scratch;
+    let widened = (queries.pairs() > NARROW && !T::IS_F32).then(|| {
+        let (keys, values) = (aligned(keys, stored.keys.len()), aligned(values, stored.values.len()));
+        tile::widen::<T>(tier, stored.keys, keys);
+        tile::widen::<T>(tier, stored.values, values);
+        cache::Stored { keys: &*keys, values: &*values, ..stored.scales() }
+    });
+    for rows in queries.tiles() {
+        let part = queries.part(rows.clone());
+        let scores = aligned(scores, part.pairs() * CHUNK);
+        let partial = aligned(partial, part.partial_len());
+        match &widened {
+            Some(stored) => tile::tile::<f32>(tier, &part, chunk, stored, scores, partial),
+            None => tile::tile::<T>(tier, &part, chunk, &stored, scores, partial),
+        }
+        let (values, totals) = partial.split_at(part.pairs() * width);
+        let (max, sum) = totals.split_at(part.pairs());
+        done(rows, Partial { values, max, sum });
+    }
 }
 
-dispatch!(
-    fn group_of_heads<T: KvFloat>(
-        q: &[f32],
-        keys: &[T],
-        values: &[T],
-        kv_stride: usize,
-        head_dim: usize,
-        scale: f32,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) = group_of_heads_body
-);
+/// The result of row `row` from its partial results, `partials` `[chunks, partial_len]`: `out` `[group, head_dim]`. Only
+/// the chunks that the row sees are read.
+///
+/// # Panics
+/// If a slice is too short or there is no such row.
+pub fn combine(queries: &Queries, row: usize, partials: &[f32], out: &mut [f32]) {
+    combine_on(Tier::best(), queries, row, partials, out);
+}
 
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-fn group_of_heads_body<I: Isa, T: KvFloat>(
-    isa: I,
-    q: &[f32],
-    keys: &[T],
-    values: &[T],
-    kv_stride: usize,
-    head_dim: usize,
-    scale: f32,
-    scores: &mut [f32],
-    out: &mut [f32],
+fn combine_on(tier: Tier, queries: &Queries, row: usize, partials: &[f32], out: &mut [f32]) {
+    assert!(row < queries.rows && out.len() == queries.group * queries.head_dim);
+    let (pairs, width) = (queries.pairs(), value_width(queries.head_dim));
+    let chunks = (queries.visible + row).div_ceil(CHUNK);
+    if queries.pairs() == 0 || queries.head_dim == 0 || chunks == 0 {
+        return out.fill(0.0);
+    }
+    for (head, out) in out.chunks_exact_mut(queries.head_dim).enumerate() {
+        let pair = row * queries.group + head;
+        let mut total = [f32::NEG_INFINITY, 0.0];
+        for (chunk, partial) in partials.chunks_exact(queries.partial_len()).take(chunks).enumerate() {
+            let (values, totals) = partial.split_at(pairs * width);
+            let next = [totals[pair], totals[pairs + pair]];
+            tile::merge(tier, chunk == 0, &mut total, out, next, &values[pair * width..][..width]);
+        }
+        tile::divide(tier, total[1], out);
+    }
+}
+
+/// The attention of every row: `outs[r]` `[group, head_dim]`.
+///
+/// # Panics
+/// If a slice is too short, the cache ends before the last row's position, or its heads have another width.
+pub fn attend_rows<T: KvElement>(
+    queries: &Queries,
+    cache: &KvHead<T>,
+    scratch: &mut AttendScratch,
+    outs: &mut [&mut [f32]],
 ) {
-    let heads = q.len() / head_dim;
-    let positions = scores.len() / heads;
-    for p in 0..positions {
-        let key = &keys[p * kv_stride..][..head_dim];
-        for line in key.chunks(64 / size_of::<T>()) {
-            isa.prefetch(&line[0], ROWS_AHEAD * kv_stride * size_of::<T>());
-        }
-        let mut head = 0;
-        while head < heads {
-            let (q, scores) = (&q[head * head_dim..], &mut scores[head * positions + p..]);
-            if head + GROUP <= heads {
-                score::<I, T, GROUP>(isa, q, key, scale, scores, positions);
-                head += GROUP;
-            } else {
-                score::<I, T, 1>(isa, q, key, scale, scores, positions);
-                head += 1;
-            }
-        }
-    }
-    scores.chunks_exact_mut(positions).for_each(|scores| softmax::in_place(isa, scores));
-    for from in (0..positions).step_by(POSITIONS_IN_CACHE) {
-        let block = from..(from + POSITIONS_IN_CACHE).min(positions);
-        let mut head = 0;
-        while head < heads {
-            let weights = &scores[head * positions..];
-            if head + GROUP <= heads {
-                let out = &mut out[head * head_dim..(head + GROUP) * head_dim];
-                weigh::<I, T, GROUP>(isa, weights, positions, block.clone(), values, kv_stride, out);
-                head += GROUP;
-            } else {
-                let out = &mut out[head * head_dim..(head + 1) * head_dim];
-                weigh::<I, T, 1>(isa, weights, positions, block.clone(), values, kv_stride, out);
-                head += 1;
-            }
-        }
-    }
+    attend_rows_on(Tier::best(), queries, cache, scratch, outs);
 }
 
-/// `scores[m * positions] = (q[m] . key) * scale` for `M` query heads.
-#[inline(always)]
-fn score<I: Isa, T: KvFloat, const M: usize>(
-    isa: I,
-    q: &[f32],
-    key: &[T],
-    scale: f32,
-    scores: &mut [f32],
-    positions: usize,
+fn attend_rows_on<T: KvElement>(
+    tier: Tier,
+    queries: &Queries,
+    cache: &KvHead<T>,
+    scratch: &mut AttendScratch,
+    outs: &mut [&mut [f32]],
 ) {
-    let mut heads: [&[f32]; M] = [&[]; M];
-    for m in 0..M {
-        heads[m] = &q[m * key.len()..][..key.len()];
+    let (dim, group, width) = (queries.head_dim, queries.group, value_width(queries.head_dim));
+    assert!(dim == cache.head_dim() && outs.len() == queries.rows);
+    assert!(outs.iter().all(|out| out.len() == group * dim));
+    if queries.pairs() == 0 || dim == 0 {
+        return;
     }
-    let dots = dots::<I, T, M>(isa, key, heads, 0);
-    for m in 0..M {
-        scores[m * positions] = dots[m] * scale;
-    }
-}
-
-/// `out[m] += sum over p in block of weights[m, p] * values[p]` for `M` heads, `out` `[M, head_dim]`, one position after
-/// the other.
-#[inline(always)]
-fn weigh<I: Isa, T: KvFloat, const M: usize>(
-    isa: I,
-    weights: &[f32],
-    positions: usize,
-    block: Range<usize>,
-    values: &[T],
-    kv_stride: usize,
-    out: &mut [f32],
-) {
-    let head_dim = out.len() / M;
-    let mut w: [&[f32]; M] = [&[]; M];
-    for m in 0..M {
-        w[m] = &weights[m * positions..][block.clone()];
-    }
-    let mut at = 0;
-    while at + 2 * LANES <= head_dim {
-        let mut sums = [[isa.splat(0.0); 2]; M];
-        for m in 0..M {
-            sums[m] =
-                [isa.load(chunk(out, m * head_dim + at)), isa.load(chunk(out, m * head_dim + at + LANES))];
-        }
-        for i in 0..block.len() {
-            let row = (block.start + i) * kv_stride + at;
-            let value = [T::widen(isa, chunk(values, row)), T::widen(isa, chunk(values, row + LANES))];
-            for m in 0..M {
-                let w = isa.splat(w[m][i]);
-                sums[m] =
-                    [isa.add(sums[m][0], isa.mul(w, value[0])), isa.add(sums[m][1], isa.mul(w, value[1]))];
+    let mut totals = std::mem::take(&mut scratch.totals);
+    totals.clear();
+    totals.extend([f32::NEG_INFINITY, 0.0].iter().cycle().take(2 * queries.pairs()));
+    let totals_of = |pair: usize| 2 * pair..2 * pair + 2;
+    for chunk in 0..queries.chunks() {
+        // Rows before this one see nothing of the chunk.
+        let first = (chunk * CHUNK + 1).saturating_sub(queries.visible).min(queries.rows);
+        let part = queries.part(first..queries.rows);
+        each_tile(tier, &part, cache, chunk, scratch, |rows, tile| {
+            for (i, row) in rows.enumerate() {
+                for (head, out) in outs[first + row].chunks_exact_mut(dim).enumerate() {
+                    let pair = i * group + head;
+                    let total = &mut totals[totals_of((first + row) * group + head)];
+                    let next = [tile.max[pair], tile.sum[pair]];
+                    let values = &tile.values[pair * width..][..width];
+                    tile::merge(tier, chunk == 0, total.try_into().expect("two"), out, next, values);
+                }
             }
-        }
-        for m in 0..M {
-            isa.store(sums[m][0], chunk_mut(out, m * head_dim + at));
-            isa.store(sums[m][1], chunk_mut(out, m * head_dim + at + LANES));
-        }
-        at += 2 * LANES;
+        });
     }
-    while at < head_dim {
-        let width = LANES.min(head_dim - at);
-        for m in 0..M {
-            let out = &mut out[m * head_dim + at..][..width];
-            let mut sum = isa.load(&padded(out));
-            for i in 0..block.len() {
-                let value = T::widen(isa, &padded(&values[(block.start + i) * kv_stride + at..][..width]));
-                sum = isa.add(sum, isa.mul(isa.splat(w[m][i]), value));
-            }
-            let mut lanes = [0.0; LANES];
-            isa.store(sum, &mut lanes);
-            out.copy_from_slice(&lanes[..width]);
+    for (row, out) in outs.iter_mut().enumerate() {
+        if queries.visible + row == 0 {
+            out.fill(0.0);
+            continue;
         }
-        at += width;
+        for (head, out) in out.chunks_exact_mut(dim).enumerate() {
+            tile::divide(tier, totals[totals_of(row * group + head)][1], out);
+        }
     }
+    scratch.totals = totals;
 }
 
-/// The sixteen elements from `at`.
-#[inline(always)]
-fn chunk<T>(from: &[T], at: usize) -> &[T; LANES] {
-    from[at..].first_chunk().expect("sixteen elements")
-}
-
-/// The sixteen elements from `at`.
-#[inline(always)]
-fn chunk_mut<T>(from: &mut [T], at: usize) -> &mut [T; LANES] {
-    from[at..].first_chunk_mut().expect("sixteen elements")
-}
-
-/// [`attend`] for one query head in f64, for tests. `keys` and `values` are `[positions, head_dim]`.
+/// Attention of one query head in f64, for tests. `keys` and `values` are `[positions, head_dim]`.
 pub fn reference(q: &[f32], keys: &[f32], values: &[f32], scale: f32) -> Vec<f32> {
     let dim = q.len();
     let score = |k: &[f32]| {
@@ -241,105 +312,4 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], scale: f32) -> Vec<f32
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::floats;
-
-    const SCALE: f32 = 0.35;
-
-    fn run<T: KvFloat>(
-        tier: Tier,
-        q: &[f32],
-        keys: &[T],
-        values: &[T],
-        stride: usize,
-        positions: usize,
-        dim: usize,
-    ) -> Vec<f32> {
-        let mut scores = vec![f32::NAN; q.len() / dim * positions];
-        let mut out = vec![0.0; q.len()];
-        group_of_heads::<T>(tier, q, keys, values, stride, dim, SCALE, &mut scores, &mut out);
-        out
-    }
-
-    /// Both cache types against the f64 reference, and every tier and grouping of heads with the same bits.
-    fn check<T: KvFloat>(positions: usize, dim: usize, group: usize, widen: impl Fn(T) -> f32) {
-        let stride = dim + 8;
-        let q = floats(group * dim, 5);
-        let cache = |seed| {
-            let mut rows = vec![T::default(); positions * stride];
-            store(&floats(rows.len(), seed), &mut rows);
-            rows
-        };
-        let (keys, values) = (cache(6), cache(7));
-        let compact =
-            |x: &[T]| x.chunks(stride).flat_map(|r| r[..dim].iter().map(|&v| widen(v))).collect::<Vec<f32>>();
-        let (wide_keys, wide_values) = (compact(&keys), compact(&values));
-        let (mut out, mut scores) = (vec![f32::NAN; q.len()], vec![f32::NAN; group * positions + 3]);
-        attend(&q, &keys, &values, stride, positions, dim, SCALE, &mut scores, &mut out);
-        for (g, q) in q.chunks(dim).enumerate() {
-            let ours = &out[g * dim..][..dim];
-            for (y, e) in ours.iter().zip(reference(q, &wide_keys, &wide_values, SCALE)) {
-                // Values are below 1 and weights sum to 1; scores reach 20 and are off by 1e-6 of that.
-                assert!((y - e).abs() < 2e-5, "positions={positions} dim={dim}: {y} {e}");
-            }
-            for tier in Tier::supported() {
-                assert_eq!(
-                    run(tier, q, &keys, &values, stride, positions, dim),
-                    ours,
-                    "{tier:?}, a head alone"
-                );
-            }
-        }
-        for tier in Tier::supported() {
-            assert_eq!(run(tier, &q, &keys, &values, stride, positions, dim), out, "{tier:?}");
-        }
-    }
-
-    #[test]
-    fn matches_the_reference_for_both_cache_types() {
-        for (positions, dim, group) in [
-            (1, 4, 1),
-            (2, 1, 2),
-            (7, 32, 2),
-            (15, 48, 4),
-            (16, 64, 5),
-            (65, 100, 3),
-            (130, 128, 4),
-            (1000, 80, 6),
-        ] {
-            check::<f32>(positions, dim, group, |v| v);
-            check::<f16>(positions, dim, group, f16::to_f32);
-        }
-    }
-
-    #[test]
-    fn scores_of_any_size_do_not_overflow() {
-        let (q, keys, values) = (
-            [1e4f32; 8],
-            [[1e4f32; 8], [-1e4; 8], [1e4; 8]].concat(),
-            [[1.0f32; 8], [5.0; 8], [2.0; 8]].concat(),
-        );
-        let (mut out, mut scores) = ([0.0; 8], [0.0; 3]);
-        attend(&q, &keys, &values, 8, 3, 8, 1.0, &mut scores, &mut out);
-        assert_eq!(out, [1.5; 8]);
-    }
-
-    #[test]
-    fn no_positions_give_zero_and_nan_is_not_hidden() {
-        let (mut out, mut scores) = ([1.0; 4], [0.0; 2]);
-        attend::<f32>(&[1.0; 4], &[], &[], 4, 0, 4, 1.0, &mut scores, &mut out);
-        assert_eq!(out, [0.0; 4]);
-        attend(&[f32::NAN; 4], &[1.0f32; 8], &[1.0; 8], 4, 2, 4, 1.0, &mut scores, &mut out);
-        assert!(out.iter().all(|y| y.is_nan()));
-    }
-
-    #[test]
-    fn f16_rows_are_rounded_to_nearest_even() {
-        let x = [1.0, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 65504.0, 1e6, -1e-8, 6e-8, 0.333_333_34, -2.5];
-        let mut rows = [f16::ZERO; 9];
-        store(&x, &mut rows);
-        assert_eq!(rows, x.map(f16::from_f32));
-        assert_eq!(rows[1].to_f32(), 1.0);
-    }
-}
+mod tests;

@@ -58,3 +58,11 @@ impl Element for f16 {
         isa.widen_f16(from)
     }
 }
+
+impl Element for i8 {
+    type Raw = i8;
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, from: &[i8; LANES]) -> I::F32 {
+        isa.widen_i8(from)
+    }
+}

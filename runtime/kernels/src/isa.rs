@@ -3,7 +3,8 @@
 //!
 //! An [`Isa`] is a value that proves its CPU support: it exists only where detection found the features, so its
 //! methods are safe to call. Every method does on every instruction set exactly what [`Portable`] spells out, bit for
-//! bit, which is why products are rounded before they are added (no fused multiply-add) and sums go by halves.
+//! bit, which is why a product and its sum are rounded once where [`Isa::mul_add`] is written and twice elsewhere, and why
+//! sums go by halves.
 //!
 //! A kernel is one generic `#[inline(always)]` function over `I: Isa`; [`dispatch!`] compiles it once for each
 //! instruction set and picks one when called.
@@ -11,12 +12,14 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod nibbles;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
+pub use nibbles::Nibbles;
 pub use portable::Portable;
 use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
@@ -113,6 +116,13 @@ pub trait Isa: Copy {
 
     /// Asks for the cache line `ahead` bytes after `at`, which need not exist.
     fn prefetch<T>(self, at: &T, ahead: usize);
+
+    /// Whole f32 vectors that the registers hold.
+    const VECTORS: usize;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The values of sixteen i8.
+    fn widen_i8(self, from: &[i8; LANES]) -> Self::F32;
 }
 
 /// Which copy of each kernel runs.
@@ -120,7 +130,7 @@ pub trait Isa: Copy {
 pub enum Tier {
     /// Any CPU.
     Portable(Portable),
-    /// AVX2 and F16C.
+    /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     /// AVX-512 with VNNI.
@@ -162,7 +172,7 @@ macro_rules! dispatch {
             match tier {
                 #[cfg(target_arch = "x86_64")]
                 crate::isa::Tier::Avx512(isa) => {
-                    #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+                    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
                     fn run$(<$T: $bound>)?(isa: crate::isa::Avx512, $($arg: $type),*) $(-> $ret)? {
                         $body::<_ $(, $T)?>(isa, $($arg),*)
                     }
@@ -171,7 +181,7 @@ macro_rules! dispatch {
                 }
                 #[cfg(target_arch = "x86_64")]
                 crate::isa::Tier::Avx2(isa) => {
-                    #[target_feature(enable = "avx2,f16c")]
+                    #[target_feature(enable = "avx2,fma,f16c")]
                     fn run$(<$T: $bound>)?(isa: crate::isa::Avx2, $($arg: $type),*) $(-> $ret)? {
                         $body::<_ $(, $T)?>(isa, $($arg),*)
                     }
@@ -209,6 +219,9 @@ mod tests {
             isa.max(vx, vy),
             isa.widen_f16(halves),
             isa.widen_bf16(halves),
+            isa.mul_add(vx, vy, isa.splat(x[5])),
+            isa.mul_add(isa.widen_f16(halves), vx, isa.widen_bf16(halves)),
+            isa.widen_i8(&std::array::from_fn(|i| bytes[i] as i8)),
         ] {
             let mut out = [0.0; 16];
             isa.store(v, &mut out);
@@ -244,6 +257,40 @@ mod tests {
                 assert_eq!(all(tier, &x, &y, &halves, &bytes, a), expected, "{tier:?}");
             }
         }
+    }
+
+    /// Against the standard library, where doubles alone round twice: near halves of f32, cancelling, subnormal and
+    /// beyond the range.
+    #[test]
+    fn the_portable_fused_product_is_rounded_once() {
+        let mut random = Random(77);
+        let mut once = 0;
+        for _ in 0..1 << 20 {
+            let mut float = |spread: u32| {
+                let exponent = 127 + random.next() as u32 % spread - spread / 2;
+                f32::from_bits((random.next() as u32 & 0x807f_ffff) | exponent << 23)
+            };
+            let (a, b, huge) = (float(30), float(30), float(250));
+            for c in [float(60), -(a * b), a * b * float(3) * 16_777_216.0, huge] {
+                let (ours, exact) = (portable::fused(a, b, c), a.mul_add(b, c));
+                assert_eq!(ours.to_bits(), exact.to_bits(), "{a} {b} {c}");
+                once += u32::from(exact != (f64::from(a) * f64::from(b) + f64::from(c)) as f32);
+            }
+            let tiny = f32::from_bits(random.next() as u32 & 0x00ff_ffff);
+            for (a, b, c) in [(a * 1e-20, b * 1e-20, tiny), (huge, huge, a), (huge, b, -huge)] {
+                assert_eq!(portable::fused(a, b, c).to_bits(), a.mul_add(b, c).to_bits(), "{a} {b} {c}");
+            }
+        }
+        // (1 + 2^-12)(1 + 2^-12 - 2^-23) lies just below a half: doubles see the half itself once 2^-60 is added.
+        let (a, b) = (1.0 + 2f32.powi(-12), 1.0 + 2f32.powi(-12));
+        for c in [2f32.powi(-60), -2f32.powi(-60)] {
+            assert_eq!(portable::fused(a, b, c), a.mul_add(b, c));
+            once += u32::from(a.mul_add(b, c) != (f64::from(a) * f64::from(b) + f64::from(c)) as f32);
+        }
+        assert!(once > 0, "no operands that tell one rounding from two");
+        assert!(portable::fused(f32::INFINITY, 1.0, f32::NEG_INFINITY).is_nan());
+        assert_eq!(portable::fused(f32::INFINITY, 1.0, 1.0), f32::INFINITY);
+        assert_eq!(portable::fused(1.0, 1.0, f32::NEG_INFINITY), f32::NEG_INFINITY);
     }
 
     #[test]

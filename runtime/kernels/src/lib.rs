@@ -18,6 +18,7 @@ mod exp;
 pub mod head;
 mod isa;
 pub mod norm;
+pub mod planes;
 pub mod quantize;
 pub mod rope;
 pub mod softmax;

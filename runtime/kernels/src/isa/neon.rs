@@ -156,4 +156,25 @@ impl Isa for Neon {
         // SAFETY: a prefetch of any address is harmless.
         unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nostack, preserves_flags, readonly)) }
     }
+
+    const VECTORS: usize = 8;
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { each!(|i| vfmaq_f32(c[i], a[i], b[i])) }
+    }
+    #[inline(always)]
+    fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
+        // SAFETY: `self` proves the feature; the array is one register.
+        unsafe {
+            let x = vld1q_s8(from.as_ptr());
+            let (low, high) = (vmovl_s8(vget_low_s8(x)), vmovl_s8(vget_high_s8(x)));
+            [
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
+            ]
+        }
+    }
 }

@@ -85,4 +85,37 @@ impl Isa for Portable {
 
     #[inline(always)]
     fn prefetch<T>(self, _at: &T, _ahead: usize) {}
+
+    const VECTORS: usize = 8;
+    #[inline(always)]
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+            std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        } else {
+            std::array::from_fn(|i| fused(a[i], b[i], c[i]))
+        }
+    }
+    #[inline(always)]
+    fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
+        from.map(f32::from)
+    }
+}
+
+/// `a * b + c` rounded once, for targets whose `mul_add` is a library call; free of branches, so that it vectorizes.
+///
+/// The product of two f32 is exact in f64. Its sum with `c` is rounded to odd: where it is inexact, the last bit is set,
+/// so that rounding to f32, which has fewer than half the bits, is as if the sum had been exact (Boldo and Melquiond,
+/// "Emulation of a FMA and correctly rounded sums", 2008).
+#[inline(always)]
+pub(super) fn fused(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    // What the addition lost, exactly (Knuth's two-sum); NaN, for which both comparisons fail, where the sum is infinite.
+    let added = sum - product;
+    let lost = (product - (sum - added)) + (c - added);
+    let bits = sum.to_bits();
+    let even = 1 - (bits & 1);
+    let away = u64::from((lost > 0.0) & (sum > 0.0) | (lost < 0.0) & (sum < 0.0)) & even;
+    let toward = u64::from((lost < 0.0) & (sum > 0.0) | (lost > 0.0) & (sum < 0.0)) & even;
+    f64::from_bits(bits + away - toward) as f32
 }

@@ -1,0 +1,153 @@
+//! Speed of scanning the planes of a 2B model's head: `cargo run --release -p trit-kernels --example planes_speed -- [threads]`.
+//!
+//! Each round runs every alternative once, so that what else the machine does meets all alike; medians and best times are
+//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them.
+
+use memmap2::{Advice, MmapMut};
+use std::hint::black_box;
+use std::ops::Range;
+use std::time::Instant;
+use trit_format::planes::{Layout, Row};
+use trit_kernels::planes::{Hidden, Planes, TopLower, refine, scan_full, scan_high, survivors};
+
+const HIDDEN: usize = 2560;
+const VOCAB: usize = 128_256;
+const ROUNDS: usize = 15;
+
+/// `work(share)` of `rows`, divided among threads.
+fn shared(threads: usize, rows: usize, work: impl Fn(Range<usize>) + Sync) {
+    let share = rows.div_ceil(threads);
+    std::thread::scope(|scope| {
+        for t in 1..threads {
+            let work = &work;
+            scope.spawn(move || work(t * share..((t + 1) * share).min(rows)));
+        }
+        work(0..share);
+    });
+}
+
+fn main() {
+    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
+    let layout = Layout::new(VOCAB as u64, HIDDEN as u64).expect("the shape is allowed");
+    let mut bytes = MmapMut::map_anon(layout.bytes() as usize).expect("memory");
+    #[cfg(target_os = "linux")]
+    if let Err(e) = bytes.advise(Advice::HugePage) {
+        eprintln!("no huge pages: {e}");
+    }
+    // Rows repeat; speed does not depend on what they hold.
+    let mut state = 1u64;
+    let table: Vec<f32> = (0..64 * HIDDEN)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect();
+    let (mut high, mut low) = (vec![0; layout.plane_row_bytes()], vec![0; layout.plane_row_bytes()]);
+    let mut scales = vec![0; layout.blocks()];
+    let mut put = |row: usize, record: Row, high: &[u8], low: &[u8], scales: &[u8]| {
+        let mut copy = |start: u64, part: &[u8]| {
+            bytes[start as usize + row * part.len()..][..part.len()].copy_from_slice(part);
+        };
+        copy(layout.high().start, high);
+        copy(layout.low().start, low);
+        copy(layout.scales().start, scales);
+        copy(layout.records().start, &record.to_bytes());
+    };
+    let start = Instant::now();
+    for row in 0..VOCAB {
+        let values = &table[row % 64 * HIDDEN..][..HIDDEN];
+        let record = trit_format::planes::encode_row(layout, values, &mut high, &mut low, &mut scales);
+        put(row, record, &high, &low, &scales);
+    }
+    println!("encoding {:.2} s on one thread", start.elapsed().as_secs_f64());
+    let planes = Planes::new(&bytes, layout);
+
+    let h: Vec<f32> = table[..HIDDEN].iter().map(|x| x * 3.0).collect();
+    let mut states = vec![Hidden::new(layout); 4];
+    assert!(states.iter_mut().all(|s| s.prepare(&h)));
+    let start = Instant::now();
+    (0..1000).for_each(|_| assert!(states[0].prepare(black_box(&h))));
+    println!("prepare {:.1} us", start.elapsed().as_secs_f64() * 1e3);
+    let hidden: Vec<&Hidden> = states.iter().collect();
+    let ids: Vec<u32> = (0..VOCAB as u32 / 32).map(|i| i * 32 + i % 29).collect();
+
+    let read = |rows: Range<usize>| {
+        let row = layout.plane_row_bytes();
+        let part = &bytes[rows.start * row..rows.end * row];
+        let mut sums = [0u64; 32];
+        for chunk in part.as_chunks::<256>().0 {
+            for (sum, b) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                *sum ^= u64::from_le_bytes(*b);
+            }
+        }
+        black_box(sums);
+    };
+    let scan = |full: bool, m: usize, rows: Range<usize>| {
+        let (mut approx, mut bound) = (vec![0f32; 1024 * m], vec![0f32; 1024 * m]);
+        for first in rows.clone().step_by(1024) {
+            let part = first..(first + 1024).min(rows.end);
+            let mut a: Vec<&mut [f32]> = approx.chunks_mut(1024).map(|a| &mut a[..part.len()]).collect();
+            let mut b: Vec<&mut [f32]> = bound.chunks_mut(1024).map(|b| &mut b[..part.len()]).collect();
+            match full {
+                true => scan_full(&planes, part, &hidden[..m], &mut a, &mut b),
+                false => scan_high(&planes, part, &hidden[..m], &mut a, &mut b),
+            }
+        }
+        black_box((approx, bound));
+    };
+    let refine = |part: Range<usize>| {
+        let part = &ids[part];
+        let (mut approx, mut bound) = (vec![0f32; part.len()], vec![0f32; part.len()]);
+        refine(&planes, part, hidden[0], &mut approx, &mut bound);
+        black_box((approx, bound));
+    };
+    let (approx, bound) = (vec![0.5f32; VOCAB], vec![1.0f32; VOCAB]);
+    let select = |rows: Range<usize>| {
+        let mut top = TopLower::new(40);
+        top.take(&approx[rows.clone()], &bound[rows.clone()]);
+        let mut out = Vec::new();
+        survivors(2.0, &approx[rows.clone()], &bound[rows], 0, &mut out);
+        black_box(out);
+    };
+    let side = layout.blocks() + 16;
+    let (one, two) = (layout.plane_row_bytes() + side, 2 * layout.plane_row_bytes() + side);
+    type Work<'a> = Box<dyn Fn(Range<usize>) + Sync + 'a>;
+    let alternatives: Vec<(&str, usize, usize, Work)> = vec![
+        ("plain read of the high plane", VOCAB, layout.plane_row_bytes(), Box::new(read)),
+        ("high plane, 1 state", VOCAB, one, Box::new(|rows| scan(false, 1, rows))),
+        ("high plane, 2 states", VOCAB, one, Box::new(|rows| scan(false, 2, rows))),
+        ("high plane, 4 states", VOCAB, one, Box::new(|rows| scan(false, 4, rows))),
+        ("both planes, 1 state", VOCAB, two, Box::new(|rows| scan(true, 1, rows))),
+        ("both planes, 4 states", VOCAB, two, Box::new(|rows| scan(true, 4, rows))),
+        (
+            "high plane, 512 rows in the cache",
+            512 * 64,
+            one,
+            Box::new(|rows| {
+                (rows.start..rows.end).step_by(512).for_each(|_| scan(false, 1, 0..512));
+            }),
+        ),
+        ("refining every 32nd row", ids.len(), two, Box::new(refine)),
+        ("selecting", VOCAB, 8, Box::new(select)),
+    ];
+    let mut times = vec![Vec::new(); alternatives.len()];
+    for _ in 0..ROUNDS {
+        for (times, (_, rows, _, work)) in times.iter_mut().zip(&alternatives) {
+            let start = Instant::now();
+            shared(threads, *rows, work);
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    for (times, (name, rows, bytes, _)) in times.iter_mut().zip(&alternatives) {
+        times.sort_by(f64::total_cmp);
+        let rate = |t: f64| (rows * bytes) as f64 / t / 1e9;
+        let (median, best) = (times[ROUNDS / 2], times[0]);
+        println!(
+            "{name:36} median {:8.3} ms {:6.1} GB/s, best {:8.3} ms {:6.1} GB/s",
+            median * 1e3,
+            rate(median),
+            best * 1e3,
+            rate(best)
+        );
+    }
+}

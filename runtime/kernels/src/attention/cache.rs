@@ -1,0 +1,232 @@
+//! Where keys and values of one KV head stand, and how rows get there.
+//!
+//! Keys `[positions / 16, head_dim, 16]`: sixteen positions side by side, so that a vector holds as many scores and no
+//! sum crosses lanes. Values `[positions, value_width]`. A head's chunk of either is one stream of memory.
+
+use super::CHUNK;
+use crate::element::Element;
+use crate::isa::LANES;
+use crate::quantize::quantize;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use trit_format::plan::ActivationRule;
+
+/// Positions that stand side by side in the keys.
+pub const BLOCK: usize = LANES;
+
+/// Positions that a cache of `positions` has room for: whole blocks. Keys take this times `head_dim` elements for each KV
+/// head, values this times [`value_width`], scales of either one each.
+pub const fn padded_positions(positions: usize) -> usize {
+    positions.next_multiple_of(BLOCK)
+}
+
+/// Elements of a head's row of values: `head_dim`, and zeros up to whole vectors.
+pub const fn value_width(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES)
+}
+
+/// Element type of a KV cache: f32, f16, or i8 with a scale for each key and each value.
+pub trait KvElement: Element<Raw = Self> + Copy + Default + Send + Sync + 'static {
+    /// Whether each key and value has a scale.
+    const SCALED: bool;
+    /// Whether elements are used as they are.
+    const IS_F32: bool = false;
+
+    /// Rounds a row to nearest even and gives its scale, 1 without [`KvElement::SCALED`].
+    ///
+    /// What f16 cannot hold becomes infinite. As i8 a row is quantized by [`quantize`] without a floor and an element is
+    /// `scale * q`, `scale = 1 / s`: off by at most half of `scale` and some roundings. A row with NaN or infinity gets
+    /// such a scale and zeros, so that its products are NaN; one whose maximum is too small for its reciprocal becomes 0.
+    fn narrow(row: &[f32], to: &mut [Self]) -> f32;
+}
+
+impl KvElement for f32 {
+    const SCALED: bool = false;
+    const IS_F32: bool = true;
+
+    fn narrow(row: &[f32], to: &mut [f32]) -> f32 {
+        to.copy_from_slice(row);
+        1.0
+    }
+}
+
+impl KvElement for f16 {
+    const SCALED: bool = false;
+
+    fn narrow(row: &[f32], to: &mut [f16]) -> f32 {
+        to.convert_from_f32_slice(row);
+        1.0
+    }
+}
+
+impl KvElement for i8 {
+    const SCALED: bool = true;
+
+    fn narrow(row: &[f32], to: &mut [i8]) -> f32 {
+        let (s, _) = quantize(row, ActivationRule::AbsmaxPerToken { floor: 0.0 }, to);
+        if s.is_infinite() { 0.0 } else { 1.0 / s }
+    }
+}
+
+/// The keys and values of one KV head. A part that begins at a multiple of [`BLOCK`] positions is one, too.
+#[derive(Clone, Copy)]
+pub struct KvHead<'a, T> {
+    keys: &'a [T],
+    values: &'a [T],
+    key_scales: &'a [f32],
+    value_scales: &'a [f32],
+    head_dim: usize,
+}
+
+/// Positions of a chunk, from its first one.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'a, T> {
+    /// `[positions / 16, head_dim, 16]`.
+    pub keys: &'a [T],
+    /// `[positions, value_width]`.
+    pub values: &'a [T],
+    /// `[positions]`, or none.
+    pub key_scales: &'a [f32],
+    /// `[positions]`, or none.
+    pub value_scales: &'a [f32],
+}
+
+impl<'a, T> Stored<'a, T> {
+    /// The scales without the elements.
+    pub fn scales<U>(&self) -> Stored<'a, U> {
+        Stored { keys: &[], values: &[], key_scales: self.key_scales, value_scales: self.value_scales }
+    }
+}
+
+/// Room for whole blocks, and for their scales where there are any.
+fn check<T: KvElement>(keys: usize, values: usize, key_scales: usize, value_scales: usize, head_dim: usize) {
+    let positions = values.checked_div(value_width(head_dim)).unwrap_or(0);
+    assert!(
+        positions.is_multiple_of(BLOCK)
+            && keys == positions * head_dim
+            && values == positions * value_width(head_dim),
+        "keys of {keys} and values of {values} elements are not whole blocks of {BLOCK} positions of {head_dim}"
+    );
+    let scales = if T::SCALED { positions } else { 0 };
+    assert!(key_scales == scales && value_scales == scales, "{positions} positions want {scales} scales");
+}
+
+impl<'a, T: KvElement> KvHead<'a, T> {
+    /// A view of one head of a cache: `keys` `[positions / 16, head_dim, 16]`, `values` `[positions, value_width]`, and
+    /// `[positions]` scales of each, or none where `T` has none.
+    ///
+    /// # Panics
+    /// If lengths do not fit each other, or are no whole blocks.
+    pub fn new(
+        keys: &'a [T],
+        values: &'a [T],
+        key_scales: &'a [f32],
+        value_scales: &'a [f32],
+        head_dim: usize,
+    ) -> KvHead<'a, T> {
+        check::<T>(keys.len(), values.len(), key_scales.len(), value_scales.len(), head_dim);
+        KvHead { keys, values, key_scales, value_scales, head_dim }
+    }
+
+    /// Elements of a key or a value.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// `count` positions, rounded up to blocks, from `first`, which is a multiple of [`CHUNK`].
+    pub(super) fn positions(&self, first: usize, count: usize) -> Stored<'a, T> {
+        debug_assert!(first.is_multiple_of(CHUNK));
+        if count == 0 {
+            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[] };
+        }
+        let at = first..first + padded_positions(count);
+        let width = value_width(self.head_dim);
+        let scales = if T::SCALED { at.clone() } else { 0..0 };
+        Stored {
+            keys: &self.keys[at.start * self.head_dim..at.end * self.head_dim],
+            values: &self.values[at.start * width..at.end * width],
+            key_scales: &self.key_scales[scales.clone()],
+            value_scales: &self.value_scales[scales],
+        }
+    }
+}
+
+/// [`KvHead`], to be written.
+pub struct KvHeadMut<'a, T> {
+    keys: &'a mut [T],
+    values: &'a mut [T],
+    key_scales: &'a mut [f32],
+    value_scales: &'a mut [f32],
+    head_dim: usize,
+}
+
+impl<'a, T: KvElement> KvHeadMut<'a, T> {
+    /// As [`KvHead::new`].
+    ///
+    /// # Panics
+    /// As [`KvHead::new`].
+    pub fn new(
+        keys: &'a mut [T],
+        values: &'a mut [T],
+        key_scales: &'a mut [f32],
+        value_scales: &'a mut [f32],
+        head_dim: usize,
+    ) -> KvHeadMut<'a, T> {
+        check::<T>(keys.len(), values.len(), key_scales.len(), value_scales.len(), head_dim);
+        KvHeadMut { keys, values, key_scales, value_scales, head_dim }
+    }
+
+    /// Writes the keys and values of `rows` consecutive positions from `position` on; those of row `r` are the `head_dim`
+    /// elements from `r * stride` of `k` and of `v`.
+    ///
+    /// # Panics
+    /// If a slice is too short or the positions are outside the cache.
+    pub fn append(&mut self, position: usize, rows: usize, k: &[f32], v: &[f32], stride: usize) {
+        let (dim, width) = (self.head_dim, value_width(self.head_dim));
+        // Rows of a block are narrowed one by one, then stored side by side, one cache line after the other.
+        let mut narrow = [[T::default(); PART]; BLOCK];
+        let mut done = 0;
+        while done < rows {
+            let (block, lane) = ((position + done) / BLOCK, (position + done) % BLOCK);
+            let count = (BLOCK - lane).min(rows - done);
+            for r in 0..count {
+                let (p, from) = (position + done + r, (done + r) * stride);
+                let (value, padding) = self.values[p * width..][..width].split_at_mut(dim);
+                let scale = T::narrow(&v[from..][..dim], value);
+                padding.fill(T::default());
+                if T::SCALED {
+                    self.value_scales[p] = scale;
+                }
+            }
+            let block = &mut self.keys[block * BLOCK * dim..][..BLOCK * dim];
+            if T::SCALED {
+                // One scale for the whole row.
+                let mut row = vec![T::default(); dim];
+                for r in 0..count {
+                    self.key_scales[position + done + r] =
+                        T::narrow(&k[(done + r) * stride..][..dim], &mut row);
+                    for (to, x) in block.chunks_exact_mut(BLOCK).zip(&row) {
+                        to[lane + r] = *x;
+                    }
+                }
+            } else {
+                for (part, to) in block.chunks_mut(PART * BLOCK).enumerate() {
+                    let elements = to.len() / BLOCK;
+                    for r in 0..count {
+                        let from = &k[(done + r) * stride..][..dim][part * PART..][..elements];
+                        T::narrow(from, &mut narrow[r][..elements]);
+                    }
+                    for (i, to) in to.chunks_exact_mut(BLOCK).enumerate() {
+                        for (to, row) in to[lane..][..count].iter_mut().zip(&narrow) {
+                            *to = row[i];
+                        }
+                    }
+                }
+            }
+            done += count;
+        }
+    }
+}
+
+/// Elements of keys that are narrowed before they are stored side by side.
+const PART: usize = 64;

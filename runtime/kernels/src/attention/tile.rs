@@ -1,0 +1,335 @@
+//! One chunk of a cache for one tile of rows: products with keys, weights, products with values.
+//!
+//! Both products are the same loop, [`multiply`]: lanes are positions for keys and elements for values, each sum runs
+//! over the other in order. How many sums share the registers makes no difference to any.
+
+use super::cache::{KvElement, Stored};
+use super::{CHUNK, Queries, value_width};
+use crate::exp::exp;
+use crate::isa::{Isa, LANES, dispatch};
+
+/// Positions whose values meet every pair before the next are read: 16 KB of f32 for 128 elements, which stay in L1.
+const POSITIONS: usize = 32;
+
+dispatch!(
+    /// Partial results of a chunk, as [`super::partial`] gives them; `scores` is `[pairs, CHUNK]`.
+    fn tile<T: KvElement>(
+        queries: &Queries,
+        chunk: usize,
+        stored: &Stored<T>,
+        scores: &mut [f32],
+        partial: &mut [f32],
+    ) = tile_body
+);
+
+#[inline(always)]
+fn tile_body<I: Isa, T: KvElement>(
+    isa: I,
+    queries: &Queries,
+    chunk: usize,
+    stored: &Stored<T>,
+    scores: &mut [f32],
+    partial: &mut [f32],
+) {
+    let (pairs, vectors) = (queries.pairs(), value_width(queries.head_dim) / LANES);
+    let (values, totals) = partial.split_at_mut(pairs * vectors * LANES);
+    let (max, sum) = totals.split_at_mut(pairs);
+    values.fill(0.0);
+    let (scores, _) = scores.as_chunks_mut::<LANES>();
+    let (values, _) = values.as_chunks_mut::<LANES>();
+    score(isa, queries, chunk, stored, scores);
+    for (pair, scores) in scores.chunks_exact_mut(CHUNK / LANES).enumerate() {
+        let seen = queries.visible_in(chunk, pair);
+        (max[pair], sum[pair]) = weigh(isa, seen, stored.value_scales, scores);
+    }
+    let weights = scores.as_flattened();
+    let mut from = 0;
+    let seen = queries.visible_in(chunk, pairs - 1);
+    while from < seen {
+        let mut pair = 0;
+        while pair < pairs {
+            let (left, weights) = (pairs - pair, &weights[pair * CHUNK..]);
+            let part = (pair, from, vectors);
+            if I::VECTORS >= 32 && left >= 4 {
+                sum_values::<I, T, 4, 4>(isa, queries, chunk, part, stored.values, weights, values);
+                pair += 4;
+            } else if left >= 4 {
+                sum_values::<I, T, 4, 1>(isa, queries, chunk, part, stored.values, weights, values);
+                pair += 4;
+            } else if left >= 2 {
+                sum_values::<I, T, 2, 2>(isa, queries, chunk, part, stored.values, weights, values);
+                pair += 2;
+            } else {
+                sum_values::<I, T, 1, 4>(isa, queries, chunk, part, stored.values, weights, values);
+                pair += 1;
+            }
+        }
+        from += POSITIONS;
+    }
+}
+
+/// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`, `i` in order.
+#[inline(always)]
+fn multiply<I: Isa, T: KvElement, const M: usize, const N: usize>(
+    isa: I,
+    a: [&[f32]; M],
+    b: &[[T; LANES]],
+    row: usize,
+    column: usize,
+    sums: &mut [[I::F32; N]; M],
+) {
+    let len = a[0].len();
+    let a = a.map(|a| &a[..len]);
+    for i in 0..len {
+        let mut wide = [isa.splat(0.0); N];
+        for n in 0..N {
+            wide[n] = T::widen(isa, &b[i * row + n * column]);
+        }
+        for m in 0..M {
+            let factor = isa.splat(a[m][i]);
+            for n in 0..N {
+                sums[m][n] = isa.mul_add(factor, wide[n], sums[m][n]);
+            }
+        }
+    }
+}
+
+/// Scores of every pair with each block that it sees something of.
+#[inline(always)]
+fn score<I: Isa, T: KvElement>(
+    isa: I,
+    queries: &Queries,
+    chunk: usize,
+    stored: &Stored<T>,
+    scores: &mut [[f32; LANES]],
+) {
+    let pairs = queries.pairs();
+    let (keys, _) = stored.keys.as_chunks::<LANES>();
+    let blocks = queries.visible_in(chunk, pairs - 1).div_ceil(LANES);
+    let mut block = 0;
+    while block < blocks {
+        let two = I::VECTORS >= 32 && block + 2 <= blocks;
+        let keys = &keys[block * queries.head_dim..];
+        let mut pair = 0;
+        while pair < pairs {
+            let left = pairs - pair;
+            let to = &mut scores[pair * (CHUNK / LANES) + block..];
+            let of = (pair, block);
+            let done = match left {
+                8.. if two => score_group::<I, T, 8, 2>(isa, queries, chunk, of, keys, stored, to),
+                4.. if two => score_group::<I, T, 4, 2>(isa, queries, chunk, of, keys, stored, to),
+                2.. if two => score_group::<I, T, 2, 2>(isa, queries, chunk, of, keys, stored, to),
+                1 if two => score_group::<I, T, 1, 2>(isa, queries, chunk, of, keys, stored, to),
+                4.. => score_group::<I, T, 4, 1>(isa, queries, chunk, of, keys, stored, to),
+                2.. => score_group::<I, T, 2, 1>(isa, queries, chunk, of, keys, stored, to),
+                _ => score_group::<I, T, 1, 1>(isa, queries, chunk, of, keys, stored, to),
+            };
+            pair += done;
+        }
+        block += if two { 2 } else { 1 };
+    }
+}
+
+/// Scores of `M` pairs with `N` blocks; gives `M`.
+#[inline(always)]
+fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
+    isa: I,
+    queries: &Queries,
+    chunk: usize,
+    (pair, block): (usize, usize),
+    keys: &[[T; LANES]],
+    stored: &Stored<T>,
+    to: &mut [[f32; LANES]],
+) -> usize {
+    if queries.visible_in(chunk, pair + M - 1) <= block * LANES {
+        return M;
+    }
+    let mut q: [&[f32]; M] = [&[]; M];
+    for m in 0..M {
+        q[m] = queries.head(pair + m);
+    }
+    let mut sums = [[isa.splat(0.0); N]; M];
+    multiply(isa, q, keys, 1, queries.head_dim, &mut sums);
+    let scale = isa.splat(queries.scale);
+    for n in 0..N {
+        let scales = stored.key_scales.as_chunks().0.get(block + n).map(|scales| isa.load(scales));
+        for m in 0..M {
+            let sum = scales.map_or(sums[m][n], |scales| isa.mul(sums[m][n], scales));
+            isa.store(isa.mul(sum, scale), &mut to[m * (CHUNK / LANES) + n]);
+        }
+    }
+    M
+}
+
+/// Scores of one pair to weights, of which `seen` count, times the values' scales; gives the largest score and the sum of
+/// the weights without scales.
+#[inline(always)]
+fn weigh<I: Isa>(isa: I, seen: usize, value_scales: &[f32], scores: &mut [[f32; LANES]]) -> (f32, f32) {
+    let scores = &mut scores[..seen.div_ceil(LANES)];
+    let Some(last) = scores.last_mut() else { return (f32::NEG_INFINITY, 0.0) };
+    if !seen.is_multiple_of(LANES) {
+        last[seen % LANES..].fill(f32::NEG_INFINITY);
+    }
+    let mut lanes = isa.splat(f32::NEG_INFINITY);
+    for scores in &*scores {
+        lanes = isa.max(isa.load(scores), lanes);
+    }
+    let mut all = [0.0; LANES];
+    isa.store(lanes, &mut all);
+    let max = all.into_iter().fold(f32::NEG_INFINITY, |max, v| if v > max { v } else { max });
+    let shift = shift(max);
+    let mut sums = isa.splat(0.0);
+    for weights in &mut *scores {
+        for v in weights.iter_mut() {
+            *v = exp(*v - shift);
+        }
+        sums = isa.add(sums, isa.load(weights));
+    }
+    for (weights, scales) in scores.iter_mut().zip(value_scales.as_chunks().0) {
+        isa.store(isa.mul(isa.load(weights), isa.load(scales)), weights);
+    }
+    (max, isa.sum(sums))
+}
+
+/// What is taken from scores of that maximum before they are exponents: where all are minus infinity, their difference
+/// would be NaN instead of no weight.
+#[inline(always)]
+fn shift(max: f32) -> f32 {
+    if max == f32::NEG_INFINITY { 0.0 } else { max }
+}
+
+/// Adds to `M` pairs, `values` `[pairs, vectors]`, the weighted values of [`POSITIONS`] positions from `from`.
+#[inline(always)]
+fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
+    isa: I,
+    queries: &Queries,
+    chunk: usize,
+    (pair, from, vectors): (usize, usize, usize),
+    stored: &[T],
+    weights: &[f32],
+    values: &mut [[f32; LANES]],
+) {
+    let (stored, _) = stored.as_chunks::<LANES>();
+    let to = &mut values[pair * vectors..(pair + M) * vectors];
+    // Pairs of the first row see the least.
+    let common = queries.visible_in(chunk, pair).clamp(from, from + POSITIONS);
+    if common > from {
+        let mut w: [&[f32]; M] = [&[]; M];
+        for m in 0..M {
+            w[m] = &weights[m * CHUNK + from..m * CHUNK + common];
+        }
+        sum_block::<I, T, M, N>(isa, w, &stored[from * vectors..], vectors, to);
+    }
+    for m in 1..M {
+        let seen = queries.visible_in(chunk, pair + m).min(from + POSITIONS);
+        if seen > common {
+            let (w, to) = (&weights[m * CHUNK + common..m * CHUNK + seen], &mut to[m * vectors..]);
+            sum_block::<I, T, 1, N>(isa, [w], &stored[common * vectors..], vectors, to);
+        }
+    }
+}
+
+/// Adds weighted values to `M` pairs, `N` vectors at a time.
+#[inline(always)]
+fn sum_block<I: Isa, T: KvElement, const M: usize, const N: usize>(
+    isa: I,
+    weights: [&[f32]; M],
+    stored: &[[T; LANES]],
+    vectors: usize,
+    to: &mut [[f32; LANES]],
+) {
+    let mut at = 0;
+    while at + N <= vectors {
+        sum_vectors::<I, T, M, N>(isa, weights, &stored[at..], vectors, &mut to[at..]);
+        at += N;
+    }
+    while at < vectors {
+        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at..], vectors, &mut to[at..]);
+        at += 1;
+    }
+}
+
+#[inline(always)]
+fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
+    isa: I,
+    weights: [&[f32]; M],
+    stored: &[[T; LANES]],
+    vectors: usize,
+    to: &mut [[f32; LANES]],
+) {
+    let mut sums = [[isa.splat(0.0); N]; M];
+    for m in 0..M {
+        for n in 0..N {
+            sums[m][n] = isa.load(&to[m * vectors + n]);
+        }
+    }
+    multiply(isa, weights, stored, vectors, 1, &mut sums);
+    for m in 0..M {
+        for n in 0..N {
+            isa.store(sums[m][n], &mut to[m * vectors + n]);
+        }
+    }
+}
+
+dispatch!(
+    /// The f32 values of whole vectors.
+    fn widen<T: KvElement>(from: &[T], to: &mut [f32]) = widen_body
+);
+
+#[inline(always)]
+fn widen_body<I: Isa, T: KvElement>(isa: I, from: &[T], to: &mut [f32]) {
+    for (from, to) in from.as_chunks().0.iter().zip(to.as_chunks_mut().0) {
+        isa.store(T::widen(isa, from), to);
+    }
+}
+
+dispatch!(
+    /// Adds the next chunk's result to that of the chunks before it: `total` and `next` are largest score and sum of
+    /// weights, `values` begins with as many elements as `out` has. The first one is taken as it is.
+    fn merge(first: bool, total: &mut [f32; 2], out: &mut [f32], next: [f32; 2], values: &[f32]) = merge_body
+);
+
+#[inline(always)]
+fn merge_body<I: Isa>(
+    isa: I,
+    first: bool,
+    total: &mut [f32; 2],
+    out: &mut [f32],
+    next: [f32; 2],
+    values: &[f32],
+) {
+    if first {
+        *total = next;
+        return out.copy_from_slice(&values[..out.len()]);
+    }
+    let max = if next[0] > total[0] { next[0] } else { total[0] };
+    let [old, new] = [total[0], next[0]].map(|m| isa.splat(exp(m - shift(max))));
+    let sum = |a: &[f32; LANES], b: &[f32; LANES], to: &mut [f32; LANES]| {
+        isa.store(isa.mul_add(new, isa.load(b), isa.mul(old, isa.load(a))), to);
+    };
+    let mut lanes = [0.0; LANES];
+    sum(&[total[1]; LANES], &[next[1]; LANES], &mut lanes);
+    *total = [max, lanes[0]];
+    let (values, _) = values.as_chunks();
+    let (outs, rest) = out.as_chunks_mut::<LANES>();
+    for (out, values) in outs.iter_mut().zip(values) {
+        sum(&out.clone(), values, out);
+    }
+    if !rest.is_empty() {
+        sum(&crate::dot::padded(rest), &values[outs.len()], &mut lanes);
+        rest.copy_from_slice(&lanes[..rest.len()]);
+    }
+}
+
+dispatch!(
+    /// Multiplies `out` by `1 / sum`.
+    fn divide(sum: f32, out: &mut [f32]) = divide_body
+);
+
+#[inline(always)]
+fn divide_body<I: Isa>(_isa: I, sum: f32, out: &mut [f32]) {
+    let factor = 1.0 / sum;
+    for v in out {
+        *v *= factor;
+    }
+}

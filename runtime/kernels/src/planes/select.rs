@@ -1,0 +1,121 @@
+//! Which rows can be among the k largest.
+
+use crate::isa::{Isa, Tier, dispatch};
+
+/// Largest `k` of a [`TopLower`]. For more, the whole product is hardly slower and needs no sorting.
+pub const MAX_TOP: usize = 256;
+
+/// Rows looked at together: mostly none of them matters.
+const GROUP: usize = 64;
+
+/// The `k` largest lower bounds seen. Those of several shares of rows merge to those of all.
+#[derive(Clone, Debug)]
+pub struct TopLower {
+    k: usize,
+    /// Largest first, at most `k`, no NaN.
+    values: Vec<f32>,
+}
+
+impl TopLower {
+    /// For the `k` largest, none seen yet. Nothing is allocated later.
+    ///
+    /// # Panics
+    /// If `k` is not in `1..=MAX_TOP`.
+    pub fn new(k: usize) -> TopLower {
+        let mut top = TopLower { k: 1, values: Vec::with_capacity(MAX_TOP) };
+        top.reset(k);
+        top
+    }
+
+    /// Forgets all, and looks for the `k` largest from here on.
+    ///
+    /// # Panics
+    /// As [`TopLower::new`].
+    pub fn reset(&mut self, k: usize) {
+        assert!((1..=MAX_TOP).contains(&k), "k is {k}, not in 1..={MAX_TOP}");
+        self.k = k;
+        self.values.clear();
+    }
+
+    /// Takes the lower bounds `approx[i] - bound[i]`. Those that are NaN do not count.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn take(&mut self, approx: &[f32], bound: &[f32]) {
+        assert_eq!(approx.len(), bound.len());
+        take(Tier::best(), self, approx, bound);
+    }
+
+    /// Takes what another has seen of other rows.
+    pub fn merge(&mut self, other: &TopLower) {
+        other.values.iter().for_each(|&value| self.insert(value));
+    }
+
+    /// The k-th largest lower bound, minus infinity where there are fewer. No row whose upper bound is below it can be
+    /// among the k largest, however ties are broken.
+    pub fn threshold(&self) -> f32 {
+        if self.values.len() < self.k { f32::NEG_INFINITY } else { self.values[self.k - 1] }
+    }
+
+    #[inline]
+    fn insert(&mut self, value: f32) {
+        if value > self.threshold() {
+            self.values.truncate(self.k - 1);
+            let at = self.values.partition_point(|&v| v >= value);
+            self.values.insert(at, value);
+        }
+    }
+}
+
+dispatch!(fn take(top: &mut TopLower, approx: &[f32], bound: &[f32]) = take_body);
+
+#[inline(always)]
+fn take_body<I: Isa>(_isa: I, top: &mut TopLower, approx: &[f32], bound: &[f32]) {
+    for (approx, bound) in approx.chunks(GROUP).zip(bound.chunks(GROUP)) {
+        let threshold = top.threshold();
+        if approx.iter().zip(bound).fold(false, |any, (a, b)| any | (a - b > threshold)) {
+            approx.iter().zip(bound).for_each(|(a, b)| top.insert(a - b));
+        }
+    }
+}
+
+/// Appends to `out` the rows `base + i` whose upper bound `approx[i] + bound[i]` reaches `threshold`; NaN does.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn survivors(threshold: f32, approx: &[f32], bound: &[f32], base: u32, out: &mut Vec<u32>) {
+    assert_eq!(approx.len(), bound.len());
+    surviving(Tier::best(), threshold, approx, bound, base, out);
+}
+
+dispatch!(fn surviving(threshold: f32, approx: &[f32], bound: &[f32], base: u32, out: &mut Vec<u32>) = surviving_body);
+
+#[inline(always)]
+fn surviving_body<I: Isa>(
+    _isa: I,
+    threshold: f32,
+    approx: &[f32],
+    bound: &[f32],
+    base: u32,
+    out: &mut Vec<u32>,
+) {
+    // NaN is below nothing.
+    let below = |a: f32, b: f32| a + b < threshold;
+    for (g, (approx, bound)) in approx.chunks(GROUP).zip(bound.chunks(GROUP)).enumerate() {
+        if !approx.iter().zip(bound).fold(true, |all, (a, b)| all & below(*a, *b)) {
+            let first = base + (g * GROUP) as u32;
+            let rows = (first..).zip(approx.iter().zip(bound));
+            out.extend(rows.filter(|(_, (a, b))| !below(**a, **b)).map(|(row, _)| row));
+        }
+    }
+}
+
+/// Keeps of `ids` those whose upper bound `approx[i] + bound[i]` reaches `threshold`, in their order; NaN does.
+///
+/// # Panics
+/// If `approx` or `bound` are not as long as `ids`.
+pub fn keep_survivors(threshold: f32, approx: &[f32], bound: &[f32], ids: &mut Vec<u32>) {
+    assert!(ids.len() == approx.len() && ids.len() == bound.len());
+    let mut upper = approx.iter().zip(bound).map(|(a, b)| a + b);
+    ids.retain(|_| !upper.next().is_some_and(|upper| upper < threshold));
+}

@@ -1,0 +1,102 @@
+//! Where a token's time goes, by kind of step.
+
+use std::fmt;
+use std::time::Duration;
+use trit_format::plan::{Epilogue, Step};
+
+/// Time of the first worker in each kind of step.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// By kind, in the order in which they first ran.
+    kinds: Vec<Kind>,
+    /// Regions run: tokens in decode, blocks in prefill.
+    pub regions: usize,
+    /// Tokens run.
+    pub tokens: usize,
+    /// Vocabulary rows whose exact product was taken, over all tokens whose best were asked for.
+    pub survivors: usize,
+    /// Vocabulary rows that the high plane alone could not decide.
+    pub refined: usize,
+    /// Tokens for which both planes were read at once.
+    pub full_scans: usize,
+    /// Tokens whose best were asked for.
+    pub heads: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Kind {
+    name: &'static str,
+    steps: usize,
+    work: Duration,
+    wait: Duration,
+}
+
+impl Profile {
+    /// Counts one step: its own work, then waiting for the others.
+    pub(crate) fn add(&mut self, step: &Step, work: Duration, wait: Duration) {
+        let name = match step {
+            Step::Embed { .. } => "embed",
+            Step::RmsNorm { .. } => "norm",
+            Step::Quantize { .. } | Step::NormQuantize { .. } => "norm and quantize",
+            Step::Ternary { epilogue: Epilogue::Gate(_), .. } => "ternary, gated",
+            Step::Ternary { .. } => "ternary",
+            Step::RopeAppend { .. } => "rope, append",
+            Step::Attend { .. } => "attention",
+            Step::Head { .. } => "head",
+            _ => "other",
+        };
+        let index = self.kinds.iter().position(|k| k.name == name).unwrap_or_else(|| {
+            self.kinds.push(Kind { name, steps: 0, work: Duration::ZERO, wait: Duration::ZERO });
+            self.kinds.len() - 1
+        });
+        let kind = &mut self.kinds[index];
+        kind.steps += 1;
+        kind.work += work;
+        kind.wait += wait;
+    }
+
+    /// For each kind of step its name, its time in seconds, and the time the first worker waited after it.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, f64, f64)> {
+        self.kinds.iter().map(|k| (k.name, k.work.as_secs_f64(), k.wait.as_secs_f64()))
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: Duration = self.kinds.iter().map(|k| k.work + k.wait).sum();
+        let per = |time: Duration| time.as_secs_f64() * 1e3 / self.tokens.max(1) as f64;
+        let share = |time: Duration| 100.0 * time.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
+        writeln!(f, "{:<18} {:>10} {:>7} {:>10} {:>9}", "step", "ms/token", "share", "waiting", "steps")?;
+        for kind in &self.kinds {
+            let (work, steps) = (per(kind.work), kind.steps / self.regions.max(1));
+            writeln!(
+                f,
+                "{:<18} {work:>10.3} {:>6.1}% {:>10.3} {steps:>9}",
+                kind.name,
+                share(kind.work),
+                per(kind.wait)
+            )?;
+        }
+        write!(
+            f,
+            "{:<18} {:>10.3} over {} tokens in {} passes",
+            "all",
+            per(total),
+            self.tokens,
+            self.regions
+        )?;
+        if self.heads > 0 {
+            let mean = |n: usize| n as f64 / self.heads as f64;
+            write!(
+                f,
+                "\nhead: a token leaves {:.1} rows to the low plane and {:.1} to the exact product; both planes at \
+                 once for {} of {} tokens",
+                mean(self.refined),
+                mean(self.survivors),
+                self.full_scans,
+                self.heads
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! How fast this machine's memory can be read: the yardstick for everything that streams weights.
+//!
+//! Nothing but loads, as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part. Some
+//! CPUs stream faster when told what comes next, others slower, so it is tried with and without.
+#![allow(unsafe_code)]
+
+use crate::RuntimeError;
+use memmap2::MmapMut;
+use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes ahead of a load that are prefetched; 0: none.
+const AHEAD: [usize; 4] = [0, 4 << 10, 8 << 10, 16 << 10];
+/// Bytes a thread's part is a multiple of.
+const BLOCK: usize = 1 << 10;
+/// Bytes of a cache line, on most CPUs: what one prefetch asks for.
+const LINE: usize = 64;
+/// Alignment that huge pages need.
+const HUGE: usize = 2 << 20;
+/// Spins before a waiting thread lets others run, since there may be more threads than cores.
+const SPINS: usize = 10_000;
+
+/// Memory to read, in huge pages where the system has them.
+pub struct StreamBuffer {
+    memory: MmapMut,
+    start: usize,
+    blocks: usize,
+}
+
+impl StreamBuffer {
+    /// At least `bytes` bytes, written once so that they are there.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused.
+    pub fn new(bytes: usize) -> Result<StreamBuffer, RuntimeError> {
+        use rayon::prelude::*;
+        let refused =
+            |e| RuntimeError::System(format!("no {bytes} bytes of memory to measure bandwidth: {e}"));
+        let too_many = || refused(std::io::ErrorKind::OutOfMemory.into());
+        let blocks = bytes.div_ceil(BLOCK).max(1);
+        let len = blocks.checked_mul(BLOCK).and_then(|len| len.checked_add(HUGE)).ok_or_else(too_many)?;
+        let mut memory = MmapMut::map_anon(len).map_err(refused)?;
+        // A system without huge pages gives small ones.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        let start = memory.as_ptr().addr().next_multiple_of(HUGE) - memory.as_ptr().addr();
+        let pages = memory[start..start + blocks * BLOCK].par_chunks_mut(HUGE).enumerate();
+        // Not all alike: pages of the same content may be merged.
+        pages.for_each(|(i, page)| page.fill(i as u8 | 1));
+        Ok(StreamBuffer { memory, start, blocks })
+    }
+
+    /// Bytes that are read.
+    pub fn bytes(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    fn blocks(&self) -> &[[u8; BLOCK]] {
+        self.memory[self.start..self.start + self.bytes()].as_chunks().0
+    }
+
+    /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, at least 1, for the best
+    /// distance of prefetch.
+    ///
+    /// # Panics
+    /// If there are no threads.
+    pub fn gb_s(&self, threads: usize, repetitions: usize) -> f64 {
+        assert!(threads > 0, "somebody must read");
+        let mut times = vec![Vec::new(); AHEAD.len()];
+        // In turns, so that what disturbs disturbs all alike.
+        for (i, time) in self.times(threads, AHEAD.len() * repetitions.max(1)).into_iter().enumerate() {
+            times[i % AHEAD.len()].push(time);
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort_unstable();
+            let half = times.len() / 2;
+            if times.len() % 2 == 1 { times[half] } else { (times[half - 1] + times[half]) / 2 }
+        };
+        let best = times.iter_mut().map(median).min().unwrap_or_default();
+        self.bytes() as f64 / 1e9 / best.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Times of `rounds` readings, from the first thread's start to the last one's end; distances of [`AHEAD`] in turn.
+    fn times(&self, threads: usize, rounds: usize) -> Vec<Duration> {
+        let reader = Reader::best();
+        let all = self.blocks();
+        let arrived = AtomicUsize::new(0);
+        let spans: Vec<Mutex<Option<(Instant, Instant)>>> = (0..rounds).map(|_| Mutex::new(None)).collect();
+        std::thread::scope(|scope| {
+            for index in 0..threads {
+                let part = &all[all.len() * index / threads..all.len() * (index + 1) / threads];
+                let (arrived, spans) = (&arrived, &spans);
+                scope.spawn(move || {
+                    for (round, span) in spans.iter().enumerate() {
+                        // Together, and without waking anyone, which would be measured too.
+                        arrived.fetch_add(1, Ordering::AcqRel);
+                        let mut spins = 0;
+                        while arrived.load(Ordering::Acquire) < (round + 1) * threads {
+                            spins += 1;
+                            if spins % SPINS == 0 { std::thread::yield_now() } else { spin_loop() }
+                        }
+                        let start = Instant::now();
+                        black_box(reader.read(black_box(part), AHEAD[round % AHEAD.len()]));
+                        let end = Instant::now();
+                        let mut span = span.lock().unwrap_or_else(PoisonError::into_inner);
+                        *span = Some(span.map_or((start, end), |(s, e)| (s.min(start), e.max(end))));
+                    }
+                });
+            }
+        });
+        let span = |span: Mutex<Option<(Instant, Instant)>>| {
+            span.into_inner().unwrap_or_else(PoisonError::into_inner)
+        };
+        spans.into_iter().filter_map(span).map(|(start, end)| end - start).collect()
+    }
+}
+
+/// The widest loads there are. A value exists only where the CPU has them.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// 64-bit words, which compilers make vectors of.
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Reader {
+    /// Those this CPU can run, the widest last.
+    fn supported() -> Vec<Reader> {
+        let mut readers = vec![Reader::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            readers.extend(is_x86_feature_detected!("avx2").then_some(Reader::Avx2));
+            readers.extend(is_x86_feature_detected!("avx512f").then_some(Reader::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        readers.extend(std::arch::is_aarch64_feature_detected!("neon").then_some(Reader::Neon));
+        readers
+    }
+
+    fn best() -> Reader {
+        Reader::supported().pop().unwrap_or(Reader::Portable)
+    }
+
+    /// The exclusive or of all 64-bit words, so that each must be read.
+    fn read(self, blocks: &[[u8; BLOCK]], ahead: usize) -> u64 {
+        match (self, ahead > 0) {
+            (Reader::Portable, _) => portable(blocks),
+            // SAFETY: `supported` found the feature, for each of these.
+            #[cfg(target_arch = "x86_64")]
+            (Reader::Avx2, false) => unsafe { avx2::<false>(blocks, ahead) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Reader::Avx2, true) => unsafe { avx2::<true>(blocks, ahead) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Reader::Avx512, false) => unsafe { avx512::<false>(blocks, ahead) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Reader::Avx512, true) => unsafe { avx512::<true>(blocks, ahead) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            (Reader::Neon, false) => unsafe { neon::<false>(blocks, ahead) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            (Reader::Neon, true) => unsafe { neon::<true>(blocks, ahead) },
+        }
+    }
+}
+
+/// Eight words at a time, so that none waits for the one before it.
+fn portable(blocks: &[[u8; BLOCK]]) -> u64 {
+    let mut found = [0u64; 8];
+    for chunk in blocks.as_flattened().as_chunks::<64>().0 {
+        for (found, word) in found.iter_mut().zip(chunk.as_chunks::<8>().0) {
+            *found ^= u64::from_ne_bytes(*word);
+        }
+    }
+    found.into_iter().fold(0, |a, b| a ^ b)
+}
+
+/// Defines a reader of vectors: eight of them at a time, so that none waits for the one before it.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! reader {
+    ($name:ident, $feature:literal, $vector:ty, $load:expr, $xor:expr) => {
+        #[target_feature(enable = $feature)]
+        pub(super) fn $name<const PREFETCH: bool>(blocks: &[[u8; BLOCK]], ahead: usize) -> u64 {
+            const BYTES: usize = size_of::<$vector>();
+            // SAFETY: every bit pattern is such a vector.
+            let mut found = [unsafe { std::mem::zeroed::<$vector>() }; 8];
+            for chunk in blocks.as_flattened().as_chunks::<{ 8 * BYTES }>().0 {
+                let at = chunk.as_ptr();
+                if PREFETCH {
+                    for line in (0..8 * BYTES).step_by(LINE) {
+                        prefetch(at.wrapping_add(ahead + line));
+                    }
+                }
+                for (i, found) in found.iter_mut().enumerate() {
+                    // SAFETY: vector `i` lies inside the chunk; the load asks for no alignment.
+                    let vector = unsafe { $load(at.add(i * BYTES).cast()) };
+                    *found = $xor(*found, vector);
+                }
+            }
+            // SAFETY: vectors are 64-bit words without padding.
+            let words: [u64; BYTES] = unsafe { std::mem::transmute(found) };
+            words.into_iter().fold(0, |a, b| a ^ b)
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use x86::{avx2, avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{BLOCK, LINE};
+    use std::arch::x86_64::*;
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        // SAFETY: every x86-64 CPU has it, and it may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    reader!(avx2, "avx2", __m256i, _mm256_loadu_si256, _mm256_xor_si256);
+    reader!(avx512, "avx512f", __m512i, _mm512_loadu_si512, _mm512_xor_si512);
+}
+
+#[cfg(target_arch = "aarch64")]
+use arm::neon;
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{BLOCK, LINE};
+    use std::arch::aarch64::*;
+
+    #[inline(always)]
+    fn prefetch(at: *const u8) {
+        // SAFETY: a hint, which may name any address.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly))
+        }
+    }
+
+    reader!(neon, "neon", uint64x2_t, vld1q_u64, veorq_u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reader_reads_everything() {
+        eprintln!("readers on this CPU: {:?}", Reader::supported());
+        let mut buffer = StreamBuffer::new(37 * BLOCK - 5).unwrap();
+        assert_eq!(buffer.bytes(), 37 * BLOCK);
+        let start = buffer.start;
+        let mut state = 1u64;
+        buffer.memory[start..].iter_mut().for_each(|byte| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *byte = (state >> 56) as u8;
+        });
+        for blocks in [buffer.blocks(), &buffer.blocks()[3..8], &[]] {
+            let words =
+                blocks.as_flattened().chunks_exact(8).map(|w| u64::from_ne_bytes(w.try_into().unwrap()));
+            let expected = words.fold(0, |a, b| a ^ b);
+            for reader in Reader::supported() {
+                for ahead in AHEAD {
+                    assert_eq!(reader.read(blocks, ahead), expected, "{reader:?} {ahead}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bandwidth_is_measured_with_more_threads_than_blocks() {
+        let buffer = StreamBuffer::new(4 * BLOCK).unwrap();
+        for threads in [1, 3, 9] {
+            assert_eq!(buffer.times(threads, 5).len(), 5);
+            assert!(buffer.gb_s(threads, 2) > 0.0);
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_refused() {
+        assert!(StreamBuffer::new(usize::MAX).is_err());
+        assert!(StreamBuffer::new(usize::MAX / 2).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! Which of several kernels for the same product is fastest here: timed once on a machine, then remembered.
+//!
+//! Variants differ in unrolling and in how far ahead they prefetch, and give the same integers; what suits a machine
+//! depends on its memory. They are timed on the model's own weights as they stream, a few milliseconds each.
+#![allow(unsafe_code)]
+
+use crate::mapping::KernelFn;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use trit_format::kernel::{KernelArgs, KernelSpec};
+use trit_format::target::Target;
+use trit_format::tile;
+
+/// Whether timings are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tuning {
+    /// What was found fastest on this machine before is used; what is not known is timed and remembered.
+    #[default]
+    Remembered,
+    /// Everything is timed again and remembered.
+    Fresh,
+    /// Nothing is timed; the first variant is used.
+    Off,
+}
+
+/// Weight bytes that each variant is timed on in each round: more than private caches hold.
+const BYTES: usize = 24 << 20;
+/// Rounds; the fastest counts, since other programs only make it slower.
+const ROUNDS: usize = 3;
+/// Tiles in one call, as in decode.
+const TILES: usize = 8;
+
+/// What was found on this machine, by CPU, tier and shape.
+#[derive(Default, Serialize, Deserialize)]
+struct Remembered {
+    /// The name of the fastest kernel.
+    fastest: BTreeMap<String, String>,
+}
+
+/// Chooses kernels for one tier.
+pub(crate) struct Tuner {
+    tuning: Tuning,
+    key: String,
+    remembered: Remembered,
+    changed: bool,
+}
+
+impl Tuner {
+    /// A tuner for kernels of `target`.
+    pub fn new(tuning: Tuning, target: Target) -> Tuner {
+        let read = || serde_json::from_slice(&std::fs::read(file()?).ok()?).ok();
+        let remembered = if tuning == Tuning::Off { None } else { read() };
+        let key = format!("{}, {target}", crate::cpu::name());
+        Tuner { tuning, key, remembered: remembered.unwrap_or_default(), changed: false }
+    }
+
+    /// The index of the variant to use. All compute the same from `weights`, runs of whole tiles.
+    pub fn choose(&mut self, variants: &[(KernelSpec, KernelFn)], weights: &[&[u8]]) -> usize {
+        if self.tuning == Tuning::Off || variants.len() < 2 {
+            return 0;
+        }
+        let names: Vec<String> = variants.iter().map(|(spec, _)| spec.to_string()).collect();
+        // A compiler with other variants asks again.
+        let key = format!("{}: {}", self.key, names.join(" "));
+        let known = self.remembered.fastest.get(&key).and_then(|name| names.iter().position(|n| n == name));
+        if let (Some(index), Tuning::Remembered) = (known, self.tuning) {
+            return index;
+        }
+        let mut best = vec![Duration::MAX; variants.len()];
+        // Round by round, so that what disturbs disturbs all.
+        for _ in 0..ROUNDS {
+            for (best, (spec, kernel)) in best.iter_mut().zip(variants) {
+                *best = (*best).min(time(spec, *kernel, weights));
+            }
+        }
+        let fastest = (0..best.len()).min_by_key(|&i| best[i]).unwrap_or(0);
+        self.remembered.fastest.insert(key, names[fastest].clone());
+        self.changed = true;
+        fastest
+    }
+
+    /// Writes down what was found. A machine without a place for it times again the next time.
+    pub fn remember(self) {
+        if !self.changed {
+            return;
+        }
+        let write = || {
+            let file = file()?;
+            std::fs::create_dir_all(file.parent()?).ok()?;
+            let bytes = serde_json::to_vec_pretty(&self.remembered).ok()?;
+            // Renamed when complete, so that nobody reads half of it.
+            let part = file.with_extension(format!("part-{}", std::process::id()));
+            std::fs::write(&part, bytes).ok()?;
+            std::fs::rename(part, file).ok()
+        };
+        write();
+    }
+}
+
+/// `trit/kernels.json` in this user's folder for caches.
+fn file() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = match cfg!(windows) {
+        true => absolute("LOCALAPPDATA"),
+        false => absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))),
+    };
+    Some(folder?.join("trit").join("kernels.json"))
+}
+
+/// Time to go over `weights` once, up to [`BYTES`].
+fn time(spec: &KernelSpec, kernel: KernelFn, weights: &[&[u8]]) -> Duration {
+    let k = spec.k as usize;
+    // Whole quads, aligned as kernels expect; their values do not matter.
+    let activations = vec![0x0102_0304i32; tile::padded_k(k) / tile::QUAD];
+    let mut out = [0i32; TILES * tile::ROWS];
+    let sum = 0;
+    let mut left = BYTES;
+    let start = Instant::now();
+    for weights in weights {
+        for tiles in weights.chunks(TILES * tile::bytes(k)) {
+            let args = KernelArgs {
+                weights: tiles.as_ptr(),
+                activations: activations.as_ptr().cast(),
+                sums: &sum,
+                out: out.as_mut_ptr(),
+                tiles: (tiles.len() / tile::bytes(k)) as u64,
+                activation_stride: 0,
+                sum_stride: 0,
+                out_stride: 0,
+                rows: 1,
+                scratch: std::ptr::null_mut(),
+            };
+            // SAFETY: bound for this k, for one row and this CPU; `weights` are whole tiles, at most as many as `out`
+            // has room for; the activations are padded.
+            unsafe { kernel(&args) };
+            left = left.saturating_sub(tiles.len());
+            if left == 0 {
+                return start.elapsed();
+            }
+        }
+    }
+    start.elapsed()
+}
