@@ -29,7 +29,8 @@ pub fn run(arguments: Arguments) -> Result<String, CompileError> {
         }
         Command::Verify { bundle, rebuild } => {
             let verified = verify::verify(&open(&bundle)?, rebuild)?;
-            let rebuilt = if verified.rebuilt { ", code and planes are what this tritc generates" } else { "" };
+            let rebuilt =
+                if verified.rebuilt { ", code and planes are what this tritc generates" } else { "" };
             Ok(format!(
                 "{}: ok: {} sections and {} kernels match their digests{rebuilt}\n",
                 bundle.display(),

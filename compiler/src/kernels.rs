@@ -20,9 +20,8 @@ pub(crate) struct CodeSection {
 }
 
 /// How a bundle for `targets` stores its weights.
-pub(crate) fn weight_code(_targets: &[Target]) -> Code {
-    // The one code that all emitters read.
-    Code::SignedFix
+pub(crate) fn weight_code(targets: &[Target]) -> Code {
+    trit_codegen::best_code(targets)
 }
 
 /// The kernels that `products` need on `target`.

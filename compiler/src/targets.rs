@@ -101,8 +101,17 @@ fn has_feature(name: &str) -> bool {
         "avx512vnni" => has!("avx512vnni"),
         "avx512vbmi" => has!("avx512vbmi"),
         // AMX also needs the system's permission, which is the runtime's to ask for.
+        "amx-tile" => leaf_7_edx() >> 24 & 1 == 1,
+        "amx-int8" => leaf_7_edx() >> 25 & 1 == 1,
         _ => false,
     }
+}
+
+/// The standard library does not detect AMX yet.
+#[cfg(target_arch = "x86_64")]
+fn leaf_7_edx() -> u32 {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 }
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -31,7 +31,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { context: None, threads: None, kv: KvType::F16, block: 64 }
+        SessionOptions { context: None, threads: None, kv: KvType::F16, block: 512 }
     }
 }
 

@@ -50,10 +50,6 @@ fn compile(program: &Program, text: bool) -> Result<CompiledCode, CodegenError> 
 fn flags(target: Target) -> &'static [&'static str] {
     match target {
         Target::X86_64V2 => &["has_sse3", "has_ssse3", "has_sse41"],
-        Target::X86_64V3 => &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2"],
-        Target::X86_64V3Vnni => {
-            &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2", "has_avx_vnni"]
-        }
         Target::Aarch64Dotprod => &["has_dotprod"],
         _ => &[],
     }

@@ -1,7 +1,6 @@
 //! What can be wrong with a request for a kernel.
 
 use std::fmt;
-use trit_format::dense243::Code;
 use trit_format::kernel::{KernelSpec, MAX_K};
 use trit_format::target::Target;
 
@@ -16,8 +15,16 @@ pub enum CodegenError {
         target: Target,
     },
     /// The target's emitter does not read the weight code.
-    #[error("kernel {spec}, target {target}: reads weights stored as {:?} only", Code::SignedFix)]
+    #[error("kernel {spec}, target {target}: no emitter of the target reads weights stored as {:?}", spec.code)]
     Code {
+        /// What was asked for.
+        spec: KernelSpec,
+        /// For which target.
+        target: Target,
+    },
+    /// The target has no emitter for such kernels.
+    #[error("kernel {spec}, target {target}: no emitter writes {:?} kernels for it", spec.kind)]
+    Kind {
         /// What was asked for.
         spec: KernelSpec,
         /// For which target.

@@ -7,10 +7,11 @@
 //! |---|---|
 //! | [`program`] | a kernel as a small program over virtual vectors; its text form is [`program_text`] |
 //! | `clif` | 128-bit vectors by Cranelift, for x86-64 and aarch64 |
+//! | `block` | kernels for blocks of rows, by the same assembler |
+//! | `wide` | 256 and 512-bit vectors by iced-x86's assembler |
 //! | `jit` (feature `jit`) | emitted bytes, callable |
 //!
-//! The emitter is chosen by target. The x86-64 tiers with 512-bit vectors have none yet; asking for one gives
-//! [`CodegenError::Unsupported`].
+//! The emitter is chosen by target.
 #![deny(unsafe_code)]
 
 mod block;
@@ -21,6 +22,7 @@ mod error;
 pub mod jit;
 pub mod program;
 mod text;
+mod wide;
 
 pub use disasm::disassemble_bytes;
 pub use error::CodegenError;
@@ -30,32 +32,50 @@ pub use program::Program;
 
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec};
-use trit_format::target::{Arch, Target};
+use trit_format::target::Target;
 use trit_format::tile;
 
 /// Most activation rows one call handles.
 pub const MAX_M: u32 = 64;
 /// Most quads one iteration of the inner loop handles.
 pub const MAX_UNROLL: u32 = 16;
-/// Activation rows of the block kernels in [`default_specs`].
-pub const BLOCK_M: u32 = 4;
-
 /// Targets that have an emitter, in the order of [`Target::ALL`].
 pub const fn supported() -> &'static [Target] {
-    &[Target::X86_64V2, Target::X86_64V3, Target::X86_64V3Vnni, Target::Aarch64, Target::Aarch64Dotprod]
+    &Target::ALL
 }
 
-/// The kernels a bundle carries for matrices of `k` columns stored as `code`: one activation row, then a block of
-/// [`BLOCK_M`]. Empty where no emitter of the target reads the code.
+/// The weight code that the kernels of all of `targets` read, the fastest such.
+pub fn best_code(targets: &[Target]) -> Code {
+    let reads = |target: &Target| matches!(target, Target::X86_64V4Vbmi | Target::X86_64Amx);
+    if !targets.is_empty() && targets.iter().all(reads) { Code::Spread } else { Code::SignedFix }
+}
+
+/// The kernels a bundle carries for matrices of `k` columns stored as `code`, fewest activation rows first. Those that
+/// differ in unroll or prefetch alone are to be timed on the machine that runs them; the first of them is a good guess.
+/// Empty where no emitter of the target reads the code.
 pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
-    if !supported().contains(&target) || code != Code::SignedFix {
-        return Vec::new();
+    let spec = |m, unroll, prefetch| KernelSpec { k, m, kind: KernelKind::Stream, code, unroll, prefetch };
+    let tile = tile::bytes(k as usize) as u32;
+    let specs = match target {
+        // Passes over a tile more than once; see `clif` for what is prefetched.
+        Target::X86_64V2 => vec![spec(1, 2, tile), spec(4, 2, 0)],
+        // A tile is read once, in order, which hardware prefetches; several rows are bound by arithmetic.
+        Target::Aarch64 | Target::Aarch64Dotprod => vec![spec(1, 2, 0), spec(4, 2, 0)],
+        // Several rows take several passes over a tile.
+        Target::X86_64V3 | Target::X86_64V3Vnni => {
+            vec![spec(1, 4, 8192), spec(1, 8, 8192), spec(1, 4, 12288), spec(2, 4, tile), spec(4, 4, tile)]
+        }
+        Target::X86_64V4Vnni | Target::X86_64V4Vbmi | Target::X86_64Amx => {
+            vec![spec(1, 4, 8192), spec(1, 8, 8192), spec(1, 8, 12288), spec(2, 4, 8192), spec(4, 4, 8192)]
+        }
+        _ => Vec::new(),
+    };
+    let mut specs: Vec<KernelSpec> =
+        specs.into_iter().filter(|spec| Program::new(spec, target).is_ok()).collect();
+    if block::serves(target, code) {
+        specs.push(KernelSpec { kind: KernelKind::Block, ..spec(1, 1, 0) });
     }
-    // One row is bound by memory, and on x86-64 passes over a tile more than once; see `clif` for what is prefetched.
-    // On aarch64 it is read once, in order, which hardware prefetches. A block is bound by arithmetic.
-    let ahead = if target.arch() == Arch::X86_64 { tile::bytes(k as usize) as u32 } else { 0 };
-    let spec = |m, prefetch| KernelSpec { k, m, kind: KernelKind::Stream, code, unroll: 2, prefetch };
-    vec![spec(1, ahead), spec(BLOCK_M, 0)]
+    specs
 }
 
 /// Position-independent machine code of a kernel, without relocations: it may be placed at any multiple of 64 bytes
@@ -67,11 +87,12 @@ pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> 
     if spec.kind == KernelKind::Block {
         return block::emit(spec, target);
     }
-    clif::emit(&Program::new(spec, target)?)
+    let program = Program::new(spec, target)?;
+    if program.vector == 16 { clif::emit(&program) } else { wide::emit(&program) }
 }
 
-/// The instructions of a kernel as the emitter names them, with its labels. For bytes from elsewhere see
-/// [`disassemble_bytes`].
+/// The instructions of a kernel: as Cranelift names them, with its labels, where Cranelift emits it. For bytes from
+/// elsewhere see [`disassemble_bytes`].
 ///
 /// # Errors
 /// As [`emit`].
@@ -79,7 +100,12 @@ pub fn disassemble(spec: &KernelSpec, target: Target) -> Result<String, CodegenE
     if spec.kind == KernelKind::Block {
         return Ok(disassemble_bytes(&block::emit(spec, target)?, target));
     }
-    clif::disassemble(&Program::new(spec, target)?)
+    let program = Program::new(spec, target)?;
+    if program.vector == 16 {
+        clif::disassemble(&program)
+    } else {
+        Ok(disassemble_bytes(&wide::emit(&program)?, target))
+    }
 }
 
 /// The text form of a kernel's program.

@@ -6,19 +6,29 @@
 //!
 //! # Arithmetic
 //!
-//! A stored byte `x_0` (as i8) holds the trits of five rows. Its features `x_{j+1} = 3 * x_j mod 256` are multiplied
-//! by the activation and summed, `X_j = sum x_j * a`, and `(3 * X_j - X_{j+1}) >> 8` is the ternary dot product of
-//! tile digit `4 - j`, exactly. With bytes read as u8 (`x_0 ^ 0x80`) the same expression gives that plus `sum a`.
-//! The shift sees `256 * (sum + sum a)` in i32, so that the result is exact for activations of -127 to 127 up to
-//! [`MAX_K`](trit_format::kernel::MAX_K) columns, and for -128 too up to 32768.
+//! [`SignedFix`](trit_format::dense243::Code::SignedFix): a stored byte `x_0` (as i8) holds the trits of five rows. Its features
+//! `x_{j+1} = 3 * x_j mod 256` are multiplied by the activation and summed, `X_j = sum x_j * a`, and
+//! `(3 * X_j - X_{j+1}) >> 8` is the ternary dot product of tile digit `4 - j`, exactly. With bytes read as u8
+//! (`x_0 ^ 0x80`) the same expression gives that plus `sum a`. The shift sees `256 * (sum + sum a)` in i32, so that
+//! the result is exact for activations of -127 to 127 up to [`MAX_K`](trit_format::kernel::MAX_K) columns, and for
+//! -128 too up to 32768.
+//!
+//! [`Spread`](trit_format::dense243::Code::Spread): a stored byte is `28 * h + l` with `h = d_3 + 3 * d_4` and `l = d_0 + 3 * d_1 + 9 * d_2`, where
+//! digit `d_i` is trit `i` plus 1. `h` depends on the byte's upper six bits alone, so that one [`Table`] gives `28 * h`
+//! and another `d_4`; `l` is below 28, an index itself. The five features are `l`, `d_1`, `d_2`, `28 * h` and `d_4`;
+//! their sums give those of the digits, each `sum a` too much.
 
 use crate::error::{CodegenError, check};
-use trit_format::dense243::{Code, TRITS};
-use trit_format::kernel::KernelSpec;
+use trit_format::dense243::TRITS;
+use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{QUAD, VECTOR, padded_k};
+use trit_format::tile::QUAD;
 
-/// Features a byte is expanded to: one more than trits, since each trit is the difference of two.
+mod machine;
+
+use machine::Machine;
+
+/// Features a byte of code `SignedFix` is expanded to: one more than trits, since each trit is the difference of two.
 pub const FEATURES: usize = TRITS + 1;
 
 /// A virtual vector register, written once.
@@ -32,8 +42,34 @@ pub struct Acc {
     pub row: u8,
     /// Vector within the lanes of one pass.
     pub part: u8,
-    /// Feature `X_j`.
+    /// Which of the byte's features is summed.
     pub feature: u8,
+}
+
+/// Sixty-four bytes looked up by the upper six bits of a byte of code `Spread`, or by its `l`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// `28 * h` by the upper six bits.
+    High28,
+    /// `d_4` by the upper six bits.
+    Digit4,
+    /// `d_1` by `l`.
+    Digit1,
+    /// `d_2` by `l`.
+    Digit2,
+}
+
+impl Table {
+    /// Its bytes. Entries that no stored byte reaches are of no matter.
+    pub fn bytes(self) -> [u8; 64] {
+        // A byte 28 * h + l has the upper six bits 7 * h + l / 4, and l / 4 is below 7.
+        std::array::from_fn(|i| match self {
+            Table::High28 => 28 * (i / 7).min(8) as u8,
+            Table::Digit4 => (i / 21) as u8,
+            Table::Digit1 => (i / 3 % 3) as u8,
+            Table::Digit2 => (i / 9 % 3) as u8,
+        })
+    }
 }
 
 /// How four products are formed and summed into each lane.
@@ -65,14 +101,28 @@ pub enum Op {
     Magnitude(Reg, Reg),
     /// Negates the bytes of the second register where the third, a sign mask, is set.
     NegateWhere(Reg, Reg, Reg),
+    /// The bytes of the second register times the sign, -1, 0 or 1, of those of the third.
+    TimesSign(Reg, Reg, Reg),
     /// Three times each byte, modulo 256: the next feature.
     Times3(Reg, Reg),
+    /// Each byte shifted right by so many bits; as many of its upper bits are left unspecified.
+    ShiftRight(Reg, Reg, u8),
+    /// The table's byte for the lower six bits of each byte.
+    Lookup(Reg, Reg, Table),
+    /// `a - b` in bytes, modulo 256.
+    SubtractBytes(Reg, Reg, Reg),
     /// `acc += dot4(features, activations)` in each lane.
     Dot4(Acc, Reg, Reg, Dot),
     /// The sum of the activations of `row` in every lane.
     Sum(Reg, u8),
     /// `(3 * high - low) >> 8` in i32.
     Recover(Reg, Acc, Acc),
+    /// The accumulator as it stands.
+    Take(Reg, Acc),
+    /// Times a constant, in wrapping i32.
+    Multiply(Reg, Reg, i32),
+    /// Each i32 shifted right by so many bits, keeping its sign.
+    ShiftRightI32(Reg, Reg, u8),
     /// `a - b` in i32.
     Subtract(Reg, Reg, Reg),
     /// Writes one i32 a lane to `out[row, digit * 16 + lane]`.
@@ -88,14 +138,74 @@ pub enum Op {
     },
 }
 
-/// Reads of the next tile that bring it into the cache while this one is computed. They stay inside the weights: the
-/// last tile touches itself.
+impl Op {
+    /// The register it writes.
+    pub(crate) fn writes(&self) -> Option<Reg> {
+        match *self {
+            Op::Zero(_) | Op::Dot4(..) | Op::Store { .. } => None,
+            Op::Broadcast(r, _)
+            | Op::Load(r, _)
+            | Op::XorSign(r, _)
+            | Op::SignMask(r, _)
+            | Op::Magnitude(r, _)
+            | Op::NegateWhere(r, ..)
+            | Op::TimesSign(r, ..)
+            | Op::Times3(r, _)
+            | Op::ShiftRight(r, ..)
+            | Op::Lookup(r, ..)
+            | Op::SubtractBytes(r, ..)
+            | Op::Sum(r, _)
+            | Op::Recover(r, ..)
+            | Op::Take(r, _)
+            | Op::Multiply(r, ..)
+            | Op::ShiftRightI32(r, ..)
+            | Op::Subtract(r, ..) => Some(r),
+        }
+    }
+
+    /// The registers it reads.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = Reg> + use<> {
+        let (a, b) = match *self {
+            Op::Zero(_) | Op::Broadcast(..) | Op::Load(..) | Op::Sum(..) | Op::Recover(..) | Op::Take(..) => {
+                (None, None)
+            }
+            Op::XorSign(_, x)
+            | Op::SignMask(_, x)
+            | Op::Magnitude(_, x)
+            | Op::Times3(_, x)
+            | Op::ShiftRight(_, x, _)
+            | Op::Lookup(_, x, _)
+            | Op::Multiply(_, x, _)
+            | Op::ShiftRightI32(_, x, _) => (Some(x), None),
+            Op::NegateWhere(_, x, y)
+            | Op::TimesSign(_, x, y)
+            | Op::SubtractBytes(_, x, y)
+            | Op::Dot4(_, x, y, _)
+            | Op::Subtract(_, x, y) => (Some(x), Some(y)),
+            Op::Store { value, .. } => (Some(value), None),
+        };
+        [a, b].into_iter().flatten()
+    }
+}
+
+/// What brings weights into the cache before they are needed, once an iteration of the inner loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touch {
-    /// Cache lines read in one iteration, 64 bytes apart.
+    /// Where the address stands when a tile begins.
+    pub start: Start,
+    /// Cache lines of one iteration, 64 bytes apart.
     pub lines: u32,
     /// Bytes to advance after them. Over the passes of a tile this adds up to no more than a tile.
     pub stride: u32,
+}
+
+/// Where a [`Touch`] begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the next tile. It is read, which stays inside the weights: the last tile touches itself.
+    NextTile,
+    /// So many bytes past the start of this tile; prefetched, which may name any address.
+    Ahead(u32),
 }
 
 /// A loop or an operation.
@@ -129,6 +239,9 @@ pub enum Node {
         count: u32,
         /// Quads of one iteration.
         unroll: u32,
+        /// Sets of accumulators that successive quads of an iteration take in turn, so that sums need not wait for
+        /// each other. [`Op::Zero`] clears all; when the loop ends they are added up into the first.
+        sets: u32,
         /// Once an iteration.
         touch: Option<Touch>,
         /// What each quad does.
@@ -153,14 +266,17 @@ impl Program {
     /// The program of `spec` on `target`.
     ///
     /// # Errors
-    /// [`CodegenError::Unsupported`] for a target without an emitter, [`CodegenError::Code`] and
+    /// [`CodegenError::Unsupported`] for a target without an emitter, [`CodegenError::Kind`], [`CodegenError::Code`] and
     /// [`CodegenError::Range`] for a specification that cannot be served.
     pub fn new(spec: &KernelSpec, target: Target) -> Result<Program, CodegenError> {
         check(spec)?;
-        let machine = Machine::of(target).ok_or(CodegenError::Unsupported { target })?;
-        if spec.code != Code::SignedFix {
-            return Err(CodegenError::Code { spec: *spec, target });
+        if !crate::supported().contains(&target) {
+            return Err(CodegenError::Unsupported { target });
         }
+        if spec.kind != KernelKind::Stream {
+            return Err(CodegenError::Kind { spec: *spec, target });
+        }
+        let machine = Machine::of(target, spec.code).ok_or(CodegenError::Code { spec: *spec, target })?;
         // Rows in as few groups as possible, then what is left in one smaller group.
         let rows = spec.m.min(machine.most_rows);
         let mut groups = vec![(0, spec.m / rows, rows)];
@@ -181,158 +297,5 @@ impl Program {
     /// Lanes in one vector.
     pub fn lanes(&self) -> u32 {
         self.vector / QUAD as u32
-    }
-}
-
-/// What of a tier shapes the program.
-struct Machine {
-    /// Bytes of a vector.
-    vector: u32,
-    /// Groups of [`FEATURES`] accumulators that fit its registers beside the operands.
-    accumulator_groups: u32,
-    /// Activation rows that share features.
-    most_rows: u32,
-    /// Parts whose features are computed side by side.
-    together: u8,
-    dot: Dot,
-}
-
-impl Machine {
-    /// The wide x86-64 tiers belong to an emitter of their own and have none yet.
-    fn of(target: Target) -> Option<Machine> {
-        let machine = |accumulator_groups, most_rows, together, dot| Machine {
-            vector: 16,
-            accumulator_groups,
-            most_rows,
-            together,
-            dot,
-        };
-        match target {
-            // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold
-            // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
-            Target::X86_64V2 | Target::X86_64V3 => Some(machine(2, 1, 1, Dot::SignedMagnitude)),
-            // 12 of 16 registers.
-            Target::X86_64V3Vnni => Some(machine(2, 2, 1, Dot::UnsignedSigned)),
-            // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
-            Target::Aarch64 => Some(machine(4, 4, 2, Dot::SignedSigned)),
-            Target::Aarch64Dotprod => Some(machine(4, 4, 4, Dot::SignedSigned)),
-            _ => None,
-        }
-    }
-
-    fn vectors(&self) -> u32 {
-        VECTOR as u32 / self.vector
-    }
-
-    /// Vectors of lanes in one pass: a power of two, so that passes are alike.
-    fn parts(&self, rows: u32) -> u32 {
-        let most = (self.accumulator_groups / rows).clamp(1, self.vectors());
-        1 << most.ilog2()
-    }
-
-    fn passes(&self, rows: u32) -> u32 {
-        self.vectors() / self.parts(rows)
-    }
-
-    /// A pass over one tile for `rows` activation rows: clear, accumulate, recover, store.
-    fn pass(&self, spec: &KernelSpec, rows: u8, passes: u32) -> Node {
-        let parts = self.parts(rows.into()) as u8;
-        let mut body = Vec::new();
-        for (row, part) in accumulators(rows, parts) {
-            body.extend((0..FEATURES as u8).map(|feature| Node::Op(Op::Zero(Acc { row, part, feature }))));
-        }
-        // A line is touched for every 64 bytes the passes consume, spread evenly over all of them.
-        let touch = (spec.prefetch > 0).then(|| Touch {
-            lines: (spec.unroll / passes).max(1),
-            stride: VECTOR as u32 * spec.unroll / passes,
-        });
-        let count = (padded_k(spec.k as usize) / QUAD) as u32;
-        let mut regs = Regs(0);
-        body.push(Node::Quads { count, unroll: spec.unroll, touch, body: self.quad(rows, parts, &mut regs) });
-        body.extend(self.epilogue(rows, parts, &mut regs).into_iter().map(Node::Op));
-        Node::Lanes { parts: parts.into(), body }
-    }
-
-    /// What one quad of `k` adds to the accumulators.
-    fn quad(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
-        let mut ops = Vec::new();
-        let activations: Vec<Reg> =
-            (0..rows).map(|row| regs.def(&mut ops, |r| Op::Broadcast(r, row))).collect();
-        let factors: Vec<(Reg, Option<Reg>)> = activations
-            .into_iter()
-            .map(|a| match self.dot {
-                Dot::SignedMagnitude => {
-                    let sign = regs.def(&mut ops, |r| Op::SignMask(r, a));
-                    (regs.def(&mut ops, |r| Op::Magnitude(r, a)), Some(sign))
-                }
-                Dot::UnsignedSigned | Dot::SignedSigned => (a, None),
-            })
-            .collect();
-        for first in (0..parts).step_by(self.together.into()) {
-            let together = first..parts.min(first + self.together);
-            let mut features: Vec<Reg> =
-                together.clone().map(|part| self.load(part, &factors, &mut ops, regs)).collect();
-            for feature in 0..FEATURES as u8 {
-                if feature > 0 {
-                    for x in &mut features {
-                        *x = regs.def(&mut ops, |r| Op::Times3(r, *x));
-                    }
-                }
-                for (part, &x) in together.clone().zip(&features) {
-                    for (row, &(a, _)) in (0u8..).zip(&factors) {
-                        ops.push(Op::Dot4(Acc { row, part, feature }, x, a, self.dot));
-                    }
-                }
-            }
-        }
-        ops
-    }
-
-    /// The first feature, in the form that the dot product multiplies.
-    fn load(&self, part: u8, factors: &[(Reg, Option<Reg>)], ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
-        let mut x = regs.def(ops, |r| Op::Load(r, part));
-        if self.dot == Dot::UnsignedSigned {
-            x = regs.def(ops, |r| Op::XorSign(r, x));
-        }
-        if let &[(_, Some(sign))] = factors {
-            x = regs.def(ops, |r| Op::NegateWhere(r, x, sign));
-        }
-        x
-    }
-
-    fn epilogue(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for row in 0..rows {
-            let sum = (self.dot == Dot::UnsignedSigned).then(|| regs.def(&mut ops, |r| Op::Sum(r, row)));
-            for part in 0..parts {
-                for feature in 0..TRITS as u8 {
-                    let acc = |feature| Acc { row, part, feature };
-                    let mut value = regs.def(&mut ops, |r| Op::Recover(r, acc(feature), acc(feature + 1)));
-                    if let Some(sum) = sum {
-                        value = regs.def(&mut ops, |r| Op::Subtract(r, value, sum));
-                    }
-                    // The first product of three shifts out the most significant trit.
-                    ops.push(Op::Store { value, row, digit: TRITS as u8 - 1 - feature, part });
-                }
-            }
-        }
-        ops
-    }
-}
-
-/// Pairs of row and part that have accumulators, in register order.
-pub(crate) fn accumulators(rows: u8, parts: u8) -> impl Iterator<Item = (u8, u8)> {
-    (0..rows).flat_map(move |row| (0..parts).map(move |part| (row, part)))
-}
-
-/// Numbers registers.
-struct Regs(u16);
-
-impl Regs {
-    fn def(&mut self, ops: &mut Vec<Op>, op: impl FnOnce(Reg) -> Op) -> Reg {
-        let reg = Reg(self.0);
-        self.0 += 1;
-        ops.push(op(reg));
-        reg
     }
 }

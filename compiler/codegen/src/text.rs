@@ -1,6 +1,6 @@
 //! The text form of a program.
 
-use crate::program::{Acc, Dot, Node, Op, Program, Reg};
+use crate::program::{Acc, Dot, Node, Op, Program, Reg, Start, Table};
 use std::fmt;
 use trit_format::tile::{LANES, QUAD, ROWS};
 
@@ -31,13 +31,23 @@ impl Program {
                     writeln!(f, "{indent}for lane in 0..{LANES} step {}", parts * self.lanes())?;
                     self.nodes(f, body, depth + 1)?;
                 }
-                Node::Quads { count, unroll, touch, body } => {
+                Node::Quads { count, unroll, sets, touch, body } => {
                     writeln!(f, "{indent}for quad in 0..{count} unroll {unroll}")?;
-                    if let Some(touch) = touch {
+                    if *sets > 1 {
                         writeln!(
                             f,
-                            "{indent}{pad}each iteration: touch {} lines of the next tile, advance {} bytes",
-                            touch.lines, touch.stride
+                            "{indent}{pad}quads in turn: {sets} sets of sums, added up after the loop"
+                        )?;
+                    }
+                    if let Some(touch) = touch {
+                        let (verb, at) = match touch.start {
+                            Start::NextTile => ("touch", "of the next tile".to_owned()),
+                            Start::Ahead(bytes) => ("prefetch", format!("{bytes} bytes ahead")),
+                        };
+                        let (lines, stride) = (touch.lines, touch.stride);
+                        writeln!(
+                            f,
+                            "{indent}{pad}each iteration: {verb} {lines} lines {at}, advance {stride} bytes"
                         )?;
                     }
                     let inner = pad.repeat(depth + 1);
@@ -59,6 +69,13 @@ impl Program {
             Op::SignMask(r, a) => writeln!(f, "{r} = {a} < 0"),
             Op::Magnitude(r, a) => writeln!(f, "{r} = abs {a}"),
             Op::NegateWhere(r, x, mask) => writeln!(f, "{r} = negate {x} where {mask}"),
+            Op::TimesSign(r, x, a) => writeln!(f, "{r} = {x} times sign {a}"),
+            Op::ShiftRight(r, x, n) => writeln!(f, "{r} = bytes {x} >> {n}"),
+            Op::Lookup(r, x, table) => writeln!(f, "{r} = {table}[{x} & 63]"),
+            Op::SubtractBytes(r, a, b) => writeln!(f, "{r} = bytes {a} - {b}"),
+            Op::Take(r, acc) => writeln!(f, "{r} = {acc}"),
+            Op::Multiply(r, x, c) => writeln!(f, "{r} = {x} * {c}"),
+            Op::ShiftRightI32(r, x, n) => writeln!(f, "{r} = {x} >> {n}"),
             Op::Times3(r, x) => writeln!(f, "{r} = times3 {x}"),
             Op::Dot4(acc, x, a, dot) => {
                 let (features, activations) = match dot {
@@ -88,5 +105,16 @@ impl fmt::Display for Reg {
 impl fmt::Display for Acc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "x{}[{}, {}]", self.feature, self.row, self.part)
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Table::High28 => "high28",
+            Table::Digit4 => "digit4",
+            Table::Digit1 => "digit1",
+            Table::Digit2 => "digit2",
+        })
     }
 }

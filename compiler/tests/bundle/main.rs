@@ -2,6 +2,7 @@
 
 mod commands;
 mod contents;
+mod planes;
 mod reference;
 mod synthetic;
 mod verify;

@@ -11,7 +11,7 @@ use tritc::bundle::Bundle;
 use tritc::disasm::disasm;
 use tritc::verify::verify;
 
-fn problem(result: Result<impl Sized, CompileError>) -> String {
+pub fn problem(result: Result<impl Sized, CompileError>) -> String {
     match result {
         Err(error @ CompileError::Invalid { .. }) => error.to_string(),
         Err(other) => panic!("{other}"),
@@ -43,14 +43,20 @@ fn with_code(bundle: &Bundle, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     for kernel in &mut manifest.kernels {
         kernel.digest = Digest::of(&code[kernel.offset as usize..][..kernel.len as usize]);
     }
+    with_sections(bundle, |kind, content| match kind {
+        SectionKind::Code(_) => *content = code.clone(),
+        SectionKind::Manifest => *content = manifest.encode().unwrap(),
+        _ => {}
+    })
+}
+
+/// The bundle with sections changed, their digests right.
+pub fn with_sections(bundle: &Bundle, change: impl Fn(SectionKind, &mut Vec<u8>)) -> Vec<u8> {
     let (mut bytes, mut sections) = (Vec::new(), Vec::new());
     bytes.resize(Header::bytes(bundle.header().sections.len()) as usize, 0);
     for section in &bundle.header().sections {
-        let content = match section.kind {
-            SectionKind::Code(_) => code.clone(),
-            SectionKind::Manifest => manifest.encode().unwrap(),
-            kind => bundle.section(kind).to_vec(),
-        };
+        let mut content = bundle.section(section.kind).to_vec();
+        change(section.kind, &mut content);
         bytes.resize(bytes.len().next_multiple_of(section.kind.alignment() as usize), 0);
         let mut section = *section;
         (section.offset, section.len) = (bytes.len() as u64, content.len() as u64);

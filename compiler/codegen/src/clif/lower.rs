@@ -148,7 +148,9 @@ impl<'a> Lower<'a> {
                     let steps = [(Pointer::Weights, step), (Pointer::Out, step)];
                     self.times(VECTOR as u32 / bytes, at, &steps, |lower, at| lower.nodes(body, at));
                 }
-                Node::Quads { count, unroll, touch, body } => self.quads(*count, *unroll, *touch, body, at),
+                Node::Quads { count, unroll, touch, body, .. } => {
+                    self.quads(*count, *unroll, *touch, body, at)
+                }
             }
         }
     }

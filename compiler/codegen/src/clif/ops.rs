@@ -92,6 +92,13 @@ impl Lower<'_> {
                 let (x, y) = (self.reg(x), self.reg(y));
                 self.define(r, |b| b.ins().isub(x, y));
             }
+            Op::TimesSign(..)
+            | Op::ShiftRight(..)
+            | Op::Lookup(..)
+            | Op::SubtractBytes(..)
+            | Op::Take(..)
+            | Op::Multiply(..)
+            | Op::ShiftRightI32(..) => unreachable!("programs of 128-bit tiers have no {op:?}"),
             Op::Store { value, row, digit, part } => {
                 let (value, to) = (self.reg(value), self.row(at, Pointer::Out, row));
                 let offset = u32::from(digit) * LANES as u32 * I32_BYTES + u32::from(part) * vector;

@@ -116,7 +116,7 @@ fn tables(hidden: usize) -> Vec<(&'static str, Table)> {
     named("trained", &|i, w| w * 0.02 * (1.0 + 20.0 * f32::from(u8::from(i % hidden % 97 == 5))));
     named("huge outliers", &|i, w| if i % 613 == 7 { w * 1e20 } else { w });
     named("zero blocks", &|i, w| if i / 16 % 3 == 0 { 0.0 } else { w });
-    named("zero rows", &|i, w| if i / hidden % 2 == 0 { 0.0 } else { w });
+    named("zero rows", &|i, w| if (i / hidden).is_multiple_of(2) { 0.0 } else { w });
     named("denormals", &|_, w| w * 1e-39);
     named("small", &|_, w| w * 1e-30);
     named("large", &|_, w| w * 1e25);
@@ -360,8 +360,8 @@ fn thresholds_are_kth_largest_and_merge() {
             assert_eq!(merged.threshold(), expected);
             let mut ids = vec![7];
             survivors(expected, &approx, &bound, 100, &mut ids);
-            let survives = |i: &usize| !(approx[*i] + bound[*i] < expected);
-            let rows: Vec<u32> = (0..n).filter(survives).map(|i| 100 + i as u32).collect();
+            let below = |i: usize| approx[i] + bound[i] < expected;
+            let rows: Vec<u32> = (0..n).filter(|&i| !below(i)).map(|i| 100 + i as u32).collect();
             assert_eq!((ids[0], &ids[1..]), (7, &rows[..]));
             let mut kept: Vec<u32> = (100..100 + n as u32).collect();
             keep_survivors(expected, &approx, &bound, &mut kept);

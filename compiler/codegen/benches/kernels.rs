@@ -1,0 +1,164 @@
+//! Speed of the stream kernels on this machine, one thread: `cargo bench -p trit-codegen --features jit --bench kernels`.
+//!
+//! Each kernel of [`default_specs`] multiplies a `[640, 2560]` matrix that stays in the L2 cache (`l2`), and a sequence
+//! of `[2560, 2560]` matrices that add up to hundreds of megabytes in huge pages (`memory`). Bytes are those of the
+//! weights, elements the products of a weight and an activation. `memory/read` reads the same bytes and does nothing
+//! with them.
+#![allow(unsafe_code, missing_docs, reason = "calls generated code; criterion's macros document nothing")]
+
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::time::Duration;
+use trit_codegen::{JitCode, KernelFn, best_code, default_specs, supported};
+use trit_format::dense243::{Code, VALUES};
+use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
+use trit_format::target::Target;
+use trit_format::tile::{self, ROWS};
+
+const K: usize = 2560;
+const L2_TILES: usize = 640 / ROWS;
+const MEMORY_TILES: usize = 2560 / ROWS;
+const MEMORY_BYTES: usize = 400 << 20;
+const HUGE_PAGE: usize = 2 << 20;
+
+fn bench(c: &mut Criterion) {
+    let memory = Memory::new(MEMORY_BYTES);
+    let mut groups = c.benchmark_group("memory");
+    configure(&mut groups);
+    groups.throughput(Throughput::Bytes(MEMORY_BYTES as u64));
+    groups.bench_function("read", |b| b.iter(|| memory.sum()));
+    groups.finish();
+    for (place, tiles, bytes) in
+        [("l2", L2_TILES, L2_TILES * tile::bytes(K)), ("memory", MEMORY_TILES, MEMORY_BYTES)]
+    {
+        let mut group = c.benchmark_group(place);
+        configure(&mut group);
+        for &target in supported().iter().filter(|&&target| runs_here(target)) {
+            let mut codes = vec![Code::SignedFix, best_code(&[target])];
+            codes.dedup();
+            let specs = codes.into_iter().flat_map(|code| default_specs(K as u32, code, target));
+            for spec in specs.filter(|spec| spec.kind == KernelKind::Stream) {
+                let code =
+                    JitCode::new(&[(spec, target)]).expect("its target emits its default specifications");
+                let mut product = Product::new(&spec, tiles);
+                let bytes = bytes / (tiles * tile::bytes(K)) * (tiles * tile::bytes(K));
+                let products = (bytes * (ROWS / tile::LANES) * spec.m as usize) as u64;
+                group.throughput(Throughput::ElementsAndBytes { elements: products, bytes: bytes as u64 });
+                let id = BenchmarkId::new(target.name(), spec);
+                group.bench_function(id, |b| b.iter(|| product.run(code.kernel(0), &memory, bytes)));
+            }
+        }
+    }
+}
+
+fn configure(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>) {
+    group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+}
+
+/// Operands of calls for so many tiles.
+struct Product {
+    tiles: usize,
+    activations: Vec<i8>,
+    sums: Vec<i32>,
+    out: Vec<i32>,
+}
+
+impl Product {
+    fn new(spec: &KernelSpec, tiles: usize) -> Product {
+        let m = spec.m as usize;
+        let activations: Vec<i8> = (0..m * K).map(|i| (i * 37 % 255) as i8).collect();
+        let sums = activations.chunks(K).map(|row| row.iter().map(|&a| i32::from(a)).sum()).collect();
+        Product { tiles, activations, sums, out: vec![0; m * tiles * ROWS] }
+    }
+
+    /// Goes over the first `bytes` of `memory`, a multiple of what one call takes.
+    fn run(&mut self, kernel: KernelFn, memory: &Memory, bytes: usize) {
+        for weights in memory.bytes()[..bytes].chunks_exact(self.tiles * tile::bytes(K)) {
+            let args = KernelArgs {
+                weights: weights.as_ptr(),
+                activations: self.activations.as_ptr(),
+                sums: self.sums.as_ptr(),
+                out: self.out.as_mut_ptr(),
+                tiles: self.tiles as u64,
+                activation_stride: K as u64,
+                sum_stride: 1,
+                out_stride: (self.tiles * ROWS) as u64,
+                rows: 0,
+                scratch: std::ptr::null_mut(),
+            };
+            // SAFETY: the operands have the sizes that `KernelArgs` asks for, K being a multiple of 4, weights start at
+            // a multiple of 64 bytes, and `runs_here` has checked the CPU.
+            unsafe { kernel(&raw const args) };
+        }
+        black_box(&mut self.out);
+    }
+}
+
+/// Weight bytes that all kernels read, in huge pages where the system gives any.
+struct Memory {
+    all: Vec<u8>,
+    first: usize,
+    len: usize,
+}
+
+impl Memory {
+    fn new(len: usize) -> Memory {
+        let mut all: Vec<u8> = Vec::with_capacity(len + HUGE_PAGE);
+        let first = all.as_ptr().align_offset(HUGE_PAGE);
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range lies in the allocation, whose content is of no matter yet; the call is advice.
+        unsafe {
+            libc::madvise(all.as_mut_ptr().add(first).cast(), len, libc::MADV_HUGEPAGE);
+        }
+        // Bytes of either code give the same speed.
+        all.extend((0..first + len).map(|i: usize| {
+            Code::SignedFix.store((i.wrapping_mul(2_654_435_761) >> 7) as u8 % VALUES as u8)
+        }));
+        Memory { all, first, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.all[self.first..][..self.len]
+    }
+
+    fn sum(&self) -> u64 {
+        let words =
+            self.bytes().chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")));
+        words.fold(0, u64::wrapping_add)
+    }
+}
+
+fn runs_here(target: Target) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let v3 = is_x86_feature_detected!("avx2");
+        let v4 = is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        match target {
+            Target::X86_64V2 => is_x86_feature_detected!("sse4.1"),
+            Target::X86_64V3 => v3,
+            Target::X86_64V3Vnni => v3 && is_x86_feature_detected!("avxvnni"),
+            Target::X86_64V4Vnni => v4,
+            Target::X86_64V4Vbmi => v4 && is_x86_feature_detected!("avx512vbmi"),
+            // Its stream kernels are those of the tier before.
+            _ => false,
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        match target {
+            Target::Aarch64 => true,
+            Target::Aarch64Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = target;
+        false
+    }
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

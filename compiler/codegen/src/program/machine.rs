@@ -1,0 +1,282 @@
+//! What of a tier shapes a program, and the program's inner parts.
+
+use super::{Acc, Dot, FEATURES, Node, Op, Reg, Start, Table, Touch};
+use trit_format::dense243::{Code, TRITS};
+use trit_format::kernel::KernelSpec;
+use trit_format::target::Target;
+use trit_format::tile::{self, QUAD, VECTOR, padded_k};
+
+/// The inverse of 7 modulo `2^32`: multiplying a multiple of 7 by it divides.
+const INVERSE_OF_7: i32 = 0xb6db_6db7_u32 as i32;
+
+/// What of a tier shapes the program.
+pub(super) struct Machine {
+    /// Bytes of a vector.
+    pub vector: u32,
+    /// Groups of accumulators, one for each feature, that fit its registers beside the operands.
+    accumulator_groups: u32,
+    /// Activation rows that share features.
+    pub most_rows: u32,
+    /// Parts whose features are computed side by side.
+    together: u8,
+    /// Sets of accumulators for a single row.
+    sets: u32,
+    decode: Decode,
+    dot: Dot,
+}
+
+/// How features come from a stored byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decode {
+    /// [`Code::SignedFix`].
+    Fix,
+    /// [`Code::Spread`], by table.
+    Spread,
+}
+
+impl Decode {
+    fn features(self) -> u8 {
+        match self {
+            Decode::Fix => FEATURES as u8,
+            Decode::Spread => TRITS as u8,
+        }
+    }
+}
+
+/// An activation row as the dot product multiplies it.
+struct Factor {
+    /// What is multiplied.
+    by: Reg,
+    /// What gives its sign to the first feature.
+    sign: Option<Reg>,
+}
+
+impl Machine {
+    /// `None` where no emitter of the target reads the code.
+    pub(super) fn of(target: Target, code: Code) -> Option<Machine> {
+        let fix = |vector, accumulator_groups, most_rows, together, dot| Machine {
+            vector,
+            accumulator_groups,
+            most_rows,
+            together,
+            sets: 1,
+            decode: Decode::Fix,
+            dot,
+        };
+        match (target, code) {
+            // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold
+            // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
+            (Target::X86_64V2, Code::SignedFix) => Some(fix(16, 2, 1, 1, Dot::SignedMagnitude)),
+            (Target::X86_64V3, Code::SignedFix) => Some(fix(32, 2, 1, 1, Dot::SignedMagnitude)),
+            // 12 of 16 registers.
+            (Target::X86_64V3Vnni, Code::SignedFix) => Some(fix(32, 2, 2, 1, Dot::UnsignedSigned)),
+            // 24 of 32 registers.
+            (Target::X86_64V4Vnni | Target::X86_64V4Vbmi | Target::X86_64Amx, Code::SignedFix) => {
+                Some(fix(64, 4, 4, 1, Dot::UnsignedSigned))
+            }
+            // 20 of 32 registers, and four tables. One row takes 11 operations a vector on two ports: hardly more than
+            // the five cycles that one accumulator waits for itself, hence two sets.
+            (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => {
+                let machine = fix(64, 4, 4, 1, Dot::UnsignedSigned);
+                Some(Machine { decode: Decode::Spread, sets: 2, ..machine })
+            }
+            // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
+            (Target::Aarch64, Code::SignedFix) => Some(fix(16, 4, 4, 2, Dot::SignedSigned)),
+            (Target::Aarch64Dotprod, Code::SignedFix) => Some(fix(16, 4, 4, 4, Dot::SignedSigned)),
+            _ => None,
+        }
+    }
+
+    fn vectors(&self) -> u32 {
+        VECTOR as u32 / self.vector
+    }
+
+    /// Vectors of lanes in one pass: a power of two, so that passes are alike.
+    fn parts(&self, rows: u32) -> u32 {
+        let most = (self.accumulator_groups / rows).clamp(1, self.vectors());
+        1 << most.ilog2()
+    }
+
+    /// Passes over a tile for `rows` activation rows.
+    pub(super) fn passes(&self, rows: u32) -> u32 {
+        self.vectors() / self.parts(rows)
+    }
+
+    /// What goes over one tile for `rows` activation rows, `passes` being those of all rows: clear, accumulate,
+    /// recover, store.
+    pub(super) fn pass(&self, spec: &KernelSpec, rows: u8, passes: u32) -> Node {
+        let parts = self.parts(rows.into()) as u8;
+        let mut body = Vec::new();
+        for (row, part) in accumulators(rows, parts) {
+            body.extend(
+                (0..self.decode.features()).map(|feature| Node::Op(Op::Zero(Acc { row, part, feature }))),
+            );
+        }
+        let count = (padded_k(spec.k as usize) / QUAD) as u32;
+        let sets = if rows == 1 { self.sets.min(spec.unroll) } else { 1 };
+        let touch = self.touch(spec, passes);
+        let mut regs = Regs(0);
+        let quad = self.quad(rows, parts, &mut regs);
+        body.push(Node::Quads { count, unroll: spec.unroll, sets, touch, body: quad });
+        let epilogue = match self.decode {
+            Decode::Fix => self.recover_fix(rows, parts, &mut regs),
+            Decode::Spread => self.recover_spread(rows, parts, &mut regs),
+        };
+        body.extend(epilogue.into_iter().map(Node::Op));
+        Node::Lanes { parts: parts.into(), body }
+    }
+
+    /// A line for every 64 bytes the passes consume, spread evenly over all of them.
+    fn touch(&self, spec: &KernelSpec, passes: u32) -> Option<Touch> {
+        // Only the first of several passes waits for memory: what is to come next then is the next tile.
+        let start = match self.vector {
+            16 => Start::NextTile,
+            _ if passes == 1 => Start::Ahead(spec.prefetch),
+            _ => Start::Ahead(spec.prefetch.max(tile::bytes(spec.k as usize) as u32)),
+        };
+        (spec.prefetch > 0).then(|| Touch {
+            start,
+            lines: (spec.unroll / passes).max(1),
+            stride: VECTOR as u32 * spec.unroll / passes,
+        })
+    }
+
+    /// What one quad of `k` adds to the accumulators.
+    fn quad(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let activations: Vec<Reg> =
+            (0..rows).map(|row| regs.def(&mut ops, |r| Op::Broadcast(r, row))).collect();
+        let factors: Vec<Factor> = activations
+            .into_iter()
+            .map(|a| match self.dot {
+                Dot::SignedMagnitude => {
+                    let sign = match self.vector {
+                        16 => regs.def(&mut ops, |r| Op::SignMask(r, a)),
+                        _ => a,
+                    };
+                    Factor { by: regs.def(&mut ops, |r| Op::Magnitude(r, a)), sign: Some(sign) }
+                }
+                Dot::UnsignedSigned | Dot::SignedSigned => Factor { by: a, sign: None },
+            })
+            .collect();
+        for first in (0..parts).step_by(self.together.into()) {
+            let together = first..parts.min(first + self.together);
+            match self.decode {
+                Decode::Fix => self.fix(together, &factors, &mut ops, regs),
+                Decode::Spread => together.for_each(|part| self.spread(part, &factors, &mut ops, regs)),
+            }
+        }
+        ops
+    }
+
+    fn fix(&self, parts: std::ops::Range<u8>, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) {
+        let mut features: Vec<Reg> = parts.clone().map(|part| self.load(part, factors, ops, regs)).collect();
+        for feature in 0..FEATURES as u8 {
+            if feature > 0 {
+                for x in &mut features {
+                    *x = regs.def(ops, |r| Op::Times3(r, *x));
+                }
+            }
+            for (part, &x) in parts.clone().zip(&features) {
+                self.dots(part, feature, x, factors, ops);
+            }
+        }
+    }
+
+    /// The first feature, in the form that the dot product multiplies.
+    fn load(&self, part: u8, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
+        let mut x = regs.def(ops, |r| Op::Load(r, part));
+        if self.dot == Dot::UnsignedSigned {
+            x = regs.def(ops, |r| Op::XorSign(r, x));
+        }
+        if let &[Factor { sign: Some(sign), .. }] = factors {
+            x = match self.vector {
+                16 => regs.def(ops, |r| Op::NegateWhere(r, x, sign)),
+                _ => regs.def(ops, |r| Op::TimesSign(r, x, sign)),
+            };
+        }
+        x
+    }
+
+    fn spread(&self, part: u8, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) {
+        let byte = regs.def(ops, |r| Op::Load(r, part));
+        let upper = regs.def(ops, |r| Op::ShiftRight(r, byte, 2));
+        let high = regs.def(ops, |r| Op::Lookup(r, upper, Table::High28));
+        let low = regs.def(ops, |r| Op::SubtractBytes(r, byte, high));
+        self.dots(part, 3, high, factors, ops);
+        let digit4 = regs.def(ops, |r| Op::Lookup(r, upper, Table::Digit4));
+        self.dots(part, 4, digit4, factors, ops);
+        self.dots(part, 0, low, factors, ops);
+        for (feature, table) in [(1, Table::Digit1), (2, Table::Digit2)] {
+            let digit = regs.def(ops, |r| Op::Lookup(r, low, table));
+            self.dots(part, feature, digit, factors, ops);
+        }
+    }
+
+    fn dots(&self, part: u8, feature: u8, x: Reg, factors: &[Factor], ops: &mut Vec<Op>) {
+        for (row, factor) in (0u8..).zip(factors) {
+            ops.push(Op::Dot4(Acc { row, part, feature }, x, factor.by, self.dot));
+        }
+    }
+
+    fn recover_fix(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for row in 0..rows {
+            let sum = (self.dot == Dot::UnsignedSigned).then(|| regs.def(&mut ops, |r| Op::Sum(r, row)));
+            for part in 0..parts {
+                for feature in 0..TRITS as u8 {
+                    let acc = |feature| Acc { row, part, feature };
+                    let mut value = regs.def(&mut ops, |r| Op::Recover(r, acc(feature), acc(feature + 1)));
+                    if let Some(sum) = sum {
+                        value = regs.def(&mut ops, |r| Op::Subtract(r, value, sum));
+                    }
+                    // The first product of three shifts out the most significant trit.
+                    ops.push(Op::Store { value, row, digit: TRITS as u8 - 1 - feature, part });
+                }
+            }
+        }
+        ops
+    }
+
+    fn recover_spread(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for row in 0..rows {
+            let sum = regs.def(&mut ops, |r| Op::Sum(r, row));
+            for part in 0..parts {
+                let [low, one, two, high28, four] = [0, 1, 2, 3, 4]
+                    .map(|feature| regs.def(&mut ops, |r| Op::Take(r, Acc { row, part, feature })));
+                let mut times = |x, c, ops: &mut Vec<Op>| regs.def(ops, |r| Op::Multiply(r, x, c));
+                let (three_ones, nine_twos) = (times(one, 3, &mut ops), times(two, 9, &mut ops));
+                let three_fours = times(four, 3, &mut ops);
+                let rest = regs.def(&mut ops, |r| Op::Subtract(r, low, three_ones));
+                let zero = regs.def(&mut ops, |r| Op::Subtract(r, rest, nine_twos));
+                // `sum of 28 * h * a` is a multiple of 4 and 7, and far from overflow.
+                let sevens = regs.def(&mut ops, |r| Op::ShiftRightI32(r, high28, 2));
+                let high = regs.def(&mut ops, |r| Op::Multiply(r, sevens, INVERSE_OF_7));
+                let three = regs.def(&mut ops, |r| Op::Subtract(r, high, three_fours));
+                for (digit, x) in (0..).zip([zero, one, two, three, four]) {
+                    let value = regs.def(&mut ops, |r| Op::Subtract(r, x, sum));
+                    ops.push(Op::Store { value, row, digit, part });
+                }
+            }
+        }
+        ops
+    }
+}
+
+/// Pairs of row and part that have accumulators, in register order.
+fn accumulators(rows: u8, parts: u8) -> impl Iterator<Item = (u8, u8)> {
+    (0..rows).flat_map(move |row| (0..parts).map(move |part| (row, part)))
+}
+
+/// Numbers registers.
+struct Regs(u16);
+
+impl Regs {
+    fn def(&mut self, ops: &mut Vec<Op>, op: impl FnOnce(Reg) -> Op) -> Reg {
+        let reg = Reg(self.0);
+        self.0 += 1;
+        ops.push(op(reg));
+        reg
+    }
+}

@@ -1,0 +1,262 @@
+//! The wide emitter: lowers a [`Program`] to x86-64 machine code with 256-bit (VEX) or 512-bit (EVEX) vectors.
+//!
+//! It chooses instructions, registers and addressing; arithmetic, passes and unrolling are the program's. Everything
+//! lives in registers: a program that needs more is refused. The order of operations is kept, since the cores these
+//! tiers exist on rename registers and look far enough ahead to overlap several quads by themselves.
+//!
+//! A kernel is one function of the System V convention. Constants stand behind the code, aligned to a vector, and are
+//! addressed relative to the instruction pointer; those used most stay in registers that are left.
+
+mod constants;
+mod ops;
+mod registers;
+
+use crate::error::CodegenError;
+use crate::program::{Node, Op, Program, Start, Touch};
+use constants::Constants;
+use iced_x86::IcedError;
+use iced_x86::code_asm::{
+    CodeAssembler, dword_ptr, qword_ptr, r8, r9, r10, r11d, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx,
+    rsi, rsp,
+};
+use registers::Registers;
+use std::fmt;
+use std::mem::offset_of;
+use trit_format::kernel::KernelArgs;
+use trit_format::tile::{self, QUAD, ROWS, VECTOR};
+
+/// Bytes that constants are aligned to: a cache line, as the whole kernel is.
+const ALIGNMENT: usize = 64;
+
+/// Machine code of `program`.
+pub(crate) fn emit(program: &Program) -> Result<Vec<u8>, CodegenError> {
+    // How long the code is shows once it is assembled, and does not depend on the gap behind it.
+    let refused = |refused: Refused| CodegenError::backend(&program.spec, program.target, refused);
+    let (bytes, code) = Emitter::assemble(program, 0).map_err(refused)?;
+    if code.is_multiple_of(ALIGNMENT) {
+        return Ok(bytes);
+    }
+    Ok(Emitter::assemble(program, code.next_multiple_of(ALIGNMENT) - code).map_err(refused)?.0)
+}
+
+/// Why a program cannot be written with this tier's registers and instructions.
+enum Refused {
+    /// The assembler refused an instruction.
+    Assembler(IcedError),
+    /// More values are live at once than there are registers.
+    Registers { needed: usize, found: usize },
+    /// The tier has no such operation.
+    Operation(Op),
+    /// An activation row beyond those that can be addressed.
+    Row(u8),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Assembler(e) => write!(f, "assembler: {e}"),
+            Refused::Registers { needed, found } => {
+                write!(
+                    f,
+                    "needs {needed} vector registers of {found}; fewer rows share a pass in a smaller m"
+                )
+            }
+            Refused::Operation(op) => write!(f, "no instruction for {op:?}"),
+            Refused::Row(row) => write!(f, "row {row} of a group, where groups have at most {MAX_ROWS}"),
+        }
+    }
+}
+
+impl From<IcedError> for Refused {
+    fn from(e: IcedError) -> Refused {
+        Refused::Assembler(e)
+    }
+}
+
+/// Activation rows that share a pass: as many as scaled addressing reaches.
+const MAX_ROWS: u8 = 4;
+
+/// What stands in which general register, for the whole kernel:
+///
+/// | register | holds |
+/// |---|---|
+/// | `rdi` | the arguments |
+/// | `rsi`, `rbp` | the tile's weights; tiles left |
+/// | `rax`, `rcx` | where the inner loop stands in weights and activations; free in the epilogue |
+/// | `rdx`, `r15`, `r10` | activations, sums and results of the group of rows |
+/// | `r8`, `r9` | one and three times the bytes between activation rows |
+/// | `r12`, `r13` | bytes between rows of results and of sums |
+/// | `rbx` | results of the tile |
+/// | `r11` | iterations left |
+/// | `r14` | next line to prefetch, where a tile is passed over several times |
+struct Emitter<'p> {
+    asm: CodeAssembler,
+    program: &'p Program,
+    registers: Registers,
+    constants: Constants,
+    prefetch: Option<Prefetch>,
+    /// First byte of the pass within a vector of weights; its results stand as far into a digit's.
+    lane: u32,
+}
+
+impl Emitter<'_> {
+    /// The kernel with `gap` bytes between code and constants, and the length of its code.
+    fn assemble(program: &Program, gap: usize) -> Result<(Vec<u8>, usize), Refused> {
+        let mut asm = CodeAssembler::new(64)?;
+        let registers = Registers::of(program)?;
+        let constants = Constants::of(program, registers.unused(), &mut asm);
+        let prefetch = Prefetch::of(&program.body);
+        let mut emitter = Emitter { asm, program, registers, constants, prefetch, lane: 0 };
+        emitter.kernel()?;
+        if gap > 0 {
+            emitter.asm.db(&vec![0; gap])?;
+        }
+        let constants = emitter.constants.place(&mut emitter.asm, program.vector)?;
+        let bytes = emitter.asm.assemble(0)?;
+        let code = bytes.len() - constants - gap;
+        Ok((bytes, code))
+    }
+
+    fn kernel(&mut self) -> Result<(), Refused> {
+        let saved = [rbx, rbp, r12, r13, r14, r15];
+        saved.into_iter().try_for_each(|r| self.asm.push(r))?;
+        let field = |offset: usize| qword_ptr(rdi + offset as i32);
+        self.asm.mov(rsi, field(offset_of!(KernelArgs, weights)))?;
+        self.asm.mov(rbx, field(offset_of!(KernelArgs, out)))?;
+        self.asm.mov(rbp, field(offset_of!(KernelArgs, tiles)))?;
+        self.asm.mov(r8, field(offset_of!(KernelArgs, activation_stride)))?;
+        self.asm.lea(r9, r8 + r8 * 2)?;
+        self.asm.mov(r12, field(offset_of!(KernelArgs, out_stride)))?;
+        self.asm.shl(r12, 2)?;
+        self.asm.mov(r13, field(offset_of!(KernelArgs, sum_stride)))?;
+        self.asm.shl(r13, 2)?;
+        self.load_constants()?;
+        let program = self.program;
+        self.nodes(&program.body)?;
+        self.asm.vzeroupper()?;
+        saved.into_iter().rev().try_for_each(|r| self.asm.pop(r))?;
+        Ok(self.asm.ret()?)
+    }
+
+    fn nodes(&mut self, nodes: &[Node]) -> Result<(), Refused> {
+        let op = |node: &Node| if let Node::Op(op) = node { Some(*op) } else { None };
+        let mut rest = nodes;
+        while let Some(first) = rest.first() {
+            let ops: Vec<Op> = rest.iter().map_while(op).collect();
+            rest = &rest[ops.len().max(1)..];
+            match first {
+                Node::Op(_) => self.block(&ops, 0, 0)?,
+                Node::Tiles(body) => self.tiles(body)?,
+                Node::Rows { groups, rows, body, .. } => self.rows(*groups, *rows, body)?,
+                Node::Lanes { parts, body } => {
+                    for lane in (0..VECTOR as u32).step_by((parts * self.program.vector) as usize) {
+                        self.lane = lane;
+                        self.registers.begin_pass();
+                        self.nodes(body)?;
+                    }
+                }
+                Node::Quads { count, unroll, sets, body, .. } => self.quads(*count, *unroll, *sets, body)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tiles(&mut self, body: &[Node]) -> Result<(), Refused> {
+        let mut next = self.asm.create_label();
+        self.asm.set_label(&mut next)?;
+        self.asm.mov(rdx, qword_ptr(rdi + offset_of!(KernelArgs, activations) as i32))?;
+        self.asm.mov(r15, qword_ptr(rdi + offset_of!(KernelArgs, sums) as i32))?;
+        self.asm.mov(r10, rbx)?;
+        if let Some(Prefetch::Apart(bytes, _)) = self.prefetch {
+            self.asm.lea(r14, rsi + i64::from(bytes))?;
+        }
+        self.nodes(body)?;
+        self.asm.add(rsi, tile::bytes(self.program.spec.k as usize) as i32)?;
+        self.asm.add(rbx, (ROWS * size_of::<i32>()) as i32)?;
+        self.asm.dec(rbp)?;
+        Ok(self.asm.jnz(next)?)
+    }
+
+    /// Groups of rows follow one another, so that each begins where the one before ended.
+    fn rows(&mut self, groups: u32, rows: u32, body: &[Node]) -> Result<(), Refused> {
+        let mut next = self.asm.create_label();
+        // General registers are all taken; a group runs for thousands of cycles.
+        if groups > 1 {
+            self.asm.push(groups as i32)?;
+            self.asm.set_label(&mut next)?;
+        }
+        self.nodes(body)?;
+        for _ in 0..rows {
+            self.asm.add(rdx, r8)?;
+            self.asm.add(r15, r13)?;
+            self.asm.add(r10, r12)?;
+        }
+        if groups > 1 {
+            self.asm.dec(dword_ptr(rsp))?;
+            self.asm.jnz(next)?;
+            self.asm.pop(rax)?;
+        }
+        Ok(())
+    }
+
+    fn quads(&mut self, count: u32, unroll: u32, sets: u32, body: &[Op]) -> Result<(), Refused> {
+        self.asm.mov(rax, rsi)?;
+        self.asm.mov(rcx, rdx)?;
+        self.clear_sets(sets)?;
+        let iterations = count / unroll;
+        if iterations > 0 {
+            let mut next = self.asm.create_label();
+            self.asm.mov(r11d, iterations as i32)?;
+            self.asm.set_label(&mut next)?;
+            if let Some(Prefetch::Apart(_, touch)) = self.prefetch {
+                (0..touch.lines).try_for_each(|line| {
+                    self.asm.prefetcht0(qword_ptr(r14 + (line * VECTOR as u32) as i32))
+                })?;
+                self.asm.add(r14, touch.stride as i32)?;
+            }
+            for quad in 0..unroll {
+                self.quad(quad, sets, body)?;
+            }
+            self.asm.add(rax, (unroll * VECTOR as u32) as i32)?;
+            self.asm.add(rcx, (unroll * QUAD as u32) as i32)?;
+            self.asm.dec(r11d)?;
+            self.asm.jnz(next)?;
+        }
+        for quad in 0..count % unroll {
+            self.quad(quad, sets, body)?;
+        }
+        self.add_up(sets)
+    }
+
+    fn quad(&mut self, quad: u32, sets: u32, body: &[Op]) -> Result<(), Refused> {
+        if let Some(Prefetch::Along(bytes)) = self.prefetch {
+            self.asm.prefetcht0(qword_ptr(rax + (i64::from(bytes) + i64::from(quad * VECTOR as u32))))?;
+        }
+        self.block(body, quad, quad % sets)
+    }
+}
+
+/// How lines to be prefetched are found.
+#[derive(Clone, Copy)]
+enum Prefetch {
+    /// So many bytes past the weights, which a tile's only pass goes over in order.
+    Along(u32),
+    /// By an address of its own, so many bytes past the tile when a tile begins.
+    Apart(u32, Touch),
+}
+
+impl Prefetch {
+    /// From the first inner loop: all of a kernel's are alike.
+    fn of(nodes: &[Node]) -> Option<Prefetch> {
+        nodes.iter().find_map(|node| match node {
+            Node::Tiles(body) | Node::Rows { body, .. } | Node::Lanes { body, .. } => Prefetch::of(body),
+            &Node::Quads {
+                unroll, touch: Some(touch @ Touch { start: Start::Ahead(bytes), .. }), ..
+            } => {
+                let along = touch.stride == VECTOR as u32 * unroll;
+                Some(if along { Prefetch::Along(bytes) } else { Prefetch::Apart(bytes, touch) })
+            }
+            Node::Op(_) | Node::Quads { .. } => None,
+        })
+    }
+}

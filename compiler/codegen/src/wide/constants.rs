@@ -1,0 +1,106 @@
+//! Vectors of constants: behind the code, and in registers while there are any left.
+
+use super::Refused;
+use super::registers::Vector;
+use crate::program::{Dot, Node, Op, Program, Table};
+use iced_x86::IcedError;
+use iced_x86::code_asm::{AsmMemoryOperand, CodeAssembler, CodeLabel, ptr};
+use std::ops::Range;
+
+/// What an operation takes from memory or a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Constant {
+    /// 0x80 in every byte.
+    SignBits,
+    /// 1 in every i16.
+    Ones,
+    /// The table, once.
+    Table(Table),
+    /// The value in every i32.
+    I32(i32),
+}
+
+impl Constant {
+    fn of(op: &Op) -> Option<Constant> {
+        match *op {
+            Op::XorSign(..) => Some(Constant::SignBits),
+            Op::Dot4(.., Dot::SignedMagnitude) => Some(Constant::Ones),
+            Op::Lookup(.., table) => Some(Constant::Table(table)),
+            Op::Multiply(.., c) => Some(Constant::I32(c)),
+            _ => None,
+        }
+    }
+
+    fn bytes(self, vector: u32) -> Vec<u8> {
+        let repeat = |pattern: &[u8]| pattern.iter().copied().cycle().take(vector as usize).collect();
+        match self {
+            Constant::SignBits => repeat(&[0x80]),
+            Constant::Ones => repeat(&1_i16.to_le_bytes()),
+            Constant::Table(table) => repeat(&table.bytes()),
+            Constant::I32(c) => repeat(&c.to_le_bytes()),
+        }
+    }
+}
+
+/// A constant or a value as the last operand of an instruction.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    Register(Vector),
+    Memory(AsmMemoryOperand),
+}
+
+/// The constants of a kernel.
+pub(super) struct Constants(Vec<(Constant, CodeLabel, Option<Vector>)>);
+
+impl Constants {
+    /// Those that the program needs; the inner loops' are first to get registers.
+    pub(super) fn of(program: &Program, registers: Range<Vector>, asm: &mut CodeAssembler) -> Constants {
+        let (mut inner, mut outer) = (Vec::new(), Vec::new());
+        collect(&program.body, &mut inner, &mut outer);
+        let mut constants: Vec<Constant> = Vec::new();
+        for constant in inner.into_iter().chain(outer) {
+            if !constants.contains(&constant) {
+                constants.push(constant);
+            }
+        }
+        let registers = registers.map(Some).chain(std::iter::repeat(None));
+        Constants(constants.into_iter().zip(registers).map(|(c, r)| (c, asm.create_label(), r)).collect())
+    }
+
+    /// # Panics
+    /// If the program does not need it.
+    pub(super) fn source(&self, constant: Constant) -> Source {
+        let &(_, label, register) = self
+            .0
+            .iter()
+            .find(|(c, ..)| *c == constant)
+            .expect("all constants of the program were collected");
+        register.map_or_else(|| Source::Memory(ptr(label)), Source::Register)
+    }
+
+    /// Registers to be loaded before the first tile, and from where.
+    pub(super) fn loads(&self) -> Vec<(Vector, AsmMemoryOperand)> {
+        self.0.iter().filter_map(|&(_, label, register)| Some((register?, ptr(label)))).collect()
+    }
+
+    /// Writes them to where the assembler stands. Gives their length in bytes.
+    pub(super) fn place(&mut self, asm: &mut CodeAssembler, vector: u32) -> Result<usize, Refused> {
+        self.0.iter_mut().try_for_each(|(constant, label, _)| -> Result<(), IcedError> {
+            asm.set_label(label)?;
+            asm.db(&constant.bytes(vector))
+        })?;
+        Ok(self.0.len() * vector as usize)
+    }
+}
+
+fn collect(nodes: &[Node], inner: &mut Vec<Constant>, outer: &mut Vec<Constant>) {
+    for node in nodes {
+        match node {
+            Node::Op(op) => outer.extend(Constant::of(op)),
+            Node::Quads { body, .. } => inner.extend(body.iter().filter_map(Constant::of)),
+            Node::Tiles(body) | Node::Rows { body, .. } | Node::Lanes { body, .. } => {
+                collect(body, inner, outer)
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What may change speed changes no token: looking for the best logits alone, guessing tokens, threads, blocks of a
+//! prompt, kernels, and how a sequence was reached.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use trit_runtime::generate::{GenerateOptions, Generation, generate};
+use trit_runtime::sample::{Sampler, SamplerOptions, Scores, Wants, argmax};
+use trit_runtime::{
+    CpuTiers, KernelChoice, KvType, LoadOptions, Memory, Model, Session, SessionOptions, Tuning,
+};
+use trit_tests::workbench::{compile, repository};
+
+/// Repeats itself, so that guesses are made and some are right.
+const PROMPT: [u32; 24] = [
+    4093, 46, 1218, 605, 12, 300, 46, 1218, 605, 12, 301, 46, 1218, 605, 12, 300, 46, 1218, 605, 12, 301, 46,
+    1218, 605,
+];
+const TOKENS: usize = 150;
+
+fn load(name: &str, options: &LoadOptions) -> Arc<Model> {
+    let bundle = compile(&repository().join("examples/models/fables-12m"), name);
+    Model::load(&bundle, &LoadOptions { tuning: Tuning::Off, trust: true, ..options.clone() }).unwrap()
+}
+
+fn session(model: &Arc<Model>, threads: usize, kv: KvType, block: usize) -> Session {
+    let options = SessionOptions { context: Some(512), threads: Some(threads), kv, block };
+    Session::new(model.clone(), options).unwrap()
+}
+
+fn run(session: &mut Session, options: SamplerOptions, speculate: bool) -> Generation {
+    session.truncate(0);
+    let request = GenerateOptions { max_new: TOKENS, stop: &[], ignore_eos: true, speculate };
+    let mut sampler = Sampler::new(options);
+    generate(session, &PROMPT, &mut sampler, &request, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn samplers() -> [SamplerOptions; 4] {
+    let greedy = SamplerOptions::default();
+    let draw = SamplerOptions { temperature: 0.9, seed: 5, ..greedy };
+    [
+        greedy,
+        SamplerOptions { repeat_penalty: 1.2, ..greedy },
+        SamplerOptions { top_k: 40, top_p: 0.95, repeat_penalty: 1.1, ..draw },
+        SamplerOptions { min_p: 0.05, ..draw },
+    ]
+}
+
+/// The tokens chosen from all logits, one pass a token.
+fn plainly(session: &mut Session, options: SamplerOptions) -> Vec<u32> {
+    session.truncate(0);
+    let mut sampler = Sampler::new(options);
+    let mut history = PROMPT.to_vec();
+    let mut logits = session.prefill(&PROMPT).unwrap().to_vec();
+    for _ in 0..TOKENS {
+        let id = sampler.sample(Scores::All(&logits), &history);
+        history.push(id);
+        logits.copy_from_slice(session.decode(id).unwrap());
+    }
+    history.split_off(PROMPT.len())
+}
+
+#[test]
+fn guesses_and_the_best_logits_alone_choose_the_same_tokens() {
+    let model = load("same-tokens", &LoadOptions::default());
+    let mut guessed = (0, 0);
+    for kv in [KvType::F16, KvType::Int8] {
+        let mut plain = session(&model, 1, kv, 1);
+        for options in samplers() {
+            let expected = plainly(&mut plain, options);
+            for (threads, block) in [(1, 64), (2, 64), (3, 7)] {
+                let mut session = session(&model, threads, kv, block);
+                for speculate in [false, true] {
+                    let generation = run(&mut session, options, speculate);
+                    assert_eq!(generation.ids, expected, "{kv:?} {options:?} {threads} {block} {speculate}");
+                    assert_eq!(session.position(), PROMPT.len() + TOKENS - 1);
+                    assert_eq!(session.tokens()[PROMPT.len()..], expected[..TOKENS - 1]);
+                    assert!(speculate || generation.guesses == (0, 0));
+                    guessed = (guessed.0 + generation.guesses.0, guessed.1 + generation.guesses.1);
+                }
+            }
+        }
+    }
+    eprintln!("{} tokens guessed, {} right", guessed.0, guessed.1);
+    assert!(guessed.1 > 0 && guessed.1 < guessed.0, "right and wrong guesses are both tried: {guessed:?}");
+}
+
+/// Candidates have the logits they have among all, bit for bit, and include the best.
+#[test]
+fn the_best_logits_are_those_of_the_whole_product() {
+    let model = load("same-tokens-best", &LoadOptions::default());
+    assert!(!model.manifest().planes.is_empty(), "the head has planes");
+    let (mut all, mut best) = (session(&model, 2, KvType::F16, 64), session(&model, 2, KvType::F16, 64));
+    let also = [7, 3, 4000, 7];
+    let mut fewest = usize::MAX;
+    for (i, &id) in PROMPT.iter().cycle().take(120).enumerate() {
+        let logits = all.decode(id).unwrap().to_vec();
+        let count = [1, 2, 40, 256][i % 4];
+        best.advance(&[id], 1, Wants::Best { count, within: [0.0, 1.5][i % 2] }, &also).unwrap();
+        let Scores::Some(some) = best.scores(0) else { panic!("all logits were computed") };
+        assert!(some.is_sorted_by(|a, b| a.id < b.id));
+        for candidate in some {
+            assert_eq!(candidate.logit.to_bits(), logits[candidate.id as usize].to_bits());
+        }
+        assert!(also.iter().all(|id| some.iter().any(|c| c.id == *id)));
+        let mut order: Vec<f32> = logits.clone();
+        order.sort_by(|a, b| b.total_cmp(a));
+        let least = order[count - 1].min(order[0] - [0.0, 1.5][i % 2]);
+        let wanted = |id: usize| logits[id] >= least;
+        assert!(
+            (0..logits.len()).filter(|&id| wanted(id)).all(|id| some.iter().any(|c| c.id as usize == id))
+        );
+        assert_eq!(argmax(&logits), {
+            let best = some.iter().max_by(|a, b| a.logit.total_cmp(&b.logit).then(b.id.cmp(&a.id)));
+            best.unwrap().id
+        });
+        fewest = fewest.min(some.len());
+    }
+    assert!(
+        fewest < model.manifest().hyperparameters.vocab_size as usize / 10,
+        "{fewest} rows survive at least"
+    );
+}
+
+#[test]
+fn every_kernel_and_memory_gives_the_same_tokens() {
+    let mut expected: Option<Vec<u32>> = None;
+    let tiers: Vec<_> = CpuTiers::detect().iter().collect();
+    let named: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
+    eprintln!("tiers exercised: {}", named.join(", "));
+    let mut ways: Vec<LoadOptions> =
+        vec![LoadOptions { kernels: KernelChoice::Portable, ..LoadOptions::default() }];
+    for cpu in tiers {
+        for kernels in [KernelChoice::Embedded, KernelChoice::Jit] {
+            ways.push(LoadOptions { kernels, cpu: Some(cpu), ..LoadOptions::default() });
+        }
+    }
+    ways.push(LoadOptions { memory: Memory::Mapped, ..LoadOptions::default() });
+    for options in ways {
+        let model = load("same-tokens-ways", &options);
+        let ids = run(&mut session(&model, 2, KvType::F16, 64), SamplerOptions::default(), true).ids;
+        assert_eq!(*expected.get_or_insert_with(|| ids.clone()), ids, "{}", model.kernels());
+    }
+}
+
+#[test]
+fn a_long_context_is_attended_the_same_by_any_number_of_threads() {
+    let model = load("same-tokens-long", &LoadOptions::default());
+    let prompt: Vec<u32> = PROMPT.iter().copied().cycle().take(700).collect();
+    let mut expected: Option<Vec<u32>> = None;
+    for (threads, block) in [(1, 512), (2, 512), (5, 100), (4, 1)] {
+        let options = SessionOptions { context: None, threads: Some(threads), kv: KvType::F16, block };
+        let mut session = Session::new(model.clone(), options).unwrap();
+        let mut bits: Vec<u32> = session.prefill(&prompt).unwrap().iter().map(|l| l.to_bits()).collect();
+        bits.extend(session.decode(9).unwrap().iter().map(|l| l.to_bits()));
+        assert_eq!(
+            *expected.get_or_insert_with(|| bits.clone()),
+            bits,
+            "{threads} threads, blocks of {block}"
+        );
+    }
+}
