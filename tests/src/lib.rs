@@ -5,6 +5,7 @@
 //! | [`workbench`] | folders, the built commands, compiled bundles |
 //! | [`golden`] | outputs of Hugging Face transformers |
 //! | [`distance`] | how far two vectors are apart |
+//! | [`plots`] | pictures of measurements, for BENCHMARKS.md |
 //!
 //! Some data is not in the repository (a larger model, prompts from books). It is looked for in a folder `shared` next
 //! to the repository, or in `$TRIT_SHARED`; tests that need it say plainly that they did not run ([`workbench::shared`]).
@@ -12,4 +13,5 @@
 
 pub mod distance;
 pub mod golden;
+pub mod plots;
 pub mod workbench;

@@ -98,19 +98,139 @@ fn perplexity_scores_windows_independently() {
 
 #[test]
 fn bench_gives_a_row_for_each_test_and_thread_count() {
-    let json =
-        run(trit_run(&["bench", fables(), "-p", "16", "-n", "4", "-t", "1,2", "-r", "1", "--json"])).json();
+    let args = ["bench", fables(), "-p", "16", "-n", "4", "-t", "1,2", "-r", "1", "-d", "0,24", "--json"];
+    let json = run(trit_run(&args)).json();
     let rows = json["rows"].as_array().unwrap();
     let names: Vec<(&str, u64)> =
         rows.iter().map(|r| (r["test"].as_str().unwrap(), r["threads"].as_u64().unwrap())).collect();
-    for test in ["pp16", "tg4"] {
-        for threads in [1, 2] {
-            assert!(names.contains(&(test, threads)), "{json}");
+    let expected = |t| [("pp16", t), ("tg4", t), ("pp16 @ d24", t), ("tg4 @ d24", t)];
+    assert_eq!(names, [expected(1), expected(2)].concat(), "{json}");
+    let above_0 = |value: &serde_json::Value| assert!(value.as_f64().unwrap() > 0.0, "{json}");
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(0.0 < number("min") && number("min") <= number("tokens_per_s"), "{row}");
+        assert!(number("tokens_per_s") <= number("max"), "{row}");
+        assert_eq!(
+            row["depth"].as_u64(),
+            Some(if row["test"].as_str().unwrap().contains('@') { 24 } else { 0 })
+        );
+        assert!(row["profile"].is_null(), "{row}");
+        let decode = row["phase"] == "decode";
+        assert_eq!(row["tokens"].as_u64(), Some(if decode { 4 } else { 16 }));
+        if !decode {
+            assert!(row["share"].is_null(), "{row}");
+            continue;
         }
+        ["ternary_bytes", "head_bytes", "ternary_gb_s"].iter().for_each(|key| above_0(&row[*key]));
+        // The same arithmetic from the outside.
+        let read = (number("ternary_bytes") + number("head_bytes")) * number("tokens_per_s") / 1e9;
+        let stream = json["stream_gb_s"][row["threads"].to_string()].as_f64().unwrap();
+        assert!((row["share"].as_f64().unwrap() - read / stream).abs() < 1e-6 * (read / stream), "{row}");
     }
-    assert!(rows.iter().all(|r| r["tokens_per_s"].as_f64().unwrap() > 0.0), "{json}");
-    assert!(json["stream_gb_s"]["1"].as_f64().unwrap() > 0.0, "{json}");
-    assert!(json["cpu"].is_string() && json["kernels"].is_string(), "{json}");
+    ["open_s", "bytes", "repetitions"].iter().for_each(|key| above_0(&json[*key]));
+    assert_eq!(json["bytes"], std::fs::metadata(fables()).unwrap().len());
+    assert_eq!(json["model"], "fables-12m");
+    assert_eq!(json["kv"], "f16");
+    for key in ["version", "cpu", "kernels", "tier"] {
+        assert!(json[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {json}");
+    }
+    if cfg!(target_os = "linux") {
+        above_0(&json["peak_bytes"]);
+        // The buffer that the bandwidth is measured with does not count.
+        assert!(json["peak_bytes"].as_u64().unwrap() < 512 << 20, "{json}");
+    }
+}
+
+/// What a token reads is known from the model: nothing is left out and nothing is counted twice.
+#[test]
+fn bench_counts_the_weights_a_token_reads() {
+    let json =
+        run(trit_run(&["bench", fables(), "-p", "0", "-n", "2", "-t", "1", "-r", "1", "--json"])).json();
+    let row = &json["rows"][0];
+    // Eight layers, each of q and o, k and v with a third of the heads, and gate, up and down; five trits a byte.
+    let ternary = row["ternary_bytes"].as_f64().unwrap();
+    let weights = 8.0 * 384.0 * (2.0 * 384.0 + 2.0 * 128.0 + 3.0 * 1024.0);
+    assert!(weights / 5.0 <= ternary && ternary < weights / 4.7, "{row}");
+    // At most the whole table of 4096 rows in 16 bits and both planes of it.
+    let head = row["head_bytes"].as_f64().unwrap();
+    assert!(head <= 4096.0 * 384.0 * 4.0, "{row}");
+}
+
+#[test]
+fn bench_prints_a_table_to_copy_and_profiles_beside_it() {
+    let args = ["bench", fables(), "-p", "16", "-n", "4", "-t", "2", "-r", "1", "--profile", "--kv", "f32"];
+    let ran = run(trit_run(&args));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    for word in
+        ["| fables-12m |", " pp16 |", " tg4 |", " f32 |", "trit-run ", "kernels: ", "opened and verified"]
+    {
+        assert!(ran.out.contains(word), "no {word:?} in {}", ran.out);
+    }
+    for word in ["plain streaming read with 2 threads: ", "a decoded token reads "] {
+        assert!(ran.out.contains(word), "no {word:?} in {}", ran.out);
+    }
+    let widths: Vec<usize> = ran.out.lines().take_while(|l| l.starts_with('|')).map(str::len).collect();
+    assert_eq!(widths.len(), 4, "{}", ran.out);
+    assert!(widths.iter().all(|w| *w == widths[0]), "{}", ran.out);
+    for word in ["pp16, 2 threads\n", "tg4, 2 threads\n", "ternary", "attention"] {
+        assert!(ran.err.contains(word), "no {word:?} in {}", ran.err);
+    }
+    let json = run(trit_run(&[&args[..], &["--json"]].concat())).json();
+    for row in json["rows"].as_array().unwrap() {
+        let steps = row["profile"]["steps"].as_array().unwrap();
+        let ternary = steps.iter().find(|step| step["step"] == "ternary").unwrap();
+        assert!(ternary["seconds"].as_f64().unwrap() > 0.0, "{json}");
+        assert_eq!(row["profile"]["tokens"], row["tokens"], "{json}");
+    }
+}
+
+#[test]
+fn bench_runs_the_tokens_of_a_text() {
+    let file = scratch().join("cli-bench.txt");
+    std::fs::write(&file, "Once upon a time there was a king.").unwrap();
+    let args = ["bench", fables(), "-p", "0", "-n", "60", "-t", "1", "-r", "1", "--json", "--file"];
+    let json = run(trit_run(&[&args[..], &[path(&file)]].concat())).json();
+    assert_eq!(json["rows"][0]["test"], "tg60", "a text that is too short begins anew");
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    run(trit_run(&[&args[..], &[path(&file)]].concat())).fails(3, &["cli-bench.txt"]);
+    run(trit_run(&[&args[..], &["/no/such/text"]].concat())).fails(3, &["/no/such/text"]);
+    let args = ["bench", ids_only(), "-n", "1", "--file", path(&file)];
+    std::fs::write(&file, "text").unwrap();
+    run(trit_run(&args)).fails(2, &["tokenizer", "--file"]);
+}
+
+#[test]
+fn bench_refuses_what_the_context_has_no_room_for() {
+    for (args, words) in [
+        (&["-d", "1020", "-n", "5", "-p", "0"][..], ["tg5 @ d1020", "1025", "1024"]),
+        (&["-d", "0,1000", "-p", "25", "-n", "1"], ["pp25 @ d1000", "1025", "1024"]),
+        (&["-p", "2000"], ["pp2000", "2000", "1024"]),
+        (&["-d", "18446744073709551615"], ["@ d18446744073709551615", "at most", "1024"]),
+    ] {
+        let ran = run(trit_run(&[&["bench", fables(), "-r", "1"], args].concat()));
+        ran.fails(2, &words);
+        assert!(ran.out.is_empty(), "{}", ran.out);
+    }
+    // To the last token.
+    let args = ["bench", fables(), "-d", "1020", "-n", "4", "-p", "0", "-t", "1", "-r", "1", "--json"];
+    assert_eq!(run(trit_run(&args)).json()["rows"][0]["test"], "tg4 @ d1020");
+}
+
+#[test]
+fn a_profile_of_prompt_and_generated_tokens_is_printed() {
+    let args = [fables(), "-p", "Once upon a time", "-n", "8", "--temp", "0", "--ignore-eos"];
+    let plain = run(trit_run(&args));
+    assert!(!plain.err.contains("ms/token"), "{}", plain.err);
+    let profiled = run(trit_run(&[&args[..], &["--profile"]].concat()));
+    assert_eq!((profiled.code, &profiled.out), (Some(0), &plain.out), "{}", profiled.err);
+    let (prompt, decode) = profiled.err.split_once("generated tokens\n").expect(&profiled.err);
+    assert!(prompt.contains("prompt\n") && prompt.contains("over 6 tokens in 1 passes"), "{prompt}");
+    for word in ["ternary", "attention", "head", "ms/token", "guessed "] {
+        assert!(decode.contains(word), "no {word:?} in {decode}");
+    }
+    let unguessed = run(trit_run(&[&args[..], &["--profile", "--no-speculation"]].concat()));
+    assert!(unguessed.err.contains("over 7 tokens in 7 passes"), "{}", unguessed.err);
+    assert!(unguessed.err.contains("guessed 0 tokens, 0 of them right"), "{}", unguessed.err);
 }
 
 #[test]
