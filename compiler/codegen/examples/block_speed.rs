@@ -1,8 +1,9 @@
 //! Speed of the block kernels on this machine:
-//! `cargo run --release -p trit-codegen --features jit --example block_speed [SECONDS [TARGET]]`.
+//! `cargo run --release -p trit-codegen --features jit --example block_speed [SECONDS [TARGET [ROWS,... [TILES]]]]`.
 //!
 //! Prints 10^12 operations (two for a weight by an activation) a second of one thread: the best call within so many
-//! seconds. Weights are decoded, and activations packed where a kernel does so, in every call.
+//! seconds. With TILES a call handles so many of the matrix's tiles, as where several threads share it, and is over
+//! before it is interrupted. Weights are decoded, and activations packed where a kernel does so, in every call.
 
 use std::time::Instant;
 use trit_codegen::JitCode;
@@ -16,6 +17,9 @@ const SHAPES: [(usize, usize); 3] = [(2560, 2560), (2560, 13824), (6912, 2560)];
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds: f64 = std::env::args().nth(1).map_or(Ok(0.1), |s| s.parse())?;
     let only = std::env::args().nth(2);
+    let row_counts = std::env::args().nth(3).unwrap_or("5,16,64,128,512".to_owned());
+    let row_counts = row_counts.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let tiles = std::env::args().nth(4).map(|s| s.parse::<usize>()).transpose()?;
     for target in Target::ALL.into_iter().filter(|&target| runs_here(target)) {
         if only.as_ref().is_some_and(|name| name != target.name()) {
             continue;
@@ -26,9 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     KernelSpec { k: k as u32, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 };
                 let Ok(kernel) = JitCode::new(&[(spec, target)]) else { continue };
                 print!("{:14} {:6} [{n:5}, {k}]", target.name(), code.name());
-                for rows in [5, 16, 64, 128, 512] {
-                    let best = measure(&kernel, &spec, rows, n / ROWS, seconds);
-                    print!("  {rows} rows {:6.3}", (2 * rows * (n / ROWS * ROWS) * k) as f64 / best / 1e12);
+                for &rows in &row_counts {
+                    let tiles = tiles.unwrap_or(n / ROWS).min(n / ROWS);
+                    let best = measure(&kernel, &spec, (rows, tiles, n), seconds);
+                    print!("  {rows} rows {:6.3}", (2 * rows * tiles * ROWS * k) as f64 / best / 1e12);
                 }
                 println!();
             }
@@ -37,8 +42,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Seconds of the best call.
-fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, seconds: f64) -> f64 {
+/// Seconds of the best call, of `rows` rows by `tiles` tiles, with results `n` apart.
+fn measure(code: &JitCode, spec: &KernelSpec, (rows, tiles, n): (usize, usize, usize), seconds: f64) -> f64 {
     let k = spec.k as usize;
     let mut weights = Pages::new(tiles * tile::bytes(k));
     weights.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = spec.code.store((i % 243) as u8));
@@ -46,7 +51,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, seconds
     let mut activations = Pages::new(rows * stride);
     activations.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = (i % 251) as u8);
     let sums = vec![0i32; rows];
-    let mut out = Pages::new(4 * rows * tiles * ROWS);
+    let mut out = Pages::new(4 * rows * n);
     let mut scratch = Pages::new(spec.scratch_bytes(rows));
     let args = KernelArgs {
         weights: weights.bytes().as_ptr(),
@@ -56,7 +61,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, seconds
         tiles: tiles as u64,
         activation_stride: stride as u64,
         sum_stride: 1,
-        out_stride: (tiles * ROWS) as u64,
+        out_stride: n as u64,
         rows: rows as u64,
         scratch: scratch.bytes().as_mut_ptr(),
     };

@@ -72,11 +72,6 @@ fn what_cannot_be_done_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| tritc(folder.path(), arguments);
     let fixture = fixture();
-    fails(
-        &run(&["compile", &fixture, "--target", "x86-64-v4-vbmi"]),
-        4,
-        &["x86-64-v4-vbmi", "x86-64-v3-vnni"],
-    );
     fails(&run(&["compile", &fixture, "--target", "x86-65"]), 2, &["x86-65", "native, portable, all"]);
     fails(&run(&["compile", &fixture, "--activations", "f32"]), 4, &["int8", "--activations auto"]);
     let typo = fixture.replace("bitnet-online", "bitnet-onlin");

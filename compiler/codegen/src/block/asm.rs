@@ -185,6 +185,18 @@ impl Asm {
         self.code.add_instruction(Instruction::with2(Code::VEX_Tileloadd_tmm_sibmem, tile(d), m)?)
     }
 
+    /// As [`Asm::tile_load`], of what will not be read again soon: it need not displace what stands in L1.
+    pub(super) fn tile_stream(
+        &mut self,
+        d: u8,
+        base: AsmRegister64,
+        stride: AsmRegister64,
+        at: i64,
+    ) -> Emitted {
+        let m = rows(base, stride, at);
+        self.code.add_instruction(Instruction::with2(Code::VEX_Tileloaddt1_tmm_sibmem, tile(d), m)?)
+    }
+
     /// Stores tile register `s` to rows at `base + at`, `stride` apart.
     pub(super) fn tile_store(
         &mut self,

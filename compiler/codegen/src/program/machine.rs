@@ -48,7 +48,17 @@ struct Factor {
     /// What is multiplied.
     by: Reg,
     /// What gives its sign to the first feature.
-    sign: Option<Reg>,
+    sign: Option<Sign>,
+}
+
+/// Where the signs of an activation row come from.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// A mask.
+    Mask(Reg),
+    /// The activations of that row, broadcast once more: a register they would keep holds a constant instead, without
+    /// which every dot product reads it from memory.
+    Row(u8),
 }
 
 impl Machine {
@@ -144,21 +154,7 @@ impl Machine {
     /// What one quad of `k` adds to the accumulators.
     fn quad(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
         let mut ops = Vec::new();
-        let activations: Vec<Reg> =
-            (0..rows).map(|row| regs.def(&mut ops, |r| Op::Broadcast(r, row))).collect();
-        let factors: Vec<Factor> = activations
-            .into_iter()
-            .map(|a| match self.dot {
-                Dot::SignedMagnitude => {
-                    let sign = match self.vector {
-                        16 => regs.def(&mut ops, |r| Op::SignMask(r, a)),
-                        _ => a,
-                    };
-                    Factor { by: regs.def(&mut ops, |r| Op::Magnitude(r, a)), sign: Some(sign) }
-                }
-                Dot::UnsignedSigned | Dot::SignedSigned => Factor { by: a, sign: None },
-            })
-            .collect();
+        let factors: Vec<Factor> = (0..rows).map(|row| self.factor(row, &mut ops, regs)).collect();
         for first in (0..parts).step_by(self.together.into()) {
             let together = first..parts.min(first + self.together);
             match self.decode {
@@ -167,6 +163,20 @@ impl Machine {
             }
         }
         ops
+    }
+
+    fn factor(&self, row: u8, ops: &mut Vec<Op>, regs: &mut Regs) -> Factor {
+        let a = regs.def(ops, |r| Op::Broadcast(r, row));
+        match self.dot {
+            Dot::SignedMagnitude => {
+                let sign = match self.vector {
+                    16 => Sign::Mask(regs.def(ops, |r| Op::SignMask(r, a))),
+                    _ => Sign::Row(row),
+                };
+                Factor { by: regs.def(ops, |r| Op::Magnitude(r, a)), sign: Some(sign) }
+            }
+            Dot::UnsignedSigned | Dot::SignedSigned => Factor { by: a, sign: None },
+        }
     }
 
     fn fix(&self, parts: std::ops::Range<u8>, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) {
@@ -189,11 +199,15 @@ impl Machine {
         if self.dot == Dot::UnsignedSigned {
             x = regs.def(ops, |r| Op::XorSign(r, x));
         }
-        if let &[Factor { sign: Some(sign), .. }] = factors {
-            x = match self.vector {
-                16 => regs.def(ops, |r| Op::NegateWhere(r, x, sign)),
-                _ => regs.def(ops, |r| Op::TimesSign(r, x, sign)),
-            };
+        match factors {
+            &[Factor { sign: Some(Sign::Mask(mask)), .. }] => {
+                x = regs.def(ops, |r| Op::NegateWhere(r, x, mask));
+            }
+            &[Factor { sign: Some(Sign::Row(row)), .. }] => {
+                let a = regs.def(ops, |r| Op::Broadcast(r, row));
+                x = regs.def(ops, |r| Op::TimesSign(r, x, a));
+            }
+            _ => {}
         }
         x
     }
