@@ -10,16 +10,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a worker spins before it parks: longer than a step's imbalance, far shorter than a time slice.
-const SPIN: Duration = Duration::from_micros(60);
-/// The same where there are more workers than cores: whom it waits for may not be running.
-const SPIN_CROWDED: Duration = Duration::from_micros(2);
+/// How a worker waits before it parks.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// How long it spins.
+    spin: Duration,
+    /// How long it then offers its core to others.
+    offer: Duration,
+}
+
+/// Spins longer than a step's imbalance, far shorter than a time slice.
+const ALONE: Patience = Patience { spin: Duration::from_micros(60), offer: Duration::ZERO };
+/// Where there are more workers than cores, whom it waits for may need this core; but waking a parked worker costs more
+/// than a few turns.
+const CROWDED: Patience = Patience { spin: Duration::from_micros(2), offer: Duration::from_micros(300) };
 
 /// A fixed number of threads.
 pub(crate) struct Pool {
     threads: Option<rayon::ThreadPool>,
     count: usize,
-    spin: Duration,
+    patience: Patience,
     runs: Vec<Run>,
 }
 
@@ -37,9 +47,8 @@ impl Pool {
                     .map_err(|e| RuntimeError::System(format!("cannot start {count} threads: {e}")))?,
             ),
         };
-        let crowded = count > granted();
-        let spin = if crowded { SPIN_CROWDED } else { SPIN };
-        Ok(Pool { threads, count, spin, runs: (0..count).map(|_| Run::default()).collect() })
+        let patience = if count > granted() { CROWDED } else { ALONE };
+        Ok(Pool { threads, count, patience, runs: (0..count).map(|_| Run::default()).collect() })
     }
 
     /// Number of workers.
@@ -49,7 +58,7 @@ impl Pool {
 
     /// Runs `work` once on every worker and returns when all are done.
     pub fn run(&self, work: impl Fn(&Worker) + Sync) {
-        let barrier = Barrier::new(self.count, self.spin);
+        let barrier = Barrier::new(self.count, self.patience);
         self.runs.iter().for_each(|run| run.0.store(0, Ordering::Relaxed));
         let run = |index| {
             // A worker that panics must not leave the others waiting for it.
@@ -179,7 +188,7 @@ impl Worker<'_> {
 
 struct Barrier {
     count: usize,
-    spin: Duration,
+    patience: Patience,
     arrived: AtomicUsize,
     generation: AtomicUsize,
     poisoned: AtomicBool,
@@ -190,10 +199,10 @@ struct Barrier {
 }
 
 impl Barrier {
-    fn new(count: usize, spin: Duration) -> Barrier {
+    fn new(count: usize, patience: Patience) -> Barrier {
         Barrier {
             count,
-            spin,
+            patience,
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
@@ -243,8 +252,11 @@ impl Barrier {
                 }
                 std::hint::spin_loop();
             }
-            if start.get_or_insert_with(Instant::now).elapsed() > self.spin {
-                return false;
+            let Patience { spin, offer } = self.patience;
+            match start.get_or_insert_with(Instant::now).elapsed() {
+                waited if waited <= spin => {}
+                waited if waited <= spin + offer => std::thread::yield_now(),
+                _ => return false,
             }
         }
     }

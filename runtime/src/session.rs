@@ -21,8 +21,10 @@ use trit_kernels::rope::RopeTable;
 pub struct SessionOptions {
     /// Longest sequence in tokens; by default what the model was made for.
     pub context: Option<usize>,
-    /// Worker threads; by default as many as the system grants this process.
+    /// Worker threads; by default as many as the system grants this process, and never more but with `crowd`.
     pub threads: Option<usize>,
+    /// Start all of `threads`, even where they must share cores: slower, and of use only to test with.
+    pub crowd: bool,
     /// Element type of the KV cache.
     pub kv: KvType,
     /// Rows of a prompt that run together.
@@ -31,7 +33,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { context: None, threads: None, kv: KvType::F16, block: 512 }
+        SessionOptions { context: None, threads: None, crowd: false, kv: KvType::F16, block: 512 }
     }
 }
 
@@ -74,7 +76,12 @@ impl Session {
         if options.block == 0 {
             return Err(RuntimeError::Input("a block needs at least 1 row".into()));
         }
-        let threads = options.threads.unwrap_or_else(pool::granted);
+        let granted = pool::granted();
+        let threads = match options.threads {
+            None => granted,
+            Some(threads) if options.crowd => threads,
+            Some(threads) => threads.min(granted),
+        };
         let plan = &manifest.plan;
         Ok(Session {
             pool: Pool::new(threads)?,

@@ -109,8 +109,13 @@ impl Checkpoint {
 }
 
 fn session(model: &Arc<Model>, way: Way) -> Session {
-    let options =
-        SessionOptions { context: None, threads: Some(way.threads), kv: KvType::F32, block: way.block };
+    let options = SessionOptions {
+        context: None,
+        threads: Some(way.threads),
+        crowd: true,
+        kv: KvType::F32,
+        block: way.block,
+    };
     Session::new(model.clone(), options).unwrap()
 }
 

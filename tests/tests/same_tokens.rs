@@ -23,7 +23,7 @@ fn load(name: &str, options: &LoadOptions) -> Arc<Model> {
 }
 
 fn session(model: &Arc<Model>, threads: usize, kv: KvType, block: usize) -> Session {
-    let options = SessionOptions { context: Some(512), threads: Some(threads), kv, block };
+    let options = SessionOptions { context: Some(512), threads: Some(threads), crowd: true, kv, block };
     Session::new(model.clone(), options).unwrap()
 }
 
@@ -148,7 +148,8 @@ fn a_long_context_is_attended_the_same_by_any_number_of_threads() {
     let prompt: Vec<u32> = PROMPT.iter().copied().cycle().take(700).collect();
     let mut expected: Option<Vec<u32>> = None;
     for (threads, block) in [(1, 512), (2, 512), (5, 100), (4, 1)] {
-        let options = SessionOptions { context: None, threads: Some(threads), kv: KvType::F16, block };
+        let options =
+            SessionOptions { context: None, threads: Some(threads), crowd: true, kv: KvType::F16, block };
         let mut session = Session::new(model.clone(), options).unwrap();
         let mut bits: Vec<u32> = session.prefill(&prompt).unwrap().iter().map(|l| l.to_bits()).collect();
         bits.extend(session.decode(9).unwrap().iter().map(|l| l.to_bits()));

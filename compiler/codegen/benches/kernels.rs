@@ -2,15 +2,16 @@
 //!
 //! Each kernel of [`default_specs`] multiplies a `[640, 2560]` matrix that stays in the L2 cache (`l2`), and a sequence
 //! of `[2560, 2560]` matrices that add up to hundreds of megabytes in huge pages (`memory`). Bytes are those of the
-//! weights, elements the products of a weight and an activation. `memory/read` reads the same bytes and does nothing
-//! with them.
+//! weights, elements the products of a weight and an activation. `memory/read` reads the same bytes and adds them up.
+//!
+//! Times are those of the median call, so that a machine with other work gives the figures of an idle one, nearly.
 #![allow(unsafe_code, missing_docs, reason = "calls generated code; criterion's macros document nothing")]
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trit_codegen::{JitCode, KernelFn, best_code, default_specs, supported};
-use trit_format::dense243::{Code, VALUES};
+use trit_format::dense243::{Code, TRITS, VALUES};
 use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::{self, ROWS};
@@ -23,32 +24,52 @@ const HUGE_PAGE: usize = 2 << 20;
 
 fn bench(c: &mut Criterion) {
     let memory = Memory::new(MEMORY_BYTES);
-    let mut groups = c.benchmark_group("memory");
-    configure(&mut groups);
-    groups.throughput(Throughput::Bytes(MEMORY_BYTES as u64));
-    groups.bench_function("read", |b| b.iter(|| memory.sum()));
-    groups.finish();
     for (place, tiles, bytes) in
         [("l2", L2_TILES, L2_TILES * tile::bytes(K)), ("memory", MEMORY_TILES, MEMORY_BYTES)]
     {
+        let call = tiles * tile::bytes(K);
+        let calls = bytes / call;
         let mut group = c.benchmark_group(place);
         configure(&mut group);
+        group.throughput(Throughput::Bytes((calls * call) as u64));
+        group.bench_function("read", |b| {
+            b.iter_custom(|passes| {
+                median(passes, &memory, calls, call, |weights| {
+                    black_box(sum(weights));
+                })
+            });
+        });
         for &target in supported().iter().filter(|&&target| runs_here(target)) {
-            let mut codes = vec![Code::SignedFix, best_code(&[target])];
-            codes.dedup();
-            let specs = codes.into_iter().flat_map(|code| default_specs(K as u32, code, target));
-            for spec in specs.filter(|spec| spec.kind == KernelKind::Stream) {
+            let specs = default_specs(K as u32, best_code(&[target]), target);
+            for spec in specs.into_iter().filter(|spec| spec.kind == KernelKind::Stream) {
                 let code =
                     JitCode::new(&[(spec, target)]).expect("its target emits its default specifications");
                 let mut product = Product::new(&spec, tiles);
-                let bytes = bytes / (tiles * tile::bytes(K)) * (tiles * tile::bytes(K));
-                let products = (bytes * (ROWS / tile::LANES) * spec.m as usize) as u64;
-                group.throughput(Throughput::ElementsAndBytes { elements: products, bytes: bytes as u64 });
-                let id = BenchmarkId::new(target.name(), spec);
-                group.bench_function(id, |b| b.iter(|| product.run(code.kernel(0), &memory, bytes)));
+                let products = (calls * call * TRITS * spec.m as usize) as u64;
+                let bytes = (calls * call) as u64;
+                group.throughput(Throughput::ElementsAndBytes { elements: products, bytes });
+                group.bench_function(BenchmarkId::new(target.name(), spec), |b| {
+                    b.iter_custom(|passes| {
+                        median(passes, &memory, calls, call, |weights| product.run(code.kernel(0), weights))
+                    });
+                });
             }
         }
     }
+}
+
+/// What so many passes over the first `calls` times `bytes` of memory take, if all calls take as long as the median.
+fn median(passes: u64, memory: &Memory, calls: usize, bytes: usize, mut run: impl FnMut(&[u8])) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..passes {
+        for weights in memory.bytes()[..calls * bytes].chunks_exact(bytes) {
+            let start = Instant::now();
+            run(weights);
+            times.push(start.elapsed());
+        }
+    }
+    let (middle, count) = (times.len() / 2, times.len() as f64);
+    times.select_nth_unstable(middle).1.mul_f64(count)
 }
 
 fn configure(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>) {
@@ -71,25 +92,24 @@ impl Product {
         Product { tiles, activations, sums, out: vec![0; m * tiles * ROWS] }
     }
 
-    /// Goes over the first `bytes` of `memory`, a multiple of what one call takes.
-    fn run(&mut self, kernel: KernelFn, memory: &Memory, bytes: usize) {
-        for weights in memory.bytes()[..bytes].chunks_exact(self.tiles * tile::bytes(K)) {
-            let args = KernelArgs {
-                weights: weights.as_ptr(),
-                activations: self.activations.as_ptr(),
-                sums: self.sums.as_ptr(),
-                out: self.out.as_mut_ptr(),
-                tiles: self.tiles as u64,
-                activation_stride: K as u64,
-                sum_stride: 1,
-                out_stride: (self.tiles * ROWS) as u64,
-                rows: 0,
-                scratch: std::ptr::null_mut(),
-            };
-            // SAFETY: the operands have the sizes that `KernelArgs` asks for, K being a multiple of 4, weights start at
-            // a multiple of 64 bytes, and `runs_here` has checked the CPU.
-            unsafe { kernel(&raw const args) };
-        }
+    /// One call for as many weights as the tiles have.
+    fn run(&mut self, kernel: KernelFn, weights: &[u8]) {
+        assert_eq!(weights.len(), self.tiles * tile::bytes(K));
+        let args = KernelArgs {
+            weights: weights.as_ptr(),
+            activations: self.activations.as_ptr(),
+            sums: self.sums.as_ptr(),
+            out: self.out.as_mut_ptr(),
+            tiles: self.tiles as u64,
+            activation_stride: K as u64,
+            sum_stride: 1,
+            out_stride: (self.tiles * ROWS) as u64,
+            rows: 0,
+            scratch: std::ptr::null_mut(),
+        };
+        // SAFETY: the operands have the sizes that `KernelArgs` asks for, K being a multiple of 4; `Memory` begins with a
+        // page, so that weights start at a multiple of 64 bytes; `runs_here` has checked the CPU.
+        unsafe { kernel(&raw const args) };
         black_box(&mut self.out);
     }
 }
@@ -120,12 +140,11 @@ impl Memory {
     fn bytes(&self) -> &[u8] {
         &self.all[self.first..][..self.len]
     }
+}
 
-    fn sum(&self) -> u64 {
-        let words =
-            self.bytes().chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")));
-        words.fold(0, u64::wrapping_add)
-    }
+fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")));
+    words.fold(0, u64::wrapping_add)
 }
 
 fn runs_here(target: Target) -> bool {

@@ -263,3 +263,23 @@ impl Prefetch {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trit_format::dense243::Code;
+    use trit_format::kernel::{KernelKind, KernelSpec};
+    use trit_format::target::Target;
+
+    #[test]
+    fn programs_that_do_not_fit_are_refused() {
+        let spec =
+            KernelSpec { k: 64, m: 1, kind: KernelKind::Stream, code: Code::Spread, unroll: 1, prefetch: 0 };
+        let narrow = |m| {
+            let program = Program::new(&KernelSpec { m, ..spec }, Target::X86_64V4Vbmi).unwrap();
+            emit(&Program { vector: 32, ..program }).unwrap_err().to_string()
+        };
+        assert!(narrow(4).contains("needs 27 vector registers of 16"), "{}", narrow(4));
+        assert!(narrow(1).contains("no instruction for Lookup"), "{}", narrow(1));
+    }
+}

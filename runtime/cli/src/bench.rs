@@ -100,6 +100,7 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
         let options = SessionOptions {
             context: Some(context),
             threads: Some(threads),
+            crowd: true,
             kv: args.load.kv,
             ..SessionOptions::default()
         };

@@ -39,7 +39,11 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
         kv: args.load.kv,
         ..SessionOptions::default()
     };
-    Session::new(model.clone(), options).map_err(|e| Failure::runtime(model.path(), e))
+    let session = Session::new(model.clone(), options).map_err(|e| Failure::runtime(model.path(), e))?;
+    if options.threads.is_some_and(|asked| asked > session.threads()) {
+        note(format_args!("using {} threads: the system grants this process no more", session.threads()));
+    }
+    Ok(session)
 }
 
 /// The model's tokenizer.

@@ -199,11 +199,11 @@ impl Machine {
         if self.dot == Dot::UnsignedSigned {
             x = regs.def(ops, |r| Op::XorSign(r, x));
         }
-        match factors {
-            &[Factor { sign: Some(Sign::Mask(mask)), .. }] => {
+        match *factors {
+            [Factor { sign: Some(Sign::Mask(mask)), .. }] => {
                 x = regs.def(ops, |r| Op::NegateWhere(r, x, mask));
             }
-            &[Factor { sign: Some(Sign::Row(row)), .. }] => {
+            [Factor { sign: Some(Sign::Row(row)), .. }] => {
                 let a = regs.def(ops, |r| Op::Broadcast(r, row));
                 x = regs.def(ops, |r| Op::TimesSign(r, x, a));
             }
