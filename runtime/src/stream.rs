@@ -1,7 +1,8 @@
 //! How fast this machine's memory can be read: the yardstick for everything that streams weights.
 //!
-//! Nothing but loads, as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part. Some
-//! CPUs stream faster when told what comes next, others slower, so it is tried with and without.
+//! Nothing but loads, as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part; who is
+//! done early takes over from the others, as in decode, or what is compared with would win by balance alone. Some CPUs
+//! stream faster when told what comes next, others slower, so it is tried with and without.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 const AHEAD: [usize; 4] = [0, 4 << 10, 8 << 10, 16 << 10];
 /// Bytes a thread's part is a multiple of.
 const BLOCK: usize = 1 << 10;
+/// Blocks read between two looks at who is done: a tenth of a millisecond's.
+const PIECE: usize = 1 << 11;
 /// Bytes of a cache line, on most CPUs: what one prefetch asks for.
 const LINE: usize = 64;
 /// Alignment that huge pages need.
@@ -86,34 +89,67 @@ impl StreamBuffer {
     fn times(&self, threads: usize, rounds: usize) -> Vec<Duration> {
         let reader = Reader::best();
         let all = self.blocks();
+        let part = |index| all.len() * index / threads..all.len() * (index + 1) / threads;
+        let new_round =
+            || Round { taken: (0..threads).map(|_| Taken::default()).collect(), span: Mutex::new(None) };
+        let rounds: Vec<Round> = (0..rounds).map(|_| new_round()).collect();
         let arrived = AtomicUsize::new(0);
-        let spans: Vec<Mutex<Option<(Instant, Instant)>>> = (0..rounds).map(|_| Mutex::new(None)).collect();
+        let work = |index: usize| {
+            for (r, round) in rounds.iter().enumerate() {
+                let ahead = AHEAD[r % AHEAD.len()];
+                // Together, and without waking anyone, which would be measured too.
+                arrived.fetch_add(1, Ordering::AcqRel);
+                let mut spins = 0;
+                while arrived.load(Ordering::Acquire) < (r + 1) * threads {
+                    spins += 1;
+                    if spins % SPINS == 0 { std::thread::yield_now() } else { spin_loop() }
+                }
+                let start = Instant::now();
+                // One's own part first, then the next one's.
+                for owner in (index..threads).chain(0..index) {
+                    let blocks = &all[part(owner)];
+                    while let Some(piece) = round.taken[owner].take(blocks) {
+                        black_box(reader.read(black_box(piece), ahead));
+                    }
+                }
+                let end = Instant::now();
+                let mut span = round.span.lock().unwrap_or_else(PoisonError::into_inner);
+                *span = Some(span.map_or((start, end), |(s, e)| (s.min(start), e.max(end))));
+            }
+        };
         std::thread::scope(|scope| {
             for index in 0..threads {
-                let part = &all[all.len() * index / threads..all.len() * (index + 1) / threads];
-                let (arrived, spans) = (&arrived, &spans);
-                scope.spawn(move || {
-                    for (round, span) in spans.iter().enumerate() {
-                        // Together, and without waking anyone, which would be measured too.
-                        arrived.fetch_add(1, Ordering::AcqRel);
-                        let mut spins = 0;
-                        while arrived.load(Ordering::Acquire) < (round + 1) * threads {
-                            spins += 1;
-                            if spins % SPINS == 0 { std::thread::yield_now() } else { spin_loop() }
-                        }
-                        let start = Instant::now();
-                        black_box(reader.read(black_box(part), AHEAD[round % AHEAD.len()]));
-                        let end = Instant::now();
-                        let mut span = span.lock().unwrap_or_else(PoisonError::into_inner);
-                        *span = Some(span.map_or((start, end), |(s, e)| (s.min(start), e.max(end))));
-                    }
-                });
+                let work = &work;
+                scope.spawn(move || work(index));
             }
         });
-        let span = |span: Mutex<Option<(Instant, Instant)>>| {
-            span.into_inner().unwrap_or_else(PoisonError::into_inner)
-        };
-        spans.into_iter().filter_map(span).map(|(start, end)| end - start).collect()
+        let span = |round: Round| round.span.into_inner().unwrap_or_else(PoisonError::into_inner);
+        rounds.into_iter().filter_map(span).map(|(start, end)| end - start).collect()
+    }
+}
+
+/// One reading of everything.
+struct Round {
+    /// By thread, of its part.
+    taken: Vec<Taken>,
+    /// From when to when.
+    span: Mutex<Option<(Instant, Instant)>>,
+}
+
+/// How many blocks of a part were taken, on a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Taken(AtomicUsize);
+
+impl Taken {
+    /// The next blocks that nobody has taken.
+    fn take<'a>(&self, part: &'a [[u8; BLOCK]]) -> Option<&'a [[u8; BLOCK]]> {
+        // Without this look, threads that are done would go on counting.
+        if self.0.load(Ordering::Relaxed) >= part.len() {
+            return None;
+        }
+        let from = self.0.fetch_add(PIECE, Ordering::Relaxed);
+        (from < part.len()).then(|| &part[from..(from + PIECE).min(part.len())])
     }
 }
 
@@ -285,6 +321,15 @@ mod tests {
             assert_eq!(buffer.times(threads, 5).len(), 5);
             assert!(buffer.gb_s(threads, 2) > 0.0);
         }
+    }
+
+    #[test]
+    fn each_block_is_taken_once() {
+        let buffer = StreamBuffer::new((2 * PIECE + 7) * BLOCK).unwrap();
+        let taken = Taken::default();
+        let pieces: Vec<usize> = std::iter::from_fn(|| taken.take(buffer.blocks())).map(<[_]>::len).collect();
+        assert_eq!(pieces, [PIECE, PIECE, 7]);
+        assert!(Taken::default().take(&[]).is_none());
     }
 
     #[test]

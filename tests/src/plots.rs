@@ -101,9 +101,8 @@ fn by_threads(reports: &[Report], on: &str) -> Result<String, &'static str> {
         // What memory allows the fastest of them: others read other amounts of the head.
         let fastest = values.values().copied().fold(0.0, f64::max);
         if limit.as_ref().is_none_or(|(before, _)| fastest > *before) {
-            let line =
-                Line { label: "all of the memory's bandwidth".into(), limit: true, values: report.allowed() };
-            limit = Some((fastest, line));
+            let label = format!("its weights streamed at {} GB/s", report.bandwidths());
+            limit = Some((fastest, Line { label, limit: true, values: report.allowed() }));
         }
         lines.push(Line { label: report.label(), limit: false, values });
     }

@@ -181,6 +181,12 @@ impl Report {
         all
     }
 
+    /// Plain streaming reads in GB/s, by number of threads.
+    pub fn bandwidths(&self) -> String {
+        let numbers: Vec<String> = self.stream_gb_s.values().map(|gb_s| format!("{gb_s:.1}")).collect();
+        numbers.join(", ")
+    }
+
     /// Tokens/s at which reading the weights would take all of the memory's bandwidth, by number of threads.
     pub fn allowed(&self) -> BTreeMap<usize, f64> {
         let rows = self.rows.iter().filter(|row| row.phase == Phase::Decode && row.depth == 0);

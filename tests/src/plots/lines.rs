@@ -27,15 +27,36 @@ pub struct Lines<'a> {
 
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 40.0;
-const HEIGHT: f64 = 280.0;
+const HEIGHT: f64 = 320.0;
+/// What a number takes beside its point.
+const ROOM: f64 = 26.0;
+/// Baselines of numbers one below the other.
+const APART: f64 = 14.0;
+
+/// Where the numbers of points at these heights, from the top, stand: above their points, or below where another is
+/// right above, and apart from one another.
+fn baselines(heights: &[f64]) -> Vec<f64> {
+    let crowded = |a: Option<&f64>, b: f64| a.is_some_and(|a| (a - b).abs() < ROOM);
+    let mut baselines: Vec<f64> = Vec::new();
+    for (i, &y) in heights.iter().enumerate() {
+        let above = i.checked_sub(1).and_then(|i| heights.get(i));
+        let below = crowded(above, y) && !crowded(heights.get(i + 1), y);
+        baselines.push(if below { y + 18.0 } else { y - 9.0 });
+    }
+    for i in (1..baselines.len()).rev() {
+        baselines[i - 1] = baselines[i - 1].min(baselines[i] - APART);
+    }
+    baselines
+}
 
 impl Lines<'_> {
     /// The file.
     pub fn svg(&self) -> String {
         let mut svg = Svg::new();
         let mut top = svg.heading(self.title, self.on);
+        top += 10.0;
         let mut solid = 0;
-        let colours: Vec<&str> = self
+        let colours: Vec<&'static str> = self
             .lines
             .iter()
             .map(|line| match line.limit {
@@ -79,13 +100,39 @@ impl Lines<'_> {
         for (line, colour) in self.lines.iter().zip(&colours) {
             let points: Vec<(f64, f64)> = line.values.iter().map(|(&p, &v)| (x(p), y(v))).collect();
             svg.line(&points, colour, 2.5, line.limit);
-            for ((x, y), value) in points.into_iter().zip(line.values.values()) {
-                if !line.limit {
-                    svg.dot(x, y, colour);
-                }
-                svg.text(x, y - 9.0, Anchor::Middle, false, &format!("{value:.1}"));
+            if !line.limit {
+                points.iter().for_each(|(x, y)| svg.dot(*x, *y, colour));
+            }
+        }
+        for &place in &places {
+            let at = |(line, colour): (&Line, &&'static str)| {
+                Some((y(*line.values.get(&place)?), *colour, line.values[&place]))
+            };
+            let mut points: Vec<_> = self.lines.iter().zip(&colours).filter_map(at).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let heights: Vec<f64> = points.iter().map(|point| point.0).collect();
+            for (baseline, (_, colour, value)) in baselines(&heights).into_iter().zip(points) {
+                svg.coloured_text(x(place), baseline, colour, &format!("{value:.1}"));
             }
         }
         svg.finish(&format!("{}: {}", self.title, self.on), bottom + 56.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_do_not_cover_one_another() {
+        for heights in
+            [&[100.0, 101.0][..], &[100.0, 110.0, 120.0, 130.0], &[50.0, 50.0, 50.0], &[10.0, 200.0], &[]]
+        {
+            let baselines = baselines(heights);
+            assert_eq!(baselines.len(), heights.len());
+            assert!(baselines.windows(2).all(|w| w[1] - w[0] >= APART), "{heights:?}: {baselines:?}");
+        }
+        assert_eq!(baselines(&[100.0, 200.0]), [91.0, 191.0]);
+        assert_eq!(baselines(&[100.0, 110.0]), [91.0, 128.0]);
     }
 }

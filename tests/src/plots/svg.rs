@@ -81,6 +81,15 @@ impl Svg {
         );
     }
 
+    /// A number beside its point, of the same colour.
+    pub fn coloured_text(&mut self, x: f64, y: f64, colour: &str, text: &str) {
+        let (x, y, text) = (number(x), number(y), escape(text));
+        let _ = writeln!(
+            self.body,
+            r#"<text x="{x}" y="{y}" text-anchor="middle" fill="{colour}">{text}</text>"#
+        );
+    }
+
     /// Title and a line on what was measured, from the top; gives the height they take.
     pub fn heading(&mut self, title: &str, on: &str) -> f64 {
         self.text(16.0, 26.0, Anchor::Start, true, title);
@@ -149,6 +158,6 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([1.0, 0.5, 10.0, 3.14159].map(number), ["1", "0.5", "10", "3.14"]);
+        assert_eq!([1.0, 0.5, 10.0, 2.6789].map(number), ["1", "0.5", "10", "2.68"]);
     }
 }
