@@ -12,7 +12,9 @@ use trit_kernels::planes::{Hidden, Planes, TopLower, refine, scan_full, scan_hig
 
 const HIDDEN: usize = 2560;
 const VOCAB: usize = 128_256;
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 25;
+/// Rows of the alternatives that scan the same 256 again and again.
+const REPEATED: usize = 256 * 64;
 
 /// `work(share)` of `rows`, divided among threads.
 fn shared(threads: usize, rows: usize, work: impl Fn(Range<usize>) + Sync) {
@@ -95,6 +97,9 @@ fn main() {
         }
         black_box((approx, bound));
     };
+    let repeated = |full: bool, m: usize, rows: Range<usize>| {
+        rows.step_by(256).for_each(|_| scan(full, m, 0..256));
+    };
     let refine = |part: Range<usize>| {
         let part = &ids[part];
         let (mut approx, mut bound) = (vec![0f32; part.len()], vec![0f32; part.len()]);
@@ -119,14 +124,11 @@ fn main() {
         ("high plane, 4 states", VOCAB, one, Box::new(|rows| scan(false, 4, rows))),
         ("both planes, 1 state", VOCAB, two, Box::new(|rows| scan(true, 1, rows))),
         ("both planes, 4 states", VOCAB, two, Box::new(|rows| scan(true, 4, rows))),
-        (
-            "high plane, 512 rows in the cache",
-            512 * 64,
-            one,
-            Box::new(|rows| {
-                (rows.start..rows.end).step_by(512).for_each(|_| scan(false, 1, 0..512));
-            }),
-        ),
+        ("high plane, 1 state, in L2", REPEATED, one, Box::new(|rows| repeated(false, 1, rows))),
+        ("high plane, 2 states, in L2", REPEATED, one, Box::new(|rows| repeated(false, 2, rows))),
+        ("high plane, 4 states, in L2", REPEATED, one, Box::new(|rows| repeated(false, 4, rows))),
+        ("both planes, 1 state, in L2", REPEATED, two, Box::new(|rows| repeated(true, 1, rows))),
+        ("both planes, 4 states, in L2", REPEATED, two, Box::new(|rows| repeated(true, 4, rows))),
         ("refining every 32nd row", ids.len(), two, Box::new(refine)),
         ("selecting", VOCAB, 8, Box::new(select)),
     ];

@@ -20,6 +20,8 @@ pub trait Nibbles: Isa {
     fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums;
     /// The lanes times `2^SHIFT`, for `SHIFT` up to 13.
     fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32;
+    /// Asks for the cache line `ahead` bytes after `at`, which need not exist, in L2.
+    fn prefetch_l2<T>(self, at: &T, ahead: usize);
     /// Sixteen consecutive i32.
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
     /// `a + b`, wrapping.
@@ -55,6 +57,8 @@ impl Nibbles for Portable {
     fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
         sums.map(|s| s << SHIFT)
     }
+    #[inline(always)]
+    fn prefetch_l2<T>(self, _at: &T, _ahead: usize) {}
     #[inline(always)]
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
         *from
@@ -123,6 +127,11 @@ mod x86 {
                 let factor = _mm256_set1_epi16(1 << SHIFT);
                 [_mm256_madd_epi16(sums[0], factor), _mm256_madd_epi16(sums[1], factor)]
             }
+        }
+        #[inline(always)]
+        fn prefetch_l2<T>(self, at: &T, ahead: usize) {
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(at).cast::<i8>().wrapping_add(ahead)) }
         }
         #[inline(always)]
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
@@ -195,6 +204,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn prefetch_l2<T>(self, at: &T, ahead: usize) {
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(at).cast::<i8>().wrapping_add(ahead)) }
+        }
+        #[inline(always)]
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
             // SAFETY: `self` proves the feature; the array is one register.
             unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
@@ -222,6 +236,7 @@ mod neon {
     use super::{LANES, Nibbles};
     use crate::isa::Neon;
     use std::arch::aarch64::*;
+    use std::arch::asm;
     use std::array::from_fn;
 
     impl Nibbles for Neon {
@@ -266,6 +281,12 @@ mod neon {
         fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
             // SAFETY: `self` proves the feature.
             unsafe { sums.map(|s| vshlq_s32(vpaddlq_s16(s), vdupq_n_s32(SHIFT))) }
+        }
+        #[inline(always)]
+        fn prefetch_l2<T>(self, at: &T, ahead: usize) {
+            let at = std::ptr::from_ref(at).cast::<u8>().wrapping_add(ahead);
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(nostack, preserves_flags, readonly)) }
         }
         #[inline(always)]
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {

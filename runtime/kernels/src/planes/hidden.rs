@@ -27,6 +27,14 @@ pub(super) struct Chunk {
     pub norm_full: [f32; LANES],
 }
 
+/// Of a state that is zero.
+pub(super) static EMPTY: Chunk = Chunk {
+    offset_high: [0; LANES],
+    offset_full: [0; LANES],
+    norm_high: [0.0; LANES],
+    norm_full: [0.0; LANES],
+};
+
 /// A hidden state, ready to be multiplied with rows of planes: `h ~ t * (256 * upper + lower)`. Made once, refilled
 /// for each token without allocating.
 #[derive(Clone, Debug)]
@@ -49,16 +57,10 @@ impl Hidden {
     pub fn new(layout: Layout) -> Hidden {
         let (n, chunks) = (layout.hidden() as f64, layout.chunks() as f64);
         let e1 = 1.01 * (n / 16.0 + chunks + 16.0) * 2f64.powi(-24);
-        let chunk = Chunk {
-            offset_high: [0; LANES],
-            offset_full: [0; LANES],
-            norm_high: [0.0; LANES],
-            norm_full: [0.0; LANES],
-        };
         Hidden {
             layout,
             digits: vec![Digits { upper: [[0; 64]; 2], lower: [[0; 64]; 2] }; layout.vectors()],
-            chunks: vec![chunk; layout.chunks()],
+            chunks: vec![EMPTY; layout.chunks()],
             t: 0.0,
             c_factor: round_up(1.0 + e1),
             c_offset: round_up(e1 * 128.0 * (MAX_BLOCK as f64).sqrt()),

@@ -1,15 +1,21 @@
 //! Rows of planes times hidden states.
 
 use super::Planes;
-use super::hidden::{Chunk, Digits, Hidden};
+use super::hidden::{Chunk, Digits, EMPTY, Hidden};
 use crate::isa::{Nibbles, Tier, dispatch};
 use std::ops::Range;
 use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
-/// Bytes ahead of a read that are prefetched in a plane: what a core streams in the time memory takes to answer.
-const PREFETCH: usize = 8 << 10;
-/// Rows ahead that are prefetched of scattered ones.
-const ROWS_AHEAD: usize = 3;
+/// Bytes ahead of a scan that are asked for in L2: what a core streams in the time memory takes to answer. Lines on
+/// their way to L1 would fill the few buffers it has for misses.
+const FAR: usize = 8 << 10;
+/// Bytes ahead of a scan in each plane that are then asked for in L1. Expected of no use, since L2 answers within what
+/// the CPU reorders; it takes 13.1 ms for a high plane of 164 MB to 11.3.
+const NEAR: usize = 1280;
+/// Rows ahead that are asked for of scattered ones, at which hardware cannot guess.
+const ROWS_AHEAD: usize = 6;
+/// Rows that all hidden states meet before the next: together they stay in L2.
+const ROWS_TOGETHER: usize = 64;
 /// Vectors of a whole chunk.
 const VECTORS: usize = MAX_BLOCK / STEP;
 /// Added to each bound for what may underflow, 2^-90.
@@ -17,24 +23,32 @@ const LEAST_BOUND: f32 = f32::from_bits((127 - 90) << 23);
 /// Bounds from here on say nothing, 2^100.
 const MOST_BOUND: f32 = f32::from_bits((127 + 100) << 23);
 
-/// Which planes are read.
+/// Which planes are read, and in which order.
 pub(super) trait Pass {
     /// Both, or the high one alone.
     const FULL: bool;
+    /// Whether rows follow one another, so that it pays to ask for what follows.
+    const IN_ORDER: bool = true;
 }
 /// The high plane alone.
 pub(super) struct High;
 /// Both planes.
 pub(super) struct Full;
+/// Both planes of rows anywhere.
+struct Scattered;
 impl Pass for High {
     const FULL: bool = false;
 }
 impl Pass for Full {
     const FULL: bool = true;
 }
+impl Pass for Scattered {
+    const FULL: bool = true;
+    const IN_ORDER: bool = false;
+}
 
 /// Approximate products of `rows` with each of `hidden`, from the high plane: `|approx[m][i] - exact| <= bound[m][i]`
-/// for row `rows.start + i` and the exact product of [`crate::head::dot_rows`], both `[rows.len()]`. Up to four hidden
+/// for row `rows.start + i` and the exact product of [`crate::head::dot_rows`], both `[rows.len()]`. All hidden
 /// states share what is read. Results do not depend on how rows and hidden states are grouped, nor on the CPU.
 ///
 /// # Panics
@@ -92,31 +106,39 @@ fn scan_body<I: Nibbles, P: Pass>(
 ) {
     assert!(hidden.len() == approx.len() && hidden.len() == bound.len());
     assert!(approx.iter().chain(bound.iter()).all(|out| out.len() == rows.len()));
-    let groups = hidden.chunks(4).zip(approx.chunks_mut(4)).zip(bound.chunks_mut(4));
-    for ((hidden, approx), bound) in groups {
-        let rows = rows.clone();
-        match *hidden {
-            [a] => scan_rows::<I, P, 1>(isa, planes, rows, [a], approx, bound),
-            [a, b] => scan_rows::<I, P, 2>(isa, planes, rows, [a, b], approx, bound),
-            [a, b, c] => scan_rows::<I, P, 3>(isa, planes, rows, [a, b, c], approx, bound),
-            [a, b, c, d] => scan_rows::<I, P, 4>(isa, planes, rows, [a, b, c, d], approx, bound),
-            _ => unreachable!("groups of 1 to 4"),
+    // More sums than these do not fit the registers. Groups take turns at a few rows, which stay in L2.
+    let most = if P::FULL { 2 } else { 4 };
+    let together = if hidden.len() > most { ROWS_TOGETHER } else { rows.len().max(1) };
+    for first in (0..rows.len()).step_by(together) {
+        let part = first..rows.len().min(first + together);
+        for (g, group) in hidden.chunks(most).enumerate() {
+            let (approx, bound) = (&mut approx[g * most..], &mut bound[g * most..]);
+            let (start, part) = (rows.start, part.clone());
+            match *group {
+                [a] => some_rows::<I, P, 1>(isa, planes, start, part, [a], approx, bound),
+                [a, b] => some_rows::<I, P, 2>(isa, planes, start, part, [a, b], approx, bound),
+                [a, b, c] => some_rows::<I, P, 3>(isa, planes, start, part, [a, b, c], approx, bound),
+                [a, b, c, d] => some_rows::<I, P, 4>(isa, planes, start, part, [a, b, c, d], approx, bound),
+                _ => unreachable!("groups of 1 to 4"),
+            }
         }
     }
 }
 
 #[inline(always)]
-fn scan_rows<I: Nibbles, P: Pass, const M: usize>(
+fn some_rows<I: Nibbles, P: Pass, const M: usize>(
     isa: I,
     planes: &Planes,
-    rows: Range<usize>,
+    start: usize,
+    part: Range<usize>,
     hidden: [&Hidden; M],
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    let ahead = PREFETCH.div_ceil(planes.vectors * VECTOR);
-    for (i, row) in rows.enumerate() {
-        let results = self::row::<I, P, M>(isa, planes, row, ahead, hidden);
+    let planes_read = if P::FULL { 2 } else { 1 };
+    let ahead = FAR.div_ceil(planes_read * planes.vectors * VECTOR);
+    for i in part {
+        let results = self::row::<I, P, M>(isa, planes, start + i, ahead, hidden);
         for m in 0..M {
             (approx[m][i], bound[m][i]) = results[m];
         }
@@ -141,7 +163,8 @@ fn refine_rows_body<I: Nibbles>(
     for (i, &id) in ids.iter().enumerate() {
         let (row, next) = (id as usize, ids[(i + ROWS_AHEAD).min(ids.len() - 1)] as usize);
         // Earlier rows are a huge number of rows ahead, which wraps around.
-        [(approx[i], bound[i])] = self::row::<I, Full, 1>(isa, planes, row, next.wrapping_sub(row), [hidden]);
+        [(approx[i], bound[i])] =
+            self::row::<I, Scattered, 1>(isa, planes, row, next.wrapping_sub(row), [hidden]);
     }
 }
 
@@ -177,20 +200,31 @@ fn row<I: Nibbles, P: Pass, const M: usize>(
     for m in 0..M {
         let (digits, rest) = hidden[m].digits[..vectors].as_chunks::<VECTORS>();
         (whole_digits[m], rest_digits[m]) = (&digits[..whole], rest);
-        states[m] = &hidden[m].chunks[..chunks];
+        states[m] = &hidden[m].chunks[..whole];
     }
+    // Everything that is indexed below is known to be `whole` long: with checks in the loop, all of a chunk is loaded
+    // before the first could fail, and registers run out.
+    let whole_scales = &scales[..whole];
     for c in 0..whole {
-        let low: &[[u8; VECTOR]] = if P::FULL { &whole_low[c] } else { &[] };
+        let low: &[[u8; VECTOR]] = if P::FULL { &whole_low[..whole][c] } else { &[] };
         let mut digits: [&[Digits]; M] = [&[]; M];
         for m in 0..M {
             digits[m] = &whole_digits[m][c];
         }
         let sums = chunk::<I, P, M>(isa, VECTORS, &whole_high[c], low, digits, plane_ahead);
-        add_blocks::<I, P, M>(isa, &scales[c], sums, states, c, &mut totals);
+        let mut state = [&EMPTY; M];
+        for m in 0..M {
+            state[m] = &states[m][c];
+        }
+        add_blocks::<I, P, M>(isa, &whole_scales[c], sums, state, &mut totals);
     }
     if !rest_high.is_empty() {
         let sums = chunk::<I, P, M>(isa, rest_high.len(), rest_high, rest_low, rest_digits, plane_ahead);
-        add_blocks::<I, P, M>(isa, &scales[whole], sums, states, whole, &mut totals);
+        let mut state = [&EMPTY; M];
+        for m in 0..M {
+            state[m] = &hidden[m].chunks[whole];
+        }
+        add_blocks::<I, P, M>(isa, &scales[whole], sums, state, &mut totals);
     }
 
     let record = Row::from_bytes(record);
@@ -208,19 +242,18 @@ fn row<I: Nibbles, P: Pass, const M: usize>(
     out
 }
 
-/// Adds the blocks of chunk `c` times their scales: products to the first total, norms to the second.
+/// Adds the blocks of a chunk times their scales: products to the first total, norms to the second.
 #[inline(always)]
 fn add_blocks<I: Nibbles, P: Pass, const M: usize>(
     isa: I,
     scales: &[u8; LANES],
     sums: [I::I32; M],
-    states: [&[Chunk]; M],
-    c: usize,
+    states: [&Chunk; M],
     totals: &mut [[I::F32; 2]; M],
 ) {
     let scale = isa.widen_u8(scales);
     for m in 0..M {
-        let state = &states[m][c];
+        let state = states[m];
         let (offset, norm) = match P::FULL {
             true => (&state.offset_full, &state.norm_full),
             false => (&state.offset_high, &state.norm_high),
@@ -243,7 +276,10 @@ fn chunk<I: Nibbles, P: Pass, const M: usize>(
 ) -> [I::I32; M] {
     let mut sums = [[isa.no_sums(); 4]; M];
     for v in 0..n {
-        isa.prefetch(&high[v], ahead);
+        isa.prefetch_l2(&high[v], ahead);
+        if P::IN_ORDER {
+            isa.prefetch(&high[v], NEAR);
+        }
         let weights = isa.nibbles(&high[v]);
         for m in 0..M {
             let Digits { upper, lower } = &digits[m][v];
@@ -251,7 +287,10 @@ fn chunk<I: Nibbles, P: Pass, const M: usize>(
             sums[m][1] = isa.add_products(sums[m][1], weights, [&lower[0], &lower[1]]);
         }
         if P::FULL {
-            isa.prefetch(&low[v], ahead);
+            isa.prefetch_l2(&low[v], ahead);
+            if P::IN_ORDER {
+                isa.prefetch(&low[v], NEAR);
+            }
             let weights = isa.nibbles(&low[v]);
             for m in 0..M {
                 let Digits { upper, lower } = &digits[m][v];
