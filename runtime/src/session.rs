@@ -332,7 +332,7 @@ impl Session {
             count: *count,
             within: *within,
             also,
-            full: self.scan.full(),
+            full: self.scan.full() || *count > Scan::FEW,
             bounds: &self.bounds,
         });
         let executor = Executor {
@@ -362,10 +362,11 @@ impl Session {
     fn gather(&mut self) {
         let workers: Vec<&mut Scratch> =
             self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
-        if self.request.take().is_none() || !workers[0].found {
+        let Some((count, ..)) = self.request.take().filter(|_| workers[0].found) else {
             self.found = None;
             return;
-        }
+        };
+        let full = self.scan.full() || count > Scan::FEW;
         let mut found = self.found.take().unwrap_or_default();
         found.resize_with(self.scored.len(), Vec::new);
         for (row, found) in found.iter_mut().enumerate() {
@@ -379,10 +380,12 @@ impl Session {
             profile.heads += found.len();
             profile.refined += refined;
             profile.survivors += found.iter().map(Vec::len).sum::<usize>();
-            profile.full_scans += if self.scan.full() { found.len() } else { 0 };
+            profile.full_scans += if full { found.len() } else { 0 };
         }
-        let vocab = self.model.manifest().hyperparameters.vocab_size as usize;
-        self.scan.learn(refined, found.len() * vocab);
+        if !full || self.scan.full() {
+            let vocab = self.model.manifest().hyperparameters.vocab_size as usize;
+            self.scan.learn(refined, found.len() * vocab);
+        }
         self.found = Some(found);
     }
 }
@@ -398,6 +401,8 @@ struct Scan {
 }
 
 impl Scan {
+    /// Most logits that the high plane is asked for: it leaves half the rows undecided where 40 are.
+    const FEW: usize = 4;
     /// The first and the longest pause, in passes.
     const PAUSES: (usize, usize) = (8, 256);
 
