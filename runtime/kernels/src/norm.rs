@@ -1,6 +1,8 @@
-//! RMSNorm.
+//! RMSNorm, alone and with the quantization of its result.
 
 use crate::isa::{Isa, Tier, dispatch};
+use crate::quantize::{by_magnitude, magnitude};
+use trit_format::plan::ActivationRule;
 
 /// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, as transformers' `LlamaRMSNorm` in f32, with the
 /// squares summed in f64.
@@ -19,6 +21,52 @@ pub fn rms_norm(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     assert_eq!(x.len(), weight.len());
     normalize_in_place(Tier::best(), x, weight, eps);
+}
+
+/// [`rms_norm`] and then [`quantize`](crate::quantize::quantize) of its result, the same bits with one pass less: `out` may
+/// be longer than `input`; its tail is zeroed. Gives the scale and the sum of `out`. `scratch` grows as needed.
+///
+/// # Panics
+/// If `weight` has another length than `input`, or `out` is shorter.
+pub fn norm_quantize(
+    input: &[f32],
+    weight: &[f32],
+    eps: f32,
+    rule: ActivationRule,
+    scratch: &mut Vec<f32>,
+    out: &mut [i8],
+) -> (f32, i32) {
+    assert_eq!(input.len(), weight.len());
+    // Validation refuses rules this runtime does not know.
+    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("{rule:?}") };
+    let (out, tail) = out.split_at_mut(input.len());
+    tail.fill(0);
+    if scratch.len() < input.len() {
+        scratch.resize(input.len(), 0.0);
+    }
+    normalize_and_quantize(Tier::best(), input, weight, eps, floor, &mut scratch[..input.len()], out)
+}
+
+dispatch!(fn normalize_and_quantize(input: &[f32], weight: &[f32], eps: f32, floor: f32, normed: &mut [f32], out: &mut [i8]) -> (f32, i32) = normalize_and_quantize_body);
+
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn normalize_and_quantize_body<I: Isa>(
+    _isa: I,
+    input: &[f32],
+    weight: &[f32],
+    eps: f32,
+    floor: f32,
+    normed: &mut [f32],
+    out: &mut [i8],
+) -> (f32, i32) {
+    let factor = factor(input, eps);
+    let mut max = 0;
+    for ((y, x), w) in normed.iter_mut().zip(input).zip(weight) {
+        *y = w * (x * factor);
+        max = max.max(magnitude(*y));
+    }
+    by_magnitude(normed, max, floor, out)
 }
 
 dispatch!(fn normalize(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = normalize_body);
@@ -92,6 +140,41 @@ mod tests {
                 let mut again = vec![0.0; n];
                 normalize(tier, &x, &w, 1e-5, &mut again);
                 assert_eq!(again, out, "{tier:?} n={n}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_quantization_it_is_one_after_the_other_on_every_tier() {
+        let mut scratch = Vec::new();
+        for n in [0, 1, 5, 15, 16, 17, 100, 2560, 6912] {
+            let w = floats(n, 2);
+            let mut strange = floats(n, 3);
+            strange.iter_mut().skip(3).step_by(11).for_each(|x| *x = f32::NAN);
+            let small: Vec<f32> = floats(n, 4).iter().map(|x| x * 1e-20).collect();
+            for x in [floats(n, 1), vec![0.0; n], small, strange] {
+                for floor in [0.0, 1e-5] {
+                    let rule = ActivationRule::AbsmaxPerToken { floor };
+                    let (mut normed, mut expected, mut out) = (vec![0.0; n], vec![5; n + 7], vec![9; n + 7]);
+                    rms_norm(&x, &w, 1e-5, &mut normed);
+                    let (s, sum) = crate::quantize::quantize(&normed, rule, &mut expected);
+                    let (ours, our_sum) = norm_quantize(&x, &w, 1e-5, rule, &mut scratch, &mut out);
+                    assert_eq!((our_sum, &out), (sum, &expected), "n={n}");
+                    assert!(
+                        ours.to_bits() == s.to_bits() || ours.is_nan() && s.is_nan(),
+                        "n={n}: {ours} {s}"
+                    );
+                    for tier in Tier::supported() {
+                        let mut again = vec![1; n];
+                        let (ours, our_sum) =
+                            normalize_and_quantize(tier, &x, &w, 1e-5, floor, &mut normed, &mut again);
+                        assert_eq!((our_sum, &again[..]), (sum, &expected[..n]), "{tier:?} n={n}");
+                        assert!(
+                            ours.to_bits() == s.to_bits() || ours.is_nan() && s.is_nan(),
+                            "{tier:?} n={n}"
+                        );
+                    }
+                }
             }
         }
     }
