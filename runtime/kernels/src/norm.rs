@@ -1,5 +1,6 @@
 //! RMSNorm, alone and with the quantization of its result.
 
+use crate::dot::padded;
 use crate::isa::{Isa, Tier, dispatch};
 use crate::quantize::{by_magnitude, magnitude};
 use trit_format::plan::ActivationRule;
@@ -52,7 +53,7 @@ dispatch!(fn normalize_and_quantize(input: &[f32], weight: &[f32], eps: f32, flo
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn normalize_and_quantize_body<I: Isa>(
-    _isa: I,
+    isa: I,
     input: &[f32],
     weight: &[f32],
     eps: f32,
@@ -60,7 +61,7 @@ fn normalize_and_quantize_body<I: Isa>(
     normed: &mut [f32],
     out: &mut [i8],
 ) -> (f32, i32) {
-    let factor = factor(input, eps);
+    let factor = factor(isa, input, eps);
     let mut max = 0;
     for ((y, x), w) in normed.iter_mut().zip(input).zip(weight) {
         *y = w * (x * factor);
@@ -73,16 +74,16 @@ dispatch!(fn normalize(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
 dispatch!(fn normalize_in_place(x: &mut [f32], weight: &[f32], eps: f32) = normalize_in_place_body);
 
 #[inline(always)]
-fn normalize_body<I: Isa>(_isa: I, input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let factor = factor(input, eps);
+fn normalize_body<I: Isa>(isa: I, input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = factor(isa, input, eps);
     for ((y, x), w) in out.iter_mut().zip(input).zip(weight) {
         *y = w * (x * factor);
     }
 }
 
 #[inline(always)]
-fn normalize_in_place_body<I: Isa>(_isa: I, x: &mut [f32], weight: &[f32], eps: f32) {
-    let factor = factor(x, eps);
+fn normalize_in_place_body<I: Isa>(isa: I, x: &mut [f32], weight: &[f32], eps: f32) {
+    let factor = factor(isa, x, eps);
     for (x, w) in x.iter_mut().zip(weight) {
         *x = w * (*x * factor);
     }
@@ -91,17 +92,13 @@ fn normalize_in_place_body<I: Isa>(_isa: I, x: &mut [f32], weight: &[f32], eps: 
 /// `1 / sqrt(mean(x^2) + eps)`. Squares of f32 are exact in f64; they are summed in 16 interleaved lanes, then by
 /// halves, a fixed order on every CPU.
 #[inline(always)]
-fn factor(x: &[f32], eps: f32) -> f32 {
-    let mut lanes = [0f64; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
+fn factor<I: Isa>(isa: I, x: &[f32], eps: f32) -> f32 {
+    let (chunks, rest) = x.as_chunks();
+    let mut sums = isa.no_squares();
     for chunk in chunks {
-        for i in 0..16 {
-            lanes[i] += f64::from(chunk[i]) * f64::from(chunk[i]);
-        }
+        sums = isa.add_squares(sums, isa.load(chunk));
     }
-    for (lane, &v) in lanes.iter_mut().zip(rest) {
-        *lane += f64::from(v) * f64::from(v);
-    }
+    let mut lanes = isa.to_array_f64(isa.add_squares(sums, isa.load(&padded(rest))));
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             lanes[i] += lanes[i + half];
