@@ -47,7 +47,7 @@ impl Append<'_> {
                     arena.row_mut::<f32>(self.qkv, r, v, v + dim),
                 )
             };
-            q.chunks_exact_mut(dim).for_each(|head| self.rope.rotate(head, position));
+            self.rope.rotate(q, position);
             self.rope.rotate(k, position);
             keys[i * dim..][..dim].copy_from_slice(k);
             values[i * dim..][..dim].copy_from_slice(v);

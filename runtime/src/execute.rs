@@ -182,13 +182,13 @@ impl Executor<'_> {
         let mut normed = std::mem::take(&mut scratch.normed);
         let mut row = |r: usize, values: &mut [i8]| {
             // SAFETY: the step rule; the input is not written in this step.
-            let mut input: &[f32] = unsafe { arena.row(input, r) };
-            if let Some((weight, eps)) = norm {
-                normed.resize(input.len(), 0.0);
-                norm::rms_norm(input, self.model.vector(weight), eps, &mut normed);
-                input = &normed;
+            let input: &[f32] = unsafe { arena.row(input, r) };
+            match norm {
+                Some((weight, eps)) => {
+                    norm::norm_quantize(input, self.model.vector(weight), eps, rule, &mut normed, values)
+                }
+                None => quantize::quantize(input, rule, values),
             }
-            quantize::quantize(input, rule, values)
         };
         if rows.len() <= OWN_ROWS {
             let own = scratch.own(arena, out);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use trit_format::dense243::Code;
 use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
 use trit_format::tile;
-use trit_kernels::{attention, epilogue, head, norm, quantize, ternary};
+use trit_kernels::{attention, epilogue, head, norm, quantize, rope, ternary};
 
 /// Least seconds of one run of `work`, of several.
 fn seconds(runs: usize, mut work: impl FnMut()) -> f64 {
@@ -30,6 +30,9 @@ fn report(name: &str, rate: f64, unit: &str) {
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("small") {
+        return small();
+    }
     const HIDDEN: usize = 2560;
     const VOCAB: usize = 65536;
     // Sensible as bf16 and as f16: the exponents of both are in the middle, since subnormal numbers are slow.
@@ -130,8 +133,6 @@ fn small() {
     let (x, w) = (floats(N), floats(N));
     let (mut out, mut q) = (vec![0.0; N], vec![0i8; N]);
     let rate = |t: f64| N as f64 * 1000.0 / t / 1e9;
-    let t = seconds(5, || (0..1000).for_each(|_| norm::rms_norm(black_box(&x), &w, 1e-5, &mut out)));
-    report("RMSNorm 6912", rate(t), "G elements/s");
     let rule = ActivationRule::AbsmaxPerToken { floor: 1e-5 };
     let t = seconds(5, || {
         (0..1000).for_each(|_| {
@@ -139,6 +140,25 @@ fn small() {
         })
     });
     report("quantize 6912", rate(t), "G elements/s");
+    let mut scratch = Vec::new();
+    for n in [2560, N] {
+        let (x, w) = (&x[..n], &w[..n]);
+        let rate = |t: f64| n as f64 * 1000.0 / t / 1e9;
+        let t = seconds(50, || {
+            (0..1000).for_each(|_| norm::rms_norm(black_box(x), w, 1e-5, &mut out[..n]));
+        });
+        report(&format!("RMSNorm {n}"), rate(t), "G elements/s");
+        let t = seconds(50, || {
+            (0..1000).for_each(|_| {
+                black_box(norm::norm_quantize(black_box(x), w, 1e-5, rule, &mut scratch, &mut q[..n]));
+            })
+        });
+        report(&format!("RMSNorm and quantize {n}"), rate(t), "G elements/s");
+    }
+    let table = rope::RopeTable::new(&floats(64), 1.0, 8);
+    let heads = &mut out[..25 * 128];
+    let t = seconds(50, || (0..1000).for_each(|_| table.rotate(black_box(heads), 7)));
+    report("RoPE of 25 heads of 128", 25.0 * 128.0 * 1000.0 / t / 1e9, "G elements/s");
     let by = epilogue::Scale { s: 100.0, w: 0.5, rule: ScaleRule::Multiply };
     let sums: Vec<i32> = (0..N as i32).map(|i| i * 31 % 4001 - 2000).collect();
     for activation in [Activation::Relu2, Activation::Silu] {

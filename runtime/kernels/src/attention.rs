@@ -6,11 +6,11 @@
 //! bits either way: it depends neither on the number of threads, nor on the rows computed beside it, nor on the CPU.
 //!
 //! For one row, with fused multiply-adds throughout:
-//! - `score[p] = (sum over d, in order, of q[d] * key[p][d]) * key_scale[p] * scale`,
-//! - `w[p] = exp(score[p] - max)`, `max` over the chunk; weights are summed in sixteen interleaved lanes, then by halves,
+//! - `score[p] = (sum over d, in order, of q[d] * key[p][d]) * key_scale[p] * (scale * log2(e))`,
+//! - `w[p] = 2^(score[p] - max)`, `max` over the chunk; weights are summed in sixteen interleaved lanes, then by halves,
 //! - `out[d] = sum over p, in order, of (w[p] * value_scale[p]) * value[p][d]`,
-//! - two sums with maxima `m0`, `m1` become `exp(m0 - m) * first + exp(m1 - m) * second`, `m = max(m0, m1)`; the last one
-//!   is divided by the sum of the weights.
+//! - two results with maxima `m0`, `m1` become `2^(m0 - m) * first + 2^(m1 - m) * second`, `m = max(m0, m1)`; the last
+//!   one is multiplied by 1 / the sum of the weights.
 //!
 //! Caches of floats have no scales. A row with a score of NaN or infinity, or with none above minus infinity, gives NaN
 //! throughout; a row without positions gives 0. What a row does not see does not reach it, be it NaN.

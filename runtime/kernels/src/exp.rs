@@ -37,6 +37,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// 1 at 0.
 #[inline(always)]
 pub(crate) fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    use std::f32::consts::LN_2;
     const MAGIC: f32 = 12_582_912.0;
     // The largest of a number and NaN is the second operand. From -126.5 down, the factor 2^n is 0.
     let x = isa.max(isa.splat(-127.0), x);
@@ -44,7 +45,7 @@ pub(crate) fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let n = isa.add(shifted, isa.splat(-MAGIC));
     let r = isa.mul_add(isa.splat(-1.0), n, x);
     let mut p = isa.splat(1.535_336_2e-4);
-    for coefficient in [1.339_887_5e-3, 9.618_437e-3, 5.550_332_4e-2, 0.240_226_48, 0.693_147_2, 1.0] {
+    for coefficient in [1.339_887_5e-3, 9.618_437e-3, 5.550_332_4e-2, 0.240_226_48, LN_2, 1.0] {
         p = isa.mul_add(p, r, isa.splat(coefficient));
     }
     isa.mul(p, isa.power_of_two(shifted))

@@ -84,6 +84,8 @@ pub trait Isa: Copy {
     type I32: Copy;
     /// Sixty-four i8.
     type I8: Copy;
+    /// Sixteen f64.
+    type F64: Copy;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F32;
@@ -126,6 +128,12 @@ pub trait Isa: Copy {
     /// `2^n` of each lane that is `n + 1.5 * 2^23` for a whole number `-127 < n <= 127`, and 0 for `n = -127`. What comes of
     /// other lanes is not defined beyond being the same on every CPU.
     fn power_of_two(self, shifted: Self::F32) -> Self::F32;
+    /// Zero in every lane.
+    fn no_squares(self) -> Self::F64;
+    /// `sum + x * x` in f64, where the square is exact.
+    fn add_squares(self, sum: Self::F64, x: Self::F32) -> Self::F64;
+    /// The lanes in order.
+    fn to_array_f64(self, x: Self::F64) -> [f64; LANES];
     /// The values of sixteen i8.
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32;
 }
@@ -236,6 +244,10 @@ mod tests {
             bits.extend(out.map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }));
         }
         bits.push(isa.sum(vx).to_bits());
+        let squares = isa.add_squares(isa.add_squares(isa.no_squares(), vx), vy);
+        bits.extend(
+            isa.to_array_f64(squares).map(f64::to_bits).iter().flat_map(|b| [*b as u32, (b >> 32) as u32]),
+        );
         let b = isa.load_bytes(bytes);
         let sums = isa.dot4(isa.dot4(isa.zero(), b, a), isa.triple(b), [a[1], a[0], a[3], a[2]]);
         bits.extend(isa.to_array(sums).map(|v| v as u32));

@@ -3,9 +3,10 @@
 //! Every function works on slices of f32 or i8 and has a readable reference beside it.
 //!
 //! A result depends neither on how rows or heads are divided among threads, nor on what is computed beside it, nor on the
-//! CPU: each sum has one fixed order, products are rounded before they are added, and `e^x` is our own. Each function
-//! is compiled for several instruction sets from one source and picks the best one the CPU has; `unsafe` stands only
-//! in `isa`, which wraps intrinsics, and in the calls its `dispatch!` makes.
+//! CPU: each sum has one fixed order, a product is rounded before it is added unless the code says `mul_add`, which is
+//! rounded once on every CPU, and `e^x` is our own. Each function is compiled for several instruction sets from one
+//! source and picks the best one the CPU has; `unsafe` stands only in `isa`, which wraps intrinsics, and in the calls its
+//! `dispatch!` makes.
 #![deny(unsafe_code)]
 // Several arrays of lanes are indexed in step; zipped iterators would hide that.
 #![allow(clippy::needless_range_loop)]

@@ -1,6 +1,9 @@
-//! RMSNorm.
+//! RMSNorm, alone and with the quantization of its result.
 
+use crate::dot::padded;
 use crate::isa::{Isa, Tier, dispatch};
+use crate::quantize::{by_magnitude, magnitude};
+use trit_format::plan::ActivationRule;
 
 /// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, as transformers' `LlamaRMSNorm` in f32, with the
 /// squares summed in f64.
@@ -21,20 +24,66 @@ pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     normalize_in_place(Tier::best(), x, weight, eps);
 }
 
+/// [`rms_norm`] and then [`quantize`](crate::quantize::quantize) of its result, the same bits with one pass less: `out` may
+/// be longer than `input`; its tail is zeroed. Gives the scale and the sum of `out`. `scratch` grows as needed.
+///
+/// # Panics
+/// If `weight` has another length than `input`, or `out` is shorter.
+pub fn norm_quantize(
+    input: &[f32],
+    weight: &[f32],
+    eps: f32,
+    rule: ActivationRule,
+    scratch: &mut Vec<f32>,
+    out: &mut [i8],
+) -> (f32, i32) {
+    assert_eq!(input.len(), weight.len());
+    // Validation refuses rules this runtime does not know.
+    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("{rule:?}") };
+    let (out, tail) = out.split_at_mut(input.len());
+    tail.fill(0);
+    if scratch.len() < input.len() {
+        scratch.resize(input.len(), 0.0);
+    }
+    normalize_and_quantize(Tier::best(), input, weight, eps, floor, &mut scratch[..input.len()], out)
+}
+
+dispatch!(fn normalize_and_quantize(input: &[f32], weight: &[f32], eps: f32, floor: f32, normed: &mut [f32], out: &mut [i8]) -> (f32, i32) = normalize_and_quantize_body);
+
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn normalize_and_quantize_body<I: Isa>(
+    isa: I,
+    input: &[f32],
+    weight: &[f32],
+    eps: f32,
+    floor: f32,
+    normed: &mut [f32],
+    out: &mut [i8],
+) -> (f32, i32) {
+    let factor = factor(isa, input, eps);
+    let mut max = 0;
+    for ((y, x), w) in normed.iter_mut().zip(input).zip(weight) {
+        *y = w * (x * factor);
+        max = max.max(magnitude(*y));
+    }
+    by_magnitude(normed, max, floor, out)
+}
+
 dispatch!(fn normalize(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = normalize_body);
 dispatch!(fn normalize_in_place(x: &mut [f32], weight: &[f32], eps: f32) = normalize_in_place_body);
 
 #[inline(always)]
-fn normalize_body<I: Isa>(_isa: I, input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let factor = factor(input, eps);
+fn normalize_body<I: Isa>(isa: I, input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = factor(isa, input, eps);
     for ((y, x), w) in out.iter_mut().zip(input).zip(weight) {
         *y = w * (x * factor);
     }
 }
 
 #[inline(always)]
-fn normalize_in_place_body<I: Isa>(_isa: I, x: &mut [f32], weight: &[f32], eps: f32) {
-    let factor = factor(x, eps);
+fn normalize_in_place_body<I: Isa>(isa: I, x: &mut [f32], weight: &[f32], eps: f32) {
+    let factor = factor(isa, x, eps);
     for (x, w) in x.iter_mut().zip(weight) {
         *x = w * (*x * factor);
     }
@@ -43,17 +92,13 @@ fn normalize_in_place_body<I: Isa>(_isa: I, x: &mut [f32], weight: &[f32], eps: 
 /// `1 / sqrt(mean(x^2) + eps)`. Squares of f32 are exact in f64; they are summed in 16 interleaved lanes, then by
 /// halves, a fixed order on every CPU.
 #[inline(always)]
-fn factor(x: &[f32], eps: f32) -> f32 {
-    let mut lanes = [0f64; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
+fn factor<I: Isa>(isa: I, x: &[f32], eps: f32) -> f32 {
+    let (chunks, rest) = x.as_chunks();
+    let mut sums = isa.no_squares();
     for chunk in chunks {
-        for i in 0..16 {
-            lanes[i] += f64::from(chunk[i]) * f64::from(chunk[i]);
-        }
+        sums = isa.add_squares(sums, isa.load(chunk));
     }
-    for (lane, &v) in lanes.iter_mut().zip(rest) {
-        *lane += f64::from(v) * f64::from(v);
-    }
+    let mut lanes = isa.to_array_f64(isa.add_squares(sums, isa.load(&padded(rest))));
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             lanes[i] += lanes[i + half];
@@ -92,6 +137,41 @@ mod tests {
                 let mut again = vec![0.0; n];
                 normalize(tier, &x, &w, 1e-5, &mut again);
                 assert_eq!(again, out, "{tier:?} n={n}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_quantization_it_is_one_after_the_other_on_every_tier() {
+        let mut scratch = Vec::new();
+        for n in [0, 1, 5, 15, 16, 17, 100, 2560, 6912] {
+            let w = floats(n, 2);
+            let mut strange = floats(n, 3);
+            strange.iter_mut().skip(3).step_by(11).for_each(|x| *x = f32::NAN);
+            let small: Vec<f32> = floats(n, 4).iter().map(|x| x * 1e-20).collect();
+            for x in [floats(n, 1), vec![0.0; n], small, strange] {
+                for floor in [0.0, 1e-5] {
+                    let rule = ActivationRule::AbsmaxPerToken { floor };
+                    let (mut normed, mut expected, mut out) = (vec![0.0; n], vec![5; n + 7], vec![9; n + 7]);
+                    rms_norm(&x, &w, 1e-5, &mut normed);
+                    let (s, sum) = crate::quantize::quantize(&normed, rule, &mut expected);
+                    let (ours, our_sum) = norm_quantize(&x, &w, 1e-5, rule, &mut scratch, &mut out);
+                    assert_eq!((our_sum, &out), (sum, &expected), "n={n}");
+                    assert!(
+                        ours.to_bits() == s.to_bits() || ours.is_nan() && s.is_nan(),
+                        "n={n}: {ours} {s}"
+                    );
+                    for tier in Tier::supported() {
+                        let mut again = vec![1; n];
+                        let (ours, our_sum) =
+                            normalize_and_quantize(tier, &x, &w, 1e-5, floor, &mut normed, &mut again);
+                        assert_eq!((our_sum, &again[..]), (sum, &expected[..n]), "{tier:?} n={n}");
+                        assert!(
+                            ours.to_bits() == s.to_bits() || ours.is_nan() && s.is_nan(),
+                            "{tier:?} n={n}"
+                        );
+                    }
+                }
             }
         }
     }

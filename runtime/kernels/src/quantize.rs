@@ -26,8 +26,20 @@ dispatch!(fn absmax_per_token(input: &[f32], floor: f32, out: &mut [i8]) -> (f32
 
 #[inline(always)]
 fn absmax_per_token_body<I: Isa>(_isa: I, input: &[f32], floor: f32, out: &mut [i8]) -> (f32, i32) {
-    // Without their signs, floats are ordered as their bits are, NaN last.
-    let max = f32::from_bits(input.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+    let max = input.iter().fold(0, |max, x| max.max(magnitude(*x)));
+    by_magnitude(input, max, floor, out)
+}
+
+/// The bits of `|x|`. Without their signs, floats are ordered as their bits are, NaN last.
+#[inline(always)]
+pub(crate) fn magnitude(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// [`quantize`] of a row whose largest magnitude is known.
+#[inline(always)]
+pub(crate) fn by_magnitude(input: &[f32], max: u32, floor: f32, out: &mut [i8]) -> (f32, i32) {
+    let max = f32::from_bits(max);
     let max = if max < floor { floor } else { max };
     let s = 127.0 * (1.0 / max);
     if !max.is_finite() || !s.is_finite() {

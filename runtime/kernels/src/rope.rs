@@ -1,5 +1,7 @@
 //! Rotary position embedding.
 
+use crate::isa::{Isa, Tier, dispatch};
+
 /// cos and sin of every angle, `[positions, head_dim / 2]` each.
 pub struct RopeTable {
     half: usize,
@@ -16,15 +18,25 @@ impl RopeTable {
         RopeTable { half: inv_freq.len(), cos, sin }
     }
 
-    /// `head = head * cos + rotate_half(head) * sin` for one head `[head_dim]`, halves rotated against each other.
+    /// `head = head * cos + rotate_half(head) * sin` for each of consecutive heads `[n, head_dim]`, halves rotated against
+    /// each other.
     ///
     /// # Panics
-    /// If the head has another width or the position is outside the table.
-    pub fn rotate(&self, head: &mut [f32], position: usize) {
-        assert_eq!(head.len(), 2 * self.half);
+    /// If there is no whole number of heads or the position is outside the table.
+    pub fn rotate(&self, heads: &mut [f32], position: usize) {
+        assert!(heads.len().checked_rem(2 * self.half).unwrap_or(heads.len()) == 0);
         let at = position * self.half..(position + 1) * self.half;
-        let (a, b) = head.split_at_mut(self.half);
-        for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(&self.cos[at.clone()]).zip(&self.sin[at]) {
+        rotate_heads(Tier::best(), heads, &self.cos[at.clone()], &self.sin[at]);
+    }
+}
+
+dispatch!(fn rotate_heads(heads: &mut [f32], cos: &[f32], sin: &[f32]) = rotate_heads_body);
+
+#[inline(always)]
+fn rotate_heads_body<I: Isa>(_isa: I, heads: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for head in heads.chunks_exact_mut((2 * cos.len()).max(1)) {
+        let (a, b) = head.split_at_mut(cos.len());
+        for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
             (*a, *b) = (*a * cos + -*b * sin, *b * cos + *a * sin);
         }
     }
@@ -48,6 +60,23 @@ mod tests {
                 let (x, y) = (f64::from(original[i]), f64::from(original[i + 3]));
                 assert!((f64::from(head[i]) - (x * cos - y * sin)).abs() < 1e-5);
                 assert!((f64::from(head[i + 3]) - (y * cos + x * sin)).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn heads_together_are_heads_alone_on_every_tier() {
+        for half in [1, 3, 16, 32, 50, 64] {
+            let table = RopeTable::new(&floats(half, 8), 1.5, 8);
+            let heads = floats(6 * half, 9);
+            let mut alone = heads.clone();
+            alone.chunks_mut(2 * half).for_each(|head| table.rotate(head, 7));
+            assert_ne!(alone, heads);
+            let at = 7 * half..8 * half;
+            for tier in Tier::supported() {
+                let mut together = heads.clone();
+                rotate_heads(tier, &mut together, &table.cos[at.clone()], &table.sin[at.clone()]);
+                assert_eq!(together, alone, "{tier:?} half={half}");
             }
         }
     }

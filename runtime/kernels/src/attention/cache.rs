@@ -196,7 +196,9 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
     /// If a slice is too short or the positions are outside the cache.
     pub fn append(&mut self, position: usize, rows: usize, k: &[f32], v: &[f32], stride: usize) {
         let (dim, width) = (self.head_dim, value_width(self.head_dim));
-        // Rows of a block are narrowed one by one, then stored side by side, one cache line after the other.
+        // One scale for a whole row.
+        let mut row = vec![T::default(); if T::SCALED { dim } else { 0 }];
+        // Elsewhere, rows of a block are narrowed part by part, then stored side by side, one cache line after the other.
         let mut narrow = [[T::default(); PART]; BLOCK];
         let mut done = 0;
         while done < rows {
@@ -213,8 +215,6 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
             }
             let block = &mut self.keys[block * BLOCK * dim..][..BLOCK * dim];
             if T::SCALED {
-                // One scale for the whole row.
-                let mut row = vec![T::default(); dim];
                 for r in 0..count {
                     self.key_scales[position + done + r] =
                         T::narrow(&k[(done + r) * stride..][..dim], &mut row);

@@ -43,6 +43,7 @@ impl Isa for Neon {
     type F32 = [float32x4_t; 4];
     type I32 = [int32x4_t; 4];
     type I8 = [int8x16_t; 4];
+    type F64 = [float64x2_t; 8];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -172,6 +173,33 @@ impl Isa for Neon {
                 vreinterpretq_f32_u32(vshlq_n_u32::<23>(n))
             })
         }
+    }
+    #[inline(always)]
+    fn no_squares(self) -> Self::F64 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [vdupq_n_f64(0.0); 8] }
+    }
+    #[inline(always)]
+    fn add_squares(self, sum: Self::F64, x: Self::F32) -> Self::F64 {
+        // SAFETY: `self` proves the feature. As the square is exact, adding it at once rounds the same.
+        unsafe {
+            let wide = each!(|i| [vcvt_f64_f32(vget_low_f32(x[i])), vcvt_high_f64_f32(x[i])]);
+            let mut sum = sum;
+            for i in 0..8 {
+                let x = wide[i / 2][i % 2];
+                sum[i] = vfmaq_f64(sum[i], x, x);
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    fn to_array_f64(self, x: Self::F64) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for (part, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(x) {
+            // SAFETY: `self` proves the feature; the part is one register.
+            unsafe { vst1q_f64(part.as_mut_ptr(), x) }
+        }
+        out
     }
     #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {

@@ -10,6 +10,7 @@ impl Isa for Portable {
     type F32 = [f32; LANES];
     type I32 = [i32; LANES];
     type I8 = [i8; 64];
+    type F64 = [f64; LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -99,6 +100,18 @@ impl Isa for Portable {
     fn power_of_two(self, shifted: Self::F32) -> Self::F32 {
         // The low bits are n, as those of 1.5 * 2^23 are 0; adding the bias makes them the exponent.
         shifted.map(|x| f32::from_bits(x.to_bits().wrapping_add(127) << 23))
+    }
+    #[inline(always)]
+    fn no_squares(self) -> Self::F64 {
+        [0.0; LANES]
+    }
+    #[inline(always)]
+    fn add_squares(self, sum: Self::F64, x: Self::F32) -> Self::F64 {
+        std::array::from_fn(|i| sum[i] + f64::from(x[i]) * f64::from(x[i]))
+    }
+    #[inline(always)]
+    fn to_array_f64(self, x: Self::F64) -> [f64; LANES] {
+        x
     }
     #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {

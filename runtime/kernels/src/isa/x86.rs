@@ -55,6 +55,7 @@ impl Isa for Avx2 {
     type F32 = [__m256; 2];
     type I32 = [__m256i; 2];
     type I8 = [__m256i; 2];
+    type F64 = [__m256d; 4];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -182,6 +183,36 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
+    fn no_squares(self) -> Self::F64 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_setzero_pd(); 4] }
+    }
+    #[inline(always)]
+    fn add_squares(self, sum: Self::F64, x: Self::F32) -> Self::F64 {
+        // SAFETY: `self` proves the features. As the square is exact, adding it at once rounds the same.
+        unsafe {
+            let a = _mm256_cvtps_pd(_mm256_castps256_ps128(x[0]));
+            let b = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x[0]));
+            let c = _mm256_cvtps_pd(_mm256_castps256_ps128(x[1]));
+            let d = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x[1]));
+            [
+                _mm256_fmadd_pd(a, a, sum[0]),
+                _mm256_fmadd_pd(b, b, sum[1]),
+                _mm256_fmadd_pd(c, c, sum[2]),
+                _mm256_fmadd_pd(d, d, sum[3]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn to_array_f64(self, x: Self::F64) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for (part, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+            // SAFETY: `self` proves the feature; the part is one register.
+            unsafe { _mm256_storeu_pd(part.as_mut_ptr(), x) }
+        }
+        out
+    }
+    #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
         // SAFETY: `self` proves the feature; the array is one register.
         unsafe {
@@ -198,6 +229,7 @@ impl Isa for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
     type I8 = __m512i;
+    type F64 = [__m512d; 2];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -304,6 +336,29 @@ impl Isa for Avx512 {
             let n = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n))
         }
+    }
+    #[inline(always)]
+    fn no_squares(self) -> Self::F64 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm512_setzero_pd(); 2] }
+    }
+    #[inline(always)]
+    fn add_squares(self, sum: Self::F64, x: Self::F32) -> Self::F64 {
+        // SAFETY: `self` proves the features. As the square is exact, adding it at once rounds the same.
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
+            let (low, high) = (_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(high));
+            [_mm512_fmadd_pd(low, low, sum[0]), _mm512_fmadd_pd(high, high, sum[1])]
+        }
+    }
+    #[inline(always)]
+    fn to_array_f64(self, x: Self::F64) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for (part, x) in out.as_chunks_mut::<8>().0.iter_mut().zip(x) {
+            // SAFETY: `self` proves the feature; the part is one register.
+            unsafe { _mm512_storeu_pd(part.as_mut_ptr(), x) }
+        }
+        out
     }
     #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
