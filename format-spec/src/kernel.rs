@@ -48,13 +48,13 @@ pub struct KernelSpec {
 }
 
 impl KernelSpec {
-    /// Bytes of [`KernelArgs::scratch`] for `rows` activation rows: two decoded tiles, the activations once more in the
-    /// kernel's own order, and results of 32 rows of two tiles.
-    pub const fn scratch_bytes(&self, rows: usize) -> usize {
+    /// Bytes of [`KernelArgs::scratch`]: for a block kernel two decoded tiles, 32 activation rows in the kernel's own
+    /// order, and 24 KiB for their sums and what passes through L1. The same for any number of activation rows.
+    pub const fn scratch_bytes(&self, _rows: usize) -> usize {
         let k = (self.k as usize).next_multiple_of(BLOCK_COLUMNS);
         match self.kind {
             KernelKind::Stream => 0,
-            KernelKind::Block => 2 * tile::ROWS * k + rows.next_multiple_of(32) * k + 4 * 32 * 2 * tile::ROWS,
+            KernelKind::Block => (2 * tile::ROWS + 32) * k + 24 * 1024,
         }
     }
 }

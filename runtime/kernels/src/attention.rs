@@ -33,7 +33,7 @@ pub const CHUNK: usize = 256;
 const TILE: usize = 32;
 
 /// Up to this many pairs, keys and values are widened in registers; for more they are widened once to memory.
-const NARROW: usize = 8;
+const NARROW: usize = 16;
 
 /// The query heads of one group, for rows at consecutive positions of one sequence.
 #[derive(Clone, Copy)]
@@ -197,7 +197,7 @@ fn each_tile<T: KvElement>(
     });
     for rows in queries.tiles() {
         let part = queries.part(rows.clone());
-        let scores = aligned(scores, part.pairs() * CHUNK);
+        let scores = aligned(scores, part.pairs() * tile::ROW);
         let partial = aligned(partial, part.partial_len());
         match &widened {
             Some(stored) => tile::tile::<f32>(tier, &part, chunk, stored, scores, partial),

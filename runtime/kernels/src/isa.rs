@@ -14,6 +14,7 @@
 mod neon;
 mod nibbles;
 mod portable;
+mod product;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -21,6 +22,7 @@ mod x86;
 pub use neon::Neon;
 pub use nibbles::Nibbles;
 pub use portable::Portable;
+pub use product::multiply;
 use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
@@ -121,6 +123,9 @@ pub trait Isa: Copy {
     const VECTORS: usize;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `2^n` of each lane that is `n + 1.5 * 2^23` for a whole number `-127 < n <= 127`, and 0 for `n = -127`. What comes of
+    /// other lanes is not defined beyond being the same on every CPU.
+    fn power_of_two(self, shifted: Self::F32) -> Self::F32;
     /// The values of sixteen i8.
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32;
 }
@@ -221,6 +226,8 @@ mod tests {
             isa.widen_bf16(halves),
             isa.mul_add(vx, vy, isa.splat(x[5])),
             isa.mul_add(isa.widen_f16(halves), vx, isa.widen_bf16(halves)),
+            isa.power_of_two(isa.add(isa.splat(12_582_912.0), isa.mul(vx, isa.splat(127.0)))),
+            isa.power_of_two(vx),
             isa.widen_i8(&std::array::from_fn(|i| bytes[i] as i8)),
         ] {
             let mut out = [0.0; 16];

@@ -1,46 +1,61 @@
 //! Blocks of rows by AMX-int8.
 //!
 //! ```text
-//! for two tiles                         their trits go to scratch: panels of 16 rows, as matrix B of `tdpbssd`
+//! for two tiles
 //!   for 32 activation rows
 //!     for block of k
-//!       for two panels                  4 accumulators of 16 by 16
+//!       for digit                       4 accumulators of 16 by 16: 32 rows by this digit of both tiles
 //!         for 64 columns of the block
 //! ```
 //!
-//! Two panels and the activations of 64 columns are 4 KiB, which the multiplier consumes in 64 cycles; L2 does not
-//! deliver that. Within a block of k the activations of 32 rows stay in L1, and their sums pass through scratch
-//! memory. Only panels come from L2.
-//!
-//! Decoding is bound by stores, five lines of trits to L2 for each line of weights, about 20 cycles. To decode the next
-//! tiles between products, while the multiplier works on its own, gains nothing: both wait for L2.
+//! Two panels of 16 tile rows and the activations of 64 columns are 4 KiB, which the multiplier consumes in 64 cycles;
+//! L2 does not deliver that. Within a block of k the activations of 32 rows stay in L1, while their sums pass through
+//! scratch memory. Where the panels come from depends on the number of rows, see [`Panels`].
+
+mod group;
 
 use super::asm::{Asm, Emitted, Width, slot};
 use super::decode::{self, Digits};
+use group::Group;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::{BLOCK_COLUMNS, KernelSpec};
 use trit_format::tile::{self, QUAD, ROWS, VECTOR, padded_k};
 
+/// Where the trits of two tiles stand as matrices B of `tdpbssd`, 16 lanes of 4 columns a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Panels {
+    /// All of them in scratch memory, which is L2, decoded before the first product. Decoding is bound by stores, five
+    /// lines for each line of weights.
+    Stored,
+    /// Those of a step in L1, decoded anew for every 32 rows while the multiplier works on the step before.
+    Passing,
+}
+
+/// Most rows for which panels are decoded anew; with more, to decode once is faster.
+const FEW_ROWS: i32 = 128;
 /// Rows of a tile register.
 const TILE_ROWS: i32 = 16;
 /// Bytes of two panels, or of 32 activation rows, by 64 columns.
 const STEP: i32 = 2 * TILE_ROWS * 64;
 /// Most steps of a block of k: 16 KiB of activations.
 const BLOCK_STEPS: usize = 8;
+/// Quads of a step.
+const STEP_QUADS: i32 = (BLOCK_COLUMNS / QUAD) as i32;
+/// Bytes of weights of one tile in a step.
+const STEP_WEIGHTS: i32 = STEP_QUADS * VECTOR as i32;
 /// Activation rows handled together.
 const GROUP: i32 = 2 * TILE_ROWS;
-/// Panel pairs: one for each tile digit, of both tiles.
-const PAIRS: i32 = TRITS as i32;
-/// Bytes of the sums of 32 rows by two panels.
-const PAIR_SUMS: i32 = 4 * TILE_ROWS * 64;
-/// Where in scratch memory the packed activations begin; sums come first.
-const PACKED: i32 = PAIRS * PAIR_SUMS;
+/// Bytes of the sums of 32 rows by one digit of two tiles.
+const SUMS: i32 = 4 * TILE_ROWS * 64;
+/// Where in scratch memory two buffers begin, for the panels of one step each. Sums come first.
+const BUFFERS: i32 = TRITS as i32 * SUMS;
+/// Where in scratch memory the packed activations begin.
+const PACKED: i32 = BUFFERS + 2 * STEP;
 /// Bytes of a row of results of one tile.
 const TILE_OUT: i32 = 4 * ROWS as i32;
-/// Quads decoded in one iteration.
-const QUADS: i32 = 4;
+
 const SCRATCH: AsmRegister64 = r9;
 const OUT: AsmRegister64 = r10;
 const OUT_STRIDE: AsmRegister64 = r12;
@@ -50,12 +65,11 @@ const ROW_STRIDE: AsmRegister64 = rdx;
 const ROW_STEP: AsmRegister64 = r14;
 /// 128: a row of two panels, or of their sums.
 const LINE: AsmRegister64 = r13;
-const SUMS: AsmRegister64 = rsi;
-/// Results of the panel pair.
-const PAIR_OUT: AsmRegister64 = r8;
-/// The quads being decoded, and where to.
+/// Weights that are decoded next, and where to.
 const SOURCE: AsmRegister64 = r15;
-const PANEL: AsmRegister64 = rdi;
+const TARGET: AsmRegister64 = rdi;
+/// Panels that are multiplied next.
+const PANEL: AsmRegister64 = rbp;
 
 /// Local variables.
 #[derive(Clone, Copy)]
@@ -72,10 +86,9 @@ enum Local {
     RowOut,
     GroupStart,
     BlocksLeft,
-    BlockPanels,
+    /// Panels, or weights, at the block's first column.
+    BlockStart,
     Steps,
-    Pair,
-    PairsLeft,
     Count,
 }
 
@@ -86,7 +99,7 @@ fn local(l: Local) -> AsmMemoryOperand {
     slot(l as i32)
 }
 
-/// What is known of `k`.
+/// What is known of `k`, and how its panels come about.
 struct Shape {
     code: Code,
     /// Bytes of a tile of weights, and its quads.
@@ -111,16 +124,25 @@ impl Shape {
         Shape { code: spec.code, tile, quads, steps, block, last, blocks }
     }
 
-    /// Bytes from a panel pair to the next.
-    fn pair(&self) -> i32 {
+    /// Where in scratch memory decoded tiles begin, after a group of packed activations: `[digit, quad, tile, 64]`
+    /// where panels are stored, else copies of the tiles in [`Code::Spread`] with a whole last step.
+    fn decoded(&self) -> i32 {
+        PACKED + self.steps * STEP
+    }
+
+    /// Bytes of the panels of one digit.
+    fn digit(&self) -> i32 {
         self.steps * STEP
     }
 
-    /// Where in scratch memory the panels begin, after one group of packed activations: `[digit, quad, tile, 64]`.
-    fn panels(&self) -> i32 {
-        PACKED + self.steps * STEP
+    /// Whether passing panels are decoded from copies of the tiles.
+    fn copied(&self) -> bool {
+        self.code != Code::Spread || self.quads % STEP_QUADS != 0
     }
 }
+
+/// The routines that decode one digit of a step, of one tile and of two.
+type Decoders = [[CodeLabel; TRITS]; 2];
 
 pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let mut assembler = Asm::new(Width::Zmm)?;
@@ -136,7 +158,6 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     configuration[48..56].fill(TILE_ROWS as u8);
     let label = a.constant_label(configuration);
     a.code.ldtilecfg(ptr(label))?;
-    decode::constants(a, spec.code, Digits::Signed)?;
     a.code.mov(local(Local::Args), rdi)?;
     for (to, at) in [(Local::Weights, 0), (Local::Tiles, 32)] {
         a.code.mov(rax, qword_ptr(rdi + at))?;
@@ -149,20 +170,14 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     a.code.mov(LINE, 128u64)?;
     pack_tail(a, shape)?;
 
-    let (mut one, mut end) = (a.code.create_label(), a.code.create_label());
-    let two = a.here()?;
-    a.code.cmp(local(Local::Tiles), 1)?;
-    a.code.je(one)?;
-    decode_tiles(a, shape, 2)?;
-    groups(a, shape, 2)?;
-    a.code.add(local(Local::Weights), 2 * shape.tile)?;
-    a.code.add(OUT, 2 * TILE_OUT)?;
-    a.code.sub(local(Local::Tiles), 2)?;
-    a.code.jne(two)?;
+    let mut decoders: Decoders = std::array::from_fn(|_| std::array::from_fn(|_| a.code.create_label()));
+    let (mut few, mut end) = (a.code.create_label(), a.code.create_label());
+    a.code.cmp(qword_ptr(rdi + 64), FEW_ROWS)?;
+    a.code.jbe(few)?;
+    tiles(a, shape, Panels::Stored, &decoders)?;
     a.code.jmp(end)?;
-    a.place(&mut one)?;
-    decode_tiles(a, shape, 1)?;
-    groups(a, shape, 1)?;
+    a.place(&mut few)?;
+    tiles(a, shape, Panels::Passing, &decoders)?;
     a.place(&mut end)?;
 
     a.code.tilerelease()?;
@@ -170,6 +185,12 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     saved.into_iter().rev().try_for_each(|register| a.code.pop(register))?;
     a.code.vzeroupper()?;
     a.code.ret()?;
+    for (tiles, labels) in (1..).zip(&mut decoders) {
+        for (digit, label) in (0..).zip(labels) {
+            a.place(label)?;
+            decode_step(a, shape, tiles, digit)?;
+        }
+    }
     assembler.finish()
 }
 
@@ -204,35 +225,87 @@ fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
     a.place(&mut none)
 }
 
-/// One quad of one tile, `quad` after [`SOURCE`], to its five panels.
-fn decode_quad(a: &mut Asm, shape: &Shape, quad: i32, tile: i32) -> Emitted {
-    let from = i64::from(quad * VECTOR as i32 + tile * shape.tile);
-    let to = i64::from(quad * 128 + tile * 64);
-    let digit = |d: usize| (PANEL, d as i64 * i64::from(shape.pair()) + to);
-    decode::vector(a, shape.code, (SOURCE, from), std::array::from_fn(digit))
+/// All tiles, two at a time, and one that may be left.
+fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emitted {
+    match panels {
+        Panels::Stored => decode::constants(a, shape.code, Digits::Signed)?,
+        Panels::Passing => decode::constants(a, Code::Spread, Digits::Signed)?,
+    }
+    if panels == Panels::Passing && shape.code != Code::Spread {
+        decode::spread_constants(a)?;
+    }
+    let (mut one, mut end) = (a.code.create_label(), a.code.create_label());
+    let two = a.here()?;
+    a.code.cmp(local(Local::Tiles), 1)?;
+    a.code.je(one)?;
+    for tiles in [2, 1] {
+        match panels {
+            Panels::Stored => store_panels(a, shape, tiles)?,
+            Panels::Passing if shape.copied() => copy(a, shape, tiles)?,
+            Panels::Passing => {}
+        }
+        groups(a, shape, panels, tiles, decoders)?;
+        if tiles == 2 {
+            a.code.add(local(Local::Weights), 2 * shape.tile)?;
+            a.code.add(OUT, 2 * TILE_OUT)?;
+            a.code.sub(local(Local::Tiles), 2)?;
+            a.code.jne(two)?;
+            a.code.jmp(end)?;
+            a.place(&mut one)?;
+        }
+    }
+    a.place(&mut end)
 }
 
-/// One or two tiles.
-fn decode_tiles(a: &mut Asm, shape: &Shape, tiles: i32) -> Emitted {
+/// Decodes one or two tiles.
+fn store_panels(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
+    const QUADS: i32 = 4;
     let each = |a: &mut Asm, quads: i32| -> Emitted {
-        (0..quads).try_for_each(|quad| (0..tiles).try_for_each(|tile| decode_quad(a, shape, quad, tile)))
+        for (quad, tile) in (0..quads).flat_map(|quad| (0..i32::from(tiles)).map(move |tile| (quad, tile))) {
+            let from = i64::from(quad * VECTOR as i32 + tile * shape.tile);
+            let to = i64::from(quad * 128 + tile * 64);
+            let digit = |d: usize| (TARGET, d as i64 * i64::from(shape.digit()) + to);
+            decode::vector(a, shape.code, (SOURCE, from), std::array::from_fn(digit))?;
+        }
+        Ok(())
     };
     a.code.mov(SOURCE, local(Local::Weights))?;
-    a.code.lea(PANEL, ptr(SCRATCH + shape.panels()))?;
+    a.code.lea(TARGET, ptr(SCRATCH + shape.decoded()))?;
     if shape.quads >= QUADS {
         a.code.mov(rcx, (shape.quads / QUADS) as u64)?;
         let quads = a.here()?;
         each(a, QUADS)?;
         a.code.add(SOURCE, QUADS * VECTOR as i32)?;
-        a.code.add(PANEL, QUADS * 128)?;
+        a.code.add(TARGET, QUADS * 128)?;
         a.code.dec(rcx)?;
         a.code.jne(quads)?;
     }
     each(a, shape.quads % QUADS)
 }
 
-/// All activation rows by the panels of one or two decoded tiles.
-fn groups(a: &mut Asm, shape: &Shape, panels: u8) -> Emitted {
+/// Copies one or two tiles to scratch memory, each followed by what fills its last step.
+fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
+    a.code.mov(SOURCE, local(Local::Weights))?;
+    for tile in 0..i32::from(tiles) {
+        a.code.lea(TARGET, ptr(SCRATCH + (shape.decoded() + tile * shape.steps * STEP_WEIGHTS)))?;
+        a.code.mov(rcx, shape.quads as u64)?;
+        let quad = a.here()?;
+        if shape.code == Code::Spread {
+            a.load(0, SOURCE, 0)?;
+            a.store(TARGET, 0, 0)?;
+        } else {
+            decode::spread(a, (SOURCE, 0), (TARGET, 0))?;
+        }
+        a.code.add(SOURCE, VECTOR as i32)?;
+        a.code.add(TARGET, VECTOR as i32)?;
+        a.code.dec(rcx)?;
+        a.code.jne(quad)?;
+    }
+    Ok(())
+}
+
+/// All activation rows by one or two tiles.
+fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Decoders) -> Emitted {
     a.code.mov(rdi, local(Local::Args))?;
     a.code.mov(rax, qword_ptr(rdi + 64))?;
     a.code.mov(local(Local::RowsLeft), rax)?;
@@ -255,10 +328,10 @@ fn groups(a: &mut Asm, shape: &Shape, panels: u8) -> Emitted {
     a.code.cmp(rax, TILE_ROWS)?;
     a.code.jle(few)?;
     a.place(&mut whole)?;
-    blocks(a, shape, 2, panels)?;
+    Group { shape, panels, rows: 2, tiles, decoders }.blocks(a)?;
     a.code.jmp(many)?;
     a.place(&mut few)?;
-    blocks(a, shape, 1, panels)?;
+    Group { shape, panels, rows: 1, tiles, decoders }.blocks(a)?;
     a.place(&mut many)?;
     a.code.cmp(local(Local::Direct), 0)?;
     a.code.je(indirect)?;
@@ -269,113 +342,19 @@ fn groups(a: &mut Asm, shape: &Shape, panels: u8) -> Emitted {
     a.code.jg(again)?;
     a.code.jmp(next)?;
     a.place(&mut indirect)?;
-    write_results(a, panels)?;
+    write_results(a, tiles)?;
     a.place(&mut next)
 }
 
-/// One group of rows, one or two tile registers of them, by all panels; the sums go to scratch memory.
-fn blocks(a: &mut Asm, shape: &Shape, tiles: u8, panels: u8) -> Emitted {
-    a.code.mov(local(Local::GroupStart), ROW)?;
-    a.code.lea(rax, ptr(SCRATCH + shape.panels()))?;
-    a.code.mov(local(Local::BlockPanels), rax)?;
-    a.code.mov(local(Local::BlocksLeft), shape.blocks)?;
-    let block = a.here()?;
-    let mut sized = a.code.create_label();
-    a.code.mov(rcx, shape.last as u64)?;
-    a.code.cmp(local(Local::BlocksLeft), 1)?;
-    a.code.je(sized)?;
-    a.code.mov(rcx, shape.block as u64)?;
-    a.place(&mut sized)?;
-    a.code.mov(local(Local::Steps), rcx)?;
-    a.code.mov(rax, local(Local::BlockPanels))?;
-    a.code.mov(local(Local::Pair), rax)?;
-    a.code.mov(SUMS, SCRATCH)?;
-    a.code.mov(PAIR_OUT, local(Local::RowOut))?;
-    a.code.mov(local(Local::PairsLeft), PAIRS)?;
-    let pair = a.here()?;
-    multiply_pair(a, shape, tiles, panels)?;
-    a.code.add(local(Local::Pair), shape.pair())?;
-    a.code.add(SUMS, PAIR_SUMS)?;
-    a.code.add(PAIR_OUT, 64)?;
-    a.code.dec(local(Local::PairsLeft))?;
-    a.code.jne(pair)?;
-    a.code.mov(rax, ROW_STEP)?;
-    a.code.imul_3(rax, rax, shape.block)?;
-    a.code.add(ROW, rax)?;
-    a.code.add(local(Local::BlockPanels), shape.block * STEP)?;
-    a.code.dec(local(Local::BlocksLeft))?;
-    a.code.jne(block)?;
-    // The next group of rows.
-    a.code.mov(rax, ROW_STRIDE)?;
-    a.code.shl(rax, GROUP.ilog2())?;
-    a.code.add(rax, local(Local::GroupStart))?;
-    a.code.mov(ROW, rax)
-}
-
-/// One or two panels by one or two tile registers of activations, for one block of k. Accumulator `2 * i + j` holds
-/// activations `i` by panel `j`; in memory sums stand as `[pair, row, panel, 16]`.
-fn multiply_pair(a: &mut Asm, shape: &Shape, tiles: u8, panels: u8) -> Emitted {
-    let accumulators: Vec<(u8, u8)> = (0..tiles).flat_map(|i| (0..panels).map(move |j| (i, j))).collect();
-    let sums = |i: u8, j: u8| i64::from(i) * i64::from(TILE_ROWS) * 128 + i64::from(j) * 64;
-    let (mut later, mut ready) = (a.code.create_label(), a.code.create_label());
-    a.code.mov(rax, ROW)?;
-    a.code.mov(rbx, ROW_STRIDE)?;
-    a.code.shl(rbx, TILE_ROWS.ilog2())?;
-    a.code.add(rbx, ROW)?;
-    a.code.mov(rbp, local(Local::Pair))?;
-    a.code.mov(rcx, local(Local::Steps))?;
-    a.code.cmp(local(Local::BlocksLeft), shape.blocks)?;
-    a.code.jne(later)?;
-    accumulators.iter().try_for_each(|&(i, j)| a.tile_zero(2 * i + j))?;
-    a.code.jmp(ready)?;
-    a.place(&mut later)?;
-    accumulators.iter().try_for_each(|&(i, j)| a.tile_load(2 * i + j, SUMS, LINE, sums(i, j)))?;
-    a.place(&mut ready)?;
-    let step = a.here()?;
-    for &(i, j) in &accumulators {
-        if i == 0 {
-            a.tile_stream(6 + j, rbp, LINE, i64::from(j) * 64)?;
-        }
-        if j == 0 {
-            a.tile_load(4 + i, [rax, rbx][usize::from(i)], ROW_STRIDE, 0)?;
-        }
-        a.tile_dot(2 * i + j, 4 + i, 6 + j)?;
-    }
-    a.code.add(rax, ROW_STEP)?;
-    a.code.add(rbx, ROW_STEP)?;
-    a.code.add(rbp, STEP)?;
-    a.code.dec(rcx)?;
-    a.code.jne(step)?;
-
-    let (mut indirect, mut stored) = (a.code.create_label(), a.code.create_label());
-    if tiles == 2 {
-        // Whole groups store the last block's sums where they belong.
-        a.code.mov(rax, local(Local::Direct))?;
-        a.code.cmp(rax, local(Local::BlocksLeft))?;
-        a.code.jne(indirect)?;
-        a.code.mov(rbx, OUT_STRIDE)?;
-        a.code.shl(rbx, TILE_ROWS.ilog2())?;
-        a.code.add(rbx, PAIR_OUT)?;
-        for &(i, j) in &accumulators {
-            let at = i64::from(j) * i64::from(TILE_OUT);
-            a.tile_store([PAIR_OUT, rbx][usize::from(i)], OUT_STRIDE, at, 2 * i + j)?;
-        }
-        a.code.jmp(stored)?;
-    }
-    a.place(&mut indirect)?;
-    accumulators.iter().try_for_each(|&(i, j)| a.tile_store(SUMS, LINE, sums(i, j), 2 * i + j))?;
-    a.place(&mut stored)
-}
-
 /// The sums of a group that is not whole to the results of its rows.
-fn write_results(a: &mut Asm, panels: u8) -> Emitted {
+fn write_results(a: &mut Asm, tiles: u8) -> Emitted {
     a.code.mov(rcx, local(Local::GroupRows))?;
     a.code.mov(rbx, local(Local::RowOut))?;
     a.code.mov(rax, SCRATCH)?;
     let row = a.here()?;
-    for tile in 0..i32::from(panels) {
-        for digit in 0..PAIRS {
-            a.load(0, rax, i64::from(digit * PAIR_SUMS + tile * 64))?;
+    for tile in 0..i32::from(tiles) {
+        for digit in 0..TRITS as i32 {
+            a.load(0, rax, i64::from(digit * SUMS + tile * 64))?;
             a.store(rbx, i64::from(tile * TILE_OUT + digit * 64), 0)?;
         }
     }
@@ -383,4 +362,15 @@ fn write_results(a: &mut Asm, panels: u8) -> Emitted {
     a.code.add(rbx, OUT_STRIDE)?;
     a.code.dec(rcx)?;
     a.code.jne(row)
+}
+
+/// A routine: one digit of one or two tiles for the step at [`SOURCE`], which moves on, to the panels at [`TARGET`].
+fn decode_step(a: &mut Asm, shape: &Shape, tiles: i32, digit: u8) -> Emitted {
+    let tile_bytes = if shape.copied() { shape.steps * STEP_WEIGHTS } else { shape.tile };
+    for (quad, tile) in (0..STEP_QUADS).flat_map(|quad| (0..tiles).map(move |tile| (quad, tile))) {
+        let from = (SOURCE, i64::from(quad * VECTOR as i32 + tile * tile_bytes));
+        decode::one_digit(a, digit, from, (TARGET, i64::from(quad * 128 + tile * 64)))?;
+    }
+    a.code.add(SOURCE, STEP_WEIGHTS)?;
+    a.code.ret()
 }

@@ -162,10 +162,41 @@ impl Asm {
         )?)
     }
 
+    /// As [`Asm::lookup`], where the mask is set; other bytes of `d` are kept.
+    pub(super) fn lookup_masked(&mut self, d: u8, mask: u32, index: u8, table: u8) -> Emitted {
+        let code = Code::EVEX_Vpermb_zmm_k1z_zmm_zmmm512;
+        let mut i = Instruction::with3(code, self.vector(d), self.vector(index), self.vector(table))?;
+        i.set_op_mask(Register::K0 + mask);
+        self.code.add_instruction(i)
+    }
+
     /// Each 16-bit word shifted right.
     pub(super) fn shift_words_right(&mut self, d: u8, a: u8, bits: u32) -> Emitted {
         let code = self.pick(Op(Code::VEX_Vpsrlw_ymm_ymm_imm8, Code::EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8));
         self.code.add_instruction(Instruction::with3(code, self.vector(d), self.vector(a), bits)?)
+    }
+
+    /// Each 16-bit word at `base + at` shifted right; 512-bit only.
+    pub(super) fn load_words_shifted_right(
+        &mut self,
+        d: u8,
+        base: AsmRegister64,
+        at: i64,
+        bits: u32,
+    ) -> Emitted {
+        let code = Code::EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8;
+        self.code.add_instruction(Instruction::with3(code, self.vector(d), memory(base, at), bits)?)
+    }
+
+    /// Bits `mask` where the byte of `a` has a bit in common with that of `b`; 512-bit only.
+    pub(super) fn test_mask(&mut self, mask: u32, a: u8, b: u8) -> Emitted {
+        let code = Code::EVEX_Vptestmb_kr_k1_zmm_zmmm512;
+        self.code.add_instruction(Instruction::with3(
+            code,
+            Register::K0 + mask,
+            self.vector(a),
+            self.vector(b),
+        )?)
     }
 
     /// Sets tile register `d` to zero.

@@ -18,6 +18,7 @@ const X: u8 = 0;
 const T: u8 = 1;
 const U: u8 = 2;
 const CONSTANTS: u8 = 3;
+const SPREAD: u8 = 9;
 
 /// Loads the constants that [`vector`] uses, into registers 3 to 8.
 pub(super) fn constants(a: &mut Asm, code: Code, digits: Digits) -> Emitted {
@@ -94,4 +95,54 @@ pub(super) fn vector(
         }
     }
     Ok(())
+}
+
+/// Decodes one digit of the bytes at `from`, stored as [`Code::Spread`], with the constants of that code.
+pub(super) fn one_digit(
+    a: &mut Asm,
+    digit: u8,
+    from: (AsmRegister64, i64),
+    to: (AsmRegister64, i64),
+) -> Emitted {
+    let index = if digit < 3 {
+        a.load(X, from.0, from.1)?;
+        a.shift_words_right(T, X, 2)?;
+        a.lookup(U, T, CONSTANTS)?;
+        a.op(VPSUBB, X, X, U)?;
+        X
+    } else {
+        a.load_words_shifted_right(T, from.0, from.1, 2)?;
+        T
+    };
+    a.lookup(U, index, CONSTANTS + 1 + digit)?;
+    a.store(to.0, to.1, U)
+}
+
+/// Loads the constants that [`spread`] uses, into registers 9 to 14.
+pub(super) fn spread_constants(a: &mut Asm) -> Emitted {
+    for low in 0..4u8 {
+        // Bytes that store nothing may become anything.
+        let spread = |i: usize| {
+            let byte = Code::SignedFix.load(i as u8 * 4 + low);
+            byte.map_or(0, |byte| Code::Spread.store(byte))
+        };
+        a.constant(SPREAD + low, std::array::from_fn(spread))?;
+    }
+    a.constant(SPREAD + 4, [1; 64])?;
+    a.constant(SPREAD + 5, [2; 64])
+}
+
+/// Bytes at `from`, stored as [`Code::SignedFix`], to [`Code::Spread`]: of four tables of the upper six bits the lower
+/// two select one.
+pub(super) fn spread(a: &mut Asm, from: (AsmRegister64, i64), to: (AsmRegister64, i64)) -> Emitted {
+    a.load(X, from.0, from.1)?;
+    a.shift_words_right(T, X, 2)?;
+    a.test_mask(1, X, SPREAD + 4)?;
+    a.test_mask(2, X, SPREAD + 5)?;
+    a.lookup(U, T, SPREAD)?;
+    a.lookup_masked(U, 1, T, SPREAD + 1)?;
+    a.lookup(X, T, SPREAD + 2)?;
+    a.lookup_masked(X, 1, T, SPREAD + 3)?;
+    a.blend(U, 2, U, X)?;
+    a.store(to.0, to.1, U)
 }

@@ -89,12 +89,24 @@ pub(super) struct Stored<'a, T> {
     pub key_scales: &'a [f32],
     /// `[positions]`, or none.
     pub value_scales: &'a [f32],
+    /// Bytes ahead of their use at which keys and values are asked for, 0 where they are in a cache of the CPU.
+    pub ahead: usize,
 }
+
+/// While 8 KB are read, memory answers even where pages are small and it is shared. Measured on a cache of 128 elements a
+/// head: f16 16 GB/s with it, 11 without, 14 with 4 or 16 KB; a plain read is at 22. A block of 32 keys is as large.
+const AHEAD: usize = 8192;
 
 impl<'a, T> Stored<'a, T> {
     /// The scales without the elements.
     pub fn scales<U>(&self) -> Stored<'a, U> {
-        Stored { keys: &[], values: &[], key_scales: self.key_scales, value_scales: self.value_scales }
+        Stored {
+            keys: &[],
+            values: &[],
+            key_scales: self.key_scales,
+            value_scales: self.value_scales,
+            ahead: 0,
+        }
     }
 }
 
@@ -137,7 +149,7 @@ impl<'a, T: KvElement> KvHead<'a, T> {
     pub(super) fn positions(&self, first: usize, count: usize) -> Stored<'a, T> {
         debug_assert!(first.is_multiple_of(CHUNK));
         if count == 0 {
-            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[] };
+            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[], ahead: 0 };
         }
         let at = first..first + padded_positions(count);
         let width = value_width(self.head_dim);
@@ -147,6 +159,7 @@ impl<'a, T: KvElement> KvHead<'a, T> {
             values: &self.values[at.start * width..at.end * width],
             key_scales: &self.key_scales[scales.clone()],
             value_scales: &self.value_scales[scales],
+            ahead: AHEAD,
         }
     }
 }

@@ -5,11 +5,18 @@
 
 use super::cache::{KvElement, Stored};
 use super::{CHUNK, Queries, value_width};
-use crate::exp::exp;
-use crate::isa::{Isa, LANES, dispatch};
+use crate::exp::exp2;
+use crate::isa::{Isa, LANES, dispatch, multiply};
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
-/// Positions whose values meet every pair before the next are read: 16 KB of f32 for 128 elements, which stay in L1.
-const POSITIONS: usize = 32;
+/// Elements from the scores of one pair to those of the next: not a power of two, so that those of all pairs for one
+/// position do not compete for few sets of L1.
+pub(super) const ROW: usize = CHUNK + LANES;
+
+/// Positions whose values meet every pair before the next are read: half of their elements, 16 KB of f32 where a head has
+/// 128, and what they are added to stay in L1.
+const POSITIONS: usize = 64;
 
 dispatch!(
     /// Partial results of a chunk, as [`super::partial`] gives them; `scores` is `[pairs, CHUNK]`.
@@ -38,7 +45,11 @@ fn tile_body<I: Isa, T: KvElement>(
     let (scores, _) = scores.as_chunks_mut::<LANES>();
     let (values, _) = values.as_chunks_mut::<LANES>();
     score(isa, queries, chunk, stored, scores);
-    for (pair, scores) in scores.chunks_exact_mut(CHUNK / LANES).enumerate() {
+    // The weights are computed meanwhile.
+    for line in stored.values.chunks(64 / size_of::<T>()).take(stored.ahead / 64) {
+        isa.prefetch(&line[0], 0);
+    }
+    for (pair, scores) in scores.chunks_exact_mut(ROW / LANES).enumerate() {
         let seen = queries.visible_in(chunk, pair);
         (max[pair], sum[pair]) = weigh(isa, seen, stored.value_scales, scores);
     }
@@ -48,49 +59,23 @@ fn tile_body<I: Isa, T: KvElement>(
     while from < seen {
         let mut pair = 0;
         while pair < pairs {
-            let (left, weights) = (pairs - pair, &weights[pair * CHUNK..]);
-            let part = (pair, from, vectors);
+            let (left, weights) = (pairs - pair, &weights[pair * ROW..]);
+            let part = (pair, from..from + POSITIONS, vectors);
             if I::VECTORS >= 32 && left >= 4 {
-                sum_values::<I, T, 4, 4>(isa, queries, chunk, part, stored.values, weights, values);
+                sum_values::<I, T, 4, 4>(isa, queries, chunk, part, stored, weights, values);
                 pair += 4;
             } else if left >= 4 {
-                sum_values::<I, T, 4, 1>(isa, queries, chunk, part, stored.values, weights, values);
+                sum_values::<I, T, 4, 1>(isa, queries, chunk, part, stored, weights, values);
                 pair += 4;
             } else if left >= 2 {
-                sum_values::<I, T, 2, 2>(isa, queries, chunk, part, stored.values, weights, values);
+                sum_values::<I, T, 2, 2>(isa, queries, chunk, part, stored, weights, values);
                 pair += 2;
             } else {
-                sum_values::<I, T, 1, 4>(isa, queries, chunk, part, stored.values, weights, values);
+                sum_values::<I, T, 1, 4>(isa, queries, chunk, part, stored, weights, values);
                 pair += 1;
             }
         }
         from += POSITIONS;
-    }
-}
-
-/// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`, `i` in order.
-#[inline(always)]
-fn multiply<I: Isa, T: KvElement, const M: usize, const N: usize>(
-    isa: I,
-    a: [&[f32]; M],
-    b: &[[T; LANES]],
-    row: usize,
-    column: usize,
-    sums: &mut [[I::F32; N]; M],
-) {
-    let len = a[0].len();
-    let a = a.map(|a| &a[..len]);
-    for i in 0..len {
-        let mut wide = [isa.splat(0.0); N];
-        for n in 0..N {
-            wide[n] = T::widen(isa, &b[i * row + n * column]);
-        }
-        for m in 0..M {
-            let factor = isa.splat(a[m][i]);
-            for n in 0..N {
-                sums[m][n] = isa.mul_add(factor, wide[n], sums[m][n]);
-            }
-        }
     }
 }
 
@@ -113,7 +98,7 @@ fn score<I: Isa, T: KvElement>(
         let mut pair = 0;
         while pair < pairs {
             let left = pairs - pair;
-            let to = &mut scores[pair * (CHUNK / LANES) + block..];
+            let to = &mut scores[pair * (ROW / LANES) + block..];
             let of = (pair, block);
             let done = match left {
                 8.. if two => score_group::<I, T, 8, 2>(isa, queries, chunk, of, keys, stored, to),
@@ -149,13 +134,21 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
         q[m] = queries.head(pair + m);
     }
     let mut sums = [[isa.splat(0.0); N]; M];
-    multiply(isa, q, keys, 1, queries.head_dim, &mut sums);
-    let scale = isa.splat(queries.scale);
+    multiply::<I, T, M, N>(
+        isa,
+        q,
+        keys,
+        1,
+        queries.head_dim,
+        if pair == 0 { stored.ahead } else { 0 },
+        &mut sums,
+    );
+    let scale = isa.splat(queries.scale * LOG2_E);
     for n in 0..N {
         let scales = stored.key_scales.as_chunks().0.get(block + n).map(|scales| isa.load(scales));
         for m in 0..M {
             let sum = scales.map_or(sums[m][n], |scales| isa.mul(sums[m][n], scales));
-            isa.store(isa.mul(sum, scale), &mut to[m * (CHUNK / LANES) + n]);
+            isa.store(isa.mul(sum, scale), &mut to[m * (ROW / LANES) + n]);
         }
     }
     M
@@ -174,21 +167,31 @@ fn weigh<I: Isa>(isa: I, seen: usize, value_scales: &[f32], scores: &mut [[f32; 
     for scores in &*scores {
         lanes = isa.max(isa.load(scores), lanes);
     }
-    let mut all = [0.0; LANES];
-    isa.store(lanes, &mut all);
-    let max = all.into_iter().fold(f32::NEG_INFINITY, |max, v| if v > max { v } else { max });
-    let shift = shift(max);
+    let max = largest(isa, lanes);
+    let shift = isa.splat(shift(max));
     let mut sums = isa.splat(0.0);
     for weights in &mut *scores {
-        for v in weights.iter_mut() {
-            *v = exp(*v - shift);
-        }
-        sums = isa.add(sums, isa.load(weights));
+        let weight = exp2(isa, isa.mul_add(shift, isa.splat(-1.0), isa.load(weights)));
+        sums = isa.add(sums, weight);
+        isa.store(weight, weights);
     }
     for (weights, scales) in scores.iter_mut().zip(value_scales.as_chunks().0) {
         isa.store(isa.mul(isa.load(weights), isa.load(scales)), weights);
     }
     (max, isa.sum(sums))
+}
+
+/// The largest lane; none is NaN.
+#[inline(always)]
+fn largest<I: Isa>(isa: I, lanes: I::F32) -> f32 {
+    let mut all = [0.0; LANES];
+    isa.store(lanes, &mut all);
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            all[i] = if all[i] > all[i + half] { all[i] } else { all[i + half] };
+        }
+    }
+    all[0]
 }
 
 /// What is taken from scores of that maximum before they are exponents: where all are minus infinity, their difference
@@ -198,33 +201,34 @@ fn shift(max: f32) -> f32 {
     if max == f32::NEG_INFINITY { 0.0 } else { max }
 }
 
-/// Adds to `M` pairs, `values` `[pairs, vectors]`, the weighted values of [`POSITIONS`] positions from `from`.
+/// Adds to `M` pairs, `values` `[pairs, vectors]`, the weighted values of those positions.
 #[inline(always)]
 fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
     isa: I,
     queries: &Queries,
     chunk: usize,
-    (pair, from, vectors): (usize, usize, usize),
-    stored: &[T],
+    (pair, positions, vectors): (usize, Range<usize>, usize),
+    stored: &Stored<T>,
     weights: &[f32],
     values: &mut [[f32; LANES]],
 ) {
-    let (stored, _) = stored.as_chunks::<LANES>();
+    let ahead = if pair == 0 { stored.ahead } else { 0 };
+    let (stored, _) = stored.values.as_chunks::<LANES>();
     let to = &mut values[pair * vectors..(pair + M) * vectors];
     // Pairs of the first row see the least.
-    let common = queries.visible_in(chunk, pair).clamp(from, from + POSITIONS);
-    if common > from {
+    let common = queries.visible_in(chunk, pair).clamp(positions.start, positions.end);
+    if common > positions.start {
         let mut w: [&[f32]; M] = [&[]; M];
         for m in 0..M {
-            w[m] = &weights[m * CHUNK + from..m * CHUNK + common];
+            w[m] = &weights[m * ROW + positions.start..m * ROW + common];
         }
-        sum_block::<I, T, M, N>(isa, w, &stored[from * vectors..], vectors, to);
+        sum_block::<I, T, M, N>(isa, w, &stored[positions.start * vectors..], vectors, ahead, to);
     }
     for m in 1..M {
-        let seen = queries.visible_in(chunk, pair + m).min(from + POSITIONS);
+        let seen = queries.visible_in(chunk, pair + m).min(positions.end);
         if seen > common {
-            let (w, to) = (&weights[m * CHUNK + common..m * CHUNK + seen], &mut to[m * vectors..]);
-            sum_block::<I, T, 1, N>(isa, [w], &stored[common * vectors..], vectors, to);
+            let (w, to) = (&weights[m * ROW + common..m * ROW + seen], &mut to[m * vectors..]);
+            sum_block::<I, T, 1, N>(isa, [w], &stored[common * vectors..], vectors, 0, to);
         }
     }
 }
@@ -236,15 +240,16 @@ fn sum_block<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: [&[f32]; M],
     stored: &[[T; LANES]],
     vectors: usize,
+    ahead: usize,
     to: &mut [[f32; LANES]],
 ) {
     let mut at = 0;
     while at + N <= vectors {
-        sum_vectors::<I, T, M, N>(isa, weights, &stored[at..], vectors, &mut to[at..]);
+        sum_vectors::<I, T, M, N>(isa, weights, &stored[at..], vectors, ahead, &mut to[at..]);
         at += N;
     }
     while at < vectors {
-        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at..], vectors, &mut to[at..]);
+        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at..], vectors, ahead, &mut to[at..]);
         at += 1;
     }
 }
@@ -255,6 +260,7 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: [&[f32]; M],
     stored: &[[T; LANES]],
     vectors: usize,
+    ahead: usize,
     to: &mut [[f32; LANES]],
 ) {
     let mut sums = [[isa.splat(0.0); N]; M];
@@ -263,7 +269,7 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
             sums[m][n] = isa.load(&to[m * vectors + n]);
         }
     }
-    multiply(isa, weights, stored, vectors, 1, &mut sums);
+    multiply::<I, T, M, N>(isa, weights, stored, vectors, 1, ahead, &mut sums);
     for m in 0..M {
         for n in 0..N {
             isa.store(sums[m][n], &mut to[m * vectors + n]);
@@ -303,22 +309,33 @@ fn merge_body<I: Isa>(
         return out.copy_from_slice(&values[..out.len()]);
     }
     let max = if next[0] > total[0] { next[0] } else { total[0] };
-    let [old, new] = [total[0], next[0]].map(|m| isa.splat(exp(m - shift(max))));
-    let sum = |a: &[f32; LANES], b: &[f32; LANES], to: &mut [f32; LANES]| {
-        isa.store(isa.mul_add(new, isa.load(b), isa.mul(old, isa.load(a))), to);
-    };
+    let old = exp2(isa, isa.splat(total[0] - shift(max)));
+    let new = exp2(isa, isa.splat(next[0] - shift(max)));
     let mut lanes = [0.0; LANES];
-    sum(&[total[1]; LANES], &[next[1]; LANES], &mut lanes);
+    add_scaled(isa, old, &[total[1]; LANES], new, &[next[1]; LANES], &mut lanes);
     *total = [max, lanes[0]];
     let (values, _) = values.as_chunks();
     let (outs, rest) = out.as_chunks_mut::<LANES>();
     for (out, values) in outs.iter_mut().zip(values) {
-        sum(&out.clone(), values, out);
+        add_scaled(isa, old, &out.clone(), new, values, out);
     }
     if !rest.is_empty() {
-        sum(&crate::dot::padded(rest), &values[outs.len()], &mut lanes);
+        add_scaled(isa, old, &crate::dot::padded(rest), new, &values[outs.len()], &mut lanes);
         rest.copy_from_slice(&lanes[..rest.len()]);
     }
+}
+
+/// `to = old * a + new * b`.
+#[inline(always)]
+fn add_scaled<I: Isa>(
+    isa: I,
+    old: I::F32,
+    a: &[f32; LANES],
+    new: I::F32,
+    b: &[f32; LANES],
+    to: &mut [f32; LANES],
+) {
+    isa.store(isa.mul_add(new, isa.load(b), isa.mul(old, isa.load(a))), to);
 }
 
 dispatch!(

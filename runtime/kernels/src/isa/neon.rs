@@ -164,6 +164,16 @@ impl Isa for Neon {
         unsafe { each!(|i| vfmaq_f32(c[i], a[i], b[i])) }
     }
     #[inline(always)]
+    fn power_of_two(self, shifted: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            each!(|i| {
+                let n = vaddq_u32(vreinterpretq_u32_f32(shifted[i]), vdupq_n_u32(127));
+                vreinterpretq_f32_u32(vshlq_n_u32::<23>(n))
+            })
+        }
+    }
+    #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
         // SAFETY: `self` proves the feature; the array is one register.
         unsafe {

@@ -96,6 +96,11 @@ impl Isa for Portable {
         }
     }
     #[inline(always)]
+    fn power_of_two(self, shifted: Self::F32) -> Self::F32 {
+        // The low bits are n, as those of 1.5 * 2^23 are 0; adding the bias makes them the exponent.
+        shifted.map(|x| f32::from_bits(x.to_bits().wrapping_add(127) << 23))
+    }
+    #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
         from.map(f32::from)
     }

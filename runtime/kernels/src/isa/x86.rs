@@ -172,6 +172,16 @@ impl Isa for Avx2 {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
+    fn power_of_two(self, shifted: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            shifted.map(|x| {
+                let n = _mm256_add_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
+            })
+        }
+    }
+    #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {
         // SAFETY: `self` proves the feature; the array is one register.
         unsafe {
@@ -286,6 +296,14 @@ impl Isa for Avx512 {
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         // SAFETY: `self` proves the feature.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn power_of_two(self, shifted: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            let n = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n))
+        }
     }
     #[inline(always)]
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32 {

@@ -1,0 +1,47 @@
+//! Products of a few rows with strided vectors: the inner loop of attention.
+
+use super::{Isa, LANES};
+use crate::element::Element;
+
+/// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`, `i` in order up to the length of `a[0]`, each product
+/// and sum rounded once. Where `ahead` is not 0, what lies that many bytes after each vector is asked for.
+///
+/// # Panics
+/// If another row of `a`, or `b`, is too short.
+#[inline(always)]
+pub fn multiply<I: Isa, E: Element, const M: usize, const N: usize>(
+    isa: I,
+    a: [&[f32]; M],
+    b: &[[E::Raw; LANES]],
+    row: usize,
+    column: usize,
+    ahead: usize,
+    sums: &mut [[I::F32; N]; M],
+) {
+    let len = a[0].len();
+    if len == 0 || N == 0 {
+        return;
+    }
+    // Checked once here: inside the loop, the comparisons would take as many slots as the products.
+    let end = (len - 1).checked_mul(row).zip((N - 1).checked_mul(column));
+    let end = end.and_then(|(last, column)| last.checked_add(column));
+    assert!(end.is_some_and(|end| end < b.len()) && a.iter().all(|a| a.len() >= len));
+    for i in 0..len {
+        let mut wide = [isa.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: `i < len` and `n < N`, so this is at most the `end` that was compared with the length above.
+            let from = unsafe { b.get_unchecked(i * row + n * column) };
+            if ahead > 0 {
+                isa.prefetch(from, ahead);
+            }
+            wide[n] = E::widen(isa, from);
+        }
+        for m in 0..M {
+            // SAFETY: no row of `a` is shorter than `len`, by the assertion above.
+            let factor = isa.splat(*unsafe { a[m].get_unchecked(i) });
+            for n in 0..N {
+                sums[m][n] = isa.mul_add(factor, wide[n], sums[m][n]);
+            }
+        }
+    }
+}
