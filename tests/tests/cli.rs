@@ -138,6 +138,9 @@ fn bench_gives_a_row_for_each_test_and_thread_count() {
         above_0(&json["peak_bytes"]);
         // The buffer that the bandwidth is measured with does not count.
         assert!(json["peak_bytes"].as_u64().unwrap() < 512 << 20, "{json}");
+        // What is printed can be drawn.
+        let pictures = trit_tests::plots::draw(&[("bench.json".to_owned(), json.to_string())]).unwrap();
+        assert!(pictures.iter().all(|picture| picture.svg.is_ok()), "{pictures:?}");
     }
 }
 
@@ -158,11 +161,11 @@ fn bench_counts_the_weights_a_token_reads() {
 
 #[test]
 fn bench_prints_a_table_to_copy_and_profiles_beside_it() {
-    let args = ["bench", fables(), "-p", "16", "-n", "4", "-t", "2", "-r", "1", "--profile", "--kv", "f32"];
+    let args = ["bench", fables(), "-p", "16", "-n", "4", "-t", "2", "-r", "1", "--profile", "--kv", "int8"];
     let ran = run(trit_run(&args));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     for word in
-        ["| fables-12m |", " pp16 |", " tg4 |", " f32 |", "trit-run ", "kernels: ", "opened and verified"]
+        ["| fables-12m |", " pp16 |", " tg4 |", " int8 |", "trit-run ", "kernels: ", "opened and verified"]
     {
         assert!(ran.out.contains(word), "no {word:?} in {}", ran.out);
     }
