@@ -3,7 +3,7 @@
 //! Both products are the same loop, [`multiply`]: lanes are positions for keys and elements for values, each sum runs
 //! over the other in order. How many sums share the registers makes no difference to any.
 
-use super::cache::{KvElement, Stored};
+use super::cache::{KvElement, Stored, VALUE_BLOCK, value_index};
 use super::{CHUNK, Queries, value_width};
 use crate::exp::exp2;
 use crate::isa::{Isa, LANES, dispatch, multiply};
@@ -45,10 +45,6 @@ fn tile_body<I: Isa, T: KvElement>(
     let (scores, _) = scores.as_chunks_mut::<LANES>();
     let (values, _) = values.as_chunks_mut::<LANES>();
     score(isa, queries, chunk, stored, scores);
-    // The weights are computed meanwhile.
-    for line in stored.values.chunks(64 / size_of::<T>()).take(stored.ahead / 64) {
-        isa.prefetch(&line[0], 0);
-    }
     for (pair, scores) in scores.chunks_exact_mut(ROW / LANES).enumerate() {
         let seen = queries.visible_in(chunk, pair);
         (max[pair], sum[pair]) = weigh(isa, seen, stored.value_scales, scores);
@@ -134,15 +130,7 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
         q[m] = queries.head(pair + m);
     }
     let mut sums = [[isa.splat(0.0); N]; M];
-    multiply::<I, T, M, N>(
-        isa,
-        q,
-        keys,
-        1,
-        queries.head_dim,
-        if pair == 0 { stored.ahead } else { 0 },
-        &mut sums,
-    );
+    multiply::<I, T, M, N>(isa, q, keys, 1, queries.head_dim, &mut sums);
     let scale = isa.splat(queries.scale * LOG2_E);
     for n in 0..N {
         let scales = stored.key_scales.as_chunks().0.get(block + n).map(|scales| isa.load(scales));
@@ -212,7 +200,6 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: &[f32],
     values: &mut [[f32; LANES]],
 ) {
-    let ahead = if pair == 0 { stored.ahead } else { 0 };
     let (stored, _) = stored.values.as_chunks::<LANES>();
     let to = &mut values[pair * vectors..(pair + M) * vectors];
     // Pairs of the first row see the least.
@@ -222,13 +209,13 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
         for m in 0..M {
             w[m] = &weights[m * ROW + positions.start..m * ROW + common];
         }
-        sum_block::<I, T, M, N>(isa, w, &stored[positions.start * vectors..], vectors, ahead, to);
+        sum_block::<I, T, M, N>(isa, w, &stored[value_index(positions.start, 0, vectors)..], vectors, to);
     }
     for m in 1..M {
         let seen = queries.visible_in(chunk, pair + m).min(positions.end);
         if seen > common {
             let (w, to) = (&weights[m * ROW + common..m * ROW + seen], &mut to[m * vectors..]);
-            sum_block::<I, T, 1, N>(isa, [w], &stored[common * vectors..], vectors, 0, to);
+            sum_block::<I, T, 1, N>(isa, [w], &stored[value_index(common, 0, vectors)..], vectors, to);
         }
     }
 }
@@ -240,16 +227,15 @@ fn sum_block<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: [&[f32]; M],
     stored: &[[T; LANES]],
     vectors: usize,
-    ahead: usize,
     to: &mut [[f32; LANES]],
 ) {
     let mut at = 0;
     while at + N <= vectors {
-        sum_vectors::<I, T, M, N>(isa, weights, &stored[at..], vectors, ahead, &mut to[at..]);
+        sum_vectors::<I, T, M, N>(isa, weights, &stored[at * VALUE_BLOCK..], vectors, &mut to[at..]);
         at += N;
     }
     while at < vectors {
-        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at..], vectors, ahead, &mut to[at..]);
+        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at * VALUE_BLOCK..], vectors, &mut to[at..]);
         at += 1;
     }
 }
@@ -260,7 +246,6 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: [&[f32]; M],
     stored: &[[T; LANES]],
     vectors: usize,
-    ahead: usize,
     to: &mut [[f32; LANES]],
 ) {
     let mut sums = [[isa.splat(0.0); N]; M];
@@ -269,7 +254,7 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
             sums[m][n] = isa.load(&to[m * vectors + n]);
         }
     }
-    multiply::<I, T, M, N>(isa, weights, stored, vectors, 1, ahead, &mut sums);
+    multiply::<I, T, M, N>(isa, weights, stored, 1, VALUE_BLOCK, &mut sums);
     for m in 0..M {
         for n in 0..N {
             isa.store(sums[m][n], &mut to[m * vectors + n]);
