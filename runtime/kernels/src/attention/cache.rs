@@ -102,12 +102,21 @@ pub(super) struct Stored<'a, T> {
     pub key_scales: &'a [f32],
     /// `[positions]`, or none.
     pub value_scales: &'a [f32],
+    /// Whether they come from memory and are used only a few times, so that asking for them ahead pays: f16 16 GB/s with
+    /// it, 13 without, where a plain read has 21.
+    pub streamed: bool,
 }
 
 impl<'a, T> Stored<'a, T> {
     /// The scales without the elements.
     pub fn scales<U>(&self) -> Stored<'a, U> {
-        Stored { keys: &[], values: &[], key_scales: self.key_scales, value_scales: self.value_scales }
+        Stored {
+            keys: &[],
+            values: &[],
+            key_scales: self.key_scales,
+            value_scales: self.value_scales,
+            streamed: false,
+        }
     }
 }
 
@@ -147,10 +156,10 @@ impl<'a, T: KvElement> KvHead<'a, T> {
     }
 
     /// `count` positions, rounded up to blocks of keys and of values, from `first`, which is a multiple of [`CHUNK`].
-    pub(super) fn positions(&self, first: usize, count: usize) -> Stored<'a, T> {
+    pub(super) fn positions(&self, first: usize, count: usize, streamed: bool) -> Stored<'a, T> {
         debug_assert!(first.is_multiple_of(CHUNK));
         if count == 0 {
-            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[] };
+            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[], streamed };
         }
         let at = first..first + padded_positions(count);
         let keys = first..first + count.next_multiple_of(BLOCK);
@@ -161,6 +170,7 @@ impl<'a, T: KvElement> KvHead<'a, T> {
             values: &self.values[at.start * width..at.end * width],
             key_scales: &self.key_scales[scales.clone()],
             value_scales: &self.value_scales[scales],
+            streamed,
         }
     }
 }
