@@ -19,7 +19,7 @@ mod cache;
 mod tile;
 mod whole;
 
-pub use cache::{BLOCK, KvElement, KvHead, KvHeadMut, padded_positions, value_width};
+pub use cache::{BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, padded_positions, value_width};
 pub use whole::{KvFloat, attend, store};
 
 use crate::isa::{LANES, Tier};
@@ -186,10 +186,11 @@ fn each_tile<T: KvElement>(
         return;
     }
     let positions = queries.last_visible().saturating_sub(chunk * CHUNK).min(CHUNK);
-    let stored = cache.positions(chunk * CHUNK, positions);
+    let narrow = queries.pairs() <= NARROW;
+    let stored = cache.positions(chunk * CHUNK, positions, narrow);
     let width = value_width(queries.head_dim);
     let AttendScratch { keys, values, scores, partial, .. } = scratch;
-    let widened = (queries.pairs() > NARROW && !T::IS_F32).then(|| {
+    let widened = (!narrow && !T::IS_F32).then(|| {
         let (keys, values) = (aligned(keys, stored.keys.len()), aligned(values, stored.values.len()));
         tile::widen::<T>(tier, stored.keys, keys);
         tile::widen::<T>(tier, stored.values, values);

@@ -1,7 +1,9 @@
 //! Where keys and values of one KV head stand, and how rows get there.
 //!
 //! Keys `[positions / 16, head_dim, 16]`: sixteen positions side by side, so that a vector holds as many scores and no
-//! sum crosses lanes. Values `[positions, value_width]`. A head's chunk of either is one stream of memory.
+//! sum crosses lanes. Values `[positions / 128, value_width / 16, 128, 16]`: sixteen elements side by side, those of
+//! consecutive positions after each other. So kernels read four streams of some KB each at once, as they do with keys,
+//! and the CPU fetches them all ahead; from one stream, as from rows of values, it fetched 10 GB/s where memory gives 16.
 
 use super::CHUNK;
 use crate::element::Element;
@@ -14,10 +16,20 @@ use trit_format::plan::ActivationRule;
 /// Positions that stand side by side in the keys.
 pub const BLOCK: usize = LANES;
 
+/// Positions whose values stand together.
+pub const VALUE_BLOCK: usize = 128;
+
 /// Positions that a cache of `positions` has room for: whole blocks. Keys take this times `head_dim` elements for each KV
 /// head, values this times [`value_width`], scales of either one each.
 pub const fn padded_positions(positions: usize) -> usize {
-    positions.next_multiple_of(BLOCK)
+    positions.next_multiple_of(VALUE_BLOCK)
+}
+
+/// The sixteen values from `16 * column` of a position, in units of sixteen; those of the next position follow within a
+/// block, those of the next column are [`VALUE_BLOCK`] on. `columns` is `value_width / 16`.
+#[inline(always)]
+pub(super) fn value_index(position: usize, column: usize, columns: usize) -> usize {
+    (position / VALUE_BLOCK * columns + column) * VALUE_BLOCK + position % VALUE_BLOCK
 }
 
 /// Elements of a head's row of values: `head_dim`, and zeros up to whole vectors.
@@ -68,7 +80,8 @@ impl KvElement for i8 {
     }
 }
 
-/// The keys and values of one KV head. A part that begins at a multiple of [`BLOCK`] positions is one, too.
+/// The keys and values of one KV head. A part of whole blocks of [`VALUE_BLOCK`] positions
+/// is one, too.
 #[derive(Clone, Copy)]
 pub struct KvHead<'a, T> {
     keys: &'a [T],
@@ -83,19 +96,16 @@ pub struct KvHead<'a, T> {
 pub(super) struct Stored<'a, T> {
     /// `[positions / 16, head_dim, 16]`.
     pub keys: &'a [T],
-    /// `[positions, value_width]`.
+    /// `[positions / 128, value_width / 16, 128, 16]`.
     pub values: &'a [T],
     /// `[positions]`, or none.
     pub key_scales: &'a [f32],
     /// `[positions]`, or none.
     pub value_scales: &'a [f32],
-    /// Bytes ahead of their use at which keys and values are asked for, 0 where they are in a cache of the CPU.
-    pub ahead: usize,
+    /// Whether they come from memory and are used only a few times, so that asking for them ahead pays: f16 16 GB/s with
+    /// it, 13 without, where a plain read has 21.
+    pub streamed: bool,
 }
-
-/// While 8 KB are read, memory answers even where pages are small and it is shared. Measured on a cache of 128 elements a
-/// head: f16 16 GB/s with it, 11 without, 14 with 4 or 16 KB; a plain read is at 22. A block of 32 keys is as large.
-const AHEAD: usize = 8192;
 
 impl<'a, T> Stored<'a, T> {
     /// The scales without the elements.
@@ -105,7 +115,7 @@ impl<'a, T> Stored<'a, T> {
             values: &[],
             key_scales: self.key_scales,
             value_scales: self.value_scales,
-            ahead: 0,
+            streamed: false,
         }
     }
 }
@@ -114,18 +124,18 @@ impl<'a, T> Stored<'a, T> {
 fn check<T: KvElement>(keys: usize, values: usize, key_scales: usize, value_scales: usize, head_dim: usize) {
     let positions = values.checked_div(value_width(head_dim)).unwrap_or(0);
     assert!(
-        positions.is_multiple_of(BLOCK)
+        positions.is_multiple_of(VALUE_BLOCK)
             && keys == positions * head_dim
             && values == positions * value_width(head_dim),
-        "keys of {keys} and values of {values} elements are not whole blocks of {BLOCK} positions of {head_dim}"
+        "keys of {keys} and values of {values} elements are not whole blocks of {VALUE_BLOCK} positions of {head_dim}"
     );
     let scales = if T::SCALED { positions } else { 0 };
     assert!(key_scales == scales && value_scales == scales, "{positions} positions want {scales} scales");
 }
 
 impl<'a, T: KvElement> KvHead<'a, T> {
-    /// A view of one head of a cache: `keys` `[positions / 16, head_dim, 16]`, `values` `[positions, value_width]`, and
-    /// `[positions]` scales of each, or none where `T` has none.
+    /// A view of one head of a cache: `keys` `[positions / 16, head_dim, 16]`, `values`
+    /// `[positions / 128, value_width / 16, 128, 16]`, and `[positions]` scales of each, or none where `T` has none.
     ///
     /// # Panics
     /// If lengths do not fit each other, or are no whole blocks.
@@ -145,21 +155,22 @@ impl<'a, T: KvElement> KvHead<'a, T> {
         self.head_dim
     }
 
-    /// `count` positions, rounded up to blocks, from `first`, which is a multiple of [`CHUNK`].
-    pub(super) fn positions(&self, first: usize, count: usize) -> Stored<'a, T> {
+    /// `count` positions, rounded up to blocks of keys and of values, from `first`, which is a multiple of [`CHUNK`].
+    pub(super) fn positions(&self, first: usize, count: usize, streamed: bool) -> Stored<'a, T> {
         debug_assert!(first.is_multiple_of(CHUNK));
         if count == 0 {
-            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[], ahead: 0 };
+            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[], streamed };
         }
         let at = first..first + padded_positions(count);
+        let keys = first..first + count.next_multiple_of(BLOCK);
         let width = value_width(self.head_dim);
         let scales = if T::SCALED { at.clone() } else { 0..0 };
         Stored {
-            keys: &self.keys[at.start * self.head_dim..at.end * self.head_dim],
+            keys: &self.keys[keys.start * self.head_dim..keys.end * self.head_dim],
             values: &self.values[at.start * width..at.end * width],
             key_scales: &self.key_scales[scales.clone()],
             value_scales: &self.value_scales[scales],
-            ahead: AHEAD,
+            streamed,
         }
     }
 }
@@ -199,6 +210,7 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
         // One scale for a whole row.
         let mut row = vec![T::default(); if T::SCALED { dim } else { 0 }];
         // Elsewhere, rows of a block are narrowed part by part, then stored side by side, one cache line after the other.
+        let mut value = vec![T::default(); width];
         let mut narrow = [[T::default(); PART]; BLOCK];
         let mut done = 0;
         while done < rows {
@@ -206,9 +218,11 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
             let count = (BLOCK - lane).min(rows - done);
             for r in 0..count {
                 let (p, from) = (position + done + r, (done + r) * stride);
-                let (value, padding) = self.values[p * width..][..width].split_at_mut(dim);
-                let scale = T::narrow(&v[from..][..dim], value);
-                padding.fill(T::default());
+                let scale = T::narrow(&v[from..][..dim], &mut value[..dim]);
+                let (values, _) = self.values.as_chunks_mut::<LANES>();
+                for (column, value) in value.as_chunks::<LANES>().0.iter().enumerate() {
+                    values[value_index(p, column, width / LANES)] = *value;
+                }
                 if T::SCALED {
                     self.value_scales[p] = scale;
                 }

@@ -3,7 +3,7 @@
 //! Both products are the same loop, [`multiply`]: lanes are positions for keys and elements for values, each sum runs
 //! over the other in order. How many sums share the registers makes no difference to any.
 
-use super::cache::{KvElement, Stored};
+use super::cache::{KvElement, Stored, VALUE_BLOCK, value_index};
 use super::{CHUNK, Queries, value_width};
 use crate::exp::exp2;
 use crate::isa::{Isa, LANES, dispatch, multiply};
@@ -14,8 +14,8 @@ use std::ops::Range;
 /// position do not compete for few sets of L1.
 pub(super) const ROW: usize = CHUNK + LANES;
 
-/// Positions whose values meet every pair before the next are read: half of their elements, 16 KB of f32 where a head has
-/// 128, and what they are added to stay in L1.
+/// Positions whose values meet every pair before the next are read: 64 elements of each, 16 KB of f32, and what they are
+/// added to stay in L1. From memory, streams are as long as they can be.
 const POSITIONS: usize = 64;
 
 dispatch!(
@@ -45,22 +45,19 @@ fn tile_body<I: Isa, T: KvElement>(
     let (scores, _) = scores.as_chunks_mut::<LANES>();
     let (values, _) = values.as_chunks_mut::<LANES>();
     score(isa, queries, chunk, stored, scores);
-    // The weights are computed meanwhile.
-    for line in stored.values.chunks(64 / size_of::<T>()).take(stored.ahead / 64) {
-        isa.prefetch(&line[0], 0);
-    }
     for (pair, scores) in scores.chunks_exact_mut(ROW / LANES).enumerate() {
         let seen = queries.visible_in(chunk, pair);
         (max[pair], sum[pair]) = weigh(isa, seen, stored.value_scales, scores);
     }
     let weights = scores.as_flattened();
+    let step = if stored.streamed { VALUE_BLOCK } else { POSITIONS };
     let mut from = 0;
     let seen = queries.visible_in(chunk, pairs - 1);
     while from < seen {
         let mut pair = 0;
         while pair < pairs {
             let (left, weights) = (pairs - pair, &weights[pair * ROW..]);
-            let part = (pair, from..from + POSITIONS, vectors);
+            let part = (pair, from..from + step, vectors);
             if I::VECTORS >= 32 && left >= 4 {
                 sum_values::<I, T, 4, 4>(isa, queries, chunk, part, stored, weights, values);
                 pair += 4;
@@ -75,7 +72,7 @@ fn tile_body<I: Isa, T: KvElement>(
                 pair += 1;
             }
         }
-        from += POSITIONS;
+        from += step;
     }
 }
 
@@ -93,7 +90,10 @@ fn score<I: Isa, T: KvElement>(
     let blocks = queries.visible_in(chunk, pairs - 1).div_ceil(LANES);
     let mut block = 0;
     while block < blocks {
-        let two = I::VECTORS >= 32 && block + 2 <= blocks;
+        let wide = I::VECTORS >= 32;
+        // More streams at once let the CPU fetch more ahead; more pairs leave no registers for their sums.
+        let four = wide && stored.streamed && pairs < 8 && block + 4 <= blocks;
+        let two = wide && block + 2 <= blocks;
         let keys = &keys[block * queries.head_dim..];
         let mut pair = 0;
         while pair < pairs {
@@ -101,6 +101,9 @@ fn score<I: Isa, T: KvElement>(
             let to = &mut scores[pair * (ROW / LANES) + block..];
             let of = (pair, block);
             let done = match left {
+                4.. if four => score_group::<I, T, 4, 4>(isa, queries, chunk, of, keys, stored, to),
+                2.. if four => score_group::<I, T, 2, 4>(isa, queries, chunk, of, keys, stored, to),
+                1.. if four => score_group::<I, T, 1, 4>(isa, queries, chunk, of, keys, stored, to),
                 8.. if two => score_group::<I, T, 8, 2>(isa, queries, chunk, of, keys, stored, to),
                 4.. if two => score_group::<I, T, 4, 2>(isa, queries, chunk, of, keys, stored, to),
                 2.. if two => score_group::<I, T, 2, 2>(isa, queries, chunk, of, keys, stored, to),
@@ -111,7 +114,13 @@ fn score<I: Isa, T: KvElement>(
             };
             pair += done;
         }
-        block += if two { 2 } else { 1 };
+        block += if four {
+            4
+        } else if two {
+            2
+        } else {
+            1
+        };
     }
 }
 
@@ -134,15 +143,7 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
         q[m] = queries.head(pair + m);
     }
     let mut sums = [[isa.splat(0.0); N]; M];
-    multiply::<I, T, M, N>(
-        isa,
-        q,
-        keys,
-        1,
-        queries.head_dim,
-        if pair == 0 { stored.ahead } else { 0 },
-        &mut sums,
-    );
+    multiply::<I, T, M, N>(isa, q, keys, 1, queries.head_dim, stored.streamed && pair == 0, &mut sums);
     let scale = isa.splat(queries.scale * LOG2_E);
     for n in 0..N {
         let scales = stored.key_scales.as_chunks().0.get(block + n).map(|scales| isa.load(scales));
@@ -212,7 +213,7 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: &[f32],
     values: &mut [[f32; LANES]],
 ) {
-    let ahead = if pair == 0 { stored.ahead } else { 0 };
+    let stream = stored.streamed && pair == 0;
     let (stored, _) = stored.values.as_chunks::<LANES>();
     let to = &mut values[pair * vectors..(pair + M) * vectors];
     // Pairs of the first row see the least.
@@ -222,13 +223,20 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
         for m in 0..M {
             w[m] = &weights[m * ROW + positions.start..m * ROW + common];
         }
-        sum_block::<I, T, M, N>(isa, w, &stored[positions.start * vectors..], vectors, ahead, to);
+        sum_block::<I, T, M, N>(
+            isa,
+            w,
+            &stored[value_index(positions.start, 0, vectors)..],
+            vectors,
+            stream,
+            to,
+        );
     }
     for m in 1..M {
         let seen = queries.visible_in(chunk, pair + m).min(positions.end);
         if seen > common {
             let (w, to) = (&weights[m * ROW + common..m * ROW + seen], &mut to[m * vectors..]);
-            sum_block::<I, T, 1, N>(isa, [w], &stored[common * vectors..], vectors, 0, to);
+            sum_block::<I, T, 1, N>(isa, [w], &stored[value_index(common, 0, vectors)..], vectors, false, to);
         }
     }
 }
@@ -240,16 +248,16 @@ fn sum_block<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: [&[f32]; M],
     stored: &[[T; LANES]],
     vectors: usize,
-    ahead: usize,
+    stream: bool,
     to: &mut [[f32; LANES]],
 ) {
     let mut at = 0;
     while at + N <= vectors {
-        sum_vectors::<I, T, M, N>(isa, weights, &stored[at..], vectors, ahead, &mut to[at..]);
+        sum_vectors::<I, T, M, N>(isa, weights, &stored[at * VALUE_BLOCK..], vectors, stream, &mut to[at..]);
         at += N;
     }
     while at < vectors {
-        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at..], vectors, ahead, &mut to[at..]);
+        sum_vectors::<I, T, M, 1>(isa, weights, &stored[at * VALUE_BLOCK..], vectors, stream, &mut to[at..]);
         at += 1;
     }
 }
@@ -260,7 +268,7 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
     weights: [&[f32]; M],
     stored: &[[T; LANES]],
     vectors: usize,
-    ahead: usize,
+    stream: bool,
     to: &mut [[f32; LANES]],
 ) {
     let mut sums = [[isa.splat(0.0); N]; M];
@@ -269,7 +277,7 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
             sums[m][n] = isa.load(&to[m * vectors + n]);
         }
     }
-    multiply::<I, T, M, N>(isa, weights, stored, vectors, 1, ahead, &mut sums);
+    multiply::<I, T, M, N>(isa, weights, stored, 1, VALUE_BLOCK, stream, &mut sums);
     for m in 0..M {
         for n in 0..N {
             isa.store(sums[m][n], &mut to[m * vectors + n]);

@@ -4,7 +4,7 @@ use super::{Isa, LANES};
 use crate::element::Element;
 
 /// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`, `i` in order up to the length of `a[0]`, each product
-/// and sum rounded once. Where `ahead` is not 0, what lies that many bytes after each vector is asked for.
+/// and sum rounded once. With `stream`, what the next columns have there is asked for.
 ///
 /// # Panics
 /// If another row of `a`, or `b`, is too short.
@@ -15,7 +15,7 @@ pub fn multiply<I: Isa, E: Element, const M: usize, const N: usize>(
     b: &[[E::Raw; LANES]],
     row: usize,
     column: usize,
-    ahead: usize,
+    stream: bool,
     sums: &mut [[I::F32; N]; M],
 ) {
     let len = a[0].len();
@@ -31,8 +31,8 @@ pub fn multiply<I: Isa, E: Element, const M: usize, const N: usize>(
         for n in 0..N {
             // SAFETY: `i < len` and `n < N`, so this is at most the `end` that was compared with the length above.
             let from = unsafe { b.get_unchecked(i * row + n * column) };
-            if ahead > 0 {
-                isa.prefetch(from, ahead);
+            if stream {
+                isa.prefetch(from, N * column * size_of_val(from));
             }
             wide[n] = E::widen(isa, from);
         }
