@@ -170,10 +170,9 @@ impl Executor<'_> {
     /// Quantizes rows, normalized first where there is a `norm`.
     fn quantize(
         &self,
-        input: BufferId,
+        (input, out): (BufferId, Quantized),
         norm: Option<(TensorId, f32)>,
         rule: ActivationRule,
-        out: Quantized,
         rows: Range<usize>,
         worker: &Worker,
         scratch: &mut Scratch,
@@ -245,10 +244,10 @@ impl Executor<'_> {
                 }
             }
             Step::NormQuantize { input, weight, eps, rule, out } => {
-                self.quantize(input, Some((weight, eps)), rule, out, rows, worker, scratch);
+                self.quantize((input, out), Some((weight, eps)), rule, rows, worker, scratch);
             }
             Step::Quantize { input, rule, out } => {
-                self.quantize(input, None, rule, out, rows, worker, scratch);
+                self.quantize((input, out), None, rule, rows, worker, scratch);
             }
             Step::Ternary { product, input, epilogue, out } => {
                 let index = product.0 as usize;
