@@ -3,13 +3,12 @@
 //! Shapes are those of a 2B model. Tables are larger than the caches, so GB/s compares with the memory's streaming
 //! bandwidth, which the first line measures with a plain read of the same size.
 
-use half::f16;
 use std::hint::black_box;
 use std::time::Instant;
 use trit_format::dense243::Code;
 use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
 use trit_format::tile;
-use trit_kernels::{attention, epilogue, head, norm, quantize, rope, ternary};
+use trit_kernels::{epilogue, head, norm, quantize, rope, ternary};
 
 /// Least seconds of one run of `work`, of several.
 fn seconds(runs: usize, mut work: impl FnMut()) -> f64 {
@@ -56,7 +55,6 @@ fn main() {
         report(&format!("head {dtype:?}"), words / t / 1e9, "GB/s");
     }
     block(&table, HIDDEN);
-    attend();
     portable();
     small();
 }
@@ -72,38 +70,6 @@ fn block(table: &[u8], hidden: usize) {
         head::dot_rows_block(table, DType::Bf16, hidden, 0..ROWS, &inputs, &mut outs);
     });
     report("head Bf16, 8 inputs", (M * ROWS * hidden) as f64 / t / 1e9, "G multiply-adds/s");
-}
-
-fn attend() {
-    const DIM: usize = 128;
-    const KV_HEADS: usize = 5;
-    const GROUP: usize = 4;
-    // Many layers' worth, so that a pass does not find the cache in L2.
-    for positions in [64, 1024, 4096] {
-        let layers = 65536 / positions;
-        let stride = KV_HEADS * DIM;
-        let wide = floats(positions * stride);
-        let mut narrow = vec![f16::ZERO; wide.len()];
-        attention::store(&wide, &mut narrow);
-        let caches: Vec<Vec<f16>> = (0..layers).map(|_| narrow.clone()).collect();
-        let q = floats(GROUP * DIM);
-        let (mut scores, mut out) = (vec![0.0; GROUP * positions], vec![0.0; GROUP * DIM]);
-        let t = seconds(5, || {
-            for cache in &caches {
-                for h in 0..KV_HEADS {
-                    let view = &cache[h * DIM..];
-                    attention::attend(&q, view, view, stride, positions, DIM, 0.088, &mut scores, &mut out);
-                }
-            }
-        });
-        let heads = (layers * positions * KV_HEADS) as f64;
-        report(
-            &format!("attention f16, group 4 x 128, {positions} positions"),
-            heads * (2 * DIM * 2) as f64 / t / 1e9,
-            "GB/s",
-        );
-        report("", heads * GROUP as f64 / t / 1e6, "M head-positions/s");
-    }
 }
 
 fn portable() {

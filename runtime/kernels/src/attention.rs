@@ -17,10 +17,8 @@
 
 mod cache;
 mod tile;
-mod whole;
 
 pub use cache::{BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, padded_positions, value_width};
-pub use whole::{KvFloat, attend, store};
 
 use crate::isa::{LANES, Tier};
 use std::ops::Range;

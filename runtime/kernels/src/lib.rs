@@ -22,7 +22,6 @@ pub mod norm;
 pub mod planes;
 pub mod quantize;
 pub mod rope;
-pub mod softmax;
 pub mod ternary;
 
 #[cfg(test)]

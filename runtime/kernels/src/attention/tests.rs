@@ -1,3 +1,5 @@
+//! Attention by chunks against one head at a time in f64: in every division, on every tier, for every cache type.
+
 use super::*;
 use crate::testing::floats;
 use half::f16;

@@ -1,3 +1,5 @@
+//! Bounds hold, selections keep the largest, and every tier gives the same bits.
+
 use super::scan::tiers;
 use super::*;
 use crate::head::dot_rows;
