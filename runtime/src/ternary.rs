@@ -13,7 +13,7 @@ use trit_format::tile;
 use trit_kernels::epilogue::{self, Scale};
 
 /// Most tiles in one call for one row: enough to hide the call, few enough that their sums stay in L1.
-const TILES_PER_CALL: usize = 16;
+const TILES_PER_CALL: usize = 64;
 /// Tiles in one call of a block kernel, which decodes two at a time.
 const BLOCK_TILES: usize = 2;
 /// Rows from which on decoding a tile to memory costs less than decoding it again for every few rows.

@@ -25,12 +25,13 @@ pub enum Tuning {
     Off,
 }
 
-/// Weight bytes that each variant is timed on in each round: more than private caches hold.
+/// Weight bytes that each variant is timed on in each round: more than private caches hold, and others each time, so that
+/// shared ones do not hold them either.
 const BYTES: usize = 24 << 20;
-/// Rounds; the fastest counts, since other programs only make it slower.
-const ROUNDS: usize = 3;
+/// Rounds, of which the median counts: the best of a few is luck more than merit.
+const ROUNDS: usize = 11;
 /// Tiles in one call, as in decode.
-const TILES: usize = 8;
+const TILES: usize = 16;
 
 /// What was found on this machine, by CPU, tier and shape.
 #[derive(Default, Serialize, Deserialize)]
@@ -68,14 +69,16 @@ impl Tuner {
         if let (Some(index), Tuning::Remembered) = (known, self.tuning) {
             return index;
         }
-        let mut best = vec![Duration::MAX; variants.len()];
+        let mut times = vec![Vec::new(); variants.len()];
+        let mut pieces = pieces(weights, tile::bytes(variants[0].0.k as usize)).cycle();
         // Round by round, so that what disturbs disturbs all.
         for _ in 0..ROUNDS {
-            for (best, (spec, kernel)) in best.iter_mut().zip(variants) {
-                *best = (*best).min(time(spec, *kernel, weights));
+            for (times, (spec, kernel)) in times.iter_mut().zip(variants) {
+                times.push(time(spec, *kernel, &mut pieces));
             }
         }
-        let fastest = (0..best.len()).min_by_key(|&i| best[i]).unwrap_or(0);
+        times.iter_mut().for_each(|times| times.sort_unstable());
+        let fastest = (0..times.len()).min_by_key(|&i| times[i][ROUNDS / 2]).unwrap_or(0);
         self.remembered.fastest.insert(key, names[fastest].clone());
         self.changed = true;
         fastest
@@ -109,8 +112,13 @@ fn file() -> Option<PathBuf> {
     Some(folder?.join("trit").join("kernels.json"))
 }
 
-/// Time to go over `weights` once, up to [`BYTES`].
-fn time(spec: &KernelSpec, kernel: KernelFn, weights: &[&[u8]]) -> Duration {
+/// What one call takes, all over the weights.
+fn pieces<'a>(weights: &'a [&'a [u8]], tile: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
+    weights.iter().flat_map(move |weights| weights.chunks(TILES * tile))
+}
+
+/// Time to go over the next [`BYTES`] bytes of `pieces`.
+fn time<'a>(spec: &KernelSpec, kernel: KernelFn, pieces: &mut impl Iterator<Item = &'a [u8]>) -> Duration {
     let k = spec.k as usize;
     // Whole quads, aligned as kernels expect; their values do not matter.
     let activations = vec![0x0102_0304i32; tile::padded_k(k) / tile::QUAD];
@@ -118,28 +126,23 @@ fn time(spec: &KernelSpec, kernel: KernelFn, weights: &[&[u8]]) -> Duration {
     let sum = 0;
     let mut left = BYTES;
     let start = Instant::now();
-    for weights in weights {
-        for tiles in weights.chunks(TILES * tile::bytes(k)) {
-            let args = KernelArgs {
-                weights: tiles.as_ptr(),
-                activations: activations.as_ptr().cast(),
-                sums: &sum,
-                out: out.as_mut_ptr(),
-                tiles: (tiles.len() / tile::bytes(k)) as u64,
-                activation_stride: 0,
-                sum_stride: 0,
-                out_stride: 0,
-                rows: 1,
-                scratch: std::ptr::null_mut(),
-            };
-            // SAFETY: bound for this k, for one row and this CPU; `weights` are whole tiles, at most as many as `out`
-            // has room for; the activations are padded.
-            unsafe { kernel(&args) };
-            left = left.saturating_sub(tiles.len());
-            if left == 0 {
-                return start.elapsed();
-            }
-        }
+    while let (1.., Some(tiles)) = (left, pieces.next()) {
+        let args = KernelArgs {
+            weights: tiles.as_ptr(),
+            activations: activations.as_ptr().cast(),
+            sums: &sum,
+            out: out.as_mut_ptr(),
+            tiles: (tiles.len() / tile::bytes(k)) as u64,
+            activation_stride: 0,
+            sum_stride: 0,
+            out_stride: 0,
+            rows: 1,
+            scratch: std::ptr::null_mut(),
+        };
+        // SAFETY: bound for this k, for one row and this CPU; `tiles` are whole tiles, at most as many as `out` has
+        // room for; the activations are padded.
+        unsafe { kernel(&args) };
+        left = left.saturating_sub(tiles.len());
     }
     start.elapsed()
 }

@@ -70,7 +70,13 @@ pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
             vec![spec(1, 4, 12288), spec(1, 2, 8192), spec(1, 4, 16384), spec(2, 8, tile), spec(4, 4, tile)]
         }
         Target::X86_64V4Vnni | Target::X86_64V4Vbmi | Target::X86_64Amx => {
-            vec![spec(1, 8, 12288), spec(1, 4, 8192), spec(1, 4, 16384), spec(2, 2, 16384), spec(4, 4, 16384)]
+            vec![
+                spec(1, 4, 16384),
+                spec(1, 8, 12288),
+                spec(1, 4, 32768),
+                spec(2, 2, 16384),
+                spec(4, 4, 16384),
+            ]
         }
         _ => Vec::new(),
     };

@@ -8,7 +8,7 @@ use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
 /// Bytes ahead of a scan that are asked for in L2: what a core streams in the time memory takes to answer. Lines on
 /// their way to L1 would fill the few buffers it has for misses.
-const FAR: usize = 8 << 10;
+const FAR: usize = 4 << 10;
 /// Bytes ahead of a scan in each plane that are then asked for in L1. Expected of no use, since L2 answers within what
 /// the CPU reorders; it takes 13.1 ms for a high plane of 164 MB to 11.3.
 const NEAR: usize = 1280;
