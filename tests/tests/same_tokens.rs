@@ -1,6 +1,7 @@
 //! What may change speed changes no token: looking for the best logits alone, guessing tokens, threads, blocks of a
 //! prompt, kernels, and how a sequence was reached.
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use trit_runtime::generate::{GenerateOptions, Generation, generate};
@@ -126,7 +127,8 @@ fn every_kernel_and_memory_gives_the_same_tokens() {
     let mut expected: Option<Vec<u32>> = None;
     let tiers: Vec<_> = CpuTiers::detect().iter().collect();
     let named: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
-    eprintln!("tiers exercised: {}", named.join(", "));
+    // Not `eprintln!`, which the test runner keeps to itself while a test passes.
+    let _ = writeln!(std::io::stderr(), "tiers exercised with whole models: {}", named.join(", "));
     let mut ways: Vec<LoadOptions> =
         vec![LoadOptions { kernels: KernelChoice::Portable, ..LoadOptions::default() }];
     for cpu in tiers {
