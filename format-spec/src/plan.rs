@@ -44,7 +44,7 @@ pub struct TensorId(pub u32);
 /// Index into [`crate::manifest::Manifest::products`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProductId(pub u32);
-/// Index into [`crate::manifest::Manifest::planes`].
+/// Index into [`Manifest::planes`](field@crate::manifest::Manifest::planes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanesId(pub u32);
 
