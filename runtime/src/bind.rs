@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use trit_format::dense243::Code;
 use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::Manifest;
 use trit_format::target::Target;
@@ -108,10 +109,10 @@ pub(crate) struct Kernels {
     /// What was chosen.
     pub report: KernelReport,
     /// Keeps the code alive while `products` points into it.
-    _code: Code,
+    _code: Memory,
 }
 
-enum Code {
+enum Memory {
     None,
     Embedded {
         _code: EmbeddedCode,
@@ -201,13 +202,27 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
                     bind_jit(bundle, g, note, options.tuning)
                 }
                 (_, None) if options.cpu.is_some() => Err(RuntimeError::Unsupported(format!(
-                    "there are no kernels for {}: the bundle has none that may run, and none can be generated here",
+                    "there are no kernels for {}: the bundle has none that may run, and none can be generated here{}",
                     options.cpu.map_or(String::new(), |t| t.to_string()),
+                    other_code(manifest),
                 ))),
                 (Some(_), None) => Ok(portable(manifest, Some(untrusted.to_owned()))),
-                (None, None) => Ok(portable(manifest, Some("slow: no kernels for this CPU".to_owned()))),
+                (None, None) => Ok(portable(
+                    manifest,
+                    Some(format!("slow: no kernels for this CPU{}", other_code(manifest))),
+                )),
             }
         }
+    }
+}
+
+/// Why a CPU may have no kernels for a bundle, and what to do about it.
+fn other_code(manifest: &Manifest) -> &'static str {
+    match manifest.products.iter().any(|p| p.code != Code::SignedFix) {
+        true => {
+            "; its weights are stored as only AVX-512 VBMI reads them: compile the model with --target all"
+        }
+        false => "",
     }
 }
 
@@ -235,7 +250,7 @@ fn portable(manifest: &Manifest, note: Option<String>) -> Kernels {
     Kernels {
         products: vec![ProductKernels::Portable; manifest.products.len()],
         report: KernelReport { source: KernelSource::Portable, target: None, note },
-        _code: Code::None,
+        _code: Memory::None,
     }
 }
 
@@ -247,7 +262,7 @@ fn bind_embedded(bundle: &Bundle, target: Target, tuning: Tuning) -> Result<Kern
         entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
     let products = assign(bundle, &kernels, Tuner::new(tuning, target))?;
     let report = KernelReport { source: KernelSource::Embedded, target: Some(target), note: None };
-    Ok(Kernels { products, report, _code: Code::Embedded { _code: code } })
+    Ok(Kernels { products, report, _code: Memory::Embedded { _code: code } })
 }
 
 #[cfg(feature = "jit")]
@@ -257,8 +272,7 @@ fn bind_jit(
     note: Option<String>,
     tuning: Tuning,
 ) -> Result<Kernels, RuntimeError> {
-    let shapes: BTreeSet<(u32, trit_format::dense243::Code)> =
-        bundle.manifest.products.iter().map(|p| (p.k, p.code)).collect();
+    let shapes: BTreeSet<(u32, Code)> = bundle.manifest.products.iter().map(|p| (p.k, p.code)).collect();
     let specs = shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
     let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
     let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
@@ -268,7 +282,7 @@ fn bind_jit(
         pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
     let products = assign(bundle, &kernels, Tuner::new(tuning, target))?;
     let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
-    Ok(Kernels { products, report, _code: Code::Jit { _code: Box::new(code) } })
+    Ok(Kernels { products, report, _code: Memory::Jit { _code: Box::new(code) } })
 }
 
 #[cfg(not(feature = "jit"))]
