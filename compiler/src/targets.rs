@@ -2,7 +2,7 @@
 
 use crate::error::CompileError;
 use std::str::FromStr;
-use trit_format::target::{Arch, Target};
+use trit_format::target::Target;
 
 /// One word of `--target`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,60 +73,7 @@ pub fn resolve(choices: &[TargetChoice]) -> Result<Vec<Target>, CompileError> {
 
 /// The most capable target with an emitter whose features this CPU has.
 pub fn native() -> Option<Target> {
-    let host = if cfg!(target_arch = "x86_64") {
-        Arch::X86_64
-    } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
-        Arch::Aarch64
-    } else {
-        return None;
-    };
-    let runs = |t: &Target| t.arch() == host && t.features().iter().all(|feature| has_feature(feature));
-    trit_codegen::supported().iter().copied().filter(runs).max()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_feature(name: &str) -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    match name {
-        "sse3" => has!("sse3"),
-        "ssse3" => has!("ssse3"),
-        "sse4.1" => has!("sse4.1"),
-        "sse4.2" => has!("sse4.2"),
-        "avx" => has!("avx"),
-        "avx2" => has!("avx2"),
-        "avxvnni" => has!("avxvnni"),
-        "avx512f" => has!("avx512f"),
-        "avx512bw" => has!("avx512bw"),
-        "avx512vl" => has!("avx512vl"),
-        "avx512vnni" => has!("avx512vnni"),
-        "avx512vbmi" => has!("avx512vbmi"),
-        // AMX also needs the system's permission, which is the runtime's to ask for.
-        "amx-tile" => leaf_7_edx() >> 24 & 1 == 1,
-        "amx-int8" => leaf_7_edx() >> 25 & 1 == 1,
-        _ => false,
-    }
-}
-
-/// The standard library does not detect AMX yet.
-#[cfg(target_arch = "x86_64")]
-fn leaf_7_edx() -> u32 {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn has_feature(name: &str) -> bool {
-    use std::arch::is_aarch64_feature_detected as has;
-    match name {
-        "neon" => has!("neon"),
-        "dotprod" => has!("dotprod"),
-        _ => false,
-    }
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn has_feature(_: &str) -> bool {
-    false
+    trit_codegen::supported().iter().copied().filter(|t| t.on_this_cpu()).max()
 }
 
 #[cfg(test)]

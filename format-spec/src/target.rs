@@ -98,6 +98,67 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether the CPU this runs on has the target's features. Detection of AVX and AVX-512 includes that the system saves
+    /// their registers. AMX also needs the system's permission, which only a process that is to run its code asks for.
+    pub fn on_this_cpu(self) -> bool {
+        Some(self.arch()) == HOST && self.features().iter().all(|feature| has_feature(feature))
+    }
+}
+
+/// The architecture this program was compiled for, where it is one that targets have.
+const HOST: Option<Arch> = if cfg!(target_arch = "x86_64") {
+    Some(Arch::X86_64)
+} else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
+    Some(Arch::Aarch64)
+} else {
+    None
+};
+
+#[cfg(target_arch = "x86_64")]
+fn has_feature(name: &str) -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    match name {
+        "sse3" => has!("sse3"),
+        "ssse3" => has!("ssse3"),
+        "sse4.1" => has!("sse4.1"),
+        "sse4.2" => has!("sse4.2"),
+        "avx" => has!("avx"),
+        "avx2" => has!("avx2"),
+        "avxvnni" => has!("avxvnni"),
+        "avx512f" => has!("avx512f"),
+        "avx512bw" => has!("avx512bw"),
+        "avx512vl" => has!("avx512vl"),
+        "avx512vnni" => has!("avx512vnni"),
+        "avx512vbmi" => has!("avx512vbmi"),
+        "amx-tile" => leaf_7_edx() >> 24 & 1 == 1,
+        "amx-int8" => leaf_7_edx() >> 25 & 1 == 1,
+        _ => false,
+    }
+}
+
+/// The standard library does not detect AMX yet.
+#[cfg(target_arch = "x86_64")]
+fn leaf_7_edx() -> u32 {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_feature(name: &str) -> bool {
+    use std::arch::is_aarch64_feature_detected as has;
+    match name {
+        "neon" => has!("neon"),
+        "dotprod" => has!("dotprod"),
+        _ => false,
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_feature(_: &str) -> bool {
+    false
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -39,7 +39,9 @@ fn bench(c: &mut Criterion) {
                 })
             });
         });
-        for &target in supported().iter().filter(|&&target| runs_here(target)) {
+        // The AMX tier's stream kernels are those of the tier before.
+        let here = |target: &&Target| target.on_this_cpu() && **target != Target::X86_64Amx;
+        for &target in supported().iter().filter(here) {
             let specs = default_specs(K as u32, best_code(&[target]), target);
             for spec in specs.into_iter().filter(|spec| spec.kind == KernelKind::Stream) {
                 let code =
@@ -145,38 +147,6 @@ impl Memory {
 fn sum(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("chunks of eight")));
     words.fold(0, u64::wrapping_add)
-}
-
-fn runs_here(target: Target) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let v3 = is_x86_feature_detected!("avx2");
-        let v4 = is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni");
-        match target {
-            Target::X86_64V2 => is_x86_feature_detected!("sse4.1"),
-            Target::X86_64V3 => v3,
-            Target::X86_64V3Vnni => v3 && is_x86_feature_detected!("avxvnni"),
-            Target::X86_64V4Vnni => v4,
-            Target::X86_64V4Vbmi => v4 && is_x86_feature_detected!("avx512vbmi"),
-            // Its stream kernels are those of the tier before.
-            _ => false,
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        match target {
-            Target::Aarch64 => true,
-            Target::Aarch64Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
-            _ => false,
-        }
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = target;
-        false
-    }
 }
 
 criterion_group!(benches, bench);

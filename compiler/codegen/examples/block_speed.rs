@@ -107,25 +107,14 @@ impl Drop for Pages {
 }
 
 fn runs_here(target: Target) -> bool {
+    target.on_this_cpu() && (target != Target::X86_64Amx || tile_registers())
+}
+
+/// Whether the system lets this process use tile data, state component 18.
+fn tile_registers() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return match target {
-        Target::X86_64V3 => is_x86_feature_detected!("avx2"),
-        Target::X86_64V3Vnni => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
-        Target::X86_64V4Vnni => is_x86_feature_detected!("avx512vnni"),
-        Target::X86_64V4Vbmi => {
-            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vbmi")
-        }
-        // AMX also needs the system's permission, to use tile data (state component 18).
-        Target::X86_64Amx => {
-            let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-            // SAFETY: asks for a feature; nothing in memory is touched.
-            leaf.edx >> 24 & 3 == 3 && unsafe { libc::syscall(libc::SYS_arch_prctl, 0x1023, 18) } == 0
-        }
-        _ => false,
-    };
+    // SAFETY: asks for a feature; nothing in memory is touched.
+    return unsafe { libc::syscall(libc::SYS_arch_prctl, 0x1023, 18) } == 0;
     #[cfg(not(target_arch = "x86_64"))]
-    return {
-        let _ = target;
-        false
-    };
+    return false;
 }

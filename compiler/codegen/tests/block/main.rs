@@ -16,39 +16,20 @@ const TARGETS: [Target; 5] =
 
 /// Whether this CPU, and for AMX the system, runs code for the target.
 fn runs_here(target: Target) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let v3 = is_x86_feature_detected!("avx2");
-        let v4 = v3
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni");
-        let vbmi = v4 && is_x86_feature_detected!("avx512vbmi");
-        match target {
-            Target::X86_64V3 => v3,
-            Target::X86_64V3Vnni => v3 && is_x86_feature_detected!("avxvnni"),
-            Target::X86_64V4Vnni => v4,
-            Target::X86_64V4Vbmi => vbmi,
-            Target::X86_64Amx => vbmi && amx(),
-            _ => false,
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = target;
-        false
-    }
+    target.on_this_cpu() && (target != Target::X86_64Amx || tile_registers())
 }
 
-/// Whether the CPU has AMX-int8 and the system lets this process use it.
-#[cfg(target_arch = "x86_64")]
-fn amx() -> bool {
-    const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
-    const XTILEDATA: i32 = 18;
-    let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-    let (tile, int8) = (leaf.edx >> 24 & 1, leaf.edx >> 25 & 1);
-    // SAFETY: asks for a feature; nothing in memory is touched.
-    tile + int8 == 2 && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) } == 0
+/// Whether the system lets this process use tile registers.
+fn tile_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return {
+        const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
+        const XTILEDATA: i32 = 18;
+        // SAFETY: asks for a feature; nothing in memory is touched.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 fn spec(k: usize, code: Code) -> KernelSpec {

@@ -16,39 +16,9 @@ const COLUMNS: [u32; 13] = [1, 3, 4, 5, 63, 64, 65, 384, 872, 1408, 2560, 6912, 
 /// Columns up to which activations of -128 are exact too: `2 * 128 * k * 256 <= 2^31`. [`MAX_K`] is for -127 and up.
 const MAX_K_OF_MIN: u32 = 32_768;
 
-/// Whether this CPU runs code for the target.
+/// Whether this CPU runs stream kernels for the target. Those of the AMX tier have no AMX instructions.
 fn runs_here(target: Target) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let v2 = is_x86_feature_detected!("sse4.1");
-        let v3 = v2 && is_x86_feature_detected!("avx2");
-        let v4 = v3
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni");
-        match target {
-            Target::X86_64V2 => v2,
-            Target::X86_64V3 => v3,
-            Target::X86_64V3Vnni => v3 && is_x86_feature_detected!("avxvnni"),
-            Target::X86_64V4Vnni => v4,
-            // Stream kernels of the AMX tier have no AMX instructions.
-            Target::X86_64V4Vbmi | Target::X86_64Amx => v4 && is_x86_feature_detected!("avx512vbmi"),
-            _ => false,
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        match target {
-            Target::Aarch64 => true,
-            Target::Aarch64Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
-            _ => false,
-        }
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = target;
-        false
-    }
+    if target == Target::X86_64Amx { Target::X86_64V4Vbmi } else { target }.on_this_cpu()
 }
 
 /// Targets of this CPU. Says, once, which others go untested.
