@@ -108,13 +108,15 @@ impl Head<'_> {
         scratch.found.resize_with(inputs.len().max(scratch.found.len()), Vec::new);
         scratch.refined = 0;
         for first in (0..inputs.len()).step_by(TOGETHER) {
+            // Bounds and runs of work are used again; after the last the step's own barrier follows.
+            if first > 0 {
+                worker.wait();
+            }
             let rows = first..(first + TOGETHER).min(inputs.len());
             self.scan(&planes, rows.clone(), request, worker, scratch);
             for m in 0..rows.len() {
                 self.multiply(inputs[first + m], first + m, m, worker, request, scratch);
             }
-            // Bounds and runs of work are used again.
-            worker.wait();
         }
         true
     }
