@@ -73,7 +73,7 @@ impl<'m> Lowered<'m> {
         let eps = model.rms_eps;
         let rule = model.activation_rule;
         let mut layers = Vec::with_capacity(model.layers.len());
-        lowering.body.push(Step::Embed { table, out: h });
+        lowering.body.push(Step::Embed { table, scale: 1.0, out: h });
         for (index, layer) in model.layers.iter().enumerate() {
             let start = lowering.body.len() as u32;
             let name = |part: &str| format!("layers.{index}.{part}");
@@ -82,9 +82,9 @@ impl<'m> Lowered<'m> {
             lowering.ternary(name("qkv"), RowOrder::Sequential, matrices, x8, Epilogue::Store, qkv)?;
             let layer_index = index as u32;
             let scaling = model.rope_scaling;
-            lowering.body.push(Step::RopeAppend { qkv, inv_freq, scaling, layer: layer_index });
+            lowering.body.push(Step::RopeAppend { qkv, norms: None, inv_freq, scaling, layer: layer_index });
             let scale = (1.0 / f64::from(dims.head_dim).sqrt()) as f32;
-            lowering.body.push(Step::Attend { qkv, layer: layer_index, scale, out: attention });
+            lowering.body.push(Step::Attend { qkv, layer: layer_index, scale, window: None, out: attention });
             lowering.quantize(attention, layer.attention_sub_norm.as_ref(), eps, rule, attention8);
             lowering.ternary(
                 name("o"),
@@ -213,7 +213,15 @@ impl<'m> Records<'m> {
         };
         let offset = self.products.last().map_or(0, |p| p.offset + packed_bytes(p));
         let segments = matrices.iter().map(segment).collect();
-        self.products.push(Product { name, k: k as u32, code: self.code, order, segments, offset });
+        self.products.push(Product {
+            name,
+            k: k as u32,
+            code: self.code,
+            order,
+            grouping: None,
+            segments,
+            offset,
+        });
         self.matrices.push(matrices);
         Ok(ProductId(self.products.len() as u32 - 1))
     }
@@ -289,7 +297,7 @@ impl<'m> Lowering<'m> {
         out: BufferId,
     ) -> Result<(), CompileError> {
         let product = self.out.product(name, order, matrices)?;
-        self.body.push(Step::Ternary { product, input, epilogue, out });
+        self.body.push(Step::Ternary { product, input, epilogue, out, at: 0 });
         Ok(())
     }
 }

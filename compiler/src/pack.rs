@@ -161,7 +161,8 @@ mod tests {
             rule: ScaleRule::Multiply,
         };
         let segments = sizes.iter().map(segment).collect();
-        let product = Product { name: "p".into(), k: k as u32, code, order, segments, offset: 0 };
+        let product =
+            Product { name: "p".into(), k: k as u32, code, order, grouping: None, segments, offset: 0 };
         let mut bytes = Vec::new();
         let references: Vec<&Ternary> = matrices.iter().collect();
         pack(&product, &references, |chunk| {

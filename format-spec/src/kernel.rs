@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the calling convention of [`KernelArgs`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Largest `k` for which every code is exact in wrapping i32: `2 * 127 * k * 256 < 2^31`.
 pub const MAX_K: u32 = 33_000;
@@ -101,6 +101,11 @@ pub struct KernelArgs {
     pub rows: u64,
     /// [`KernelSpec::scratch_bytes`] for a block kernel, 64-byte aligned, its content of no matter. Offset 72.
     pub scratch: *mut u8,
+    /// Bytes that `activations` moves on after each tile, a multiple of 4: 0, or the columns of a group where the tiles of a
+    /// call are the groups of one tile of a product. Block kernels do not look here. Offset 80.
+    pub activation_advance: u64,
+    /// i32 elements that `sums` moves on after each tile: 0, or 1 with groups. Block kernels do not look here. Offset 88.
+    pub sum_advance: u64,
 }
 
 /// One generated kernel in a bundle.

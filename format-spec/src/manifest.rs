@@ -138,6 +138,20 @@ pub struct Segment {
     pub rule: ScaleRule,
 }
 
+/// Scales finer than one for each matrix: columns are cut into groups, each with its own scale of the activations, and
+/// rows have their own scales of the weights.
+///
+/// `y[row] = sum over groups g of (sum over k in g of trit[row, k] * q[k]) * (scale of activations[g] * scale of weights[row, g])`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grouping {
+    /// Columns of a group: 32, 64, 128 or 256. The last group may have fewer; it is filled up with zeros.
+    pub columns: u32,
+    /// Columns that share a scale of the weights, a multiple of `columns`; 0 for one scale a row.
+    pub scale_columns: u32,
+    /// Type of the weights' scales: F16, BF16 or F32.
+    pub scale: DType,
+}
+
 /// A ternary matrix `[n, k]`, or several that share their input, in one run of tiles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Product {
@@ -149,6 +163,8 @@ pub struct Product {
     pub code: Code,
     /// Where rows stand.
     pub order: RowOrder,
+    /// Scales finer than the segments', whose own are then 1.
+    pub grouping: Option<Grouping>,
     /// The matrices in it.
     pub segments: Vec<Segment>,
     /// Byte offset of the first tile in the weight section, a multiple of 64.
@@ -171,10 +187,44 @@ impl Product {
         }
     }
 
+    /// Columns that a kernel goes over at a time: those of a group, or all.
+    pub fn kernel_k(&self) -> u32 {
+        self.grouping.map_or(self.k, |g| g.columns)
+    }
+
+    /// Groups of columns, 1 where there is no grouping.
+    ///
+    /// # Panics
+    /// If a group has no columns.
+    pub fn groups(&self) -> u32 {
+        self.k.div_ceil(self.kernel_k())
+    }
+
+    /// Scales of the weights that each row has; 0 where there is no grouping.
+    pub fn scales(&self) -> u32 {
+        match self.grouping {
+            None => 0,
+            Some(Grouping { scale_columns: 0, .. }) => 1,
+            Some(Grouping { scale_columns, .. }) => self.k.div_ceil(scale_columns),
+        }
+    }
+
+    /// Bytes of the codes in one tile: its groups one after another, each laid out as [`tile`] says.
+    // In u64, whatever the width of usize: k has not been validated here.
+    pub fn code_bytes(&self) -> u64 {
+        let columns = u64::from(self.kernel_k()).next_multiple_of(tile::QUAD as u64);
+        u64::from(self.groups()) * columns * tile::LANES as u64
+    }
+
+    /// Bytes of one tile: its codes, then its scales `[scales, 80]`, filled up to a multiple of 64.
+    pub fn tile_bytes(&self) -> u64 {
+        let scale = self.grouping.map_or(0, |g| g.scale.size() as u64);
+        self.code_bytes() + (u64::from(self.scales()) * tile::ROWS as u64 * scale).next_multiple_of(64)
+    }
+
     /// Bytes in the weight section, or `None` where it overflows.
     pub fn bytes(&self) -> Option<u64> {
-        // In u64, whatever the width of usize: k has not been validated here.
-        self.tiles().checked_mul(u64::from(self.k).next_multiple_of(tile::QUAD as u64) * tile::LANES as u64)
+        self.tiles().checked_mul(self.tile_bytes())
     }
 }
 

@@ -64,25 +64,75 @@ pub struct Buffer {
 }
 
 /// Activations quantized to int8, three buffers that belong together.
+///
+/// With a rule that has groups, `groups = ceil(k / columns)`, `digits` is [`ActivationRule::digits`], and one digit's
+/// values take [`ActivationRule::digit_len`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantized {
-    /// i8 `[k]`, zero from `k` to the end of the row's stride.
+    /// i8 `[k]`, zero from `k` to the end of the row's stride. With groups i8 `[digits * digit_len]`: each digit's values,
+    /// the least significant digit first, zero from `k` to `digit_len`.
     pub values: BufferId,
-    /// f32 `[1]`: the factor `s` the input was multiplied with.
+    /// f32 `[1]`: the factor `s` the input was multiplied with. With groups f32 `[groups]`: what a value of 1 stands for.
     pub scale: BufferId,
-    /// i32 `[1]`: the sum of `values`.
+    /// i32 `[1]`: the sum of `values`. With groups i32 `[digits * groups]`: the sum of each digit's values in each group.
     pub sum: BufferId,
 }
 
-/// How activations become int8: `a = max(max|x|, floor)`, `s = 127 * (1 / a)`, `q = clamp(round_half_even(x * s), -128, 127)`.
+/// How activations become int8.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ActivationRule {
-    /// One scale a token, in f32, the reciprocal taken first.
+    /// One scale a token, in f32, the reciprocal taken first: `a = max(max|x|, floor)`, `s = 127 * (1 / a)`,
+    /// `q = clamp(round_half_even(x * s), -128, 127)`.
     AbsmaxPerToken {
         /// Least absolute maximum, 1e-5 in BitNet.
         floor: f32,
     },
+    /// One scale for each run of `columns`, in f32: `a = max|x|`, `q = round_half_even(x * (127 * (1 / a)))`, and the
+    /// scale is `a / 127`. All 0 where `a` is 0 or has no finite reciprocal.
+    AbsmaxPerGroup {
+        /// Columns of a group.
+        columns: u32,
+    },
+    /// Floats as integers of 24 bits in three int8 digits: for each run of `columns` `a = max|x|`,
+    /// `q = round_half_even(x * (FIXED_24 / a))` in f64, `q = d0 + 256 * d1 + 65536 * d2` with `d0` and `d1` in -128..=127,
+    /// and the scale is `a / FIXED_24` in f32. An error of at most half of `2^-23` of the group's largest value, which is
+    /// that of f32 itself there; sums of up to 128 such integers are exact in i32. All 0 where `a` is 0.
+    Fixed24PerGroup {
+        /// Columns of a group, at most 128.
+        columns: u32,
+    },
+}
+
+/// The integer that stands for a group's largest activation in [`ActivationRule::Fixed24PerGroup`]: `127 * 65536`.
+pub const FIXED_24: u32 = 127 << 16;
+
+impl ActivationRule {
+    /// Int8 digits of one value.
+    pub const fn digits(self) -> usize {
+        match self {
+            ActivationRule::AbsmaxPerToken { .. } | ActivationRule::AbsmaxPerGroup { .. } => 1,
+            ActivationRule::Fixed24PerGroup { .. } => 3,
+        }
+    }
+
+    /// Columns of a group, where the rule has groups.
+    pub const fn columns(self) -> Option<u32> {
+        match self {
+            ActivationRule::AbsmaxPerToken { .. } => None,
+            ActivationRule::AbsmaxPerGroup { columns } | ActivationRule::Fixed24PerGroup { columns } => {
+                Some(columns)
+            }
+        }
+    }
+
+    /// Bytes from one digit's values to the next for `k` columns: whole groups, rounded up to 64.
+    ///
+    /// # Panics
+    /// If `columns` is 0.
+    pub const fn digit_len(k: u32, columns: u32) -> u64 {
+        (k.div_ceil(columns) as u64 * columns as u64).next_multiple_of(64)
+    }
 }
 
 /// How an integer sum becomes a float, given the activation factor `s` and the segment's stored scale `w`.
@@ -103,6 +153,19 @@ pub enum Activation {
     Relu2,
     /// `x / (1 + exp(-x))`.
     Silu,
+    /// `0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`.
+    GeluTanh,
+}
+
+/// RMSNorms of single heads of q and k, before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadNorms {
+    /// f32 `[head_dim]`, for every head of q.
+    pub q: TensorId,
+    /// f32 `[head_dim]`, for every head of k.
+    pub k: TensorId,
+    /// Added to the mean square.
+    pub eps: f32,
 }
 
 /// What happens to the scaled results of a ternary product.
@@ -121,10 +184,12 @@ pub enum Epilogue {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Step {
-    /// `out = table[token]`, table `[vocab, hidden]` of f32, f16 or bf16.
+    /// `out = table[token] * scale`, table `[vocab, hidden]` of f32, f16 or bf16.
     Embed {
         /// Embedding rows.
         table: TensorId,
+        /// 1 in most models.
+        scale: f32,
         /// f32 `[hidden]`.
         out: BufferId,
     },
@@ -156,14 +221,19 @@ pub enum Step {
         input: Quantized,
         /// What becomes of each result.
         epilogue: Epilogue,
-        /// f32 `[n]`, or `[n / 2]` for [`Epilogue::Gate`].
+        /// f32 with room for `n` elements from `at` on, or `n / 2` for [`Epilogue::Gate`].
         out: BufferId,
+        /// Element of `out` where the first result goes. A buffer that several steps fill is filled front to back.
+        at: u32,
     },
-    /// Rotates the heads of `q` and `k` in place, then appends `k` and `v` to the KV cache at the row's position.
+    /// Normalizes the heads of `q` and `k` where there are `norms`, rotates them in place, then appends `k` and `v` to the
+    /// KV cache at the row's position.
     /// Halves are rotated, not pairs: `x * cos + rotate_half(x) * sin`, `angle = position * inv_freq[i]`.
     RopeAppend {
         /// f32 `[(n_heads + 2 * n_kv_heads) * head_dim]`: q heads, then k heads, then v heads.
         qkv: BufferId,
+        /// RMSNorms of single heads.
+        norms: Option<HeadNorms>,
         /// f32 `[head_dim / 2]`.
         inv_freq: TensorId,
         /// Factor on cos and sin.
@@ -180,6 +250,8 @@ pub enum Step {
         layer: u32,
         /// Factor on the scores, `head_dim^-0.5`.
         scale: f32,
+        /// Most positions that a row attends to, its own among them; all where there is none.
+        window: Option<u32>,
         /// f32 `[n_heads * head_dim]`.
         out: BufferId,
     },
@@ -206,6 +278,48 @@ pub enum Step {
         rule: ActivationRule,
         /// Where the quantized row goes.
         out: Quantized,
+    },
+    /// `out = weights of row token`, a ternary embedding `[vocab, hidden]` with its scales. The product is grouped.
+    EmbedTernary {
+        /// Embedding rows.
+        product: ProductId,
+        /// f32 `[hidden]`.
+        out: BufferId,
+    },
+    /// `out += RmsNorm(input)`, as in [`Step::RmsNorm`].
+    RmsNormAdd {
+        /// f32 `[n]`.
+        input: BufferId,
+        /// f32 `[n]`.
+        weight: TensorId,
+        /// Added to the mean square.
+        eps: f32,
+        /// f32 `[n]`.
+        out: BufferId,
+    },
+    /// A matrix product that is not ternary: `y = table * input` in f32, table `[n, k]` of f32, f16 or bf16.
+    Linear {
+        /// The matrix.
+        table: TensorId,
+        /// f32 `[k]`.
+        input: BufferId,
+        /// [`Epilogue::Store`] or [`Epilogue::Add`].
+        epilogue: Epilogue,
+        /// f32 with room for `n` elements from `at` on.
+        out: BufferId,
+        /// As in [`Step::Ternary`].
+        at: u32,
+    },
+    /// `out[i] = activation(gate[i]) * up[i]`.
+    Gate {
+        /// f32 `[n]`.
+        gate: BufferId,
+        /// f32 `[n]`.
+        up: BufferId,
+        /// The gate's function.
+        activation: Activation,
+        /// f32 `[n]`; may be `gate` or `up`.
+        out: BufferId,
     },
 }
 

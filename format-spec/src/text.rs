@@ -1,6 +1,6 @@
 //! The plan as text, for `tritc inspect --plan` and for snapshot tests.
 
-use crate::manifest::{Manifest, RowOrder};
+use crate::manifest::{Grouping, Manifest, RowOrder};
 use crate::plan::{
     Activation, ActivationRule, BufferId, DType, Epilogue, PlanesId, ProductId, Quantized, ScaleRule, Step,
     TensorId,
@@ -109,15 +109,30 @@ impl Text<'_> {
             (_, true) => "divide",
             _ => "mixed",
         };
-        (format!("{}[{}x{}{order} {}]", product.name, product.rows(), product.k, product.code.name()), rule)
+        let (rule, groups) = match product.grouping {
+            None => (rule, String::new()),
+            Some(Grouping { columns, scale_columns, scale }) => {
+                let scales = match scale_columns {
+                    0 => "row".to_owned(),
+                    n => n.to_string(),
+                };
+                ("", format!(" groups of {columns}, {} scale a {scales}", dtype(scale)))
+            }
+        };
+        let (rows, k, code) = (product.rows(), product.k, product.code.name());
+        (format!("{}[{rows}x{k}{order} {code}{groups}]", product.name), rule)
     }
 
     fn step(&self, step: &Step) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = match *step {
-            Step::Embed { table, out: to } => {
-                write!(out, "embed      {} -> {}", self.tensor(table), self.buffer(to))
+            Step::Embed { table, scale, out: to } => {
+                let scale = if scale == 1.0 { String::new() } else { format!("  scale {scale:?}") };
+                write!(out, "embed      {} -> {}{scale}", self.tensor(table), self.buffer(to))
+            }
+            Step::EmbedTernary { product, out: to } => {
+                write!(out, "embed      {} -> {}", self.product(product).0, self.buffer(to))
             }
             Step::RmsNorm { input, weight, eps, out: to } => write!(
                 out,
@@ -126,52 +141,82 @@ impl Text<'_> {
                 self.buffer(to),
                 self.tensor(weight)
             ),
-            Step::Quantize { input, rule: ActivationRule::AbsmaxPerToken { floor }, out: to } => write!(
+            Step::RmsNormAdd { input, weight, eps, out: to } => write!(
                 out,
-                "quantize   {} -> {}  absmax floor {floor:e}",
+                "rms_norm   {} +> {}  weight {} eps {eps:e}",
                 self.buffer(input),
-                self.quantized(to)
-            ),
-            Step::NormQuantize {
-                input,
-                weight,
-                eps,
-                rule: ActivationRule::AbsmaxPerToken { floor },
-                out: to,
-            } => write!(
-                out,
-                "norm_quant {} -> {}  weight {} eps {eps:e} absmax floor {floor:e}",
-                self.buffer(input),
-                self.quantized(to),
+                self.buffer(to),
                 self.tensor(weight)
             ),
-            Step::Ternary { product, input, epilogue, out: to } => {
+            Step::Quantize { input, rule, out: to } => {
+                write!(
+                    out,
+                    "quantize   {} -> {}  {}",
+                    self.buffer(input),
+                    self.quantized(to),
+                    activation_rule(rule)
+                )
+            }
+            Step::NormQuantize { input, weight, eps, rule, out: to } => write!(
+                out,
+                "norm_quant {} -> {}  weight {} eps {eps:e} {}",
+                self.buffer(input),
+                self.quantized(to),
+                self.tensor(weight),
+                activation_rule(rule)
+            ),
+            Step::Linear { table, input, epilogue, out: to, at } => write!(
+                out,
+                "linear     {} {} {} {}{}",
+                self.tensor(table),
+                self.buffer(input),
+                arrow(epilogue),
+                self.buffer(to),
+                from(at)
+            ),
+            Step::Gate { gate, up, activation, out: to } => write!(
+                out,
+                "gate       {} {} -> {}  {}",
+                self.buffer(gate),
+                self.buffer(up),
+                self.buffer(to),
+                function(activation)
+            ),
+            Step::Ternary { product, input, epilogue, out: to, at } => {
                 let (name, rule) = self.product(product);
-                let arrow = if epilogue == Epilogue::Add { "+>" } else { "->" };
                 let gate = match epilogue {
-                    Epilogue::Store | Epilogue::Add => "",
-                    Epilogue::Gate(Activation::Relu2) => "gate(relu2) ",
-                    Epilogue::Gate(Activation::Silu) => "gate(silu) ",
+                    Epilogue::Store | Epilogue::Add => String::new(),
+                    Epilogue::Gate(activation) => format!("gate({}) ", function(activation)),
                 };
                 write!(
                     out,
-                    "ternary    {name} {} {arrow} {}  {gate}{rule}",
+                    "ternary    {name} {} {} {}{}  {gate}{rule}",
                     self.quantized(input),
+                    arrow(epilogue),
+                    self.buffer(to),
+                    from(at)
+                )
+            }
+            Step::RopeAppend { qkv, norms, inv_freq, scaling, layer } => {
+                let norms = norms.map_or_else(String::new, |n| {
+                    format!("  norms {} {} eps {:e}", self.tensor(n.q), self.tensor(n.k), n.eps)
+                });
+                write!(
+                    out,
+                    "rope       {} -> kv {layer}  {} scaling {scaling:?}{norms}",
+                    self.buffer(qkv),
+                    self.tensor(inv_freq)
+                )
+            }
+            Step::Attend { qkv, layer, scale, window, out: to } => {
+                let window = window.map_or_else(String::new, |w| format!(" window {w}"));
+                write!(
+                    out,
+                    "attend     {} kv {layer} -> {}  scale {scale:?}{window}",
+                    self.buffer(qkv),
                     self.buffer(to)
                 )
             }
-            Step::RopeAppend { qkv, inv_freq, scaling, layer } => write!(
-                out,
-                "rope       {} -> kv {layer}  {} scaling {scaling:?}",
-                self.buffer(qkv),
-                self.tensor(inv_freq)
-            ),
-            Step::Attend { qkv, layer, scale, out: to } => write!(
-                out,
-                "attend     {} kv {layer} -> {}  scale {scale:?}",
-                self.buffer(qkv),
-                self.buffer(to)
-            ),
             Step::Head { input, table, planes, out: to } => {
                 let planes = planes.map_or_else(String::new, |id| self.planes(id));
                 let (table, input, to) = (self.tensor(table), self.buffer(input), self.buffer(to));
@@ -179,6 +224,30 @@ impl Text<'_> {
             }
         };
         out
+    }
+}
+
+fn activation_rule(rule: ActivationRule) -> String {
+    match rule {
+        ActivationRule::AbsmaxPerToken { floor } => format!("absmax floor {floor:e}"),
+        ActivationRule::AbsmaxPerGroup { columns } => format!("absmax of {columns}"),
+        ActivationRule::Fixed24PerGroup { columns } => format!("24 bits of {columns}"),
+    }
+}
+
+fn arrow(epilogue: Epilogue) -> &'static str {
+    if epilogue == Epilogue::Add { "+>" } else { "->" }
+}
+
+fn from(at: u32) -> String {
+    if at == 0 { String::new() } else { format!(" from {at}") }
+}
+
+fn function(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu2 => "relu2",
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_tanh",
     }
 }
 

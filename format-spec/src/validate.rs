@@ -13,9 +13,10 @@ use crate::FormatError;
 use crate::container::{Header, SectionKind};
 use crate::kernel::MAX_K;
 use crate::manifest::{
-    Hyperparameters, Manifest, Planes, Product, RowOrder, SamplingDefaults, Tensor, TextInfo,
+    Grouping, Hyperparameters, Manifest, Planes, Product, RowOrder, SamplingDefaults, Segment, Tensor,
+    TextInfo,
 };
-use crate::plan::DType;
+use crate::plan::{DType, ScaleRule};
 use crate::planes::{Layout, MAX_HIDDEN, MAX_ROWS};
 use crate::text::printable;
 use std::fmt::Display;
@@ -32,6 +33,10 @@ const MAX_NAME: usize = 1 << 12;
 const MAX_CONTEXT: u32 = 1 << 24;
 /// Largest number of elements in one dimension of the model. It bounds what a runtime computes from them.
 const MAX_DIM: u32 = 1 << 24;
+/// Columns that a group may have.
+const GROUP_COLUMNS: [u32; 4] = [32, 64, 128, 256];
+/// Most columns of a grouped product, whose integer sums are those of a group.
+const MAX_GROUPED_K: u32 = 1 << 20;
 /// Most goldens: each is a run of the model.
 const MAX_GOLDENS: usize = 64;
 
@@ -51,7 +56,7 @@ impl Manifest {
         kernels::validate(self, header)?;
         plan::validate(self)?;
         self.planes(header)?;
-        dataflow::validate(&self.plan)?;
+        dataflow::validate(self)?;
         text(&self.text, self.hyperparameters.vocab_size)?;
         self.goldens()
     }
@@ -238,9 +243,19 @@ fn products(products: &[Product], section: u64) -> Result<(), FormatError> {
     let mut ranges = Ranges::new(SectionKind::Weights, section, name);
     for product in products {
         let record = name(product);
-        ensure((1..=MAX_K).contains(&product.k), &record, || {
-            format!("k is {}, not in 1..={MAX_K}", product.k)
+        let most = if product.grouping.is_some() { MAX_GROUPED_K } else { MAX_K };
+        ensure((1..=most).contains(&product.k), &record, || {
+            format!("k is {}, not in 1..={most}", product.k)
         })?;
+        if let Some(grouping) = &product.grouping {
+            self::grouping(&record, grouping)?;
+            let unscaled = |s: &Segment| s.scale == 1.0 && s.rule == ScaleRule::Multiply;
+            ensure(
+                product.segments.iter().all(unscaled),
+                &record,
+                || "is grouped, but a segment has a scale of its own",
+            )?;
+        }
         ensure((1..=MAX_COUNT).contains(&product.segments.len()), &record, || {
             format!("has {} segments; 1 to {MAX_COUNT} are possible", product.segments.len())
         })?;
@@ -259,6 +274,17 @@ fn products(products: &[Product], section: u64) -> Result<(), FormatError> {
         ranges.take(product, product.offset, product.bytes())?;
     }
     ranges.disjoint()
+}
+
+fn grouping(record: &str, grouping: &Grouping) -> Result<(), FormatError> {
+    let Grouping { columns, scale_columns, scale } = *grouping;
+    ensure(GROUP_COLUMNS.contains(&columns), record, || {
+        format!("has groups of {columns} columns; {GROUP_COLUMNS:?} are possible")
+    })?;
+    ensure(scale_columns.is_multiple_of(columns), record, || {
+        format!("has a scale for {scale_columns} columns, no multiple of its groups' {columns}")
+    })?;
+    ensure(is_float(scale), record, || format!("its scales are {scale:?}, expected floats"))
 }
 
 fn ids(record: impl Display, ids: &[u32], vocab: u32) -> Result<(), FormatError> {

@@ -182,6 +182,7 @@ fn product() -> (Product, String) {
             k: 2560,
             code: Code::Spread,
             order: RowOrder::Paired,
+            grouping: None,
             segments: vec![segment],
             offset: 128,
         },
@@ -228,7 +229,7 @@ fn steps() -> Vec<(Step, &'static str)> {
     let (a, b) = (BufferId(0x0a), BufferId(0x0b));
     let quantized = Quantized { values: BufferId(0x11), scale: BufferId(0x12), sum: BufferId(0x13) };
     vec![
-        (Step::Embed { table: TensorId(1), out: a }, "00000000 01000000 0a000000"),
+        (Step::Embed { table: TensorId(1), scale: 1.0, out: a }, "00000000 01000000 0a000000"),
         (
             Step::RmsNorm { input: a, weight: TensorId(1), eps: 0.5, out: b },
             "01000000 0a000000 01000000 0000003f 0b000000",
@@ -243,15 +244,16 @@ fn steps() -> Vec<(Step, &'static str)> {
                 input: quantized,
                 epilogue: Epilogue::Gate(Activation::Silu),
                 out: b,
+                at: 0,
             },
             "03000000 09000000 11000000 12000000 13000000 02000000 01000000 0b000000",
         ),
         (
-            Step::RopeAppend { qkv: a, inv_freq: TensorId(1), scaling: 2.0, layer: 3 },
+            Step::RopeAppend { qkv: a, norms: None, inv_freq: TensorId(1), scaling: 2.0, layer: 3 },
             "04000000 0a000000 01000000 00000040 03000000",
         ),
         (
-            Step::Attend { qkv: a, layer: 3, scale: 0.125, out: b },
+            Step::Attend { qkv: a, layer: 3, scale: 0.125, window: None, out: b },
             "05000000 0a000000 03000000 0000003e 0b000000",
         ),
         (

@@ -122,7 +122,7 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) {
         let m = self.manifest;
         match *step {
-            Step::Embed { table, out } => {
+            Step::Embed { table, scale: _, out } => {
                 let row = self.tensor(table).len() / m.hyperparameters.vocab_size as usize;
                 let width = row / m.tensors[table.0 as usize].dtype.size();
                 self.write(out, width);
@@ -152,7 +152,7 @@ impl Run<'_> {
                     self.read(input, k);
                 }
             }
-            Step::Ternary { product, input, epilogue, out } => {
+            Step::Ternary { product, input, epilogue, out, at: _ } => {
                 let product = &m.products[product.0 as usize];
                 let tiles = &self.section(SectionKind::Weights)[product.offset as usize..];
                 let tiles = &tiles[..product.bytes().unwrap() as usize];

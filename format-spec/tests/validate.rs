@@ -48,7 +48,7 @@ fn what_is_unusual_but_sound_is_accepted() {
         }),
         ("room at the end of a row", |m| m.plan.row_bytes = 1024),
         ("attention to an earlier layer's keys", |m| {
-            m.plan.body[17] = Step::Attend { qkv: QKV, layer: 0, scale: 0.5, out: ATTENDED };
+            m.plan.body[17] = Step::Attend { qkv: QKV, layer: 0, scale: 0.5, window: None, out: ATTENDED };
         }),
         ("no special tokens", |m| (m.text.bos, m.text.stop) = (None, vec![])),
     ];
@@ -303,7 +303,7 @@ fn the_shape_of_the_plan() {
         ("plan: its layers end at step 4294967295, its body at 25", |m| m.plan.layers[1].end = u32::MAX),
         ("plan: its layers end at step 24, its body at 25", |m| m.plan.layers[1].end = 24),
         ("plan: its layers end at step 25, its body at 0", |m| m.plan.body.clear()),
-        (FIRST, |m| m.plan.body[0] = Step::Embed { table: EMBEDDING, out: NORMED }),
+        (FIRST, |m| m.plan.body[0] = Step::Embed { table: EMBEDDING, scale: 1.0, out: NORMED }),
         (FIRST, |m| m.plan.body[0] = m.plan.body[1].clone()),
     ]);
 }
@@ -321,12 +321,19 @@ fn the_number_of_rope_tables() {
     m.plan.body.truncate(1);
     for l in 0..9 {
         m.plan.body.extend(layer.clone());
-        m.plan.body.push(Step::RopeAppend { qkv: QKV, inv_freq: TensorId(6 + l), scaling: 1.0, layer: l });
+        m.plan.body.push(Step::RopeAppend {
+            qkv: QKV,
+            norms: None,
+            inv_freq: TensorId(6 + l),
+            scaling: 1.0,
+            layer: l,
+        });
     }
     m.plan.layers = vec![LayerSteps { start: 1, end: 5 }, LayerSteps { start: 5, end: 37 }];
     let error = m.validate(&header).unwrap_err();
     assert_eq!(error.to_string(), "plan: uses 9 tables of RoPE frequencies; 8 are possible");
-    m.plan.body[36] = Step::RopeAppend { qkv: QKV, inv_freq: TensorId(6), scaling: 1.0, layer: 8 };
+    m.plan.body[36] =
+        Step::RopeAppend { qkv: QKV, norms: None, inv_freq: TensorId(6), scaling: 1.0, layer: 8 };
     assert_eq!(m.validate(&header), Ok(()));
 }
 
@@ -349,7 +356,7 @@ fn steps() {
         cases += 1;
     };
     let (no_buffer, no_tensor) = (BufferId(12), TensorId(6));
-    let embed = |table, out| Step::Embed { table, out };
+    let embed = |table, out| Step::Embed { table, scale: 1.0, out };
     refused(1, embed(no_tensor, NORMED), "there is no tensor 6");
     refused(1, embed(EMBEDDING, no_buffer), "there is no buffer 12");
     refused(1, embed(NORM, NORMED), "its table is tensor norm F32[8], expected a matrix of floats");
@@ -421,8 +428,13 @@ fn steps() {
     );
     refused(2, quantize(NORMED, 1e-5, Quantized { sum: no_buffer, ..Q }), "there is no buffer 12");
 
-    let ternary =
-        |product, input, epilogue, out| Step::Ternary { product: ProductId(product), input, epilogue, out };
+    let ternary = |product, input, epilogue, out| Step::Ternary {
+        product: ProductId(product),
+        input,
+        epilogue,
+        out,
+        at: 0,
+    };
     let (store, gate) = (Epilogue::Store, Epilogue::Gate(Activation::Silu));
     refused(3, ternary(8, Q, store, QKV), "there is no product 8");
     refused(3, ternary(0, G, store, QKV), "values is buffer q12 I8[12], expected I8[8]");
@@ -433,7 +445,8 @@ fn steps() {
     refused(3, ternary(2, Q, Epilogue::Add, QKV), "does not gate a paired product");
     refused(3, ternary(2, Q, gate, QKV), "out is buffer qkv F32[16], expected F32[12]");
 
-    let rope = |qkv, inv_freq, scaling, layer| Step::RopeAppend { qkv, inv_freq, scaling, layer };
+    let rope =
+        |qkv, inv_freq, scaling, layer| Step::RopeAppend { qkv, norms: None, inv_freq, scaling, layer };
     refused(4, rope(QKV, INV_FREQ, 1.0, 2), "there is no kv layer 2");
     refused(4, rope(QKV, INV_FREQ, f32::INFINITY, 0), "scaling is inf, not finite and above zero");
     refused(4, rope(QKV, NORM, 1.0, 0), "inv_freq is tensor norm F32[8], expected F32[2]");
@@ -444,7 +457,7 @@ fn steps() {
         "stands in the head, which runs only for some rows; it belongs in the body",
     );
 
-    let attend = |qkv, layer, scale, out| Step::Attend { qkv, layer, scale, out };
+    let attend = |qkv, layer, scale, out| Step::Attend { qkv, layer, scale, window: None, out };
     refused(5, attend(QKV, u32::MAX, 0.5, ATTENDED), "there is no kv layer 4294967295");
     refused(5, attend(QKV, 0, -0.0, ATTENDED), "scale is -0, not finite and above zero");
     refused(5, attend(GATED, 0, 0.5, ATTENDED), "qkv is buffer gated F32[12], expected F32[16]");
@@ -517,19 +530,25 @@ fn order_and_overlap() {
         ("body step 5: writes buffer attended over qkv", |m| m.plan.buffers[6].offset = 320),
         ("head step 1: writes buffer logits over normed", |m| m.plan.buffers[11].offset = 64),
         ("body step 2: reads buffer normed, which holds nothing then", |m| {
-            m.plan.body[1] = Step::Embed { table: EMBEDDING, out: RESIDUAL };
+            m.plan.body[1] = Step::Embed { table: EMBEDDING, scale: 1.0, out: RESIDUAL };
         }),
         ("body step 8: reads buffer gated, which holds nothing then", |m| {
             m.plan.body[8] = Step::RmsNorm { input: GATED, weight: FFN_NORM, eps: 1e-5, out: GATED };
         }),
         // QKV stood where GATED was written.
         ("body step 10: reads buffer qkv, which holds nothing then", |m| {
-            m.plan.body[10] = Step::RopeAppend { qkv: QKV, inv_freq: INV_FREQ, scaling: 1.0, layer: 0 };
+            m.plan.body[10] =
+                Step::RopeAppend { qkv: QKV, norms: None, inv_freq: INV_FREQ, scaling: 1.0, layer: 0 };
         }),
         // Only half of what Add reads was written: nothing.
         ("body step 3: reads buffer attended, which holds nothing then", |m| {
-            m.plan.body[3] =
-                Step::Ternary { product: ProductId(1), input: Q, epilogue: Epilogue::Add, out: ATTENDED };
+            m.plan.body[3] = Step::Ternary {
+                product: ProductId(1),
+                input: Q,
+                epilogue: Epilogue::Add,
+                out: ATTENDED,
+                at: 0,
+            };
         }),
         // Written in the layer before, which need not have run.
         ("body step 13: reads buffer gated, which holds nothing then", |m| {
@@ -539,19 +558,20 @@ fn order_and_overlap() {
             let mut copy = m.plan.buffers[0].clone();
             copy.name = "copy".into();
             m.plan.buffers.push(copy);
-            m.plan.body[12] = Step::Embed { table: EMBEDDING, out: BufferId(12) };
+            m.plan.body[12] = Step::Embed { table: EMBEDDING, scale: 1.0, out: BufferId(12) };
         }),
         ("head step 0: begins where the residual stream has been overwritten", |m| {
             let mut copy = m.plan.buffers[0].clone();
             copy.name = "copy".into();
             m.plan.buffers.push(copy);
-            m.plan.body[24] = Step::Embed { table: EMBEDDING, out: BufferId(12) };
+            m.plan.body[24] = Step::Embed { table: EMBEDDING, scale: 1.0, out: BufferId(12) };
         }),
         ("body step 16: appends to kv layer 0 a second time", |m| {
-            m.plan.body[16] = Step::RopeAppend { qkv: QKV, inv_freq: INV_FREQ, scaling: 1.0, layer: 0 };
+            m.plan.body[16] =
+                Step::RopeAppend { qkv: QKV, norms: None, inv_freq: INV_FREQ, scaling: 1.0, layer: 0 };
         }),
         ("body step 5: attends to kv layer 1 before anything is appended", |m| {
-            m.plan.body[5] = Step::Attend { qkv: QKV, layer: 1, scale: 0.5, out: ATTENDED };
+            m.plan.body[5] = Step::Attend { qkv: QKV, layer: 1, scale: 0.5, window: None, out: ATTENDED };
         }),
         ("kv layer 2: nothing is appended to it", |m| m.plan.kv.push(m.plan.kv[0])),
         ("plan: its head does not end by writing the logits", |m| m.plan.head.truncate(1)),
@@ -564,7 +584,8 @@ fn order_and_overlap() {
 fn a_result_does_not_stand_in_its_own_scale() {
     let mut m = manifest();
     m.products[1].segments[0].rows = 1;
-    m.plan.body[7] = Step::Ternary { product: ProductId(1), input: Q, epilogue: Epilogue::Add, out: Q.scale };
+    m.plan.body[7] =
+        Step::Ternary { product: ProductId(1), input: Q, epilogue: Epilogue::Add, out: Q.scale, at: 0 };
     let error = m.validate(&Header::parse(&file()).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "body step 7: writes buffer q8.scale over q8.scale");
 }

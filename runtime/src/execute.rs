@@ -219,7 +219,7 @@ impl Executor<'_> {
         let share = worker.share(rows.len());
         let mine = rows.start + share.start..rows.start + share.end;
         match *step {
-            Step::Embed { table, out } => {
+            Step::Embed { table, scale: _, out } => {
                 let (tensor, _) = self.model.tensor(table);
                 let hidden = tensor.shape[1] as usize;
                 let mut row = vec![0; hidden * tensor.dtype.size()];
@@ -249,7 +249,7 @@ impl Executor<'_> {
             Step::Quantize { input, rule, out } => {
                 self.quantize((input, out), None, rule, rows, worker, scratch);
             }
-            Step::Ternary { product, input, epilogue, out } => {
+            Step::Ternary { product, input, epilogue, out, at: _ } => {
                 let index = product.0 as usize;
                 let own = scratch.own.iter().find(|(id, _)| *id == input.values).map(|(_, rows)| rows);
                 let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
@@ -277,7 +277,10 @@ impl Executor<'_> {
                     .expect("built for every step")
                     .1;
                 let heads = self.kv(layer as usize).n_kv_heads as usize;
-                for run in batch.runs(rows) {
+                for (i, run) in batch.runs(rows).enumerate() {
+                    if i > 0 {
+                        worker.wait();
+                    }
                     for head in worker.claim(heads, 1).flatten() {
                         let cache = run.cache.layer(layer as usize);
                         let append =
@@ -288,11 +291,13 @@ impl Executor<'_> {
                             KvType::Int8 => append.run::<i8>(arena, scratch),
                         }
                     }
-                    worker.wait();
                 }
             }
-            Step::Attend { qkv, layer, scale, out } => {
-                for run in batch.runs(rows) {
+            Step::Attend { qkv, layer, scale, window: _, out } => {
+                for (i, run) in batch.runs(rows).enumerate() {
+                    if i > 0 {
+                        worker.wait();
+                    }
                     let cache = run.cache.layer(layer as usize);
                     let shape = self.kv(layer as usize);
                     let attend = Attend { run: &run, qkv, cache, shape, scale, out, exchange: self.exchange };
@@ -301,7 +306,6 @@ impl Executor<'_> {
                         KvType::F32 => attend.run::<f32>(arena, worker, scratch),
                         KvType::Int8 => attend.run::<i8>(arena, worker, scratch),
                     }
-                    worker.wait();
                 }
             }
             Step::Head { input, table, planes, out } => {

@@ -212,6 +212,8 @@ impl TernaryStep<'_> {
             out_stride: stride as u64,
             rows: m as u64,
             scratch,
+            activation_advance: 0,
+            sum_advance: 0,
         };
         // SAFETY: the kernel was generated for this k, code and m (`bind::assign`) and this CPU (`bind`). The weights hold
         // the tiles; the rows hold activations, zero from k to the end of their stride, a multiple of 64, and a sum each;
@@ -298,6 +300,8 @@ pub(crate) fn run_bound(
                 out_stride: (tiles * tile::ROWS) as u64,
                 rows: 0,
                 scratch: std::ptr::null_mut(),
+                activation_advance: 0,
+                sum_advance: 0,
             };
             // SAFETY: bound for this product and CPU; every pointer covers what the convention says.
             unsafe { kernels.single()(&args) };

@@ -138,6 +138,8 @@ fn time<'a>(spec: &KernelSpec, kernel: KernelFn, pieces: &mut impl Iterator<Item
             out_stride: 0,
             rows: 1,
             scratch: std::ptr::null_mut(),
+            activation_advance: 0,
+            sum_advance: 0,
         };
         // SAFETY: bound for this k, for one row and this CPU; `tiles` are whole tiles, at most as many as `out` has
         // room for; the activations are padded.

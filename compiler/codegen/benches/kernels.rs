@@ -108,6 +108,8 @@ impl Product {
             out_stride: (self.tiles * ROWS) as u64,
             rows: 0,
             scratch: std::ptr::null_mut(),
+            activation_advance: 0,
+            sum_advance: 0,
         };
         // SAFETY: the operands have the sizes that `KernelArgs` asks for, K being a multiple of 4; `Memory` begins with a
         // page, so that weights start at a multiple of 64 bytes; `runs_here` has checked the CPU.

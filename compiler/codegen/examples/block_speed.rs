@@ -64,6 +64,8 @@ fn measure(code: &JitCode, spec: &KernelSpec, (rows, tiles, n): (usize, usize, u
         out_stride: n as u64,
         rows: rows as u64,
         scratch: scratch.bytes().as_mut_ptr(),
+        activation_advance: 0,
+        sum_advance: 0,
     };
     let kernel = code.kernel(0);
     let mut best = f64::INFINITY;

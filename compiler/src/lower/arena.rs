@@ -108,7 +108,8 @@ mod tests {
         let mut buffers: Vec<Buffer> = names.map(|(name, len)| buffer(name, len)).into();
         let [h, a, b, logits] = [0, 1, 2, 3].map(BufferId);
         let norm = |input, out| Step::RmsNorm { input, weight: TensorId(0), eps: 0.0, out };
-        let body = [Step::Embed { table: TensorId(0), out: h }, norm(h, a), norm(a, b), norm(b, h)];
+        let body =
+            [Step::Embed { table: TensorId(0), scale: 1.0, out: h }, norm(h, a), norm(a, b), norm(b, h)];
         let head = [Step::Head { input: h, table: TensorId(0), planes: None, out: logits }];
         let row_bytes = place(&mut buffers, &body, &head, h, logits);
         let offsets: Vec<u64> = buffers.iter().map(|b| b.offset).collect();

@@ -3,6 +3,7 @@
 use super::plan::StepName;
 use super::{ensure, error};
 use crate::FormatError;
+use crate::manifest::Manifest;
 use crate::plan::{Buffer, BufferId, Epilogue, Plan, Step};
 
 /// What a step touches. A buffer in both lists is changed in place.
@@ -14,8 +15,14 @@ struct Access {
 impl Access {
     fn of(step: &Step) -> Access {
         let (reads, writes) = match *step {
-            Step::Embed { out, .. } => (vec![], vec![out]),
+            Step::Embed { out, .. } | Step::EmbedTernary { out, .. } => (vec![], vec![out]),
             Step::RmsNorm { input, out, .. } => (vec![input], vec![out]),
+            Step::RmsNormAdd { input, out, .. } => (vec![input, out], vec![out]),
+            Step::Linear { input, epilogue, out, .. } => match epilogue {
+                Epilogue::Add => (vec![input, out], vec![out]),
+                Epilogue::Store | Epilogue::Gate(_) => (vec![input], vec![out]),
+            },
+            Step::Gate { gate, up, out, .. } => (vec![gate, up], vec![out]),
             Step::Quantize { input, out, .. } | Step::NormQuantize { input, out, .. } => {
                 (vec![input], vec![out.values, out.scale, out.sum])
             }
@@ -37,10 +44,14 @@ impl Access {
     /// Whether the step may change that buffer in place.
     fn in_place(step: &Step, id: BufferId) -> bool {
         match *step {
-            Step::RmsNorm { out, .. } => id == out,
+            Step::RmsNorm { out, .. } | Step::Gate { out, .. } => id == out,
+            Step::RmsNormAdd { input, out, .. }
+            | Step::Linear { epilogue: Epilogue::Add, input, out, .. } => id == out && id != input,
             Step::Ternary { epilogue: Epilogue::Add, out, input, .. } => id == out && id != input.scale,
             Step::RopeAppend { qkv, .. } => id == qkv,
             Step::Embed { .. }
+            | Step::EmbedTernary { .. }
+            | Step::Linear { .. }
             | Step::Quantize { .. }
             | Step::NormQuantize { .. }
             | Step::Ternary { .. }
@@ -56,13 +67,15 @@ fn overlap(a: &Buffer, b: &Buffer) -> bool {
 }
 
 /// Every id has been checked to be in range.
-pub(super) fn validate(plan: &Plan) -> Result<(), FormatError> {
+pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
+    let plan = &manifest.plan;
     let mut flow = Flow {
+        manifest,
         plan,
         overlapping: (plan.buffers.iter())
             .map(|a| (0..plan.buffers.len()).filter(|&b| overlap(a, &plan.buffers[b])).collect())
             .collect(),
-        written: vec![false; plan.buffers.len()],
+        written: vec![0; plan.buffers.len()],
         appended: vec![false; plan.kv.len()],
     };
     let mut starts = plan.layers.iter().map(|l| l.start as usize).peekable();
@@ -80,15 +93,21 @@ pub(super) fn validate(plan: &Plan) -> Result<(), FormatError> {
         flow.step(&StepName { list: "head", index }, step)?;
     }
     let last = plan.head.last().is_some_and(|step| Access::of(step).writes == [plan.logits]);
-    ensure(last, "plan", || "its head does not end by writing the logits")
+    let logits = plan.logits.0 as usize;
+    ensure(
+        last && flow.written[logits] == plan.buffers[logits].len,
+        "plan",
+        || "its head does not end by writing the logits",
+    )
 }
 
 struct Flow<'a> {
+    manifest: &'a Manifest,
     plan: &'a Plan,
     /// By buffer, those that share bytes with it, itself among them.
     overlapping: Vec<Vec<usize>>,
-    /// By buffer, whether it holds what a step wrote.
-    written: Vec<bool>,
+    /// By buffer, how many of its first elements hold what steps wrote.
+    written: Vec<u32>,
     /// By KV layer.
     appended: Vec<bool>,
 }
@@ -98,12 +117,34 @@ impl Flow<'_> {
         &self.plan.buffers[id.0 as usize]
     }
 
+    /// The elements that a step writes of its output, where it need not be all: first and one past the last. What is
+    /// added to was whole before, and still is.
+    fn part(&self, step: &Step) -> Option<(u32, u32)> {
+        let (epilogue, at, len) = match *step {
+            Step::Ternary { product, epilogue, at, .. } => {
+                let rows = self.manifest.products[product.0 as usize].rows();
+                (epilogue, at, if matches!(epilogue, Epilogue::Gate(_)) { rows / 2 } else { rows })
+            }
+            Step::Linear { table, epilogue, at, .. } => {
+                (epilogue, at, self.manifest.tensors[table.0 as usize].shape[0])
+            }
+            _ => return None,
+        };
+        // Shapes have been checked: the end is inside the buffer.
+        (epilogue != Epilogue::Add).then(|| (at, at + len as u32))
+    }
+
     /// A layer starts from the residual stream alone, so that it can be run alone; so does the head.
     fn boundary(&mut self, next: &StepName) -> Result<(), FormatError> {
         let residual = self.plan.residual.0 as usize;
-        ensure(self.written[residual], next, || "begins where the residual stream has been overwritten")?;
-        self.written.fill(false);
-        self.written[residual] = true;
+        let whole = self.plan.buffers[residual].len;
+        ensure(
+            self.written[residual] == whole,
+            next,
+            || "begins where the residual stream has been overwritten",
+        )?;
+        self.written.fill(0);
+        self.written[residual] = whole;
         Ok(())
     }
 
@@ -118,15 +159,28 @@ impl Flow<'_> {
             }
         }
         for &read in &reads {
-            ensure(self.written[read.0 as usize], record, || {
-                format!("reads buffer {}, which holds nothing then", self.buffer(read).name)
+            let (found, whole) = (self.written[read.0 as usize], self.buffer(read).len);
+            ensure(found == whole, record, || {
+                let name = &self.buffer(read).name;
+                match found {
+                    0 => format!("reads buffer {name}, which holds nothing then"),
+                    _ => {
+                        format!("reads buffer {name}, of which only {found} of {whole} elements are written")
+                    }
+                }
             })?;
         }
         for write in writes {
+            let from = self.written[write.0 as usize];
             for &other in &self.overlapping[write.0 as usize] {
-                self.written[other] = false;
+                self.written[other] = 0;
             }
-            self.written[write.0 as usize] = true;
+            let (at, end) = self.part(step).unwrap_or((0, self.buffer(write).len));
+            ensure(at == 0 || at == from, record, || {
+                let name = &self.buffer(write).name;
+                format!("writes buffer {name} from {at} on, where {from} elements are written")
+            })?;
+            self.written[write.0 as usize] = end;
         }
         match *step {
             Step::RopeAppend { layer, .. } => {

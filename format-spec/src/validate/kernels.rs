@@ -62,12 +62,9 @@ fn code_section(manifest: &Manifest, header: &Header, target: Target) -> Result<
     let single = kernels.iter().filter(|k| k.spec.kind == KernelKind::Stream && k.spec.m == 1);
     let single: BTreeSet<_> = single.map(|k| (k.spec.k, k.spec.code)).collect();
     for product in &manifest.products {
-        ensure(single.contains(&(product.k, product.code)), format!("product {}", product.name), || {
-            format!(
-                "has no stream kernel for {target} with k {}, m 1 and code {}",
-                product.k,
-                product.code.name()
-            )
+        let k = product.kernel_k();
+        ensure(single.contains(&(k, product.code)), format!("product {}", product.name), || {
+            format!("has no stream kernel for {target} with k {k}, m 1 and code {}", product.code.name())
         })?;
     }
     Ok(())

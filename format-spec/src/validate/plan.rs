@@ -1,11 +1,11 @@
 //! Buffers, KV layers and the types and shapes of every step.
 
-use super::{ensure, error, is_float, positive};
+use super::{GROUP_COLUMNS, ensure, error, is_float, positive};
 use crate::FormatError;
 use crate::manifest::{Manifest, Product, RowOrder, Tensor};
 use crate::plan::{
-    Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, Plan, ProductId, Quantized, Step,
-    TensorId,
+    Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, HeadNorms, KvLayer, Plan, ProductId,
+    Quantized, Step, TensorId,
 };
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -36,7 +36,10 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
     f32s(plan, "plan", "residual", plan.residual, h.hidden_dim.into())?;
     f32s(plan, "plan", "logits", plan.logits, h.vocab_size.into())?;
     layers(plan, h.n_layers)?;
-    let first = matches!(plan.body.first(), Some(Step::Embed { out, .. }) if *out == plan.residual);
+    let first = matches!(
+        plan.body.first(),
+        Some(Step::Embed { out, .. } | Step::EmbedTernary { out, .. }) if *out == plan.residual
+    );
     ensure(first, "plan", || "body does not begin with an embedding into the residual stream")?;
 
     let mut tables = BTreeSet::new();
@@ -45,7 +48,13 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
             let record = StepName { list, index };
             self::step(manifest, &record, step)?;
             if list == "head"
-                && matches!(step, Step::Embed { .. } | Step::RopeAppend { .. } | Step::Attend { .. })
+                && matches!(
+                    step,
+                    Step::Embed { .. }
+                        | Step::EmbedTernary { .. }
+                        | Step::RopeAppend { .. }
+                        | Step::Attend { .. }
+                )
             {
                 return Err(error(
                     record,
@@ -131,15 +140,27 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
     let plan = &manifest.plan;
     let vocab = u64::from(manifest.hyperparameters.vocab_size);
     let f32s = |field, id, len| f32s(plan, record, field, id, len);
+    let part = |field, id, at, len| part(plan, record, field, id, at, len);
     match *step {
-        Step::Embed { table, out } => {
+        Step::Embed { table, scale, out } => {
             let [rows, hidden] = self::table(manifest, record, table)?;
             ensure(rows == vocab, record, || {
                 format!("its table has {rows} rows for a vocabulary of {vocab}")
             })?;
+            positive(record, "scale", scale)?;
             f32s("out", out, hidden)
         }
-        Step::RmsNorm { input, weight, eps, out } => {
+        Step::EmbedTernary { product, out } => {
+            let product = self::product(manifest, record, product)?;
+            ensure(product.grouping.is_some() && product.order == RowOrder::Sequential, record, || {
+                format!("its product {} is not of grouped rows in sequence", product.name)
+            })?;
+            ensure(product.rows() == vocab, record, || {
+                format!("its product has {} rows for a vocabulary of {vocab}", product.rows())
+            })?;
+            f32s("out", out, product.k.into())
+        }
+        Step::RmsNorm { input, weight, eps, out } | Step::RmsNormAdd { input, weight, eps, out } => {
             let len = len(plan, record, input)?;
             vector(record, "weight", tensor(manifest, record, weight)?, len)?;
             positive(record, "eps", eps)?;
@@ -147,35 +168,63 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("out", out, len)
         }
         Step::Quantize { input, rule, out } => {
-            let ActivationRule::AbsmaxPerToken { floor } = rule;
-            positive(record, "floor", floor)?;
             let len = len(plan, record, input)?;
             f32s("input", input, len)?;
-            quantized(plan, record, out, len)
+            quantized_by(plan, record, rule, out, len)
         }
         Step::NormQuantize { input, weight, eps, rule, out } => {
-            let ActivationRule::AbsmaxPerToken { floor } = rule;
-            positive(record, "floor", floor)?;
             positive(record, "eps", eps)?;
             let len = len(plan, record, input)?;
             vector(record, "weight", tensor(manifest, record, weight)?, len)?;
             f32s("input", input, len)?;
-            quantized(plan, record, out, len)
+            quantized_by(plan, record, rule, out, len)
         }
-        Step::Ternary { product, input, epilogue, out } => {
+        Step::Ternary { product, input, epilogue, out, at } => {
             let product = self::product(manifest, record, product)?;
-            quantized(plan, record, input, product.k.into())?;
-            f32s("out", out, results(record, product, epilogue)?)
+            match product.grouping {
+                None => quantized(plan, record, input, product.k.into())?,
+                Some(grouping) => {
+                    let values = len(plan, record, input.values)?;
+                    let digits = if values > digit_len(product.k, grouping.columns) { 3 } else { 1 };
+                    grouped(plan, record, input, product.k, grouping.columns, digits)?;
+                }
+            }
+            part("out", out, at, results(record, product, epilogue)?)
         }
-        Step::RopeAppend { qkv, inv_freq, scaling, layer } => {
+        Step::Linear { table, input, epilogue, out, at } => {
+            let [rows, columns] = self::table(manifest, record, table)?;
+            let plain = matches!(epilogue, Epilogue::Store | Epilogue::Add);
+            ensure(plain, record, || "gates a product that is not ternary")?;
+            f32s("input", input, columns)?;
+            part("out", out, at, rows)
+        }
+        Step::Gate {
+            gate,
+            up,
+            activation: Activation::Relu2 | Activation::Silu | Activation::GeluTanh,
+            out,
+        } => {
+            let len = len(plan, record, gate)?;
+            f32s("gate", gate, len)?;
+            f32s("up", up, len)?;
+            f32s("out", out, len)
+        }
+        Step::RopeAppend { qkv, norms, inv_freq, scaling, layer } => {
             let layer = kv_layer(plan, record, layer)?;
+            if let Some(HeadNorms { q, k, eps }) = norms {
+                positive(record, "eps", eps)?;
+                for (field, id) in [("q norm", q), ("k norm", k)] {
+                    vector(record, field, tensor(manifest, record, id)?, layer.head_dim.into())?;
+                }
+            }
             positive(record, "scaling", scaling)?;
             vector(record, "inv_freq", tensor(manifest, record, inv_freq)?, u64::from(layer.head_dim / 2))?;
             f32s("qkv", qkv, qkv_len(layer))
         }
-        Step::Attend { qkv, layer, scale, out } => {
+        Step::Attend { qkv, layer, scale, window, out } => {
             let layer = kv_layer(plan, record, layer)?;
             positive(record, "scale", scale)?;
+            ensure(window != Some(0), record, || "its window is 0")?;
             f32s("qkv", qkv, qkv_len(layer))?;
             f32s("out", out, u64::from(layer.n_heads) * u64::from(layer.head_dim))
         }
@@ -198,7 +247,9 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
 fn results(record: &StepName, product: &Product, epilogue: Epilogue) -> Result<u64, FormatError> {
     match (product.order, epilogue) {
         (RowOrder::Sequential, Epilogue::Store | Epilogue::Add) => Ok(product.rows()),
-        (RowOrder::Paired, Epilogue::Gate(Activation::Relu2 | Activation::Silu)) => Ok(product.rows() / 2),
+        (RowOrder::Paired, Epilogue::Gate(Activation::Relu2 | Activation::Silu | Activation::GeluTanh)) => {
+            Ok(product.rows() / 2)
+        }
         (RowOrder::Sequential, Epilogue::Gate(_)) => Err(error(record, "gates a product that is not paired")),
         (RowOrder::Paired, _) => Err(error(record, "does not gate a paired product")),
     }
@@ -236,6 +287,67 @@ fn typed(
 
 fn f32s(plan: &Plan, record: impl Display, field: &str, id: BufferId, len: u64) -> Result<(), FormatError> {
     typed(plan, record, field, id, DType::F32, len)
+}
+
+/// An f32 buffer with room for `len` elements from `at` on.
+fn part(
+    plan: &Plan,
+    record: impl Display,
+    field: &str,
+    id: BufferId,
+    at: u32,
+    len: u64,
+) -> Result<(), FormatError> {
+    let buffer = buffer(plan, &record, id)?;
+    let fits = u64::from(at).checked_add(len).is_some_and(|end| end <= buffer.len.into());
+    ensure(buffer.dtype == DType::F32 && fits, record, || {
+        format!(
+            "{field} is buffer {} {:?}[{}], expected room for F32[{len}] from {at} on",
+            buffer.name, buffer.dtype, buffer.len
+        )
+    })
+}
+
+fn quantized_by(
+    plan: &Plan,
+    record: &StepName,
+    rule: ActivationRule,
+    q: Quantized,
+    k: u64,
+) -> Result<(), FormatError> {
+    match rule {
+        ActivationRule::AbsmaxPerToken { floor } => {
+            positive(record, "floor", floor)?;
+            quantized(plan, record, q, k)
+        }
+        ActivationRule::AbsmaxPerGroup { columns } | ActivationRule::Fixed24PerGroup { columns } => {
+            let most = if rule.digits() == 1 { 256 } else { 128 };
+            ensure(GROUP_COLUMNS.contains(&columns) && columns <= most, record, || {
+                format!("has groups of {columns} columns; {GROUP_COLUMNS:?} up to {most} are possible")
+            })?;
+            // Buffers have fewer than 2^32 elements.
+            grouped(plan, record, q, k as u32, columns, rule.digits() as u64)
+        }
+    }
+}
+
+/// Bytes of one digit of `k` values.
+fn digit_len(k: u32, columns: u32) -> u64 {
+    ActivationRule::digit_len(k, columns)
+}
+
+fn grouped(
+    plan: &Plan,
+    record: &StepName,
+    q: Quantized,
+    k: u32,
+    columns: u32,
+    digits: u64,
+) -> Result<(), FormatError> {
+    let groups = u64::from(k.div_ceil(columns));
+    typed(plan, record, "values", q.values, DType::I8, digits * digit_len(k, columns))?;
+    typed(plan, record, "scale", q.scale, DType::F32, groups)?;
+    typed(plan, record, "sum", q.sum, DType::I32, digits * groups)
 }
 
 /// Buffer strides leave room for the padding of `values` to whole quads: they are multiples of 64 bytes.

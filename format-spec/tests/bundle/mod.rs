@@ -49,21 +49,22 @@ fn layer(l: u32) -> [Step; LAYER_STEPS] {
     [
         Step::RmsNorm { input: RESIDUAL, weight: NORM, eps: 1e-5, out: NORMED },
         Step::Quantize { input: NORMED, rule: rule(), out: Q },
-        Step::Ternary { product: product(0), input: Q, epilogue: Epilogue::Store, out: QKV },
-        Step::RopeAppend { qkv: QKV, inv_freq: INV_FREQ, scaling: 1.0, layer: l },
-        Step::Attend { qkv: QKV, layer: l, scale: 0.5, out: ATTENDED },
+        Step::Ternary { product: product(0), input: Q, epilogue: Epilogue::Store, out: QKV, at: 0 },
+        Step::RopeAppend { qkv: QKV, norms: None, inv_freq: INV_FREQ, scaling: 1.0, layer: l },
+        Step::Attend { qkv: QKV, layer: l, scale: 0.5, window: None, out: ATTENDED },
         Step::Quantize { input: ATTENDED, rule: rule(), out: Q },
-        Step::Ternary { product: product(1), input: Q, epilogue: Epilogue::Add, out: RESIDUAL },
+        Step::Ternary { product: product(1), input: Q, epilogue: Epilogue::Add, out: RESIDUAL, at: 0 },
         Step::Quantize { input: RESIDUAL, rule: rule(), out: Q },
         Step::Ternary {
             product: product(2),
             input: Q,
             epilogue: Epilogue::Gate(Activation::Relu2),
             out: GATED,
+            at: 0,
         },
         Step::RmsNorm { input: GATED, weight: FFN_NORM, eps: 1e-5, out: GATED },
         Step::Quantize { input: GATED, rule: rule(), out: G },
-        Step::Ternary { product: product(3), input: G, epilogue: Epilogue::Add, out: RESIDUAL },
+        Step::Ternary { product: product(3), input: G, epilogue: Epilogue::Add, out: RESIDUAL, at: 0 },
     ]
 }
 
@@ -75,7 +76,8 @@ fn product(name: String, k: u32, order: RowOrder, rows: &[u32], offset: &mut u64
         rule: ScaleRule::Multiply,
     };
     let segments = rows.iter().enumerate().map(segment).collect();
-    let product = Product { name, k, code: Code::SignedFix, order, segments, offset: *offset };
+    let product =
+        Product { name, k, code: Code::SignedFix, order, grouping: None, segments, offset: *offset };
     *offset += product.bytes().unwrap();
     product
 }
@@ -105,7 +107,7 @@ pub fn manifest() -> Manifest {
         products.push(product(format!("layers.{l}.gate_up"), 8, RowOrder::Paired, &[12, 12], &mut at));
         products.push(product(format!("layers.{l}.down"), 12, RowOrder::Sequential, &[8], &mut at));
     }
-    let embed = Step::Embed { table: EMBEDDING, out: RESIDUAL };
+    let embed = Step::Embed { table: EMBEDDING, scale: 1.0, out: RESIDUAL };
     Manifest {
         compiler: "tritc test".into(),
         model: ModelInfo {

@@ -141,6 +141,8 @@ impl Case {
             out_stride: out_stride as u64,
             rows: rows as u64,
             scratch: scratch.as_mut_ptr(),
+            activation_advance: 0,
+            sum_advance: 0,
         };
         // SAFETY: the operands are as `KernelArgs` asks, and `runs_here` has checked the CPU's features.
         unsafe { kernel(&raw const args) };

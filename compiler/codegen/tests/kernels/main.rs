@@ -142,6 +142,8 @@ impl Case {
             out_stride: out_stride as u64,
             rows: 0,
             scratch: std::ptr::null_mut(),
+            activation_advance: 0,
+            sum_advance: 0,
         };
         // SAFETY: the operands are as `KernelArgs` asks, and `testable` has checked the CPU's features.
         unsafe { kernel(&raw const args) };
