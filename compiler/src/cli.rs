@@ -64,9 +64,13 @@ pub struct Compile {
     /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod
     #[arg(long, value_name = "T", value_delimiter = ',', default_value = "native")]
     pub target: Vec<TargetChoice>,
-    /// Type of activations in ternary products; auto is what the model was trained with
+    /// Type of activations in ternary products; auto is what the model was trained with, or int8 by groups of columns
+    /// where it was trained without quantized activations
     #[arg(long, value_enum, default_value = "auto")]
     pub activations: Activations,
+    /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
+    #[arg(long, value_enum)]
+    pub quantize: Option<Quantize>,
     /// Name of the model [default: that of its directory]
     #[arg(long)]
     pub name: Option<String>,
@@ -89,6 +93,11 @@ pub enum Activations {
     Auto,
     Int8,
     F32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantize {
+    Absmean,
 }
 
 fn target(name: &str) -> Result<Target, String> {

@@ -1,6 +1,7 @@
 //! What a bundle is, for people and for programs.
 
 use crate::bundle::Bundle;
+use crate::model::{Found, TensorReport};
 use crate::trust;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -65,6 +66,42 @@ pub fn describe(bundle: &Bundle) -> String {
         line("source", format!("{}: {} bytes, sha256 {}", s.file, s.len, hex(&s.sha256)));
     }
     text
+}
+
+/// What was found in the matrices of a checkpoint, a line for each. Tensors that differ in nothing but the layer they
+/// belong to share one.
+pub fn report(tensors: &[TensorReport]) -> String {
+    let mut lines: Vec<(String, String, usize)> = Vec::new();
+    for tensor in tensors {
+        let name = without_layer(&tensor.name);
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let mut found = format!("{} {}: {}", tensor.stored, shape.join("x"), tensor.found);
+        if let Some(scales) = tensor.scales.filter(|_| tensor.found != Found::PerTensor) {
+            write!(found, ", {scales} different").expect("writing to a string succeeds");
+        }
+        if let Some(zeros) = tensor.zeros {
+            write!(found, ", {:.0}% zeros", 100.0 * zeros).expect("writing to a string succeeds");
+        }
+        match lines.iter_mut().find(|(n, f, _)| *n == name && *f == found) {
+            Some((_, _, count)) => *count += 1,
+            None => lines.push((name, found, 1)),
+        }
+    }
+    let mut text = String::new();
+    for (name, found, count) in lines {
+        let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
+        writeln!(text, "tensor {name} {found}{times}").expect("writing to a string succeeds");
+    }
+    text
+}
+
+/// A tensor's name with its first number, that of its layer, left open.
+fn without_layer(name: &str) -> String {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    if let Some(number) = parts.iter_mut().find(|p| p.bytes().all(|b| b.is_ascii_digit())) {
+        *number = "*";
+    }
+    parts.join(".")
 }
 
 /// The same and more as a JSON object.

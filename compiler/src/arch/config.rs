@@ -18,7 +18,8 @@ pub(crate) struct Config {
     pub(crate) activation: Activation,
     pub(crate) rope: Rope,
     pub(crate) tied: bool,
-    pub(crate) storage: Storage,
+    /// `None` where nothing is declared: floats, ternary or not.
+    pub(crate) storage: Option<Storage>,
 }
 
 /// Keys that do not change what a forward pass computes: bookkeeping, training, generation defaults.
@@ -115,7 +116,7 @@ impl Config {
         let rope = Rope::take(&mut keys, family.rope_theta, dims.context_length)?;
         let tied = keys.take("tie_word_embeddings")?.unwrap_or(false);
         refuse_active(&mut keys)?;
-        let storage = storage(&mut keys, family)?;
+        let storage = storage(&mut keys)?;
         keys.refuse_rest(HARMLESS)?;
         Ok(Config { dims, rms_eps: rms_eps as f32, activation, rope, tied, storage })
     }
@@ -209,14 +210,9 @@ fn refuse_active(keys: &mut Keys) -> Result<(), CompileError> {
 
 /// How the ternary matrices are stored, by `quantization_config`. The direction of the scale is the class's, never
 /// guessed from its size.
-fn storage(keys: &mut Keys, family: &Family) -> Result<Storage, CompileError> {
+fn storage(keys: &mut Keys) -> Result<Option<Storage>, CompileError> {
     let Some(mut quantization) = keys.object("quantization_config")? else {
-        return Err(keys.unsupported(format!(
-            "has no quantization_config, so this {} is not declared to be ternary. For the latent weights of a BitNet \
-             model add \"quantization_config\": {{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
-             \"quantization_mode\": \"online\"}}; ternary floats without int8 activations are not yet supported",
-            family.architecture
-        )));
+        return Ok(None);
     };
     let keys = &mut quantization;
     let method: String = keys.require("quant_method")?;
@@ -265,5 +261,5 @@ fn storage(keys: &mut Keys, family: &Family) -> Result<Storage, CompileError> {
         }
     };
     quantization.refuse_rest(&["_load_in_4bit", "_load_in_8bit"])?;
-    Ok(storage)
+    Ok(Some(storage))
 }

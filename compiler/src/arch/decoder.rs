@@ -2,9 +2,10 @@
 
 use crate::arch::config::Config;
 use crate::arch::{Decoder, Family};
+use crate::detect;
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{Checkpoint, RawTensor};
-use crate::model::{Layer, Matrix, NormWeights, Projection, Rope};
+use crate::model::{Found, Layer, Matrix, NormWeights, Projection, Rope, TensorReport};
 use crate::quantize::{self, Storage};
 
 /// Takes every tensor of the model; nothing may be left over.
@@ -16,12 +17,11 @@ pub(crate) fn build(
 ) -> Result<Decoder, CompileError> {
     let dims = config.dims;
     let [vocab, hidden] = [dims.vocab_size, dims.hidden_dim].map(|n| n as usize);
-    let mut tensors = Tensors { checkpoint, storage: config.storage };
+    let mut tensors = Tensors { checkpoint, storage: config.storage, report: Vec::new() };
     let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
     let head = head(&mut tensors.checkpoint, &embedding, config.tied, warnings)?;
-    let table = "[vocab_size, hidden_size]";
-    let dense = |tensor| quantize::dense(tensor, &[vocab, hidden], table).map(Matrix::Dense);
-    let (embedding, head) = (dense(embedding)?, head.map(dense).transpose()?);
+    let embedding = tensors.table(embedding, [vocab, hidden])?;
+    let head = head.map(|head| tensors.table(head, [vocab, hidden])).transpose()?;
     // Not reserved ahead: n_layers is untrusted, and the first layer that is missing ends the loop.
     let mut layers = Vec::new();
     for index in 0..dims.n_layers {
@@ -39,6 +39,7 @@ pub(crate) fn build(
         head,
         layers,
         final_norm,
+        report: tensors.report,
     })
 }
 
@@ -79,7 +80,8 @@ fn head(
 /// A checkpoint and how its matrices are stored.
 struct Tensors {
     checkpoint: Checkpoint,
-    storage: Storage,
+    storage: Option<Storage>,
+    report: Vec<TensorReport>,
 }
 
 impl Tensors {
@@ -120,8 +122,26 @@ impl Tensors {
     fn projection(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
         let weight = self.checkpoint.require(&format!("{module}.weight"))?;
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
-        let matrix = quantize::ternary(weight, scale, (rows, k), self.storage)?;
+        let Some(storage) = self.storage else {
+            let (matrix, report) = detect::linear(weight, [rows, k])?;
+            self.report.push(report);
+            return Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) });
+        };
+        let found = if storage == Storage::Latent { Found::Latent } else { Found::PerTensor };
+        self.report.push(detect::report(&weight, found));
+        let matrix = quantize::ternary(weight, scale, (rows, k), storage)?;
         Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) })
+    }
+
+    /// The embedding or the head: ternary only where nothing is declared.
+    fn table(&mut self, tensor: RawTensor, shape: [usize; 2]) -> Result<Matrix, CompileError> {
+        if self.storage.is_none() {
+            let (matrix, report) = detect::table(tensor, shape)?;
+            self.report.push(report);
+            return Ok(matrix);
+        }
+        self.report.push(detect::report(&tensor, Found::Floats));
+        quantize::dense(tensor, &shape, "[vocab_size, hidden_size]").map(Matrix::Dense)
     }
 
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {

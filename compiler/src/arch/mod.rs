@@ -9,7 +9,8 @@ mod rope;
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::Checkpoint;
-use crate::model::{Layer, Matrix, NormWeights, Rope};
+use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
+use crate::quantize::Storage;
 use config::Config;
 use keys::Keys;
 use serde_json::{Map, Value};
@@ -64,6 +65,7 @@ pub(crate) struct Decoder {
     pub(crate) head: Option<Matrix>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: NormWeights,
+    pub(crate) report: Vec<TensorReport>,
 }
 
 /// What has been read of `config.json`.
@@ -92,6 +94,33 @@ impl Understood {
     /// The model's sizes.
     pub(crate) fn dims(&self) -> &Hyperparameters {
         &self.config.dims
+    }
+
+    /// What the model was trained with, as far as its configuration says.
+    pub(crate) fn activations(&self) -> Activations {
+        match self.config.storage {
+            // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
+            Some(_) => Activations::PerToken { floor: 1e-5 },
+            None => Activations::Int8Groups,
+        }
+    }
+
+    /// Takes the float linears as latent weights.
+    ///
+    /// # Errors
+    /// [`CompileError::Usage`] where the configuration declares that they are something else.
+    pub(crate) fn round_to_absmean(&mut self) -> Result<(), CompileError> {
+        match self.config.storage {
+            None | Some(Storage::Latent) => self.config.storage = Some(Storage::Latent),
+            Some(_) => {
+                return Err(CompileError::Usage(
+                    "--quantize absmean is for float weights, but the model's quantization_config declares ternary \
+                     ones with their scales; leave it away"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Takes the model's tensors from the checkpoint.

@@ -34,6 +34,48 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Keys of `config.json` to treat as absent, nested ones with dots (`quantization_config.KEY`).
     pub ignore_config_keys: Vec<String>,
+    /// Type of activations in ternary products.
+    pub activations: ActivationChoice,
+    /// Rounds float weights that are not declared to be ternary.
+    pub quantize: Option<Quantize>,
+}
+
+/// What is asked of activations in ternary products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ActivationChoice {
+    /// As the model was trained where that is known, else int8 by groups.
+    #[default]
+    Auto,
+    /// Int8: one scale a token where the model was trained so, else one for each group of columns.
+    Int8,
+    /// f32.
+    F32,
+}
+
+impl ActivationChoice {
+    /// The choice for a model that by itself takes `own`.
+    fn of(self, own: Activations, warnings: &mut Vec<String>) -> Activations {
+        match (self, own) {
+            (ActivationChoice::Auto, _) | (ActivationChoice::Int8, Activations::PerToken { .. }) => own,
+            (ActivationChoice::Int8, _) => Activations::Int8Groups,
+            (ActivationChoice::F32, Activations::PerToken { .. }) => {
+                warnings.push(
+                    "the model was trained with int8 activations; with --activations f32 its results are others than \
+                     those of its authors' code"
+                        .to_owned(),
+                );
+                Activations::Float
+            }
+            (ActivationChoice::F32, _) => Activations::Float,
+        }
+    }
+}
+
+/// How float weights become ternary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// As BitNet's latent weights: by the mean of each matrix's magnitudes, with int8 activations.
+    Absmean,
 }
 
 /// Reads the checkpoint at `path`: a safetensors file, the index of its shards, or the model's directory.
@@ -51,8 +93,12 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (config_path, config) = companions.config().ok_or_else(|| {
         CompileError::Internal("the companions were read without their config.json".to_owned())
     })?;
-    let understood =
+    let mut understood =
         arch::understand(config_path, config.clone(), &options.ignore_config_keys, &mut warnings)?;
+    if options.quantize == Some(Quantize::Absmean) {
+        understood.round_to_absmean()?;
+    }
+    let own_activations = understood.activations();
     let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
 
     let checkpoint = Checkpoint::open(&files.weights)?;
@@ -62,6 +108,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (decoder, sources) =
         rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
     let decoder = decoder?;
+    let activations = options.activations.of(own_activations, &mut warnings);
     Ok(Model {
         info: ModelInfo {
             name: options.name.clone().unwrap_or_else(|| files.model_name()),
@@ -72,8 +119,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         hyperparameters: decoder.dims,
         rms_eps: decoder.rms_eps,
         linear_rms_eps: decoder.rms_eps,
-        // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
-        activations: Activations::PerToken { floor: 1e-5 },
+        activations,
         activation: decoder.activation,
         attention_scale: (1.0 / f64::from(decoder.dims.head_dim).sqrt()) as f32,
         embedding_scale: 1.0,
@@ -85,6 +131,6 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         text,
         tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
         warnings,
-        report: Vec::new(),
+        report: decoder.report,
     })
 }
