@@ -6,7 +6,7 @@
 mod arena;
 
 use crate::error::CompileError;
-use crate::model::{Dense, Model, NormWeights, Ternary};
+use crate::model::{Activations, Dense, Matrix, Model, NormWeights, Projection, Scales, Ternary};
 use crate::planes;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
@@ -55,9 +55,9 @@ impl<'m> Lowered<'m> {
     pub fn new(model: &'m Model, code: Code) -> Result<Lowered<'m>, CompileError> {
         let dims = &model.hyperparameters;
         let mut lowering = Lowering { buffers: Vec::new(), body: Vec::new(), out: Records::new(code) };
-        let table = lowering.out.dense(&model.embedding)?;
-        let inv_freq =
-            lowering.out.f32("inv_freq", vec![model.inv_freq.len()], Cow::Borrowed(&model.inv_freq));
+        let table = lowering.out.dense(floats(&model.embedding)?)?;
+        let [rope] = &model.ropes[..] else { return Err(unplanned("several ropes")) };
+        let inv_freq = lowering.out.f32("inv_freq", vec![rope.inv_freq.len()], Cow::Borrowed(&rope.inv_freq));
         let attention_dim = dims.n_heads * dims.head_dim;
 
         let h = lowering.buffer("h", DType::F32, dims.hidden_dim);
@@ -71,37 +71,47 @@ impl<'m> Lowered<'m> {
         let logits = lowering.buffer("logits", DType::F32, dims.vocab_size);
 
         let eps = model.rms_eps;
-        let rule = model.activation_rule;
+        let Activations::PerToken { floor } = model.activations else {
+            return Err(unplanned("activations in groups"));
+        };
+        let rule = ActivationRule::AbsmaxPerToken { floor };
         let mut layers = Vec::with_capacity(model.layers.len());
-        lowering.body.push(Step::Embed { table, scale: 1.0, out: h });
+        lowering.body.push(Step::Embed { table, scale: model.embedding_scale, out: h });
         for (index, layer) in model.layers.iter().enumerate() {
             let start = lowering.body.len() as u32;
             let name = |part: &str| format!("layers.{index}.{part}");
             lowering.quantize(h, Some(&layer.input_norm), eps, rule, x8);
-            let matrices = vec![&layer.q, &layer.k, &layer.v];
+            let matrices = vec![trits(&layer.q)?, trits(&layer.k)?, trits(&layer.v)?];
             lowering.ternary(name("qkv"), RowOrder::Sequential, matrices, x8, Epilogue::Store, qkv)?;
             let layer_index = index as u32;
-            let scaling = model.rope_scaling;
+            let scaling = rope.scaling;
             lowering.body.push(Step::RopeAppend { qkv, norms: None, inv_freq, scaling, layer: layer_index });
-            let scale = (1.0 / f64::from(dims.head_dim).sqrt()) as f32;
-            lowering.body.push(Step::Attend { qkv, layer: layer_index, scale, window: None, out: attention });
+            let scale = model.attention_scale;
+            lowering.body.push(Step::Attend {
+                qkv,
+                layer: layer_index,
+                scale,
+                window: layer.window,
+                out: attention,
+            });
             lowering.quantize(attention, layer.attention_sub_norm.as_ref(), eps, rule, attention8);
             lowering.ternary(
                 name("o"),
                 RowOrder::Sequential,
-                vec![&layer.o],
+                vec![trits(&layer.o)?],
                 attention8,
                 Epilogue::Add,
                 h,
             )?;
-            lowering.quantize(h, Some(&layer.post_attention_norm), eps, rule, x8);
-            let (matrices, gate) = (vec![&layer.gate, &layer.up], Epilogue::Gate(model.activation));
+            lowering.quantize(h, Some(&layer.ffn_norm), eps, rule, x8);
+            let (matrices, gate) =
+                (vec![trits(&layer.gate)?, trits(&layer.up)?], Epilogue::Gate(model.activation));
             lowering.ternary(name("gate_up"), RowOrder::Paired, matrices, x8, gate, ffn)?;
             lowering.quantize(ffn, layer.ffn_sub_norm.as_ref(), eps, rule, ffn8);
             lowering.ternary(
                 name("down"),
                 RowOrder::Sequential,
-                vec![&layer.down],
+                vec![trits(&layer.down)?],
                 ffn8,
                 Epilogue::Add,
                 h,
@@ -109,7 +119,7 @@ impl<'m> Lowered<'m> {
             layers.push(LayerSteps { start, end: lowering.body.len() as u32 });
         }
         let head_table = match &model.head {
-            Some(head) => lowering.out.dense(head)?,
+            Some(head) => lowering.out.dense(floats(head)?)?,
             None => table,
         };
         let final_norm = lowering.out.norm(&model.final_norm);
@@ -136,6 +146,18 @@ impl<'m> Lowered<'m> {
         let logits = push_tensor(&mut self.tensors, &mut self.data, &name, DType::F32, shape, data);
         self.goldens.push(Golden { ids, logits });
     }
+}
+
+fn unplanned(what: &str) -> CompileError {
+    CompileError::Internal(format!("no plan is made for {what}"))
+}
+
+fn floats(matrix: &Matrix) -> Result<&Dense, CompileError> {
+    matrix.dense().ok_or_else(|| unplanned(matrix.name()))
+}
+
+fn trits(projection: &Projection) -> Result<&Ternary, CompileError> {
+    projection.matrix.ternary().ok_or_else(|| unplanned(projection.matrix.name()))
 }
 
 /// Records made so far.
@@ -205,14 +227,14 @@ impl<'m> Records<'m> {
                 ),
             });
         }
-        let segment = |m: &&Ternary| Segment {
-            name: m.name.clone(),
-            rows: m.rows as u32,
-            scale: m.scale,
-            rule: m.rule,
+        let segment = |m: &&Ternary| match m.scales {
+            Scales::Tensor { scale, rule } => {
+                Ok(Segment { name: m.name.clone(), rows: m.rows as u32, scale, rule })
+            }
+            Scales::Rows { .. } => Err(unplanned(&m.name)),
         };
         let offset = self.products.last().map_or(0, |p| p.offset + packed_bytes(p));
-        let segments = matrices.iter().map(segment).collect();
+        let segments = matrices.iter().map(segment).collect::<Result<_, _>>()?;
         self.products.push(Product {
             name,
             k: k as u32,

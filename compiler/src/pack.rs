@@ -125,7 +125,7 @@ fn source(product: &Product, tile: usize, row: usize) -> Option<(usize, usize)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TernaryRows;
+    use crate::model::{Scales, TernaryRows};
     use std::sync::Arc;
     use trit_format::manifest::Segment;
     use trit_format::plan::ScaleRule;
@@ -149,8 +149,7 @@ mod tests {
             name: "m".into(),
             rows: rows.len() / k,
             k,
-            scale: 1.0,
-            rule: ScaleRule::Multiply,
+            scales: Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply },
             trits: Arc::new(Plain(rows.clone(), k)),
         };
         let matrices: Vec<Ternary> = data.iter().map(matrix).collect();

@@ -4,7 +4,7 @@
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::RawTensor;
-use crate::model::{Dense, NormWeights, Ternary, TernaryRows};
+use crate::model::{Dense, NormWeights, Scales, Ternary, TernaryRows};
 use half::f16;
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -147,7 +147,7 @@ pub(crate) fn ternary(
             return Err(weight.error(format!("is {dtype:?}, expected latent weights in BF16, F16 or F32")));
         }
     };
-    Ok(Ternary { name, rows, k, scale, rule, trits })
+    Ok(Ternary { name, rows, k, scales: Scales::Tensor { scale, rule }, trits })
 }
 
 /// A scale, of any float type and shape `[1]` or `[]`.

@@ -9,10 +9,10 @@
 //! tokens; token `t` stands at position `t`.
 
 use crate::error::CompileError;
-use crate::model::{Dense, Model, Ternary};
+use crate::model::{Activations, Dense, Matrix, Model, Projection, Rope, Scales};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
+use trit_format::plan::{Activation, DType, ScaleRule};
 
 /// Logits `[vocab]` after the last of `ids`.
 ///
@@ -59,11 +59,11 @@ pub(crate) fn forward_jittered(
     }
     let mut h = vec![0.0; ids.len() * hidden_dim]; // [n, hidden]
     for (h, &id) in h.chunks_exact_mut(hidden_dim).zip(ids) {
-        dense_row(&model.embedding, id as usize, h);
+        dense_row(floats(&model.embedding)?, id as usize, h);
     }
     let quantize = |x: &[f32], k: usize| {
         let x: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * (1.0 + jitter * noise(i))).collect();
-        quantize(&x, k, model.activation_rule)
+        quantize(&x, k, model.activations)
     };
     for (l, layer) in model.layers.iter().enumerate() {
         let x = rms_norm(&h, &layer.input_norm.1, model.rms_eps); // [n, hidden]
@@ -71,15 +71,15 @@ pub(crate) fn forward_jittered(
         let mut q = bit_linear(&layer.q, &x)?; // [n, n_heads * head_dim]
         let mut k = bit_linear(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
         let v = bit_linear(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
-        rope(model, &mut q, dims.n_heads as usize);
-        rope(model, &mut k, dims.n_kv_heads as usize);
+        rope(&model.ropes[layer.rope], &mut q, dims.n_heads as usize);
+        rope(&model.ropes[layer.rope], &mut k, dims.n_kv_heads as usize);
         let mut a = attention(model, &q, &k, &v); // [n, n_heads * head_dim]
         if let Some((_, weight)) = &layer.attention_sub_norm {
             a = rms_norm(&a, weight, model.rms_eps);
         }
-        add(&mut h, &bit_linear(&layer.o, &quantize(&a, layer.o.k))?);
+        add(&mut h, &bit_linear(&layer.o, &quantize(&a, layer.o.matrix.shape()[1]))?);
 
-        let x = rms_norm(&h, &layer.post_attention_norm.1, model.rms_eps);
+        let x = rms_norm(&h, &layer.ffn_norm.1, model.rms_eps);
         let x = quantize(&x, hidden_dim);
         let gate = bit_linear(&layer.gate, &x)?; // [n, ffn]
         let up = bit_linear(&layer.up, &x)?; // [n, ffn]
@@ -87,7 +87,7 @@ pub(crate) fn forward_jittered(
         if let Some((_, weight)) = &layer.ffn_sub_norm {
             m = rms_norm(&m, weight, model.rms_eps);
         }
-        add(&mut h, &bit_linear(&layer.down, &quantize(&m, layer.down.k))?);
+        add(&mut h, &bit_linear(&layer.down, &quantize(&m, layer.down.matrix.shape()[1]))?);
         each_layer(l, &h);
     }
     Ok(rms_norm(&h, &model.final_norm.1, model.rms_eps))
@@ -98,7 +98,7 @@ pub(crate) fn forward_jittered(
 /// # Errors
 /// [`CompileError::Internal`] for a state of another width.
 pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
-    let table = model.head.as_ref().unwrap_or(&model.embedding); // [vocab, hidden]
+    let table = floats(model.head())?; // [vocab, hidden]
     if table.shape.last() != Some(&state.len()) {
         return Err(CompileError::Internal(format!(
             "the head is {:?}, a state {}",
@@ -115,6 +115,10 @@ pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
         },
     );
     Ok(logits)
+}
+
+fn floats(matrix: &Matrix) -> Result<&Dense, CompileError> {
+    matrix.dense().ok_or_else(|| CompileError::Internal(format!("{} is ternary", matrix.name())))
 }
 
 fn dense_row(matrix: &Dense, row: usize, out: &mut [f32]) {
@@ -174,8 +178,8 @@ struct Int8 {
 }
 
 /// Quantizes each row of `x` `[n, k]`, as `ActQuant` in transformers' `integrations/bitnet.py`.
-fn quantize(x: &[f32], k: usize, rule: ActivationRule) -> Int8 {
-    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("arch makes no {rule:?}") };
+fn quantize(x: &[f32], k: usize, activations: Activations) -> Int8 {
+    let Activations::PerToken { floor } = activations else { unreachable!("arch makes no {activations:?}") };
     let mut out = Int8 { values: Vec::with_capacity(x.len()), scales: Vec::new(), k };
     for x in x.chunks_exact(k) {
         let max = x.iter().fold(floor, |max, x| max.max(x.abs()));
@@ -187,7 +191,13 @@ fn quantize(x: &[f32], k: usize, rule: ActivationRule) -> Int8 {
 }
 
 /// `x W^T` `[n, rows]`: exact integer sums of activations times trits, then the scale in the checkpoint's direction.
-fn bit_linear(matrix: &Ternary, x: &Int8) -> Result<Vec<f32>, CompileError> {
+fn bit_linear(projection: &Projection, x: &Int8) -> Result<Vec<f32>, CompileError> {
+    let Matrix::Ternary(matrix) = &projection.matrix else {
+        return Err(CompileError::Internal(format!("{} is not ternary", projection.matrix.name())));
+    };
+    let Scales::Tensor { scale, rule } = matrix.scales else {
+        return Err(CompileError::Internal(format!("{} has several scales", matrix.name)));
+    };
     let (n, rows, k) = (x.scales.len(), matrix.rows, matrix.k);
     if k != x.k {
         return Err(CompileError::Internal(format!("{} has {k} columns, its input {}", matrix.name, x.k)));
@@ -199,9 +209,9 @@ fn bit_linear(matrix: &Ternary, x: &Int8) -> Result<Vec<f32>, CompileError> {
             matrix.trits.read_row(row, trits)?;
             for ((y, s), values) in out.iter_mut().zip(&x.scales).zip(x.values.chunks_exact(k)) {
                 let sum: i32 = trits.iter().zip(values).map(|(t, q)| i32::from(*t) * i32::from(*q)).sum();
-                *y = match matrix.rule {
-                    ScaleRule::Multiply => sum as f32 / s * matrix.scale,
-                    ScaleRule::Divide => sum as f32 / (s * matrix.scale),
+                *y = match rule {
+                    ScaleRule::Multiply => sum as f32 / s * scale,
+                    ScaleRule::Divide => sum as f32 / (s * scale),
                     other => unreachable!("ingest makes no {other:?}"),
                 };
             }
@@ -213,15 +223,15 @@ fn bit_linear(matrix: &Ternary, x: &Int8) -> Result<Vec<f32>, CompileError> {
 }
 
 /// Rotates every head of `x` `[n, heads * head_dim]` by its token's position.
-fn rope(model: &Model, x: &mut [f32], heads: usize) {
-    let half = model.inv_freq.len();
+fn rope(rope: &Rope, x: &mut [f32], heads: usize) {
+    let half = rope.inv_freq.len();
     for (position, x) in x.chunks_exact_mut(heads * 2 * half).enumerate() {
         for head in x.chunks_exact_mut(2 * half) {
             let (a, b) = head.split_at_mut(half);
-            for ((a, b), inv_freq) in a.iter_mut().zip(b).zip(&model.inv_freq) {
+            for ((a, b), inv_freq) in a.iter_mut().zip(b).zip(&rope.inv_freq) {
                 let angle = f64::from(position as f32 * inv_freq);
-                let cos = libm::cos(angle) as f32 * model.rope_scaling;
-                let sin = libm::sin(angle) as f32 * model.rope_scaling;
+                let cos = libm::cos(angle) as f32 * rope.scaling;
+                let sin = libm::sin(angle) as f32 * rope.scaling;
                 (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
             }
         }
@@ -233,7 +243,7 @@ fn attention(model: &Model, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let dims = &model.hyperparameters;
     let (n_heads, n_kv_heads) = (dims.n_heads as usize, dims.n_kv_heads as usize);
     let head_dim = dims.head_dim as usize;
-    let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
+    let scale = model.attention_scale;
     let mut out = Vec::with_capacity(q.len());
     for (t, q) in q.chunks_exact(n_heads * head_dim).enumerate() {
         for (h, q) in q.chunks_exact(head_dim).enumerate() {
