@@ -63,8 +63,11 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
         tritc::check_output(out)?;
     }
     let bar = Bar::new(arguments.verbose);
-    let options =
-        LoadOptions { name: arguments.name.clone(), ignore_config_keys: arguments.ignore_config_key.clone() };
+    let options = LoadOptions {
+        name: arguments.name.clone(),
+        ignore_config_keys: arguments.ignore_config_key.clone(),
+        context: arguments.context,
+    };
     let model = ingest::load(&arguments.path, &options)?;
     let out = match &arguments.output {
         Some(out) => out.clone(),

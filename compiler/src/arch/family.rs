@@ -77,8 +77,14 @@ const FAMILIES: [&Family; 6] = [
 
 /// Architectures that people try, and why they are not read.
 const REFUSED: &[(&str, &str)] = &[
-    ("FalconForCausalLM", "it is the first Falcon, with LayerNorms and parallel attention; Falcon3 and Falcon-E are read"),
-    ("Gemma3ForConditionalGeneration", "it sees images; only the text model alone, Gemma3ForCausalLM, is read"),
+    (
+        "FalconForCausalLM",
+        "it is the first Falcon, with LayerNorms and parallel attention; Falcon3 and Falcon-E are read",
+    ),
+    (
+        "Gemma3ForConditionalGeneration",
+        "it sees images; only the text model alone, Gemma3ForCausalLM, is read",
+    ),
     ("MiniCPM3ForCausalLM", "its attention is compressed (MLA)"),
 ];
 
@@ -111,7 +117,8 @@ fn refusal(architecture: &str) -> String {
         Some(why) => format!(": {why}"),
         // BitNet's embedding models are Qwen3Model and Gemma3TextModel.
         None if architecture.ends_with("Model") => {
-            ": it has no head, as models for embeddings have none; only causal language models are read".to_owned()
+            ": it has no head, as models for embeddings have none; only causal language models are read"
+                .to_owned()
         }
         None => String::new(),
     };

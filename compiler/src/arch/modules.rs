@@ -53,7 +53,12 @@ impl Kept {
     /// The head alone.
     pub(crate) fn head() -> Kept {
         let text = "lm_head";
-        Kept { patterns: vec![Pattern { text: text.to_owned(), tokens: text.chars().map(Token::Char).collect() }] }
+        Kept {
+            patterns: vec![Pattern {
+                text: text.to_owned(),
+                tokens: text.chars().map(Token::Char).collect(),
+            }],
+        }
     }
 
     /// Whether the linear of that full name (`model.layers.0.self_attn.q_proj`, `lm_head`) stays unquantized.
@@ -99,7 +104,8 @@ impl Pattern {
             }
         }
         let boundary = |end: usize| {
-            name.get(end).is_none_or(|&next| next == '.') || end.checked_sub(1).is_some_and(|at| name[at] == '.')
+            name.get(end).is_none_or(|&next| next == '.')
+                || end.checked_sub(1).is_some_and(|at| name[at] == '.')
         };
         ends.iter().enumerate().any(|(end, &matched)| matched && boundary(end))
     }

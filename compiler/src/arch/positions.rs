@@ -47,7 +47,8 @@ impl Positions {
         keys.take::<u64>("max_window_layers")?;
         if let Some(window) = window.filter(|_| windowed.unwrap_or(family.windowed)) {
             let family = family.architecture;
-            let problem = format!("sliding_window is {window}: windowed attention is not supported in {family}");
+            let problem =
+                format!("sliding_window is {window}: windowed attention is not supported in {family}");
             return Err(keys.unsupported(problem));
         }
         let layer_types: Option<Vec<String>> = keys.take("layer_types")?;
@@ -68,6 +69,18 @@ impl Positions {
             SlidingLayers::Listed(layers) => layers.get(index as usize).copied().unwrap_or(false),
         };
         if slides { (1, Some(sliding.window)) } else { (0, None) }
+    }
+
+    /// How far layers look back, in words, where some see less than everything.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let sliding = self.sliding.as_ref()?;
+        let layers = match &sliding.layers {
+            SlidingLayers::AllBut(nth) => format!("all layers but every {nth}th"),
+            SlidingLayers::Listed(layers) => {
+                format!("{} of {} layers", layers.iter().filter(|&&slides| slides).count(), layers.len())
+            }
+        };
+        Some(format!("{} tokens in {layers}", sliding.window))
     }
 
     /// The bundle's context length: `wanted`, or the longest for which the settings mean one thing.

@@ -48,7 +48,8 @@ impl Quantization {
     fn take(keys: &mut Keys, family: &Family) -> Result<Quantization, CompileError> {
         let method: String = keys.require("quant_method")?;
         if method != "bitnet" {
-            let problem = format!("{} {method:?} is not supported (only \"bitnet\")", keys.named("quant_method"));
+            let problem =
+                format!("{} {method:?} is not supported (only \"bitnet\")", keys.named("quant_method"));
             return Err(keys.unsupported(problem));
         }
         let eps = epsilon(keys, "rms_norm_eps")?.unwrap_or(1e-6) as f32;
@@ -83,5 +84,23 @@ fn storage(keys: &mut Keys) -> Result<Storage, CompileError> {
             let problem = format!("{key} {class:?} is not known (only \"bitlinear\" and \"autobitlinear\")");
             Err(keys.unsupported(problem))
         }
+    }
+}
+
+impl Weights {
+    /// What they are, in words.
+    pub(crate) fn describe(&self) -> String {
+        let Weights::Declared(quantization) = self else {
+            return "not declared; floats that are found to be ternary are".to_owned();
+        };
+        let storage = match quantization.storage {
+            Storage::Packed => "ternary, packed, the scale divides (bitlinear)",
+            Storage::Offline => "ternary, the scale multiplies (autobitlinear, offline)",
+            Storage::Latent => "latent, made ternary by their absmean (autobitlinear, online)",
+        };
+        let norms = if quantization.inner_norm.is_some() { ", an RMSNorm inside each linear" } else { "" };
+        let kept: Vec<&str> = quantization.kept.texts().collect();
+        let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
+        format!("{storage}{norms}; not quantized: {kept}")
     }
 }

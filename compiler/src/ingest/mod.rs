@@ -16,9 +16,9 @@ pub(crate) mod mapped;
 mod sources;
 mod text;
 
-use crate::arch;
+use crate::arch::{self, Wishes};
 use crate::error::CompileError;
-use crate::model::{Activations, Model};
+use crate::model::Model;
 use checkpoint::Checkpoint;
 use companions::Companions;
 use files::Files;
@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Keys of `config.json` to treat as absent, nested ones with dots (`quantization_config.KEY`).
     pub ignore_config_keys: Vec<String>,
+    /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
+    pub context: Option<u32>,
 }
 
 /// Reads the checkpoint at `path`: a safetensors file, the index of its shards, or the model's directory.
@@ -49,8 +51,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (config_path, config) = companions.config().ok_or_else(|| {
         CompileError::Internal("the companions were read without their config.json".to_owned())
     })?;
-    let understood =
-        arch::understand(config_path, config.clone(), &options.ignore_config_keys, &mut warnings)?;
+    let wishes = Wishes { ignored: &options.ignore_config_keys, context: options.context };
+    let understood = arch::understand(config_path, config.clone(), wishes, &mut warnings)?;
     let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
 
     let checkpoint = Checkpoint::open(&files.weights)?;
@@ -69,12 +71,11 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         },
         hyperparameters: decoder.dims,
         rms_eps: decoder.rms_eps,
-        linear_rms_eps: decoder.rms_eps,
-        // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
-        activations: Activations::PerToken { floor: 1e-5 },
+        linear_rms_eps: decoder.linear_rms_eps,
+        activations: decoder.activations,
         activation: decoder.activation,
-        attention_scale: (1.0 / f64::from(decoder.dims.head_dim).sqrt()) as f32,
-        embedding_scale: 1.0,
+        attention_scale: decoder.attention_scale,
+        embedding_scale: decoder.embedding_scale,
         ropes: decoder.ropes,
         embedding: decoder.embedding,
         head: decoder.head,
@@ -83,6 +84,6 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         text,
         tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
         warnings,
-        report: Vec::new(),
+        report: decoder.report,
     })
 }

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod families;
 mod files;
 mod fixtures;
 mod storage;

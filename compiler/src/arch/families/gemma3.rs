@@ -39,8 +39,7 @@ pub(crate) const GEMMA3: Family = Family {
             let problem = format!("query_pre_attn_scalar is {scalar}, expected a number above zero");
             return Err(keys.invalid(problem));
         }
-        config.embedding_scale =
-            EmbeddingScale::InTableType(f64::from(config.dims.hidden_dim).sqrt() as f32);
+        config.embedding_scale = EmbeddingScale::InTableType(f64::from(config.dims.hidden_dim).sqrt() as f32);
         Ok(())
     },
     ..LLAMA
@@ -75,12 +74,14 @@ fn listed(keys: &Keys, types: &[String], n_layers: u32) -> Result<Vec<bool>, Com
         let problem = format!("layer_types lists {} layers, num_hidden_layers is {n_layers}", types.len());
         return Err(keys.invalid(problem));
     }
-    let slides = |kind: &String| match kind.as_str() {
+    let slides = |kind: &String| {
+        match kind.as_str() {
         "sliding_attention" => Ok(true),
         "full_attention" => Ok(false),
         other => Err(keys.unsupported(format!(
             "layer_types holds {other:?}, which is not supported (only \"full_attention\" and \"sliding_attention\")"
         ))),
+    }
     };
     types.iter().map(slides).collect()
 }

@@ -5,6 +5,8 @@
 
 mod scaling;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use crate::arch::family::Family;
 use crate::arch::keys::Keys;
@@ -55,7 +57,8 @@ impl Rope {
         let theta = keys.take("rope_theta")?;
         let original = keys.take("original_max_position_embeddings")?;
         keys.expect("partial_rotary_factor", &json!(1.0))?;
-        let old = keys.object("rope_scaling")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
+        let old =
+            keys.object("rope_scaling")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
         let new =
             keys.object("rope_parameters")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
         Rope::joined(keys, theta, [old, new], facts)

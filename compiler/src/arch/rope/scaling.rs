@@ -160,7 +160,9 @@ fn factors(keys: &mut Keys, key: &str, facts: Facts) -> Result<Vec<f64>, Compile
     let key = keys.named(key);
     if factors.len() != facts.head_dim as usize / 2 {
         let (found, expected) = (factors.len(), facts.head_dim / 2);
-        return Err(keys.invalid(format!("{key} holds {found} numbers, expected {expected} (half of a head)")));
+        return Err(
+            keys.invalid(format!("{key} holds {found} numbers, expected {expected} (half of a head)"))
+        );
     }
     // They are f32 where they are used.
     match factors.iter().find(|&&x| !((x as f32).is_finite() && x as f32 > 0.0)) {
@@ -175,7 +177,8 @@ fn checked(keys: &Keys, attention: f64) -> Result<f64, CompileError> {
     if factor.is_finite() && factor > 0.0 {
         return Ok(attention);
     }
-    Err(keys.invalid(format!("{} is {attention}, expected a number above zero", keys.named("attention_factor"))))
+    Err(keys
+        .invalid(format!("{} is {attention}, expected a number above zero", keys.named("attention_factor"))))
 }
 
 fn positive(keys: &mut Keys, key: &str) -> Result<f64, CompileError> {

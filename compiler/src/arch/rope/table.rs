@@ -32,7 +32,11 @@ impl Rope {
             }
             Scaling::LongRope(long) => {
                 scaling = long.attention as f32;
-                long.divisors(context).iter().zip(powers).map(|(&x, power)| 1.0 / (x as f32 * power)).collect()
+                long.divisors(context)
+                    .iter()
+                    .zip(powers)
+                    .map(|(&x, power)| 1.0 / (x as f32 * power))
+                    .collect()
             }
         };
         model::Rope { inv_freq, scaling }
@@ -54,9 +58,8 @@ fn llama3(f: f32, factor: f64, [low, high]: [f64; 2], original: f64) -> f32 {
 impl Yarn {
     /// Where the ramp begins and ends, in frequencies.
     fn range(&self, head_dim: f64, theta: f64) -> (f64, f64) {
-        let dimension = |rotations: f64| {
-            head_dim * (self.original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln())
-        };
+        let dimension =
+            |rotations: f64| head_dim * (self.original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
         let (mut low, mut high) = (dimension(self.beta_fast), dimension(self.beta_slow));
         if self.truncate {
             (low, high) = (low.floor(), high.ceil());
