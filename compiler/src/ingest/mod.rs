@@ -5,6 +5,7 @@
 //! | `files` | finds the files that belong together |
 //! | `mapped` | maps them |
 //! | `checkpoint` | looks tensors up by name |
+//! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
@@ -12,6 +13,7 @@
 pub(crate) mod checkpoint;
 mod companions;
 mod files;
+pub(crate) mod gguf;
 pub(crate) mod mapped;
 mod sources;
 mod text;
