@@ -77,6 +77,10 @@ pub struct Compile {
     /// Treat a key of config.json as if it were not there; may be given more than once
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
+    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
+    /// for: beyond those the long factors are taken]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
     /// Threads to compile with [default: as many as there are cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -64,6 +64,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
             Activations::F32 => ActivationChoice::F32,
         },
         quantize: arguments.quantize.map(|Quantize::Absmean| ingest::Quantize::Absmean),
+        context: arguments.context,
     };
     let model = ingest::load(&arguments.path, &options)?;
     if arguments.verbose {
@@ -104,6 +105,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
                 "bits_per_weight": compiled.bits_per_weight(),
                 "targets": targets.iter().map(|t| t.name()).collect::<Vec<_>>(),
                 "kernels": compiled.kernels,
+                "tensors": inspect::report_json(&model.report),
                 "warnings": warnings,
                 "seconds": elapsed.as_secs_f64(),
             });

@@ -6,7 +6,7 @@
 //! bit; groups of zeros fit every scale. Nothing is rounded: what fits none of these is no ternary matrix.
 
 use crate::error::CompileError;
-use crate::ingest::checkpoint::RawTensor;
+use crate::ingest::checkpoint::{ElementType, RawTensor};
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::quantize::{self, Float};
 use half::{bf16, f16};
@@ -65,6 +65,12 @@ pub(crate) fn report(tensor: &RawTensor, found: Found) -> TensorReport {
 
 /// Looks at all elements, batch by batch.
 fn detect(tensor: &RawTensor, shape: [usize; 2], what: &str) -> Result<Result<Seen, Conflict>, CompileError> {
+    if tensor.dtype == ElementType::U8 {
+        return Err(tensor.error(
+            "is packed U8, and config.json does not say how: add the model's \"quantization_config\", with its \
+             quant_method, linear_class and quantization_mode",
+        ));
+    }
     let float = quantize::expect_float(tensor, &shape, what)?;
     let row_bytes = shape[1] * float.dtype().size();
     let mut all = Seen::default();

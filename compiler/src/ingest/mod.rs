@@ -7,10 +7,12 @@
 //! | `checkpoint` | looks tensors up by name |
 //! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
+//! | `choices` | what may be asked of activations and float weights |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
 
 pub(crate) mod checkpoint;
+mod choices;
 mod companions;
 mod files;
 pub(crate) mod gguf;
@@ -18,14 +20,16 @@ pub(crate) mod mapped;
 mod sources;
 mod text;
 
-use crate::arch;
+use crate::arch::{self, Wishes};
 use crate::error::CompileError;
-use crate::model::{Activations, Model};
+use crate::model::Model;
 use checkpoint::Checkpoint;
 use companions::Companions;
 use files::Files;
 use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
+
+pub use choices::{ActivationChoice, Quantize};
 
 /// How a checkpoint is to be read.
 #[derive(Clone, Debug, Default)]
@@ -38,44 +42,8 @@ pub struct LoadOptions {
     pub activations: ActivationChoice,
     /// Rounds float weights that are not declared to be ternary.
     pub quantize: Option<Quantize>,
-}
-
-/// What is asked of activations in ternary products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ActivationChoice {
-    /// As the model was trained where that is known, else int8 by groups.
-    #[default]
-    Auto,
-    /// Int8: one scale a token where the model was trained so, else one for each group of columns.
-    Int8,
-    /// f32.
-    F32,
-}
-
-impl ActivationChoice {
-    /// The choice for a model that by itself takes `own`.
-    fn of(self, own: Activations, warnings: &mut Vec<String>) -> Activations {
-        match (self, own) {
-            (ActivationChoice::Auto, _) | (ActivationChoice::Int8, Activations::PerToken { .. }) => own,
-            (ActivationChoice::Int8, _) => Activations::Int8Groups,
-            (ActivationChoice::F32, Activations::PerToken { .. }) => {
-                warnings.push(
-                    "the model was trained with int8 activations; with --activations f32 its results are others than \
-                     those of its authors' code"
-                        .to_owned(),
-                );
-                Activations::Float
-            }
-            (ActivationChoice::F32, _) => Activations::Float,
-        }
-    }
-}
-
-/// How float weights become ternary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quantize {
-    /// As BitNet's latent weights: by the mean of each matrix's magnitudes, with int8 activations.
-    Absmean,
+    /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
+    pub context: Option<u32>,
 }
 
 /// Reads the checkpoint at `path`: a safetensors file, the index of its shards, or the model's directory.
@@ -93,12 +61,11 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (config_path, config) = companions.config().ok_or_else(|| {
         CompileError::Internal("the companions were read without their config.json".to_owned())
     })?;
-    let mut understood =
-        arch::understand(config_path, config.clone(), &options.ignore_config_keys, &mut warnings)?;
+    let wishes = Wishes { ignored: &options.ignore_config_keys, context: options.context };
+    let mut understood = arch::understand(config_path, config.clone(), wishes, &mut warnings)?;
     if options.quantize == Some(Quantize::Absmean) {
         understood.round_to_absmean()?;
     }
-    let own_activations = understood.activations();
     let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
 
     let checkpoint = Checkpoint::open(&files.weights)?;
@@ -108,7 +75,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (decoder, sources) =
         rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
     let decoder = decoder?;
-    let activations = options.activations.of(own_activations, &mut warnings);
+    let activations = options.activations.of(decoder.activations, &mut warnings);
     Ok(Model {
         info: ModelInfo {
             name: options.name.clone().unwrap_or_else(|| files.model_name()),
@@ -118,11 +85,11 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         },
         hyperparameters: decoder.dims,
         rms_eps: decoder.rms_eps,
-        linear_rms_eps: decoder.rms_eps,
+        linear_rms_eps: decoder.linear_rms_eps,
         activations,
         activation: decoder.activation,
-        attention_scale: (1.0 / f64::from(decoder.dims.head_dim).sqrt()) as f32,
-        embedding_scale: 1.0,
+        attention_scale: decoder.attention_scale,
+        embedding_scale: decoder.embedding_scale,
         ropes: decoder.ropes,
         embedding: decoder.embedding,
         head: decoder.head,
