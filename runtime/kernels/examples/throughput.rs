@@ -102,7 +102,7 @@ fn small() {
     let rule = ActivationRule::AbsmaxPerToken { floor: 1e-5 };
     let t = seconds(5, || {
         (0..1000).for_each(|_| {
-            black_box(quantize::quantize(black_box(&x), rule, &mut q));
+            black_box(quantize::per_token(black_box(&x), 1e-5, &mut q));
         })
     });
     report("quantize 6912", rate(t), "G elements/s");
@@ -116,7 +116,9 @@ fn small() {
         report(&format!("RMSNorm {n}"), rate(t), "G elements/s");
         let t = seconds(50, || {
             (0..1000).for_each(|_| {
-                black_box(norm::norm_quantize(black_box(x), w, 1e-5, rule, &mut scratch, &mut q[..n]));
+                let (scales, sums) = (&mut [0.0], &mut [0]);
+                let row = quantize::QuantizedRow { values: &mut q[..n], scales, sums };
+                norm::norm_quantize(black_box(x), w, 1e-5, rule, &mut scratch, row);
             })
         });
         report(&format!("RMSNorm and quantize {n}"), rate(t), "G elements/s");
