@@ -5,7 +5,7 @@
 //! hardly happens: one whose logits stay put when every product's input is changed in its last bits.
 
 use crate::error::CompileError;
-use crate::model::{Layer, Model, Ternary};
+use crate::model::{Layer, Model, Projection};
 use crate::progress::{Progress, Stage};
 use crate::reference;
 
@@ -34,9 +34,8 @@ pub(crate) fn known_result(
     model: &Model,
     progress: &dyn Progress,
 ) -> Result<Option<KnownResult>, CompileError> {
-    let size = |m: &Ternary| (m.rows * m.k) as u64;
-    let layer =
-        |l: &Layer| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down].into_iter().map(size).sum::<u64>();
+    let size = |p: &Projection| p.matrix.shape().into_iter().product::<usize>() as u64;
+    let layer = |l: &Layer| l.projections().into_iter().map(size).sum::<u64>();
     let weights: u64 = model.layers.iter().map(layer).sum();
     let tries = (WEIGHTS_READ / (2 * weights).max(1)).clamp(1, TRIES);
     progress.begin(Stage::Check, 2 * tries * model.layers.len() as u64);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use trit_format::container::SectionKind;
-use trit_format::manifest::{Manifest, Tensor};
+use trit_format::manifest::{Grouping, Manifest, Tensor};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
 
@@ -32,6 +32,9 @@ pub fn describe(bundle: &Bundle) -> String {
     line("context", format!("{} tokens", h.context_length));
     let (weights, bits) = (ternary_weights(m), bits_per_weight(bundle));
     line("ternary", format!("{weights} weights in {} products, {bits:.3} bits each", m.products.len()));
+    for (scales, products) in scales(m) {
+        line("scales", format!("{scales}, in {products} of them"));
+    }
     line("tensors", format!("{}, not ternary", m.tensors.len()));
     line(
         "plan",
@@ -79,6 +82,9 @@ pub fn json(bundle: &Bundle) -> Value {
             json!({
                 "name": p.name, "rows": p.rows(), "k": p.k, "code": p.code.name(), "order": lower(p.order),
                 "offset": p.offset, "bytes": p.bytes(), "segments": segments,
+                "grouping": p.grouping.map(|g| json!({
+                    "columns": g.columns, "scale_columns": g.scale_columns, "scale": lower(g.scale),
+                })),
             })
         })
         .collect();
@@ -155,6 +161,22 @@ fn ternary_weights(manifest: &Manifest) -> u64 {
 fn bits_per_weight(bundle: &Bundle) -> f64 {
     let bytes = bundle.header().section(SectionKind::Weights).map_or(0, |s| s.len);
     8.0 * bytes as f64 / ternary_weights(bundle.manifest()).max(1) as f64
+}
+
+/// How finely products are scaled, and how many are so.
+fn scales(manifest: &Manifest) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for product in &manifest.products {
+        let kind = match product.grouping {
+            None => "one a matrix".to_owned(),
+            Some(Grouping { scale_columns: 0, scale, .. }) => format!("{} for each row", lower(scale)),
+            Some(Grouping { scale_columns, scale, .. }) => {
+                format!("{} for {scale_columns} columns of each row", lower(scale))
+            }
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
 }
 
 /// The tables that have planes, and the layouts of these.

@@ -3,11 +3,10 @@
 //! Nothing is decoded up front. A matrix keeps its range of the mapped checkpoint and gives trits row by row.
 
 use crate::error::CompileError;
-use crate::ingest::checkpoint::RawTensor;
-use crate::model::{Dense, NormWeights, Ternary, TernaryRows};
+use crate::ingest::checkpoint::{ElementType, RawTensor};
+use crate::model::{Dense, NormWeights, Scales, Ternary, TernaryRows};
 use half::f16;
 use rayon::prelude::*;
-use safetensors::Dtype;
 use std::sync::Arc;
 use trit_format::plan::{DType, ScaleRule};
 
@@ -31,11 +30,11 @@ enum Float {
 }
 
 impl Float {
-    fn of(dtype: Dtype) -> Option<Float> {
+    fn of(dtype: ElementType) -> Option<Float> {
         match dtype {
-            Dtype::F32 => Some(Float::F32),
-            Dtype::F16 => Some(Float::F16),
-            Dtype::BF16 => Some(Float::Bf16),
+            ElementType::F32 => Some(Float::F32),
+            ElementType::F16 => Some(Float::F16),
+            ElementType::Bf16 => Some(Float::Bf16),
             _ => None,
         }
     }
@@ -101,15 +100,15 @@ pub(crate) fn ternary(
         None => Err(weight.error(format!("has no {name}_scale, which this storage form needs"))),
     };
     let (scale, rule, trits): (f32, ScaleRule, Arc<dyn TernaryRows>) = match (storage, weight.dtype) {
-        (Storage::Packed | Storage::Offline, Dtype::U8) => {
+        (Storage::Packed | Storage::Offline, ElementType::U8) => {
             let packed_rows = rows.div_ceil(4);
             weight.expect_shape(&[packed_rows, k], &format!("{what}, four rows to a byte"))?;
             let rule = if storage == Storage::Packed { ScaleRule::Divide } else { ScaleRule::Multiply };
             (stored_scale()?, rule, Arc::new(PackedRows { tensor: weight.clone(), packed_rows, k }))
         }
-        (Storage::Packed, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+        (Storage::Packed, ElementType::F32 | ElementType::F16 | ElementType::Bf16) => {
             return Err(weight.error(format!(
-                "is {:?}, but linear_class \"bitlinear\" stores packed U8 weights; if these are the latent weights of \
+                "is {}, but linear_class \"bitlinear\" stores packed U8 weights; if these are the latent weights of \
                  a ternary model, declare it in config.json: quantization_config with linear_class \
                  \"autobitlinear\" and quantization_mode \"online\"",
                 weight.dtype
@@ -133,21 +132,21 @@ pub(crate) fn ternary(
                 (gain, ScaleRule::Divide, Arc::new(trits))
             }
         }
-        (Storage::Packed, dtype) => return Err(weight.error(format!("is {dtype:?}, expected packed U8"))),
+        (Storage::Packed, dtype) => return Err(weight.error(format!("is {dtype}, expected packed U8"))),
         (Storage::Offline, dtype) => {
-            return Err(weight.error(format!("is {dtype:?}, expected packed U8, or BF16, F16 or F32 trits")));
+            return Err(weight.error(format!("is {dtype}, expected packed U8, or BF16, F16 or F32 trits")));
         }
-        (Storage::Latent, Dtype::U8) => {
+        (Storage::Latent, ElementType::U8) => {
             return Err(weight.error(
                 "is packed U8, but quantization_mode \"online\" says these are latent weights; \
                  packed weights are \"offline\"",
             ));
         }
         (Storage::Latent, dtype) => {
-            return Err(weight.error(format!("is {dtype:?}, expected latent weights in BF16, F16 or F32")));
+            return Err(weight.error(format!("is {dtype}, expected latent weights in BF16, F16 or F32")));
         }
     };
-    Ok(Ternary { name, rows, k, scale, rule, trits })
+    Ok(Ternary { name, rows, k, scales: Scales::Tensor { scale, rule }, trits })
 }
 
 /// A scale, of any float type and shape `[1]` or `[]`.
@@ -162,10 +161,10 @@ fn read_scale(tensor: &RawTensor) -> Result<f32, CompileError> {
     let mut scale = None;
     match Float::of(tensor.dtype) {
         Some(float) => float.each(bytes, |x| scale = Some(x)),
-        None if tensor.dtype == Dtype::F64 => {
+        None if tensor.dtype == ElementType::F64 => {
             scale = bytes.first_chunk().map(|&b| f64::from_le_bytes(b) as f32);
         }
-        None => return Err(tensor.error(format!("is {:?}, expected a float type", tensor.dtype))),
+        None => return Err(tensor.error(format!("is {}, expected a float type", tensor.dtype))),
     }
     match scale {
         Some(scale) if scale.is_finite() && scale > 0.0 => Ok(scale),
@@ -262,7 +261,7 @@ pub(crate) fn norm(tensor: RawTensor, len: usize, what: &str) -> Result<NormWeig
 
 fn expect_float(tensor: &RawTensor, shape: &[usize], what: &str) -> Result<Float, CompileError> {
     let float = Float::of(tensor.dtype)
-        .ok_or_else(|| tensor.error(format!("is {:?}, expected BF16, F16 or F32", tensor.dtype)))?;
+        .ok_or_else(|| tensor.error(format!("is {}, expected BF16, F16 or F32", tensor.dtype)))?;
     tensor.expect_shape(shape, what)?;
     Ok(float)
 }

@@ -40,7 +40,7 @@ impl Subject {
 
     /// The logits of a final state `[hidden]`.
     fn exact(&self, h: &[f32]) -> Vec<f32> {
-        let table = self.model.head.as_ref().unwrap_or(&self.model.embedding);
+        let table = self.model.head().dense().unwrap();
         let mut logits = vec![0.0; self.layout.rows()];
         dot_rows((*table.data).as_ref(), table.dtype, h.len(), 0..logits.len(), h, &mut logits);
         logits

@@ -4,7 +4,7 @@ use crate::arch::config::Config;
 use crate::arch::{Decoder, Family};
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{Checkpoint, RawTensor};
-use crate::model::{Layer, NormWeights, Ternary};
+use crate::model::{Layer, Matrix, NormWeights, Projection, Rope};
 use crate::quantize::{self, Storage};
 
 /// Takes every tensor of the model; nothing may be left over.
@@ -20,8 +20,8 @@ pub(crate) fn build(
     let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
     let head = head(&mut tensors.checkpoint, &embedding, config.tied, warnings)?;
     let table = "[vocab_size, hidden_size]";
-    let embedding = quantize::dense(embedding, &[vocab, hidden], table)?;
-    let head = head.map(|head| quantize::dense(head, &[vocab, hidden], table)).transpose()?;
+    let dense = |tensor| quantize::dense(tensor, &[vocab, hidden], table).map(Matrix::Dense);
+    let (embedding, head) = (dense(embedding)?, head.map(dense).transpose()?);
     // Not reserved ahead: n_layers is untrusted, and the first layer that is missing ends the loop.
     let mut layers = Vec::new();
     for index in 0..dims.n_layers {
@@ -34,7 +34,7 @@ pub(crate) fn build(
         dims,
         rms_eps: config.rms_eps,
         activation: config.activation,
-        inv_freq: config.rope.inv_freq(dims.head_dim as usize),
+        ropes: vec![Rope { inv_freq: config.rope.inv_freq(dims.head_dim as usize), scaling: 1.0 }],
         embedding,
         head,
         layers,
@@ -94,28 +94,34 @@ impl Tensors {
         };
         Ok(Layer {
             input_norm: self.norm(&at("input_layernorm"), hidden, "hidden_size")?,
-            q: self.ternary(&at("self_attn.q_proj"), q, hidden)?,
-            k: self.ternary(&at("self_attn.k_proj"), kv, hidden)?,
-            v: self.ternary(&at("self_attn.v_proj"), kv, hidden)?,
+            q: self.projection(&at("self_attn.q_proj"), q, hidden)?,
+            k: self.projection(&at("self_attn.k_proj"), kv, hidden)?,
+            v: self.projection(&at("self_attn.v_proj"), kv, hidden)?,
+            head_norms: None,
+            rope: 0,
+            window: None,
             attention_sub_norm: sub_norm(
                 self,
                 "self_attn.attn_sub_norm",
                 q,
                 "num_attention_heads * head_dim",
             )?,
-            o: self.ternary(&at("self_attn.o_proj"), hidden, q)?,
-            post_attention_norm: self.norm(&at("post_attention_layernorm"), hidden, "hidden_size")?,
-            gate: self.ternary(&at("mlp.gate_proj"), ffn, hidden)?,
-            up: self.ternary(&at("mlp.up_proj"), ffn, hidden)?,
+            o: self.projection(&at("self_attn.o_proj"), hidden, q)?,
+            attention_post_norm: None,
+            ffn_norm: self.norm(&at("post_attention_layernorm"), hidden, "hidden_size")?,
+            gate: self.projection(&at("mlp.gate_proj"), ffn, hidden)?,
+            up: self.projection(&at("mlp.up_proj"), ffn, hidden)?,
             ffn_sub_norm: sub_norm(self, "mlp.ffn_sub_norm", ffn, "intermediate_size")?,
-            down: self.ternary(&at("mlp.down_proj"), hidden, ffn)?,
+            down: self.projection(&at("mlp.down_proj"), hidden, ffn)?,
+            ffn_post_norm: None,
         })
     }
 
-    fn ternary(&mut self, module: &str, rows: usize, k: usize) -> Result<Ternary, CompileError> {
+    fn projection(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
         let weight = self.checkpoint.require(&format!("{module}.weight"))?;
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
-        quantize::ternary(weight, scale, (rows, k), self.storage)
+        let matrix = quantize::ternary(weight, scale, (rows, k), self.storage)?;
+        Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) })
     }
 
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {

@@ -9,7 +9,7 @@ mod rope;
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::Checkpoint;
-use crate::model::{Dense, Layer, NormWeights};
+use crate::model::{Layer, Matrix, NormWeights, Rope};
 use config::Config;
 use keys::Keys;
 use serde_json::{Map, Value};
@@ -59,9 +59,9 @@ pub(crate) struct Decoder {
     pub(crate) dims: Hyperparameters,
     pub(crate) rms_eps: f32,
     pub(crate) activation: Activation,
-    pub(crate) inv_freq: Vec<f32>,
-    pub(crate) embedding: Dense,
-    pub(crate) head: Option<Dense>,
+    pub(crate) ropes: Vec<Rope>,
+    pub(crate) embedding: Matrix,
+    pub(crate) head: Option<Matrix>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: NormWeights,
 }

@@ -2,12 +2,56 @@
 
 use crate::error::CompileError;
 use crate::ingest::files::{Weights, file_name};
+use crate::ingest::gguf::BlockType;
 use crate::ingest::mapped::{MappedFile, MappedSlice};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+
+/// Type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ElementType {
+    F32,
+    F16,
+    Bf16,
+    F64,
+    /// Bytes: four trits each where a matrix is packed.
+    U8,
+    /// Blocks of weights, in GGUF files.
+    Block(BlockType),
+    /// Another one of safetensors, which no tensor of a model has.
+    Other(Dtype),
+}
+
+impl From<Dtype> for ElementType {
+    fn from(dtype: Dtype) -> ElementType {
+        match dtype {
+            Dtype::F32 => ElementType::F32,
+            Dtype::F16 => ElementType::F16,
+            Dtype::BF16 => ElementType::Bf16,
+            Dtype::F64 => ElementType::F64,
+            Dtype::U8 => ElementType::U8,
+            other => ElementType::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ElementType::F32 => "F32",
+            ElementType::F16 => "F16",
+            ElementType::Bf16 => "BF16",
+            ElementType::F64 => "F64",
+            ElementType::U8 => "U8",
+            ElementType::Block(block) => return block.fmt(f),
+            ElementType::Other(dtype) => return dtype.fmt(f),
+        })
+    }
+}
 
 /// One tensor as the file stores it.
 #[derive(Clone)]
@@ -15,7 +59,7 @@ pub(crate) struct RawTensor {
     /// Its name in the checkpoint.
     pub(crate) name: String,
     /// Element type.
-    pub(crate) dtype: Dtype,
+    pub(crate) dtype: ElementType,
     /// Row-major shape.
     pub(crate) shape: Vec<usize>,
     /// Little-endian elements.
@@ -130,9 +174,7 @@ fn open_shards(path: &Path) -> Result<Checkpoint, CompileError> {
 fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(), CompileError> {
     let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
     let file = MappedFile::open(path)?;
-    if file.bytes().starts_with(b"version https://git-lfs") {
-        return Err(invalid("is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned()));
-    }
+    file.refuse_lfs_pointer()?;
     // `read_metadata` checks that the tensors are in bounds, do not overlap and cover the file exactly.
     let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| {
         invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again"))
@@ -144,7 +186,8 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(
             .zip(at(end))
             .and_then(|(start, end)| MappedSlice::new(file.clone(), start..end))
             .ok_or_else(|| invalid(format!("tensor {name} is outside the file")))?;
-        let tensor = RawTensor { name: name.clone(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+        let tensor =
+            RawTensor { name: name.clone(), dtype: info.dtype.into(), shape: info.shape.clone(), bytes };
         if let Some(other) = tensors.insert(name.clone(), tensor) {
             return Err(
                 other.error(format!("is also in {}; it is unclear which one counts", file_name(path)))

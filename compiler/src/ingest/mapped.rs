@@ -40,6 +40,15 @@ impl MappedFile {
         &self.path
     }
 
+    /// Refuses what Git leaves in place of a large file that it did not fetch.
+    pub(crate) fn refuse_lfs_pointer(&self) -> Result<(), CompileError> {
+        if !self.map.starts_with(b"version https://git-lfs") {
+            return Ok(());
+        }
+        let problem = "is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned();
+        Err(CompileError::Invalid { path: self.path.clone(), problem })
+    }
+
     /// All of its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map

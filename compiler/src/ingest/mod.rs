@@ -5,6 +5,7 @@
 //! | `files` | finds the files that belong together |
 //! | `mapped` | maps them |
 //! | `checkpoint` | looks tensors up by name |
+//! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
@@ -12,19 +13,19 @@
 pub(crate) mod checkpoint;
 mod companions;
 mod files;
+pub(crate) mod gguf;
 pub(crate) mod mapped;
 mod sources;
 mod text;
 
 use crate::arch;
 use crate::error::CompileError;
-use crate::model::Model;
+use crate::model::{Activations, Model};
 use checkpoint::Checkpoint;
 use companions::Companions;
 use files::Files;
 use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
-use trit_format::plan::ActivationRule;
 
 /// How a checkpoint is to be read.
 #[derive(Clone, Debug, Default)]
@@ -70,11 +71,13 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         },
         hyperparameters: decoder.dims,
         rms_eps: decoder.rms_eps,
+        linear_rms_eps: decoder.rms_eps,
         // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
-        activation_rule: ActivationRule::AbsmaxPerToken { floor: 1e-5 },
+        activations: Activations::PerToken { floor: 1e-5 },
         activation: decoder.activation,
-        inv_freq: decoder.inv_freq,
-        rope_scaling: 1.0,
+        attention_scale: (1.0 / f64::from(decoder.dims.head_dim).sqrt()) as f32,
+        embedding_scale: 1.0,
+        ropes: decoder.ropes,
         embedding: decoder.embedding,
         head: decoder.head,
         layers: decoder.layers,
@@ -82,5 +85,6 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         text,
         tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
         warnings,
+        report: Vec::new(),
     })
 }

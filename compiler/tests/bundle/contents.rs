@@ -10,7 +10,7 @@ use trit_format::target::Target;
 use trit_format::tile;
 use tritc::bundle::Bundle;
 use tritc::compile::compile;
-use tritc::model::{Model, Ternary};
+use tritc::model::{Model, Projection, Scales, Ternary};
 use tritc::progress::Silent;
 use tritc::reference;
 
@@ -26,6 +26,10 @@ fn decoded(bundle: &Bundle, product: &Product) -> Vec<i8> {
     let bytes = &bundle.section(SectionKind::Weights)[product.offset as usize..];
     let tiles = bytes[..product.bytes().unwrap() as usize].chunks(tile::bytes(k));
     tiles.flat_map(|t| tile::decode(t, k, product.code).unwrap()).collect()
+}
+
+fn ternary(projection: &Projection) -> &Ternary {
+    projection.matrix.ternary().unwrap()
 }
 
 fn row(matrix: &Ternary, row: usize) -> Vec<i8> {
@@ -47,15 +51,15 @@ fn every_weight_stands_where_the_format_says() {
             vec![&layer.gate, &layer.up],
             vec![&layer.down],
         ];
+        let expected = expected.map(|projections| projections.into_iter().map(ternary).collect::<Vec<_>>());
         for (product, matrices) in products[4 * l..].iter().zip(expected) {
             let trits = decoded(&bundle, product);
             let mut rows = trits.chunks(product.k as usize);
             assert_eq!(product.segments.len(), matrices.len());
             for (segment, matrix) in product.segments.iter().zip(&matrices) {
-                assert_eq!(
-                    (&segment.name, segment.scale, segment.rule),
-                    (&matrix.name, matrix.scale, matrix.rule)
-                );
+                assert_eq!(segment.name, matrix.name);
+                let stored = Scales::Tensor { scale: segment.scale, rule: segment.rule };
+                assert_eq!(stored, matrix.scales);
             }
             match product.order {
                 RowOrder::Sequential => {
@@ -89,10 +93,8 @@ fn a_tied_head_is_stored_once_and_another_beside_it() {
         let Step::Embed { table: embedding, .. } = plan.body[0] else { panic!("{:?}", plan.body[0]) };
         let Some(&Step::Head { table: head, .. }) = plan.head.last() else { panic!("{:?}", plan.head) };
         assert_eq!(embedding == head, tied);
-        for (id, dense) in
-            [(embedding, &model.embedding), (head, model.head.as_ref().unwrap_or(&model.embedding))]
-        {
-            let tensor = &bundle.manifest().tensors[id.0 as usize];
+        for (id, dense) in [(embedding, &model.embedding), (head, model.head())] {
+            let (tensor, dense) = (&bundle.manifest().tensors[id.0 as usize], dense.dense().unwrap());
             let bytes = &bundle.section(SectionKind::Tensors)[tensor.offset as usize..];
             assert_eq!(tensor.name, dense.name);
             assert_eq!(&bytes[..tensor.bytes().unwrap() as usize], (*dense.data).as_ref());

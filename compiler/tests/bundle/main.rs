@@ -2,6 +2,8 @@
 
 mod commands;
 mod contents;
+mod grouped;
+mod mixed;
 mod planes;
 mod reference;
 mod synthetic;

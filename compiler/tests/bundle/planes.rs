@@ -24,7 +24,7 @@ fn planes_are_the_readable_encoding_of_the_heads_rows() {
     let Some(Step::Head { table, planes, .. }) = manifest.plan.head.last() else { panic!() };
     assert_eq!((record.table, *planes), (*table, Some(PlanesId(0))));
 
-    let dense = model.head.as_ref().unwrap_or(&model.embedding);
+    let dense = model.head().dense().unwrap();
     assert_eq!(dense.dtype, DType::Bf16);
     let layout = Layout::new(4096, 384).unwrap();
     let section = &bundle.section(SectionKind::Planes)[record.offset as usize..];

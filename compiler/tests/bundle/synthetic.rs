@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use trit_format::manifest::{Hyperparameters, ModelInfo, Source, TextInfo};
-use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
+use trit_format::plan::{Activation, DType, ScaleRule};
 use tritc::CompileError;
-use tritc::model::{Dense, Layer, Model, NormWeights, Ternary, TernaryRows};
+use tritc::model::{
+    Activations, Dense, Layer, Matrix, Model, NormWeights, Projection, Rope, Scales, Ternary, TernaryRows,
+};
 
 pub const VOCAB: usize = 50;
 pub const HIDDEN: usize = 36;
@@ -54,19 +56,32 @@ pub fn matrix(numbers: &mut Numbers, name: &str, rows: usize, k: usize, broken: 
         name: name.to_owned(),
         rows,
         k,
-        scale: 0.01 + (numbers.next() % 100) as f32 / 1000.0,
-        rule: ScaleRule::Multiply,
+        scales: Scales::Tensor {
+            scale: 0.01 + (numbers.next() % 100) as f32 / 1000.0,
+            rule: ScaleRule::Multiply,
+        },
         trits: Arc::new(Rows { trits, k, broken }),
     }
+}
+
+pub fn projection(
+    numbers: &mut Numbers,
+    name: &str,
+    rows: usize,
+    k: usize,
+    broken: Option<usize>,
+) -> Projection {
+    Projection { norm: None, matrix: Matrix::Ternary(matrix(numbers, name, rows, k, broken)) }
 }
 
 fn norm(numbers: &mut Numbers, name: &str, len: usize) -> NormWeights {
     (name.to_owned(), (0..len).map(|_| 1.0 + 0.1 * numbers.float()).collect())
 }
 
-fn dense(numbers: &mut Numbers, name: &str) -> Dense {
+fn dense(numbers: &mut Numbers, name: &str) -> Matrix {
     let data: Vec<u8> = (0..VOCAB * HIDDEN).flat_map(|_| numbers.float().to_le_bytes()).collect();
-    Dense { name: name.to_owned(), dtype: DType::F32, shape: vec![VOCAB, HIDDEN], data: Arc::new(data) }
+    let shape = vec![VOCAB, HIDDEN];
+    Matrix::Dense(Dense { name: name.to_owned(), dtype: DType::F32, shape, data: Arc::new(data) })
 }
 
 pub fn model() -> Model {
@@ -76,16 +91,21 @@ pub fn model() -> Model {
         let attention = HEADS * HEAD_DIM;
         Layer {
             input_norm: norm(n, &name("input_layernorm"), HIDDEN),
-            q: matrix(n, &name("q_proj"), attention, HIDDEN, None),
-            k: matrix(n, &name("k_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
-            v: matrix(n, &name("v_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
+            q: projection(n, &name("q_proj"), attention, HIDDEN, None),
+            k: projection(n, &name("k_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
+            v: projection(n, &name("v_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
+            head_norms: None,
+            rope: 0,
+            window: None,
             attention_sub_norm: (l == 0).then(|| norm(n, &name("attn_sub_norm"), attention)),
-            o: matrix(n, &name("o_proj"), HIDDEN, attention, None),
-            post_attention_norm: norm(n, &name("post_attention_layernorm"), HIDDEN),
-            gate: matrix(n, &name("gate_proj"), FFN, HIDDEN, None),
-            up: matrix(n, &name("up_proj"), FFN, HIDDEN, None),
+            o: projection(n, &name("o_proj"), HIDDEN, attention, None),
+            attention_post_norm: None,
+            ffn_norm: norm(n, &name("post_attention_layernorm"), HIDDEN),
+            gate: projection(n, &name("gate_proj"), FFN, HIDDEN, None),
+            up: projection(n, &name("up_proj"), FFN, HIDDEN, None),
             ffn_sub_norm: (l == 0).then(|| norm(n, &name("ffn_sub_norm"), FFN)),
-            down: matrix(n, &name("down_proj"), HIDDEN, FFN, None),
+            down: projection(n, &name("down_proj"), HIDDEN, FFN, None),
+            ffn_post_norm: None,
         }
     };
     Model {
@@ -106,10 +126,15 @@ pub fn model() -> Model {
             context_length: 64,
         },
         rms_eps: 1e-5,
-        activation_rule: ActivationRule::AbsmaxPerToken { floor: 1e-5 },
+        linear_rms_eps: 1e-6,
+        activations: Activations::PerToken { floor: 1e-5 },
         activation: Activation::Relu2,
-        inv_freq: (0..HEAD_DIM / 2).map(|i| 0.5f32.powi(i as i32)).collect(),
-        rope_scaling: 1.0,
+        attention_scale: (1.0 / (HEAD_DIM as f64).sqrt()) as f32,
+        embedding_scale: 1.0,
+        ropes: vec![Rope {
+            inv_freq: (0..HEAD_DIM / 2).map(|i| 0.5f32.powi(i as i32)).collect(),
+            scaling: 1.0,
+        }],
         embedding: dense(n, "model.embed_tokens.weight"),
         head: None,
         layers: vec![layer(n, 0), layer(n, 1)],
@@ -123,6 +148,7 @@ pub fn model() -> Model {
         },
         tokenizer: None,
         warnings: Vec::new(),
+        report: Vec::new(),
     }
 }
 

@@ -36,7 +36,8 @@ fn damage_found_while_packing_leaves_the_old_bundle_and_nothing_else() {
     let before = fs::read(&out).unwrap();
     let mut model = synthetic::model();
     let numbers = &mut Numbers::default();
-    model.layers[1].down = synthetic::matrix(numbers, "broken", synthetic::HIDDEN, synthetic::FFN, Some(17));
+    model.layers[1].down =
+        synthetic::projection(numbers, "broken", synthetic::HIDDEN, synthetic::FFN, Some(17));
     let error = compile(&model, &out, &[], &Silent).unwrap_err();
     assert_eq!(error.to_string(), "synthetic: row 17 is broken");
     assert_eq!(fs::read(&out).unwrap(), before);

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
+use trit_format::plan::ScaleRule;
 use tritc::CompileError;
 use tritc::ingest::{LoadOptions, load};
-use tritc::model::{Model, Ternary};
+use tritc::model::{Model, Projection, Scales, Ternary};
 
 /// One tensor: type, shape, little-endian bytes.
 pub type Stored = (Dtype, Vec<usize>, Vec<u8>);
@@ -223,8 +224,22 @@ pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a String,
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// All trits of a matrix.
-pub fn read(matrix: &Ternary) -> Result<Vec<i8>, CompileError> {
+/// The ternary matrix of a projection.
+pub fn ternary(projection: &Projection) -> &Ternary {
+    projection.matrix.ternary().unwrap()
+}
+
+/// The scale of a matrix that has one, and its direction.
+pub fn scale(projection: &Projection) -> (f32, ScaleRule) {
+    match ternary(projection).scales {
+        Scales::Tensor { scale, rule } => (scale, rule),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All trits of a projection.
+pub fn read(projection: &Projection) -> Result<Vec<i8>, CompileError> {
+    let matrix = ternary(projection);
     let mut all = vec![0; matrix.rows * matrix.k];
     for (row, out) in all.chunks_exact_mut(matrix.k).enumerate() {
         matrix.trits.read_row(row, out)?;

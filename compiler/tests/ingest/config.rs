@@ -2,8 +2,8 @@
 
 use crate::checkpoint::{Checkpoint, refusal, says};
 use serde_json::json;
-use trit_format::plan::ActivationRule;
 use tritc::ingest::{LoadOptions, load};
+use tritc::model::Activations;
 
 #[test]
 fn absent_keys_take_the_defaults_of_their_class() {
@@ -13,9 +13,9 @@ fn absent_keys_take_the_defaults_of_their_class() {
     }
     let model = checkpoint.load().unwrap();
     assert_eq!((model.rms_eps, model.hyperparameters.context_length), (1e-5, 2048));
-    assert_eq!(model.inv_freq, [1.0, 1.0 / 500_000f32.sqrt()]);
-    assert_eq!(model.activation_rule, ActivationRule::AbsmaxPerToken { floor: 1e-5 });
-    assert_eq!(model.rope_scaling, 1.0);
+    assert_eq!(model.ropes[0].inv_freq, [1.0, 1.0 / 500_000f32.sqrt()]);
+    assert_eq!(model.activations, Activations::PerToken { floor: 1e-5 });
+    assert_eq!(model.ropes[0].scaling, 1.0);
 
     let mut checkpoint = Checkpoint::llama();
     for key in ["rms_norm_eps", "rope_theta", "hidden_act"] {
@@ -23,7 +23,7 @@ fn absent_keys_take_the_defaults_of_their_class() {
     }
     let model = checkpoint.load().unwrap();
     assert_eq!(model.rms_eps, 1e-6);
-    assert_eq!(model.inv_freq, [1.0, 0.01]);
+    assert_eq!(model.ropes[0].inv_freq, [1.0, 0.01]);
 }
 
 #[test]
@@ -200,25 +200,25 @@ fn rope_is_read_in_both_spellings() {
     let mut parameters = llama3.clone();
     parameters["rope_theta"] = json!(500000.0);
     new.unset("rope_theta").set("rope_parameters", parameters.clone());
-    let expected = old.load().unwrap().inv_freq;
-    assert_eq!(new.load().unwrap().inv_freq, expected);
+    let expected = old.load().unwrap().ropes[0].inv_freq.clone();
+    assert_eq!(new.load().unwrap().ropes[0].inv_freq, expected);
     // 2 pi is below 64 / 4: kept. 2 pi * sqrt(500000) is beyond 64: divided by 8.
     assert_eq!(expected, [1.0, 1.0 / 500_000f32.sqrt() / 8.0]);
 
     let mut typed = Checkpoint::bitnet();
     typed.set("rope_scaling", json!({ "type": "linear", "factor": 4.0 }));
-    assert_eq!(typed.load().unwrap().inv_freq, [0.25, 0.0025]);
+    assert_eq!(typed.load().unwrap().ropes[0].inv_freq, [0.25, 0.0025]);
     let mut plain = Checkpoint::bitnet();
     plain.set("rope_parameters", json!({ "rope_type": "default", "rope_theta": 10000.0 }));
-    assert_eq!(plain.load().unwrap().inv_freq, [1.0, 0.01]);
+    assert_eq!(plain.load().unwrap().ropes[0].inv_freq, [1.0, 0.01]);
     // Both spellings, saying the same.
     let mut both = old.clone();
     both.set("rope_parameters", parameters);
-    assert_eq!(both.load().unwrap().inv_freq, expected);
+    assert_eq!(both.load().unwrap().ropes[0].inv_freq, expected);
     // As in transformers 5, the original context defaults to the context.
     let mut silent = old.clone();
     silent.config["rope_scaling"].as_object_mut().unwrap().remove("original_max_position_embeddings");
-    assert_eq!(silent.load().unwrap().inv_freq, expected);
+    assert_eq!(silent.load().unwrap().ropes[0].inv_freq, expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which files make a checkpoint, and what is wrong with them.
 
-use crate::checkpoint::{Checkpoint, Q, read, refusal, says, trits, write_index, write_tensors};
+use crate::checkpoint::{Checkpoint, Q, read, refusal, says, scale, trits, write_index, write_tensors};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn file_index_and_directory_all_lead_to_the_checkpoint() {
     for path in paths {
         let model = load_path(&path).unwrap();
         for layer in &model.layers {
-            assert_eq!(read(&layer.up).unwrap(), trits(&layer.up.name, 96), "{}", path.display());
+            assert_eq!(read(&layer.up).unwrap(), trits(layer.up.matrix.name(), 96), "{}", path.display());
         }
     }
 }
@@ -39,8 +39,8 @@ fn the_single_file_wins_over_an_index() {
     let mut other = Checkpoint::bitnet();
     other.floats(&format!("{Q}_scale"), &[1], [3.0]);
     write_tensors(&dir.path().join("model.safetensors"), other.tensors.iter());
-    assert_eq!(load_path(dir.path()).unwrap().layers[0].q.scale, 3.0);
-    assert_eq!(load_path(dir.path().join(INDEX)).unwrap().layers[0].q.scale, 1.25);
+    assert_eq!(scale(&load_path(dir.path()).unwrap().layers[0].q).0, 3.0);
+    assert_eq!(scale(&load_path(dir.path().join(INDEX)).unwrap().layers[0].q).0, 1.25);
 }
 
 #[test]

@@ -1,41 +1,38 @@
 //! Storage forms of ternary matrices and of the tensors around them.
 
-use crate::checkpoint::{Checkpoint, MATRICES, Q, bf16s, f32s, read, says, trits};
+use crate::checkpoint::{Checkpoint, MATRICES, Q, bf16s, f32s, read, says, scale, ternary, trits};
 use safetensors::Dtype;
 use trit_format::plan::{Activation, DType, ScaleRule};
-use tritc::model::Ternary;
-
-fn matrices(layer: &tritc::model::Layer) -> [&Ternary; 7] {
-    [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down]
-}
 
 #[test]
 fn packed_bitnet_is_read_and_multiplies() {
     let model = Checkpoint::bitnet().load().unwrap();
     assert_eq!(model.layers.len(), 2);
     for (index, layer) in model.layers.iter().enumerate() {
-        for (matrix, (module, rows, k)) in matrices(layer).into_iter().zip(MATRICES) {
+        for (projection, (module, rows, k)) in layer.projections().into_iter().zip(MATRICES) {
+            let matrix = ternary(projection);
             assert_eq!(matrix.name, format!("model.layers.{index}.{module}.weight"));
             assert_eq!((matrix.rows, matrix.k), (rows, k));
-            assert_eq!((matrix.scale, matrix.rule), (1.25, ScaleRule::Multiply));
-            assert_eq!(read(matrix).unwrap(), trits(&matrix.name, rows * k));
+            assert_eq!(scale(projection), (1.25, ScaleRule::Multiply));
+            assert_eq!(read(projection).unwrap(), trits(&matrix.name, rows * k));
         }
         assert_eq!(layer.attention_sub_norm.as_ref().unwrap().1.len(), 8);
         assert_eq!(layer.ffn_sub_norm.as_ref().unwrap().1.len(), 12);
     }
     assert_eq!(model.activation, Activation::Relu2);
     assert!(model.head.is_none());
-    assert_eq!((model.embedding.dtype, &model.embedding.shape[..]), (DType::Bf16, &[16, 8][..]));
-    assert_eq!((*model.embedding.data).as_ref(), Checkpoint::bitnet().tensors["model.embed_tokens.weight"].2);
+    let embedding = model.embedding.dense().unwrap();
+    assert_eq!((embedding.dtype, &embedding.shape[..]), (DType::Bf16, &[16, 8][..]));
+    assert_eq!((*embedding.data).as_ref(), Checkpoint::bitnet().tensors["model.embed_tokens.weight"].2);
 }
 
 #[test]
 fn packed_llama_divides_and_keeps_its_head() {
     let model = Checkpoint::llama().load().unwrap();
-    assert_eq!(model.layers[1].down.rule, ScaleRule::Divide);
+    assert_eq!(scale(&model.layers[1].down).1, ScaleRule::Divide);
     assert_eq!(model.activation, Activation::Silu);
     assert!(model.layers[0].attention_sub_norm.is_none() && model.layers[0].ffn_sub_norm.is_none());
-    assert_eq!(model.head.unwrap().name, "lm_head.weight");
+    assert_eq!(model.head.unwrap().name(), "lm_head.weight");
 }
 
 /// The golden vector of the packed layout, `[8, 2]`, here as the first columns of a matrix.
@@ -66,7 +63,7 @@ fn rows_that_do_not_fill_the_quarters_are_read() {
     }
     let model = checkpoint.load().unwrap();
     let gate = &model.layers[1].gate;
-    assert_eq!(read(gate).unwrap(), trits(&gate.name, 80));
+    assert_eq!(read(gate).unwrap(), trits(gate.matrix.name(), 80));
 }
 
 /// `g = 1 / max(mean|W|, 1e-5)`, `t = clamp(round_half_even(W * g), -1, 1)`, and `g` divides, in every float type.
@@ -85,13 +82,13 @@ fn latent_weights_are_quantized_by_their_absmean() {
         let mut checkpoint = Checkpoint::online();
         checkpoint.tensors.insert(Q.to_owned(), (dtype, vec![8, 8], bytes));
         let q = checkpoint.load().unwrap().layers[0].q.clone();
-        assert_eq!((q.scale, q.rule), (1.0, ScaleRule::Divide), "{dtype:?}");
+        assert_eq!(scale(&q), (1.0, ScaleRule::Divide), "{dtype:?}");
         assert_eq!(read(&q).unwrap(), expected, "{dtype:?}");
     }
     let mut checkpoint = Checkpoint::online();
     checkpoint.floats(Q, &[8, 8], [0.0; 64]);
     let q = checkpoint.load().unwrap().layers[0].q.clone();
-    assert_eq!(q.scale, 1.0 / 1e-5);
+    assert_eq!(scale(&q).0, 1.0 / 1e-5);
     assert_eq!(read(&q).unwrap(), [0; 64]);
 }
 
@@ -101,7 +98,7 @@ fn offline_floats_are_accepted_only_where_they_are_trits() {
     let mut values: Vec<f32> = trits(Q, 64).into_iter().map(f32::from).collect();
     checkpoint.floats(Q, &[8, 8], values.iter().copied());
     let q = checkpoint.load().unwrap().layers[0].q.clone();
-    assert_eq!((q.scale, q.rule), (1.25, ScaleRule::Multiply));
+    assert_eq!(scale(&q), (1.25, ScaleRule::Multiply));
     assert_eq!(read(&q).unwrap(), trits(Q, 64));
 
     values[42] = 0.5;
@@ -113,7 +110,7 @@ fn offline_floats_are_accepted_only_where_they_are_trits() {
 
 #[test]
 fn scales_may_have_any_float_type_and_either_shape() {
-    let scale = format!("{Q}_scale");
+    let name = format!("{Q}_scale");
     let forms = [
         (Dtype::F32, f32s([1.5])),
         (Dtype::F16, half::f16::from_f32(1.5).to_le_bytes().to_vec()),
@@ -123,27 +120,27 @@ fn scales_may_have_any_float_type_and_either_shape() {
     for (dtype, bytes) in forms {
         for shape in [vec![], vec![1]] {
             let mut checkpoint = Checkpoint::bitnet();
-            checkpoint.tensors.insert(scale.clone(), (dtype, shape, bytes.clone()));
-            assert_eq!(checkpoint.load().unwrap().layers[0].q.scale, 1.5, "{dtype:?}");
+            checkpoint.tensors.insert(name.clone(), (dtype, shape, bytes.clone()));
+            assert_eq!(scale(&checkpoint.load().unwrap().layers[0].q).0, 1.5, "{dtype:?}");
         }
     }
 }
 
 #[test]
 fn scales_that_are_no_scales_are_refused() {
-    let scale = format!("{Q}_scale");
+    let name = format!("{Q}_scale");
     for (value, shown) in [(f32::NAN, "NaN"), (0.0, "0"), (-2.0, "-2"), (f32::INFINITY, "inf")] {
         let mut checkpoint = Checkpoint::bitnet();
-        checkpoint.floats(&scale, &[1], [value]);
-        says(&checkpoint.error(), &["[3]", &scale, &format!("is {shown};"), "finite and above zero"]);
+        checkpoint.floats(&name, &[1], [value]);
+        says(&checkpoint.error(), &["[3]", &name, &format!("is {shown};"), "finite and above zero"]);
     }
     let mut checkpoint = Checkpoint::bitnet();
-    checkpoint.floats(&scale, &[8], [1.0; 8]);
-    says(&checkpoint.error(), &["[3]", &scale, "[8]", "one scale per matrix"]);
-    checkpoint.tensors.insert(scale.clone(), (Dtype::I32, vec![1], vec![1, 0, 0, 0]));
-    says(&checkpoint.error(), &["[3]", &scale, "I32", "float"]);
-    checkpoint.tensors.remove(&scale);
-    says(&checkpoint.error(), &["[3]", &scale, "has no"]);
+    checkpoint.floats(&name, &[8], [1.0; 8]);
+    says(&checkpoint.error(), &["[3]", &name, "[8]", "one scale per matrix"]);
+    checkpoint.tensors.insert(name.clone(), (Dtype::I32, vec![1], vec![1, 0, 0, 0]));
+    says(&checkpoint.error(), &["[3]", &name, "I32", "float"]);
+    checkpoint.tensors.remove(&name);
+    says(&checkpoint.error(), &["[3]", &name, "has no"]);
 }
 
 #[test]
@@ -251,7 +248,7 @@ fn the_head_is_tied_as_transformers_ties_it() {
     let mut differs = equal.clone();
     differs.tensors.get_mut("lm_head.weight").unwrap().2[0] ^= 1;
     let model = differs.load().unwrap();
-    assert_eq!(model.head.unwrap().name, "lm_head.weight");
+    assert_eq!(model.head.unwrap().name(), "lm_head.weight");
     assert!(model.warnings.iter().any(|w| w.contains("not tied")));
 
     let mut missing = Checkpoint::llama();
