@@ -4,6 +4,7 @@ use crate::arch::config::Config;
 use crate::arch::{Decoder, Family};
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{Checkpoint, RawTensor};
+use crate::ingest::gguf;
 use crate::model::{Layer, Matrix, NormWeights, Projection, Rope};
 use crate::quantize::{self, Storage};
 
@@ -120,8 +121,12 @@ impl Tensors {
     fn projection(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
         let weight = self.checkpoint.require(&format!("{module}.weight"))?;
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
-        let matrix = quantize::ternary(weight, scale, (rows, k), self.storage)?;
-        Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) })
+        let interleaved = weight.interleaved_heads;
+        let mut matrix = Matrix::Ternary(quantize::ternary(weight, scale, (rows, k), self.storage)?);
+        if let Some(heads) = interleaved {
+            matrix = gguf::in_order(matrix, heads)?;
+        }
+        Ok(Projection { norm: None, matrix })
     }
 
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
