@@ -1,7 +1,7 @@
 //! What each command does: parsed arguments enter, text for standard output leaves.
 
 use crate::bar::Bar;
-use crate::cli::{Activations, Arguments, Command, Compile};
+use crate::cli::{Activations, Arguments, Command, Compile, Quantize};
 use serde_json::json;
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trit_format::target::Target;
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
-use tritc::ingest::LoadOptions;
+use tritc::ingest::{ActivationChoice, LoadOptions};
 use tritc::{CompileError, compile, disasm, ingest, inspect, targets, trust, verify};
 
 /// Runs a command.
@@ -51,21 +51,25 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     let start = Instant::now();
     let targets = targets::resolve(&arguments.target)?;
     expect_file(&arguments.path)?;
-    if arguments.activations == Activations::F32 {
-        return Err(CompileError::Unsupported {
-            path: arguments.path.clone(),
-            problem: "f32 activations are for weight-only models, which are not read yet; models with \
-                      quant_method \"bitnet\" were trained with int8 activations: use --activations auto"
-                .to_owned(),
-        });
-    }
     if let Some(out) = &arguments.output {
         tritc::check_output(out)?;
     }
     let bar = Bar::new(arguments.verbose);
-    let options =
-        LoadOptions { name: arguments.name.clone(), ignore_config_keys: arguments.ignore_config_key.clone() };
+    let options = LoadOptions {
+        name: arguments.name.clone(),
+        ignore_config_keys: arguments.ignore_config_key.clone(),
+        activations: match arguments.activations {
+            Activations::Auto => ActivationChoice::Auto,
+            Activations::Int8 => ActivationChoice::Int8,
+            Activations::F32 => ActivationChoice::F32,
+        },
+        quantize: arguments.quantize.map(|Quantize::Absmean| ingest::Quantize::Absmean),
+        context: arguments.context,
+    };
     let model = ingest::load(&arguments.path, &options)?;
+    if arguments.verbose {
+        bar.lines(&inspect::report(&model.report));
+    }
     let out = match &arguments.output {
         Some(out) => out.clone(),
         None => default_output(&model.info.name),
@@ -101,6 +105,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
                 "bits_per_weight": compiled.bits_per_weight(),
                 "targets": targets.iter().map(|t| t.name()).collect::<Vec<_>>(),
                 "kernels": compiled.kernels,
+                "tensors": inspect::report_json(&model.report),
                 "warnings": warnings,
                 "seconds": elapsed.as_secs_f64(),
             });

@@ -1,12 +1,13 @@
 //! What a bundle is, for people and for programs.
 
 use crate::bundle::Bundle;
+use crate::model::{Found, TensorReport};
 use crate::trust;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use trit_format::container::SectionKind;
-use trit_format::manifest::{Manifest, Tensor};
+use trit_format::manifest::{Grouping, Manifest, Tensor};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
 
@@ -32,6 +33,9 @@ pub fn describe(bundle: &Bundle) -> String {
     line("context", format!("{} tokens", h.context_length));
     let (weights, bits) = (ternary_weights(m), bits_per_weight(bundle));
     line("ternary", format!("{weights} weights in {} products, {bits:.3} bits each", m.products.len()));
+    for (scales, products) in scales(m) {
+        line("scales", format!("{scales}, in {products} of them"));
+    }
     line("tensors", format!("{}, not ternary", m.tensors.len()));
     line(
         "plan",
@@ -64,6 +68,65 @@ pub fn describe(bundle: &Bundle) -> String {
     text
 }
 
+/// What was found in the matrices of a checkpoint, a line for each. Those that differ in nothing but the layer they
+/// belong to and in counts share one.
+pub fn report(tensors: &[TensorReport]) -> String {
+    let mut kinds: Vec<(String, Vec<&TensorReport>)> = Vec::new();
+    for tensor in tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let name = without_layer(&tensor.name);
+        let kind = format!("tensor {name} {} {}: {}", tensor.stored, shape.join("x"), tensor.found);
+        match kinds.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, tensors)) => tensors.push(tensor),
+            None => kinds.push((kind, vec![tensor])),
+        }
+    }
+    let mut text = String::new();
+    for (kind, tensors) in kinds {
+        text.push_str(&kind);
+        if tensors[0].found != Found::PerTensor {
+            text.push_str(&range(tensors.iter().map(|t| t.scales), " different"));
+        }
+        let percent = |zeros: f64| (100.0 * zeros).round() as u64;
+        text.push_str(&range(tensors.iter().map(|t| t.zeros.map(percent)), "% zeros"));
+        if tensors.len() > 1 {
+            write!(text, " ({} times)", tensors.len()).expect("writing to a string succeeds");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// From the least to the greatest of numbers, with a comma before and `unit` behind; nothing where one is not known.
+fn range(numbers: impl Iterator<Item = Option<u64>>, unit: &str) -> String {
+    let Some(numbers) = numbers.collect::<Option<Vec<u64>>>() else { return String::new() };
+    match (numbers.iter().min(), numbers.iter().max()) {
+        (Some(least), Some(most)) if least != most => format!(", {least} to {most}{unit}"),
+        (Some(one), _) => format!(", {one}{unit}"),
+        _ => String::new(),
+    }
+}
+
+/// The same, an object for each tensor.
+pub fn report_json(tensors: &[TensorReport]) -> Value {
+    let tensor = |t: &TensorReport| {
+        json!({
+            "name": t.name, "shape": t.shape, "stored": t.stored, "found": t.found.to_string(),
+            "scales": t.scales, "zeros": t.zeros,
+        })
+    };
+    tensors.iter().map(tensor).collect()
+}
+
+/// A tensor's name with its first number, that of its layer, left open.
+fn without_layer(name: &str) -> String {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    if let Some(number) = parts.iter_mut().find(|p| p.bytes().all(|b| b.is_ascii_digit())) {
+        *number = "*";
+    }
+    parts.join(".")
+}
+
 /// The same and more as a JSON object.
 pub fn json(bundle: &Bundle) -> Value {
     let (header, m) = (bundle.header(), bundle.manifest());
@@ -79,6 +142,9 @@ pub fn json(bundle: &Bundle) -> Value {
             json!({
                 "name": p.name, "rows": p.rows(), "k": p.k, "code": p.code.name(), "order": lower(p.order),
                 "offset": p.offset, "bytes": p.bytes(), "segments": segments,
+                "grouping": p.grouping.map(|g| json!({
+                    "columns": g.columns, "scale_columns": g.scale_columns, "scale": lower(g.scale),
+                })),
             })
         })
         .collect();
@@ -155,6 +221,22 @@ fn ternary_weights(manifest: &Manifest) -> u64 {
 fn bits_per_weight(bundle: &Bundle) -> f64 {
     let bytes = bundle.header().section(SectionKind::Weights).map_or(0, |s| s.len);
     8.0 * bytes as f64 / ternary_weights(bundle.manifest()).max(1) as f64
+}
+
+/// How finely products are scaled, and how many are so.
+fn scales(manifest: &Manifest) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for product in &manifest.products {
+        let kind = match product.grouping {
+            None => "one a matrix".to_owned(),
+            Some(Grouping { scale_columns: 0, scale, .. }) => format!("{} for each row", lower(scale)),
+            Some(Grouping { scale_columns, scale, .. }) => {
+                format!("{} for {scale_columns} columns of each row", lower(scale))
+            }
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
 }
 
 /// The tables that have planes, and the layouts of these.

@@ -26,7 +26,7 @@ pub(crate) fn weight_code(targets: &[Target]) -> Code {
 
 /// The kernels that `products` need on `target`.
 pub(crate) fn specs(products: &[Product], target: Target) -> Result<Vec<KernelSpec>, CompileError> {
-    let shapes: BTreeSet<_> = products.iter().map(|p| (p.k, p.code)).collect();
+    let shapes: BTreeSet<_> = products.iter().map(|p| (p.kernel_k(), p.code)).collect();
     let mut specs = Vec::new();
     for (k, code) in shapes {
         let fitting = trit_codegen::default_specs(k, code, target);

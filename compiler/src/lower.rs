@@ -2,20 +2,30 @@
 //!
 //! A [`Model`] enters; the plan, the records of products and tensors with their places in the bundle, and for each
 //! record where its data comes from leave. Nothing is read here but shapes.
+//!
+//! | module | does |
+//! |---|---|
+//! | `linear` | projections of one input become products |
+//! | `records` | products, tensors and planes, and their places |
+//! | `arena` | places of buffers |
 
 mod arena;
+mod linear;
+mod records;
 
 use crate::error::CompileError;
-use crate::model::{Activations, Dense, Matrix, Model, NormWeights, Projection, Scales, Ternary};
-use crate::planes;
+use crate::model::{Dense, HeadNorms, Layer, Matrix, Model, NormWeights, Projection, Rope, Ternary};
+use linear::Input;
+use records::Records;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
-use trit_format::kernel::MAX_K;
-use trit_format::manifest::{Golden, Planes, Product, RowOrder, Segment, Tensor};
+use trit_format::manifest::{Golden, Planes, Product, RowOrder, Tensor};
 use trit_format::plan::{
-    ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, PlanesId, ProductId,
-    Quantized, Step, TensorId,
+    self, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized,
+    Step, TensorId,
 };
+
+pub(crate) use records::packed_bytes;
 
 /// Alignment of tensors, products and buffers, in bytes.
 const ALIGNMENT: u64 = 64;
@@ -50,90 +60,29 @@ impl<'m> Lowered<'m> {
     /// Plans the forward pass of `model`, with the weights of all products stored as `code`.
     ///
     /// # Errors
-    /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow,
-    /// [`CompileError::Internal`] for a model whose shapes contradict each other.
+    /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow or scales that no
+    /// kernel's groups fit, [`CompileError::Internal`] for a model whose shapes contradict each other.
     pub fn new(model: &'m Model, code: Code) -> Result<Lowered<'m>, CompileError> {
         let dims = &model.hyperparameters;
-        let mut lowering = Lowering { buffers: Vec::new(), body: Vec::new(), out: Records::new(code) };
-        let table = lowering.out.dense(floats(&model.embedding)?)?;
-        let [rope] = &model.ropes[..] else { return Err(unplanned("several ropes")) };
-        let inv_freq = lowering.out.f32("inv_freq", vec![rope.inv_freq.len()], Cow::Borrowed(&rope.inv_freq));
-        let attention_dim = dims.n_heads * dims.head_dim;
-
-        let h = lowering.buffer("h", DType::F32, dims.hidden_dim);
-        let x = lowering.buffer("x", DType::F32, dims.hidden_dim);
-        let x8 = lowering.quantized("x8", dims.hidden_dim);
-        let qkv = lowering.buffer("qkv", DType::F32, attention_dim + 2 * dims.n_kv_heads * dims.head_dim);
-        let attention = lowering.buffer("attention", DType::F32, attention_dim);
-        let attention8 = lowering.quantized("attention8", attention_dim);
-        let ffn = lowering.buffer("ffn", DType::F32, dims.ffn_dim);
-        let ffn8 = lowering.quantized("ffn8", dims.ffn_dim);
-        let logits = lowering.buffer("logits", DType::F32, dims.vocab_size);
-
-        let eps = model.rms_eps;
-        let Activations::PerToken { floor } = model.activations else {
-            return Err(unplanned("activations in groups"));
-        };
-        let rule = ActivationRule::AbsmaxPerToken { floor };
+        let mut lowering =
+            Lowering { model, buffers: Vec::new(), steps: Vec::new(), out: Records::new(code) };
+        let residual = lowering.f32s("h", dims.hidden_dim);
+        let table = lowering.embed(residual)?;
+        let ropes: Vec<TensorId> = (0..model.ropes.len()).map(|index| lowering.inv_freq(index)).collect();
         let mut layers = Vec::with_capacity(model.layers.len());
-        lowering.body.push(Step::Embed { table, scale: model.embedding_scale, out: h });
         for (index, layer) in model.layers.iter().enumerate() {
-            let start = lowering.body.len() as u32;
-            let name = |part: &str| format!("layers.{index}.{part}");
-            lowering.quantize(h, Some(&layer.input_norm), eps, rule, x8);
-            let matrices = vec![trits(&layer.q)?, trits(&layer.k)?, trits(&layer.v)?];
-            lowering.ternary(name("qkv"), RowOrder::Sequential, matrices, x8, Epilogue::Store, qkv)?;
-            let layer_index = index as u32;
-            let scaling = rope.scaling;
-            lowering.body.push(Step::RopeAppend { qkv, norms: None, inv_freq, scaling, layer: layer_index });
-            let scale = model.attention_scale;
-            lowering.body.push(Step::Attend {
-                qkv,
-                layer: layer_index,
-                scale,
-                window: layer.window,
-                out: attention,
-            });
-            lowering.quantize(attention, layer.attention_sub_norm.as_ref(), eps, rule, attention8);
-            lowering.ternary(
-                name("o"),
-                RowOrder::Sequential,
-                vec![trits(&layer.o)?],
-                attention8,
-                Epilogue::Add,
-                h,
-            )?;
-            lowering.quantize(h, Some(&layer.ffn_norm), eps, rule, x8);
-            let (matrices, gate) =
-                (vec![trits(&layer.gate)?, trits(&layer.up)?], Epilogue::Gate(model.activation));
-            lowering.ternary(name("gate_up"), RowOrder::Paired, matrices, x8, gate, ffn)?;
-            lowering.quantize(ffn, layer.ffn_sub_norm.as_ref(), eps, rule, ffn8);
-            lowering.ternary(
-                name("down"),
-                RowOrder::Sequential,
-                vec![trits(&layer.down)?],
-                ffn8,
-                Epilogue::Add,
-                h,
-            )?;
-            layers.push(LayerSteps { start, end: lowering.body.len() as u32 });
+            let start = lowering.steps.len() as u32;
+            lowering.layer(index as u32, layer, residual, &ropes)?;
+            layers.push(LayerSteps { start, end: lowering.steps.len() as u32 });
         }
-        let head_table = match &model.head {
-            Some(head) => lowering.out.dense(floats(head)?)?,
-            None => table,
-        };
-        let final_norm = lowering.out.norm(&model.final_norm);
-        let planes = lowering.out.planes(head_table);
-        let head = vec![
-            Step::RmsNorm { input: h, weight: final_norm, eps, out: x },
-            Step::Head { input: x, table: head_table, planes, out: logits },
-        ];
+        let body = std::mem::take(&mut lowering.steps);
+        let logits = lowering.head(residual, table)?;
 
-        let Lowering { mut buffers, body, out } = lowering;
-        let row_bytes = arena::place(&mut buffers, &body, &head, h, logits);
+        let Lowering { model: _, mut buffers, steps: head, out } = lowering;
+        let row_bytes = arena::place(&mut buffers, &body, &head, residual, logits);
         let kv = KvLayer { n_heads: dims.n_heads, n_kv_heads: dims.n_kv_heads, head_dim: dims.head_dim };
         let kv = vec![kv; model.layers.len()];
-        let plan = Plan { buffers, row_bytes, body, head, residual: h, logits, kv, layers };
+        let plan = Plan { buffers, row_bytes, body, head, residual, logits, kv, layers };
         let Records { code: _, products, matrices, planes, tensors, data } = out;
         Ok(Lowered { plan, products, matrices, planes, tensors, data, goldens: Vec::new() })
     }
@@ -143,183 +92,186 @@ impl<'m> Lowered<'m> {
         let name = format!("golden.{}", self.goldens.len());
         let shape = vec![logits.len()];
         let data = TensorData::F32(Cow::Owned(logits));
-        let logits = push_tensor(&mut self.tensors, &mut self.data, &name, DType::F32, shape, data);
+        let logits = records::push_tensor(&mut self.tensors, &mut self.data, &name, DType::F32, shape, data);
         self.goldens.push(Golden { ids, logits });
     }
 }
 
-fn unplanned(what: &str) -> CompileError {
-    CompileError::Internal(format!("no plan is made for {what}"))
-}
-
-fn floats(matrix: &Matrix) -> Result<&Dense, CompileError> {
-    matrix.dense().ok_or_else(|| unplanned(matrix.name()))
-}
-
-fn trits(projection: &Projection) -> Result<&Ternary, CompileError> {
-    projection.matrix.ternary().ok_or_else(|| unplanned(projection.matrix.name()))
-}
-
-/// Records made so far.
-struct Records<'m> {
-    code: Code,
-    products: Vec<Product>,
-    matrices: Vec<Vec<&'m Ternary>>,
-    planes: Vec<Planes>,
-    tensors: Vec<Tensor>,
-    data: Vec<TensorData<'m>>,
-}
-
-impl<'m> Records<'m> {
-    fn new(code: Code) -> Records<'m> {
-        let (products, matrices, planes) = (Vec::new(), Vec::new(), Vec::new());
-        Records { code, products, matrices, planes, tensors: Vec::new(), data: Vec::new() }
-    }
-
-    /// Planes of a head's table, where it is large enough for them.
-    fn planes(&mut self, table: TensorId) -> Option<PlanesId> {
-        planes::layout(&self.tensors[table.0 as usize].shape)?;
-        // A model has one head.
-        self.planes.push(Planes { table, offset: 0 });
-        Some(PlanesId(self.planes.len() as u32 - 1))
-    }
-
-    fn f32(&mut self, name: &str, shape: Vec<usize>, values: Cow<'m, [f32]>) -> TensorId {
-        let data = TensorData::F32(values);
-        push_tensor(&mut self.tensors, &mut self.data, name, DType::F32, shape, data)
-    }
-
-    fn norm(&mut self, (name, weights): &'m NormWeights) -> TensorId {
-        self.f32(name, vec![weights.len()], Cow::Borrowed(weights))
-    }
-
-    fn dense(&mut self, dense: &'m Dense) -> Result<TensorId, CompileError> {
-        let elements: usize = dense.shape.iter().product();
-        let found = (*dense.data).as_ref().len();
-        if found != elements * dense.dtype.size() {
-            return Err(CompileError::Internal(format!(
-                "tensor {} of {elements} elements has {found} bytes",
-                dense.name
-            )));
-        }
-        let (shape, data) = (dense.shape.clone(), TensorData::Checkpoint(dense));
-        Ok(push_tensor(&mut self.tensors, &mut self.data, &dense.name, dense.dtype, shape, data))
-    }
-
-    fn product(
-        &mut self,
-        name: String,
-        order: RowOrder,
-        matrices: Vec<&'m Ternary>,
-    ) -> Result<ProductId, CompileError> {
-        let k = matrices.first().map_or(0, |m| m.k);
-        if let Some(other) = matrices.iter().find(|m| m.k != k || m.rows == 0) {
-            return Err(CompileError::Internal(format!(
-                "product {name}: {} is [{}, {}] beside matrices with {k} columns",
-                other.name, other.rows, other.k
-            )));
-        }
-        if k == 0 || k > MAX_K as usize {
-            return Err(CompileError::Unsupported {
-                path: name.into(),
-                problem: format!(
-                    "has {k} columns; integer sums are exact for 1 to {MAX_K}, so larger matrices are not compiled"
-                ),
-            });
-        }
-        let segment = |m: &&Ternary| match m.scales {
-            Scales::Tensor { scale, rule } => {
-                Ok(Segment { name: m.name.clone(), rows: m.rows as u32, scale, rule })
-            }
-            Scales::Rows { .. } => Err(unplanned(&m.name)),
-        };
-        let offset = self.products.last().map_or(0, |p| p.offset + packed_bytes(p));
-        let segments = matrices.iter().map(segment).collect::<Result<_, _>>()?;
-        self.products.push(Product {
-            name,
-            k: k as u32,
-            code: self.code,
-            order,
-            grouping: None,
-            segments,
-            offset,
-        });
-        self.matrices.push(matrices);
-        Ok(ProductId(self.products.len() as u32 - 1))
-    }
-}
-
-/// Bytes of a product in the weight section. Rows and columns of matrices that were in memory or a file fit.
-pub(crate) fn packed_bytes(product: &Product) -> u64 {
-    product.bytes().expect("a matrix that exists has a size")
-}
-
-fn push_tensor<'m>(
-    tensors: &mut Vec<Tensor>,
-    data: &mut Vec<TensorData<'m>>,
-    name: &str,
-    dtype: DType,
-    shape: Vec<usize>,
-    source: TensorData<'m>,
-) -> TensorId {
-    let end = tensors.last().map_or(0, |t| t.offset + t.bytes().expect("a tensor that exists has a size"));
-    let shape = shape.into_iter().map(|d| d as u64).collect();
-    tensors.push(Tensor { name: name.to_owned(), dtype, shape, offset: end.next_multiple_of(ALIGNMENT) });
-    data.push(source);
-    TensorId(tensors.len() as u32 - 1)
+/// The embedding as it stands in the bundle; a tied head is the same.
+#[derive(Clone, Copy)]
+enum Table {
+    Dense(TensorId),
+    Ternary(ProductId),
 }
 
 /// A plan in the making.
 struct Lowering<'m> {
+    model: &'m Model,
     buffers: Vec<Buffer>,
-    body: Vec<Step>,
+    steps: Vec<Step>,
     out: Records<'m>,
 }
 
 impl<'m> Lowering<'m> {
-    /// A buffer whose place is decided when all steps are known.
+    /// The buffer of that name, whose place is decided when all steps are known.
     fn buffer(&mut self, name: &str, dtype: DType, len: u32) -> BufferId {
+        let same = |b: &Buffer| b.name == name && b.dtype == dtype && b.len == len;
+        if let Some(index) = self.buffers.iter().position(same) {
+            return BufferId(index as u32);
+        }
         let bytes = u64::from(len) * dtype.size() as u64;
         let stride = if len == 1 && dtype.size() == 4 { 4 } else { bytes.next_multiple_of(ALIGNMENT) };
         self.buffers.push(Buffer { name: name.to_owned(), dtype, len, offset: 0, stride });
         BufferId(self.buffers.len() as u32 - 1)
     }
 
-    fn quantized(&mut self, name: &str, k: u32) -> Quantized {
+    fn f32s(&mut self, name: &str, len: u32) -> BufferId {
+        self.buffer(name, DType::F32, len)
+    }
+
+    /// The buffers of `k` activations that were quantized by `rule`; names that begin with `name`.
+    fn quantized(&mut self, name: &str, k: u32, rule: ActivationRule) -> Quantized {
+        let digits = rule.digits() as u32;
+        let (name, values, groups) = match rule.columns() {
+            None => (format!("{name}8"), k, 1),
+            Some(columns) => {
+                let values = digits * ActivationRule::digit_len(k, columns) as u32;
+                (format!("{name}{}.g{columns}", 8 * digits), values, k.div_ceil(columns))
+            }
+        };
         Quantized {
-            values: self.buffer(name, DType::I8, k),
-            scale: self.buffer(&format!("{name}.scale"), DType::F32, 1),
-            sum: self.buffer(&format!("{name}.sum"), DType::I32, 1),
+            values: self.buffer(&name, DType::I8, values),
+            scale: self.buffer(&format!("{name}.scale"), DType::F32, groups),
+            sum: self.buffer(&format!("{name}.sum"), DType::I32, digits * groups),
         }
     }
 
-    /// Quantizes `input`, normalized first where there is a norm.
-    fn quantize(
-        &mut self,
-        input: BufferId,
-        norm: Option<&'m NormWeights>,
-        eps: f32,
-        rule: ActivationRule,
-        out: Quantized,
-    ) {
-        let step = match norm {
-            Some(weights) => Step::NormQuantize { input, weight: self.out.norm(weights), eps, rule, out },
-            None => Step::Quantize { input, rule, out },
-        };
-        self.body.push(step);
+    /// The first step, and the table that a tied head uses again.
+    fn embed(&mut self, out: BufferId) -> Result<Table, CompileError> {
+        let scale = self.model.embedding_scale;
+        match &self.model.embedding {
+            Matrix::Dense(dense) => {
+                let table = self.out.dense(dense)?;
+                self.steps.push(Step::Embed { table, scale, out });
+                Ok(Table::Dense(table))
+            }
+            Matrix::Ternary(ternary) if scale == 1.0 => {
+                // Embedding rows are read by their own scales, so the product is grouped whatever the rule.
+                let rule = self.model.table_rule(ternary);
+                let product =
+                    self.out.product(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
+                self.steps.push(Step::EmbedTernary { product, out });
+                Ok(Table::Ternary(product))
+            }
+            Matrix::Ternary(ternary) => Err(CompileError::Unsupported {
+                path: ternary.name.clone().into(),
+                problem: format!(
+                    "is a ternary embedding with a factor of {scale} on it, which is not supported"
+                ),
+            }),
+        }
     }
 
-    fn ternary(
+    fn inv_freq(&mut self, index: usize) -> TensorId {
+        let Rope { inv_freq, .. } = &self.model.ropes[index];
+        let name = match self.model.ropes.len() {
+            1 => "inv_freq".to_owned(),
+            _ => format!("inv_freq.{index}"),
+        };
+        self.out.f32(&name, vec![inv_freq.len()], Cow::Borrowed(inv_freq))
+    }
+
+    fn layer(
         &mut self,
-        name: String,
-        order: RowOrder,
-        matrices: Vec<&'m Ternary>,
-        input: Quantized,
-        epilogue: Epilogue,
-        out: BufferId,
+        index: u32,
+        layer: &'m Layer,
+        h: BufferId,
+        ropes: &[TensorId],
     ) -> Result<(), CompileError> {
-        let product = self.out.product(name, order, matrices)?;
-        self.body.push(Step::Ternary { product, input, epilogue, out, at: 0 });
+        let dims = &self.model.hyperparameters;
+        let attention_dim = dims.n_heads * dims.head_dim;
+        let prefix = format!("layers.{index}.");
+
+        let qkv = self.f32s("qkv", attention_dim + 2 * dims.n_kv_heads * dims.head_dim);
+        let input = Input { buffer: h, norm: Some(&layer.input_norm), normed: "x", quantized: "x" };
+        let projections = [("q", &layer.q), ("k", &layer.k), ("v", &layer.v)];
+        self.linear(&prefix, &projections, input, Epilogue::Store, qkv)?;
+        let norms = layer.head_norms.as_ref().map(|norms| self.head_norms(norms));
+        let (rope, scale) = (layer.rope, self.model.attention_scale);
+        let (Some(Rope { scaling, .. }), Some(&inv_freq)) = (self.model.ropes.get(rope), ropes.get(rope))
+        else {
+            return Err(CompileError::Internal(format!("layer {index} has rope {rope}, which is not there")));
+        };
+        self.steps.push(Step::RopeAppend { qkv, norms, inv_freq, scaling: *scaling, layer: index });
+        let attention = self.f32s("attention", attention_dim);
+        let window = layer.window;
+        self.steps.push(Step::Attend { qkv, layer: index, scale, window, out: attention });
+        let norm = layer.attention_sub_norm.as_ref();
+        let input = Input { buffer: attention, norm, normed: "attention.normed", quantized: "attention" };
+        self.add(&prefix, ("o", &layer.o), input, layer.attention_post_norm.as_ref(), h)?;
+
+        let ffn = self.f32s("ffn", dims.ffn_dim);
+        let input = Input { buffer: h, norm: Some(&layer.ffn_norm), normed: "x", quantized: "x" };
+        self.gate_up(&prefix, layer, input, ffn)?;
+        let norm = layer.ffn_sub_norm.as_ref();
+        let input = Input { buffer: ffn, norm, normed: "ffn.normed", quantized: "ffn" };
+        self.add(&prefix, ("down", &layer.down), input, layer.ffn_post_norm.as_ref(), h)
+    }
+
+    fn head_norms(&mut self, norms: &'m HeadNorms) -> plan::HeadNorms {
+        let (q, k) = (self.out.norm(&norms.q), self.out.norm(&norms.k));
+        plan::HeadNorms { q, k, eps: self.model.rms_eps }
+    }
+
+    /// `h += projection(input)`, its result normalized first where there is a norm.
+    fn add(
+        &mut self,
+        prefix: &str,
+        projection: (&str, &'m Projection),
+        input: Input<'m>,
+        post_norm: Option<&'m NormWeights>,
+        h: BufferId,
+    ) -> Result<(), CompileError> {
+        let Some(weights) = post_norm else {
+            return self.linear(prefix, &[projection], input, Epilogue::Add, h);
+        };
+        let y = self.f32s("y", self.model.hyperparameters.hidden_dim);
+        self.linear(prefix, &[projection], input, Epilogue::Store, y)?;
+        let (weight, eps) = (self.out.norm(weights), self.model.rms_eps);
+        self.steps.push(Step::RmsNormAdd { input: y, weight, eps, out: h });
         Ok(())
+    }
+
+    /// The steps after the last layer; gives the logits.
+    fn head(&mut self, h: BufferId, embedding: Table) -> Result<BufferId, CompileError> {
+        let dims = &self.model.hyperparameters;
+        let table = match &self.model.head {
+            None => embedding,
+            Some(Matrix::Dense(dense)) => Table::Dense(self.out.dense(dense)?),
+            Some(Matrix::Ternary(ternary)) => {
+                let (name, rule) = (ternary.name.clone(), self.model.rule(ternary));
+                Table::Ternary(self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?)
+            }
+        };
+        let (weight, eps) = (self.out.norm(&self.model.final_norm), self.model.rms_eps);
+        let logits = self.f32s("logits", dims.vocab_size);
+        match table {
+            Table::Dense(table) => {
+                let x = self.f32s("x", dims.hidden_dim);
+                let planes = self.out.planes(table);
+                self.steps.push(Step::RmsNorm { input: h, weight, eps, out: x });
+                self.steps.push(Step::Head { input: x, table, planes, out: logits });
+            }
+            Table::Ternary(product) => {
+                let rule = self.model.head_rule().ok_or_else(|| {
+                    CompileError::Internal("a ternary head has a rule for its input".to_owned())
+                })?;
+                let x = self.quantized("x", dims.hidden_dim, rule);
+                self.steps.push(Step::NormQuantize { input: h, weight, eps, rule, out: x });
+                let epilogue = Epilogue::Store;
+                self.steps.push(Step::Ternary { product, input: x, epilogue, out: logits, at: 0 });
+            }
+        }
+        Ok(logits)
     }
 }

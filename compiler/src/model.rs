@@ -4,10 +4,11 @@
 //! holds views into the mapped checkpoint, no decoded weights.
 
 use crate::error::CompileError;
+use half::{bf16, f16};
 use std::fmt;
 use std::sync::Arc;
 use trit_format::manifest::{Hyperparameters, ModelInfo, TextInfo};
-use trit_format::plan::{Activation, DType, ScaleRule};
+use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
 
 /// A ternary matrix `[rows, k]` that can be read row by row, from any number of threads.
 pub trait TernaryRows: Send + Sync {
@@ -73,6 +74,69 @@ impl Ternary {
             Scales::Rows { columns: 0, .. } => 1,
             Scales::Rows { columns, .. } => self.k.div_ceil(columns as usize),
         }
+    }
+
+    /// Columns of a group where activations are quantized in groups: 128, as many as exact sums of
+    /// [`ActivationRule::Fixed24PerGroup`] allow, or fewer, so that no group has two scales of the weights.
+    pub fn group_columns(&self) -> u32 {
+        let own = match self.scales {
+            Scales::Tensor { .. } => 0,
+            Scales::Rows { columns, .. } => columns,
+        };
+        [128, 64].into_iter().find(|&columns| own.is_multiple_of(columns)).unwrap_or(32)
+    }
+
+    /// The smallest type that holds the scales exactly.
+    pub fn scale_dtype(&self) -> DType {
+        match self.scales {
+            Scales::Rows { dtype, .. } => dtype,
+            Scales::Tensor { scale, rule } => smallest(factor(scale, rule)),
+        }
+    }
+
+    /// The factors on each run of `columns` columns of row `row`, or the one on all of it where `columns` is 0; no
+    /// run may cross from one scale to the next. `out` has an element for each run.
+    ///
+    /// # Errors
+    /// As [`TernaryRows::read_scales`].
+    pub fn factors(&self, row: usize, columns: u32, out: &mut [f32]) -> Result<(), CompileError> {
+        match self.scales {
+            Scales::Tensor { scale, rule } => out.fill(factor(scale, rule)),
+            Scales::Rows { columns: 0, .. } => {
+                let mut one = [0.0];
+                self.trits.read_scales(row, &mut one)?;
+                out.fill(one[0]);
+            }
+            Scales::Rows { columns: own, .. } if own == columns => self.trits.read_scales(row, out)?,
+            Scales::Rows { columns: own, .. } => {
+                let mut scales = vec![0.0; self.scales_per_row()];
+                self.trits.read_scales(row, &mut scales)?;
+                for (run, factor) in out.iter_mut().enumerate() {
+                    *factor = scales[run * columns as usize / own as usize];
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a trit is multiplied with.
+fn factor(scale: f32, rule: ScaleRule) -> f32 {
+    match rule {
+        ScaleRule::Multiply => scale,
+        ScaleRule::Divide => 1.0 / scale,
+        other => unreachable!("ingest makes no {other:?}"),
+    }
+}
+
+/// The smallest type that holds `x` exactly.
+fn smallest(x: f32) -> DType {
+    if f16::from_f32(x).to_f32() == x {
+        DType::F16
+    } else if bf16::from_f32(x).to_f32() == x {
+        DType::Bf16
+    } else {
+        DType::F32
     }
 }
 
@@ -264,6 +328,37 @@ impl Model {
     /// What hidden states are multiplied with: the head, or the embedding it is tied to.
     pub fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// How the input of a product with `matrix` is quantized. Weights with scales of their own for each row or group
+    /// are multiplied group by group, so BitNet's rule, one scale a token, is for matrices with one scale alone.
+    pub fn rule(&self, matrix: &Ternary) -> ActivationRule {
+        match (self.activations, matrix.scales) {
+            (Activations::PerToken { floor }, Scales::Tensor { .. }) => {
+                ActivationRule::AbsmaxPerToken { floor }
+            }
+            _ => self.table_rule(matrix),
+        }
+    }
+
+    /// How the input of a product with a ternary table is quantized, which serves as embedding too.
+    pub fn table_rule(&self, table: &Ternary) -> ActivationRule {
+        let columns = table.group_columns();
+        match self.activations {
+            Activations::Float => ActivationRule::Fixed24PerGroup { columns },
+            Activations::PerToken { .. } | Activations::Int8Groups => {
+                ActivationRule::AbsmaxPerGroup { columns }
+            }
+        }
+    }
+
+    /// How the head's input is quantized, where the head is ternary.
+    pub fn head_rule(&self) -> Option<ActivationRule> {
+        match (&self.head, &self.embedding) {
+            (Some(Matrix::Ternary(head)), _) => Some(self.rule(head)),
+            (None, Matrix::Ternary(table)) => Some(self.table_rule(table)),
+            _ => None,
+        }
     }
 }
 

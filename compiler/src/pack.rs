@@ -1,13 +1,16 @@
 //! Trits to tiles: the weight section, made tile by tile on all threads.
 //!
 //! A product and its matrices enter, the product's tiles leave in order through a sink, a bounded number at a time.
-//! `trit_format::tile` says where a weight stands; here it gets there fast.
+//! `trit_format::tile` says where a weight stands; here it gets there fast. The groups of a grouped product stand one
+//! after another, which is the layout of a tile whose columns are filled up to whole groups; their scales follow.
 
 use crate::error::CompileError;
 use crate::model::Ternary;
+use half::{bf16, f16};
 use rayon::prelude::*;
 use trit_format::dense243::{Code, TRITS, VALUES};
-use trit_format::manifest::{Product, RowOrder};
+use trit_format::manifest::{Grouping, Product, RowOrder};
+use trit_format::plan::DType;
 use trit_format::tile;
 
 /// Bytes of tiles in memory at a time, unless one tile is larger.
@@ -27,7 +30,8 @@ pub(crate) fn pack(
 ) -> Result<(), CompileError> {
     let k = product.k as usize;
     let tiles = product.tiles() as usize;
-    let tile_bytes = tile::bytes(k);
+    let tile_bytes = product.tile_bytes() as usize;
+    let lane_bytes = product.code_bytes() as usize / tile::LANES;
     let at_once = (CHUNK_BYTES / tile_bytes).clamp(1, tiles.max(1));
     let stored = stored_bytes(product.code);
     let mut buffer = vec![0; at_once * tile_bytes];
@@ -37,7 +41,7 @@ pub(crate) fn pack(
             .par_chunks_mut(tile_bytes)
             .enumerate()
             .map_init(
-                || Rows { trits: vec![0; TRITS * k], bytes: vec![0; tile::padded_k(k)] },
+                || Rows { trits: vec![0; TRITS * k], bytes: vec![0; lane_bytes] },
                 |rows, (index, out)| pack_tile(product, matrices, &stored, first + index, rows, out),
             )
             .collect();
@@ -52,7 +56,7 @@ pub(crate) fn pack(
 struct Rows {
     /// The five rows of one lane, `[5, k]`.
     trits: Vec<i8>,
-    /// The lane's bytes, `[padded_k]`.
+    /// The lane's bytes: `k`, filled up to whole quads or groups.
     bytes: Vec<u8>,
 }
 
@@ -66,6 +70,7 @@ fn pack_tile(
     out: &mut [u8],
 ) -> Result<(), CompileError> {
     let k = product.k as usize;
+    let (codes, scales) = out.split_at_mut(product.code_bytes() as usize);
     for lane in 0..tile::LANES {
         for (digit, trits) in rows.trits.chunks_exact_mut(k).enumerate() {
             match source(product, tile, digit * tile::LANES + lane) {
@@ -74,14 +79,63 @@ fn pack_tile(
             }
         }
         encode_lane(&rows.trits, k, stored, &mut rows.bytes);
-        for (vector, quad) in out.chunks_exact_mut(tile::VECTOR).zip(rows.bytes.chunks_exact(tile::QUAD)) {
+        for (vector, quad) in codes.chunks_exact_mut(tile::VECTOR).zip(rows.bytes.chunks_exact(tile::QUAD)) {
             vector[lane * tile::QUAD..][..tile::QUAD].copy_from_slice(quad);
+        }
+    }
+    match product.grouping {
+        Some(grouping) => pack_scales(product, grouping, matrices, tile, scales),
+        None => Ok(()),
+    }
+}
+
+/// Writes the scales of a tile, `[scales, 80]`. Rows that fill it up have 0, and so has what fills up the tile.
+fn pack_scales(
+    product: &Product,
+    grouping: Grouping,
+    matrices: &[&Ternary],
+    tile: usize,
+    out: &mut [u8],
+) -> Result<(), CompileError> {
+    let size = grouping.scale.size();
+    let mut factors = vec![0.0; product.scales() as usize];
+    out.fill(0);
+    for row in 0..tile::ROWS {
+        let Some((segment, at)) = source(product, tile, row) else { continue };
+        matrices[segment].factors(at, grouping.scale_columns, &mut factors)?;
+        for (index, &factor) in factors.iter().enumerate() {
+            let place = &mut out[(index * tile::ROWS + row) * size..][..size];
+            if !store(factor, grouping.scale, place) {
+                return Err(CompileError::Internal(format!(
+                    "{}: the scale {factor} of row {at} is not exact as {:?}",
+                    matrices[segment].name, grouping.scale
+                )));
+            }
         }
     }
     Ok(())
 }
 
-/// The stored bytes of one lane: `trits` is `[5, k]`, least significant digit first; `out` is `[padded_k]`.
+/// Stores a scale, and says whether that was exact.
+fn store(x: f32, dtype: DType, out: &mut [u8]) -> bool {
+    match dtype {
+        DType::F32 => {
+            out.copy_from_slice(&x.to_le_bytes());
+            true
+        }
+        DType::F16 => {
+            out.copy_from_slice(&f16::from_f32(x).to_le_bytes());
+            f16::from_f32(x).to_f32() == x
+        }
+        DType::Bf16 => {
+            out.copy_from_slice(&bf16::from_f32(x).to_le_bytes());
+            bf16::from_f32(x).to_f32() == x
+        }
+        _ => false,
+    }
+}
+
+/// The stored bytes of one lane: `trits` is `[5, k]`, least significant digit first; `out` is `k` filled up.
 fn encode_lane(trits: &[i8], k: usize, stored: &[u8; 256], out: &mut [u8]) {
     let [t0, t1, t2, t3, t4] = std::array::from_fn(|digit| &trits[digit * k..][..k]);
     let (out, padding) = out.split_at_mut(k);

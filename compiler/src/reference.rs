@@ -5,14 +5,15 @@
 //! each weight is read once. Sums of floats are taken in f64 and rounded once; `exp`, `sin` and `cos` are those of
 //! the `libm` crate: the results are the same bits on every machine, and so is the bundle that holds them.
 //!
-//! Names and shapes are those of `modeling_bitnet.py` and `modeling_llama.py` in transformers. `n` is the number of
-//! tokens; token `t` stands at position `t`.
+//! Names and shapes are those of `modeling_bitnet.py`, `modeling_llama.py`, `modeling_qwen3.py` and `modeling_gemma3.py`
+//! in transformers. `n` is the number of tokens; token `t` stands at position `t`.
+
+mod linear;
 
 use crate::error::CompileError;
-use crate::model::{Activations, Dense, Matrix, Model, Projection, Rope, Scales};
+use crate::model::{Layer, Matrix, Model, NormWeights, Projection, Rope};
 use half::{bf16, f16};
-use rayon::prelude::*;
-use trit_format::plan::{Activation, DType, ScaleRule};
+use trit_format::plan::{Activation, DType};
 
 /// Logits `[vocab]` after the last of `ids`.
 ///
@@ -59,38 +60,48 @@ pub(crate) fn forward_jittered(
     }
     let mut h = vec![0.0; ids.len() * hidden_dim]; // [n, hidden]
     for (h, &id) in h.chunks_exact_mut(hidden_dim).zip(ids) {
-        dense_row(floats(&model.embedding)?, id as usize, h);
+        embed(model, id as usize, h)?;
     }
-    let quantize = |x: &[f32], k: usize| {
-        let x: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * (1.0 + jitter * noise(i))).collect();
-        quantize(&x, k, model.activations)
-    };
+    let project = |projection: &Projection, x: &[f32]| linear::project(model, projection, x, jitter);
+    let eps = model.rms_eps;
     for (l, layer) in model.layers.iter().enumerate() {
-        let x = rms_norm(&h, &layer.input_norm.1, model.rms_eps); // [n, hidden]
-        let x = quantize(&x, hidden_dim);
-        let mut q = bit_linear(&layer.q, &x)?; // [n, n_heads * head_dim]
-        let mut k = bit_linear(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
-        let v = bit_linear(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
-        rope(&model.ropes[layer.rope], &mut q, dims.n_heads as usize);
-        rope(&model.ropes[layer.rope], &mut k, dims.n_kv_heads as usize);
-        let mut a = attention(model, &q, &k, &v); // [n, n_heads * head_dim]
-        if let Some((_, weight)) = &layer.attention_sub_norm {
-            a = rms_norm(&a, weight, model.rms_eps);
+        let x = rms_norm(&h, &layer.input_norm.1, eps); // [n, hidden]
+        let mut q = project(&layer.q, &x)?; // [n, n_heads * head_dim]
+        let mut k = project(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
+        let v = project(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
+        if let Some(norms) = &layer.head_norms {
+            // The weights are those of one head, so every head is a row of its own here.
+            q = rms_norm(&q, &norms.q.1, eps);
+            k = rms_norm(&k, &norms.k.1, eps);
         }
-        add(&mut h, &bit_linear(&layer.o, &quantize(&a, layer.o.matrix.shape()[1]))?);
+        let table = &model.ropes[layer.rope];
+        rope(table, &mut q, dims.n_heads as usize);
+        rope(table, &mut k, dims.n_kv_heads as usize);
+        let a = attention(model, layer, &q, &k, &v); // [n, n_heads * head_dim]
+        let a = normed(a, layer.attention_sub_norm.as_ref(), eps);
+        let o = project(&layer.o, &a)?; // [n, hidden]
+        add(&mut h, &normed(o, layer.attention_post_norm.as_ref(), eps));
 
-        let x = rms_norm(&h, &layer.ffn_norm.1, model.rms_eps);
-        let x = quantize(&x, hidden_dim);
-        let gate = bit_linear(&layer.gate, &x)?; // [n, ffn]
-        let up = bit_linear(&layer.up, &x)?; // [n, ffn]
-        let mut m: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| activate(*g, model.activation) * u).collect();
-        if let Some((_, weight)) = &layer.ffn_sub_norm {
-            m = rms_norm(&m, weight, model.rms_eps);
-        }
-        add(&mut h, &bit_linear(&layer.down, &quantize(&m, layer.down.matrix.shape()[1]))?);
+        let x = rms_norm(&h, &layer.ffn_norm.1, eps);
+        let gate = project(&layer.gate, &x)?; // [n, ffn]
+        let up = project(&layer.up, &x)?; // [n, ffn]
+        let m: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| activate(*g, model.activation) * u).collect();
+        let m = normed(m, layer.ffn_sub_norm.as_ref(), eps);
+        let down = project(&layer.down, &m)?; // [n, hidden]
+        add(&mut h, &normed(down, layer.ffn_post_norm.as_ref(), eps));
         each_layer(l, &h);
     }
-    Ok(rms_norm(&h, &model.final_norm.1, model.rms_eps))
+    Ok(rms_norm(&h, &model.final_norm.1, eps))
+}
+
+/// Writes the embedding `[hidden]` of token `id`.
+fn embed(model: &Model, id: usize, out: &mut [f32]) -> Result<(), CompileError> {
+    match &model.embedding {
+        Matrix::Dense(table) => widen_row(table.dtype, (*table.data).as_ref(), id, out),
+        Matrix::Ternary(table) => linear::ternary_row(table, id, out)?,
+    }
+    out.iter_mut().for_each(|x| *x *= model.embedding_scale);
+    Ok(())
 }
 
 /// Logits `[vocab]` of one normalized state `[hidden]`.
@@ -98,31 +109,21 @@ pub(crate) fn forward_jittered(
 /// # Errors
 /// [`CompileError::Internal`] for a state of another width.
 pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
-    let table = floats(model.head())?; // [vocab, hidden]
-    if table.shape.last() != Some(&state.len()) {
+    let table = model.head(); // [vocab, hidden]
+    if table.shape()[1] != state.len() {
         return Err(CompileError::Internal(format!(
             "the head is {:?}, a state {}",
-            table.shape,
+            table.shape(),
             state.len()
         )));
     }
-    let mut logits = vec![0.0; model.hyperparameters.vocab_size as usize];
-    logits.par_iter_mut().enumerate().for_each_init(
-        || vec![0.0; state.len()],
-        |row, (id, logit)| {
-            dense_row(table, id, row);
-            *logit = dot(row, state);
-        },
-    );
-    Ok(logits)
-}
-
-fn floats(matrix: &Matrix) -> Result<&Dense, CompileError> {
-    matrix.dense().ok_or_else(|| CompileError::Internal(format!("{} is ternary", matrix.name())))
-}
-
-fn dense_row(matrix: &Dense, row: usize, out: &mut [f32]) {
-    widen_row(matrix.dtype, (*matrix.data).as_ref(), row, out);
+    match (table, model.head_rule()) {
+        (Matrix::Ternary(table), Some(rule)) => linear::ternary(table, state, rule),
+        (Matrix::Ternary(table), None) => {
+            Err(CompileError::Internal(format!("the head {} has no rule", table.name)))
+        }
+        (Matrix::Dense(table), _) => linear::dense(table, state),
+    }
 }
 
 /// Widens row `row` of a matrix of little-endian floats to f32.
@@ -143,18 +144,20 @@ fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], one: impl Fn([u8; N]) ->
     }
 }
 
-/// A number in -1..1 that looks random: the fractional part of `i` times the golden ratio.
-fn noise(i: usize) -> f32 {
-    let golden = (i as u32).wrapping_mul(0x9e37_79b9);
-    golden as i32 as f32 / -(i32::MIN as f32)
-}
-
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
 }
 
 fn add(h: &mut [f32], y: &[f32]) {
     h.iter_mut().zip(y).for_each(|(h, y)| *h += y);
+}
+
+/// `x` `[n, k]`, normalized where there is a norm.
+fn normed(x: Vec<f32>, norm: Option<&NormWeights>, eps: f32) -> Vec<f32> {
+    match norm {
+        Some((_, weight)) => rms_norm(&x, weight, eps),
+        None => x,
+    }
 }
 
 /// `weight * (x * (1 / sqrt(mean(x^2) + eps)))` of each row of `x` `[n, weight.len()]`.
@@ -166,60 +169,6 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
         out.extend(x.iter().zip(weight).map(|(x, w)| w * (x * factor)));
     }
     out
-}
-
-/// Activations as int8.
-struct Int8 {
-    /// `[n, k]`.
-    values: Vec<i8>,
-    /// The factor each row was multiplied with, `[n]`.
-    scales: Vec<f32>,
-    k: usize,
-}
-
-/// Quantizes each row of `x` `[n, k]`, as `ActQuant` in transformers' `integrations/bitnet.py`.
-fn quantize(x: &[f32], k: usize, activations: Activations) -> Int8 {
-    let Activations::PerToken { floor } = activations else { unreachable!("arch makes no {activations:?}") };
-    let mut out = Int8 { values: Vec::with_capacity(x.len()), scales: Vec::new(), k };
-    for x in x.chunks_exact(k) {
-        let max = x.iter().fold(floor, |max, x| max.max(x.abs()));
-        let s = 127.0 * (1.0 / max);
-        out.values.extend(x.iter().map(|x| (x * s).round_ties_even().clamp(-128.0, 127.0) as i8));
-        out.scales.push(s);
-    }
-    out
-}
-
-/// `x W^T` `[n, rows]`: exact integer sums of activations times trits, then the scale in the checkpoint's direction.
-fn bit_linear(projection: &Projection, x: &Int8) -> Result<Vec<f32>, CompileError> {
-    let Matrix::Ternary(matrix) = &projection.matrix else {
-        return Err(CompileError::Internal(format!("{} is not ternary", projection.matrix.name())));
-    };
-    let Scales::Tensor { scale, rule } = matrix.scales else {
-        return Err(CompileError::Internal(format!("{} has several scales", matrix.name)));
-    };
-    let (n, rows, k) = (x.scales.len(), matrix.rows, matrix.k);
-    if k != x.k {
-        return Err(CompileError::Internal(format!("{} has {k} columns, its input {}", matrix.name, x.k)));
-    }
-    let mut by_row = vec![0.0; rows * n]; // [rows, n]: a thread owns whole rows
-    by_row.par_chunks_exact_mut(n).enumerate().try_for_each_init(
-        || vec![0i8; k],
-        |trits, (row, out)| {
-            matrix.trits.read_row(row, trits)?;
-            for ((y, s), values) in out.iter_mut().zip(&x.scales).zip(x.values.chunks_exact(k)) {
-                let sum: i32 = trits.iter().zip(values).map(|(t, q)| i32::from(*t) * i32::from(*q)).sum();
-                *y = match rule {
-                    ScaleRule::Multiply => sum as f32 / s * scale,
-                    ScaleRule::Divide => sum as f32 / (s * scale),
-                    other => unreachable!("ingest makes no {other:?}"),
-                };
-            }
-            Ok(())
-        },
-    )?;
-    matrix.trits.release();
-    Ok((0..n).flat_map(|t| by_row.iter().skip(t).step_by(n).copied()).collect())
 }
 
 /// Rotates every head of `x` `[n, heads * head_dim]` by its token's position.
@@ -238,22 +187,25 @@ fn rope(rope: &Rope, x: &mut [f32], heads: usize) {
     }
 }
 
-/// Causal attention: q `[n, n_heads * head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
-fn attention(model: &Model, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+/// Causal attention, to the last positions where the layer has a window: q `[n, n_heads * head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
+fn attention(model: &Model, layer: &Layer, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let dims = &model.hyperparameters;
     let (n_heads, n_kv_heads) = (dims.n_heads as usize, dims.n_kv_heads as usize);
     let head_dim = dims.head_dim as usize;
     let scale = model.attention_scale;
+    let window = layer.window.map_or(usize::MAX, |window| window as usize);
     let mut out = Vec::with_capacity(q.len());
     for (t, q) in q.chunks_exact(n_heads * head_dim).enumerate() {
         for (h, q) in q.chunks_exact(head_dim).enumerate() {
             let kv_head = h / (n_heads / n_kv_heads);
             let at = |p: usize| (p * n_kv_heads + kv_head) * head_dim;
-            let mut scores: Vec<f32> = (0..=t).map(|p| dot(q, &k[at(p)..][..head_dim]) * scale).collect(); // [t + 1]
+            let seen = (t + 1).saturating_sub(window)..t + 1;
+            let mut scores: Vec<f32> =
+                seen.clone().map(|p| dot(q, &k[at(p)..][..head_dim]) * scale).collect(); // [seen]
             softmax(&mut scores);
             let value = |i: usize| {
                 let weighted =
-                    scores.iter().enumerate().map(|(p, s)| f64::from(*s) * f64::from(v[at(p) + i]));
+                    scores.iter().zip(seen.clone()).map(|(s, p)| f64::from(*s) * f64::from(v[at(p) + i]));
                 weighted.sum::<f64>() as f32
             };
             out.extend((0..head_dim).map(value));
@@ -273,6 +225,11 @@ fn activate(x: f32, activation: Activation) -> f32 {
     match activation {
         Activation::Relu2 => x.max(0.0) * x.max(0.0),
         Activation::Silu => x / (1.0 + libm::exp(f64::from(-x)) as f32),
+        Activation::GeluTanh => {
+            let x = f64::from(x);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            (0.5 * x * (1.0 + libm::tanh(inner))) as f32
+        }
         other => unreachable!("arch makes no {other:?}"),
     }
 }

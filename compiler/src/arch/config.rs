@@ -1,10 +1,11 @@
 //! `config.json`, typed: what is used is named here, what is harmless is listed, and all else is refused by name.
 
-use crate::arch::Family;
+use crate::arch::family::Family;
+use crate::arch::harmless::HARMLESS;
 use crate::arch::keys::Keys;
-use crate::arch::rope::Rope;
+use crate::arch::positions::Positions;
+use crate::arch::quantization::Weights;
 use crate::error::CompileError;
-use crate::quantize::Storage;
 use serde_json::json;
 use trit_format::kernel::MAX_K;
 use trit_format::manifest::Hyperparameters;
@@ -13,111 +14,86 @@ use trit_format::plan::Activation;
 /// What a decoder's configuration says about its arithmetic.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// With the bundle's context length, which may be less than the model's.
     pub(crate) dims: Hyperparameters,
     pub(crate) rms_eps: f32,
     pub(crate) activation: Activation,
-    pub(crate) rope: Rope,
+    pub(crate) positions: Positions,
     pub(crate) tied: bool,
-    pub(crate) storage: Storage,
+    pub(crate) weights: Weights,
+    /// Factor on attention's scores.
+    pub(crate) attention_scale: f32,
+    pub(crate) embedding_scale: EmbeddingScale,
+    /// Factor on the final norm's weights, which is one on the logits.
+    pub(crate) final_scale: f32,
 }
 
-/// Keys that do not change what a forward pass computes: bookkeeping, training, generation defaults.
-const HARMLESS: &[&str] = &[
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "_commit_hash",
-    "_name_or_path",
-    "attention_dropout",
-    "attn_implementation",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "embd_pdrop",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "gradient_checkpointing",
-    "hidden_dropout",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "keys_to_ignore_at_inference",
-    "label2id",
-    "length_penalty",
-    "license",
-    "max_length",
-    "min_length",
-    "name_or_path",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    // Splits products among devices; the sums are the same.
-    "pretraining_tp",
-    "problem_type",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "resid_pdrop",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-];
+/// What rows of the embedding are multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum EmbeddingScale {
+    /// This number.
+    Exactly(f32),
+    /// This number as the table's own type holds it: transformers casts Gemma's `sqrt(hidden_size)`.
+    InTableType(f32),
+}
 
 impl Config {
-    /// Reads the configuration of a model of `family`.
+    /// Reads the configuration of a model of `family`, for texts of up to `context` tokens where that is given.
     ///
     /// # Errors
     /// Keys that are missing, malformed, contradictory, or change the arithmetic in a way that is not known.
-    pub(crate) fn take(mut keys: Keys, family: &Family) -> Result<Config, CompileError> {
+    pub(crate) fn take(
+        mut keys: Keys,
+        family: &Family,
+        context: Option<u32>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Config, CompileError> {
         let dims = dimensions(&mut keys, family)?;
-        let rms_eps: f64 = keys.take("rms_norm_eps")?.unwrap_or(family.rms_eps);
-        if !(rms_eps.is_finite() && rms_eps > 0.0) {
-            return Err(keys.invalid(format!("rms_norm_eps is {rms_eps}, expected a number above zero")));
-        }
-        let name: Option<String> = keys.take("hidden_act")?;
-        let activation = match name.as_deref().unwrap_or(family.hidden_act) {
-            "relu2" => Activation::Relu2,
-            "silu" | "swish" => Activation::Silu,
-            other => {
-                let problem = format!("hidden_act {other:?} is not supported (only \"relu2\" and \"silu\")");
-                return Err(keys.unsupported(problem));
-            }
-        };
-        let rope = Rope::take(&mut keys, family.rope_theta, dims.context_length)?;
-        let tied = keys.take("tie_word_embeddings")?.unwrap_or(false);
+        let rms_eps = epsilon(&mut keys, "rms_norm_eps")?.unwrap_or(family.rms_eps);
+        let activation = activation(&mut keys, family)?;
+        let positions = (family.positions)(&mut keys, family, &dims)?;
+        let tied = keys.take("tie_word_embeddings")?.unwrap_or(family.tied);
         refuse_active(&mut keys)?;
-        let storage = storage(&mut keys, family)?;
+        let weights = Weights::take(&mut keys, family)?;
+        let mut config = Config {
+            dims,
+            rms_eps: rms_eps as f32,
+            activation,
+            positions,
+            tied,
+            weights,
+            attention_scale: f64::from(dims.head_dim).powf(-0.5) as f32,
+            embedding_scale: EmbeddingScale::Exactly(1.0),
+            final_scale: 1.0,
+        };
+        (family.own)(&mut keys, &mut config)?;
+        config.dims.context_length = config.positions.context(&keys, context, warnings)?;
         keys.refuse_rest(HARMLESS)?;
-        Ok(Config { dims, rms_eps: rms_eps as f32, activation, rope, tied, storage })
+        Ok(config)
+    }
+}
+
+/// A number that is added to a mean of squares.
+pub(crate) fn epsilon(keys: &mut Keys, key: &str) -> Result<Option<f64>, CompileError> {
+    match keys.take::<f64>(key)? {
+        // It is an f32 where it is used.
+        Some(eps) if !((eps as f32).is_finite() && eps as f32 > 0.0) => {
+            Err(keys.invalid(format!("{} is {eps}, expected a number above zero", keys.named(key))))
+        }
+        eps => Ok(eps),
+    }
+}
+
+fn activation(keys: &mut Keys, family: &Family) -> Result<Activation, CompileError> {
+    let key = family.activation_key;
+    let name: Option<String> = keys.take(key)?;
+    match name.as_deref().unwrap_or(family.activation) {
+        "relu2" => Ok(Activation::Relu2),
+        "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        other => Err(keys.unsupported(format!(
+            "{key} {other:?} is not supported (only \"relu2\", \"silu\" and \"gelu_pytorch_tanh\")"
+        ))),
     }
 }
 
@@ -125,8 +101,9 @@ impl Config {
 fn dimensions(keys: &mut Keys, family: &Family) -> Result<Hyperparameters, CompileError> {
     let (hidden_dim, n_heads): (u32, u32) =
         (keys.require("hidden_size")?, keys.require("num_attention_heads")?);
-    let explicit_head_dim: Option<u32> = keys.take("head_dim")?;
-    // In transformers an absent key takes the class's default, but null the number of query heads.
+    // In transformers an absent key takes the class's default, but null what follows from other keys.
+    let default_head_dim = family.head_dim.filter(|_| !keys.is_null("head_dim"));
+    let explicit_head_dim: Option<u32> = keys.take("head_dim")?.or(default_head_dim);
     let default_kv_heads = family.n_kv_heads.filter(|_| !keys.is_null("num_key_value_heads"));
     let n_kv_heads = keys.take("num_key_value_heads")?.or(default_kv_heads).unwrap_or(n_heads);
     let mut dims = Hyperparameters {
@@ -137,7 +114,7 @@ fn dimensions(keys: &mut Keys, family: &Family) -> Result<Hyperparameters, Compi
         n_heads,
         n_kv_heads,
         head_dim: explicit_head_dim.unwrap_or(1),
-        context_length: keys.take("max_position_embeddings")?.unwrap_or(2048),
+        context_length: keys.take("max_position_embeddings")?.unwrap_or(family.context_length),
     };
     let sizes = [
         ("vocab_size", dims.vocab_size),
@@ -189,81 +166,5 @@ fn refuse_active(keys: &mut Keys) -> Result<(), CompileError> {
     {
         keys.expect(key, &json!(false))?;
     }
-    keys.expect("pruned_heads", &json!({}))?;
-    let windowed: Option<bool> = keys.take("use_sliding_window")?;
-    let window: Option<u64> = keys.take("sliding_window")?;
-    keys.take::<u64>("max_window_layers")?;
-    if let Some(window) = window.filter(|_| windowed != Some(false)) {
-        return Err(
-            keys.unsupported(format!("sliding_window is {window}: windowed attention is not supported"))
-        );
-    }
-    let layer_types: Option<Vec<String>> = keys.take("layer_types")?;
-    if let Some(other) = layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
-        let problem =
-            format!("layer_types holds {other:?}, which is not supported (only \"full_attention\")");
-        return Err(keys.unsupported(problem));
-    }
-    Ok(())
-}
-
-/// How the ternary matrices are stored, by `quantization_config`. The direction of the scale is the class's, never
-/// guessed from its size.
-fn storage(keys: &mut Keys, family: &Family) -> Result<Storage, CompileError> {
-    let Some(mut quantization) = keys.object("quantization_config")? else {
-        return Err(keys.unsupported(format!(
-            "has no quantization_config, so this {} is not declared to be ternary. For the latent weights of a BitNet \
-             model add \"quantization_config\": {{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
-             \"quantization_mode\": \"online\"}}; ternary floats without int8 activations are not yet supported",
-            family.architecture
-        )));
-    };
-    let keys = &mut quantization;
-    let method: String = keys.require("quant_method")?;
-    if method != "bitnet" {
-        let problem = format!("{} {method:?} is not supported (only \"bitnet\")", keys.named("quant_method"));
-        return Err(keys.unsupported(problem));
-    }
-    if keys.take::<bool>("use_rms_norm")? == Some(true) {
-        return Err(keys.unsupported(format!(
-            "{} is true: an RMSNorm inside each linear is not yet supported",
-            keys.named("use_rms_norm")
-        )));
-    }
-    // Only used where use_rms_norm is true.
-    keys.take::<f64>("rms_norm_eps")?;
-    let kept: Option<Vec<String>> = keys.take("modules_to_not_convert")?;
-    if let Some(kept) = kept {
-        let key = keys.named("modules_to_not_convert");
-        let is = |module: &str, name: &str| module == name || module == format!("model.{name}");
-        let known = |module: &String| ["lm_head", "embed_tokens"].iter().any(|name| is(module, name));
-        if let Some(other) = kept.iter().find(|module| !known(module)) {
-            let problem = format!("{key} holds {other:?}: only lm_head can be left unquantized");
-            return Err(keys.unsupported(problem));
-        }
-        if !kept.iter().any(|module| is(module, "lm_head")) {
-            let problem = format!("{key} leaves out \"lm_head\": a quantized head is not supported");
-            return Err(keys.unsupported(problem));
-        }
-    }
-    let class: Option<String> = keys.take("linear_class")?;
-    let mode: Option<String> = keys.take("quantization_mode")?;
-    let storage = match (class.as_deref().unwrap_or("bitlinear"), mode.as_deref().unwrap_or("offline")) {
-        ("bitlinear", "offline" | "online") => Storage::Packed,
-        ("autobitlinear", "offline") => Storage::Offline,
-        ("autobitlinear", "online") => Storage::Latent,
-        ("bitlinear" | "autobitlinear", mode) => {
-            let key = keys.named("quantization_mode");
-            return Err(
-                keys.unsupported(format!("{key} {mode:?} is not known (only \"offline\" and \"online\")"))
-            );
-        }
-        (class, _) => {
-            let key = keys.named("linear_class");
-            let problem = format!("{key} {class:?} is not known (only \"bitlinear\" and \"autobitlinear\")");
-            return Err(keys.unsupported(problem));
-        }
-    };
-    quantization.refuse_rest(&["_load_in_4bit", "_load_in_8bit"])?;
-    Ok(storage)
+    keys.expect("pruned_heads", &json!({}))
 }

@@ -1,136 +1,214 @@
 //! Decoder-only transformers with Llama's tensor names: the tensors of each layer, taken and checked.
 
-use crate::arch::config::Config;
-use crate::arch::{Decoder, Family};
+use crate::arch::config::{Config, EmbeddingScale};
+use crate::arch::family::Family;
+use crate::arch::quantization::Weights;
+use crate::arch::{Decoder, head};
+use crate::detect;
 use crate::error::CompileError;
-use crate::ingest::checkpoint::{Checkpoint, RawTensor};
+use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::ingest::gguf;
-use crate::model::{Layer, Matrix, NormWeights, Projection, Rope};
+use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
 use crate::quantize::{self, Storage};
+use half::{bf16, f16};
 
 /// Takes every tensor of the model; nothing may be left over.
 pub(crate) fn build(
-    family: &Family,
+    family: &'static Family,
     config: Config,
+    activations: Activations,
     checkpoint: Checkpoint,
     warnings: &mut Vec<String>,
 ) -> Result<Decoder, CompileError> {
     let dims = config.dims;
-    let [vocab, hidden] = [dims.vocab_size, dims.hidden_dim].map(|n| n as usize);
-    let mut tensors = Tensors { checkpoint, storage: config.storage };
-    let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
-    let head = head(&mut tensors.checkpoint, &embedding, config.tied, warnings)?;
-    let table = "[vocab_size, hidden_size]";
-    let dense = |tensor| quantize::dense(tensor, &[vocab, hidden], table).map(Matrix::Dense);
-    let (embedding, head) = (dense(embedding)?, head.map(dense).transpose()?);
+    let hidden = dims.hidden_dim as usize;
+    let mut tensors = Tensors { checkpoint, family, config: &config, report: Vec::new() };
+    let (embedding, embedding_scale, head) = head::tables(&mut tensors, warnings)?;
     // Not reserved ahead: n_layers is untrusted, and the first layer that is missing ends the loop.
     let mut layers = Vec::new();
     for index in 0..dims.n_layers {
-        layers.push(tensors.layer(index, family, &config)?);
+        layers.push(tensors.layer(index)?);
     }
-    let final_norm = tensors.norm("model.norm", hidden, "hidden_size")?;
+    let (name, mut final_norm) = tensors.norm("model.norm", hidden, "hidden_size")?;
+    final_norm.iter_mut().for_each(|weight| *weight *= config.final_scale);
     refuse_rest(&tensors.checkpoint, family)?;
+    let inner_eps = match &config.weights {
+        Weights::Declared(quantization) => quantization.inner_norm,
+        Weights::Undeclared => None,
+    };
     Ok(Decoder {
         architecture: family.architecture,
         dims,
         rms_eps: config.rms_eps,
+        linear_rms_eps: inner_eps.unwrap_or(config.rms_eps),
+        activations,
         activation: config.activation,
-        ropes: vec![Rope { inv_freq: config.rope.inv_freq(dims.head_dim as usize), scaling: 1.0 }],
+        attention_scale: config.attention_scale,
+        embedding_scale,
+        ropes: config.positions.ropes.iter().map(|rope| rope.table(dims.context_length)).collect(),
         embedding,
         head,
         layers,
-        final_norm,
+        final_norm: (name, final_norm),
+        report: tensors.report,
     })
 }
 
-/// The head, where it is not the embedding. As in transformers a head that differs wins over `tie_word_embeddings`.
-fn head(
-    checkpoint: &mut Checkpoint,
-    embedding: &RawTensor,
-    tied: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Option<RawTensor>, CompileError> {
-    let head = checkpoint.take("lm_head.weight").or_else(|| checkpoint.take("model.lm_head.weight"));
-    match head {
-        None if tied => Ok(None),
-        None => Err(CompileError::Tensor {
-            path: checkpoint.path.clone(),
-            tensor: "lm_head.weight".to_owned(),
-            problem: "is missing, and config.json does not set tie_word_embeddings to true".to_owned(),
-        }),
-        Some(head) if tied => {
-            let same = head.dtype == embedding.dtype
-                && head.shape == embedding.shape
-                && head.bytes.as_ref() == embedding.bytes.as_ref();
-            head.bytes.release();
-            embedding.bytes.release();
-            if same {
-                return Ok(None);
-            }
-            warnings.push(format!(
-                "tie_word_embeddings is true, but {} differs from {}; the head is not tied, as in transformers",
-                head.name, embedding.name
-            ));
-            Ok(Some(head))
+impl EmbeddingScale {
+    /// The factor for a table of that type.
+    pub(crate) fn of(self, table: ElementType) -> f32 {
+        match (self, table) {
+            (EmbeddingScale::Exactly(scale), _) => scale,
+            (EmbeddingScale::InTableType(scale), ElementType::Bf16) => bf16::from_f32(scale).to_f32(),
+            (EmbeddingScale::InTableType(scale), ElementType::F16) => f16::from_f32(scale).to_f32(),
+            (EmbeddingScale::InTableType(scale), _) => scale,
         }
-        Some(head) => Ok(Some(head)),
     }
 }
 
-/// A checkpoint and how its matrices are stored.
-struct Tensors {
-    checkpoint: Checkpoint,
-    storage: Storage,
+/// A checkpoint, what its configuration says about it, and what was found in it so far.
+pub(crate) struct Tensors<'a> {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) family: &'static Family,
+    pub(crate) config: &'a Config,
+    report: Vec<TensorReport>,
 }
 
-impl Tensors {
-    fn layer(&mut self, index: u32, family: &Family, config: &Config) -> Result<Layer, CompileError> {
-        let dims = config.dims;
+impl Tensors<'_> {
+    fn layer(&mut self, index: u32) -> Result<Layer, CompileError> {
+        let dims = self.config.dims;
+        let names = &self.family.norms;
         let [hidden, ffn] = [dims.hidden_dim, dims.ffn_dim].map(|n| n as usize);
         // `Config` checked that all heads together are no more than `MAX_K`.
         let [q, kv] = [dims.n_heads, dims.n_kv_heads].map(|n| n as usize * dims.head_dim as usize);
         let at = |name: &str| format!("model.layers.{index}.{name}");
-        let sub_norm = |this: &mut Self, name: &str, len, what| {
-            family.sub_norms.then(|| this.norm(&at(name), len, what)).transpose()
+        let (rope, window) = self.config.positions.layer(index);
+        let [attention_sub, ffn_sub] = names.sub.map_or([None; 2], |names| names.map(Some));
+        let [attention_post, ffn_post] = names.post.map_or([None; 2], |names| names.map(Some));
+        let optional = |this: &mut Self, name: Option<&str>, len, what| {
+            name.map(|name| this.norm(&at(name), len, what)).transpose()
         };
         Ok(Layer {
             input_norm: self.norm(&at("input_layernorm"), hidden, "hidden_size")?,
             q: self.projection(&at("self_attn.q_proj"), q, hidden)?,
             k: self.projection(&at("self_attn.k_proj"), kv, hidden)?,
             v: self.projection(&at("self_attn.v_proj"), kv, hidden)?,
-            head_norms: None,
-            rope: 0,
-            window: None,
-            attention_sub_norm: sub_norm(
-                self,
-                "self_attn.attn_sub_norm",
-                q,
-                "num_attention_heads * head_dim",
-            )?,
+            head_norms: if names.heads { Some(self.head_norms(&at("self_attn"))?) } else { None },
+            rope,
+            window,
+            attention_sub_norm: optional(self, attention_sub, q, "num_attention_heads * head_dim")?,
             o: self.projection(&at("self_attn.o_proj"), hidden, q)?,
-            attention_post_norm: None,
-            ffn_norm: self.norm(&at("post_attention_layernorm"), hidden, "hidden_size")?,
+            attention_post_norm: optional(self, attention_post, hidden, "hidden_size")?,
+            ffn_norm: self.norm(&at(names.ffn), hidden, "hidden_size")?,
             gate: self.projection(&at("mlp.gate_proj"), ffn, hidden)?,
             up: self.projection(&at("mlp.up_proj"), ffn, hidden)?,
-            ffn_sub_norm: sub_norm(self, "mlp.ffn_sub_norm", ffn, "intermediate_size")?,
+            ffn_sub_norm: optional(self, ffn_sub, ffn, "intermediate_size")?,
             down: self.projection(&at("mlp.down_proj"), hidden, ffn)?,
-            ffn_post_norm: None,
+            ffn_post_norm: optional(self, ffn_post, hidden, "hidden_size")?,
+        })
+    }
+
+    fn head_norms(&mut self, attention: &str) -> Result<HeadNorms, CompileError> {
+        let head_dim = self.config.dims.head_dim as usize;
+        Ok(HeadNorms {
+            q: self.norm(&format!("{attention}.q_norm"), head_dim, "head_dim")?,
+            k: self.norm(&format!("{attention}.k_norm"), head_dim, "head_dim")?,
         })
     }
 
     fn projection(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
         let weight = self.checkpoint.require(&format!("{module}.weight"))?;
-        let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
         let interleaved = weight.interleaved_heads;
-        let mut matrix = Matrix::Ternary(quantize::ternary(weight, scale, (rows, k), self.storage)?);
+        let Projection { norm, mut matrix } = self.as_stored(weight, module, rows, k)?;
         if let Some(heads) = interleaved {
             matrix = gguf::in_order(matrix, heads)?;
         }
-        Ok(Projection { norm: None, matrix })
+        Ok(Projection { norm, matrix })
     }
 
+    /// A linear with the rows of its weights in the order that they are stored in.
+    fn as_stored(
+        &mut self,
+        weight: RawTensor,
+        module: &str,
+        rows: usize,
+        k: usize,
+    ) -> Result<Projection, CompileError> {
+        let config = self.config;
+        let quantization = match &config.weights {
+            Weights::Declared(quantization) if !quantization.kept.has(module) => quantization,
+            Weights::Declared(_) => {
+                let matrix = self.floats(weight, &[rows, k], "of a linear that is not quantized")?;
+                return Ok(Projection { norm: None, matrix });
+            }
+            Weights::Undeclared => {
+                let (matrix, report) = detect::linear(weight, [rows, k])?;
+                self.report.push(report);
+                return Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) });
+            }
+        };
+        let norm = match quantization.inner_norm {
+            Some(_) => Some(self.inner_norm(module, k)?),
+            None => None,
+        };
+        let matrix = self.ternary(weight, module, [rows, k], quantization.storage)?;
+        Ok(Projection { norm, matrix })
+    }
+
+    /// The RMSNorm inside a linear, as transformers names it or as BitNet's training code does.
+    fn inner_norm(&mut self, module: &str, k: usize) -> Result<NormWeights, CompileError> {
+        let other = self.checkpoint.take(&format!("{module}.norm.weight"));
+        let tensor = match other {
+            Some(tensor) => tensor,
+            None => self.checkpoint.require(&format!("{module}.rms_norm.weight"))?,
+        };
+        quantize::norm(tensor, k, "in features")
+    }
+
+    /// A ternary matrix as the configuration declares it.
+    pub(crate) fn ternary(
+        &mut self,
+        weight: RawTensor,
+        module: &str,
+        [rows, k]: [usize; 2],
+        storage: Storage,
+    ) -> Result<Matrix, CompileError> {
+        let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
+        let found = if storage == Storage::Latent { Found::Latent } else { Found::PerTensor };
+        self.report.push(detect::report(&weight, found));
+        quantize::ternary(weight, scale, (rows, k), storage).map(Matrix::Ternary)
+    }
+
+    /// A matrix that stays as it is.
+    pub(crate) fn floats(
+        &mut self,
+        tensor: RawTensor,
+        shape: &[usize],
+        what: &str,
+    ) -> Result<Matrix, CompileError> {
+        self.report.push(detect::report(&tensor, Found::Floats));
+        quantize::dense(tensor, shape, what).map(Matrix::Dense)
+    }
+
+    /// An embedding or head about which the configuration says nothing.
+    pub(crate) fn undeclared_table(
+        &mut self,
+        tensor: RawTensor,
+        shape: [usize; 2],
+    ) -> Result<Matrix, CompileError> {
+        let (matrix, report) = detect::table(tensor, shape)?;
+        self.report.push(report);
+        Ok(matrix)
+    }
+
+    /// Norm weights, as they multiply.
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
-        quantize::norm(self.checkpoint.require(&format!("{module}.weight"))?, len, what)
+        let tensor = self.checkpoint.require(&format!("{module}.weight"))?;
+        let (name, mut weights) = quantize::norm(tensor, len, what)?;
+        if self.family.norms.less_one {
+            weights.iter_mut().for_each(|weight| *weight += 1.0);
+        }
+        Ok((name, weights))
     }
 }
 
@@ -147,8 +225,13 @@ fn refuse_rest(checkpoint: &Checkpoint, family: &Family) -> Result<(), CompileEr
     };
     let why = if first.name.ends_with(".bias") {
         "biases are not yet supported".to_owned()
-    } else if first.name.ends_with(".rms_norm.weight") {
-        "an RMSNorm inside each linear is not yet supported".to_owned()
+    } else if first.name.ends_with("_proj.rms_norm.weight") || first.name.ends_with("_proj.norm.weight") {
+        "an RMSNorm inside each linear must be declared in config.json, by use_rms_norm and rms_norm_eps of \
+         quantization_config"
+            .to_owned()
+    } else if first.name.ends_with(".weight_scale") {
+        "its linear is not quantized as config.json describes it (modules_to_not_convert of quantization_config)"
+            .to_owned()
     } else {
         format!("it is no part of {} as config.json describes it", family.architecture)
     };

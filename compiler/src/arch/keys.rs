@@ -19,6 +19,11 @@ impl Keys {
         Keys { path: path.to_owned(), prefix: String::new(), map }
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Forgets the keys that the user wants ignored, each a dotted path, and says so.
     pub(crate) fn ignore(&mut self, ignored: &[String], warnings: &mut Vec<String>) {
         for key in ignored {

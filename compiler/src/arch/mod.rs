@@ -1,75 +1,69 @@
-//! Model families: which configurations and tensor names are understood, and the [`Model`] they make.
+//! Model families: which configurations and tensor names are understood, and the [`Model`](crate::model::Model) they
+//! make.
 //!
-//! A family is a row of [`FAMILIES`] where its layers are those of [`decoder`]; anything else is refused by name.
+//! | module | does |
+//! |---|---|
+//! | `family`, `families` | the families, each where it differs from Llama |
+//! | `config`, `quantization`, `modules`, `positions`, `rope` | `config.json`, typed |
+//! | `keys`, `harmless` | takes keys one by one, so that what nobody took is refused by name |
+//! | `decoder`, `head` | the tensors, taken and checked |
 
 mod config;
 mod decoder;
+mod families;
+mod family;
+mod harmless;
+mod head;
 mod keys;
+mod modules;
+mod positions;
+mod quantization;
 mod rope;
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::Checkpoint;
-use crate::model::{Layer, Matrix, NormWeights, Rope};
+use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
+use crate::quantize::Storage;
 use config::Config;
+use family::Family;
 use keys::Keys;
+use quantization::Weights;
 use serde_json::{Map, Value};
 use std::path::Path;
 use trit_format::manifest::Hyperparameters;
 use trit_format::plan::Activation;
-
-/// One architecture and what transformers assumes where its configuration is silent.
-pub(crate) struct Family {
-    /// As `architectures` names it.
-    architecture: &'static str,
-    /// As `model_type` names it.
-    model_type: &'static str,
-    /// Whether layers normalize before o and down.
-    sub_norms: bool,
-    n_kv_heads: Option<u32>,
-    hidden_act: &'static str,
-    rms_eps: f64,
-    rope_theta: f64,
-}
-
-/// Defaults as in transformers' configuration classes `BitNetConfig` and `LlamaConfig`.
-const FAMILIES: [Family; 2] = [
-    Family {
-        architecture: "BitNetForCausalLM",
-        model_type: "bitnet",
-        sub_norms: true,
-        n_kv_heads: Some(5),
-        hidden_act: "relu2",
-        rms_eps: 1e-5,
-        rope_theta: 500_000.0,
-    },
-    Family {
-        architecture: "LlamaForCausalLM",
-        model_type: "llama",
-        sub_norms: false,
-        n_kv_heads: None,
-        hidden_act: "silu",
-        rms_eps: 1e-6,
-        rope_theta: 10_000.0,
-    },
-];
 
 /// The part of a model that follows from its configuration and tensors.
 pub(crate) struct Decoder {
     pub(crate) architecture: &'static str,
     pub(crate) dims: Hyperparameters,
     pub(crate) rms_eps: f32,
+    pub(crate) linear_rms_eps: f32,
+    pub(crate) activations: Activations,
     pub(crate) activation: Activation,
+    pub(crate) attention_scale: f32,
+    pub(crate) embedding_scale: f32,
     pub(crate) ropes: Vec<Rope>,
     pub(crate) embedding: Matrix,
     pub(crate) head: Option<Matrix>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: NormWeights,
+    pub(crate) report: Vec<TensorReport>,
 }
 
 /// What has been read of `config.json`.
 pub(crate) struct Understood {
     family: &'static Family,
     config: Config,
+}
+
+/// How `config.json` is to be read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wishes<'a> {
+    /// Keys to treat as absent.
+    pub(crate) ignored: &'a [String],
+    /// The bundle's context length.
+    pub(crate) context: Option<u32>,
 }
 
 /// Reads the configuration `map` of the file `path`.
@@ -79,19 +73,54 @@ pub(crate) struct Understood {
 pub(crate) fn understand(
     path: &Path,
     map: Map<String, Value>,
-    ignored: &[String],
+    wishes: Wishes<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Understood, CompileError> {
     let mut keys = Keys::new(path, map);
-    keys.ignore(ignored, warnings);
-    let family = family(&mut keys)?;
-    Ok(Understood { family, config: Config::take(keys, family)? })
+    keys.ignore(wishes.ignored, warnings);
+    let family = family::family(&mut keys)?;
+    let config = Config::take(keys, family, wishes.context, warnings)?;
+    Ok(Understood { family, config })
 }
 
 impl Understood {
     /// The model's sizes.
     pub(crate) fn dims(&self) -> &Hyperparameters {
         &self.config.dims
+    }
+
+    /// As `architectures` names it.
+    pub(crate) fn architecture(&self) -> &'static str {
+        self.family.architecture
+    }
+
+    /// What the configuration says, a name and a fact each, for people.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let (config, context) = (&self.config, self.config.dims.context_length);
+        let ropes: Vec<String> = config.positions.ropes.iter().map(|rope| rope.describe(context)).collect();
+        let mut facts = vec![("rope", ropes.join("; in sliding layers "))];
+        facts.extend(config.positions.describe().map(|window| ("window", window)));
+        facts.push(("weights", config.weights.describe()));
+        facts
+    }
+
+    /// Takes linears of floats, about which the configuration says nothing, as latent weights.
+    ///
+    /// # Errors
+    /// [`CompileError::Usage`] where the configuration declares that they are something else.
+    pub(crate) fn round_to_absmean(&mut self) -> Result<(), CompileError> {
+        match &self.config.weights {
+            Weights::Undeclared => self.config.weights = Weights::latent(),
+            Weights::Declared(quantization) if quantization.storage == Storage::Latent => {}
+            Weights::Declared(_) => {
+                return Err(CompileError::Usage(
+                    "--quantize absmean is for float weights, but the model's quantization_config declares ternary \
+                     ones with their scales; leave it away"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Takes the model's tensors from the checkpoint.
@@ -103,32 +132,13 @@ impl Understood {
         checkpoint: Checkpoint,
         warnings: &mut Vec<String>,
     ) -> Result<Decoder, CompileError> {
-        decoder::build(self.family, self.config, checkpoint, warnings)
-    }
-}
-
-fn family(keys: &mut Keys) -> Result<&'static Family, CompileError> {
-    let architectures: Vec<String> = keys.require("architectures")?;
-    let model_type: Option<String> = keys.take("model_type")?;
-    let supported = FAMILIES.map(|f| f.architecture).join(", ");
-    let [architecture] = architectures.as_slice() else {
-        return Err(keys.invalid(format!("architectures is {architectures:?}, expected one name")));
-    };
-    if architecture == "BitnetForCausalLM" {
-        return Err(keys.unsupported(format!(
-            "architecture BitnetForCausalLM (the layout of 1bitLLM's checkpoints, with inner_attn_ln and \
-             ffn_layernorm) is not yet supported; supported are {supported}"
-        )));
-    }
-    let Some(family) = FAMILIES.iter().find(|f| f.architecture == architecture) else {
-        let problem = format!("architecture {architecture} is not supported; supported are {supported}");
-        return Err(keys.unsupported(problem));
-    };
-    match model_type {
-        Some(other) if other != family.model_type => Err(keys.unsupported(format!(
-            "model_type {other:?} does not belong to {architecture}, which has {:?}",
-            family.model_type
-        ))),
-        _ => Ok(family),
+        let declared = matches!(self.config.weights, Weights::Declared(_));
+        let activations = if declared {
+            // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
+            Activations::PerToken { floor: 1e-5 }
+        } else {
+            Activations::Int8Groups
+        };
+        decoder::build(self.family, self.config, activations, checkpoint, warnings)
     }
 }

@@ -134,6 +134,11 @@ impl Checkpoint {
         self.tensors.remove(name)
     }
 
+    /// Whether there is a tensor of that name that nobody took.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Tensors nobody took, by name.
     pub(crate) fn rest(&self) -> impl Iterator<Item = &RawTensor> {
         self.tensors.values()

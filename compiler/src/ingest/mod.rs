@@ -7,10 +7,12 @@
 //! | `checkpoint` | looks tensors up by name |
 //! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
+//! | `choices` | what may be asked of activations and float weights |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
 
 pub(crate) mod checkpoint;
+mod choices;
 mod companions;
 mod files;
 pub(crate) mod gguf;
@@ -18,14 +20,16 @@ pub(crate) mod mapped;
 mod sources;
 mod text;
 
-use crate::arch;
+use crate::arch::{self, Wishes};
 use crate::error::CompileError;
-use crate::model::{Activations, Model};
+use crate::model::Model;
 use checkpoint::Checkpoint;
 use companions::Companions;
 use files::{Files, Weights};
 use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
+
+pub use choices::{ActivationChoice, Quantize};
 
 /// How a checkpoint is to be read.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,12 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Keys of `config.json` to treat as absent, nested ones with dots (`quantization_config.KEY`).
     pub ignore_config_keys: Vec<String>,
+    /// Type of activations in ternary products.
+    pub activations: ActivationChoice,
+    /// Rounds float weights that are not declared to be ternary.
+    pub quantize: Option<Quantize>,
+    /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
+    pub context: Option<u32>,
 }
 
 /// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's directory.
@@ -52,13 +62,21 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (config_path, config) = companions.config().ok_or_else(|| {
         CompileError::Internal("the companions were read without their config.json".to_owned())
     })?;
-    let understood = arch::understand(config_path, config.clone(), &ignored, &mut warnings)?;
+    let wishes = Wishes { ignored: &ignored, context: options.context };
+    let mut understood = arch::understand(config_path, config.clone(), wishes, &mut warnings)?;
+    if options.quantize == Some(Quantize::Absmean) {
+        understood.round_to_absmean()?;
+    }
     let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
 
     let (decoder, sources) =
         rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
-    let decoder = decoder?;
-    let mut model = Model {
+    let mut decoder = decoder?;
+    if let Some(finish) = finish {
+        finish.apply(&mut decoder, &mut warnings)?;
+    }
+    let activations = options.activations.of(decoder.activations, &mut warnings);
+    Ok(Model {
         info: ModelInfo {
             name: options.name.clone().unwrap_or_else(|| files.model_name()),
             architecture: decoder.architecture.to_owned(),
@@ -67,12 +85,11 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         },
         hyperparameters: decoder.dims,
         rms_eps: decoder.rms_eps,
-        linear_rms_eps: decoder.rms_eps,
-        // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
-        activations: Activations::PerToken { floor: 1e-5 },
+        linear_rms_eps: decoder.linear_rms_eps,
+        activations,
         activation: decoder.activation,
-        attention_scale: (1.0 / f64::from(decoder.dims.head_dim).sqrt()) as f32,
-        embedding_scale: 1.0,
+        attention_scale: decoder.attention_scale,
+        embedding_scale: decoder.embedding_scale,
         ropes: decoder.ropes,
         embedding: decoder.embedding,
         head: decoder.head,
@@ -81,12 +98,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         text,
         tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
         warnings,
-        report: Vec::new(),
-    };
-    if let Some(finish) = finish {
-        finish.apply(&mut model)?;
-    }
-    Ok(model)
+        report: decoder.report,
+    })
 }
 
 /// What the files of a model hold, whatever their format.

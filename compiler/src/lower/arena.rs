@@ -66,6 +66,11 @@ fn conflicts<'s>(
     apart
 }
 
+/// Whether a product needs what is in its output before: it adds to it, or fills only the rest of it.
+fn kept(epilogue: Epilogue, at: u32) -> bool {
+    epilogue == Epilogue::Add || at > 0
+}
+
 /// The buffers a step reads, and those it writes from end to end.
 struct Operands {
     reads: Vec<BufferId>,
@@ -75,16 +80,21 @@ struct Operands {
 fn operands(step: &Step) -> Operands {
     let all = |q: Quantized| vec![q.values, q.scale, q.sum];
     let (reads, writes) = match *step {
-        Step::Embed { out, .. } => (vec![], vec![out]),
+        Step::Embed { out, .. } | Step::EmbedTernary { out, .. } => (vec![], vec![out]),
         Step::RmsNorm { input, out, .. } | Step::Head { input, out, .. } => (vec![input], vec![out]),
         Step::Quantize { input, out, .. } | Step::NormQuantize { input, out, .. } => (vec![input], all(out)),
-        Step::Ternary { input, epilogue, out, .. } => {
+        Step::RmsNormAdd { input, out, .. } => (vec![input, out], vec![out]),
+        Step::Ternary { input, epilogue, out, at, .. } => {
             let mut reads = all(input);
-            if epilogue == Epilogue::Add {
-                reads.push(out);
-            }
+            reads.extend(kept(epilogue, at).then_some(out));
             (reads, vec![out])
         }
+        Step::Linear { input, epilogue, out, at, .. } => {
+            let mut reads = vec![input];
+            reads.extend(kept(epilogue, at).then_some(out));
+            (reads, vec![out])
+        }
+        Step::Gate { gate, up, out, .. } => (vec![gate, up], vec![out]),
         Step::RopeAppend { qkv, .. } => (vec![qkv], vec![qkv]),
         Step::Attend { qkv, out, .. } => (vec![qkv], vec![out]),
         ref other => unreachable!("lowering makes no {other:?}"),

@@ -2,8 +2,11 @@
 
 mod commands;
 mod contents;
+mod grouped;
+mod mixed;
 mod planes;
 mod reference;
 mod synthetic;
 mod verify;
+mod weight_only;
 mod writing;

@@ -94,11 +94,20 @@ fn sizes_no_kernel_sums_exactly_are_refused() {
 
 #[test]
 fn other_architectures_are_refused_with_what_is_supported() {
-    let cases = [("Qwen3ForCausalLM", "not supported"), ("BitnetForCausalLM", "inner_attn_ln")];
+    let cases = [
+        ("MistralForCausalLM", "is not supported; supported are"),
+        ("FalconForCausalLM", "Falcon3 and Falcon-E are read"),
+        ("Gemma3ForConditionalGeneration", "Gemma3ForCausalLM, is read"),
+        ("Qwen3Model", "it has no head, as models for embeddings have none"),
+        ("Gemma3TextModel", "only causal language models are read"),
+        ("MiniCPM3ForCausalLM", "MLA"),
+    ];
     for (architecture, why) in cases {
         let mut checkpoint = Checkpoint::bitnet();
         checkpoint.set("architectures", json!([architecture]));
-        says(&checkpoint.error(), &["[4]", architecture, why, "BitNetForCausalLM, LlamaForCausalLM"]);
+        let supported = "BitNetForCausalLM, BitnetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, \
+                         Gemma3ForCausalLM, MiniCPMForCausalLM";
+        says(&checkpoint.error(), &["[4]", architecture, why, supported]);
     }
     let mut checkpoint = Checkpoint::bitnet();
     checkpoint.set("model_type", json!("llama"));
@@ -119,6 +128,7 @@ fn what_changes_the_arithmetic_is_refused_by_name() {
         ("hidden_act", json!("gelu")),
         ("logit_scale", json!(0.5)),
         ("prism.hadamard.group", json!(128)),
+        ("prism.rotation", json!({ "kind": "hadamard" })),
         ("use_qk_norm", json!(false)),
     ];
     for (key, value) in cases {
@@ -153,9 +163,9 @@ fn quantization_settings_are_refused_by_name() {
         ("quant_method", json!("gptq"), "gptq"),
         ("linear_class", json!("trilinear"), "trilinear"),
         ("quantization_mode", json!("sometimes"), "sometimes"),
-        ("use_rms_norm", json!(true), "not yet supported"),
-        ("modules_to_not_convert", json!(["lm_head", "model.layers.0"]), "model.layers.0"),
-        ("modules_to_not_convert", json!([]), "quantized head"),
+        ("modules_to_not_convert", json!(["lm_head", "mlp.(up|gate)"]), "mlp.(up|gate)"),
+        // Tied to an embedding that is not ternary.
+        ("modules_to_not_convert", json!([]), "tie_word_embeddings"),
         ("group_size", json!(128), "--ignore-config-key quantization_config.group_size"),
     ];
     for (key, value, why) in cases {
@@ -163,9 +173,6 @@ fn quantization_settings_are_refused_by_name() {
         checkpoint.quantization(key, value);
         says(&checkpoint.error(), &["[4]", &format!("quantization_config.{key}"), why]);
     }
-    let mut checkpoint = Checkpoint::bitnet();
-    checkpoint.unset("quantization_config");
-    says(&checkpoint.error(), &["[4]", "quantization_config", "not declared to be ternary"]);
 }
 
 #[test]
@@ -224,8 +231,6 @@ fn rope_is_read_in_both_spellings() {
 #[test]
 fn rope_that_is_unknown_or_contradictory_is_refused_by_name() {
     let cases = [
-        (json!({ "rope_type": "yarn", "factor": 4.0 }), "[4]", "rope_scaling.rope_type \"yarn\""),
-        (json!({ "type": "longrope", "factor": 4.0 }), "[4]", "\"longrope\""),
         (json!({ "type": "dynamic", "factor": 4.0 }), "[4]", "\"dynamic\""),
         (json!({ "type": "linear", "factor": 4.0, "mscale": 1.0 }), "[4]", "rope_scaling.mscale"),
         (json!({ "full_attention": { "rope_type": "default" } }), "[4]", "rope_scaling.full_attention"),
@@ -249,4 +254,40 @@ fn rope_that_is_unknown_or_contradictory_is_refused_by_name() {
     checkpoint.set("rope_scaling", json!({ "type": "linear", "factor": 4.0 }));
     checkpoint.set("rope_parameters", json!({ "rope_type": "linear", "factor": 2.0 }));
     says(&checkpoint.error(), &["[3]", "contradict"]);
+}
+
+/// LongRoPE changes its factors with the length of the text; a bundle has one choice, made by its context.
+#[test]
+fn the_context_chooses_longropes_factors() {
+    let scaling = json!({
+        "rope_type": "longrope", "short_factor": [1.0, 2.0], "long_factor": [4.0, 8.0],
+        "original_max_position_embeddings": 16, "attention_factor": 1.5
+    });
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("rope_scaling", scaling);
+    let dir = checkpoint.write();
+    let with = |context| load(dir.path(), &LoadOptions { context, ..Default::default() });
+    let found = |context| {
+        let model = with(context).unwrap();
+        let warnings = model.warnings.join("\n");
+        (model.hyperparameters.context_length, model.ropes[0].clone(), warnings)
+    };
+    let (context, short, warnings) = found(None);
+    assert_eq!((context, short.inv_freq.as_slice(), short.scaling), (16, &[1.0, 0.005][..], 1.5));
+    says(&warnings, &["a context of 16 tokens", "--context N with N above 16, up to 64"]);
+    assert_eq!(found(Some(16)).1, short);
+    assert!(!found(Some(16)).2.contains("LongRoPE"));
+    let (context, long, warnings) = found(Some(17));
+    assert_eq!((context, long.inv_freq.as_slice(), long.scaling), (17, &[0.25, 0.00125][..], 1.5));
+    says(&warnings, &["texts of up to 16 tokens get LongRoPE's long factors too"]);
+    says(&refusal(with(Some(65))), &["[2]", "--context 65", "up to 64 tokens"]);
+    says(&refusal(with(Some(0))), &["[2]", "--context 0"]);
+}
+
+#[test]
+fn the_context_can_be_set() {
+    let dir = Checkpoint::bitnet().write();
+    let with = |context| load(dir.path(), &LoadOptions { context: Some(context), ..Default::default() });
+    assert_eq!(with(10).unwrap().hyperparameters.context_length, 10);
+    says(&refusal(with(65)), &["[2]", "--context 65", "up to 64 tokens"]);
 }

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod config;
+mod detect;
+mod families;
 mod files;
 mod fixtures;
 mod storage;

@@ -223,7 +223,7 @@ fn missing_tensors_are_named() {
 fn tensors_nobody_asked_for_are_refused_unless_harmless() {
     let refused = [
         ("model.layers.0.self_attn.q_proj.bias", "biases"),
-        ("model.layers.0.mlp.down_proj.rms_norm.weight", "RMSNorm inside each linear"),
+        ("model.layers.0.mlp.down_proj.rms_norm.weight", "use_rms_norm and rms_norm_eps"),
         ("model.layers.0.self_attn.q_norm.weight", "no part of BitNetForCausalLM"),
         ("model.layers.2.input_layernorm.weight", "no part of BitNetForCausalLM"),
     ];

@@ -5,10 +5,11 @@ use super::metadata::Metadata;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
 use super::{floats, tokenizer};
+use crate::arch::Decoder;
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::ingest::companions::Companions;
-use crate::model::{Activations, Matrix, Model, Scales};
+use crate::model::{Activations, Matrix, Scales};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -163,12 +164,13 @@ impl Finish {
     ///
     /// # Errors
     /// RoPE factors of another number; a BitNet model with scales that differ inside a matrix.
-    pub(crate) fn apply(self, model: &mut Model) -> Result<(), CompileError> {
+    pub(crate) fn apply(self, model: &mut Decoder, warnings: &mut Vec<String>) -> Result<(), CompileError> {
         if let Some(factors) = &self.rope_factors {
             self.divide_frequencies(model, factors)?;
         }
+        let head = model.head.as_ref().unwrap_or(&model.embedding);
         let unlike = model.layers.iter().flat_map(|l| l.projections()).find(|p| !has_one_scale(&p.matrix));
-        let unlike = unlike.map(|p| &p.matrix).or(Some(model.head()).filter(|head| head.ternary().is_some()));
+        let unlike = unlike.map(|p| &p.matrix).or(Some(head).filter(|head| head.ternary().is_some()));
         let per_token = Activations::PerToken { floor: 1e-5 };
         match (self.trained, unlike.map(|matrix| matrix.name().to_owned())) {
             (Trained::PerToken, None) => model.activations = per_token,
@@ -183,7 +185,7 @@ impl Finish {
             }
             (Trained::PerTokenByName, None) => {
                 model.activations = per_token;
-                model.warnings.push(
+                warnings.push(
                     "the model is taken for a BitNet model by its name, and runs with one activation scale a token"
                         .to_owned(),
                 );
@@ -193,7 +195,7 @@ impl Finish {
         Ok(())
     }
 
-    fn divide_frequencies(&self, model: &mut Model, factors: &[f32]) -> Result<(), CompileError> {
+    fn divide_frequencies(&self, model: &mut Decoder, factors: &[f32]) -> Result<(), CompileError> {
         for rope in &mut model.ropes {
             if rope.inv_freq.len() != factors.len() {
                 return Err(CompileError::Tensor {

@@ -1,0 +1,50 @@
+//! MiniCPM (OpenBMB's `modeling_minicpm.py`): Llama with three factors, on the embedding (`scale_emb`), on what each
+//! layer adds (`c = scale_depth / sqrt(num_hidden_layers)`), and on the head's input (`dim_model_base / hidden_size`).
+//!
+//! No step multiplies what a layer adds. The whole residual stream is kept divided by `c` instead: then layers add
+//! unscaled results, the embedding's factor is `scale_emb / c`, and RMSNorm, which takes out every factor of its input,
+//! takes out this one too when its epsilon is divided by `c * c`. The head's factor goes into the final norm's weights.
+
+use crate::arch::config::EmbeddingScale;
+use crate::arch::family::{Family, LLAMA};
+use crate::arch::keys::Keys;
+use crate::arch::positions::Positions;
+use crate::error::CompileError;
+
+pub(crate) const MINICPM: Family = Family {
+    architecture: "MiniCPMForCausalLM",
+    model_type: "minicpm",
+    tied: true,
+    positions: |keys, family, dims| {
+        let positions = Positions::uniform(keys, family, dims)?;
+        // MiniCPMLongRoPE chooses its factors when it makes its table, for max_position_embeddings.
+        Ok(Positions { long_by_context: true, ..positions })
+    },
+    own: |keys, config| {
+        let scale_emb = factor(keys, "scale_emb")?;
+        let depth = factor(keys, "scale_depth")?;
+        let base = factor(keys, "dim_model_base")?;
+        let layers = config.dims.n_layers;
+        // Named in configurations; some code divides by its root, other by that of the number of layers.
+        keys.expect("mup_denominator", &layers.into())?;
+        let added = depth / f64::from(layers).sqrt();
+        config.embedding_scale = EmbeddingScale::Exactly((scale_emb / added) as f32);
+        config.rms_eps = (f64::from(config.rms_eps) / (added * added)) as f32;
+        config.final_scale = (base / f64::from(config.dims.hidden_dim)) as f32;
+        let all = [config.rms_eps, config.final_scale, (scale_emb / added) as f32];
+        if all.iter().any(|x| !(x.is_finite() && *x > 0.0)) {
+            return Err(keys.invalid("scale_emb, scale_depth and dim_model_base are out of all proportion"));
+        }
+        Ok(())
+    },
+    ..LLAMA
+};
+
+/// A factor. All three are required: what an absent one means differs between versions.
+fn factor(keys: &mut Keys, key: &str) -> Result<f64, CompileError> {
+    let value: f64 = keys.require(key)?;
+    if value.is_finite() && value > 0.0 {
+        return Ok(value);
+    }
+    Err(keys.invalid(format!("{key} is {value}, expected a number above zero")))
+}

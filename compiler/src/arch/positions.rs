@@ -1,0 +1,124 @@
+//! What differs between layers: which RoPE rotates, and how far back attention looks.
+
+use crate::arch::family::Family;
+use crate::arch::keys::Keys;
+use crate::arch::rope::{Facts, Rope};
+use crate::error::CompileError;
+use trit_format::manifest::Hyperparameters;
+
+/// The RoPEs of a model and which of its layers slide a window over the text.
+#[derive(Clone, Debug)]
+pub(crate) struct Positions {
+    /// The first is that of layers with full attention.
+    pub(crate) ropes: Vec<Rope>,
+    pub(crate) sliding: Option<Sliding>,
+    /// Whether LongRoPE's long factors are for all texts of a model with more than the original context, which is what
+    /// some model's own code does where transformers looks at each text.
+    pub(crate) long_by_context: bool,
+}
+
+/// Layers that attend to the last `window` positions, with a RoPE of their own.
+#[derive(Clone, Debug)]
+pub(crate) struct Sliding {
+    pub(crate) window: u32,
+    pub(crate) layers: SlidingLayers,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum SlidingLayers {
+    /// All but every n-th.
+    AllBut(u32),
+    /// By layer.
+    Listed(Vec<bool>),
+}
+
+impl Positions {
+    /// Takes one RoPE and full attention for all layers.
+    ///
+    /// # Errors
+    /// As [`Rope::take`], and windows.
+    pub(crate) fn uniform(
+        keys: &mut Keys,
+        family: &Family,
+        dims: &Hyperparameters,
+    ) -> Result<Positions, CompileError> {
+        let windowed: Option<bool> = keys.take("use_sliding_window")?;
+        let window: Option<u64> = keys.take("sliding_window")?;
+        keys.take::<u64>("max_window_layers")?;
+        if let Some(window) = window.filter(|_| windowed.unwrap_or(family.windowed)) {
+            let family = family.architecture;
+            let problem =
+                format!("sliding_window is {window}: windowed attention is not supported in {family}");
+            return Err(keys.unsupported(problem));
+        }
+        let layer_types: Option<Vec<String>> = keys.take("layer_types")?;
+        if let Some(other) = layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
+            let problem =
+                format!("layer_types holds {other:?}, which is not supported (only \"full_attention\")");
+            return Err(keys.unsupported(problem));
+        }
+        let rope = Rope::take(keys, Facts::new(family, dims))?;
+        Ok(Positions { ropes: vec![rope], sliding: None, long_by_context: false })
+    }
+
+    /// Which of the RoPEs and what window layer `index` has.
+    pub(crate) fn layer(&self, index: u32) -> (usize, Option<u32>) {
+        let Some(sliding) = &self.sliding else { return (0, None) };
+        let slides = match &sliding.layers {
+            SlidingLayers::AllBut(nth) => !(index + 1).is_multiple_of(*nth),
+            SlidingLayers::Listed(layers) => layers.get(index as usize).copied().unwrap_or(false),
+        };
+        if slides { (1, Some(sliding.window)) } else { (0, None) }
+    }
+
+    /// How far layers look back, in words, where some see less than everything.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let sliding = self.sliding.as_ref()?;
+        let layers = match &sliding.layers {
+            SlidingLayers::AllBut(nth) => format!("all layers but every {nth}th"),
+            SlidingLayers::Listed(layers) => {
+                format!("{} of {} layers", layers.iter().filter(|&&slides| slides).count(), layers.len())
+            }
+        };
+        Some(format!("{} tokens in {layers}", sliding.window))
+    }
+
+    /// The bundle's context length: `wanted`, or the longest for which the settings mean one thing.
+    ///
+    /// # Errors
+    /// A wish beyond what the model was made for.
+    pub(crate) fn context(
+        &self,
+        keys: &Keys,
+        wanted: Option<u32>,
+        warnings: &mut Vec<String>,
+    ) -> Result<u32, CompileError> {
+        let rope = &self.ropes[0];
+        warnings.extend(rope.warning().map(|warning| format!("{}: {warning}", keys.path().display())));
+        let (own, longest) = (rope.context(), rope.longest());
+        match (wanted, rope.change()) {
+            (Some(0), _) => Err(CompileError::Usage("--context 0: a text has at least one token".to_owned())),
+            (Some(wanted), _) if wanted > longest => Err(CompileError::Usage(format!(
+                "--context {wanted}: {} says the model is made for up to {longest} tokens",
+                keys.path().display()
+            ))),
+            (Some(wanted), Some(change)) if wanted > change => {
+                warnings.push(format!(
+                    "texts of up to {change} tokens get LongRoPE's long factors too, which this bundle has for its \
+                     context of {wanted}; without --context it has the short ones"
+                ));
+                Ok(wanted)
+            }
+            (Some(wanted), _) => Ok(wanted),
+            (None, Some(change)) if !self.long_by_context => {
+                warnings.push(format!(
+                    "LongRoPE has short factors for texts of up to {change} tokens and long ones beyond; the bundle has \
+                     the short ones and a context of {change} tokens. For longer texts compile with the long ones: \
+                     --context N with N above {change}, up to {own}"
+                ));
+                Ok(change)
+            }
+            (None, _) => Ok(own),
+        }
+    }
+}

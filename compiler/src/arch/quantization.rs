@@ -1,0 +1,111 @@
+//! `quantization_config`: how the ternary matrices are stored, and which linears are none.
+
+use crate::arch::config::epsilon;
+use crate::arch::family::Family;
+use crate::arch::keys::Keys;
+use crate::arch::modules::Kept;
+use crate::error::CompileError;
+use crate::quantize::Storage;
+
+/// What the configuration says about the weights of linears.
+#[derive(Clone, Debug)]
+pub(crate) enum Weights {
+    /// Ternary, with int8 activations.
+    Declared(Quantization),
+    /// Nothing: floats, ternary or not, that were trained without int8 activations.
+    Undeclared,
+}
+
+/// How a model with `quant_method: "bitnet"` stores its linears.
+#[derive(Clone, Debug)]
+pub(crate) struct Quantization {
+    pub(crate) storage: Storage,
+    /// The epsilon of an RMSNorm inside each quantized linear, where it has one (`use_rms_norm`).
+    pub(crate) inner_norm: Option<f32>,
+    pub(crate) kept: Kept,
+}
+
+impl Weights {
+    /// Latent weights in all linears but the head.
+    pub(crate) fn latent() -> Weights {
+        let kept = Kept::head();
+        Weights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept })
+    }
+
+    /// Takes `quantization_config`.
+    ///
+    /// # Errors
+    /// A method, class, mode or key that is not known.
+    pub(crate) fn take(keys: &mut Keys, family: &Family) -> Result<Weights, CompileError> {
+        let Some(mut inner) = keys.object("quantization_config")? else {
+            if !family.latent {
+                return Ok(Weights::Undeclared);
+            }
+            return Ok(Weights::latent());
+        };
+        let quantization = Quantization::take(&mut inner, family)?;
+        inner.refuse_rest(&["_load_in_4bit", "_load_in_8bit"])?;
+        Ok(Weights::Declared(quantization))
+    }
+}
+
+impl Quantization {
+    fn take(keys: &mut Keys, family: &Family) -> Result<Quantization, CompileError> {
+        let method: String = keys.require("quant_method")?;
+        if method != "bitnet" {
+            let problem =
+                format!("{} {method:?} is not supported (only \"bitnet\")", keys.named("quant_method"));
+            return Err(keys.unsupported(problem));
+        }
+        let eps = epsilon(keys, "rms_norm_eps")?.unwrap_or(1e-6) as f32;
+        let inner_norm = keys.take("use_rms_norm")?.unwrap_or(false).then_some(eps);
+        let kept = Kept::take(keys)?;
+        let storage = storage(keys)?;
+        if family.latent && storage != Storage::Latent {
+            return Err(keys.unsupported(format!(
+                "{} of {} must be linear_class \"autobitlinear\" and quantization_mode \"online\", as its weights are",
+                keys.named("").trim_end_matches('.'),
+                family.architecture
+            )));
+        }
+        Ok(Quantization { storage, inner_norm, kept })
+    }
+}
+
+/// How the ternary matrices are stored. The direction of the scale is the class's, never guessed from its size.
+fn storage(keys: &mut Keys) -> Result<Storage, CompileError> {
+    let class: Option<String> = keys.take("linear_class")?;
+    let mode: Option<String> = keys.take("quantization_mode")?;
+    match (class.as_deref().unwrap_or("bitlinear"), mode.as_deref().unwrap_or("offline")) {
+        ("bitlinear", "offline" | "online") => Ok(Storage::Packed),
+        ("autobitlinear", "offline") => Ok(Storage::Offline),
+        ("autobitlinear", "online") => Ok(Storage::Latent),
+        ("bitlinear" | "autobitlinear", mode) => {
+            let key = keys.named("quantization_mode");
+            Err(keys.unsupported(format!("{key} {mode:?} is not known (only \"offline\" and \"online\")")))
+        }
+        (class, _) => {
+            let key = keys.named("linear_class");
+            let problem = format!("{key} {class:?} is not known (only \"bitlinear\" and \"autobitlinear\")");
+            Err(keys.unsupported(problem))
+        }
+    }
+}
+
+impl Weights {
+    /// What they are, in words.
+    pub(crate) fn describe(&self) -> String {
+        let Weights::Declared(quantization) = self else {
+            return "not declared; floats that are found to be ternary are".to_owned();
+        };
+        let storage = match quantization.storage {
+            Storage::Packed => "ternary, packed, the scale divides (bitlinear)",
+            Storage::Offline => "ternary, the scale multiplies (autobitlinear, offline)",
+            Storage::Latent => "latent, made ternary by their absmean (autobitlinear, online)",
+        };
+        let norms = if quantization.inner_norm.is_some() { ", an RMSNorm inside each linear" } else { "" };
+        let kept: Vec<&str> = quantization.kept.texts().collect();
+        let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
+        format!("{storage}{norms}; not quantized: {kept}")
+    }
+}

@@ -1,0 +1,186 @@
+//! Rotary position embeddings: from either spelling of the configuration to a table of frequencies.
+//!
+//! The runtime knows no RoPE types; a bundle holds the frequencies of one choice. Where the choice depends on the
+//! length of the text (LongRoPE), the bundle's context length decides it.
+
+mod scaling;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::arch::family::Family;
+use crate::arch::keys::Keys;
+use crate::error::CompileError;
+use scaling::Scaling;
+use serde_json::json;
+use trit_format::manifest::Hyperparameters;
+
+/// What a model's configuration says elsewhere and RoPE depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Where the configuration names no base.
+    pub(crate) theta: f64,
+    /// Frequencies are half of it.
+    pub(crate) head_dim: u32,
+    /// `max_position_embeddings`.
+    pub(crate) context: u32,
+}
+
+impl Facts {
+    /// Those of a model of `family` with these sizes.
+    pub(crate) fn new(family: &Family, dims: &Hyperparameters) -> Facts {
+        Facts { theta: family.rope_theta, head_dim: dims.head_dim, context: dims.context_length }
+    }
+}
+
+/// RoPE as the configuration describes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Rope {
+    /// Its base.
+    theta: f64,
+    scaling: Scaling,
+    facts: Facts,
+}
+
+/// The object under `rope_scaling` or `rope_parameters`.
+struct Inner {
+    theta: Option<f64>,
+    scaling: Scaling,
+}
+
+impl Rope {
+    /// Reads `rope_theta` with `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5).
+    ///
+    /// # Errors
+    /// Contradictory spellings, missing or senseless numbers, types and keys that are not known.
+    pub(crate) fn take(keys: &mut Keys, facts: Facts) -> Result<Rope, CompileError> {
+        let theta = keys.take("rope_theta")?;
+        let original = keys.take("original_max_position_embeddings")?;
+        keys.expect("partial_rotary_factor", &json!(1.0))?;
+        let old =
+            keys.object("rope_scaling")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
+        let new =
+            keys.object("rope_parameters")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
+        Rope::joined(keys, theta, [old, new], facts)
+    }
+
+    /// Reads Gemma 3's two RoPEs, `(full, sliding)`: `rope_theta`, `rope_scaling` and `rope_local_base_freq`, or
+    /// `rope_parameters` with an object for each type of layer. `local_theta` is the sliding layers' default base.
+    ///
+    /// # Errors
+    /// As [`Rope::take`].
+    pub(crate) fn take_by_layer_type(
+        keys: &mut Keys,
+        facts: Facts,
+        local_theta: f64,
+    ) -> Result<(Rope, Rope), CompileError> {
+        let local = Facts { theta: local_theta, ..facts };
+        let [full_theta, sliding_theta] = [keys.take("rope_theta")?, keys.take("rope_local_base_freq")?];
+        keys.expect("partial_rotary_factor", &json!(1.0))?;
+        let old = keys.object("rope_scaling")?.map(|inner| Inner::take(inner, None, facts)).transpose()?;
+        let (mut full, mut sliding) = (None, None);
+        if let Some(mut by_type) = keys.object("rope_parameters")? {
+            let mut of = |name, facts| {
+                let inner = by_type.object(name)?;
+                inner.map(|inner| Inner::take_nested(inner, facts)).transpose()
+            };
+            full = of("full_attention", facts)?;
+            sliding = of("sliding_attention", local)?;
+            by_type.refuse_rest(&[])?;
+        }
+        let full = Rope::joined(keys, full_theta, [old, full], facts)?;
+        let sliding = Rope::joined(keys, sliding_theta, [None, sliding], local)?;
+        Ok((full, sliding))
+    }
+
+    /// One RoPE from the base that stands outside and what stands inside of either spelling.
+    fn joined(
+        keys: &Keys,
+        outer_theta: Option<f64>,
+        [old, new]: [Option<Inner>; 2],
+        facts: Facts,
+    ) -> Result<Rope, CompileError> {
+        let differ = |a: Option<f64>, b: Option<f64>| a.zip(b).is_some_and(|(a, b)| a != b);
+        if let (Some(a), Some(b)) = (&old, &new)
+            && (a.scaling != b.scaling || differ(a.theta, b.theta))
+        {
+            return Err(keys.invalid("rope_scaling and rope_parameters contradict each other; remove one"));
+        }
+        let inner_theta = [&old, &new].into_iter().flatten().find_map(|inner| inner.theta);
+        if let (Some(outer), Some(inner)) = (outer_theta, inner_theta)
+            && outer != inner
+        {
+            return Err(keys
+                .invalid(format!("rope_theta is {outer} in one place and {inner} in another; remove one")));
+        }
+        let theta = inner_theta.or(outer_theta).unwrap_or(facts.theta);
+        if !(theta.is_finite() && theta > 0.0) {
+            return Err(keys.invalid(format!("rope_theta is {theta}, expected a number above zero")));
+        }
+        let scaling = new.or(old).map_or(Scaling::Default, |inner| inner.scaling);
+        if matches!(scaling, Scaling::Yarn(_)) && theta <= 1.0 {
+            // Its correction range divides by the base's logarithm.
+            return Err(keys.invalid(format!("rope_theta is {theta}; YaRN needs one above 1")));
+        }
+        Ok(Rope { theta, scaling, facts })
+    }
+
+    /// `max_position_embeddings`.
+    pub(crate) fn context(&self) -> u32 {
+        self.facts.context
+    }
+
+    /// The largest context length that these settings were made for.
+    pub(crate) fn longest(&self) -> u32 {
+        let context = self.facts.context;
+        match &self.scaling {
+            Scaling::Yarn(yarn) => context.max((yarn.factor * yarn.original) as u32),
+            _ => context,
+        }
+    }
+
+    /// Where LongRoPE changes from its short factors to its long ones, if that is within the context.
+    pub(crate) fn change(&self) -> Option<u32> {
+        let context = self.facts.context;
+        match &self.scaling {
+            Scaling::LongRope(long) if long.original < context => Some(long.original),
+            _ => None,
+        }
+    }
+
+    /// What a user should know about the settings.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let context = self.facts.context;
+        let Scaling::Yarn(yarn) = &self.scaling else { return None };
+        let implied = f64::from(context) / yarn.original;
+        (implied != yarn.factor && implied != 1.0).then(|| {
+            format!(
+                "YaRN's factor is {}, but max_position_embeddings {context} is {implied} times its \
+                 original_max_position_embeddings; the factor counts, as in transformers 5",
+                yarn.factor
+            )
+        })
+    }
+
+    /// What it is, in words.
+    pub(crate) fn describe(&self, context: u32) -> String {
+        format!("{}, theta {}", self.scaling.describe(context), self.theta)
+    }
+}
+
+impl Inner {
+    fn take(mut keys: Keys, outer_original: Option<u32>, facts: Facts) -> Result<Inner, CompileError> {
+        let theta = keys.take("rope_theta")?;
+        keys.expect("partial_rotary_factor", &json!(1.0))?;
+        let scaling = Scaling::take(&mut keys, outer_original, facts)?;
+        keys.refuse_rest(&[])?;
+        Ok(Inner { theta, scaling })
+    }
+
+    /// The parameters of one type of layer. There transformers looks for YaRN's `truncate` in the wrong object, so
+    /// that it has no effect; what was meant is unclear.
+    fn take_nested(mut keys: Keys, facts: Facts) -> Result<Inner, CompileError> {
+        keys.expect("truncate", &json!(true))?;
+        Inner::take(keys, None, facts)
+    }
+}

@@ -1,0 +1,172 @@
+//! Projections that share their input become products and steps: together where one product can serve them, else one
+//! after the other.
+
+use super::Lowering;
+use crate::error::CompileError;
+use crate::model::{Layer, Matrix, NormWeights, Projection};
+use trit_format::manifest::RowOrder;
+use trit_format::plan::{ActivationRule, BufferId, Epilogue, Quantized, Step};
+
+/// What projections are given.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'m> {
+    /// f32 `[k]`.
+    pub buffer: BufferId,
+    /// RMSNorm before all of them.
+    pub norm: Option<&'m NormWeights>,
+    /// Name of the buffer for the normalized input, where one is needed.
+    pub normed: &'static str,
+    /// What names of its quantized copies begin with.
+    pub quantized: &'static str,
+}
+
+impl<'m> Lowering<'m> {
+    /// Multiplies `input` with each of the named projections. Their results stand side by side in `out`.
+    pub(super) fn linear(
+        &mut self,
+        prefix: &str,
+        projections: &[(&str, &'m Projection)],
+        input: Input<'m>,
+        epilogue: Epilogue,
+        out: BufferId,
+    ) -> Result<(), CompileError> {
+        let input = self.settle(input, projections.iter().map(|(_, p)| *p));
+        let mut ready: Vec<ActivationRule> = Vec::new();
+        let mut at = 0;
+        let rules: Vec<_> = projections.iter().map(|(_, p)| self.shared_rule(p)).collect();
+        let together = |a: &usize, b: &usize| rules[*a].is_some() && rules[*a] == rules[*b];
+        let order: Vec<usize> = (0..projections.len()).collect();
+        for run in order.chunk_by(together) {
+            let parts = &projections[run[0]..run[0] + run.len()];
+            let name = format!("{prefix}{}", parts.iter().map(|(name, _)| *name).collect::<String>());
+            self.expect_columns(parts.iter().map(|(_, p)| *p), input)?;
+            match (&parts[0].1.matrix, rules[run[0]]) {
+                (Matrix::Ternary(_), Some(rule)) => {
+                    let x = self.quantized_input(input, rule);
+                    if !ready.contains(&rule) {
+                        self.quantize(input, input.norm, self.model.rms_eps, rule, x);
+                        ready.push(rule);
+                    }
+                    let matrices = parts.iter().filter_map(|(_, p)| p.matrix.ternary()).collect();
+                    let product = self.out.product(name, RowOrder::Sequential, matrices, rule)?;
+                    self.steps.push(Step::Ternary { product, input: x, epilogue, out, at });
+                }
+                (Matrix::Ternary(ternary), None) => {
+                    let rule = self.model.rule(ternary);
+                    let x = self.quantized_input(input, rule);
+                    self.quantize(input, parts[0].1.norm.as_ref(), self.model.linear_rms_eps, rule, x);
+                    ready.retain(|other| *other != rule);
+                    let product = self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?;
+                    self.steps.push(Step::Ternary { product, input: x, epilogue, out, at });
+                }
+                (Matrix::Dense(dense), _) => {
+                    let (table, mut x) = (self.out.dense(dense)?, input.buffer);
+                    if let Some(norm) = &parts[0].1.norm {
+                        let (weight, eps) = (self.out.norm(norm), self.model.linear_rms_eps);
+                        let normed = self.f32s(&format!("{}.linear", input.normed), self.len(x));
+                        self.steps.push(Step::RmsNorm { input: x, weight, eps, out: normed });
+                        x = normed;
+                    }
+                    self.steps.push(Step::Linear { table, input: x, epilogue, out, at });
+                }
+            }
+            at += parts.iter().map(|(_, p)| p.matrix.shape()[0] as u32).sum::<u32>();
+        }
+        Ok(())
+    }
+
+    /// `out = activation(gate(input)) * up(input)`, in one product where both can share it.
+    pub(super) fn gate_up(
+        &mut self,
+        prefix: &str,
+        layer: &'m Layer,
+        input: Input<'m>,
+        out: BufferId,
+    ) -> Result<(), CompileError> {
+        let (gate, up, activation) = (&layer.gate, &layer.up, self.model.activation);
+        let rule = self.shared_rule(gate).filter(|rule| Some(*rule) == self.shared_rule(up));
+        if let (Some(rule), Matrix::Ternary(gate), Matrix::Ternary(up)) = (rule, &gate.matrix, &up.matrix) {
+            self.expect_columns([&layer.gate, &layer.up], input)?;
+            let x = self.quantized_input(input, rule);
+            self.quantize(input, input.norm, self.model.rms_eps, rule, x);
+            let name = format!("{prefix}gate_up");
+            let product = self.out.product(name, RowOrder::Paired, vec![gate, up], rule)?;
+            let epilogue = Epilogue::Gate(activation);
+            self.steps.push(Step::Ternary { product, input: x, epilogue, out, at: 0 });
+            return Ok(());
+        }
+        // Normalized once for both.
+        let input = self.settle(input, [gate, up]);
+        let up_out = self.f32s("up", self.len(out));
+        self.linear(prefix, &[("gate", gate)], input, Epilogue::Store, out)?;
+        self.linear(prefix, &[("up", up)], input, Epilogue::Store, up_out)?;
+        self.steps.push(Step::Gate { gate: out, up: up_out, activation, out });
+        Ok(())
+    }
+
+    /// The rule by which a projection takes its input, where others may share the quantized input: it is ternary and
+    /// has no norm of its own.
+    fn shared_rule(&self, projection: &Projection) -> Option<ActivationRule> {
+        let ternary = projection.matrix.ternary().filter(|_| projection.norm.is_none())?;
+        Some(self.model.rule(ternary))
+    }
+
+    /// The input with its norm applied, where more than one quantization reads what the norm gives.
+    fn settle(
+        &mut self,
+        input: Input<'m>,
+        projections: impl IntoIterator<Item = &'m Projection>,
+    ) -> Input<'m> {
+        let rules: Vec<_> = projections.into_iter().map(|p| self.shared_rule(p)).collect();
+        let alike = rules[0].is_some() && rules.iter().all(|rule| *rule == rules[0]);
+        let Some(norm) = input.norm.filter(|_| !alike) else { return input };
+        let (weight, eps) = (self.out.norm(norm), self.model.rms_eps);
+        let out = self.f32s(input.normed, self.len(input.buffer));
+        self.steps.push(Step::RmsNorm { input: input.buffer, weight, eps, out });
+        Input { buffer: out, norm: None, ..input }
+    }
+
+    fn quantized_input(&mut self, input: Input, rule: ActivationRule) -> Quantized {
+        self.quantized(input.quantized, self.len(input.buffer), rule)
+    }
+
+    /// Quantizes `input`, normalized first where there is a norm.
+    fn quantize(
+        &mut self,
+        input: Input,
+        norm: Option<&'m NormWeights>,
+        eps: f32,
+        rule: ActivationRule,
+        out: Quantized,
+    ) {
+        let input = input.buffer;
+        let step = match norm {
+            Some(weights) => Step::NormQuantize { input, weight: self.out.norm(weights), eps, rule, out },
+            None => Step::Quantize { input, rule, out },
+        };
+        self.steps.push(step);
+    }
+
+    fn len(&self, id: BufferId) -> u32 {
+        self.buffers[id.0 as usize].len
+    }
+
+    /// A model is made by code, not read: a shape that does not fit is a fault of ours.
+    fn expect_columns(
+        &self,
+        projections: impl IntoIterator<Item = &'m Projection>,
+        input: Input,
+    ) -> Result<(), CompileError> {
+        let k = self.len(input.buffer) as usize;
+        for projection in projections {
+            let [rows, columns] = projection.matrix.shape();
+            if rows == 0 || columns != k {
+                let name = projection.matrix.name();
+                return Err(CompileError::Internal(format!(
+                    "{name} is [{rows}, {columns}], its input has {k} elements"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
