@@ -20,17 +20,8 @@ pub struct Arguments {
 pub enum Command {
     /// Compile a checkpoint to a .trit bundle
     Compile(Compile),
-    /// Say what a bundle is
-    Inspect {
-        /// The bundle
-        bundle: PathBuf,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-        /// Print the plan of the forward pass; with --json, as its field "plan"
-        #[arg(long)]
-        plan: bool,
-    },
+    /// Say what a bundle is, or what a checkpoint is and how it would be compiled
+    Inspect(Inspect),
     /// Disassemble the kernels in a bundle
     Disasm {
         /// The bundle
@@ -50,6 +41,24 @@ pub enum Command {
         #[arg(long)]
         rebuild: bool,
     },
+}
+
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// A bundle, or a checkpoint as compile takes it
+    pub path: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print the plan of a bundle's forward pass; with --json, as its field "plan"
+    #[arg(long)]
+    pub plan: bool,
+    /// As for compile, of a checkpoint: treat a key of config.json as if it were not there
+    #[arg(long, value_name = "KEY")]
+    pub ignore_config_key: Vec<String>,
+    /// As for compile, of a checkpoint: most tokens of a text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
 }
 
 #[derive(clap::Args)]

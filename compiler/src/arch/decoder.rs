@@ -5,11 +5,10 @@ use crate::arch::family::Family;
 use crate::arch::quantization::Weights;
 use crate::arch::{Decoder, head};
 use crate::error::CompileError;
-use crate::ingest::checkpoint::{Checkpoint, RawTensor};
+use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
 use crate::quantize::{self, Storage};
 use half::{bf16, f16};
-use safetensors::Dtype;
 
 /// Takes every tensor of the model; nothing may be left over.
 pub(crate) fn build(
@@ -55,11 +54,11 @@ pub(crate) fn build(
 
 impl EmbeddingScale {
     /// The factor for a table of that type.
-    pub(crate) fn of(self, table: Dtype) -> f32 {
+    pub(crate) fn of(self, table: ElementType) -> f32 {
         match (self, table) {
             (EmbeddingScale::Exactly(scale), _) => scale,
-            (EmbeddingScale::InTableType(scale), Dtype::BF16) => bf16::from_f32(scale).to_f32(),
-            (EmbeddingScale::InTableType(scale), Dtype::F16) => f16::from_f32(scale).to_f32(),
+            (EmbeddingScale::InTableType(scale), ElementType::Bf16) => bf16::from_f32(scale).to_f32(),
+            (EmbeddingScale::InTableType(scale), ElementType::F16) => f16::from_f32(scale).to_f32(),
             (EmbeddingScale::InTableType(scale), _) => scale,
         }
     }
@@ -185,7 +184,7 @@ impl Tensors<'_> {
         self.report.push(TensorReport {
             name: tensor.name.clone(),
             shape: tensor.shape.clone(),
-            stored: format!("{:?}", tensor.dtype),
+            stored: tensor.dtype.to_string(),
             found,
             scales: None,
             zeros: None,

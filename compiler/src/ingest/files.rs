@@ -121,7 +121,9 @@ fn shard_count(name: &str) -> Option<u32> {
 /// Why a file of another checkpoint format cannot be read.
 fn foreign(path: &Path) -> Option<CompileError> {
     let name = file_name(path);
-    let problem = if name.ends_with(".gguf") {
+    let problem = if name.ends_with(".trit") {
+        "is a bundle, compiled already; run it with trit-run, or look into it with tritc inspect"
+    } else if name.ends_with(".gguf") {
         "GGUF is not yet read; use the model's safetensors checkpoint"
     } else if name.ends_with(".bin.index.json")
         || (name.starts_with("pytorch_model") && name.ends_with(".bin"))

@@ -9,6 +9,7 @@
 //! | `companions` | reads the small files beside the tensors |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
+//! | `survey` | the same without an end at the first error, for `tritc inspect` |
 
 pub(crate) mod checkpoint;
 mod companions;
@@ -16,6 +17,7 @@ mod files;
 pub(crate) mod gguf;
 pub(crate) mod mapped;
 mod sources;
+mod survey;
 mod text;
 
 use crate::arch::{self, Wishes};
@@ -26,6 +28,8 @@ use companions::Companions;
 use files::Files;
 use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
+
+pub use survey::{Survey, survey};
 
 /// How a checkpoint is to be read.
 #[derive(Clone, Debug, Default)]

@@ -113,7 +113,7 @@ fn qwen3_normalizes_heads() {
     let norms = model.layers[1].head_norms.as_ref().unwrap();
     assert_eq!(
         [&norms.q.0, &norms.k.0],
-        ["q", "k"].map(|n| &*format!("model.layers.1.self_attn.{n}_norm.weight"))
+        ["model.layers.1.self_attn.q_norm.weight", "model.layers.1.self_attn.k_norm.weight"]
     );
     assert_eq!([norms.q.1.len(), norms.k.1.len()], [4, 4]);
     assert!(model.layers[0].attention_sub_norm.is_none() && model.layers[0].window.is_none());
