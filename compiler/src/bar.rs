@@ -28,6 +28,11 @@ impl Bar {
         this
     }
 
+    /// Leaves lines on standard error.
+    pub fn lines(&self, text: &str) {
+        self.bar.suspend(|| eprint!("{text}"));
+    }
+
     /// The warnings so far.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()

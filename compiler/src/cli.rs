@@ -53,10 +53,25 @@ pub struct Inspect {
     /// Print the plan of a bundle's forward pass; with --json, as its field "plan"
     #[arg(long)]
     pub plan: bool,
-    /// As for compile, of a checkpoint: treat a key of config.json as if it were not there
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// How a checkpoint is to be read.
+#[derive(clap::Args)]
+pub struct Reading {
+    /// Type of activations in ternary products; auto is what the model was trained with, or int8 by groups of columns
+    /// where it was trained without quantized activations
+    #[arg(long, value_enum, default_value = "auto")]
+    pub activations: Activations,
+    /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
+    #[arg(long, value_enum)]
+    pub quantize: Option<Quantize>,
+    /// Treat a key of config.json as if it were not there; may be given more than once
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
-    /// As for compile, of a checkpoint: most tokens of a text
+    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
+    /// for: beyond those the long factors are taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
 }
@@ -73,19 +88,11 @@ pub struct Compile {
     /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod
     #[arg(long, value_name = "T", value_delimiter = ',', default_value = "native")]
     pub target: Vec<TargetChoice>,
-    /// Type of activations in ternary products; auto is what the model was trained with
-    #[arg(long, value_enum, default_value = "auto")]
-    pub activations: Activations,
+    #[command(flatten)]
+    pub reading: Reading,
     /// Name of the model [default: that of its directory]
     #[arg(long)]
     pub name: Option<String>,
-    /// Treat a key of config.json as if it were not there; may be given more than once
-    #[arg(long, value_name = "KEY")]
-    pub ignore_config_key: Vec<String>,
-    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
-    /// for: beyond those the long factors are taken]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub context: Option<u32>,
     /// Threads to compile with [default: as many as there are cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -102,6 +109,11 @@ pub enum Activations {
     Auto,
     Int8,
     F32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantize {
+    Absmean,
 }
 
 fn target(name: &str) -> Result<Target, String> {

@@ -4,7 +4,7 @@ mod inspect;
 mod path;
 
 use crate::bar::Bar;
-use crate::cli::{Activations, Arguments, Command, Compile};
+use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
 use path::expect_file;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use trit_format::target::Target;
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
-use tritc::ingest::LoadOptions;
-use tritc::inspect::size;
+use tritc::ingest::{ActivationChoice, LoadOptions};
+use tritc::inspect::{report, report_json, size};
 use tritc::{CompileError, compile, disasm, ingest, targets, trust, verify};
 
 /// Why a command failed, and what it has to say nevertheless.
@@ -64,28 +64,34 @@ fn stop_cleanly() {
     let _ = ctrlc::set_handler(|| tritc::abandon_and_exit(130));
 }
 
+/// How a checkpoint is to be read.
+fn load_options(reading: &Reading) -> LoadOptions {
+    LoadOptions {
+        name: None,
+        ignore_config_keys: reading.ignore_config_key.clone(),
+        activations: match reading.activations {
+            Activations::Auto => ActivationChoice::Auto,
+            Activations::Int8 => ActivationChoice::Int8,
+            Activations::F32 => ActivationChoice::F32,
+        },
+        quantize: reading.quantize.map(|Quantize::Absmean| ingest::Quantize::Absmean),
+        context: reading.context,
+    }
+}
+
 fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     let start = Instant::now();
     let targets = targets::resolve(&arguments.target)?;
     expect_file(&arguments.path)?;
-    if arguments.activations == Activations::F32 {
-        return Err(CompileError::Unsupported {
-            path: arguments.path.clone(),
-            problem: "f32 activations are for weight-only models, which are not read yet; models with \
-                      quant_method \"bitnet\" were trained with int8 activations: use --activations auto"
-                .to_owned(),
-        });
-    }
     if let Some(out) = &arguments.output {
         tritc::check_output(out)?;
     }
     let bar = Bar::new(arguments.verbose);
-    let options = LoadOptions {
-        name: arguments.name.clone(),
-        ignore_config_keys: arguments.ignore_config_key.clone(),
-        context: arguments.context,
-    };
+    let options = LoadOptions { name: arguments.name.clone(), ..load_options(&arguments.reading) };
     let model = ingest::load(&arguments.path, &options)?;
+    if arguments.verbose {
+        bar.lines(&report(&model.report));
+    }
     let out = match &arguments.output {
         Some(out) => out.clone(),
         None => default_output(&model.info.name),
@@ -121,6 +127,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
                 "bits_per_weight": compiled.bits_per_weight(),
                 "targets": targets.iter().map(|t| t.name()).collect::<Vec<_>>(),
                 "kernels": compiled.kernels,
+                "tensors": report_json(&model.report),
                 "warnings": warnings,
                 "seconds": elapsed.as_secs_f64(),
             });

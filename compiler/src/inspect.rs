@@ -1,6 +1,7 @@
 //! What a bundle is, for people and for programs.
 
 use crate::bundle::Bundle;
+use crate::model::{Found, TensorReport};
 use crate::trust;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -65,6 +66,65 @@ pub fn describe(bundle: &Bundle) -> String {
         line("source", format!("{}: {} bytes, sha256 {}", s.file, s.len, hex(&s.sha256)));
     }
     text
+}
+
+/// What was found in the matrices of a checkpoint, a line for each. Those that differ in nothing but the layer they
+/// belong to and in counts share one.
+pub fn report(tensors: &[TensorReport]) -> String {
+    let mut kinds: Vec<(String, Vec<&TensorReport>)> = Vec::new();
+    for tensor in tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let name = without_layer(&tensor.name);
+        let kind = format!("tensor {name} {} {}: {}", tensor.stored, shape.join("x"), tensor.found);
+        match kinds.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, tensors)) => tensors.push(tensor),
+            None => kinds.push((kind, vec![tensor])),
+        }
+    }
+    let mut text = String::new();
+    for (kind, tensors) in kinds {
+        text.push_str(&kind);
+        if tensors[0].found != Found::PerTensor {
+            text.push_str(&range(tensors.iter().map(|t| t.scales), " different"));
+        }
+        let percent = |zeros: f64| (100.0 * zeros).round() as u64;
+        text.push_str(&range(tensors.iter().map(|t| t.zeros.map(percent)), "% zeros"));
+        if tensors.len() > 1 {
+            write!(text, " ({} times)", tensors.len()).expect("writing to a string succeeds");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// From the least to the greatest of numbers, with a comma before and `unit` behind; nothing where one is not known.
+fn range(numbers: impl Iterator<Item = Option<u64>>, unit: &str) -> String {
+    let Some(numbers) = numbers.collect::<Option<Vec<u64>>>() else { return String::new() };
+    match (numbers.iter().min(), numbers.iter().max()) {
+        (Some(least), Some(most)) if least != most => format!(", {least} to {most}{unit}"),
+        (Some(one), _) => format!(", {one}{unit}"),
+        _ => String::new(),
+    }
+}
+
+/// The same, an object for each tensor.
+pub fn report_json(tensors: &[TensorReport]) -> Value {
+    let tensor = |t: &TensorReport| {
+        json!({
+            "name": t.name, "shape": t.shape, "stored": t.stored, "found": t.found.to_string(),
+            "scales": t.scales, "zeros": t.zeros,
+        })
+    };
+    tensors.iter().map(tensor).collect()
+}
+
+/// A tensor's name with its first number, that of its layer, left open.
+fn without_layer(name: &str) -> String {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    if let Some(number) = parts.iter_mut().find(|p| p.bytes().all(|b| b.is_ascii_digit())) {
+        *number = "*";
+    }
+    parts.join(".")
 }
 
 /// The same and more as a JSON object.

@@ -32,6 +32,7 @@
 mod arch;
 pub mod bundle;
 pub mod compile;
+mod detect;
 pub mod disasm;
 pub mod error;
 mod golden;

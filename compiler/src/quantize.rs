@@ -22,15 +22,15 @@ pub(crate) enum Storage {
 }
 
 /// Element types of float tensors.
-#[derive(Clone, Copy)]
-enum Float {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Float {
     F32,
     F16,
     Bf16,
 }
 
 impl Float {
-    fn of(dtype: ElementType) -> Option<Float> {
+    pub(crate) fn of(dtype: ElementType) -> Option<Float> {
         match dtype {
             ElementType::F32 => Some(Float::F32),
             ElementType::F16 => Some(Float::F16),
@@ -39,7 +39,7 @@ impl Float {
         }
     }
 
-    fn dtype(self) -> DType {
+    pub(crate) fn dtype(self) -> DType {
         match self {
             Float::F32 => DType::F32,
             Float::F16 => DType::F16,
@@ -48,7 +48,7 @@ impl Float {
     }
 
     /// Calls `f` with every element of `bytes`, widened to f32.
-    fn each(self, bytes: &[u8], mut f: impl FnMut(f32)) {
+    pub(crate) fn each(self, bytes: &[u8], mut f: impl FnMut(f32)) {
         match self {
             Float::F32 => bytes.as_chunks().0.iter().for_each(|&b| f(f32::from_le_bytes(b))),
             Float::F16 => bytes.as_chunks().0.iter().for_each(|&b| f(f16::from_le_bytes(b).to_f32())),
@@ -189,7 +189,7 @@ fn absmean_gain(tensor: &RawTensor, float: Float) -> Result<f32, CompileError> {
 }
 
 /// Names the first element that is NaN or infinite.
-fn not_finite(tensor: &RawTensor, float: Float) -> CompileError {
+pub(crate) fn not_finite(tensor: &RawTensor, float: Float) -> CompileError {
     let (mut at, mut first) = (0usize, None);
     float.each(tensor.bytes.as_ref(), |x| {
         if first.is_none() && !x.is_finite() {
@@ -259,7 +259,7 @@ pub(crate) fn norm(tensor: RawTensor, len: usize, what: &str) -> Result<NormWeig
     Ok((tensor.name, weights))
 }
 
-fn expect_float(tensor: &RawTensor, shape: &[usize], what: &str) -> Result<Float, CompileError> {
+pub(crate) fn expect_float(tensor: &RawTensor, shape: &[usize], what: &str) -> Result<Float, CompileError> {
     let float = Float::of(tensor.dtype)
         .ok_or_else(|| tensor.error(format!("is {}, expected BF16, F16 or F32", tensor.dtype)))?;
     tensor.expect_shape(shape, what)?;

@@ -1,7 +1,7 @@
 //! A [`Survey`] of a checkpoint, for people and for programs.
 
 use crate::ingest::Survey;
-use crate::inspect::size;
+use crate::inspect::{report, size};
 use crate::model::{Activations, Matrix, Scales, TensorReport};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -35,9 +35,8 @@ pub fn describe(survey: &Survey) -> String {
         line("activations", words(activations).to_owned());
         line("bundle", format!("about {}, without planes and code", size(bundle_bytes(survey))));
     }
-    for (count, tensor, found) in kinds(survey) {
-        line("tensors", format!("{count} {tensor}: {found}"));
-    }
+    let reports: Vec<TensorReport> = survey.matrices.iter().map(|(report, _)| report.clone()).collect();
+    report(&reports).lines().for_each(|tensor| line("", tensor.to_owned()));
     if let Some(info) = &survey.text {
         line("text", crate::inspect::text_info(info, survey.tokenizer.is_some()));
     }
@@ -118,33 +117,4 @@ fn bundle_bytes(survey: &Survey) -> u64 {
             }
         })
         .sum()
-}
-
-/// Tensors of one name, where layers count as one name, that are stored and found alike: how many, which, and what.
-fn kinds(survey: &Survey) -> Vec<(usize, String, String)> {
-    let mut kinds: Vec<(usize, String, String)> = Vec::new();
-    for (report, matrix) in &survey.matrices {
-        let name = any_layer(&report.name);
-        let tensor = format!("{name}, {} {:?}", report.stored, report.shape);
-        let scale = match matrix.as_ref().and_then(direction) {
-            Some(direction) => format!(" that {direction}"),
-            None => String::new(),
-        };
-        let found = found(report, &scale);
-        match kinds.iter_mut().find(|(_, t, f)| (t, f) == (&tensor, &found)) {
-            Some((count, ..)) => *count += 1,
-            None => kinds.push((1, tensor, found)),
-        }
-    }
-    kinds
-}
-
-fn found(report: &TensorReport, scale: &str) -> String {
-    format!("{}{scale}", report.found)
-}
-
-/// `model.layers.7.mlp.up_proj.weight` as `model.layers.*.mlp.up_proj.weight`.
-fn any_layer(name: &str) -> String {
-    let parts = name.split('.').map(|part| if part.parse::<u32>().is_ok() { "*" } else { part });
-    parts.collect::<Vec<&str>>().join(".")
 }

@@ -4,6 +4,7 @@ use crate::arch::config::{Config, EmbeddingScale};
 use crate::arch::family::Family;
 use crate::arch::quantization::Weights;
 use crate::arch::{Decoder, head};
+use crate::detect;
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
@@ -124,8 +125,9 @@ impl Tensors<'_> {
                 return Ok(Projection { norm: None, matrix });
             }
             Weights::Undeclared => {
-                let matrix = self.undeclared(weight, [rows, k])?;
-                return Ok(Projection { norm: None, matrix });
+                let (matrix, report) = detect::linear(weight, [rows, k])?;
+                self.report.push(report);
+                return Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) });
             }
         };
         let norm = match quantization.inner_norm {
@@ -156,7 +158,7 @@ impl Tensors<'_> {
     ) -> Result<Matrix, CompileError> {
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
         let found = if storage == Storage::Latent { Found::Latent } else { Found::PerTensor };
-        self.report(&weight, found);
+        self.report.push(detect::report(&weight, found));
         quantize::ternary(weight, scale, (rows, k), storage).map(Matrix::Ternary)
     }
 
@@ -167,28 +169,19 @@ impl Tensors<'_> {
         shape: &[usize],
         what: &str,
     ) -> Result<Matrix, CompileError> {
-        self.report(&tensor, Found::Floats);
+        self.report.push(detect::report(&tensor, Found::Floats));
         quantize::dense(tensor, shape, what).map(Matrix::Dense)
     }
 
-    /// A matrix of floats about which the configuration says nothing.
-    pub(crate) fn undeclared(
+    /// An embedding or head about which the configuration says nothing.
+    pub(crate) fn undeclared_table(
         &mut self,
         tensor: RawTensor,
-        _shape: [usize; 2],
+        shape: [usize; 2],
     ) -> Result<Matrix, CompileError> {
-        Err(tensor.error("cannot be read: config.json has no quantization_config"))
-    }
-
-    fn report(&mut self, tensor: &RawTensor, found: Found) {
-        self.report.push(TensorReport {
-            name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
-            stored: tensor.dtype.to_string(),
-            found,
-            scales: None,
-            zeros: None,
-        });
+        let (matrix, report) = detect::table(tensor, shape)?;
+        self.report.push(report);
+        Ok(matrix)
     }
 
     /// Norm weights, as they multiply.

@@ -29,8 +29,12 @@ pub(crate) fn tables(
         }
         Weights::Undeclared => {
             let head = own_head(tensors, &embedding, warnings)?;
-            let embedding = tensors.undeclared(embedding, shape)?;
-            (embedding, head.map(|head| tensors.undeclared(head, shape)).transpose()?)
+            // No step multiplies rows of a ternary table, so one with a factor on it stays as it is.
+            let embedding = match scale {
+                1.0 => tensors.undeclared_table(embedding, shape)?,
+                _ => tensors.floats(embedding, &shape, TABLE)?,
+            };
+            (embedding, head.map(|head| tensors.undeclared_table(head, shape)).transpose()?)
         }
     };
     Ok((embedding, scale, head))

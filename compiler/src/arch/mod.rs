@@ -23,6 +23,7 @@ mod rope;
 use crate::error::CompileError;
 use crate::ingest::checkpoint::Checkpoint;
 use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
+use crate::quantize::Storage;
 use config::Config;
 use family::Family;
 use keys::Keys;
@@ -101,6 +102,25 @@ impl Understood {
         facts.extend(config.positions.describe().map(|window| ("window", window)));
         facts.push(("weights", config.weights.describe()));
         facts
+    }
+
+    /// Takes linears of floats, about which the configuration says nothing, as latent weights.
+    ///
+    /// # Errors
+    /// [`CompileError::Usage`] where the configuration declares that they are something else.
+    pub(crate) fn round_to_absmean(&mut self) -> Result<(), CompileError> {
+        match &self.config.weights {
+            Weights::Undeclared => self.config.weights = Weights::latent(),
+            Weights::Declared(quantization) if quantization.storage == Storage::Latent => {}
+            Weights::Declared(_) => {
+                return Err(CompileError::Usage(
+                    "--quantize absmean is for float weights, but the model's quantization_config declares ternary \
+                     ones with their scales; leave it away"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Takes the model's tensors from the checkpoint.

@@ -26,6 +26,12 @@ pub(crate) struct Quantization {
 }
 
 impl Weights {
+    /// Latent weights in all linears but the head.
+    pub(crate) fn latent() -> Weights {
+        let kept = Kept::head();
+        Weights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept })
+    }
+
     /// Takes `quantization_config`.
     ///
     /// # Errors
@@ -35,8 +41,7 @@ impl Weights {
             if !family.latent {
                 return Ok(Weights::Undeclared);
             }
-            let kept = Kept::head();
-            return Ok(Weights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept }));
+            return Ok(Weights::latent());
         };
         let quantization = Quantization::take(&mut inner, family)?;
         inner.refuse_rest(&["_load_in_4bit", "_load_in_8bit"])?;

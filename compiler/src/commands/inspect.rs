@@ -3,9 +3,9 @@
 use crate::bar::Bar;
 use crate::cli::Inspect;
 use crate::commands::path::{expect_file, is_bundle, is_checkpoint};
-use crate::commands::{Failure, open};
+use crate::commands::{Failure, load_options, open};
 use std::path::Path;
-use tritc::ingest::{self, LoadOptions};
+use tritc::ingest;
 use tritc::{CompileError, inspect, survey};
 
 pub fn run(arguments: &Inspect) -> Result<String, Failure> {
@@ -45,12 +45,7 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
         return Err(CompileError::Usage(problem).into());
     }
     let bar = Bar::new(false);
-    let options = LoadOptions {
-        ignore_config_keys: arguments.ignore_config_key.clone(),
-        context: arguments.context,
-        ..LoadOptions::default()
-    };
-    let mut survey = ingest::survey(path, &options);
+    let mut survey = ingest::survey(path, &load_options(&arguments.reading));
     drop(bar);
     let text = match arguments.json {
         true => format!("{}\n", survey::json(&survey)),

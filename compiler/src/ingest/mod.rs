@@ -7,11 +7,13 @@
 //! | `checkpoint` | looks tensors up by name |
 //! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
+//! | `choices` | what may be asked of activations and float weights |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
 //! | `survey` | the same without an end at the first error, for `tritc inspect` |
 
 pub(crate) mod checkpoint;
+mod choices;
 mod companions;
 mod files;
 pub(crate) mod gguf;
@@ -29,6 +31,7 @@ use files::Files;
 use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
 
+pub use choices::{ActivationChoice, Quantize};
 pub use survey::{Survey, survey};
 
 /// How a checkpoint is to be read.
@@ -38,6 +41,10 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Keys of `config.json` to treat as absent, nested ones with dots (`quantization_config.KEY`).
     pub ignore_config_keys: Vec<String>,
+    /// Type of activations in ternary products.
+    pub activations: ActivationChoice,
+    /// Rounds float weights that are not declared to be ternary.
+    pub quantize: Option<Quantize>,
     /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
     pub context: Option<u32>,
 }
@@ -58,7 +65,10 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         CompileError::Internal("the companions were read without their config.json".to_owned())
     })?;
     let wishes = Wishes { ignored: &options.ignore_config_keys, context: options.context };
-    let understood = arch::understand(config_path, config.clone(), wishes, &mut warnings)?;
+    let mut understood = arch::understand(config_path, config.clone(), wishes, &mut warnings)?;
+    if options.quantize == Some(Quantize::Absmean) {
+        understood.round_to_absmean()?;
+    }
     let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
 
     let checkpoint = Checkpoint::open(&files.weights)?;
@@ -68,6 +78,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let (decoder, sources) =
         rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
     let decoder = decoder?;
+    let activations = options.activations.of(decoder.activations, &mut warnings);
     Ok(Model {
         info: ModelInfo {
             name: options.name.clone().unwrap_or_else(|| files.model_name()),
@@ -78,7 +89,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         hyperparameters: decoder.dims,
         rms_eps: decoder.rms_eps,
         linear_rms_eps: decoder.linear_rms_eps,
-        activations: decoder.activations,
+        activations,
         activation: decoder.activation,
         attention_scale: decoder.attention_scale,
         embedding_scale: decoder.embedding_scale,

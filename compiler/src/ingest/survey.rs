@@ -5,11 +5,11 @@
 
 use crate::arch::{self, Decoder, Wishes};
 use crate::error::CompileError;
-use crate::ingest::LoadOptions;
 use crate::ingest::checkpoint::Checkpoint;
 use crate::ingest::companions::Companions;
 use crate::ingest::files::{Files, file_name};
 use crate::ingest::text;
+use crate::ingest::{LoadOptions, Quantize};
 use crate::model::{Activations, Matrix, TensorReport};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,10 @@ impl Survey {
             CompileError::Internal("the companions were read without their config.json".to_owned())
         })?;
         let wishes = Wishes { ignored: &options.ignore_config_keys, context: options.context };
-        let understood = arch::understand(path, config.clone(), wishes, &mut self.warnings)?;
+        let mut understood = arch::understand(path, config.clone(), wishes, &mut self.warnings)?;
+        if options.quantize == Some(Quantize::Absmean) {
+            understood.round_to_absmean()?;
+        }
         self.architecture = Some(understood.architecture());
         self.sizes = Some(*understood.dims());
         self.facts = understood.facts();
@@ -79,7 +82,7 @@ impl Survey {
             self.files.push((file_name(file), fs::metadata(file).map_err(io)?.len()));
         }
         let decoder = understood.build(checkpoint, &mut self.warnings)?;
-        self.activations = Some(decoder.activations);
+        self.activations = Some(options.activations.of(decoder.activations, &mut self.warnings));
         self.matrices = matrices(decoder);
         Ok(())
     }

@@ -73,7 +73,12 @@ fn what_cannot_be_done_is_said() {
     let run = |arguments: &[&str]| tritc(folder.path(), arguments);
     let fixture = fixture();
     fails(&run(&["compile", &fixture, "--target", "x86-65"]), 2, &["x86-65", "native, portable, all"]);
-    fails(&run(&["compile", &fixture, "--activations", "f32"]), 4, &["int8", "--activations auto"]);
+    let packed = fixture.replace("bitnet-online", "llama-bitlinear");
+    fails(
+        &run(&["compile", &packed, "--quantize", "absmean"]),
+        2,
+        &["--quantize absmean", "declares ternary"],
+    );
     let typo = fixture.replace("bitnet-online", "bitnet-onlin");
     fails(&run(&["compile", &typo]), 3, &["bitnet-onlin: no such file; did you mean", "bitnet-online?"]);
     fails(&run(&["compile", "no/such/model"]), 3, &["there is no folder no"]);
@@ -83,4 +88,37 @@ fn what_cannot_be_done_is_said() {
     fails(&run(&["compile", &fixture, "-o", "kept"]), 2, &["kept", "is no .trit bundle"]);
     assert_eq!(std::fs::read(folder.path().join("kept")).unwrap(), b"kept");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn float_weights_are_reported_and_activations_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |model: &str, more: &[&str]| {
+        let path = repository().join("tests/fixtures").join(model).display().to_string();
+        let mut arguments = vec!["compile", &path, "-o", "out.trit", "--target", "portable"];
+        arguments.extend(more);
+        let output = tritc(folder.path(), &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let plan = tritc(folder.path(), &["inspect", "--plan", "out.trit"]);
+        (said, String::from_utf8(plan.stdout).unwrap(), output.stdout)
+    };
+    let (said, plan, _) = run("llama-trilm", &["-v"]);
+    let q =
+        "self_attn.q_proj.weight F16 128x128: ternary, a scale per row, 2 different, 40% zeros (2 times)\n";
+    assert!(said.contains(q) && said.contains("lm_head.weight F16 400x128: floats, kept\n"), "{said}");
+    assert!(plan.contains("absmax of 128"), "{plan}");
+    let (_, plan, made) = run("llama-trilm", &["--activations", "f32", "--json"]);
+    assert!(plan.contains("24 bits of 128") && !plan.contains("absmax"), "{plan}");
+    let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
+    assert_eq!((made["tensors"].as_array().unwrap().len(), &made["tensors"][2]["scales"]), (16, &2.into()));
+
+    let (said, plan, _) = run("llama-trilm", &["-v", "--quantize", "absmean"]);
+    assert!(said.contains("q_proj.weight F16 128x128: latent weights, rounded to trits (2 times)"), "{said}");
+    assert!(plan.contains("divide") && plan.contains("absmax"), "{plan}");
+    let (said, plan, _) = run("bitnet-online", &["--activations", "f32"]);
+    assert!(said.contains("warning: the model was trained with int8 activations"), "{said}");
+    assert!(plan.contains("24 bits of 128"), "{plan}");
+    let (said, plan, _) = run("bitnet-online", &["--activations", "int8"]);
+    assert!(!said.contains("trained with") && !plan.contains("of 128"), "{said}{plan}");
 }

@@ -8,4 +8,5 @@ mod planes;
 mod reference;
 mod synthetic;
 mod verify;
+mod weight_only;
 mod writing;

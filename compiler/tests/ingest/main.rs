@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod detect;
 mod families;
 mod files;
 mod fixtures;

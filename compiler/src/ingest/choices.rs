@@ -1,0 +1,41 @@
+//! What may be asked of a model beyond what its checkpoint says: types of activations, rounding of float weights.
+
+use crate::model::Activations;
+
+/// What is asked of activations in ternary products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ActivationChoice {
+    /// As the model was trained where that is known, else int8 by groups.
+    #[default]
+    Auto,
+    /// Int8: one scale a token where the model was trained so, else one for each group of columns.
+    Int8,
+    /// f32.
+    F32,
+}
+
+impl ActivationChoice {
+    /// The choice for a model that by itself takes `own`.
+    pub(super) fn of(self, own: Activations, warnings: &mut Vec<String>) -> Activations {
+        match (self, own) {
+            (ActivationChoice::Auto, _) | (ActivationChoice::Int8, Activations::PerToken { .. }) => own,
+            (ActivationChoice::Int8, _) => Activations::Int8Groups,
+            (ActivationChoice::F32, Activations::PerToken { .. }) => {
+                warnings.push(
+                    "the model was trained with int8 activations; with --activations f32 its results are others than \
+                     those of its authors' code"
+                        .to_owned(),
+                );
+                Activations::Float
+            }
+            (ActivationChoice::F32, _) => Activations::Float,
+        }
+    }
+}
+
+/// How float weights become ternary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// As BitNet's latent weights: by the mean of each matrix's magnitudes, with int8 activations.
+    Absmean,
+}
