@@ -7,6 +7,7 @@
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{ElementType, RawTensor};
+use crate::ingest::gguf::{self, BlockType};
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::quantize::{self, Float};
 use half::{bf16, f16};
@@ -31,6 +32,9 @@ const MOST_COUNTED: usize = 1 << 15;
 /// # Errors
 /// A wrong type or shape, an element that is not finite, weights that are not ternary.
 pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, TensorReport), CompileError> {
+    if let ElementType::Block(kind) = tensor.dtype {
+        return blocks(tensor, kind, shape);
+    }
     match detect(&tensor, shape, "[out features, in features]")? {
         Ok(seen) => seen.ternary(tensor, shape),
         Err(conflict) => Err(conflict.error(&tensor)),
@@ -42,6 +46,10 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
 /// # Errors
 /// A wrong type or shape, or an element that is not finite.
 pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, TensorReport), CompileError> {
+    if let ElementType::Block(kind) = tensor.dtype {
+        let (ternary, report) = blocks(tensor, kind, shape)?;
+        return Ok((Matrix::Ternary(ternary), report));
+    }
     let what = "[vocab_size, hidden_size]";
     if let Ok(seen) = detect(&tensor, shape, what)? {
         let (ternary, report) = seen.ternary(tensor, shape)?;
@@ -49,6 +57,22 @@ pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, Ten
     }
     let report = report(&tensor, Found::Floats);
     Ok((Matrix::Dense(quantize::dense(tensor, &shape, what)?), report))
+}
+
+/// A matrix that is stored as trits and scales.
+fn blocks(
+    tensor: RawTensor,
+    kind: BlockType,
+    [rows, k]: [usize; 2],
+) -> Result<(Ternary, TensorReport), CompileError> {
+    let mut report = report(&tensor, Found::PerTensor);
+    let ternary = gguf::ternary(tensor, kind, None, (rows, k))?;
+    report.found = match ternary.scales {
+        Scales::Tensor { .. } => Found::PerTensor,
+        Scales::Rows { columns: 0, .. } => Found::PerRow,
+        Scales::Rows { columns, .. } => Found::PerColumns(columns),
+    };
+    Ok((ternary, report))
 }
 
 /// The report of a tensor in which nothing was counted.

@@ -4,6 +4,7 @@
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{ElementType, RawTensor};
+use crate::ingest::gguf;
 use crate::model::{Dense, NormWeights, Scales, Ternary, TernaryRows};
 use half::f16;
 use rayon::prelude::*;
@@ -93,6 +94,13 @@ pub(crate) fn ternary(
     (rows, k): (usize, usize),
     storage: Storage,
 ) -> Result<Ternary, CompileError> {
+    if let ElementType::Block(kind) = weight.dtype {
+        if storage == Storage::Latent {
+            return Err(weight.error(format!("is {kind}, ternary already; leave away --quantize absmean")));
+        }
+        let factor = scale.as_ref().map(read_scale).transpose()?;
+        return gguf::ternary(weight, kind, factor, (rows, k));
+    }
     let name = weight.name.clone();
     let what = format!("{rows} rows of {k}");
     let stored_scale = || match &scale {

@@ -7,6 +7,7 @@ use crate::arch::{Decoder, head};
 use crate::detect;
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
+use crate::ingest::gguf;
 use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
 use crate::quantize::{self, Storage};
 use half::{bf16, f16};
@@ -117,6 +118,22 @@ impl Tensors<'_> {
 
     fn projection(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
         let weight = self.checkpoint.require(&format!("{module}.weight"))?;
+        let interleaved = weight.interleaved_heads;
+        let Projection { norm, mut matrix } = self.as_stored(weight, module, rows, k)?;
+        if let Some(heads) = interleaved {
+            matrix = gguf::in_order(matrix, heads)?;
+        }
+        Ok(Projection { norm, matrix })
+    }
+
+    /// A linear with the rows of its weights in the order that they are stored in.
+    fn as_stored(
+        &mut self,
+        weight: RawTensor,
+        module: &str,
+        rows: usize,
+        k: usize,
+    ) -> Result<Projection, CompileError> {
         let config = self.config;
         let quantization = match &config.weights {
             Weights::Declared(quantization) if !quantization.kept.has(module) => quantization,

@@ -58,7 +58,7 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
 }
 
 fn neither(path: &Path) -> CompileError {
-    let problem = "is neither a bundle nor a checkpoint; give a .trit file, a model's directory, model.safetensors or \
-                   model.safetensors.index.json";
+    let problem = "is neither a bundle nor a checkpoint; give a .trit file, a model's directory, model.safetensors, \
+                   model.safetensors.index.json or a GGUF file";
     CompileError::Unsupported { path: path.to_owned(), problem: problem.to_owned() }
 }

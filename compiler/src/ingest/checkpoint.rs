@@ -64,6 +64,8 @@ pub(crate) struct RawTensor {
     pub(crate) shape: Vec<usize>,
     /// Little-endian elements.
     pub(crate) bytes: MappedSlice,
+    /// Heads whose rows are stored interleaved, see [`crate::ingest::gguf::in_order`].
+    pub(crate) interleaved_heads: Option<usize>,
 }
 
 impl RawTensor {
@@ -104,7 +106,17 @@ impl Checkpoint {
                 Ok(Checkpoint { path: path.clone(), files: vec![path.clone()], tensors })
             }
             Weights::Index(path) => open_shards(path),
+            Weights::Gguf(path) => Err(CompileError::Internal(format!("{} is imported", path.display()))),
         }
+    }
+
+    /// The tensors of another format, by the names that they have in checkpoints.
+    pub(crate) fn renamed(
+        path: PathBuf,
+        files: Vec<PathBuf>,
+        tensors: BTreeMap<String, RawTensor>,
+    ) -> Checkpoint {
+        Checkpoint { path, files, tensors }
     }
 
     /// Takes a tensor that must be there.
@@ -112,7 +124,7 @@ impl Checkpoint {
         self.take(name).ok_or_else(|| CompileError::Tensor {
             path: self.path.clone(),
             tensor: name.to_owned(),
-            problem: "is missing; the checkpoint is incomplete, or config.json describes another model"
+            problem: "is missing; the checkpoint is incomplete, or its configuration describes another model"
                 .to_owned(),
         })
     }
@@ -191,8 +203,13 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(
             .zip(at(end))
             .and_then(|(start, end)| MappedSlice::new(file.clone(), start..end))
             .ok_or_else(|| invalid(format!("tensor {name} is outside the file")))?;
-        let tensor =
-            RawTensor { name: name.clone(), dtype: info.dtype.into(), shape: info.shape.clone(), bytes };
+        let tensor = RawTensor {
+            name: name.clone(),
+            dtype: info.dtype.into(),
+            shape: info.shape.clone(),
+            bytes,
+            interleaved_heads: None,
+        };
         if let Some(other) = tensors.insert(name.clone(), tensor) {
             return Err(
                 other.error(format!("is also in {}; it is unclear which one counts", file_name(path)))

@@ -65,6 +65,20 @@ impl Companions {
         Ok(Companions { files: found, objects, has_sentencepiece, license })
     }
 
+    /// What another format says in place of companions; `path` is its file.
+    pub(crate) fn synthesized(
+        path: &Path,
+        config: Map<String, Value>,
+        tokenizer_config: Map<String, Value>,
+        tokenizer: Option<Vec<u8>>,
+        license: Option<String>,
+    ) -> Companions {
+        let files = tokenizer.map(|bytes| ("tokenizer.json", path.to_owned(), bytes)).into_iter().collect();
+        let objects = [("config.json", config), ("tokenizer_config.json", tokenizer_config)];
+        let objects = objects.map(|(name, map)| (name, (path.to_owned(), map))).into();
+        Companions { files, objects, has_sentencepiece: false, license }
+    }
+
     /// A companion's path and bytes.
     pub(crate) fn file(&self, name: &str) -> Option<(&Path, &[u8])> {
         self.files

@@ -10,6 +10,8 @@ pub(crate) enum Weights {
     File(PathBuf),
     /// `model.safetensors.index.json`, which names the shards.
     Index(PathBuf),
+    /// A GGUF file, which holds all that companions say; or the first of several parts.
+    Gguf(PathBuf),
 }
 
 /// A checkpoint's folder and the file that leads to its tensors.
@@ -22,9 +24,10 @@ pub(crate) struct Files {
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const GGUF: &str = ".gguf";
 
 impl Files {
-    /// Finds the checkpoint at `path`: a safetensors file, an index of shards, or a model directory.
+    /// Finds the checkpoint at `path`: a safetensors file, an index of shards, a GGUF file, or a model directory.
     pub(crate) fn locate(path: &Path) -> Result<Files, CompileError> {
         let metadata =
             fs::metadata(path).map_err(|source| CompileError::Io { path: path.to_owned(), source })?;
@@ -44,17 +47,20 @@ impl Files {
                 return Err(CompileError::Invalid { path: path.to_owned(), problem });
             }
             Ok(Files { dir, weights: Weights::File(path.to_owned()) })
+        } else if is_gguf(path) {
+            Ok(Files { dir, weights: Weights::Gguf(path.to_owned()) })
         } else {
             Err(foreign(path).unwrap_or_else(|| CompileError::Unsupported {
                 path: path.to_owned(),
                 problem: format!(
-                    "is not a checkpoint this compiler knows; give {SINGLE}, {INDEX} or the model's directory"
+                    "is not a checkpoint this compiler knows; give {SINGLE}, {INDEX}, a .gguf file or the model's \
+                     directory"
                 ),
             }))
         }
     }
 
-    /// As transformers does: the single file first, then the index.
+    /// As transformers does: the single file first, then the index. Where there is no safetensors file, a GGUF file.
     fn locate_in(dir: &Path) -> Result<Files, CompileError> {
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
         if single.is_file() {
@@ -67,6 +73,9 @@ impl Files {
             fs::read_dir(dir).map_err(|source| CompileError::Io { path: dir.to_owned(), source })?;
         let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         found.sort();
+        if let Some(gguf) = gguf_in(dir, &found)? {
+            return Ok(Files { dir: dir.to_owned(), weights: Weights::Gguf(gguf) });
+        }
         if let Some(error) = found.iter().find_map(|path| foreign(path)) {
             return Err(error);
         }
@@ -87,8 +96,14 @@ impl Files {
     }
 
     /// A name for the model: that of its directory, or of the repository where the directory is a snapshot in a
-    /// Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`).
+    /// Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`); of a GGUF file its own, as several models may share
+    /// a directory.
     pub(crate) fn model_name(&self) -> String {
+        if let Weights::Gguf(path) = &self.weights {
+            let name = file_name(path);
+            let stem = name.strip_suffix(GGUF).unwrap_or(&name);
+            return stem.split_once("-00001-of-").map_or(stem, |(stem, _)| stem).to_owned();
+        }
         let dir = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
         let names: Vec<String> = dir
             .components()
@@ -118,13 +133,43 @@ fn shard_count(name: &str) -> Option<u32> {
     of.parse().ok()
 }
 
+fn is_gguf(path: &Path) -> bool {
+    file_name(path).ends_with(GGUF)
+}
+
+/// The GGUF file among those of a directory, or the first part of the one model in parts.
+fn gguf_in(dir: &Path, found: &[PathBuf]) -> Result<Option<PathBuf>, CompileError> {
+    if found.iter().any(|path| file_name(path).ends_with(".safetensors")) {
+        return Ok(None);
+    }
+    let is_later_part = |name: &str| {
+        let parts = name.strip_suffix(GGUF).and_then(|stem| stem.rsplit_once("-of-"));
+        parts.is_some_and(|(stem, _)| {
+            stem.rsplit_once('-').is_some_and(|(_, number)| number.len() == 5 && number != "00001")
+        })
+    };
+    let models: Vec<&PathBuf> =
+        found.iter().filter(|path| is_gguf(path) && !is_later_part(&file_name(path))).collect();
+    match models.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((*one).clone())),
+        [first, second, ..] => Err(CompileError::Invalid {
+            path: dir.to_owned(),
+            problem: format!(
+                "holds {} GGUF files, such as {} and {}; name the one to compile",
+                models.len(),
+                file_name(first),
+                file_name(second)
+            ),
+        }),
+    }
+}
+
 /// Why a file of another checkpoint format cannot be read.
 fn foreign(path: &Path) -> Option<CompileError> {
     let name = file_name(path);
     let problem = if name.ends_with(".trit") {
         "is a bundle, compiled already; run it with trit-run, or look into it with tritc inspect"
-    } else if name.ends_with(".gguf") {
-        "GGUF is not yet read; use the model's safetensors checkpoint"
     } else if name.ends_with(".bin.index.json")
         || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
         || name.ends_with(".pt")

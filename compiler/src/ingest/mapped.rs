@@ -4,6 +4,7 @@
 use crate::error::CompileError;
 use memmap2::Mmap;
 use std::fs::File;
+use std::io::{self, BufWriter};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,29 @@ impl MappedFile {
         // maps files; it is the usual price of a mapping, and the input of a compiler is not expected to change.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Arc::new(MappedFile { path: path.to_owned(), map }))
+    }
+
+    /// Writes a file without a name, in the system's folder for temporary files, and maps it. `origin` is the file
+    /// that errors about its contents are to name.
+    ///
+    /// # Errors
+    /// No space, or what `write` returns.
+    pub(crate) fn temporary(
+        origin: &Path,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<Arc<MappedFile>, CompileError> {
+        let io = |source| CompileError::Io { path: std::env::temp_dir(), source };
+        let mut out = BufWriter::with_capacity(1 << 20, tempfile::tempfile().map_err(io)?);
+        write(&mut out).map_err(io)?;
+        let file = out.into_inner().map_err(|e| io(e.into_error()))?;
+        // SAFETY: the mapping is read-only, and the file has no name by which anybody else could open it.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Ok(Arc::new(MappedFile { path: origin.to_owned(), map }))
+    }
+
+    /// The whole file as a range.
+    pub(crate) fn whole(self: &Arc<Self>) -> MappedSlice {
+        MappedSlice { file: self.clone(), range: 0..self.map.len() }
     }
 
     /// Where the file is.

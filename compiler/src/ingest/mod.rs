@@ -27,7 +27,7 @@ use crate::error::CompileError;
 use crate::model::Model;
 use checkpoint::Checkpoint;
 use companions::Companions;
-use files::Files;
+use files::{Files, Weights};
 use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
 
@@ -49,8 +49,8 @@ pub struct LoadOptions {
     pub context: Option<u32>,
 }
 
-/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, or the model's directory.
-/// `config.json` and the tokenizer's files are found beside the tensors.
+/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's directory.
+/// `config.json` and the tokenizer's files are found beside the tensors; in a GGUF file is all of it.
 ///
 /// Every tensor's presence, dtype and shape and every scale is checked here; the codes of packed matrices are checked
 /// when their rows are read.
@@ -59,25 +59,25 @@ pub struct LoadOptions {
 /// Anything that is missing, damaged, contradictory or unknown, by the name of the file, key or tensor.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     let files = Files::locate(path)?;
-    let companions = Companions::read(&files)?;
     let mut warnings = Vec::new();
+    let Inputs { companions, checkpoint, files: inputs, ignored, finish } =
+        Inputs::open(&files, options, &mut warnings)?;
     let (config_path, config) = companions.config().ok_or_else(|| {
         CompileError::Internal("the companions were read without their config.json".to_owned())
     })?;
-    let wishes = Wishes { ignored: &options.ignore_config_keys, context: options.context };
+    let wishes = Wishes { ignored: &ignored, context: options.context };
     let mut understood = arch::understand(config_path, config.clone(), wishes, &mut warnings)?;
     if options.quantize == Some(Quantize::Absmean) {
         understood.round_to_absmean()?;
     }
     let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
 
-    let checkpoint = Checkpoint::open(&files.weights)?;
-    let mut inputs: Vec<PathBuf> = companions.paths().map(Path::to_owned).collect();
-    inputs.push(checkpoint.path.clone());
-    inputs.extend(checkpoint.files.iter().filter(|file| **file != checkpoint.path).cloned());
     let (decoder, sources) =
         rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
-    let decoder = decoder?;
+    let mut decoder = decoder?;
+    if let Some(finish) = finish {
+        finish.apply(&mut decoder, &mut warnings)?;
+    }
     let activations = options.activations.of(decoder.activations, &mut warnings);
     Ok(Model {
         info: ModelInfo {
@@ -103,4 +103,37 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         warnings,
         report: decoder.report,
     })
+}
+
+/// What the files of a model hold, whatever their format.
+struct Inputs {
+    companions: Companions,
+    checkpoint: Checkpoint,
+    /// Every file that was read, in order.
+    files: Vec<PathBuf>,
+    /// Keys of the configuration to treat as absent.
+    ignored: Vec<String>,
+    /// What only GGUF files say.
+    finish: Option<gguf::Finish>,
+}
+
+impl Inputs {
+    fn open(
+        files: &Files,
+        options: &LoadOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Inputs, CompileError> {
+        if let Weights::Gguf(path) = &files.weights {
+            let gguf::Imported { companions, checkpoint, files, ignored, finish } =
+                gguf::import(path, &options.ignore_config_keys, warnings)?;
+            return Ok(Inputs { companions, checkpoint, files, ignored, finish: Some(finish) });
+        }
+        let companions = Companions::read(files)?;
+        let checkpoint = Checkpoint::open(&files.weights)?;
+        let mut inputs: Vec<PathBuf> = companions.paths().map(Path::to_owned).collect();
+        inputs.push(checkpoint.path.clone());
+        inputs.extend(checkpoint.files.iter().filter(|file| **file != checkpoint.path).cloned());
+        let ignored = options.ignore_config_keys.clone();
+        Ok(Inputs { companions, checkpoint, files: inputs, ignored, finish: None })
+    }
 }

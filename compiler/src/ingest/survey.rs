@@ -5,11 +5,9 @@
 
 use crate::arch::{self, Decoder, Wishes};
 use crate::error::CompileError;
-use crate::ingest::checkpoint::Checkpoint;
-use crate::ingest::companions::Companions;
 use crate::ingest::files::{Files, file_name};
 use crate::ingest::text;
-use crate::ingest::{LoadOptions, Quantize};
+use crate::ingest::{Inputs, LoadOptions, Quantize};
 use crate::model::{Activations, Matrix, TensorReport};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,12 +59,17 @@ pub fn survey(path: &Path, options: &LoadOptions) -> Survey {
 impl Survey {
     fn look(&mut self, options: &LoadOptions) -> Result<(), CompileError> {
         let files = Files::locate(&self.path)?;
-        let companions = Companions::read(&files)?;
+        let Inputs { companions, checkpoint, ignored, finish, .. } =
+            Inputs::open(&files, options, &mut self.warnings)?;
+        for file in &checkpoint.files {
+            let io = |source| CompileError::Io { path: file.clone(), source };
+            self.files.push((file_name(file), fs::metadata(file).map_err(io)?.len()));
+        }
         self.license = companions.license.clone();
         let (path, config) = companions.config().ok_or_else(|| {
             CompileError::Internal("the companions were read without their config.json".to_owned())
         })?;
-        let wishes = Wishes { ignored: &options.ignore_config_keys, context: options.context };
+        let wishes = Wishes { ignored: &ignored, context: options.context };
         let mut understood = arch::understand(path, config.clone(), wishes, &mut self.warnings)?;
         if options.quantize == Some(Quantize::Absmean) {
             understood.round_to_absmean()?;
@@ -76,12 +79,10 @@ impl Survey {
         self.facts = understood.facts();
         self.text = Some(text::text(&companions, understood.dims().vocab_size, &mut self.warnings)?);
         self.tokenizer = companions.file("tokenizer.json").map(|(_, bytes)| bytes.len());
-        let checkpoint = Checkpoint::open(&files.weights)?;
-        for file in &checkpoint.files {
-            let io = |source| CompileError::Io { path: file.clone(), source };
-            self.files.push((file_name(file), fs::metadata(file).map_err(io)?.len()));
+        let mut decoder = understood.build(checkpoint, &mut self.warnings)?;
+        if let Some(finish) = finish {
+            finish.apply(&mut decoder, &mut self.warnings)?;
         }
-        let decoder = understood.build(checkpoint, &mut self.warnings)?;
         self.activations = Some(options.activations.of(decoder.activations, &mut self.warnings));
         self.matrices = matrices(decoder);
         Ok(())

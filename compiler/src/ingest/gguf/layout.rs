@@ -45,6 +45,7 @@ pub(super) fn tensors(file: &Arc<MappedFile>, header: &Header) -> Result<Vec<Raw
             dtype: element_type(kind),
             shape: tensor.shape.clone(),
             bytes,
+            interleaved_heads: None,
         });
     }
     Ok(found)
