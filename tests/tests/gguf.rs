@@ -150,8 +150,17 @@ fn llama_with_interleaved_heads() {
 fn the_shipped_model_from_gguf() {
     let Some(python) = python() else { return };
     let checkpoint = repository().join("examples/models/fables-12m");
-    let args =
-        ["--arch", "bitnet-b1.58", "--type", "IQ2_BN", "--embedding", "BF16", "--pre", "llama-bpe", "--parts"];
+    let args = [
+        "--arch",
+        "bitnet-b1.58",
+        "--type",
+        "IQ2_BN",
+        "--embedding",
+        "BF16",
+        "--pre",
+        "llama-bpe",
+        "--parts",
+    ];
     convert(python, &checkpoint, "gguf-fables", &args);
     // Compiled from its parts.
     let parts = std::fs::read_dir(scratch()).unwrap().map(|entry| entry.unwrap().path());
