@@ -22,21 +22,33 @@ use trit_format::tile::ROWS;
 const TARGETS: [Target; 5] =
     [Target::X86_64V3, Target::X86_64V3Vnni, Target::X86_64V4Vnni, Target::X86_64V4Vbmi, Target::X86_64Amx];
 
-/// Runs `test` on every kernel of the kind that a bundle would carry.
-fn each_kernel(k: u32, kind: KernelKind, mut test: impl FnMut(stream::Run, &KernelSpec, Target)) {
+/// Runs `test` on every kernel of the kind that a bundle would carry, and on those that `more` gives.
+fn each_kernel(
+    k: u32,
+    kind: KernelKind,
+    more: impl Fn(WeightCode, Target) -> Vec<KernelSpec>,
+    mut test: impl FnMut(stream::Run, &KernelSpec, Target),
+) {
     for (target, code) in TARGETS.into_iter().flat_map(|t| WeightCode::ALL.map(|code| (t, code))) {
-        for spec in default_specs(k, code, target).into_iter().filter(|spec| spec.kind == kind) {
-            let code = Code::new(&emit(&spec, target).unwrap());
+        let specs = default_specs(k, code, target).into_iter().filter(|spec| spec.kind == kind);
+        for spec in specs.chain(more(code, target)) {
+            // Codes that the target does not read.
+            let Ok(bytes) = emit(&spec, target) else { continue };
+            let code = Code::new(&bytes);
             // SAFETY: cases give operands as `KernelArgs` asks.
             test(&|args| unsafe { code.run(args) }, &spec, target);
         }
     }
 }
 
+fn none(_: WeightCode, _: Target) -> Vec<KernelSpec> {
+    Vec::new()
+}
+
 #[test]
 fn streams() {
     for k in [3, 36, 300] {
-        each_kernel(k, KernelKind::Stream, |kernel, spec, target| {
+        each_kernel(k, KernelKind::Stream, none, |kernel, spec, target| {
             let saturating = [Weights::Alternating, Weights::All(-1), Weights::Random]
                 .map(|weights| Activations::Saturating(-128, weights));
             for activations in [Activations::Random].into_iter().chain(saturating) {
@@ -49,7 +61,12 @@ fn streams() {
 #[test]
 fn streams_of_groups() {
     for k in [32, 64, 128, 256] {
-        each_kernel(k, KernelKind::Stream, |kernel, spec, target| {
+        // Several groups of rows, with and without some that are left.
+        let more = |code, _| {
+            let kind = KernelKind::Stream;
+            [5, 8, 11].map(|m| KernelSpec { k, m, kind, code, unroll: 3, prefetch: 64 }).to_vec()
+        };
+        each_kernel(k, KernelKind::Stream, more, |kernel, spec, target| {
             for groups in [1, 3] {
                 let n = groups * ROWS;
                 let case = stream::Case::advancing(spec, n, k as usize, Activations::Random, 2);
@@ -65,7 +82,7 @@ fn blocks() {
         // Smaller kernels of each number of rows, and both ways of AMX.
         let rows: &[usize] = if k > 65 { &[3, 17, 130] } else { &[1, 2, 3, 4, 5, 6, 7, 16, 31, 33, 64, 129] };
         let case = block::Case::random(k, *rows.last().unwrap(), 3);
-        each_kernel(k as u32, KernelKind::Block, |kernel, spec, target| {
+        each_kernel(k as u32, KernelKind::Block, none, |kernel, spec, target| {
             for (i, &rows) in rows.iter().enumerate() {
                 let (against, gap) = if i % 2 == 0 { (Against::End, 0) } else { (Against::Start, 3) };
                 for tiles in [1, 3] {
