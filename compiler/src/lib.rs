@@ -2,7 +2,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`ingest`] | files to a [`model::Model`], with `arch` (families) and `quantize` (storage forms) |
+//! | [`ingest`] | files to a [`model::Model`], with `arch` (families), `quantize` (storage forms) and `detect` (ternary floats) |
 //! | [`lower`] | model to plan: fused products, steps, buffers in the arena |
 //! | [`pack`] | trits to tiles |
 //! | `planes` | the head's table to two planes of 4 bits |

@@ -394,6 +394,16 @@ pub enum Found {
     Floats,
 }
 
+impl From<Scales> for Found {
+    fn from(scales: Scales) -> Found {
+        match scales {
+            Scales::Tensor { .. } => Found::PerTensor,
+            Scales::Rows { columns: 0, .. } => Found::PerRow,
+            Scales::Rows { columns, .. } => Found::PerColumns(columns),
+        }
+    }
+}
+
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

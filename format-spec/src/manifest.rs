@@ -193,11 +193,9 @@ impl Product {
     }
 
     /// Groups of columns, 1 where there is no grouping.
-    ///
-    /// # Panics
-    /// If a group has no columns.
+    // A manifest that was not validated may have groups of no columns.
     pub fn groups(&self) -> u32 {
-        self.k.div_ceil(self.kernel_k())
+        self.k.div_ceil(self.kernel_k().max(1))
     }
 
     /// Scales of the weights that each row has; 0 where there is no grouping.

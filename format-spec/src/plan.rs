@@ -69,8 +69,9 @@ pub struct Buffer {
 /// values take [`ActivationRule::digit_len`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantized {
-    /// i8 `[k]`, zero from `k` to the end of the row's stride. With groups i8 `[digits * digit_len]`: each digit's values,
-    /// the least significant digit first, zero from `k` to `digit_len`.
+    /// i8 `[k]`, zero from `k` to the end of the row's stride. With groups i8 `[digits * digit_len]` without room between
+    /// rows, so that digits of several rows are as many rows: each digit's values, the least significant digit first, zero
+    /// from `k` to `digit_len`.
     pub values: BufferId,
     /// f32 `[1]`: the factor `s` the input was multiplied with. With groups f32 `[groups]`: what a value of 1 stands for.
     pub scale: BufferId,
@@ -89,7 +90,8 @@ pub enum ActivationRule {
         floor: f32,
     },
     /// One scale for each run of `columns`, in f32: `a = max|x|`, `q = round_half_even(x * (127 * (1 / a)))`, and the
-    /// scale is `a / 127`. All 0 where `a` is 0 or has no finite reciprocal.
+    /// scale is `a / 127`. All 0, the scale too, where `127 * (1 / a)` is infinite. A group with NaN or infinity gets zeros
+    /// and such a scale, so that results are NaN.
     AbsmaxPerGroup {
         /// Columns of a group.
         columns: u32,
@@ -97,7 +99,8 @@ pub enum ActivationRule {
     /// Floats as integers of 24 bits in three int8 digits: for each run of `columns` `a = max|x|`,
     /// `q = round_half_even(x * (FIXED_24 / a))` in f64, `q = d0 + 256 * d1 + 65536 * d2` with `d0` and `d1` in -128..=127,
     /// and the scale is `a / FIXED_24` in f32. An error of at most half of `2^-23` of the group's largest value, which is
-    /// that of f32 itself there; sums of up to 128 such integers are exact in i32. All 0 where `a` is 0.
+    /// that of f32 itself there; sums of up to 128 such integers are exact in i32. All 0 where `a` is 0; NaN and infinity as
+    /// above.
     Fixed24PerGroup {
         /// Columns of a group, at most 128.
         columns: u32,

@@ -6,9 +6,10 @@ mod bundle;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
+use std::mem::offset_of;
 use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
+use trit_format::kernel::{KernelArgs, KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::*;
 use trit_format::plan::*;
 use trit_format::planes::{Layout, Row, encode_row};
@@ -115,10 +116,13 @@ fn enums() {
     golden(ScaleRule::Divide, "01000000");
     golden(Activation::Relu2, "00000000");
     golden(Activation::Silu, "01000000");
+    golden(Activation::GeluTanh, "02000000");
     golden(Epilogue::Store, "00000000");
     golden(Epilogue::Add, "01000000");
     golden(Epilogue::Gate(Activation::Silu), "02000000 01000000");
     golden(ActivationRule::AbsmaxPerToken { floor: 1e-5 }, "00000000 acc52737");
+    golden(ActivationRule::AbsmaxPerGroup { columns: 128 }, "01000000 80000000");
+    golden(ActivationRule::Fixed24PerGroup { columns: 64 }, "02000000 40000000");
 }
 
 fn source() -> (Source, String) {
@@ -186,7 +190,31 @@ fn product() -> (Product, String) {
             segments: vec![segment],
             offset: 128,
         },
-        format!("0300000000000000 'qkv' 000a0000 01000000 01000000 0100000000000000 {hex} 8000000000000000"),
+        format!(
+            "0300000000000000 'qkv' 000a0000 01000000 01000000 00 0100000000000000 {hex} 8000000000000000"
+        ),
+    )
+}
+
+fn grouping() -> (Grouping, &'static str) {
+    (Grouping { columns: 64, scale_columns: 256, scale: DType::F16 }, "40000000 00010000 01000000")
+}
+
+fn grouped_product() -> (Product, String) {
+    let (segment, segment_hex) = segment();
+    let (grouping, hex) = grouping();
+    let product = Product {
+        order: RowOrder::Sequential,
+        grouping: Some(grouping),
+        segments: vec![segment.clone(), segment],
+        ..product().0
+    };
+    (
+        product,
+        format!(
+            "0300000000000000 'qkv' 000a0000 01000000 00000000 01 {hex} 0200000000000000 {segment_hex} {segment_hex}
+             8000000000000000"
+        ),
     )
 }
 
@@ -206,13 +234,13 @@ fn kernel() -> (KernelEntry, String) {
                 prefetch: 8192,
             },
             target: Target::X86_64V3,
-            abi: 2,
+            abi: 3,
             offset: 64,
             len: 300,
             digest: DIGEST,
         },
         format!(
-            "000a0000 04000000 00000000 00000000 02000000 00200000  01000000 02000000 4000000000000000 2c01000000000000 {DIGEST_HEX}"
+            "000a0000 04000000 00000000 00000000 02000000 00200000  01000000 03000000 4000000000000000 2c01000000000000 {DIGEST_HEX}"
         ),
     )
 }
@@ -229,7 +257,7 @@ fn steps() -> Vec<(Step, &'static str)> {
     let (a, b) = (BufferId(0x0a), BufferId(0x0b));
     let quantized = Quantized { values: BufferId(0x11), scale: BufferId(0x12), sum: BufferId(0x13) };
     vec![
-        (Step::Embed { table: TensorId(1), scale: 1.0, out: a }, "00000000 01000000 0a000000"),
+        (Step::Embed { table: TensorId(1), scale: 1.0, out: a }, "00000000 01000000 0000803f 0a000000"),
         (
             Step::RmsNorm { input: a, weight: TensorId(1), eps: 0.5, out: b },
             "01000000 0a000000 01000000 0000003f 0b000000",
@@ -244,17 +272,17 @@ fn steps() -> Vec<(Step, &'static str)> {
                 input: quantized,
                 epilogue: Epilogue::Gate(Activation::Silu),
                 out: b,
-                at: 0,
+                at: 0x102,
             },
-            "03000000 09000000 11000000 12000000 13000000 02000000 01000000 0b000000",
+            "03000000 09000000 11000000 12000000 13000000 02000000 01000000 0b000000 02010000",
         ),
         (
             Step::RopeAppend { qkv: a, norms: None, inv_freq: TensorId(1), scaling: 2.0, layer: 3 },
-            "04000000 0a000000 01000000 00000040 03000000",
+            "04000000 0a000000 00 01000000 00000040 03000000",
         ),
         (
-            Step::Attend { qkv: a, layer: 3, scale: 0.125, window: None, out: b },
-            "05000000 0a000000 03000000 0000003e 0b000000",
+            Step::Attend { qkv: a, layer: 3, scale: 0.125, window: Some(512), out: b },
+            "05000000 0a000000 03000000 0000003e 01 00020000 0b000000",
         ),
         (
             Step::Head { input: a, table: TensorId(1), planes: Some(PlanesId(2)), out: b },
@@ -269,6 +297,19 @@ fn steps() -> Vec<(Step, &'static str)> {
                 out: quantized,
             },
             "07000000 0a000000 01000000 0000803e 00000000 0000003f 11000000 12000000 13000000",
+        ),
+        (Step::EmbedTernary { product: ProductId(9), out: a }, "08000000 09000000 0a000000"),
+        (
+            Step::RmsNormAdd { input: a, weight: TensorId(1), eps: 0.5, out: b },
+            "09000000 0a000000 01000000 0000003f 0b000000",
+        ),
+        (
+            Step::Linear { table: TensorId(1), input: a, epilogue: Epilogue::Add, out: b, at: 0x102 },
+            "0a000000 01000000 0a000000 01000000 0b000000 02010000",
+        ),
+        (
+            Step::Gate { gate: a, up: b, activation: Activation::GeluTanh, out: BufferId(0x0c) },
+            "0b000000 0a000000 0b000000 02000000 0c000000",
         ),
     ]
 }
@@ -288,7 +329,7 @@ fn plan() -> (Plan, String) {
             layers: vec![LayerSteps { start: 1, end: 7 }],
         },
         format!(
-            "0100000000000000 {buffer_hex}  c000000000000000  0800000000000000 {}  0100000000000000 {}
+            "0100000000000000 {buffer_hex}  c000000000000000  0c00000000000000 {}  0100000000000000 {}
              01000000 02000000  0100000000000000 14000000 05000000 80000000  0100000000000000 01000000 07000000",
             hex.concat(),
             hex[6]
@@ -333,6 +374,8 @@ fn records() {
     check(tensor());
     check(segment());
     check(product());
+    check(grouping());
+    check(grouped_product());
     check(planes());
     check(kernel());
     check((kernel().0.spec, "000a0000 04000000 00000000 00000000 02000000 00200000"));
@@ -341,6 +384,17 @@ fn records() {
     steps().into_iter().for_each(check);
     let unplanned = Step::Head { input: BufferId(1), table: TensorId(2), planes: None, out: BufferId(3) };
     check((unplanned, "06000000 01000000 02000000 00 03000000"));
+    check((
+        Step::Attend { qkv: BufferId(1), layer: 2, scale: 0.5, window: None, out: BufferId(3) },
+        "05000000 01000000 02000000 0000003f 00 03000000",
+    ));
+    let norms = HeadNorms { q: TensorId(4), k: TensorId(5), eps: 0.5 };
+    check((norms, "04000000 05000000 0000003f"));
+    let (qkv, inv_freq) = (BufferId(1), TensorId(6));
+    check((
+        Step::RopeAppend { qkv, norms: Some(norms), inv_freq, scaling: 2.0, layer: 3 },
+        "04000000 01000000 01 04000000 05000000 0000003f 06000000 00000040 03000000",
+    ));
     check((KvLayer { n_heads: 20, n_kv_heads: 5, head_dim: 128 }, "14000000 05000000 80000000"));
     check((LayerSteps { start: 1, end: 7 }, "01000000 07000000"));
     check(plan());
@@ -417,6 +471,40 @@ fn rows_of_planes() {
     );
 }
 
+/// Group after group, then the scales, as SPEC.md, "Tiles", says; kernels read their arguments at these places.
+#[test]
+fn places_in_tiles_and_arguments() {
+    let product = |columns, scale_columns, scale, k, rows| Product {
+        k,
+        order: RowOrder::Sequential,
+        grouping: Some(Grouping { columns, scale_columns, scale }),
+        segments: vec![Segment { rows, ..segment().0 }],
+        ..product().0
+    };
+    let sizes = |p: Product| (p.groups(), p.scales(), p.code_bytes(), p.tile_bytes(), p.bytes());
+    assert_eq!(sizes(product(128, 0, DType::F32, 300, 81)), (3, 1, 6144, 6464, Some(12928)));
+    assert_eq!(sizes(product(32, 64, DType::F16, 100, 80)), (4, 2, 2048, 2368, Some(2368)));
+    assert_eq!(sizes(product(64, 64, DType::Bf16, 192, 160)), (3, 3, 3072, 3584, Some(7168)));
+    let whole = Product { grouping: None, ..product(64, 64, DType::F32, 6, 80) };
+    assert_eq!(sizes(whole), (1, 0, 128, 128, Some(128)));
+    let fields = [
+        (offset_of!(KernelArgs, weights), 0),
+        (offset_of!(KernelArgs, activations), 8),
+        (offset_of!(KernelArgs, sums), 16),
+        (offset_of!(KernelArgs, out), 24),
+        (offset_of!(KernelArgs, tiles), 32),
+        (offset_of!(KernelArgs, activation_stride), 40),
+        (offset_of!(KernelArgs, sum_stride), 48),
+        (offset_of!(KernelArgs, out_stride), 56),
+        (offset_of!(KernelArgs, rows), 64),
+        (offset_of!(KernelArgs, scratch), 72),
+        (offset_of!(KernelArgs, activation_advance), 80),
+        (offset_of!(KernelArgs, sum_advance), 88),
+    ];
+    assert!(fields.iter().all(|(found, expected)| found == expected), "{fields:?}");
+    assert_eq!(size_of::<KernelArgs>(), 96);
+}
+
 /// Everything at once: a whole file, by its length (320 KiB, the planes) and its digest, as
 /// first written.
 #[test]
@@ -425,6 +513,6 @@ fn a_whole_bundle() {
     assert_eq!(file.len(), 330_976);
     assert_eq!(
         Digest::of(&file).to_string(),
-        "939213ba3d3b65ca9ccd424b703229c271fdc824728bdc22df6cccf13780c128"
+        "15bf990f9b0f09191b7c21e837ced79d0ffe9359a5e1ab705541418a36b7bf26"
     );
 }

@@ -135,7 +135,7 @@ fn section() {
 #[test]
 fn missing() {
     let mut all = vec![(SectionKind::Manifest, manifest().encode().unwrap())];
-    all.extend(sections());
+    all.extend(sections(&manifest()));
     for kind in [SectionKind::Manifest, SectionKind::Weights, SectionKind::Tensors] {
         let rest: Vec<_> = all.iter().filter(|(k, _)| *k != kind).cloned().collect();
         assert_eq!(Header::parse(&assemble(&rest)), Err(FormatError::Missing(kind)));

@@ -2,11 +2,12 @@
 
 mod bundle;
 
-use bundle::{file, file_of, manifest};
+use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, rule};
+use std::collections::HashMap;
 use std::ops::Range;
 use trit_format::container::{Header, SectionKind};
-use trit_format::manifest::Manifest;
-use trit_format::plan::{BufferId, Epilogue, Quantized, Step, TensorId};
+use trit_format::manifest::{Manifest, Product, RowOrder};
+use trit_format::plan::{ActivationRule, BufferId, Epilogue, Quantized, Step, TensorId};
 use trit_format::planes::Layout;
 use trit_format::{text, tile};
 
@@ -72,6 +73,8 @@ struct Run<'a> {
     manifest: &'a Manifest,
     /// For each byte of the arena, the buffer that wrote it last.
     owner: Vec<Option<BufferId>>,
+    /// By buffer of values, what was quantized to it last.
+    rules: HashMap<u32, (Quantized, ActivationRule)>,
 }
 
 impl Run<'_> {
@@ -112,10 +115,63 @@ impl Run<'_> {
         self.manifest.plan.buffers[id.0 as usize].len as usize
     }
 
-    fn read_quantized(&self, q: Quantized, k: usize) {
-        self.read(q.values, tile::padded_k(k));
-        self.read(q.scale, 1);
-        self.read(q.sum, 1);
+    /// Bytes of values, scales and sums that `k` quantized values have.
+    fn quantized(rule: ActivationRule, k: usize) -> [usize; 3] {
+        let Some(columns) = rule.columns() else { return [tile::padded_k(k), 1, 1] };
+        let (digits, groups) = (rule.digits(), k.div_ceil(columns as usize));
+        [digits * ActivationRule::digit_len(k as u32, columns) as usize, groups, digits * groups]
+    }
+
+    fn read_quantized(&self, q: Quantized, [values, scales, sums]: [usize; 3]) {
+        self.read(q.values, values);
+        self.read(q.scale, scales);
+        self.read(q.sum, sums);
+    }
+
+    fn quantize(&mut self, rule: ActivationRule, out: Quantized, k: usize) {
+        let lens = Run::quantized(rule, k);
+        for (id, len) in [out.values, out.scale, out.sum].into_iter().zip(lens) {
+            self.write(id, len);
+        }
+        self.read_quantized(out, lens);
+        self.rules.insert(out.values.0, (out, rule));
+        if let Some(columns) = rule.columns() {
+            // Digits of all rows follow each other.
+            let len = ActivationRule::digit_len(k as u32, columns) as usize;
+            let buffer = &self.manifest.plan.buffers[out.values.0 as usize];
+            assert_eq!(buffer.stride as usize, rule.digits() * len);
+        }
+    }
+
+    /// The tiles of a product: codes of whole groups, then a scale for every row of a tile.
+    fn tiles(&self, product: &Product) {
+        let tiles = &self.section(SectionKind::Weights)[product.offset as usize..];
+        let tiles = &tiles[..product.bytes().unwrap() as usize];
+        let of_tile = tiles.len() / product.tiles() as usize;
+        assert_eq!(tiles.len() % product.tiles() as usize, 0);
+        let Some(grouping) = product.grouping else {
+            return assert_eq!(of_tile, tile::bytes(product.k as usize));
+        };
+        let columns = grouping.columns as usize;
+        let groups = (product.k as usize).div_ceil(columns);
+        let scale = |g: usize| (g * columns).checked_div(grouping.scale_columns as usize).unwrap_or(0);
+        let end =
+            groups * tile::bytes(columns) + (scale(groups - 1) + 1) * tile::ROWS * grouping.scale.size();
+        assert!(end <= of_tile && of_tile.is_multiple_of(64));
+    }
+
+    /// Adds `len` elements from `at` on to what is there, or writes them.
+    fn results(&mut self, out: BufferId, at: usize, len: usize, add: bool) {
+        let end = at + len;
+        assert!(end <= self.len(out));
+        if add {
+            self.read(out, end);
+        }
+        for row in 0..ROWS {
+            let place = self.place(out, row, end);
+            let size = place.len() / end;
+            self.owner[place.start + at * size..place.end].fill(Some(out));
+        }
     }
 
     /// Touches what the step touches; panics where that is out of bounds or not what was written.
@@ -133,44 +189,71 @@ impl Run<'_> {
                 self.write(out, n);
                 self.read(out, n);
             }
-            Step::NormQuantize { input, weight, out, .. } => {
+            Step::NormQuantize { input, weight, rule, out, .. } => {
                 let k = self.tensor(weight).len() / 4;
                 self.read(input, k);
-                self.write(out.values, tile::padded_k(k));
-                self.write(out.scale, 1);
-                self.write(out.sum, 1);
-                self.read_quantized(out, k);
+                self.quantize(rule, out, k);
             }
-            Step::Quantize { input, out, .. } => {
+            Step::Quantize { input, rule, out } => {
                 let k = self.len(input);
                 self.read(input, k);
-                self.write(out.values, tile::padded_k(k));
-                self.write(out.scale, 1);
-                self.write(out.sum, 1);
-                self.read_quantized(out, k);
+                self.quantize(rule, out, k);
                 if !overlaps(m, input, out.values) {
                     self.read(input, k);
                 }
             }
-            Step::Ternary { product, input, epilogue, out, at: _ } => {
+            Step::Ternary { product, input, epilogue, out, at } => {
                 let product = &m.products[product.0 as usize];
-                let tiles = &self.section(SectionKind::Weights)[product.offset as usize..];
-                let tiles = &tiles[..product.bytes().unwrap() as usize];
-                assert_eq!(tiles.len() / tile::bytes(product.k as usize), product.tiles() as usize);
-                self.read_quantized(input, product.k as usize);
+                self.tiles(product);
+                let (written, rule) = self.rules[&input.values.0];
+                assert_eq!((written, rule.columns()), (input, product.grouping.map(|g| g.columns)));
+                let lens = Run::quantized(rule, product.k as usize);
+                self.read_quantized(input, lens);
                 let results = match epilogue {
                     Epilogue::Gate(_) => product.segments[0].rows as usize,
                     _ => product.rows() as usize,
                 };
-                if epilogue == Epilogue::Add {
-                    self.read(out, results);
-                }
-                self.write(out, results);
+                self.results(out, at as usize, results, epilogue == Epilogue::Add);
                 // Other workers still read the input while this one writes.
-                self.read_quantized(input, product.k as usize);
+                self.read_quantized(input, lens);
             }
-            Step::RopeAppend { qkv, inv_freq, layer, .. } => {
+            Step::EmbedTernary { product, out } => {
+                let product = &m.products[product.0 as usize];
+                assert!(product.grouping.is_some() && product.order == RowOrder::Sequential);
+                assert_eq!(product.rows(), u64::from(m.hyperparameters.vocab_size));
+                self.tiles(product);
+                self.write(out, product.k as usize);
+            }
+            Step::RmsNormAdd { input, weight, out, .. } => {
+                let n = self.tensor(weight).len() / 4;
+                self.read(input, n);
+                self.results(out, 0, n, true);
+                self.read(input, n);
+            }
+            Step::Linear { table, input, epilogue, out, at } => {
+                let shape = &m.tensors[table.0 as usize].shape;
+                let (rows, columns) = (shape[0] as usize, shape[1] as usize);
+                assert!(!matches!(epilogue, Epilogue::Gate(_)));
+                self.read(input, columns);
+                self.results(out, at as usize, rows, epilogue == Epilogue::Add);
+                self.read(input, columns);
+            }
+            Step::Gate { gate, up, out, .. } => {
+                let n = self.len(out);
+                self.read(gate, n);
+                self.read(up, n);
+                self.write(out, n);
+                for operand in [gate, up] {
+                    if !overlaps(m, operand, out) {
+                        self.read(operand, n);
+                    }
+                }
+            }
+            Step::RopeAppend { qkv, norms, inv_freq, layer, .. } => {
                 let kv = m.plan.kv[layer as usize];
+                for id in norms.iter().flat_map(|norms| [norms.q, norms.k]) {
+                    assert_eq!(self.tensor(id).len() / 4, kv.head_dim as usize);
+                }
                 assert_eq!(self.tensor(inv_freq).len() / 4 * 2, kv.head_dim as usize);
                 let n = (kv.n_heads + 2 * kv.n_kv_heads) * kv.head_dim;
                 self.read(qkv, n as usize);
@@ -217,7 +300,8 @@ fn run(file: &[u8], header: &Header, manifest: &Manifest) {
     // Row sizes are bounded, but zeroing 64 MiB for each case takes time.
     let used = plan.buffers.iter().map(|b| b.offset + b.stride).max().unwrap();
     assert!(used <= plan.row_bytes);
-    let mut run = Run { file, header, manifest, owner: vec![None; used as usize * ROWS] };
+    let mut run =
+        Run { file, header, manifest, owner: vec![None; used as usize * ROWS], rules: HashMap::new() };
     plan.body.iter().chain(&plan.head).for_each(|step| run.step(step));
     run.read(plan.logits, manifest.hyperparameters.vocab_size as usize);
     // Any layer alone, from the residual stream.
@@ -295,54 +379,78 @@ fn truncated_bundles() {
 
 #[test]
 fn damaged_manifests() {
-    let whole = file();
-    let header = Header::parse(&whole).unwrap();
-    let range = header.section(SectionKind::Manifest).unwrap().range();
-    let (mut random, mut tally) = (Random(2), Tally::default());
-    let mut bytes = whole.clone();
-    for case in 0..60_000 {
-        bytes[range.clone()].copy_from_slice(&whole[range.clone()]);
-        for _ in 0..1 + case % 3 {
-            random.damage(&mut bytes, range.clone());
+    for whole in [file(), file_of(&grouped())] {
+        let header = Header::parse(&whole).unwrap();
+        let range = header.section(SectionKind::Manifest).unwrap().range();
+        let (mut random, mut tally) = (Random(2), Tally::default());
+        let mut bytes = whole.clone();
+        for case in 0..60_000 {
+            bytes[range.clone()].copy_from_slice(&whole[range.clone()]);
+            for _ in 0..1 + case % 3 {
+                random.damage(&mut bytes, range.clone());
+            }
+            tally.manifest(&bytes, &header);
         }
-        tally.manifest(&bytes, &header);
+        assert!(tally.decoded > 20_000 && tally.valid > 2_000, "{tally:?}");
     }
-    assert!(tally.decoded > 20_000 && tally.valid > 2_000, "{tally:?}");
 }
 
 /// Damage to records rather than bytes: ids and places that exist, in steps where they do not belong.
 #[test]
 fn shuffled_plans() {
-    let (mut random, mut valid) = (Random(3), 0);
-    let whole = file();
-    let header = Header::parse(&whole).unwrap();
-    for _ in 0..60_000 {
-        let mut m = manifest();
-        for _ in 0..1 + random.below(3) {
-            let (steps, buffers) = (m.plan.body.len(), m.plan.buffers.len());
-            match random.below(5) {
-                0 => m.plan.buffers[random.below(buffers)].offset = 64 * random.below(9) as u64,
-                1 => m.plan.buffers[random.below(buffers)].stride = 64 * (1 + random.below(3)) as u64,
-                2 => m.plan.body.swap(random.below(steps), random.below(steps)),
-                3 => m.plan.body[random.below(steps)] = m.plan.body[random.below(steps)].clone(),
-                _ => {
-                    let id = BufferId(random.below(buffers) as u32);
-                    match &mut m.plan.body[random.below(steps)] {
-                        Step::RmsNorm { input, out, .. } => *[input, out][random.below(2)] = id,
-                        Step::Quantize { input, .. } | Step::NormQuantize { input, .. } => *input = id,
-                        Step::Ternary { out, .. } => *out = id,
-                        Step::Attend { qkv, out, .. } => *[qkv, out][random.below(2)] = id,
-                        _ => {}
-                    }
-                }
+    for whole in [manifest(), grouped()] {
+        let (mut random, mut valid) = (Random(3), 0);
+        let file = file_of(&whole);
+        let header = Header::parse(&file).unwrap();
+        for _ in 0..60_000 {
+            let mut m = whole.clone();
+            for _ in 0..1 + random.below(3) {
+                shuffle(&mut m, &mut random);
+            }
+            if m.validate(&header).is_ok() {
+                valid += 1;
+                run(&file, &header, &m);
             }
         }
-        if m.validate(&header).is_ok() {
-            valid += 1;
-            run(&whole, &header, &m);
+        assert!(valid > 1_000, "{valid}");
+    }
+}
+
+fn shuffle(m: &mut Manifest, random: &mut Random) {
+    let (steps, buffers, products) = (m.plan.body.len(), m.plan.buffers.len(), m.products.len());
+    match random.below(7) {
+        0 => m.plan.buffers[random.below(buffers)].offset = 64 * random.below(20) as u64,
+        1 => m.plan.buffers[random.below(buffers)].stride = 64 * (1 + random.below(3)) as u64,
+        2 => m.plan.body.swap(random.below(steps), random.below(steps)),
+        3 => m.plan.body[random.below(steps)] = m.plan.body[random.below(steps)].clone(),
+        4 => {
+            let rule = [FIXED_RULE, GROUP_RULE, rule()][random.below(3)];
+            match &mut m.plan.body[random.below(steps)] {
+                Step::Quantize { rule: of, .. } | Step::NormQuantize { rule: of, .. } => *of = rule,
+                Step::Ternary { at, .. } | Step::Linear { at, .. } => *at = 4 * random.below(4) as u32,
+                _ => {}
+            }
+        }
+        5 => match &mut m.plan.body[random.below(steps)] {
+            Step::Ternary { product, .. } | Step::EmbedTernary { product, .. } => {
+                product.0 = random.below(products) as u32;
+            }
+            _ => {}
+        },
+        _ => {
+            let id = BufferId(random.below(buffers) as u32);
+            match &mut m.plan.body[random.below(steps)] {
+                Step::RmsNorm { input, out, .. }
+                | Step::RmsNormAdd { input, out, .. }
+                | Step::Linear { input, out, .. } => *[input, out][random.below(2)] = id,
+                Step::Quantize { input, .. } | Step::NormQuantize { input, .. } => *input = id,
+                Step::Ternary { out, input, .. } => {
+                    *[out, &mut input.values, &mut input.scale, &mut input.sum][random.below(4)] = id;
+                }
+                Step::Gate { gate, up, out, .. } => *[gate, up, out][random.below(3)] = id,
+                Step::Attend { qkv, out, .. } => *[qkv, out][random.below(2)] = id,
+                _ => {}
+            }
         }
     }
-    assert!(valid > 1_000, "{valid}");
-    // The manifest that is shuffled above is the one in the file.
-    assert_eq!(file_of(&manifest()), whole);
 }

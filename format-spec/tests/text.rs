@@ -14,6 +14,39 @@ fn a_small_plan() {
 }
 
 #[test]
+fn a_plan_with_groups() {
+    let manifest = bundle::grouped();
+    let text = text::plan(&manifest);
+    let lines: Vec<&str> = text.lines().skip_while(|l| !l.starts_with("layer 1")).collect();
+    assert_eq!(
+        lines,
+        [
+            "layer 1",
+            "  13  norm_quant residual -> fixed  weight norm[8 f32] eps 1e-5 24 bits of 32",
+            "  14  ternary    layers.1.q[8x8 sfix groups of 32, f32 scale a row] fixed -> qkv",
+            "  15  linear     kv[8x8 f32] residual -> qkv from 8",
+            "  16  rope       qkv -> kv 1  inv_freq[2 f32] scaling 1.0  norms head_norm[4 f32] head_norm[4 f32] eps 1e-5",
+            "  17  attend     qkv kv 1 -> attended  scale 0.5 window 3",
+            "  18  quantize   attended -> fixed  24 bits of 32",
+            "  19  ternary    layers.1.o[8x8 sfix groups of 32, f16 scale a 64] fixed -> added",
+            "  20  rms_norm   added +> residual  weight norm[8 f32] eps 1e-5",
+            "  21  quantize   residual -> fixed  24 bits of 32",
+            "  22  ternary    layers.1.gate[12x8 sfix groups of 32, f16 scale a 64] fixed -> gated",
+            "  23  linear     up[12x8 bf16] residual -> up",
+            "  24  gate       gated up -> gated  gelu_tanh",
+            "  25  quantize   gated -> groups  absmax of 32",
+            "  26  ternary    layers.1.down[8x12 sfix groups of 32, f32 scale a row] groups +> residual",
+            "head",
+            "   0  norm_quant residual -> fixed  weight norm[8 f32] eps 1e-5 24 bits of 32",
+            "   1  ternary    embedding[10x8 sfix groups of 32, f16 scale a 64] fixed -> logits",
+        ]
+    );
+    assert!(
+        text.contains("   0  embed      embedding[10x8 sfix groups of 32, f16 scale a 64] -> residual\n")
+    );
+}
+
+#[test]
 fn a_plan_that_was_not_validated() {
     let mut manifest = bundle::manifest();
     manifest.plan.body[1] =

@@ -102,6 +102,11 @@ impl Arena {
         self.capacity
     }
 
+    /// Elements of a row of a buffer.
+    pub fn len(&self, id: BufferId) -> usize {
+        self.buffers[id.0 as usize].len as usize
+    }
+
     fn place<T: Element>(&self, id: BufferId, row: usize) -> (*mut T, usize) {
         let buffer = &self.buffers[id.0 as usize];
         assert!(row < self.capacity && buffer.dtype == T::DTYPE);
@@ -126,21 +131,6 @@ impl Arena {
         // SAFETY: the row is inside the allocation, aligned (offsets and strides are multiples of the element size)
         // and initialized (zeroed at first); the caller promises that nobody writes it.
         unsafe { std::slice::from_raw_parts(start, self.buffers[id.0 as usize].len as usize) }
-    }
-
-    /// Rows `rows` of a buffer of one 4-byte element, which follow each other.
-    ///
-    /// # Safety
-    /// As [`Arena::row`].
-    pub unsafe fn rows<T: Element>(&self, id: BufferId, rows: Range<usize>) -> &[T] {
-        if rows.is_empty() {
-            return &[];
-        }
-        let (start, stride) = self.place(id, rows.start);
-        let _ = self.place::<T>(id, rows.end - 1);
-        assert_eq!(stride, 1);
-        // SAFETY: first and last row are inside the allocation; the caller promises that nobody writes them.
-        unsafe { std::slice::from_raw_parts(start, rows.len()) }
     }
 
     /// Elements of rows `rows` of a buffer, from element `from` of the first on, padding between them included.
@@ -174,11 +164,6 @@ impl Arena {
         // SAFETY: inside the row's stride by the assertion, hence inside the allocation; the caller promises
         // exclusive access.
         unsafe { std::slice::from_raw_parts_mut(start.add(from), to - from) }
-    }
-
-    /// Address of row `row`, for a kernel that reads several rows.
-    pub fn address<T: Element>(&self, id: BufferId, row: usize) -> *const T {
-        self.place(id, row).0
     }
 }
 

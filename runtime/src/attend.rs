@@ -5,8 +5,10 @@ use crate::arena::{Arena, Exchange};
 use crate::execute::{Run, Scratch};
 use crate::kv::LayerCache;
 use crate::pool::Worker;
+use std::ops::Range;
 use trit_format::plan::{BufferId, KvLayer, Plan};
 use trit_kernels::attention::{CHUNK, KvElement, Queries, attend_rows, combine, partial, value_width};
+use trit_kernels::norm::rms_norm_in_place;
 use trit_kernels::rope::RopeTable;
 
 /// Most rows whose attention is split along the context; more rows are work enough for all.
@@ -15,10 +17,19 @@ const SPLIT_ROWS: usize = 8;
 /// to balance.
 const ROWS: usize = 128;
 
+/// RMSNorms of single heads, `[head_dim]` each.
+#[derive(Clone, Copy)]
+pub(crate) struct AppendNorms<'a> {
+    pub q: &'a [f32],
+    pub k: &'a [f32],
+    pub eps: f32,
+}
+
 /// Rotates and appends one head.
 pub(crate) struct Append<'a> {
     pub run: &'a Run<'a>,
     pub qkv: BufferId,
+    pub norms: Option<AppendNorms<'a>>,
     pub rope: &'a RopeTable,
     pub cache: &'a LayerCache,
     /// KV head; its query heads are rotated too.
@@ -27,7 +38,7 @@ pub(crate) struct Append<'a> {
 }
 
 impl Append<'_> {
-    /// Rotates the query heads in place, and appends the rotated keys and the values. `T` is the cache's element type.
+    /// Normalizes where there are norms, rotates the query heads in place, and appends the rotated keys and the values. `T` is the cache's element type.
     pub fn run<T: KvElement>(&self, arena: &Arena, scratch: &mut Scratch) {
         let KvLayer { n_heads, n_kv_heads, head_dim } = self.shape;
         let (dim, group) = (head_dim as usize, (n_heads / n_kv_heads) as usize);
@@ -47,6 +58,10 @@ impl Append<'_> {
                     arena.row_mut::<f32>(self.qkv, r, v, v + dim),
                 )
             };
+            if let Some(norms) = self.norms {
+                q.chunks_exact_mut(dim).for_each(|head| rms_norm_in_place(head, norms.q, norms.eps));
+                rms_norm_in_place(k, norms.k, norms.eps);
+            }
             self.rope.rotate(q, position);
             self.rope.rotate(k, position);
             keys[i * dim..][..dim].copy_from_slice(k);
@@ -65,6 +80,7 @@ pub(crate) struct Attend<'a> {
     pub cache: &'a LayerCache,
     pub shape: KvLayer,
     pub scale: f32,
+    pub window: usize,
     pub out: BufferId,
     pub exchange: &'a Exchange,
 }
@@ -76,7 +92,7 @@ impl Attend<'_> {
     }
 
     /// The queries of KV head `head` for rows `rows` of the run.
-    fn queries<'q>(&self, arena: &'q Arena, head: usize, rows: std::ops::Range<usize>) -> Queries<'q> {
+    fn queries<'q>(&self, arena: &'q Arena, head: usize, rows: Range<usize>) -> Queries<'q> {
         let first = self.run.rows.start;
         // SAFETY: the step rule; queries are not written in this step.
         let q =
@@ -88,6 +104,7 @@ impl Attend<'_> {
             group: (self.shape.n_heads / self.shape.n_kv_heads) as usize,
             head_dim: self.shape.head_dim as usize,
             visible: self.run.position + rows.start + 1,
+            window: self.window,
             scale: self.scale,
         }
     }
@@ -96,8 +113,8 @@ impl Attend<'_> {
     /// however the work is cut.
     pub fn run<T: KvElement>(&self, arena: &Arena, worker: &Worker, scratch: &mut Scratch) {
         let (rows, heads) = (self.run.rows.len(), self.shape.n_kv_heads as usize);
-        let chunks = (self.run.position + rows).div_ceil(CHUNK);
-        if rows <= SPLIT_ROWS && chunks > 1 && worker.count > 1 {
+        let chunks = self.queries(arena, 0, 0..rows).chunks();
+        if rows <= SPLIT_ROWS && chunks.len() > 1 && worker.count > 1 {
             return self.split::<T>(arena, worker, scratch, chunks);
         }
         let blocks = rows.div_ceil(ROWS);
@@ -118,11 +135,18 @@ impl Attend<'_> {
     }
 
     /// Few rows, a long context: chunks of it are shared out, then brought together.
-    fn split<T: KvElement>(&self, arena: &Arena, worker: &Worker, scratch: &mut Scratch, chunks: usize) {
+    fn split<T: KvElement>(
+        &self,
+        arena: &Arena,
+        worker: &Worker,
+        scratch: &mut Scratch,
+        range: Range<usize>,
+    ) {
+        let chunks = range.len();
         let (rows, heads) = (self.run.rows.len(), self.shape.n_kv_heads as usize);
         let len = self.queries(arena, 0, 0..rows).partial_len();
         for unit in worker.claim(heads * chunks, chunks).flatten() {
-            let (head, chunk) = (unit / chunks, unit % chunks);
+            let (head, chunk) = (unit / chunks, range.start + unit % chunks);
             // SAFETY: the step rule; the cache is not written in this step, and this part of the exchange is this
             // worker's. The caller chose `T`.
             let (cache, out) =

@@ -3,7 +3,7 @@
 use crate::RuntimeError;
 use crate::cpu::CpuTiers;
 use crate::mapping::{EmbeddedCode, KernelFn};
-use crate::tuning::{Tuner, Tuning};
+use crate::tuning::{Stream, Tuner, Tuning};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
@@ -99,6 +99,11 @@ impl CodeKernels {
     /// The kernel for one activation row.
     pub fn single(&self) -> KernelFn {
         self.streams.last().expect("`assign` puts one for one row last").1
+    }
+
+    /// The kernel for as many activation rows as possible of `left`, at least 1, and how many it takes.
+    pub fn stream(&self, left: usize) -> (usize, KernelFn) {
+        *self.streams.iter().find(|(m, _)| *m <= left).expect("one takes one row")
     }
 }
 
@@ -234,7 +239,7 @@ fn names(targets: impl Iterator<Item = Target>) -> String {
 /// Tiers for which kernels of this bundle can be generated: not every one reads every code.
 #[cfg(feature = "jit")]
 fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
-    let shapes: BTreeSet<_> = manifest.products.iter().map(|p| (p.k, p.code)).collect();
+    let shapes: BTreeSet<_> = manifest.products.iter().map(|p| (p.kernel_k(), p.code)).collect();
     let reads = move |t: &Target| {
         shapes.iter().all(|&(k, code)| !trit_codegen::default_specs(k, code, *t).is_empty())
     };
@@ -272,7 +277,8 @@ fn bind_jit(
     note: Option<String>,
     tuning: Tuning,
 ) -> Result<Kernels, RuntimeError> {
-    let shapes: BTreeSet<(u32, Code)> = bundle.manifest.products.iter().map(|p| (p.k, p.code)).collect();
+    let shapes: BTreeSet<(u32, Code)> =
+        bundle.manifest.products.iter().map(|p| (p.kernel_k(), p.code)).collect();
     let specs = shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
     let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
     let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
@@ -299,9 +305,9 @@ fn assign(
     let products = &bundle.manifest.products;
     let mut shapes = BTreeMap::new();
     for product in products {
-        shapes.entry((product.k, product.code)).or_insert_with(Vec::new).push({
+        shapes.entry((product.kernel_k(), product.code)).or_insert_with(Vec::new).push({
             let len = product.bytes().expect("validated") as usize;
-            &bundle.weights[product.offset as usize..][..len]
+            Stream::of(product, &bundle.weights[product.offset as usize..][..len])
         });
     }
     let mut bound = BTreeMap::new();
@@ -327,5 +333,5 @@ fn assign(
         bound.insert((k, code), CodeKernels { streams, block: fits(KernelKind::Block).next() });
     }
     tuner.remember();
-    Ok(products.iter().map(|p| ProductKernels::Code(bound[&(p.k, p.code)].clone())).collect())
+    Ok(products.iter().map(|p| ProductKernels::Code(bound[&(p.kernel_k(), p.code)].clone())).collect())
 }

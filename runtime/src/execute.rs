@@ -6,28 +6,26 @@
 #![allow(unsafe_code)]
 
 use crate::arena::{Arena, Exchange};
-use crate::attend::{Append, Attend};
+use crate::attend::{Append, AppendNorms, Attend};
 use crate::best::{Head, HeadScratch, Request};
+use crate::dense::Dense;
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Worker;
 use crate::profile::Profile;
+use crate::rows::{Gate, Norm, Rows};
 use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
 use half::f16;
 use std::ops::Range;
 use std::time::Instant;
-use trit_format::plan::{ActivationRule, BufferId, KvLayer, Quantized, Step, TensorId};
+use trit_format::plan::{ActivationRule, BufferId, Epilogue, KvLayer, Quantized, Step, TensorId};
 use trit_kernels::attention::AttendScratch;
+use trit_kernels::norm::norm_quantize;
+use trit_kernels::quantize::{QuantizedRow, quantize};
 use trit_kernels::rope::RopeTable;
-use trit_kernels::{head, norm, quantize};
 
 /// Most rows a worker quantizes before it looks for more.
 const QUANTIZE_ROWS: usize = 8;
-/// Head rows that are shared out together: they stay in L2 while they meet every input row.
-const HEAD_ROWS: usize = 64;
-/// Most of these units a worker takes at a time.
-const MOST_HEAD_UNITS: usize = 16;
-
 /// Most rows of which every worker quantizes all, each for itself, instead of waiting for others to do a share.
 const OWN_ROWS: usize = 4;
 
@@ -109,8 +107,10 @@ pub(crate) struct Scratch {
     /// Keys and values of a head for the rows of a block.
     pub heads: Vec<f32>,
     normed: Vec<f32>,
-    /// Quantized rows by the plan's buffer, where there are at most [`OWN_ROWS`].
-    own: Vec<(BufferId, OwnRows)>,
+    /// A row of a table.
+    bytes: Vec<u8>,
+    /// Quantized rows by the plan's buffers, where there are at most [`OWN_ROWS`].
+    own: Vec<(Quantized, OwnRows)>,
     pub head: HeadScratch,
     /// Whether the last head found what was asked for, and computed nothing else.
     pub found: bool,
@@ -121,12 +121,13 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// This worker's own rows for a quantized buffer.
     fn own(&mut self, arena: &Arena, out: Quantized) -> &mut OwnRows {
-        let index = match self.own.iter().position(|(id, _)| *id == out.values) {
+        let index = match self.own.iter().position(|(place, _)| *place == out) {
             Some(index) => index,
             None => {
-                let stride = arena.stride::<i8>(out.values);
-                let rows = OwnRows::new(OWN_ROWS, stride).expect("a few rows");
-                self.own.push((out.values, rows));
+                let (stride, scales, sums) =
+                    (arena.stride::<i8>(out.values), arena.len(out.scale), arena.len(out.sum));
+                let rows = OwnRows::new(OWN_ROWS, stride, scales, sums).expect("a few rows");
+                self.own.push((out, rows));
                 self.own.len() - 1
             }
         };
@@ -179,35 +180,33 @@ impl Executor<'_> {
     ) {
         let arena = self.arena;
         let mut normed = std::mem::take(&mut scratch.normed);
-        let mut row = |r: usize, values: &mut [i8]| {
+        let mut row = |r: usize, out: QuantizedRow| {
             // SAFETY: the step rule; the input is not written in this step.
             let input: &[f32] = unsafe { arena.row(input, r) };
             match norm {
                 Some((weight, eps)) => {
-                    norm::norm_quantize(input, self.model.vector(weight), eps, rule, &mut normed, values)
+                    norm_quantize(input, self.model.vector(weight), eps, rule, &mut normed, out)
                 }
-                None => quantize::quantize(input, rule, values),
+                None => quantize(input, rule, out),
             }
         };
         if rows.len() <= OWN_ROWS {
             let own = scratch.own(arena, out);
             for r in rows.clone() {
-                let (values, scale, sum) = own.row_mut(r - rows.start);
-                (*scale, *sum) = row(r, values);
+                row(r, own.row_mut(r - rows.start));
             }
         } else {
             for range in worker.claim(rows.len(), QUANTIZE_ROWS) {
                 for r in rows.start + range.start..rows.start + range.end {
                     // SAFETY: the step rule; rows are shared out.
-                    let (values, scale, sum) = unsafe {
-                        let padded = arena.stride::<i8>(out.values);
-                        (
-                            arena.row_mut(out.values, r, 0, padded),
-                            arena.row_mut(out.scale, r, 0, 1),
-                            arena.row_mut(out.sum, r, 0, 1),
-                        )
+                    let out = unsafe {
+                        QuantizedRow {
+                            values: arena.row_mut(out.values, r, 0, arena.stride::<i8>(out.values)),
+                            scales: arena.row_mut(out.scale, r, 0, arena.len(out.scale)),
+                            sums: arena.row_mut(out.sum, r, 0, arena.len(out.sum)),
+                        }
                     };
-                    (scale[0], sum[0]) = row(r, values);
+                    row(r, out);
                 }
             }
         }
@@ -218,30 +217,27 @@ impl Executor<'_> {
         let arena = self.arena;
         let share = worker.share(rows.len());
         let mine = rows.start + share.start..rows.start + share.end;
+        let mine = Rows { model: self.model, arena, rows: mine };
+        let token = |r: usize| batch.rows[r].token as usize;
         match *step {
-            Step::Embed { table, scale: _, out } => {
-                let (tensor, _) = self.model.tensor(table);
-                let hidden = tensor.shape[1] as usize;
-                let mut row = vec![0; hidden * tensor.dtype.size()];
-                for r in mine {
-                    self.model.read_row(table, batch.rows[r].token as usize, &mut row);
-                    // SAFETY: the step rule; rows are shared out.
-                    let out = unsafe { arena.row_mut(out, r, 0, hidden) };
-                    head::widen_row(&row, tensor.dtype, hidden, 0, out);
+            Step::Embed { table, scale, out } => mine.embed(table, scale, out, token, &mut scratch.bytes),
+            Step::EmbedTernary { product, out } => mine.embed_ternary(product, out, token),
+            Step::RmsNorm { input, weight, eps, out } => mine.norm(Norm { input, weight, eps, out }),
+            Step::RmsNormAdd { input, weight, eps, out } => mine.norm_add(Norm { input, weight, eps, out }),
+            Step::Gate { gate, up, activation, out } => {
+                let gate = Gate { gate, up, activation, out };
+                let parts = gate.parts(arena);
+                for unit in worker.share(rows.len() * parts) {
+                    // SAFETY: the step rule; parts of rows are shared out.
+                    unsafe { gate.part(arena, rows.start + unit / parts, unit % parts) };
                 }
             }
-            Step::RmsNorm { input, weight, eps, out } => {
-                let weight = self.model.vector(weight);
-                for r in mine {
-                    // SAFETY: the step rule; rows are shared out.
-                    let target = unsafe { arena.row_mut(out, r, 0, weight.len()) };
-                    if input == out {
-                        norm::rms_norm_in_place(target, weight, eps);
-                    } else {
-                        // SAFETY: the step rule; `input` and `out` do not overlap.
-                        norm::rms_norm(unsafe { arena.row(input, r) }, weight, eps, target);
-                    }
-                }
+            Step::Linear { table, input, epilogue, out, at } => {
+                let add = epilogue == Epilogue::Add;
+                let (model, at) = (self.model, at as usize);
+                let dense = Dense { model, arena, table, input, out, at, add };
+                // SAFETY: the step rule; `run` shares out the rows of the table.
+                unsafe { dense.run(rows, worker) };
             }
             Step::NormQuantize { input, weight, eps, rule, out } => {
                 self.quantize((input, out), Some((weight, eps)), rule, rows, worker, scratch);
@@ -249,9 +245,9 @@ impl Executor<'_> {
             Step::Quantize { input, rule, out } => {
                 self.quantize((input, out), None, rule, rows, worker, scratch);
             }
-            Step::Ternary { product, input, epilogue, out, at: _ } => {
+            Step::Ternary { product, input, epilogue, out, at } => {
                 let index = product.0 as usize;
-                let own = scratch.own.iter().find(|(id, _)| *id == input.values).map(|(_, rows)| rows);
+                let own = scratch.own.iter().find(|(place, _)| *place == input).map(|(_, rows)| rows);
                 let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
                     Some(own) => own.first(rows.len()),
                     // SAFETY: the step rule; the input is not written in this step.
@@ -265,11 +261,17 @@ impl Executor<'_> {
                     input: activations,
                     epilogue,
                     out,
+                    at: at as usize,
                 };
                 // SAFETY: the step rule; `run` shares out the tiles.
                 unsafe { step.run(worker, rows, &mut scratch.products) };
             }
-            Step::RopeAppend { qkv, layer, .. } => {
+            Step::RopeAppend { qkv, norms, layer, .. } => {
+                let norms = norms.map(|norms| AppendNorms {
+                    q: self.model.vector(norms.q),
+                    k: self.model.vector(norms.k),
+                    eps: norms.eps,
+                });
                 let rope = &self
                     .ropes
                     .iter()
@@ -283,8 +285,8 @@ impl Executor<'_> {
                     }
                     for head in worker.claim(heads, 1).flatten() {
                         let cache = run.cache.layer(layer as usize);
-                        let append =
-                            Append { run: &run, qkv, rope, cache, head, shape: self.kv(layer as usize) };
+                        let shape = self.kv(layer as usize);
+                        let append = Append { run: &run, qkv, norms, rope, cache, head, shape };
                         match cache.kv() {
                             KvType::F16 => append.run::<f16>(arena, scratch),
                             KvType::F32 => append.run::<f32>(arena, scratch),
@@ -293,14 +295,16 @@ impl Executor<'_> {
                     }
                 }
             }
-            Step::Attend { qkv, layer, scale, window: _, out } => {
+            Step::Attend { qkv, layer, scale, window, out } => {
                 for (i, run) in batch.runs(rows).enumerate() {
                     if i > 0 {
                         worker.wait();
                     }
                     let cache = run.cache.layer(layer as usize);
                     let shape = self.kv(layer as usize);
-                    let attend = Attend { run: &run, qkv, cache, shape, scale, out, exchange: self.exchange };
+                    let window = window.map_or(usize::MAX, |window| window as usize);
+                    let exchange = self.exchange;
+                    let attend = Attend { run: &run, qkv, cache, shape, scale, window, out, exchange };
                     match cache.kv() {
                         KvType::F16 => attend.run::<f16>(arena, worker, scratch),
                         KvType::F32 => attend.run::<f32>(arena, worker, scratch),
@@ -321,7 +325,9 @@ impl Executor<'_> {
                 };
                 scratch.found = found;
                 if !found {
-                    self.head(input, table, out, rows, worker);
+                    let dense = Dense { model: self.model, arena, table, input, out, at: 0, add: false };
+                    // SAFETY: the step rule; `run` shares out the rows of the table.
+                    unsafe { dense.run(rows, worker) };
                 }
             }
             // Validation refuses steps this runtime does not know.
@@ -331,20 +337,5 @@ impl Executor<'_> {
 
     fn kv(&self, layer: usize) -> KvLayer {
         self.model.manifest().plan.kv[layer]
-    }
-
-    /// The whole product of a table with `rows`.
-    fn head(&self, input: BufferId, table: TensorId, out: BufferId, rows: Range<usize>, worker: &Worker) {
-        let (tensor, bytes) = self.model.tensor(table);
-        let (vocab, hidden) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
-        // SAFETY: the step rule; the input is not written in this step.
-        let inputs: Vec<&[f32]> = rows.clone().map(|r| unsafe { self.arena.row(input, r) }).collect();
-        for units in worker.claim(vocab.div_ceil(HEAD_ROWS), MOST_HEAD_UNITS) {
-            let (from, to) = (units.start * HEAD_ROWS, (units.end * HEAD_ROWS).min(vocab));
-            // SAFETY: the step rule; vocabulary rows are shared out.
-            let mut outs: Vec<&mut [f32]> =
-                rows.clone().map(|r| unsafe { self.arena.row_mut(out, r, from, to) }).collect();
-            head::dot_rows_block(bytes, tensor.dtype, hidden, from..to, &inputs, &mut outs);
-        }
     }
 }

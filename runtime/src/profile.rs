@@ -35,14 +35,16 @@ impl Profile {
     /// Counts one step: its own work, then waiting for the others.
     pub(crate) fn add(&mut self, step: &Step, work: Duration, wait: Duration) {
         let name = match step {
-            Step::Embed { .. } => "embed",
-            Step::RmsNorm { .. } => "norm",
+            Step::Embed { .. } | Step::EmbedTernary { .. } => "embed",
+            Step::RmsNorm { .. } | Step::RmsNormAdd { .. } => "norm",
             Step::Quantize { .. } | Step::NormQuantize { .. } => "norm and quantize",
             Step::Ternary { epilogue: Epilogue::Gate(_), .. } => "ternary, gated",
             Step::Ternary { .. } => "ternary",
             Step::RopeAppend { .. } => "rope, append",
             Step::Attend { .. } => "attention",
             Step::Head { .. } => "head",
+            Step::Linear { .. } => "linear",
+            Step::Gate { .. } => "gate",
             _ => "other",
         };
         let index = self.kinds.iter().position(|k| k.name == name).unwrap_or_else(|| {

@@ -1,9 +1,12 @@
 //! Does this machine compute what the bundle says it should?
 
-use crate::ternary::run_portable;
+use crate::bind::ProductKernels;
+use crate::grouped::{Shape, run_tile};
+use crate::ternary::{OwnRows, run_bound, run_portable};
 use crate::{KvType, Model, RuntimeError, Session, SessionOptions};
 use std::fmt;
 use std::sync::Arc;
+use trit_format::manifest::Product;
 use trit_format::tile;
 use trit_kernels::ternary;
 
@@ -54,21 +57,19 @@ impl Model {
             failures: vec![],
         };
         for (index, product) in self.manifest().products.iter().enumerate() {
-            let k = product.k as usize;
-            // A different tile of each product; activations that reach both ends of their range.
+            let weights = self.weights(index);
+            // A different tile of each product.
             let tile = index % product.tiles() as usize;
-            let weights = &self.weights(index)[tile * tile::bytes(k)..][..tile::bytes(k)];
-            let mut activations: Vec<i8> =
-                (0..k).map(|i| ((i * 7919 + index * 104_729) % 255) as i8).collect();
-            activations.resize(tile::padded_k(k), 0);
-            let expected = ternary::reference(weights, k, product.code, &activations[..k]);
-            let mut portable = vec![0; tile::ROWS];
-            run_portable(product, weights, &activations, &mut portable);
-            let bound =
-                crate::ternary::run_bound(&self.bound().products[index], product, weights, &activations);
+            let [expected, portable, bound] = match product.grouping {
+                None => whole(product, weights, tile, index, &self.bound().products[index]),
+                Some(grouping) => {
+                    let shape = Shape::of(product, grouping);
+                    in_groups(product, &shape, weights, tile, index, &self.bound().products[index])?
+                }
+            };
             for (name, got) in [("portable", &portable), ("bound", &bound)] {
                 match &expected {
-                    Some(expected) if got == expected => {}
+                    Some(_) if *got == expected => {}
                     Some(_) => report
                         .failures
                         .push(format!("product {}: {name} kernel, wrong integers", product.name)),
@@ -93,4 +94,56 @@ impl Model {
         }
         Ok(report)
     }
+}
+
+/// Activations that reach both ends of their range.
+fn activation(i: usize, index: usize) -> i8 {
+    ((i * 7919 + index * 104_729) % 255) as i8
+}
+
+/// The sums of a tile by the reference, where its bytes are valid, by the portable kernel and by the one that is bound.
+type Sums = [Option<Vec<i32>>; 3];
+
+fn whole(product: &Product, weights: &[u8], tile: usize, index: usize, kernels: &ProductKernels) -> Sums {
+    let k = product.k as usize;
+    let weights = &weights[tile * tile::bytes(k)..][..tile::bytes(k)];
+    let mut activations: Vec<i8> = (0..k).map(|i| activation(i, index)).collect();
+    activations.resize(tile::padded_k(k), 0);
+    let expected = ternary::reference(weights, k, product.code, &activations[..k]);
+    let mut portable = vec![0; tile::ROWS];
+    run_portable(product, weights, &activations, &mut portable);
+    [expected, Some(portable), Some(run_bound(kernels, product, weights, &activations))]
+}
+
+/// [`whole`] for a product with groups: the sums of each.
+fn in_groups(
+    product: &Product,
+    shape: &Shape,
+    weights: &[u8],
+    tile: usize,
+    index: usize,
+    kernels: &ProductKernels,
+) -> Result<Sums, RuntimeError> {
+    let groups = product.groups() as usize;
+    let columns = product.kernel_k() as usize;
+    let mut activations = OwnRows::new(1, (groups * columns).next_multiple_of(64), groups, groups)?;
+    let row = activations.row_mut(0);
+    for (i, value) in row.values[..groups * columns].iter_mut().enumerate() {
+        *value = activation(i, index);
+    }
+    let parts = || row.values.chunks_exact(columns).take(groups);
+    for (sum, part) in row.sums.iter_mut().zip(parts()) {
+        *sum = part.iter().map(|&a| i32::from(a)).sum();
+    }
+    let codes = weights[tile * product.tile_bytes() as usize..].chunks_exact(tile::bytes(columns));
+    let expected: Option<Vec<Vec<i32>>> = codes
+        .zip(parts())
+        .map(|(codes, part)| ternary::reference(codes, columns, product.code, part))
+        .collect();
+    let kernel = match kernels {
+        ProductKernels::Portable => None,
+        ProductKernels::Code(kernels) => Some(kernels.single()),
+    };
+    let run = |kernel| run_tile(kernel, shape, weights, tile, &activations);
+    Ok([expected.map(|groups| groups.concat()), Some(run(None)), Some(run(kernel))])
 }

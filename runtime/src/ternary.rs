@@ -3,6 +3,7 @@
 
 use crate::arena::{Arena, Memory};
 use crate::bind::{CodeKernels, ProductKernels};
+use crate::grouped::Shape;
 use crate::mapping::KernelFn;
 use crate::pool::Worker;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use trit_format::manifest::{Product, RowOrder, Segment};
 use trit_format::plan::{BufferId, Epilogue, Quantized};
 use trit_format::tile;
 use trit_kernels::epilogue::{self, Scale};
+use trit_kernels::quantize::QuantizedRow;
 
 /// Most tiles in one call for one row: enough to hide the call, few enough that their sums stay in L1.
 const TILES_PER_CALL: usize = 64;
@@ -28,16 +30,20 @@ pub(crate) struct TernaryStep<'a> {
     pub input: Activations<'a>,
     pub epilogue: Epilogue,
     pub out: BufferId,
+    /// Where in a row of `out` the first result goes.
+    pub at: usize,
 }
 
 /// Quantized rows, in the arena or a worker's own.
 #[derive(Clone, Copy)]
 pub(crate) struct Activations<'a> {
-    values: *const i8,
-    /// Bytes between rows, and how many of them are readable.
-    stride: usize,
-    scales: &'a [f32],
-    sums: &'a [i32],
+    values: &'a [i8],
+    rows: usize,
+    /// Scales and sums of each row, and elements from row to row.
+    scales: (&'a [f32], usize),
+    sums: (&'a [i32], usize),
+    /// How many of the sums of a row count.
+    sums_a_row: usize,
 }
 
 impl<'a> Activations<'a> {
@@ -46,23 +52,61 @@ impl<'a> Activations<'a> {
     /// # Safety
     /// No worker writes them while the result is used.
     pub unsafe fn in_arena(arena: &'a Arena, input: Quantized, rows: Range<usize>) -> Activations<'a> {
-        let stride = arena.stride::<i8>(input.values);
-        // SAFETY: the caller's promise; validation gives scales and sums, single elements of 4 bytes, a stride of 4,
-        // so that rows follow each other.
-        let (scales, sums) =
-            unsafe { (arena.rows(input.scale, rows.clone()), arena.rows(input.sum, rows.clone())) };
-        Activations { values: arena.address(input.values, rows.start), stride, scales, sums }
+        // SAFETY: the caller's promise.
+        let (values, scales, sums) = unsafe {
+            (
+                arena.span(input.values, rows.clone(), 0),
+                arena.span(input.scale, rows.clone(), 0),
+                arena.span(input.sum, rows.clone(), 0),
+            )
+        };
+        Activations {
+            values,
+            rows: rows.len(),
+            scales: (scales, arena.stride::<f32>(input.scale)),
+            sums: (sums, arena.stride::<i32>(input.sum)),
+            sums_a_row: arena.len(input.sum),
+        }
     }
 
-    fn len(&self) -> usize {
-        self.scales.len()
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes between rows, and how many of them are readable.
+    pub fn stride(&self) -> usize {
+        self.values.len() / self.rows
     }
 
     /// The values of row `row`, with its padding.
     fn row(&self, row: usize) -> &'a [i8] {
-        assert!(row < self.len());
-        // SAFETY: `stride` bytes of each row are readable, by construction.
-        unsafe { std::slice::from_raw_parts(self.values.add(row * self.stride), self.stride) }
+        &self.values[row * self.stride()..][..self.stride()]
+    }
+
+    /// The values of rows `rows`, counted in digits of `len` bytes.
+    pub fn digits(&self, len: usize, rows: Range<usize>) -> &'a [i8] {
+        &self.values[rows.start * len..rows.end * len]
+    }
+
+    /// What the integers of row `row` are scaled by: one number, or one for each group.
+    pub fn scales(&self, row: usize) -> &'a [f32] {
+        let (scales, stride) = self.scales;
+        &scales[row * stride..][..stride]
+    }
+
+    /// The sums of each row without gaps, in `memory` where they have to be moved.
+    pub fn packed_sums<'m>(&self, memory: &'m mut Vec<i32>) -> &'m [i32]
+    where
+        'a: 'm,
+    {
+        let (sums, stride) = self.sums;
+        if stride == self.sums_a_row {
+            return sums;
+        }
+        memory.clear();
+        sums.chunks(stride).for_each(|row| memory.extend_from_slice(&row[..self.sums_a_row]));
+        memory
     }
 }
 
@@ -70,29 +114,51 @@ impl<'a> Activations<'a> {
 pub(crate) struct OwnRows {
     memory: Memory,
     stride: usize,
+    /// `[rows, scales a row]`.
     scales: Vec<f32>,
+    /// `[rows, sums a row]`.
     sums: Vec<i32>,
+    rows: usize,
 }
 
 impl OwnRows {
-    /// Room for `rows` rows of `stride` bytes, a multiple of 64.
-    pub fn new(rows: usize, stride: usize) -> Result<OwnRows, crate::RuntimeError> {
+    /// Room for `rows` rows of `stride` bytes, a multiple of 64, with so many scales and sums.
+    pub fn new(
+        rows: usize,
+        stride: usize,
+        scales: usize,
+        sums: usize,
+    ) -> Result<OwnRows, crate::RuntimeError> {
         let memory = Memory::new(rows, stride, "activations")?;
-        Ok(OwnRows { memory, stride, scales: vec![0.0; rows], sums: vec![0; rows] })
+        Ok(OwnRows { memory, stride, scales: vec![0.0; rows * scales], sums: vec![0; rows * sums], rows })
     }
 
-    /// Row `row`'s values, scale and sum.
-    pub fn row_mut(&mut self, row: usize) -> (&mut [i8], &mut f32, &mut i32) {
+    /// Row `row`.
+    pub fn row_mut(&mut self, row: usize) -> QuantizedRow<'_> {
         let bytes = &mut self.memory.bytes_mut()[row * self.stride..][..self.stride];
         // SAFETY: i8 and u8 have the same layout and every bit pattern.
         let values = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) };
-        (values, &mut self.scales[row], &mut self.sums[row])
+        let (scales, sums) = (self.scales.len() / self.rows, self.sums.len() / self.rows);
+        QuantizedRow {
+            values,
+            scales: &mut self.scales[row * scales..][..scales],
+            sums: &mut self.sums[row * sums..][..sums],
+        }
     }
 
     /// The first `rows` rows.
     pub fn first(&self, rows: usize) -> Activations<'_> {
-        let values = self.memory.bytes().as_ptr().cast();
-        Activations { values, stride: self.stride, scales: &self.scales[..rows], sums: &self.sums[..rows] }
+        let bytes = &self.memory.bytes()[..rows * self.stride];
+        // SAFETY: i8 and u8 have the same layout and every bit pattern.
+        let values = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) };
+        let (scales, sums) = (self.scales.len() / self.rows, self.sums.len() / self.rows);
+        Activations {
+            values,
+            rows,
+            scales: (&self.scales[..rows * scales], scales),
+            sums: (&self.sums[..rows * sums], sums),
+            sums_a_row: sums,
+        }
     }
 }
 
@@ -100,26 +166,31 @@ impl OwnRows {
 #[derive(Default)]
 pub(crate) struct ProductScratch {
     /// Integer results: row `r`, tile `t`, tile row `i` at `(r * tiles + t) * 80 + i`.
-    sums: Vec<i32>,
+    pub sums: Vec<i32>,
+    /// Sums of groups as floats, by row of activations.
+    pub totals: Vec<[f32; tile::ROWS]>,
+    /// The activations' own sums without gaps.
+    pub packed: Vec<i32>,
     /// What block kernels work in.
     block: Option<Memory>,
 }
 
 impl ProductScratch {
-    fn sums(&mut self, len: usize) -> &mut [i32] {
-        if self.sums.len() < len {
-            self.sums.resize(len, 0);
-        }
-        &mut self.sums[..len]
-    }
-
     /// At least `bytes` bytes, or `None` where memory is refused.
-    fn block(&mut self, bytes: usize) -> Option<*mut u8> {
+    pub fn block(&mut self, bytes: usize) -> Option<*mut u8> {
         if self.block.as_ref().is_none_or(|m| m.bytes().len() < bytes) {
             self.block = Memory::new(1, bytes, "a block of activations").ok();
         }
         self.block.as_mut().map(|m| m.bytes_mut().as_mut_ptr())
     }
+}
+
+/// `len` elements of memory that grows as needed; what they are is of no matter.
+pub(crate) fn resized(memory: &mut Vec<i32>, len: usize) -> &mut [i32] {
+    if memory.len() < len {
+        memory.resize(len, 0);
+    }
+    &mut memory[..len]
 }
 
 impl TernaryStep<'_> {
@@ -130,6 +201,11 @@ impl TernaryStep<'_> {
     /// `input`, and nobody else touches `out`.
     pub unsafe fn run(&self, worker: &Worker, rows: Range<usize>, scratch: &mut ProductScratch) {
         assert_eq!(rows.len(), self.input.len());
+        if let Some(grouping) = self.product.grouping {
+            let shape = Shape::of(self.product, grouping);
+            // SAFETY: by this function's contract.
+            return unsafe { self.run_groups(shape, worker, rows, scratch) };
+        }
         let block = match self.kernels {
             ProductKernels::Code(CodeKernels { block: Some((spec, kernel)), .. })
                 if rows.len() >= BLOCK_ROWS =>
@@ -146,7 +222,7 @@ impl TernaryStep<'_> {
         };
         for tiles in worker.claim(self.product.tiles() as usize, most) {
             let stride = tiles.len() * tile::ROWS;
-            let sums = scratch.sums(rows.len() * stride);
+            let sums = resized(&mut scratch.sums, rows.len() * stride);
             match block {
                 Some((kernel, memory)) => self.call(kernel, tiles.clone(), 0, rows.len(), sums, memory),
                 None => self.streams(tiles.clone(), sums),
@@ -154,7 +230,7 @@ impl TernaryStep<'_> {
             for (r, sums) in sums.chunks_exact(stride).enumerate() {
                 for (t, sums) in tiles.clone().zip(sums.chunks_exact(tile::ROWS)) {
                     // SAFETY: a tile's outputs belong to the worker that claimed the tile.
-                    unsafe { self.finish(t, rows.start + r, sums, self.input.scales[r]) };
+                    unsafe { self.finish(t, rows.start + r, sums, self.input.scales(r)[0]) };
                 }
             }
         }
@@ -173,11 +249,9 @@ impl TernaryStep<'_> {
                     1
                 }
                 ProductKernels::Code(kernels) => {
-                    let left = self.input.len() - row;
-                    let (m, kernel) =
-                        kernels.streams[..].iter().find(|(m, _)| *m <= left).expect("one takes one row");
-                    self.call(*kernel, tiles.clone(), row, *m, out, std::ptr::null_mut());
-                    *m
+                    let (m, kernel) = kernels.stream(self.input.len() - row);
+                    self.call(kernel, tiles.clone(), row, m, out, std::ptr::null_mut());
+                    m
                 }
             };
         }
@@ -203,11 +277,11 @@ impl TernaryStep<'_> {
         assert!(row + m <= self.input.len() && m * stride <= out.len());
         let args = KernelArgs {
             weights: self.tiles(tiles.clone()).as_ptr(),
-            activations: self.input.row(row).as_ptr(),
-            sums: &self.input.sums[row],
+            activations: self.input.digits(self.input.stride(), row..row + m).as_ptr(),
+            sums: self.input.sums.0[row..row + m].as_ptr(),
             out: out.as_mut_ptr(),
             tiles: tiles.len() as u64,
-            activation_stride: self.input.stride as u64,
+            activation_stride: self.input.stride() as u64,
             sum_stride: 1,
             out_stride: stride as u64,
             rows: m as u64,
@@ -221,44 +295,62 @@ impl TernaryStep<'_> {
         unsafe { kernel(&args) };
     }
 
-    /// Scales one tile's sums for one row and stores, adds or gates them.
+    /// The results of tile `t` for row `row`, and the first one's index.
     ///
     /// # Safety
     /// No other worker touches the outputs of this tile for this row.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn results(&self, t: usize, row: usize) -> (usize, &mut [f32]) {
+        let (rows, width) = match self.product.order {
+            RowOrder::Paired => (u64::from(self.product.segments[0].rows), tile::ROWS / 2),
+            _ => (self.product.rows(), tile::ROWS),
+        };
+        let (from, to) = (t * width, ((t + 1) * width).min(rows as usize));
+        // SAFETY: by this function's contract.
+        (from, unsafe { self.arena.row_mut::<f32>(self.out, row, self.at + from, self.at + to) })
+    }
+
+    /// Scales one tile's sums for one row and stores, adds or gates them.
+    ///
+    /// # Safety
+    /// As [`TernaryStep::results`].
     unsafe fn finish(&self, t: usize, row: usize, sums: &[i32], s: f32) {
+        // SAFETY: by this function's contract.
+        let (from, out) = unsafe { self.results(t, row) };
         let segments = &self.product.segments;
         let scale = |segment: &Segment| Scale { s, w: segment.scale, rule: segment.rule };
-        match (self.product.order, self.epilogue) {
-            (RowOrder::Paired, Epilogue::Gate(activation)) => {
-                let half = tile::ROWS / 2;
-                let (gate, up) = (&segments[0], &segments[1]);
-                let from = t * half;
-                let to = (from + half).min(gate.rows as usize);
-                // SAFETY: by this function's contract.
-                let out = unsafe { self.arena.row_mut::<f32>(self.out, row, from, to) };
-                epilogue::gate(activation, sums, scale(gate), &sums[half..], scale(up), out);
-            }
-            (RowOrder::Sequential, epilogue @ (Epilogue::Store | Epilogue::Add)) => {
-                let from = t * tile::ROWS;
-                let to = (from + tile::ROWS).min(self.product.rows() as usize);
-                // SAFETY: by this function's contract.
-                let out = unsafe { self.arena.row_mut::<f32>(self.out, row, from, to) };
-                let mut start = 0;
-                for segment in segments {
-                    let end = start + segment.rows as usize;
-                    let (a, b) = (start.max(from), end.min(to));
-                    if a < b {
-                        let (sums, out) = (&sums[a - from..b - from], &mut out[a - from..b - from]);
-                        match epilogue {
-                            Epilogue::Add => epilogue::add(sums, scale(segment), out),
-                            _ => epilogue::store(sums, scale(segment), out),
-                        }
-                    }
-                    start = end;
+        if let Epilogue::Gate(activation) = self.epilogue {
+            let (gate, up) = (&segments[0], &segments[1]);
+            return epilogue::gate(activation, sums, scale(gate), &sums[tile::ROWS / 2..], scale(up), out);
+        }
+        let (to, mut start) = (from + out.len(), 0);
+        for segment in segments {
+            let end = start + segment.rows as usize;
+            let (a, b) = (start.max(from), end.min(to));
+            if a < b {
+                let (sums, out) = (&sums[a - from..b - from], &mut out[a - from..b - from]);
+                match self.epilogue {
+                    Epilogue::Add => epilogue::add(sums, scale(segment), out),
+                    _ => epilogue::store(sums, scale(segment), out),
                 }
             }
-            // Validation admits only the pairs above.
-            (order, epilogue) => unreachable!("{epilogue:?} on {order:?} rows"),
+            start = end;
+        }
+    }
+
+    /// Stores, adds or gates one tile's results for one row.
+    ///
+    /// # Safety
+    /// As [`TernaryStep::results`].
+    pub(crate) unsafe fn finish_values(&self, t: usize, row: usize, values: &[f32; tile::ROWS]) {
+        // SAFETY: by this function's contract.
+        let (_, out) = unsafe { self.results(t, row) };
+        match self.epilogue {
+            Epilogue::Gate(activation) => {
+                epilogue::gate_values(activation, values, &values[tile::ROWS / 2..], out);
+            }
+            Epilogue::Add => epilogue::add_values(&values[..out.len()], out),
+            _ => out.copy_from_slice(&values[..out.len()]),
         }
     }
 }

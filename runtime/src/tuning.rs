@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use trit_format::kernel::{KernelArgs, KernelSpec};
+use trit_format::manifest::Product;
 use trit_format::target::Target;
 use trit_format::tile;
 
@@ -32,6 +33,33 @@ const BYTES: usize = 24 << 20;
 const ROUNDS: usize = 11;
 /// Tiles in one call, as in decode.
 const TILES: usize = 16;
+
+/// The weights of a product as a kernel goes over them.
+pub(crate) struct Stream<'a> {
+    weights: &'a [u8],
+    /// Bytes from one run of codes to the next: scales of groups lie between them.
+    run: usize,
+    /// Bytes of a run's codes.
+    codes: usize,
+}
+
+impl<'a> Stream<'a> {
+    /// All tiles of a product.
+    pub fn of(product: &Product, weights: &'a [u8]) -> Stream<'a> {
+        match product.grouping {
+            None => Stream { weights, run: weights.len(), codes: weights.len() },
+            Some(_) => {
+                Stream { weights, run: product.tile_bytes() as usize, codes: product.code_bytes() as usize }
+            }
+        }
+    }
+
+    /// What one call takes, all over the weights: up to [`TILES`] tiles, or groups, of `tile` bytes.
+    fn pieces(&self, tile: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let (weights, codes) = (self.weights, self.codes);
+        weights.chunks_exact(self.run).flat_map(move |run| run[..codes].chunks(TILES * tile))
+    }
+}
 
 /// What was found on this machine, by CPU, tier and shape.
 #[derive(Default, Serialize, Deserialize)]
@@ -57,8 +85,8 @@ impl Tuner {
         Tuner { tuning, key, remembered: remembered.unwrap_or_default(), changed: false }
     }
 
-    /// The index of the variant to use. All compute the same from `weights`, runs of whole tiles.
-    pub fn choose(&mut self, variants: &[(KernelSpec, KernelFn)], weights: &[&[u8]]) -> usize {
+    /// The index of the variant to use. All compute the same from `weights`.
+    pub fn choose(&mut self, variants: &[(KernelSpec, KernelFn)], weights: &[Stream]) -> usize {
         if self.tuning == Tuning::Off || variants.len() < 2 {
             return 0;
         }
@@ -70,7 +98,8 @@ impl Tuner {
             return index;
         }
         let mut times = vec![Vec::new(); variants.len()];
-        let mut pieces = pieces(weights, tile::bytes(variants[0].0.k as usize)).cycle();
+        let tile = tile::bytes(variants[0].0.k as usize);
+        let mut pieces = weights.iter().flat_map(|stream| stream.pieces(tile)).cycle();
         // Round by round, so that what disturbs disturbs all.
         for _ in 0..ROUNDS {
             for (times, (spec, kernel)) in times.iter_mut().zip(variants) {
@@ -110,11 +139,6 @@ fn file() -> Option<PathBuf> {
         false => absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))),
     };
     Some(folder?.join("trit").join("kernels.json"))
-}
-
-/// What one call takes, all over the weights.
-fn pieces<'a>(weights: &'a [&'a [u8]], tile: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
-    weights.iter().flat_map(move |weights| weights.chunks(TILES * tile))
 }
 
 /// Time to go over the next [`BYTES`] bytes of `pieces`.

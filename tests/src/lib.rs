@@ -5,6 +5,7 @@
 //! | [`workbench`] | folders, the built commands, compiled bundles |
 //! | [`golden`] | outputs of Hugging Face transformers |
 //! | [`distance`] | how far two vectors are apart |
+//! | [`ways`] | the ways in which a model can be run |
 //! | [`plots`] | pictures of measurements, for BENCHMARKS.md |
 //!
 //! Some data is not in the repository (a larger model, prompts from books). It is looked for in a folder `shared` next
@@ -14,4 +15,5 @@
 pub mod distance;
 pub mod golden;
 pub mod plots;
+pub mod ways;
 pub mod workbench;

@@ -142,9 +142,17 @@ pub fn run(mut command: Command) -> Ran {
 /// # Panics
 /// If it does not compile.
 pub fn compile(checkpoint: &Path, name: &str) -> PathBuf {
+    compile_with(checkpoint, name, &[])
+}
+
+/// [`compile`] with more arguments.
+///
+/// # Panics
+/// If it does not compile.
+pub fn compile_with(checkpoint: &Path, name: &str, more: &[&str]) -> PathBuf {
     let output = scratch().join(format!("{name}.trit"));
     let mut command = tritc(&["compile", "--target", "all", "-o"]);
-    command.arg(&output).arg(checkpoint);
+    command.arg(&output).arg(checkpoint).args(more);
     run(command).ok();
     output
 }

@@ -6,13 +6,11 @@
 //! held to that noise. Among themselves our kernels, thread counts and block sizes have no such excuse.
 
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
-use trit_format::target::Target;
-use trit_runtime::{
-    CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions, Tuning,
-};
+use std::sync::LazyLock;
+use trit_runtime::{KernelChoice, Session};
 use trit_tests::distance::{max_abs, nll, relative_l2, top};
 use trit_tests::golden::Goldens;
+use trit_tests::ways::{Way, all_logits, ways};
 use trit_tests::workbench::{compile, fixture, repository, shared};
 
 /// Tight prompts: the largest difference of one logit. Implementations were seen to differ by 2e-4.
@@ -31,38 +29,6 @@ struct Checkpoint {
     bundle: PathBuf,
     tight: Goldens,
     prompts: Option<Goldens>,
-}
-
-/// One way to run a model.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    kernels: KernelChoice,
-    cpu: Option<Target>,
-    threads: usize,
-    /// Rows of a prompt that run together; 1 is token by token.
-    block: usize,
-}
-
-const BLOCK: usize = 512;
-
-/// Embedded code of every tier that this CPU has and the bundle holds, code generated here, and portable kernels;
-/// with 1 and 2 threads; prompts in one block and token by token.
-fn ways() -> Vec<Way> {
-    let tiers = CpuTiers::detect();
-    let mut kernels: Vec<(KernelChoice, Option<Target>)> = trit_codegen::supported()
-        .iter()
-        .filter(|t| tiers.contains(**t))
-        .map(|&t| (KernelChoice::Embedded, Some(t)))
-        .collect();
-    kernels.extend([(KernelChoice::Jit, None), (KernelChoice::Portable, None)]);
-    let mut ways = Vec::new();
-    for (kernels, cpu) in kernels {
-        for (threads, block) in [(1, BLOCK), (2, BLOCK), (2, 1)] {
-            ways.push(Way { kernels, cpu, threads, block });
-        }
-    }
-    assert!(ways.len() > 6, "this CPU runs no generated kernels");
-    ways
 }
 
 impl Checkpoint {
@@ -88,43 +54,8 @@ impl Checkpoint {
     }
 
     fn session(&self, way: Way) -> Session {
-        // These bundles were compiled a moment ago by this very test.
-        let options = LoadOptions {
-            kernels: way.kernels,
-            cpu: way.cpu,
-            trust: true,
-            tuning: Tuning::Off,
-            ..LoadOptions::default()
-        };
-        let model = Model::load(&self.bundle, &options).unwrap_or_else(|e| panic!("{way:?}: {e}"));
-        let ran = match way.kernels {
-            KernelChoice::Embedded => KernelSource::Embedded,
-            KernelChoice::Jit => KernelSource::Jit,
-            _ => KernelSource::Portable,
-        };
-        assert_eq!(model.kernels().source, ran);
-        assert!(way.cpu.is_none() || model.kernels().target == way.cpu);
-        session(&model, way)
+        way.open(&self.bundle)
     }
-}
-
-fn session(model: &Arc<Model>, way: Way) -> Session {
-    let options = SessionOptions {
-        context: None,
-        threads: Some(way.threads),
-        crowd: true,
-        kv: KvType::F32,
-        block: way.block,
-    };
-    Session::new(model.clone(), options).unwrap()
-}
-
-/// The logits after each token, `[tokens, vocab]`.
-fn all_logits(session: &mut Session, ids: &[u32]) -> Vec<f32> {
-    let mut all = Vec::new();
-    session.truncate(0);
-    session.forward_all(ids, &mut |_, logits| all.extend_from_slice(logits)).unwrap();
-    all
 }
 
 fn tight_prompts_match_to_1e_3(checkpoint: &Checkpoint) {

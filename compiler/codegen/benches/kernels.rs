@@ -3,6 +3,7 @@
 //! Each kernel of [`default_specs`] multiplies a `[640, 2560]` matrix that stays in the L2 cache (`l2`), and a sequence
 //! of `[2560, 2560]` matrices that add up to hundreds of megabytes in huge pages (`memory`). Bytes are those of the
 //! weights, elements the products of a weight and an activation. `memory/read` reads the same bytes and adds them up.
+//! The columns are also cut into groups (`l2_k128`, `memory_k128`), each of which has sums of its own.
 //!
 //! Times are those of the median call, so that a machine with other work gives the figures of an idle one, nearly.
 #![allow(unsafe_code, missing_docs, reason = "calls generated code; criterion's macros document nothing")]
@@ -17,6 +18,8 @@ use trit_format::target::Target;
 use trit_format::tile::{self, ROWS};
 
 const K: usize = 2560;
+/// Columns that share sums.
+const COLUMNS: [usize; 3] = [K, 128, 32];
 const L2_TILES: usize = 640 / ROWS;
 const MEMORY_TILES: usize = 2560 / ROWS;
 const MEMORY_BYTES: usize = 400 << 20;
@@ -24,12 +27,12 @@ const HUGE_PAGE: usize = 2 << 20;
 
 fn bench(c: &mut Criterion) {
     let memory = Memory::new(MEMORY_BYTES);
-    for (place, tiles, bytes) in
-        [("l2", L2_TILES, L2_TILES * tile::bytes(K)), ("memory", MEMORY_TILES, MEMORY_BYTES)]
-    {
+    let places = [("l2", L2_TILES, L2_TILES * tile::bytes(K)), ("memory", MEMORY_TILES, MEMORY_BYTES)];
+    for ((place, tiles, bytes), k) in places.into_iter().flat_map(|place| COLUMNS.map(|k| (place, k))) {
         let call = tiles * tile::bytes(K);
         let calls = bytes / call;
-        let mut group = c.benchmark_group(place);
+        let name = if k == K { place.to_owned() } else { format!("{place}_k{k}") };
+        let mut group = c.benchmark_group(name);
         configure(&mut group);
         group.throughput(Throughput::Bytes((calls * call) as u64));
         group.bench_function("read", |b| {
@@ -42,7 +45,7 @@ fn bench(c: &mut Criterion) {
         // The AMX tier's stream kernels are those of the tier before.
         let here = |target: &&Target| target.on_this_cpu() && **target != Target::X86_64Amx;
         for &target in supported().iter().filter(here) {
-            let specs = default_specs(K as u32, best_code(&[target]), target);
+            let specs = default_specs(k as u32, best_code(&[target]), target);
             for spec in specs.into_iter().filter(|spec| spec.kind == KernelKind::Stream) {
                 let code =
                     JitCode::new(&[(spec, target)]).expect("its target emits its default specifications");
@@ -78,9 +81,11 @@ fn configure(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>) {
     group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
 }
 
-/// Operands of calls for so many tiles.
+/// Operands of calls for so many tiles of a matrix.
 struct Product {
     tiles: usize,
+    /// Columns that share sums.
+    columns: usize,
     activations: Vec<i8>,
     sums: Vec<i32>,
     out: Vec<i32>,
@@ -90,30 +95,35 @@ impl Product {
     fn new(spec: &KernelSpec, tiles: usize) -> Product {
         let m = spec.m as usize;
         let activations: Vec<i8> = (0..m * K).map(|i| (i * 37 % 255) as i8).collect();
-        let sums = activations.chunks(K).map(|row| row.iter().map(|&a| i32::from(a)).sum()).collect();
-        Product { tiles, activations, sums, out: vec![0; m * tiles * ROWS] }
+        let columns = spec.k as usize;
+        let sums = activations.chunks(columns).map(|part| part.iter().map(|&a| i32::from(a)).sum()).collect();
+        Product { tiles, columns, activations, sums, out: vec![0; m * tiles * (K / columns) * ROWS] }
     }
 
-    /// One call for as many weights as the tiles have.
+    /// One call for as many weights as the tiles have, or one for the groups of each.
     fn run(&mut self, kernel: KernelFn, weights: &[u8]) {
         assert_eq!(weights.len(), self.tiles * tile::bytes(K));
-        let args = KernelArgs {
-            weights: weights.as_ptr(),
-            activations: self.activations.as_ptr(),
-            sums: self.sums.as_ptr(),
-            out: self.out.as_mut_ptr(),
-            tiles: self.tiles as u64,
-            activation_stride: K as u64,
-            sum_stride: 1,
-            out_stride: (self.tiles * ROWS) as u64,
-            rows: 0,
-            scratch: std::ptr::null_mut(),
-            activation_advance: 0,
-            sum_advance: 0,
-        };
-        // SAFETY: the operands have the sizes that `KernelArgs` asks for, K being a multiple of 4; `Memory` begins with a
-        // page, so that weights start at a multiple of 64 bytes; `runs_here` has checked the CPU.
-        unsafe { kernel(&raw const args) };
+        let groups = K / self.columns;
+        let (calls, tiles) = if groups > 1 { (self.tiles, groups) } else { (1, self.tiles) };
+        for weights in weights.chunks_exact(weights.len() / calls) {
+            let args = KernelArgs {
+                weights: weights.as_ptr(),
+                activations: self.activations.as_ptr(),
+                sums: self.sums.as_ptr(),
+                out: self.out.as_mut_ptr(),
+                tiles: tiles as u64,
+                activation_stride: K as u64,
+                sum_stride: groups as u64,
+                out_stride: (tiles * ROWS) as u64,
+                rows: 0,
+                scratch: std::ptr::null_mut(),
+                activation_advance: if groups > 1 { self.columns as u64 } else { 0 },
+                sum_advance: u64::from(groups > 1),
+            };
+            // SAFETY: the operands have the sizes that `KernelArgs` asks for, columns being a multiple of 4; `Memory`
+            // begins with a page, so that weights start at a multiple of 64 bytes; `runs_here` has checked the CPU.
+            unsafe { kernel(&raw const args) };
+        }
         black_box(&mut self.out);
     }
 }

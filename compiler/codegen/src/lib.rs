@@ -9,6 +9,7 @@
 //! | `clif` | 128-bit vectors by Cranelift, for x86-64 and aarch64 |
 //! | `block` | kernels for blocks of rows, by the same assembler |
 //! | `wide` | 256 and 512-bit vectors by iced-x86's assembler |
+//! | `specs` | which kernels a bundle carries |
 //! | `jit` (feature `jit`) | emitted bytes, callable |
 //!
 //! The emitter is chosen by target.
@@ -21,6 +22,7 @@ mod error;
 #[cfg(feature = "jit")]
 pub mod jit;
 pub mod program;
+mod specs;
 mod text;
 mod wide;
 
@@ -29,11 +31,11 @@ pub use error::CodegenError;
 #[cfg(feature = "jit")]
 pub use jit::{JitCode, KernelFn};
 pub use program::Program;
+pub use specs::default_specs;
 
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile;
 
 /// Most activation rows one call handles.
 pub const MAX_M: u32 = 64;
@@ -48,44 +50,6 @@ pub const fn supported() -> &'static [Target] {
 pub fn best_code(targets: &[Target]) -> Code {
     let reads = |target: &Target| matches!(target, Target::X86_64V4Vbmi | Target::X86_64Amx);
     if !targets.is_empty() && targets.iter().all(reads) { Code::Spread } else { Code::SignedFix }
-}
-
-/// The kernels a bundle carries for matrices of `k` columns stored as `code`, fewest activation rows first. Those that
-/// differ in unroll or prefetch alone are to be timed on the machine that runs them; the first of them is a good guess.
-/// Empty where no emitter of the target reads the code.
-pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
-    let spec = |m, unroll, prefetch| KernelSpec { k, m, kind: KernelKind::Stream, code, unroll, prefetch };
-    let tile = tile::bytes(k as usize) as u32;
-    let specs = match target {
-        // Passes over a tile more than once; see `clif` for what is prefetched.
-        Target::X86_64V2 => vec![spec(1, 2, tile), spec(4, 2, 0)],
-        // A tile is read once, in order, which hardware prefetches; several rows are bound by arithmetic.
-        Target::Aarch64 | Target::Aarch64Dotprod => vec![spec(1, 2, 0), spec(4, 2, 0)],
-        // Computes for longer than it waits for memory, and was fastest where weights had settled in the L2 cache.
-        Target::X86_64V3 => {
-            vec![spec(1, 8, 32768), spec(1, 4, 8192), spec(1, 8, 65536), spec(2, 4, tile), spec(4, 4, tile)]
-        }
-        // Several rows take several passes over a tile, the next of which is prefetched.
-        Target::X86_64V3Vnni => {
-            vec![spec(1, 4, 12288), spec(1, 2, 8192), spec(1, 4, 16384), spec(2, 8, tile), spec(4, 4, tile)]
-        }
-        Target::X86_64V4Vnni | Target::X86_64V4Vbmi | Target::X86_64Amx => {
-            vec![
-                spec(1, 4, 16384),
-                spec(1, 8, 12288),
-                spec(1, 4, 32768),
-                spec(2, 2, 16384),
-                spec(4, 4, 16384),
-            ]
-        }
-        _ => Vec::new(),
-    };
-    let mut specs: Vec<KernelSpec> =
-        specs.into_iter().filter(|spec| Program::new(spec, target).is_ok()).collect();
-    if block::serves(target, code) {
-        specs.push(KernelSpec { kind: KernelKind::Block, ..spec(1, 1, 0) });
-    }
-    specs
 }
 
 /// Position-independent machine code of a kernel, without relocations: it may be placed at any multiple of 64 bytes

@@ -213,7 +213,8 @@ pub enum Start {
 pub enum Node {
     /// One operation.
     Op(Op),
-    /// Once for each tile; their number is an argument of the call.
+    /// Once for each tile; their number is an argument of the call. After each, activations and sums move on by the
+    /// call's advances.
     Tiles(Vec<Node>),
     /// `groups` times `rows` activation rows, from row `first`.
     Rows {

@@ -20,7 +20,7 @@ impl Program {
             match node {
                 Node::Op(op) => self.op(f, op, &indent)?,
                 Node::Tiles(body) => {
-                    writeln!(f, "{indent}for tile in 0..tiles")?;
+                    writeln!(f, "{indent}for tile in 0..tiles, advance activations and sums")?;
                     self.nodes(f, body, depth + 1)?;
                 }
                 Node::Rows { first, groups, rows, body } => {

@@ -147,7 +147,7 @@ impl Emitter<'_> {
             match first {
                 Node::Op(_) => self.block(&ops, 0, 0)?,
                 Node::Tiles(body) => self.tiles(body)?,
-                Node::Rows { groups, rows, body, .. } => self.rows(*groups, *rows, body)?,
+                Node::Rows { groups, rows, body, .. } => self.rows(*groups, *rows, body, rest.is_empty())?,
                 Node::Lanes { parts, body } => {
                     for lane in (0..VECTOR as u32).step_by((parts * self.program.vector) as usize) {
                         self.lane = lane;
@@ -162,10 +162,23 @@ impl Emitter<'_> {
     }
 
     fn tiles(&mut self, body: &[Node]) -> Result<(), Refused> {
+        let field = |offset: usize| qword_ptr(rdi + offset as i32);
+        self.asm.mov(rdx, field(offset_of!(KernelArgs, activations)))?;
+        self.asm.mov(r15, field(offset_of!(KernelArgs, sums)))?;
+        // What leads from where the rows of a tile leave off to where the next tile's begin, on the stack: general
+        // registers are all taken.
+        let rows = rows_moved_on(body);
+        for (advance, bytes, stride) in [
+            (offset_of!(KernelArgs, sum_advance), size_of::<i32>(), r13),
+            (offset_of!(KernelArgs, activation_advance), 1, r8),
+        ] {
+            self.asm.imul_3(rax, field(advance), bytes as i32)?;
+            self.asm.imul_3(rcx, stride, rows as i32)?;
+            self.asm.sub(rax, rcx)?;
+            self.asm.push(rax)?;
+        }
         let mut next = self.asm.create_label();
         self.asm.set_label(&mut next)?;
-        self.asm.mov(rdx, qword_ptr(rdi + offset_of!(KernelArgs, activations) as i32))?;
-        self.asm.mov(r15, qword_ptr(rdi + offset_of!(KernelArgs, sums) as i32))?;
         self.asm.mov(r10, rbx)?;
         if let Some(Prefetch::Apart(bytes, _)) = self.prefetch {
             self.asm.lea(r14, rsi + i64::from(bytes))?;
@@ -173,12 +186,15 @@ impl Emitter<'_> {
         self.nodes(body)?;
         self.asm.add(rsi, tile::bytes(self.program.spec.k as usize) as i32)?;
         self.asm.add(rbx, (ROWS * size_of::<i32>()) as i32)?;
+        self.asm.add(rdx, qword_ptr(rsp))?;
+        self.asm.add(r15, qword_ptr(rsp + 8))?;
         self.asm.dec(rbp)?;
-        Ok(self.asm.jnz(next)?)
+        self.asm.jnz(next)?;
+        Ok(self.asm.add(rsp, 16)?)
     }
 
     /// Groups of rows follow one another, so that each begins where the one before ended.
-    fn rows(&mut self, groups: u32, rows: u32, body: &[Node]) -> Result<(), Refused> {
+    fn rows(&mut self, groups: u32, rows: u32, body: &[Node], last: bool) -> Result<(), Refused> {
         let mut next = self.asm.create_label();
         // General registers are all taken; a group runs for thousands of cycles.
         if groups > 1 {
@@ -186,10 +202,12 @@ impl Emitter<'_> {
             self.asm.set_label(&mut next)?;
         }
         self.nodes(body)?;
-        for _ in 0..rows {
-            self.asm.add(rdx, r8)?;
-            self.asm.add(r15, r13)?;
-            self.asm.add(r10, r12)?;
+        if moves_on(groups, last) {
+            for _ in 0..rows {
+                self.asm.add(rdx, r8)?;
+                self.asm.add(r15, r13)?;
+                self.asm.add(r10, r12)?;
+            }
         }
         if groups > 1 {
             self.asm.dec(dword_ptr(rsp))?;
@@ -204,22 +222,13 @@ impl Emitter<'_> {
         self.asm.mov(rcx, rdx)?;
         self.clear_sets(sets)?;
         let iterations = count / unroll;
-        if iterations > 0 {
+        if count == unroll {
+            self.iteration(unroll, sets, body)?;
+        } else if iterations > 0 {
             let mut next = self.asm.create_label();
             self.asm.mov(r11d, iterations as i32)?;
             self.asm.set_label(&mut next)?;
-            for quad in 0..unroll {
-                if let Some(Prefetch::Apart(_, touch)) = self.prefetch {
-                    // Apart from each other: two at once made the kernel a fifth slower than one.
-                    for line in (0..touch.lines).filter(|line| line * unroll / touch.lines == quad) {
-                        self.asm.prefetcht0(qword_ptr(r14 + (line * VECTOR as u32) as i32))?;
-                    }
-                }
-                self.quad(quad, sets, body)?;
-            }
-            if let Some(Prefetch::Apart(_, touch)) = self.prefetch {
-                self.asm.add(r14, touch.stride as i32)?;
-            }
+            self.iteration(unroll, sets, body)?;
             self.asm.add(rax, (unroll * VECTOR as u32) as i32)?;
             self.asm.add(rcx, (unroll * QUAD as u32) as i32)?;
             self.asm.dec(r11d)?;
@@ -231,12 +240,43 @@ impl Emitter<'_> {
         self.add_up(sets)
     }
 
+    fn iteration(&mut self, unroll: u32, sets: u32, body: &[Op]) -> Result<(), Refused> {
+        for quad in 0..unroll {
+            if let Some(Prefetch::Apart(_, touch)) = self.prefetch {
+                // Apart from each other: two at once made the kernel a fifth slower than one.
+                for line in (0..touch.lines).filter(|line| line * unroll / touch.lines == quad) {
+                    self.asm.prefetcht0(qword_ptr(r14 + (line * VECTOR as u32) as i32))?;
+                }
+            }
+            self.quad(quad, sets, body)?;
+        }
+        if let Some(Prefetch::Apart(_, touch)) = self.prefetch {
+            self.asm.add(r14, touch.stride as i32)?;
+        }
+        Ok(())
+    }
+
     fn quad(&mut self, quad: u32, sets: u32, body: &[Op]) -> Result<(), Refused> {
         if let Some(Prefetch::Along(bytes)) = self.prefetch {
             self.asm.prefetcht0(qword_ptr(rax + (i64::from(bytes) + i64::from(quad * VECTOR as u32))))?;
         }
         self.block(body, quad, quad % sets)
     }
+}
+
+/// Whether pointers move on to the rows that follow: after the last group of a tile there are none.
+fn moves_on(groups: u32, last: bool) -> bool {
+    groups > 1 || !last
+}
+
+/// Activation rows by which a tile moves the pointers on.
+fn rows_moved_on(tile: &[Node]) -> u32 {
+    let last = tile.len().saturating_sub(1);
+    let rows = tile.iter().enumerate().map(|(i, node)| match node {
+        Node::Rows { groups, rows, .. } if moves_on(*groups, i == last) => groups * rows,
+        _ => 0,
+    });
+    rows.sum()
 }
 
 /// How lines to be prefetched are found.

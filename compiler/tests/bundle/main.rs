@@ -3,6 +3,7 @@
 mod commands;
 mod contents;
 mod grouped;
+mod memory;
 mod mixed;
 mod planes;
 mod reference;

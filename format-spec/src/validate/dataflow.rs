@@ -4,7 +4,7 @@ use super::plan::StepName;
 use super::{ensure, error};
 use crate::FormatError;
 use crate::manifest::Manifest;
-use crate::plan::{Buffer, BufferId, Epilogue, Plan, Step};
+use crate::plan::{ActivationRule, Buffer, BufferId, Epilogue, Plan, ProductId, Quantized, Step};
 
 /// What a step touches. A buffer in both lists is changed in place.
 struct Access {
@@ -76,6 +76,9 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
             .map(|a| (0..plan.buffers.len()).filter(|&b| overlap(a, &plan.buffers[b])).collect())
             .collect(),
         written: vec![0; plan.buffers.len()],
+        writer: vec![0; plan.buffers.len()],
+        steps: 0,
+        rules: vec![None; plan.buffers.len()],
         appended: vec![false; plan.kv.len()],
     };
     let mut starts = plan.layers.iter().map(|l| l.start as usize).peekable();
@@ -108,6 +111,11 @@ struct Flow<'a> {
     overlapping: Vec<Vec<usize>>,
     /// By buffer, how many of its first elements hold what steps wrote.
     written: Vec<u32>,
+    /// By buffer, which of the steps so far wrote it last, counted from 1.
+    writer: Vec<usize>,
+    steps: usize,
+    /// By buffer of quantized values, how they were.
+    rules: Vec<Option<ActivationRule>>,
     /// By KV layer.
     appended: Vec<bool>,
 }
@@ -148,7 +156,25 @@ impl Flow<'_> {
         Ok(())
     }
 
+    /// A product's input is what one step quantized, by groups such as the product's. Lengths alone do not tell: those of a
+    /// single group fit several.
+    fn input(&self, record: &StepName, product: ProductId, input: Quantized) -> Result<(), FormatError> {
+        let writer = |id: BufferId| self.writer[id.0 as usize];
+        let one = [input.scale, input.sum].iter().all(|&id| writer(id) == writer(input.values));
+        ensure(one, record, || "the parts of its input were not written by one step")?;
+        let wanted = self.manifest.products[product.0 as usize].grouping.map(|g| g.columns);
+        let found = self.rules[input.values.0 as usize].and_then(ActivationRule::columns);
+        let groups = |columns: Option<u32>| match columns {
+            None => "as a whole".to_owned(),
+            Some(columns) => format!("in groups of {columns} columns"),
+        };
+        ensure(found == wanted, record, || {
+            format!("its input was quantized {}, its product is {}", groups(found), groups(wanted))
+        })
+    }
+
     fn step(&mut self, record: &StepName, step: &Step) -> Result<(), FormatError> {
+        self.steps += 1;
         let Access { reads, writes } = Access::of(step);
         for (i, &write) in writes.iter().enumerate() {
             for &other in reads.iter().chain(&writes[i + 1..]) {
@@ -170,6 +196,9 @@ impl Flow<'_> {
                 }
             })?;
         }
+        if let Step::Ternary { product, input, .. } = *step {
+            self.input(record, product, input)?;
+        }
         for write in writes {
             let from = self.written[write.0 as usize];
             for &other in &self.overlapping[write.0 as usize] {
@@ -181,8 +210,13 @@ impl Flow<'_> {
                 format!("writes buffer {name} from {at} on, where {from} elements are written")
             })?;
             self.written[write.0 as usize] = end;
+            self.writer[write.0 as usize] = self.steps;
         }
         match *step {
+            Step::Quantize { rule, out, .. } | Step::NormQuantize { rule, out, .. } => {
+                self.rules[out.values.0 as usize] = Some(rule);
+                Ok(())
+            }
             Step::RopeAppend { layer, .. } => {
                 let before = std::mem::replace(&mut self.appended[layer as usize], true);
                 ensure(!before, record, || format!("appends to kv layer {layer} a second time"))

@@ -61,8 +61,14 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
                     "stands in the head, which runs only for some rows; it belongs in the body",
                 ));
             }
-            if let Step::RopeAppend { inv_freq, .. } = step {
-                tables.insert(inv_freq.0);
+            let last = list == "head" && index + 1 == steps.len();
+            ensure(
+                last || !matches!(step, Step::Head { .. }),
+                &record,
+                || "is a head, which only ends the head: readers may find its largest results alone",
+            )?;
+            if let Step::RopeAppend { inv_freq, scaling, .. } = step {
+                tables.insert((inv_freq.0, scaling.to_bits()));
             }
         }
     }
@@ -346,6 +352,10 @@ fn grouped(
 ) -> Result<(), FormatError> {
     let groups = u64::from(k.div_ceil(columns));
     typed(plan, record, "values", q.values, DType::I8, digits * digit_len(k, columns))?;
+    let values = buffer(plan, record, q.values)?;
+    ensure(values.stride == u64::from(values.len), record, || {
+        format!("values is buffer {} with room between its rows", values.name)
+    })?;
     typed(plan, record, "scale", q.scale, DType::F32, groups)?;
     typed(plan, record, "sum", q.sum, DType::I32, digits * groups)
 }

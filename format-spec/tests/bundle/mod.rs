@@ -183,11 +183,108 @@ pub fn manifest() -> Manifest {
     }
 }
 
-/// The sections beside the manifest.
-pub fn sections() -> Vec<(SectionKind, Vec<u8>)> {
+/// Quantized `[8]`, in groups of 32 columns and three digits.
+pub const FIXED: Quantized = Quantized { values: BufferId(12), scale: BufferId(13), sum: BufferId(14) };
+/// Quantized `[12]`, in groups of 32 columns.
+pub const GROUPS: Quantized = Quantized { values: BufferId(15), scale: BufferId(16), sum: BufferId(17) };
+pub const UP: BufferId = BufferId(18);
+pub const ADDED: BufferId = BufferId(19);
+pub const KV_TABLE: TensorId = TensorId(6);
+pub const UP_TABLE: TensorId = TensorId(7);
+pub const HEAD_NORM: TensorId = TensorId(8);
+/// The first product of [`grouped`]'s second layer, and its embedding.
+pub const Q_PRODUCT: ProductId = ProductId(4);
+pub const TERNARY_EMBEDDING: ProductId = ProductId(8);
+pub const FIXED_RULE: ActivationRule = ActivationRule::Fixed24PerGroup { columns: 32 };
+pub const GROUP_RULE: ActivationRule = ActivationRule::AbsmaxPerGroup { columns: 32 };
+
+/// The second layer of [`grouped`], after the embedding and [`LAYER_STEPS`] of the first.
+pub fn grouped_layer() -> Vec<Step> {
+    let ternary = |product, input, epilogue, out| Step::Ternary { product, input, epilogue, out, at: 0 };
+    let (store, add) = (Epilogue::Store, Epilogue::Add);
+    let norms = Some(HeadNorms { q: HEAD_NORM, k: HEAD_NORM, eps: 1e-5 });
     vec![
-        (SectionKind::Weights, vec![Code::SignedFix.store(121); 2 * (3 * 128 + 192)]),
-        (SectionKind::Tensors, vec![0; 616]),
+        Step::NormQuantize { input: RESIDUAL, weight: NORM, eps: 1e-5, rule: FIXED_RULE, out: FIXED },
+        ternary(Q_PRODUCT, FIXED, store, QKV),
+        Step::Linear { table: KV_TABLE, input: RESIDUAL, epilogue: store, out: QKV, at: 8 },
+        Step::RopeAppend { qkv: QKV, norms, inv_freq: INV_FREQ, scaling: 1.0, layer: 1 },
+        Step::Attend { qkv: QKV, layer: 1, scale: 0.5, window: Some(3), out: ATTENDED },
+        Step::Quantize { input: ATTENDED, rule: FIXED_RULE, out: FIXED },
+        ternary(ProductId(5), FIXED, store, ADDED),
+        Step::RmsNormAdd { input: ADDED, weight: NORM, eps: 1e-5, out: RESIDUAL },
+        Step::Quantize { input: RESIDUAL, rule: FIXED_RULE, out: FIXED },
+        ternary(ProductId(6), FIXED, store, GATED),
+        Step::Linear { table: UP_TABLE, input: RESIDUAL, epilogue: store, out: UP, at: 0 },
+        Step::Gate { gate: GATED, up: UP, activation: Activation::GeluTanh, out: GATED },
+        Step::Quantize { input: GATED, rule: GROUP_RULE, out: GROUPS },
+        ternary(ProductId(7), GROUPS, add, RESIDUAL),
+    ]
+}
+
+/// [`manifest`] with a second layer of grouped products, and a ternary embedding that is the head, too. No kernels.
+pub fn grouped() -> Manifest {
+    let mut m = manifest();
+    let group = |m: &mut Manifest, name: &str, k, rows: u32, grouping| {
+        let mut at = (m.products.last()).map_or(0, |p| p.offset + p.bytes().unwrap());
+        let mut product = product(name.into(), k, RowOrder::Sequential, &[rows], &mut at);
+        product.segments[0].scale = 1.0;
+        product.grouping = Some(grouping);
+        m.products.push(product);
+    };
+    m.products.truncate(4);
+    let of_rows = Grouping { columns: 32, scale_columns: 0, scale: DType::F32 };
+    let of_groups = Grouping { columns: 32, scale_columns: 64, scale: DType::F16 };
+    group(&mut m, "layers.1.q", 8, 8, of_rows);
+    group(&mut m, "layers.1.o", 8, 8, of_groups);
+    group(&mut m, "layers.1.gate", 8, 12, of_groups);
+    group(&mut m, "layers.1.down", 12, 8, of_rows);
+    group(&mut m, "embedding", 8, 10, of_groups);
+    for (name, dtype, len, stride) in [
+        ("fixed", DType::I8, 192, 192),
+        ("fixed.scale", DType::F32, 1, 4),
+        ("fixed.sum", DType::I32, 3, 64),
+        ("groups", DType::I8, 64, 64),
+        ("groups.scale", DType::F32, 1, 4),
+        ("groups.sum", DType::I32, 1, 4),
+        ("up", DType::F32, 12, 64),
+        ("added", DType::F32, 8, 64),
+    ] {
+        let offset = m.plan.row_bytes;
+        m.plan.buffers.push(Buffer { name: name.into(), dtype, len, offset, stride });
+        m.plan.row_bytes += stride.next_multiple_of(64);
+    }
+    for (name, dtype, shape, offset) in [
+        ("kv", DType::F32, &[8, 8][..], 640),
+        ("up", DType::Bf16, &[12, 8], 896),
+        ("head_norm", DType::F32, &[4], 1088),
+    ] {
+        m.tensors.push(Tensor { name: name.into(), dtype, shape: shape.into(), offset });
+    }
+    m.kernels.clear();
+    m.plan.body.truncate(1 + LAYER_STEPS);
+    m.plan.body[0] = Step::EmbedTernary { product: TERNARY_EMBEDDING, out: RESIDUAL };
+    m.plan.body.extend(grouped_layer());
+    m.plan.layers[1].end = m.plan.body.len() as u32;
+    m.plan.head = vec![
+        Step::NormQuantize { input: RESIDUAL, weight: NORM, eps: 1e-5, rule: FIXED_RULE, out: FIXED },
+        Step::Ternary {
+            product: TERNARY_EMBEDDING,
+            input: FIXED,
+            epilogue: Epilogue::Store,
+            out: LOGITS,
+            at: 0,
+        },
+    ];
+    m
+}
+
+/// The sections beside the manifest.
+pub fn sections(manifest: &Manifest) -> Vec<(SectionKind, Vec<u8>)> {
+    let weights = manifest.products.iter().map(|p| p.offset + p.bytes().unwrap_or(0)).max().unwrap_or(0);
+    let tensors = manifest.tensors.iter().map(|t| t.offset + t.bytes().unwrap_or(0)).max().unwrap_or(0);
+    vec![
+        (SectionKind::Weights, vec![Code::SignedFix.store(121); weights as usize]),
+        (SectionKind::Tensors, vec![0; tensors as usize]),
         (SectionKind::Code(TARGETS[0]), vec![0x90; 168]),
         (SectionKind::Code(TARGETS[1]), vec![0x90; 168]),
         (SectionKind::Tokenizer, b"{}".to_vec()),
@@ -225,6 +322,6 @@ pub fn file() -> Vec<u8> {
 /// A whole bundle with another manifest.
 pub fn file_of(manifest: &Manifest) -> Vec<u8> {
     let mut all = vec![(SectionKind::Manifest, manifest.encode().unwrap())];
-    all.extend(sections());
+    all.extend(sections(manifest));
     assemble(&all)
 }

@@ -203,6 +203,7 @@ fn measure(
     let manifest = session.model().manifest();
     let reading = profile.as_ref().filter(|_| test.phase == Phase::Decode).map(|profile| Reading {
         ternary_bytes: traffic::ternary_bytes(manifest),
+        linear_bytes: traffic::linear_bytes(manifest),
         head_bytes: traffic::head_bytes(manifest, profile),
         ternary_gb_s: traffic::ternary_gb_s(manifest, profile),
         share: 0.0,

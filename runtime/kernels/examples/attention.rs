@@ -87,6 +87,7 @@ fn prefill<T: KvElement>(name: &str, context: usize, rows: usize) {
             group: GROUP,
             head_dim: DIM,
             visible: context + block * BLOCK + 1,
+            window: usize::MAX,
             scale: SCALE,
         };
         total += seconds(1, 40, |_| {
@@ -114,10 +115,11 @@ fn decode<T: KvElement>(name: &str, positions: usize, rows: usize) {
         group: GROUP,
         head_dim: DIM,
         visible: positions + 1 - rows,
+        window: usize::MAX,
         scale: SCALE,
     };
     let mut scratch = AttendScratch::default();
-    let mut partials = vec![0.0; queries.chunks() * queries.partial_len()];
+    let mut partials = vec![0.0; queries.chunks().len() * queries.partial_len()];
     let t = seconds(heads, 5, |h| {
         let head = cache.head(h);
         for (chunk, out) in partials.chunks_exact_mut(queries.partial_len()).enumerate() {

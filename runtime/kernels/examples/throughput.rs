@@ -102,7 +102,7 @@ fn small() {
     let rule = ActivationRule::AbsmaxPerToken { floor: 1e-5 };
     let t = seconds(5, || {
         (0..1000).for_each(|_| {
-            black_box(quantize::quantize(black_box(&x), rule, &mut q));
+            black_box(quantize::per_token(black_box(&x), 1e-5, &mut q));
         })
     });
     report("quantize 6912", rate(t), "G elements/s");
@@ -116,7 +116,9 @@ fn small() {
         report(&format!("RMSNorm {n}"), rate(t), "G elements/s");
         let t = seconds(50, || {
             (0..1000).for_each(|_| {
-                black_box(norm::norm_quantize(black_box(x), w, 1e-5, rule, &mut scratch, &mut q[..n]));
+                let (scales, sums) = (&mut [0.0], &mut [0]);
+                let row = quantize::QuantizedRow { values: &mut q[..n], scales, sums };
+                norm::norm_quantize(black_box(x), w, 1e-5, rule, &mut scratch, row);
             })
         });
         report(&format!("RMSNorm and quantize {n}"), rate(t), "G elements/s");
@@ -125,8 +127,9 @@ fn small() {
     let heads = &mut out[..25 * 128];
     let t = seconds(50, || (0..1000).for_each(|_| table.rotate(black_box(heads), 7)));
     report("RoPE of 25 heads of 128", 25.0 * 128.0 * 1000.0 / t / 1e9, "G elements/s");
+    groups(&sums_of(3 * 20 * 80));
     let by = epilogue::Scale { s: 100.0, w: 0.5, rule: ScaleRule::Multiply };
-    let sums: Vec<i32> = (0..N as i32).map(|i| i * 31 % 4001 - 2000).collect();
+    let sums = sums_of(N);
     for activation in [Activation::Relu2, Activation::Silu] {
         let t = seconds(5, || {
             for _ in 0..1000 {
@@ -136,5 +139,46 @@ fn small() {
             }
         });
         report(&format!("gate {activation:?} 6912"), rate(t), "G elements/s");
+    }
+}
+
+fn sums_of(n: usize) -> Vec<i32> {
+    (0..n as i32).map(|i| i * 31 % 4001 - 2000).collect()
+}
+
+/// Group sums of a tile of 2560 columns in groups of 128 to floats, and the quantization before.
+fn groups(sums: &[i32]) {
+    const GROUPS: usize = 20;
+    let (x, bytes) = (floats(GROUPS * 128), vec![1; GROUPS * 80 * 4]);
+    let (mut values, mut scales, mut of_digits) =
+        (vec![0; 3 * x.len()], vec![0.0; GROUPS], vec![0; 3 * GROUPS]);
+    let rules = [
+        ("int8", ActivationRule::AbsmaxPerGroup { columns: 128 }),
+        ("24 bits", ActivationRule::Fixed24PerGroup { columns: 128 }),
+    ];
+    for (name, rule) in rules {
+        let t = seconds(20, || {
+            for _ in 0..1000 {
+                let row =
+                    quantize::QuantizedRow { values: &mut values, scales: &mut scales, sums: &mut of_digits };
+                quantize::quantize(black_box(&x), rule, row);
+            }
+        });
+        report(
+            &format!("quantize 2560 by groups, {name}"),
+            x.len() as f64 * 1000.0 / t / 1e9,
+            "G elements/s",
+        );
+        for (of, shared) in [("row", usize::MAX), ("group", 1)] {
+            let digits = rule.digits();
+            let sums = epilogue::GroupSums { sums, stride: GROUPS * 80, digits, first: 0, scales: &scales };
+            let weights = epilogue::WeightScales { bytes: &bytes, dtype: DType::F16, groups: shared };
+            let mut acc = [0.0; 80];
+            let t = seconds(20, || {
+                (0..1000).for_each(|_| epilogue::add_groups(black_box(&sums), weights, black_box(&mut acc)));
+            });
+            let name = format!("group sums to floats, {name}, a scale a {of}");
+            report(&name, t * 1e9 / (1000 * GROUPS) as f64, "ns a group");
+        }
     }
 }

@@ -12,6 +12,8 @@
 //! - two results with maxima `m0`, `m1` become `2^(m0 - m) * first + 2^(m1 - m) * second`, `m = max(m0, m1)`; the last
 //!   one is multiplied by 1 / the sum of the weights.
 //!
+//! With a window a row sees only that many positions, the last ones up to its own. Its chunks are those it sees something of.
+//!
 //! Caches of floats have no scales. A row with a score of NaN or infinity, or with none above minus infinity, gives NaN
 //! throughout; a row without positions gives 0. What a row does not see does not reach it, be it NaN.
 
@@ -48,6 +50,8 @@ pub struct Queries<'a> {
     pub head_dim: usize,
     /// Positions that row 0 sees, its own among them; each further row sees one more.
     pub visible: usize,
+    /// Most positions that a row sees, at least 1: of those up to its own the last ones.
+    pub window: usize,
     /// Factor of the scores, as a rule `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
@@ -58,9 +62,28 @@ impl<'a> Queries<'a> {
         self.rows * self.group
     }
 
-    /// Chunks that the last row sees something of; none without rows.
-    pub fn chunks(&self) -> usize {
-        self.last_visible().div_ceil(CHUNK)
+    /// Chunks that rows see something of; none without rows.
+    pub fn chunks(&self) -> Range<usize> {
+        self.first_chunk(0)..self.last_visible().div_ceil(CHUNK)
+    }
+
+    /// The first chunk that a row sees something of.
+    fn first_chunk(&self, row: usize) -> usize {
+        self.hidden(row) / CHUNK
+    }
+
+    /// Positions before those that a row sees.
+    #[inline(always)]
+    fn hidden(&self, row: usize) -> usize {
+        (self.visible + row).saturating_sub(self.window)
+    }
+
+    /// Rows that see something of a chunk: those before see none of it yet, those after none any more.
+    fn rows_of(&self, chunk: usize) -> Range<usize> {
+        let first = (chunk * CHUNK + 1).saturating_sub(self.visible).min(self.rows);
+        let end =
+            ((chunk + 1) * CHUNK).saturating_add(self.window).saturating_sub(self.visible).min(self.rows);
+        first..end.max(first)
     }
 
     /// Elements of the partial results of one chunk, as [`partial`] writes them.
@@ -92,6 +115,12 @@ impl<'a> Queries<'a> {
     #[inline(always)]
     fn visible_in(&self, chunk: usize, pair: usize) -> usize {
         (self.visible + pair / self.group).saturating_sub(chunk * CHUNK).min(CHUNK)
+    }
+
+    /// Of those, the first ones that are before its window. Never less than for an earlier pair.
+    #[inline(always)]
+    fn hidden_in(&self, chunk: usize, pair: usize) -> usize {
+        self.hidden(pair / self.group).saturating_sub(chunk * CHUNK).min(self.visible_in(chunk, pair))
     }
 
     /// Tiles of rows, so that those of a tile have about [`TILE`] heads.
@@ -208,8 +237,8 @@ fn each_tile<T: KvElement>(
     }
 }
 
-/// The result of row `row` from its partial results, `partials` `[chunks, partial_len]`: `out` `[group, head_dim]`. Only
-/// the chunks that the row sees are read.
+/// The result of row `row` from its partial results, `partials` `[chunks, partial_len]` of [`Queries::chunks`]: `out`
+/// `[group, head_dim]`. Only the chunks that the row sees are read.
 ///
 /// # Panics
 /// If a slice is too short or there is no such row.
@@ -220,17 +249,20 @@ pub fn combine(queries: &Queries, row: usize, partials: &[f32], out: &mut [f32])
 fn combine_on(tier: Tier, queries: &Queries, row: usize, partials: &[f32], out: &mut [f32]) {
     assert!(row < queries.rows && out.len() == queries.group * queries.head_dim);
     let (pairs, width) = (queries.pairs(), value_width(queries.head_dim));
-    let chunks = (queries.visible + row).div_ceil(CHUNK);
-    if queries.pairs() == 0 || queries.head_dim == 0 || chunks == 0 {
+    let chunks = queries.first_chunk(row)..(queries.visible + row).div_ceil(CHUNK);
+    if queries.pairs() == 0 || queries.head_dim == 0 || chunks.is_empty() {
         return out.fill(0.0);
     }
+    // Earlier rows may see chunks that this one does not.
+    let skipped = chunks.start - queries.chunks().start;
     for (head, out) in out.chunks_exact_mut(queries.head_dim).enumerate() {
         let pair = row * queries.group + head;
         let mut total = [f32::NEG_INFINITY, 0.0];
-        for (chunk, partial) in partials.chunks_exact(queries.partial_len()).take(chunks).enumerate() {
+        let partials = partials.chunks_exact(queries.partial_len()).skip(skipped).take(chunks.len());
+        for (i, partial) in partials.enumerate() {
             let (values, totals) = partial.split_at(pairs * width);
             let next = [totals[pair], totals[pairs + pair]];
-            tile::merge(tier, chunk == 0, &mut total, out, next, &values[pair * width..][..width]);
+            tile::merge(tier, i == 0, &mut total, out, next, &values[pair * width..][..width]);
         }
         tile::divide(tier, total[1], out);
     }
@@ -266,18 +298,18 @@ fn attend_rows_on<T: KvElement>(
     totals.clear();
     totals.extend([f32::NEG_INFINITY, 0.0].iter().cycle().take(2 * queries.pairs()));
     let totals_of = |pair: usize| 2 * pair..2 * pair + 2;
-    for chunk in 0..queries.chunks() {
-        // Rows before this one see nothing of the chunk.
-        let first = (chunk * CHUNK + 1).saturating_sub(queries.visible).min(queries.rows);
-        let part = queries.part(first..queries.rows);
+    for chunk in queries.chunks() {
+        let of = queries.rows_of(chunk);
+        let (first, part) = (of.start, queries.part(of));
         each_tile(tier, &part, cache, chunk, scratch, |rows, tile| {
             for (i, row) in rows.enumerate() {
+                let is_first = part.first_chunk(row) == chunk;
                 for (head, out) in outs[first + row].chunks_exact_mut(dim).enumerate() {
                     let pair = i * group + head;
                     let total = &mut totals[totals_of((first + row) * group + head)];
                     let next = [tile.max[pair], tile.sum[pair]];
                     let values = &tile.values[pair * width..][..width];
-                    tile::merge(tier, chunk == 0, total.try_into().expect("two"), out, next, values);
+                    tile::merge(tier, is_first, total.try_into().expect("two"), out, next, values);
                 }
             }
         });

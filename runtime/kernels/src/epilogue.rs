@@ -3,6 +3,10 @@
 //! The slices are one tile's, or one segment's part of it, while the sums are in L1. The functions on single values say
 //! what is computed; those on slices give the same bits.
 
+mod groups;
+
+pub use groups::{GroupSums, WeightScales, add_groups, add_groups_reference};
+
 use crate::exp::exp;
 use crate::isa::{Isa, Tier, dispatch};
 use trit_format::plan::{Activation, ScaleRule};
@@ -45,12 +49,22 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// `0.5 * x * (1 + tanh(u))` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`, written as `x / (1 + exp(-2 u))`, which loses
+/// nothing where the hyperbolic tangent is near -1.
+#[inline(always)]
+pub fn gelu_tanh(x: f32) -> f32 {
+    // 2 * sqrt(2 / pi).
+    const FACTOR: f32 = 1.595_769_1;
+    x / (1.0 + exp(-FACTOR * (x + 0.044_715 * (x * x * x))))
+}
+
 /// The gate's function of one value.
 #[inline(always)]
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Relu2 => relu2(x),
         Activation::Silu => silu(x),
+        Activation::GeluTanh => gelu_tanh(x),
         // Validation refuses activations this runtime does not know.
         other => unreachable!("{other:?}"),
     }
@@ -83,6 +97,25 @@ pub fn gate(activation: Activation, gate: &[i32], gate_by: Scale, up: &[i32], up
     gate_all(Tier::best(), activation, gate, gate_by, up, up_by, out);
 }
 
+/// `out[i] = activation(gate[i]) * up[i]`.
+///
+/// # Panics
+/// If `gate` or `up` is shorter than `out`.
+pub fn gate_values(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let (gate, up) = (&gate[..out.len()], &up[..out.len()]);
+    gate_all_values(Tier::best(), activation, gate, up, out);
+}
+
+/// `out[i] += values[i]`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add_values(values: &[f32], out: &mut [f32]) {
+    assert_eq!(values.len(), out.len());
+    out.iter_mut().zip(values).for_each(|(y, x)| *y += x);
+}
+
+dispatch!(fn gate_all_values(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) = gate_values_body);
 dispatch!(fn store_all(sums: &[i32], by: Scale, out: &mut [f32]) = store_body);
 dispatch!(fn add_all(sums: &[i32], by: Scale, out: &mut [f32]) = add_body);
 dispatch!(
@@ -118,8 +151,27 @@ fn gate_body<I: Isa>(
     match activation {
         Activation::Relu2 => gate_with(relu2, gate, g, up, u, out),
         Activation::Silu => gate_with(silu, gate, g, up, u, out),
+        Activation::GeluTanh => gate_with(gelu_tanh, gate, g, up, u, out),
         // Validation refuses activations this runtime does not know.
         other => unreachable!("{other:?}"),
+    }
+}
+
+#[inline(always)]
+fn gate_values_body<I: Isa>(_: I, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    match activation {
+        Activation::Relu2 => gate_values_with(relu2, gate, up, out),
+        Activation::Silu => gate_values_with(silu, gate, up, out),
+        Activation::GeluTanh => gate_values_with(gelu_tanh, gate, up, out),
+        // Validation refuses activations this runtime does not know.
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[inline(always)]
+fn gate_values_with(f: impl Fn(f32) -> f32, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((y, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        *y = f(gate) * up;
     }
 }
 
@@ -155,6 +207,19 @@ mod tests {
             let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(silu(x)) - exact).abs() <= 3.0 * f64::from(f32::EPSILON) * exact.abs(), "{x}");
         }
+        assert_eq!((gelu_tanh(0.0), gelu_tanh(-1e30), gelu_tanh(1e30)), (0.0, -0.0, 1e30));
+        assert!(gelu_tanh(f32::NAN).is_nan());
+        for i in -1000..=1000 {
+            let x = i as f32 * 0.01;
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (f64::from(x) + 0.044715 * f64::from(x).powi(3));
+            let exact = f64::from(x) / (1.0 + (-2.0 * u).exp());
+            // The exponent is off by some roundings of itself, which the exponential makes relative.
+            let units = 4.0 + 4.0 * u.abs();
+            assert!(
+                (f64::from(gelu_tanh(x)) - exact).abs() <= units * f64::from(f32::EPSILON) * exact.abs(),
+                "{x}"
+            );
+        }
     }
 
     #[test]
@@ -172,7 +237,11 @@ mod tests {
                     assert_eq!(out, up_sums.iter().map(|&v| 0.5 + one(v, a)).collect::<Vec<_>>());
                     store_all(tier, &up_sums, b, &mut out);
                     assert_eq!(out, up_sums.iter().map(|&v| one(v, b)).collect::<Vec<_>>());
-                    for activation in [Activation::Relu2, Activation::Silu] {
+                    for activation in [Activation::Relu2, Activation::Silu, Activation::GeluTanh] {
+                        let (g, u): (Vec<f32>, Vec<f32>) =
+                            gate_sums.iter().zip(&up_sums).map(|(&g, &u)| (one(g, a), one(u, b))).unzip();
+                        let mut of_values = vec![0.5; n];
+                        gate_all_values(tier, activation, &g, &u, &mut of_values);
                         gate_all(tier, activation, &gate_sums, a, &up_sums, b, &mut out);
                         let value = |(&g, &u): (&i32, &i32)| activate(activation, one(g, a)) * one(u, b);
                         assert_eq!(
@@ -180,6 +249,7 @@ mod tests {
                             gate_sums.iter().zip(&up_sums).map(value).collect::<Vec<_>>(),
                             "{tier:?}"
                         );
+                        assert_eq!(out, of_values, "{tier:?}");
                     }
                 }
             }

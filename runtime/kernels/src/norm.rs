@@ -2,7 +2,7 @@
 
 use crate::dot::padded;
 use crate::isa::{Isa, Tier, dispatch};
-use crate::quantize::{by_magnitude, magnitude};
+use crate::quantize::{QuantizedRow, by_magnitude, magnitude, quantize};
 use trit_format::plan::ActivationRule;
 
 /// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, as transformers' `LlamaRMSNorm` in f32, with the
@@ -24,28 +24,42 @@ pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     normalize_in_place(Tier::best(), x, weight, eps);
 }
 
-/// [`rms_norm`] and then [`quantize`](crate::quantize::quantize) of its result, the same bits with one pass less: `out` may
-/// be longer than `input`; its tail is zeroed. Gives the scale and the sum of `out`. `scratch` grows as needed.
+/// `out += rms_norm(input)`.
 ///
 /// # Panics
-/// If `weight` has another length than `input`, or `out` is shorter.
+/// If the lengths differ.
+pub fn rms_norm_add(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(input.len() == weight.len() && input.len() == out.len());
+    normalize_and_add(Tier::best(), input, weight, eps, out);
+}
+
+/// [`rms_norm`] and then [`quantize`] of its result, the same bits, with one pass less where a row has one scale.
+/// `scratch` grows as needed.
+///
+/// # Panics
+/// If `weight` has another length than `input`, or a part of `out` is too short.
 pub fn norm_quantize(
     input: &[f32],
     weight: &[f32],
     eps: f32,
     rule: ActivationRule,
     scratch: &mut Vec<f32>,
-    out: &mut [i8],
-) -> (f32, i32) {
+    out: QuantizedRow,
+) {
     assert_eq!(input.len(), weight.len());
-    // Validation refuses rules this runtime does not know.
-    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("{rule:?}") };
-    let (out, tail) = out.split_at_mut(input.len());
-    tail.fill(0);
     if scratch.len() < input.len() {
         scratch.resize(input.len(), 0.0);
     }
-    normalize_and_quantize(Tier::best(), input, weight, eps, floor, &mut scratch[..input.len()], out)
+    let normed = &mut scratch[..input.len()];
+    if let ActivationRule::AbsmaxPerToken { floor } = rule {
+        let (values, tail) = out.values.split_at_mut(input.len());
+        tail.fill(0);
+        (out.scales[0], out.sums[0]) =
+            normalize_and_quantize(Tier::best(), input, weight, eps, floor, normed, values);
+    } else {
+        normalize(Tier::best(), input, weight, eps, normed);
+        quantize(normed, rule, out);
+    }
 }
 
 dispatch!(fn normalize_and_quantize(input: &[f32], weight: &[f32], eps: f32, floor: f32, normed: &mut [f32], out: &mut [i8]) -> (f32, i32) = normalize_and_quantize_body);
@@ -71,6 +85,7 @@ fn normalize_and_quantize_body<I: Isa>(
 }
 
 dispatch!(fn normalize(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = normalize_body);
+dispatch!(fn normalize_and_add(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = normalize_and_add_body);
 dispatch!(fn normalize_in_place(x: &mut [f32], weight: &[f32], eps: f32) = normalize_in_place_body);
 
 #[inline(always)]
@@ -78,6 +93,14 @@ fn normalize_body<I: Isa>(isa: I, input: &[f32], weight: &[f32], eps: f32, out: 
     let factor = factor(isa, input, eps);
     for ((y, x), w) in out.iter_mut().zip(input).zip(weight) {
         *y = w * (x * factor);
+    }
+}
+
+#[inline(always)]
+fn normalize_and_add_body<I: Isa>(isa: I, input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = factor(isa, input, eps);
+    for ((y, x), w) in out.iter_mut().zip(input).zip(weight) {
+        *y += w * (x * factor);
     }
 }
 
@@ -137,6 +160,10 @@ mod tests {
                 let mut again = vec![0.0; n];
                 normalize(tier, &x, &w, 1e-5, &mut again);
                 assert_eq!(again, out, "{tier:?} n={n}");
+                let mut sum = w.clone();
+                normalize_and_add(tier, &x, &w, 1e-5, &mut sum);
+                let expected: Vec<f32> = w.iter().zip(&out).map(|(w, y)| w + y).collect();
+                assert_eq!(sum, expected, "{tier:?} n={n}");
             }
         }
     }
@@ -154,8 +181,11 @@ mod tests {
                     let rule = ActivationRule::AbsmaxPerToken { floor };
                     let (mut normed, mut expected, mut out) = (vec![0.0; n], vec![5; n + 7], vec![9; n + 7]);
                     rms_norm(&x, &w, 1e-5, &mut normed);
-                    let (s, sum) = crate::quantize::quantize(&normed, rule, &mut expected);
-                    let (ours, our_sum) = norm_quantize(&x, &w, 1e-5, rule, &mut scratch, &mut out);
+                    let (s, sum) = crate::quantize::per_token(&normed, floor, &mut expected);
+                    let (mut ours, mut our_sum) = ([0.0], [0]);
+                    let row = QuantizedRow { values: &mut out, scales: &mut ours, sums: &mut our_sum };
+                    norm_quantize(&x, &w, 1e-5, rule, &mut scratch, row);
+                    let ([ours], [our_sum]) = (ours, our_sum);
                     assert_eq!((our_sum, &out), (sum, &expected), "n={n}");
                     assert!(
                         ours.to_bits() == s.to_bits() || ours.is_nan() && s.is_nan(),
@@ -173,6 +203,26 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn with_quantization_in_groups_it_is_one_after_the_other() {
+        let (n, mut scratch) = (300, Vec::new());
+        let (x, w) = (floats(n, 1), floats(n, 2));
+        let mut normed = vec![0.0; n];
+        rms_norm(&x, &w, 1e-5, &mut normed);
+        for rule in [
+            ActivationRule::AbsmaxPerGroup { columns: 128 },
+            ActivationRule::Fixed24PerGroup { columns: 128 },
+        ] {
+            let run = |f: &mut dyn FnMut(QuantizedRow)| {
+                let (mut values, mut scales, mut sums) = (vec![9; 3 * 384], [0.0; 3], [0; 9]);
+                f(QuantizedRow { values: &mut values, scales: &mut scales, sums: &mut sums });
+                (values, scales, sums)
+            };
+            let expected = run(&mut |row| quantize(&normed, rule, row));
+            assert_eq!(run(&mut |row| norm_quantize(&x, &w, 1e-5, rule, &mut scratch, row)), expected);
         }
     }
 

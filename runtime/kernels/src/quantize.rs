@@ -3,6 +3,44 @@
 use crate::isa::{Isa, Tier, dispatch};
 use trit_format::plan::ActivationRule;
 
+mod groups;
+
+use groups::{absmax_groups, fixed_groups};
+pub use groups::{absmax_reference, fixed_reference};
+
+/// Where a quantized row goes: one scale and one sum, or with a rule that has groups what
+/// [`Quantized`](trit_format::plan::Quantized) says.
+pub struct QuantizedRow<'a> {
+    /// At least what the rule gives; what is longer is zeroed.
+    pub values: &'a mut [i8],
+    /// One for each group.
+    pub scales: &'a mut [f32],
+    /// One for each group of each digit, digit after digit.
+    pub sums: &'a mut [i32],
+}
+
+/// Quantizes one row as `rule` documents.
+///
+/// A group or row with NaN or infinity gets such a scale and zeros, so that each product of it is NaN and not a plausible
+/// number.
+///
+/// # Panics
+/// If a part of `out` is too short.
+pub fn quantize(input: &[f32], rule: ActivationRule, out: QuantizedRow) {
+    let QuantizedRow { values, scales, sums } = out;
+    match rule {
+        ActivationRule::AbsmaxPerToken { floor } => (scales[0], sums[0]) = per_token(input, floor, values),
+        ActivationRule::AbsmaxPerGroup { columns } => {
+            absmax_groups(Tier::best(), input, columns as usize, values, scales, sums);
+        }
+        ActivationRule::Fixed24PerGroup { columns } => {
+            fixed_groups(Tier::best(), input, columns as usize, values, scales, sums);
+        }
+        // Validation refuses rules this runtime does not know.
+        other => unreachable!("{other:?}"),
+    }
+}
+
 /// Quantizes one row: `a = max(max|x|, floor)`, `s = 127 * (1 / a)`, `q = clamp(round_half_even(x * s), -128, 127)`.
 /// Gives `s` and the sum of `q`. `out` may be longer than `input`; its tail is zeroed.
 ///
@@ -14,9 +52,7 @@ use trit_format::plan::ActivationRule;
 ///
 /// # Panics
 /// If `out` is shorter than `input`.
-pub fn quantize(input: &[f32], rule: ActivationRule, out: &mut [i8]) -> (f32, i32) {
-    // Validation refuses rules this runtime does not know.
-    let ActivationRule::AbsmaxPerToken { floor } = rule else { unreachable!("{rule:?}") };
+pub fn per_token(input: &[f32], floor: f32, out: &mut [i8]) -> (f32, i32) {
     let (out, tail) = out.split_at_mut(input.len());
     tail.fill(0);
     absmax_per_token(Tier::best(), input, floor, out)
@@ -36,7 +72,7 @@ pub(crate) fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
 }
 
-/// [`quantize`] of a row whose largest magnitude is known.
+/// [`per_token`] of a row whose largest magnitude is known.
 #[inline(always)]
 pub(crate) fn by_magnitude(input: &[f32], max: u32, floor: f32, out: &mut [i8]) -> (f32, i32) {
     let max = f32::from_bits(max);
@@ -65,7 +101,7 @@ fn round_half_even(x: f32) -> i8 {
     (x + MAGIC).to_bits() as i8
 }
 
-/// [`quantize`] with the standard library's rounding, for tests; `input` is finite.
+/// [`per_token`] with the standard library's rounding, for tests; `input` is finite.
 pub fn reference(input: &[f32], floor: f32) -> (Vec<i8>, f32) {
     let max = input.iter().fold(floor, |max, x| max.max(x.abs()));
     let s = 127.0 * (1.0 / max);
@@ -78,12 +114,11 @@ mod tests {
     use crate::testing::floats;
 
     const FLOOR: f32 = 1e-5;
-    const RULE: ActivationRule = ActivationRule::AbsmaxPerToken { floor: FLOOR };
 
     #[test]
     fn ties_go_to_even() {
         let mut q = [9; 8];
-        let (s, sum) = quantize(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5], RULE, &mut q);
+        let (s, sum) = per_token(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5], FLOOR, &mut q);
         assert_eq!(s, 1.0);
         assert_eq!(q, [127, 0, 2, 2, 0, -2, -126, 0]);
         assert_eq!(sum, 3);
@@ -107,7 +142,7 @@ mod tests {
                 let (expected, s) = reference(&x, FLOOR);
                 let sum = expected.iter().map(|&q| i32::from(q)).sum::<i32>();
                 let mut q = vec![1; n + 4];
-                assert_eq!(quantize(&x, RULE, &mut q), (s, sum));
+                assert_eq!(per_token(&x, FLOOR, &mut q), (s, sum));
                 assert_eq!((&q[..n], &q[n..]), (&expected[..], &[0; 4][..]));
                 for tier in Tier::supported() {
                     let mut q = vec![1; n];
@@ -121,19 +156,19 @@ mod tests {
     #[test]
     fn rows_that_have_no_scale_are_marked_and_zero() {
         let mut q = [9; 4];
-        assert_eq!(quantize(&[0.0; 4], RULE, &mut q), (127.0 * (1.0 / FLOOR), 0));
+        assert_eq!(per_token(&[0.0; 4], FLOOR, &mut q), (127.0 * (1.0 / FLOOR), 0));
         assert_eq!(q, [0; 4]);
         for (strange, is_marked) in [
             ([f32::NAN, f32::INFINITY, -1.0, 0.0], f32::is_nan as fn(f32) -> bool),
             ([1.0, f32::NEG_INFINITY, -1.0, 0.0], |s| s == 0.0),
         ] {
             q = [9; 4];
-            let (s, sum) = quantize(&strange, RULE, &mut q);
+            let (s, sum) = per_token(&strange, FLOOR, &mut q);
             assert!(is_marked(s) && sum == 0 && q == [0; 4]);
             assert!((sum as f32 / s).is_nan());
         }
-        let (s, _) = quantize(&[1e-40; 4], ActivationRule::AbsmaxPerToken { floor: 0.0 }, &mut q);
+        let (s, _) = per_token(&[1e-40; 4], 0.0, &mut q);
         assert!(s == f32::INFINITY && q == [0; 4]);
-        assert_eq!(quantize(&[], RULE, &mut q).1, 0);
+        assert_eq!(per_token(&[], FLOOR, &mut q).1, 0);
     }
 }

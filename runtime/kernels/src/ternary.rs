@@ -42,6 +42,31 @@ pub fn portable(
     }
 }
 
+/// The trits of one row of a tile of `k` columns, as [`portable`] reads them: `out` is `[k]`, -1, 0 or 1 each.
+///
+/// # Panics
+/// If the tile is too short or has no such row.
+pub fn row(tile: &[u8], code: Code, row: usize, out: &mut [f32]) {
+    assert!(row < ROWS);
+    let (digit, lane) = (row / LANES, row % LANES);
+    for (vector, out) in
+        tile[..tile::bytes(out.len())].as_chunks::<VECTOR>().0.iter().zip(out.chunks_mut(QUAD))
+    {
+        for (byte, out) in vector[lane * QUAD..].iter().zip(out) {
+            let mut x = match code {
+                Code::Spread => signed_fix(*byte),
+                _ => *byte,
+            } as i8;
+            // Trit `digit` has the weight 3^(4 - digit).
+            for _ in digit + 1..TRITS {
+                x = x.wrapping_mul(3);
+            }
+            let trit = (i32::from(x) * 3 - i32::from(x.wrapping_mul(3))) >> 8;
+            *out = trit as f32;
+        }
+    }
+}
+
 dispatch!(
     fn tiles(
         weights: &[u8],
@@ -284,6 +309,27 @@ mod tests {
     fn every_spread_byte_becomes_its_signed_fix_form() {
         for byte in 0..243 {
             assert_eq!(signed_fix(Code::Spread.store(byte)), Code::SignedFix.store(byte), "{byte}");
+        }
+    }
+
+    #[test]
+    fn single_rows_are_those_of_the_tile() {
+        let mut random = Random(8);
+        for k in [1, 7, 64, 130] {
+            let trits: Vec<i8> = (0..ROWS * k).map(|_| (random.next() % 3) as i8 - 1).collect();
+            for code in Code::ALL {
+                let mut bytes = vec![0; tile::bytes(k)];
+                tile::encode(&trits, k, code, &mut bytes);
+                for (r, trits) in trits.chunks_exact(k).enumerate() {
+                    let mut out = vec![9.0; k];
+                    row(&bytes, code, r, &mut out);
+                    assert_eq!(
+                        out,
+                        trits.iter().map(|&t| f32::from(t)).collect::<Vec<f32>>(),
+                        "{code:?} {r}"
+                    );
+                }
+            }
         }
     }
 

@@ -34,6 +34,8 @@ struct Row {
     threads: usize,
     tokens_per_s: f64,
     ternary_bytes: Option<u64>,
+    #[serde(default)]
+    linear_bytes: u64,
     head_bytes: Option<f64>,
 }
 
@@ -191,7 +193,7 @@ impl Report {
     pub fn allowed(&self) -> BTreeMap<usize, f64> {
         let rows = self.rows.iter().filter(|row| row.phase == Phase::Decode && row.depth == 0);
         let allowed = |row: &Row| {
-            let bytes = row.ternary_bytes? as f64 + row.head_bytes?;
+            let bytes = (row.ternary_bytes? + row.linear_bytes) as f64 + row.head_bytes?;
             let gb_s = self.stream_gb_s.get(&row.threads)?;
             (bytes > 0.0).then_some((row.threads, gb_s * 1e9 / bytes))
         };

@@ -71,6 +71,8 @@ pub(super) struct Lower<'a> {
     pub(super) program: &'a Program,
     pub(super) b: FunctionBuilder<'a>,
     start: At,
+    /// The pointer to [`KernelArgs`].
+    args: Value,
     tiles: Value,
     /// Bytes from one activation row to the next, in each operand that has rows.
     row_strides: [Step; 3],
@@ -117,6 +119,7 @@ impl<'a> Lower<'a> {
             program,
             b,
             start,
+            args,
             tiles,
             row_strides,
             row_offsets,
@@ -155,6 +158,10 @@ impl<'a> Lower<'a> {
         }
     }
 
+    fn field(&mut self, offset: usize) -> Value {
+        self.b.ins().load(I64, MemFlagsData::trusted(), self.args, offset as i32)
+    }
+
     /// What so many activation rows take in each operand that has rows.
     fn rows_bytes(&mut self, rows: u32) -> Vec<Step> {
         if rows == 0 {
@@ -169,7 +176,15 @@ impl<'a> Lower<'a> {
         self.b.def_var(left, self.tiles);
         let weights = self.b.ins().iconst(I64, tile_bytes);
         let out = self.b.ins().iconst(I64, i64::from(ROWS as u32 * I32_BYTES));
-        let steps = [(Pointer::Weights, weights), (Pointer::Out, out)];
+        let activations = self.field(offset_of!(KernelArgs, activation_advance));
+        let sums = self.field(offset_of!(KernelArgs, sum_advance));
+        let sums = self.b.ins().ishl_imm_u(sums, i64::from(I32_BYTES.ilog2()));
+        let steps = [
+            (Pointer::Weights, weights),
+            (Pointer::Out, out),
+            (Pointer::Activations, activations),
+            (Pointer::Sums, sums),
+        ];
         self.repeat(Until::Counted(left), at, &steps, |lower, at| {
             if lower.program.spec.prefetch > 0 {
                 let this = at.get(Pointer::Weights);

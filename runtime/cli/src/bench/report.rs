@@ -67,6 +67,8 @@ pub enum Phase {
 pub struct Reading {
     /// Bytes of ternary weights a token reads.
     pub ternary_bytes: u64,
+    /// Bytes of other matrices a token reads, the head not among them.
+    pub linear_bytes: u64,
     /// Bytes of the head a token reads, on average.
     pub head_bytes: f64,
     /// GB/s of the ternary products alone, from profiled passes.
@@ -78,7 +80,7 @@ pub struct Reading {
 impl Reading {
     /// Bytes of weights a token reads.
     pub fn bytes(&self) -> f64 {
-        self.ternary_bytes as f64 + self.head_bytes
+        (self.ternary_bytes + self.linear_bytes) as f64 + self.head_bytes
     }
 }
 
@@ -133,8 +135,12 @@ impl Report {
         }
         if let Some(reading) = self.rows.iter().rev().find_map(|row| row.reading) {
             let mb = |bytes: f64| bytes / 1e6;
+            let linear = match reading.linear_bytes {
+                0 => String::new(),
+                bytes => format!("{:.1} of floats, ", mb(bytes as f64)),
+            };
             out += &format!(
-                "\na decoded token reads {:.1} MB of weights: {:.1} ternary, {:.1} of the head; share: that, times tokens/s, \
+                "\na decoded token reads {:.1} MB of weights: {:.1} ternary, {linear}{:.1} of the head; share: that, times tokens/s, \
                  of the streaming read",
                 mb(reading.bytes()),
                 mb(reading.ternary_bytes as f64),

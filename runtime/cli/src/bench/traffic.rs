@@ -5,13 +5,22 @@ use trit_runtime::format::manifest::Manifest;
 use trit_runtime::format::plan::Step;
 use trit_runtime::format::planes::{Layout, ROW_BYTES};
 
-/// Bytes of all ternary products of a token, each matrix once.
+/// Bytes of all ternary products of a token, a ternary head among them, each matrix once.
 pub fn ternary_bytes(manifest: &Manifest) -> u64 {
     let bytes = |step: &Step| match step {
         Step::Ternary { product, .. } => manifest.products[product.0 as usize].bytes().unwrap_or(0),
         _ => 0,
     };
-    manifest.plan.body.iter().map(bytes).sum()
+    manifest.plan.body.iter().chain(&manifest.plan.head).map(bytes).sum()
+}
+
+/// Bytes of all matrices of floats beside the head that a token is multiplied with.
+pub fn linear_bytes(manifest: &Manifest) -> u64 {
+    let bytes = |step: &Step| match step {
+        Step::Linear { table, .. } => manifest.tensors[table.0 as usize].bytes().unwrap_or(0),
+        _ => 0,
+    };
+    manifest.plan.body.iter().chain(&manifest.plan.head).map(bytes).sum()
 }
 
 /// Bytes of the head that each of the profiled tokens read, on average: the whole table, or of its planes what was scanned,

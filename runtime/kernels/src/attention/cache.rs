@@ -8,10 +8,9 @@
 use super::CHUNK;
 use crate::element::Element;
 use crate::isa::LANES;
-use crate::quantize::quantize;
+use crate::quantize::per_token;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use trit_format::plan::ActivationRule;
 
 /// Positions that stand side by side in the keys.
 pub const BLOCK: usize = LANES;
@@ -46,7 +45,7 @@ pub trait KvElement: Element<Raw = Self> + Copy + Default + Send + Sync + 'stati
 
     /// Rounds a row to nearest even and gives its scale, 1 without [`KvElement::SCALED`].
     ///
-    /// What f16 cannot hold becomes infinite. As i8 a row is quantized by [`quantize`] without a floor and an element is
+    /// What f16 cannot hold becomes infinite. As i8 a row is quantized by [`per_token`] without a floor and an element is
     /// `scale * q`, `scale = 1 / s`: off by at most half of `scale` and some roundings. A row with NaN or infinity gets
     /// such a scale and zeros, so that its products are NaN; one whose maximum is too small for its reciprocal becomes 0.
     fn narrow(row: &[f32], to: &mut [Self]) -> f32;
@@ -75,7 +74,7 @@ impl KvElement for i8 {
     const SCALED: bool = true;
 
     fn narrow(row: &[f32], to: &mut [i8]) -> f32 {
-        let (s, _) = quantize(row, ActivationRule::AbsmaxPerToken { floor: 0.0 }, to);
+        let (s, _) = per_token(row, 0.0, to);
         if s.is_infinite() { 0.0 } else { 1.0 / s }
     }
 }

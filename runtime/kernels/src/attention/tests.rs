@@ -60,19 +60,21 @@ struct Case {
     positions: usize,
     group: usize,
     dim: usize,
+    window: usize,
 }
 
 const SCALE: f32 = 0.35;
 
 impl Case {
     fn new(rows: usize, positions: usize, group: usize, dim: usize) -> Case {
-        Case { q: floats(rows * (group * dim + 5), 5), rows, positions, group, dim }
+        Case { q: floats(rows * (group * dim + 5), 5), rows, positions, group, dim, window: usize::MAX }
     }
 
     fn queries(&self) -> Queries<'_> {
-        let (rows, group, head_dim) = (self.rows, self.group, self.dim);
+        let Case { rows, group, dim: head_dim, window, .. } = *self;
         let visible = self.positions + 1 - rows;
-        Queries { q: &self.q, stride: group * head_dim + 5, rows, group, head_dim, visible, scale: SCALE }
+        let stride = group * head_dim + 5;
+        Queries { q: &self.q, stride, rows, group, head_dim, visible, window, scale: SCALE }
     }
 
     fn cache<T: KvElement>(&self) -> Cache<T> {
@@ -94,9 +96,10 @@ fn together<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> V
 
 /// Chunk by chunk, the last one first, then each row combined.
 fn in_chunks<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> Vec<f32> {
-    let mut partials = vec![f32::NAN; queries.chunks() * queries.partial_len()];
+    let mut partials = vec![f32::NAN; queries.chunks().len() * queries.partial_len()];
     let mut scratch = AttendScratch::default();
-    for (chunk, out) in partials.chunks_mut(queries.partial_len()).enumerate().rev() {
+    let chunks = queries.chunks().zip(partials.chunks_mut(queries.partial_len()));
+    for (chunk, out) in chunks.collect::<Vec<_>>().into_iter().rev() {
         partial_on(tier, queries, cache, chunk, &mut scratch, out);
     }
     let mut out = vec![f32::NAN; queries.rows * queries.group * queries.head_dim];
@@ -149,8 +152,9 @@ fn check<T: KvElement>(case: &Case) {
     let [keys, values] = case.cache::<T>().stored(case.positions);
     let queries = case.queries();
     for (pair, ours) in ours.chunks(case.dim).enumerate() {
-        let seen = (queries.visible + pair / case.group) * case.dim;
-        let expected = reference(queries.head(pair), &keys[..seen], &values[..seen], SCALE);
+        let end = queries.visible + pair / case.group;
+        let seen = end.saturating_sub(case.window) * case.dim..end * case.dim;
+        let expected = reference(queries.head(pair), &keys[seen.clone()], &values[seen], SCALE);
         for (y, e) in ours.iter().zip(expected) {
             // Values are below 1 and weights sum to 1; scores reach 30 and are off by 1e-6 of that.
             assert!((y - e).abs() < 3e-5, "{} {} {}: {y} {e}", case.positions, case.group, case.dim);
@@ -196,6 +200,40 @@ fn blocks_of_rows_are_what_each_row_is_alone() {
 }
 
 #[test]
+fn windows_hide_what_is_before_them_however_the_work_is_divided() {
+    for (rows, positions, group, dim, window) in [
+        (1, 9, 1, 32, 1),
+        (7, 70, 2, 32, 3),
+        (40, 300, 1, 48, 20),
+        (5, 600, 4, 64, 256),
+        (3, 515, 5, 32, 257),
+        (9, 700, 3, 16, 130),
+        (4, 1030, 2, 100, 512),
+        (6, 30, 2, 64, 4096),
+    ] {
+        check_all(&Case { window, ..Case::new(rows, positions, group, dim) });
+    }
+}
+
+/// What a window hides does not reach a row, be it NaN; one that hides nothing is as none.
+#[test]
+fn the_past_before_a_window_does_not_leak() {
+    let case = Case { window: 40, ..Case::new(20, 280, 3, 32) };
+    let expected = together(Tier::best(), &case.queries(), &case.cache::<f16>().view());
+    let mut cache = case.cache::<f16>();
+    // The first row sees 221..=260.
+    cache.append(0, &[f32::NAN; 221 * 32], &[f32::NAN; 221 * 32]);
+    assert_eq!(together(Tier::best(), &case.queries(), &cache.view()), expected);
+    assert_eq!(in_chunks(Tier::best(), &case.queries(), &cache.view()), expected);
+    cache.append(221, &[f32::NAN; 32], &[f32::NAN; 32]);
+    let out = together(Tier::best(), &case.queries(), &cache.view());
+    assert!(out[..96].iter().all(|y| y.is_nan()) && out[96..] == expected[96..]);
+    let wide = Case { window: 280, ..Case::new(20, 280, 3, 32) };
+    let none = Case::new(20, 280, 3, 32);
+    assert_eq!(check_divisions::<f32>(&wide, &[]), check_divisions::<f32>(&none, &[]));
+}
+
+#[test]
 fn the_first_row_may_see_nothing() {
     let case = Case::new(2, 1, 2, 16);
     let cache = case.cache::<f32>();
@@ -205,7 +243,7 @@ fn the_first_row_may_see_nothing() {
     assert_eq!(out[32..48], cache.values[..16]);
     assert_eq!(in_chunks(Tier::best(), &queries, &cache.view()), out);
     let none = Queries { rows: 0, ..queries };
-    assert_eq!((none.chunks(), together(Tier::best(), &none, &cache.view())), (0, vec![]));
+    assert_eq!((none.chunks().len(), together(Tier::best(), &none, &cache.view())), (0, vec![]));
 }
 
 /// What stands after a row's position, in its block, its chunk and its tile, is not its business.
@@ -233,7 +271,16 @@ fn scores_of_any_size_do_not_overflow_and_strange_ones_are_not_hidden() {
         }
         cache.append(0, &k, &(0..600 * 8).map(|i| (i / 8) as f32).collect::<Vec<f32>>());
         let q = [1e4; 8];
-        let queries = Queries { q: &q, stride: 8, rows: 1, group: 1, head_dim: 8, visible: 600, scale: 1.0 };
+        let queries = Queries {
+            q: &q,
+            stride: 8,
+            rows: 1,
+            group: 1,
+            head_dim: 8,
+            visible: 600,
+            window: 600,
+            scale: 1.0,
+        };
         let out = together(Tier::best(), &queries, &cache.view());
         let chunks = in_chunks(Tier::best(), &queries, &cache.view());
         assert!(out.iter().zip(&chunks).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()));

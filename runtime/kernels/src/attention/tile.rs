@@ -46,13 +46,13 @@ fn tile_body<I: Isa, T: KvElement>(
     let (values, _) = values.as_chunks_mut::<LANES>();
     score(isa, queries, chunk, stored, scores);
     for (pair, scores) in scores.chunks_exact_mut(ROW / LANES).enumerate() {
-        let seen = queries.visible_in(chunk, pair);
+        let seen = queries.hidden_in(chunk, pair)..queries.visible_in(chunk, pair);
         (max[pair], sum[pair]) = weigh(isa, seen, stored.value_scales, scores);
     }
     let weights = scores.as_flattened();
     let step = if stored.streamed { VALUE_BLOCK } else { POSITIONS };
-    let mut from = 0;
     let seen = queries.visible_in(chunk, pairs - 1);
+    let mut from = queries.hidden_in(chunk, 0) / step * step;
     while from < seen {
         let mut pair = 0;
         while pair < pairs {
@@ -88,7 +88,7 @@ fn score<I: Isa, T: KvElement>(
     let pairs = queries.pairs();
     let (keys, _) = stored.keys.as_chunks::<LANES>();
     let blocks = queries.visible_in(chunk, pairs - 1).div_ceil(LANES);
-    let mut block = 0;
+    let mut block = queries.hidden_in(chunk, 0) / LANES;
     while block < blocks {
         let wide = I::VECTORS >= 32;
         // More streams at once let the CPU fetch more ahead; more pairs leave no registers for their sums.
@@ -135,7 +135,8 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
     stored: &Stored<T>,
     to: &mut [[f32; LANES]],
 ) -> usize {
-    if queries.visible_in(chunk, pair + M - 1) <= block * LANES {
+    let end = (block + N) * LANES;
+    if queries.visible_in(chunk, pair + M - 1) <= block * LANES || queries.hidden_in(chunk, pair) >= end {
         return M;
     }
     let mut q: [&[f32]; M] = [&[]; M];
@@ -155,15 +156,24 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
     M
 }
 
-/// Scores of one pair to weights, of which `seen` count, times the values' scales; gives the largest score and the sum of
-/// the weights without scales.
+/// Scores of one pair to weights, of which those of `seen` count, times the values' scales; gives the largest score and the
+/// sum of the weights without scales.
 #[inline(always)]
-fn weigh<I: Isa>(isa: I, seen: usize, value_scales: &[f32], scores: &mut [[f32; LANES]]) -> (f32, f32) {
-    let scores = &mut scores[..seen.div_ceil(LANES)];
-    let Some(last) = scores.last_mut() else { return (f32::NEG_INFINITY, 0.0) };
-    if !seen.is_multiple_of(LANES) {
-        last[seen % LANES..].fill(f32::NEG_INFINITY);
+fn weigh<I: Isa>(
+    isa: I,
+    seen: Range<usize>,
+    value_scales: &[f32],
+    scores: &mut [[f32; LANES]],
+) -> (f32, f32) {
+    if seen.is_empty() {
+        return (f32::NEG_INFINITY, 0.0);
     }
+    let blocks = seen.start / LANES..seen.end.div_ceil(LANES);
+    let scores = &mut scores[blocks.clone()];
+    if let Some(last) = scores.last_mut().filter(|_| !seen.end.is_multiple_of(LANES)) {
+        last[seen.end % LANES..].fill(f32::NEG_INFINITY);
+    }
+    scores[0][..seen.start % LANES].fill(f32::NEG_INFINITY);
     let mut lanes = isa.splat(f32::NEG_INFINITY);
     for scores in &*scores {
         lanes = isa.max(isa.load(scores), lanes);
@@ -176,7 +186,8 @@ fn weigh<I: Isa>(isa: I, seen: usize, value_scales: &[f32], scores: &mut [[f32; 
         sums = isa.add(sums, weight);
         isa.store(weight, weights);
     }
-    for (weights, scales) in scores.iter_mut().zip(value_scales.as_chunks().0) {
+    let value_scales = value_scales.as_chunks().0.get(blocks).unwrap_or_default();
+    for (weights, scales) in scores.iter_mut().zip(value_scales) {
         isa.store(isa.mul(isa.load(weights), isa.load(scales)), weights);
     }
     (max, isa.sum(sums))
@@ -216,29 +227,49 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
     let stream = stored.streamed && pair == 0;
     let (stored, _) = stored.values.as_chunks::<LANES>();
     let to = &mut values[pair * vectors..(pair + M) * vectors];
-    // Pairs of the first row see the least.
-    let common = queries.visible_in(chunk, pair).clamp(positions.start, positions.end);
-    if common > positions.start {
-        let mut w: [&[f32]; M] = [&[]; M];
+    let part = |m: usize| {
+        let hidden = queries.hidden_in(chunk, pair + m).clamp(positions.start, positions.end);
+        hidden..queries.visible_in(chunk, pair + m).clamp(hidden, positions.end)
+    };
+    // Pairs of the last row see the least of the beginning, those of the first row of the end.
+    let common = part(M - 1).start..part(0).end;
+    if common.is_empty() {
         for m in 0..M {
-            w[m] = &weights[m * ROW + positions.start..m * ROW + common];
+            sum_alone::<I, T, N>(isa, m, part(m), weights, stored, vectors, to);
         }
-        sum_block::<I, T, M, N>(
-            isa,
-            w,
-            &stored[value_index(positions.start, 0, vectors)..],
-            vectors,
-            stream,
-            to,
-        );
+        return;
     }
+    for m in 0..M - 1 {
+        sum_alone::<I, T, N>(isa, m, part(m).start..common.start, weights, stored, vectors, to);
+    }
+    let mut w: [&[f32]; M] = [&[]; M];
+    for m in 0..M {
+        w[m] = &weights[m * ROW + common.start..m * ROW + common.end];
+    }
+    let from = &stored[value_index(common.start, 0, vectors)..];
+    sum_block::<I, T, M, N>(isa, w, from, vectors, stream, to);
     for m in 1..M {
-        let seen = queries.visible_in(chunk, pair + m).min(positions.end);
-        if seen > common {
-            let (w, to) = (&weights[m * ROW + common..m * ROW + seen], &mut to[m * vectors..]);
-            sum_block::<I, T, 1, N>(isa, [w], &stored[value_index(common, 0, vectors)..], vectors, false, to);
-        }
+        sum_alone::<I, T, N>(isa, m, common.end..part(m).end, weights, stored, vectors, to);
     }
+}
+
+/// Adds to pair `m` of a group the weighted values of some positions.
+#[inline(always)]
+fn sum_alone<I: Isa, T: KvElement, const N: usize>(
+    isa: I,
+    m: usize,
+    positions: Range<usize>,
+    weights: &[f32],
+    stored: &[[T; LANES]],
+    vectors: usize,
+    to: &mut [[f32; LANES]],
+) {
+    if positions.is_empty() {
+        return;
+    }
+    let stored = &stored[value_index(positions.start, 0, vectors)..];
+    let weights = &weights[m * ROW..][positions];
+    sum_block::<I, T, 1, N>(isa, [weights], stored, vectors, false, &mut to[m * vectors..]);
 }
 
 /// Adds weighted values to `M` pairs, `N` vectors at a time.

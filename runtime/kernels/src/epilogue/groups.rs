@@ -1,0 +1,226 @@
+//! The sums of groups of columns to floats: each times the scale of its activations and those of its weights, one after
+//! the other.
+
+use crate::element::{Bf16Bytes, Element, F16Bytes, F32Bytes};
+use crate::isa::{Isa, LANES, Tier, dispatch};
+use trit_format::plan::DType;
+use trit_format::tile::ROWS;
+
+/// Vectors of a tile's rows.
+const VECTORS: usize = ROWS / LANES;
+
+/// The integer sums of one tile with one row of activations, for some consecutive groups.
+#[derive(Clone, Copy)]
+pub struct GroupSums<'a> {
+    /// `[digits, stride]`, of which the first `[groups, 80]` of each digit count.
+    pub sums: &'a [i32],
+    /// From one digit to the next, the least significant first.
+    pub stride: usize,
+    /// Digits: a group's sum is `s0 + 256 * s1 + 65536 * s2`, in wrapping i32.
+    pub digits: usize,
+    /// The first of the groups.
+    pub first: usize,
+    /// `[groups]`, what a value of 1 stands for in each.
+    pub scales: &'a [f32],
+}
+
+/// The scales of a tile's weights.
+#[derive(Clone, Copy)]
+pub struct WeightScales<'a> {
+    /// `[scales, 80]` little-endian floats.
+    pub bytes: &'a [u8],
+    /// F32, F16 or BF16.
+    pub dtype: DType,
+    /// Groups that share a scale; more than there are for one scale a row.
+    pub groups: usize,
+}
+
+impl WeightScales<'_> {
+    /// The scale of row `row` of the tile in group `group`.
+    ///
+    /// # Panics
+    /// If there is none, or the type is an integer type.
+    pub fn one(&self, group: usize, row: usize) -> f32 {
+        assert!(row < ROWS);
+        let at = (group / self.groups * ROWS + row) * self.dtype.size();
+        let mut scale = [0.0];
+        crate::head::widen_row(&self.bytes[at..], self.dtype, 1, 0, &mut scale);
+        scale[0]
+    }
+}
+
+/// For each group in order `acc[row] += sum as f32 * (scale of activations * scale of weights[row])`, every operation
+/// rounded: however groups are handed over, the same bits.
+///
+/// # Panics
+/// If a slice is too short, or the type is an integer type (validation refuses such scales).
+pub fn add_groups(sums: &GroupSums, weights: WeightScales, acc: &mut [f32; ROWS]) {
+    add_groups_on(Tier::best(), sums, weights, acc);
+}
+
+fn add_groups_on(tier: Tier, sums: &GroupSums, weights: WeightScales, acc: &mut [f32; ROWS]) {
+    match weights.dtype {
+        DType::F32 => groups::<F32Bytes>(tier, sums, weights.bytes.as_chunks().0, weights.groups, acc),
+        DType::F16 => groups::<F16Bytes>(tier, sums, weights.bytes.as_chunks().0, weights.groups, acc),
+        DType::Bf16 => groups::<Bf16Bytes>(tier, sums, weights.bytes.as_chunks().0, weights.groups, acc),
+        other => unreachable!("no float scales: {other:?}"),
+    }
+}
+
+dispatch!(
+    fn groups<E: Element>(sums: &GroupSums, weights: &[E::Raw], shared: usize, acc: &mut [f32; ROWS]) = groups_body
+);
+
+#[inline(always)]
+fn groups_body<I: Isa, E: Element>(
+    isa: I,
+    sums: &GroupSums,
+    weights: &[E::Raw],
+    shared: usize,
+    acc: &mut [f32; ROWS],
+) {
+    // The choice stands outside the loop.
+    match sums.digits {
+        1 => groups_of::<I, E, 1>(isa, sums, weights, shared, acc),
+        _ => groups_of::<I, E, 3>(isa, sums, weights, shared, acc),
+    }
+}
+
+#[inline(always)]
+fn groups_of<I: Isa, E: Element, const DIGITS: usize>(
+    isa: I,
+    sums: &GroupSums,
+    weights: &[E::Raw],
+    shared: usize,
+    acc: &mut [f32; ROWS],
+) {
+    let groups = sums.scales.len();
+    let mut digits: [&[[[i32; LANES]; VECTORS]]; DIGITS] = [&[]; DIGITS];
+    for (d, digit) in digits.iter_mut().enumerate() {
+        let sums = sums.sums[d * sums.stride..][..groups * ROWS].as_chunks::<LANES>().0;
+        *digit = &sums.as_chunks().0[..groups];
+    }
+    let weights: &[[[E::Raw; LANES]; VECTORS]] = weights.as_chunks().0.as_chunks().0;
+    let mut total = [isa.splat(0.0); VECTORS];
+    for (total, acc) in total.iter_mut().zip(acc.as_chunks().0) {
+        *total = isa.load(acc);
+    }
+    let (mut of, mut left) = (sums.first / shared, shared - sums.first % shared);
+    for (g, &scale) in sums.scales.iter().enumerate() {
+        if left == 0 {
+            (of, left) = (of + 1, shared);
+        }
+        left -= 1;
+        let (scale, weights) = (isa.splat(scale), &weights[of]);
+        for v in 0..VECTORS {
+            let mut sum = digits[0][g][v];
+            for d in 1..DIGITS {
+                for lane in 0..LANES {
+                    sum[lane] = sum[lane].wrapping_add(digits[d][g][v][lane] << (8 * d));
+                }
+            }
+            let factor = isa.mul(scale, E::widen(isa, &weights[v]));
+            let sum = isa.load(&sum.map(|sum| sum as f32));
+            total[v] = isa.add(total[v], isa.mul(sum, factor));
+        }
+    }
+    for (total, acc) in total.iter().zip(acc.as_chunks_mut().0) {
+        isa.store(*total, acc);
+    }
+}
+
+/// [`add_groups`] for one row of the tile, for tests: `weights` are that row's scales.
+pub fn add_groups_reference(
+    sums: &GroupSums,
+    row: usize,
+    weights: &[f32],
+    groups_a_scale: usize,
+    acc: f32,
+) -> f32 {
+    let mut acc = acc;
+    for (g, scale) in sums.scales.iter().enumerate() {
+        let digit = |d: usize| sums.sums[d * sums.stride + g * ROWS + row].wrapping_mul(1 << (8 * d));
+        let sum = (0..sums.digits).map(digit).fold(0, i32::wrapping_add);
+        acc += sum as f32 * (scale * weights[(sums.first + g) / groups_a_scale]);
+    }
+    acc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, floats};
+    use half::{bf16, f16};
+
+    /// A tile's scales as bytes and as what they stand for, `[scales, 80]`.
+    fn scales(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+        let (bytes, wide): (Vec<Vec<u8>>, Vec<f32>) = values
+            .iter()
+            .map(|&v| match dtype {
+                DType::F16 => (f16::from_f32(v).to_le_bytes().to_vec(), f16::from_f32(v).to_f32()),
+                DType::Bf16 => (bf16::from_f32(v).to_le_bytes().to_vec(), bf16::from_f32(v).to_f32()),
+                _ => (v.to_le_bytes().to_vec(), v),
+            })
+            .unzip();
+        (bytes.concat(), wide)
+    }
+
+    #[test]
+    fn every_tier_and_every_division_is_the_reference_bit_for_bit() {
+        let mut random = Random(5);
+        for (groups, shared) in [(1, 1), (20, 1), (20, 4), (21, usize::MAX), (7, 3)] {
+            for (digits, dtype) in
+                [1, 3].into_iter().flat_map(|d| [DType::F32, DType::F16, DType::Bf16].map(|t| (d, t)))
+            {
+                let count = (groups - 1) / shared + 1;
+                let (bytes, wide) = scales(dtype, &floats(count * ROWS, 3));
+                let stride = groups * ROWS + 16;
+                let sums: Vec<i32> =
+                    (0..digits * stride).map(|_| (random.next() % 32001) as i32 - 16000).collect();
+                let a = floats(groups, 4);
+                let part = |of: std::ops::Range<usize>| GroupSums {
+                    sums: &sums[of.start * ROWS..],
+                    stride,
+                    digits,
+                    first: of.start,
+                    scales: &a[of],
+                };
+                let whole = part(0..groups);
+                let expected: [f32; ROWS] = std::array::from_fn(|row| {
+                    let weights: Vec<f32> = wide.chunks(ROWS).map(|scales| scales[row]).collect();
+                    for g in 0..groups {
+                        let scales = WeightScales { bytes: &bytes, dtype, groups: shared };
+                        assert_eq!(scales.one(g, row), weights[g / shared]);
+                    }
+                    add_groups_reference(&whole, row, &weights, shared, 0.25)
+                });
+                let weights = WeightScales { bytes: &bytes, dtype, groups: shared };
+                for tier in Tier::supported() {
+                    let mut acc = [0.25; ROWS];
+                    add_groups_on(tier, &whole, weights, &mut acc);
+                    assert_eq!(acc, expected, "{tier:?} {groups} {shared} {digits} {dtype:?}");
+                    let mut acc = [0.25; ROWS];
+                    for first in (0..groups).step_by(2) {
+                        add_groups_on(tier, &part(first..(first + 2).min(groups)), weights, &mut acc);
+                    }
+                    assert_eq!(acc, expected, "{tier:?} in pieces");
+                }
+                let mut acc = [0.25; ROWS];
+                add_groups(&whole, weights, &mut acc);
+                assert_eq!(acc, expected);
+            }
+        }
+    }
+
+    /// The largest integers of 24 bits in the longest group: the sum of the digits' sums is exact.
+    #[test]
+    fn digits_of_the_longest_group_do_not_overflow() {
+        let digits = [0, 0, 127 * 128];
+        let sums: Vec<i32> = digits.iter().flat_map(|&s| [s; ROWS]).collect();
+        let sums = GroupSums { sums: &sums, stride: ROWS, digits: 3, first: 0, scales: &[1.0] };
+        let (bytes, _) = scales(DType::F32, &[1.0; ROWS]);
+        let mut acc = [0.0; ROWS];
+        add_groups(&sums, WeightScales { bytes: &bytes, dtype: DType::F32, groups: 1 }, &mut acc);
+        assert_eq!(acc, [(127i64 * 65536 * 128) as f32; ROWS]);
+    }
+}

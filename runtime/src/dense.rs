@@ -1,0 +1,77 @@
+//! Products of tables of floats: the head, and matrices that are not ternary.
+#![allow(unsafe_code)]
+
+use crate::arena::Arena;
+use crate::load::Model;
+use crate::pool::Worker;
+use std::ops::Range;
+use trit_format::plan::{BufferId, TensorId};
+use trit_kernels::{epilogue, head};
+
+/// Table rows that are shared out together: they stay in L2 while they meet every input row.
+const ROWS: usize = 64;
+/// Most of these units a worker takes at a time.
+const MOST_UNITS: usize = 16;
+/// Input rows that meet them together.
+const INPUTS: usize = 16;
+
+/// The whole product of a table with rows of a buffer.
+pub(crate) struct Dense<'a> {
+    pub model: &'a Model,
+    pub arena: &'a Arena,
+    pub table: TensorId,
+    pub input: BufferId,
+    pub out: BufferId,
+    /// Where in a row of `out` the first result goes.
+    pub at: usize,
+    /// Results are added to what is there.
+    pub add: bool,
+}
+
+impl Dense<'_> {
+    /// Computes the table rows that this worker claims; every worker of the region calls this with the same `rows`.
+    ///
+    /// # Safety
+    /// Until all workers passed the next barrier nobody writes `input`, and nobody else touches `out`.
+    pub unsafe fn run(&self, rows: Range<usize>, worker: &Worker) {
+        let count = self.model.tensor(self.table).0.shape[0] as usize;
+        for unit in worker.claim(count.div_ceil(ROWS), MOST_UNITS).flatten() {
+            let part = unit * ROWS..((unit + 1) * ROWS).min(count);
+            for first in rows.clone().step_by(INPUTS) {
+                let inputs = first..(first + INPUTS).min(rows.end);
+                // SAFETY: by this function's contract; rows of the table are shared out.
+                unsafe { self.block(part.clone(), inputs) };
+            }
+        }
+    }
+
+    /// Multiplies some rows of the table with a few inputs.
+    ///
+    /// # Safety
+    /// As [`Dense::run`], and no other worker computes these rows of the table.
+    unsafe fn block(&self, part: Range<usize>, rows: Range<usize>) {
+        let (tensor, bytes) = self.model.tensor(self.table);
+        let (dtype, columns) = (tensor.dtype, tensor.shape[1] as usize);
+        let mut inputs: [&[f32]; INPUTS] = [&[]; INPUTS];
+        let mut outs: [&mut [f32]; INPUTS] = std::array::from_fn(|_| &mut [][..]);
+        for (i, r) in rows.clone().enumerate() {
+            // SAFETY: by this function's contract; `input` and `out` do not overlap.
+            (inputs[i], outs[i]) = unsafe {
+                (
+                    self.arena.row(self.input, r),
+                    self.arena.row_mut(self.out, r, self.at + part.start, self.at + part.end),
+                )
+            };
+        }
+        let (inputs, outs) = (&inputs[..rows.len()], &mut outs[..rows.len()]);
+        if !self.add {
+            return head::dot_rows_block(bytes, dtype, columns, part, inputs, outs);
+        }
+        let mut sums = [[0.0; ROWS]; INPUTS];
+        let mut into = sums.each_mut().map(|sums| &mut sums[..part.len()]);
+        head::dot_rows_block(bytes, dtype, columns, part.clone(), inputs, &mut into[..rows.len()]);
+        for (out, sums) in outs.iter_mut().zip(&sums) {
+            epilogue::add_values(&sums[..part.len()], out);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Steps that handle each row, or each element, for itself.
+#![allow(unsafe_code)]
+
+use crate::arena::Arena;
+use crate::grouped::Shape;
+use crate::load::Model;
+use std::ops::Range;
+use trit_format::plan::{Activation, BufferId, ProductId, TensorId};
+use trit_kernels::{epilogue, head, norm};
+
+/// Elements of a gate that are handled at a time, through memory of this function's own: `out` may be an operand.
+const GATED: usize = 256;
+
+/// Rows of an arena that a worker handles alone: nobody else reads or writes them in this step.
+pub(crate) struct Rows<'a> {
+    pub model: &'a Model,
+    pub arena: &'a Arena,
+    /// Those of this worker.
+    pub rows: Range<usize>,
+}
+
+/// What a norm reads and writes.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm {
+    pub input: BufferId,
+    pub weight: TensorId,
+    pub eps: f32,
+    pub out: BufferId,
+}
+
+impl Rows<'_> {
+    /// Embeds `token(row)`; `bytes` is memory.
+    pub fn embed(
+        &self,
+        table: TensorId,
+        scale: f32,
+        out: BufferId,
+        token: impl Fn(usize) -> usize,
+        bytes: &mut Vec<u8>,
+    ) {
+        let (tensor, _) = self.model.tensor(table);
+        let hidden = tensor.shape[1] as usize;
+        bytes.resize(hidden * tensor.dtype.size(), 0);
+        for r in self.rows.clone() {
+            self.model.read_row(table, token(r), bytes);
+            // SAFETY: the row is this worker's.
+            let out = unsafe { self.arena.row_mut(out, r, 0, hidden) };
+            head::widen_row(bytes, tensor.dtype, hidden, 0, out);
+            if scale != 1.0 {
+                out.iter_mut().for_each(|x| *x *= scale);
+            }
+        }
+    }
+
+    /// Embeds `token(row)` from a ternary matrix.
+    pub fn embed_ternary(&self, product: ProductId, out: BufferId, token: impl Fn(usize) -> usize) {
+        let index = product.0 as usize;
+        let product = &self.model.manifest().products[index];
+        let shape = Shape::of(product, product.grouping.expect("validated"));
+        for r in self.rows.clone() {
+            // SAFETY: the row is this worker's.
+            let out = unsafe { self.arena.row_mut(out, r, 0, product.k as usize) };
+            shape.row(self.model.weights(index), token(r), out);
+        }
+    }
+
+    /// Normalizes, in place where input and output are the same.
+    pub fn norm(&self, Norm { input, weight, eps, out }: Norm) {
+        let weight = self.model.vector(weight);
+        for r in self.rows.clone() {
+            // SAFETY: the row is this worker's.
+            let target = unsafe { self.arena.row_mut(out, r, 0, weight.len()) };
+            if input == out {
+                norm::rms_norm_in_place(target, weight, eps);
+            } else {
+                // SAFETY: the row is this worker's; `input` and `out` do not overlap.
+                norm::rms_norm(unsafe { self.arena.row(input, r) }, weight, eps, target);
+            }
+        }
+    }
+
+    /// Adds what is normalized.
+    pub fn norm_add(&self, Norm { input, weight, eps, out }: Norm) {
+        let weight = self.model.vector(weight);
+        for r in self.rows.clone() {
+            // SAFETY: the row is this worker's; `input` and `out` do not overlap.
+            let (input, out) =
+                unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, 0, weight.len())) };
+            norm::rms_norm_add(input, weight, eps, out);
+        }
+    }
+}
+
+/// An elementwise gate.
+#[derive(Clone, Copy)]
+pub(crate) struct Gate {
+    pub gate: BufferId,
+    pub up: BufferId,
+    pub activation: Activation,
+    pub out: BufferId,
+}
+
+impl Gate {
+    /// Parts that [`Gate::part`] handles.
+    pub fn parts(&self, arena: &Arena) -> usize {
+        arena.len(self.out).div_ceil(GATED)
+    }
+
+    /// Gates part `part` of row `row`.
+    ///
+    /// # Safety
+    /// No other worker touches this part of any of the buffers until all workers passed the next barrier.
+    pub unsafe fn part(&self, arena: &Arena, row: usize, part: usize) {
+        let (from, to) = (part * GATED, ((part + 1) * GATED).min(arena.len(self.out)));
+        let mut values = [0.0; GATED];
+        let values = &mut values[..to - from];
+        {
+            // SAFETY: by this function's contract; nothing is written while these are borrowed.
+            let (gate, up) = unsafe { (arena.row::<f32>(self.gate, row), arena.row::<f32>(self.up, row)) };
+            epilogue::gate_values(self.activation, &gate[from..to], &up[from..to], values);
+        }
+        // SAFETY: by this function's contract.
+        unsafe { arena.row_mut::<f32>(self.out, row, from, to) }.copy_from_slice(values);
+    }
+}
