@@ -91,11 +91,12 @@ fn paths_that_hold_no_checkpoint_say_what_they_hold() {
     write_tensors(&dir.path().join(SHARD_2), Checkpoint::bitnet().tensors.iter());
     says(&error(dir.path()), &["[3]", SHARD_2, "download model.safetensors.index.json"]);
     says(&error(&dir.path().join(SHARD_2)), &["[3]", SHARD_2, "one of 2 shards"]);
-    let dir = Checkpoint::bitnet().write_companions();
-    let path = dir.path().join("pytorch_model.bin");
-    fs::write(&path, "x").unwrap();
-    for path in [dir.path(), &path] {
-        says(&error(path), &["[4]", "pytorch_model.bin", "safe_serialization=True"]);
+    for (file, why) in [("model.trit", "is a bundle"), ("pytorch_model.bin", "safe_serialization=True")] {
+        let dir = Checkpoint::bitnet().write_companions();
+        let path = dir.path().join(file);
+        fs::write(&path, "x").unwrap();
+        says(&error(dir.path()), &["[4]", file, why]);
+        says(&error(&path), &["[4]", file, why]);
     }
 }
 
