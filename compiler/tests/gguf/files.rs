@@ -71,9 +71,24 @@ fn parts_that_do_not_fit() {
         write(dir.path(), &parts);
         refused(&dir.path().join(PARTS[0]), words);
     };
-    bent(&|parts| drop(parts[1].key("split.no", u16(0))), &["[3]", PARTS[1], "part 2 of 2", "another model"]);
-    bent(&|parts| drop(parts[0].key("split.no", u16(2))), &["[3]", "split.count is 2", "split.no"]);
-    bent(&|parts| drop(parts[0].key("split.tensors.count", u32(99))), &["[3]", "split.tensors.count is 99"]);
+    bent(
+        &|parts| {
+            parts[1].key("split.no", u16(0));
+        },
+        &["[3]", PARTS[1], "part 2 of 2", "another model"],
+    );
+    bent(
+        &|parts| {
+            parts[0].key("split.no", u16(2));
+        },
+        &["[3]", "split.count is 2", "split.no"],
+    );
+    bent(
+        &|parts| {
+            parts[0].key("split.tensors.count", u32(99));
+        },
+        &["[3]", "split.tensors.count is 99"],
+    );
     let twin = parts[0].tensors[0].clone();
     bent(
         &|parts| parts[1].tensors.push(twin.clone()),

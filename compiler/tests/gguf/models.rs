@@ -36,12 +36,10 @@ fn squared_relu_is_told_by_sizes() {
     assert_eq!(file.load().unwrap().activation, Activation::Relu2);
     file.key("bitnet.hidden_activation", text("gelu"));
     file.refused(&["[4]", "bitnet.hidden_activation", "gelu"]);
-    bent(|file| drop(file.key("bitnet-b1.58.hidden_activation", text("silu")))).refused(&[
-        "[3]",
-        "bitnet-b1.58.hidden_activation",
-        "\"silu\"",
-        "\"relu2\"",
-    ]);
+    bent(|file| {
+        file.key("bitnet-b1.58.hidden_activation", text("silu"));
+    })
+    .refused(&["[3]", "bitnet-b1.58.hidden_activation", "\"silu\"", "\"relu2\""]);
 }
 
 /// Rows of q and k stand interleaved in Llama files.
@@ -174,23 +172,27 @@ fn rope_is_scaled() {
 #[test]
 fn architectures() {
     File::empty().refused(&["[3]", "general.architecture is missing"]);
-    bent(|file| drop(file.key("general.architecture", text("gemma3")))).refused(&[
-        "[4]",
-        "gemma3",
-        "bitnet-25",
-    ]);
-    bent(|file| drop(file.key("general.architecture", u32(1)))).refused(&[
-        "[3]",
-        "general.architecture is 1",
-        "a string",
-    ]);
+    bent(|file| {
+        file.key("general.architecture", text("gemma3"));
+    })
+    .refused(&["[4]", "gemma3", "bitnet-25"]);
+    bent(|file| {
+        file.key("general.architecture", u32(1));
+    })
+    .refused(&["[3]", "general.architecture is 1", "a string"]);
 }
 
 #[test]
 fn sizes() {
-    let key = |key: &str, value: Value| bent(|file| drop(file.key(&format!("bitnet-b1.58.{key}"), value)));
-    bent(|file| drop(file.without_key("bitnet-b1.58.block_count")))
-        .refused(&["[3]", "block_count is missing"]);
+    let key = |key: &str, value: Value| {
+        bent(|file| {
+            file.key(&format!("bitnet-b1.58.{key}"), value);
+        })
+    };
+    bent(|file| {
+        file.without_key("bitnet-b1.58.block_count");
+    })
+    .refused(&["[3]", "block_count is missing"]);
     key("block_count", text("1")).refused(&["[3]", "block_count is \"1\"", "an integer"]);
     key("block_count", u32(u32::MAX)).refused(&["[3]", "model.layers.1.", "missing"]);
     key("block_count", u32(0)).refused(&["[3]", "num_hidden_layers is 0"]);
@@ -210,7 +212,9 @@ fn sizes() {
 #[test]
 fn unknown_keys_and_tensors() {
     let hadamard = "prism.hadamard.block_size";
-    let file = bent(|file| drop(file.key(hadamard, u32(1024)).key("bitnet-b1.58.logit_scale", f32(2.0))));
+    let file = bent(|file| {
+        file.key(hadamard, u32(1024)).key("bitnet-b1.58.logit_scale", f32(2.0));
+    });
     file.refused(&[
         "[4]",
         "bitnet-b1.58.logit_scale",
@@ -225,26 +229,27 @@ fn unknown_keys_and_tensors() {
         assert!(model.warnings.iter().any(|w| w.contains(warning)), "{warning}: {:?}", model.warnings);
     }
     // What converters say about themselves changes nothing.
-    let known =
-        bent(|file| drop(file.key("quantize.imatrix.file", text("x")).key("general.tags", text("x"))));
+    let known = bent(|file| {
+        file.key("quantize.imatrix.file", text("x")).key("general.tags", text("x"));
+    });
     assert!(known.load().is_ok());
 
-    bent(|file| drop(file.floats("blk.0.attn_q.bias", &[64]))).refused(&[
-        "[3]",
-        "blk.0.attn_q.bias",
-        "biases",
-    ]);
-    bent(|file| drop(file.floats("blk.0.extra.weight", &[64]))).refused(&[
-        "[3]",
-        "blk.0.extra.weight",
-        "not understood",
-    ]);
-    bent(|file| drop(file.without_tensor("token_embd.weight"))).refused(&[
-        "[3]",
-        "token_embd.weight",
-        "missing",
-    ]);
-    bent(|file| drop(file.without_tensor(Q))).refused(&["[3]", "self_attn.q_proj.weight", "missing"]);
+    bent(|file| {
+        file.floats("blk.0.attn_q.bias", &[64]);
+    })
+    .refused(&["[3]", "blk.0.attn_q.bias", "biases"]);
+    bent(|file| {
+        file.floats("blk.0.extra.weight", &[64]);
+    })
+    .refused(&["[3]", "blk.0.extra.weight", "not understood"]);
+    bent(|file| {
+        file.without_tensor("token_embd.weight");
+    })
+    .refused(&["[3]", "token_embd.weight", "missing"]);
+    bent(|file| {
+        file.without_tensor(Q);
+    })
+    .refused(&["[3]", "self_attn.q_proj.weight", "missing"]);
 }
 
 #[test]

@@ -59,8 +59,18 @@ fn byte_level_bpe() {
 #[test]
 fn bos_is_added_as_metadata_says() {
     let first = |bend: &dyn Fn(&mut File)| ids(&tokenizer(&bent(bend).load().unwrap()), "c", true);
-    assert_eq!(first(&|file| drop(file.key("tokenizer.ggml.add_bos_token", bool(false)))), [2]);
-    assert_eq!(first(&|file| drop(file.key("tokenizer.ggml.pre", text("qwen2")))), [2]);
+    assert_eq!(
+        first(&|file| {
+            file.key("tokenizer.ggml.add_bos_token", bool(false));
+        }),
+        [2]
+    );
+    assert_eq!(
+        first(&|file| {
+            file.key("tokenizer.ggml.pre", text("qwen2"));
+        }),
+        [2]
+    );
     let both = |file: &mut File| {
         file.key("tokenizer.ggml.add_bos_token", bool(true)).key("tokenizer.ggml.add_eos_token", bool(true));
     };
@@ -68,7 +78,13 @@ fn bos_is_added_as_metadata_says() {
     // Some converters write every token as a normal one.
     assert_eq!(
         ids(
-            &tokenizer(&bent(|file| drop(file.without_key("tokenizer.ggml.token_type"))).load().unwrap()),
+            &tokenizer(
+                &bent(|file| {
+                    file.without_key("tokenizer.ggml.token_type");
+                })
+                .load()
+                .unwrap()
+            ),
             "a</s>",
             false
         ),
@@ -103,8 +119,16 @@ fn splitters() {
 
 #[test]
 fn what_is_not_known_is_refused() {
-    let key = |key: &str, value| bent(|file| drop(file.key(&format!("tokenizer.ggml.{key}"), value)));
-    let without = |key: &str| bent(|file| drop(file.without_key(&format!("tokenizer.ggml.{key}"))));
+    let key = |key: &str, value| {
+        bent(|file| {
+            file.key(&format!("tokenizer.ggml.{key}"), value);
+        })
+    };
+    let without = |key: &str| {
+        bent(|file| {
+            file.without_key(&format!("tokenizer.ggml.{key}"));
+        })
+    };
     key("pre", text("viking")).refused(&["[4]", "tokenizer.ggml.pre is \"viking\"", "safetensors"]);
     without("pre").refused(&["[3]", "tokenizer.ggml.pre is missing"]);
     key("model", text("bert")).refused(&["[4]", "tokenizer.ggml.model is \"bert\""]);
