@@ -67,7 +67,7 @@ pub struct Reading {
     /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
     #[arg(long, value_enum)]
     pub quantize: Option<Quantize>,
-    /// Treat a key of config.json as if it were not there; may be given more than once
+    /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
     /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
@@ -78,8 +78,8 @@ pub struct Reading {
 
 #[derive(clap::Args)]
 pub struct Compile {
-    /// model.safetensors, model.safetensors.index.json, or a model directory; config.json and tokenizer.json are
-    /// found beside it
+    /// model.safetensors, model.safetensors.index.json, a .gguf file (the first of several parts), or a model directory;
+    /// config.json and tokenizer.json are found beside safetensors files
     pub path: PathBuf,
     /// The bundle to write [default: the model's name with .trit, in the current directory]
     #[arg(short, long, value_name = "OUT.trit")]
@@ -90,7 +90,7 @@ pub struct Compile {
     pub target: Vec<TargetChoice>,
     #[command(flatten)]
     pub reading: Reading,
-    /// Name of the model [default: that of its directory]
+    /// Name of the model [default: that of its directory, or of its GGUF file]
     #[arg(long)]
     pub name: Option<String>,
     /// Threads to compile with [default: as many as there are cores]

@@ -1,4 +1,4 @@
-//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint becomes a `.trit` bundle.
+//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint or a GGUF file becomes a `.trit` bundle.
 //!
 //! | module | does |
 //! |---|---|
