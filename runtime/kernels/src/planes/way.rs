@@ -12,8 +12,8 @@ pub struct Way {
     pub near: usize,
 }
 
-/// Those worth a try; without timing, the first. No one of them is best everywhere: asking for lines in L1 saved a seventh
-/// on a Xeon of 2023, and costs as much on an EPYC of 2021.
+/// Those worth a try; without timing, the first. Asking for lines in L1 was expected of no use, since L2 answers within what
+/// a CPU reorders; on a Xeon of 2023 it took 13.1 ms for a high plane of 164 MB to 11.3.
 pub const WAYS: [Way; 8] = [
     Way { rows: 2, far: 4 << 10, near: 1280 },
     Way { rows: 1, far: 4 << 10, near: 1280 },
