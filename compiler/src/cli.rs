@@ -20,17 +20,8 @@ pub struct Arguments {
 pub enum Command {
     /// Compile a checkpoint to a .trit bundle
     Compile(Compile),
-    /// Say what a bundle is
-    Inspect {
-        /// The bundle
-        bundle: PathBuf,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-        /// Print the plan of the forward pass; with --json, as its field "plan"
-        #[arg(long)]
-        plan: bool,
-    },
+    /// Say what a bundle is, or what a checkpoint is and how it would be compiled
+    Inspect(Inspect),
     /// Disassemble the kernels in a bundle
     Disasm {
         /// The bundle
@@ -53,9 +44,42 @@ pub enum Command {
 }
 
 #[derive(clap::Args)]
+pub struct Inspect {
+    /// A bundle, or a checkpoint as compile takes it
+    pub path: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print the plan of a bundle's forward pass; with --json, as its field "plan"
+    #[arg(long)]
+    pub plan: bool,
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// How a checkpoint is to be read.
+#[derive(clap::Args)]
+pub struct Reading {
+    /// Type of activations in ternary products; auto is what the model was trained with, or int8 by groups of columns
+    /// where it was trained without quantized activations
+    #[arg(long, value_enum, default_value = "auto")]
+    pub activations: Activations,
+    /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
+    #[arg(long, value_enum)]
+    pub quantize: Option<Quantize>,
+    /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once
+    #[arg(long, value_name = "KEY")]
+    pub ignore_config_key: Vec<String>,
+    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
+    /// for: beyond those the long factors are taken]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+}
+
+#[derive(clap::Args)]
 pub struct Compile {
-    /// model.safetensors, model.safetensors.index.json, or a model directory; config.json and tokenizer.json are
-    /// found beside it
+    /// model.safetensors, model.safetensors.index.json, a .gguf file (the first of several parts), or a model directory;
+    /// config.json and tokenizer.json are found beside safetensors files
     pub path: PathBuf,
     /// The bundle to write [default: the model's name with .trit, in the current directory]
     #[arg(short, long, value_name = "OUT.trit")]
@@ -64,23 +88,11 @@ pub struct Compile {
     /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod
     #[arg(long, value_name = "T", value_delimiter = ',', default_value = "native")]
     pub target: Vec<TargetChoice>,
-    /// Type of activations in ternary products; auto is what the model was trained with, or int8 by groups of columns
-    /// where it was trained without quantized activations
-    #[arg(long, value_enum, default_value = "auto")]
-    pub activations: Activations,
-    /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
-    #[arg(long, value_enum)]
-    pub quantize: Option<Quantize>,
-    /// Name of the model [default: that of its directory]
+    #[command(flatten)]
+    pub reading: Reading,
+    /// Name of the model [default: that of its directory, or of its GGUF file]
     #[arg(long)]
     pub name: Option<String>,
-    /// Treat a key of config.json as if it were not there; may be given more than once
-    #[arg(long, value_name = "KEY")]
-    pub ignore_config_key: Vec<String>,
-    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
-    /// for: beyond those the long factors are taken]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub context: Option<u32>,
     /// Threads to compile with [default: as many as there are cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use trit_format::container::SectionKind;
-use trit_format::manifest::{Grouping, Manifest, Tensor};
+use trit_format::manifest::{Grouping, Manifest, Tensor, TextInfo};
 use trit_format::plan::{ActivationRule, Step};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
@@ -59,7 +59,7 @@ pub fn describe(bundle: &Bundle) -> String {
     if m.kernels.is_empty() {
         line("kernels", "none; the runtime generates its own or uses portable ones".to_owned());
     }
-    line("text", text_info(bundle));
+    line("text", text_info(&m.text, header.section(SectionKind::Tokenizer).is_some()));
     line("goldens", format!("{}, for trit-run selftest", m.goldens.len()));
     for s in &header.sections {
         line("section", format!("{}: {} bytes at {}, blake3 {}", s.kind, s.len, s.offset, s.digest));
@@ -206,12 +206,9 @@ pub fn json(bundle: &Bundle) -> Value {
     })
 }
 
-fn text_info(bundle: &Bundle) -> String {
-    let text = &bundle.manifest().text;
-    let tokenizer = match bundle.header().section(SectionKind::Tokenizer) {
-        Some(_) => "tokenizer",
-        None => "no tokenizer (takes and gives token ids only)",
-    };
+/// What there is of text, in words.
+pub(crate) fn text_info(text: &TextInfo, tokenizer: bool) -> String {
+    let tokenizer = if tokenizer { "tokenizer" } else { "no tokenizer (takes and gives token ids only)" };
     let template = if text.chat_template.is_some() { "chat template" } else { "no chat template" };
     let bos = text.bos.map_or_else(|| "none".to_owned(), |id| id.to_string());
     format!("{tokenizer}, {template}, bos {bos}, stops at {:?}", text.stop)

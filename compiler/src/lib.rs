@@ -1,4 +1,4 @@
-//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint becomes a `.trit` bundle.
+//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint or a GGUF file becomes a `.trit` bundle.
 //!
 //! | module | does |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | [`compile`] | all of it in order, to a file |
 //! | `writer`, [`bundle`] | writes a bundle; opens one |
 //! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
+//! | [`survey`] | what a checkpoint is, before it is compiled |
 //! | [`trust`] | records a bundle as one's own |
 //!
 //! ```no_run
@@ -45,6 +46,7 @@ mod planes;
 pub mod progress;
 mod quantize;
 pub mod reference;
+pub mod survey;
 pub mod targets;
 pub mod trust;
 pub mod verify;

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 
 use clap::Parser;
+use commands::Failure;
 use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     match commands::run(arguments) {
         Ok(text) => print(&text),
-        Err(error) => {
+        Err(Failure { error, text }) => {
+            print(&text);
             report(&error);
             ExitCode::from(error.exit_code())
         }

@@ -53,7 +53,7 @@ impl Config {
         let activation = activation(&mut keys, family)?;
         let positions = (family.positions)(&mut keys, family, &dims)?;
         let tied = keys.take("tie_word_embeddings")?.unwrap_or(family.tied);
-        refuse_active(&mut keys)?;
+        refuse_active(&mut keys, &dims, rms_eps)?;
         let weights = Weights::take(&mut keys, family)?;
         let mut config = Config {
             dims,
@@ -159,12 +159,26 @@ fn dimensions(keys: &mut Keys, family: &Family) -> Result<Hyperparameters, Compi
     Ok(dims)
 }
 
-/// Refuses features that are known, switched on and not supported.
-fn refuse_active(keys: &mut Keys) -> Result<(), CompileError> {
-    for key in
-        ["attention_bias", "mlp_bias", "add_cross_attention", "is_encoder_decoder", "tie_encoder_decoder"]
-    {
+/// Refuses features that are known, switched on and not supported. Published configurations name some of them though
+/// transformers' classes do not read them.
+fn refuse_active(keys: &mut Keys, dims: &Hyperparameters, rms_eps: f64) -> Result<(), CompileError> {
+    for key in [
+        "attention_bias",
+        "mlp_bias",
+        "add_cross_attention",
+        "is_encoder_decoder",
+        "tie_encoder_decoder",
+        // Falcon3, HF1BitLLM and TriLM.
+        "parallel_attn",
+        "rope_interleaved",
+        "use_parallel_residual",
+    ] {
         keys.expect(key, &json!(false))?;
     }
-    keys.expect("pruned_heads", &json!({}))
+    keys.expect("pruned_heads", &json!({}))?;
+    // Other names for what was read, and for what is always so.
+    keys.expect("activation", &json!("swiglu"))?;
+    keys.expect("dims_per_head", &dims.head_dim.into())?;
+    keys.expect("layer_norm_eps", &rms_eps.into())?;
+    keys.expect("rotary_pct", &json!(1.0))
 }

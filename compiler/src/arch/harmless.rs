@@ -32,6 +32,8 @@ pub(crate) const HARMLESS: &[&str] = &[
     "hidden_dropout",
     "id2label",
     "initializer_range",
+    // What quantization_config says too.
+    "is_bitnet_config",
     "is_decoder",
     "keys_to_ignore_at_inference",
     "label2id",
@@ -49,6 +51,8 @@ pub(crate) const HARMLESS: &[&str] = &[
     "output_scores",
     "pad_token_id",
     "prefix",
+    // How training was spread.
+    "pretraining_model_parallel",
     // Splits products among devices; the sums are the same.
     "pretraining_tp",
     "problem_type",
@@ -69,6 +73,7 @@ pub(crate) const HARMLESS: &[&str] = &[
     "torchscript",
     "transformers_version",
     "typical_p",
+    "unsloth_fixed",
     "use_bfloat16",
     "use_cache",
 ];

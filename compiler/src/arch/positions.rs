@@ -58,6 +58,8 @@ impl Positions {
             return Err(keys.unsupported(problem));
         }
         let rope = Rope::take(keys, Facts::new(family, dims))?;
+        // TriLM's second name for the base.
+        keys.expect("rotary_emb_base", &rope.theta().into())?;
         Ok(Positions { ropes: vec![rope], sliding: None, long_by_context: false })
     }
 

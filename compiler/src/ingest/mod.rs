@@ -10,6 +10,7 @@
 //! | `choices` | what may be asked of activations and float weights |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
+//! | `survey` | the same without an end at the first error, for `tritc inspect` |
 
 pub(crate) mod checkpoint;
 mod choices;
@@ -18,6 +19,7 @@ mod files;
 pub(crate) mod gguf;
 pub(crate) mod mapped;
 mod sources;
+mod survey;
 mod text;
 
 use crate::arch::{self, Wishes};
@@ -30,6 +32,7 @@ use std::path::{Path, PathBuf};
 use trit_format::manifest::ModelInfo;
 
 pub use choices::{ActivationChoice, Quantize};
+pub use survey::{Survey, survey};
 
 /// How a checkpoint is to be read.
 #[derive(Clone, Debug, Default)]

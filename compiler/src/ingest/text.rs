@@ -187,8 +187,9 @@ impl Vocabulary {
     ) -> Result<Vocabulary, CompileError> {
         let Some((path, bytes)) = companions.file("tokenizer.json") else {
             warnings.push(match companions.has_sentencepiece {
-                true => "tokenizer.model is not read, and there is no tokenizer.json (transformers' save_pretrained \
-                         writes one): the bundle takes and gives token ids only"
+                true => "tokenizer.model is not read, and there is no tokenizer.json: the bundle takes and gives token \
+                         ids only. To convert it: python -c \"from transformers import AutoTokenizer as T; \
+                         T.from_pretrained('DIR').save_pretrained('DIR')\" with the model's directory as DIR"
                     .to_owned(),
                 false => "there is no tokenizer.json: the bundle takes and gives token ids only".to_owned(),
             });

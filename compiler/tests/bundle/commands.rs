@@ -82,7 +82,9 @@ fn what_cannot_be_done_is_said() {
     let typo = fixture.replace("bitnet-online", "bitnet-onlin");
     fails(&run(&["compile", &typo]), 3, &["bitnet-onlin: no such file; did you mean", "bitnet-online?"]);
     fails(&run(&["compile", "no/such/model"]), 3, &["there is no folder no"]);
-    fails(&run(&["inspect", &fixture]), 3, &["checkpoint", "tritc compile"]);
+    fails(&run(&["inspect", &fixture, "--plan"]), 2, &["--plan", "is a checkpoint", "compile it first"]);
+    let neither = format!("{fixture}/prompts.json");
+    fails(&run(&["inspect", &neither]), 4, &["neither a bundle nor a checkpoint", "a model's directory"]);
     fails(&run(&["verify", &format!("{fixture}/config.json")]), 3, &["checkpoint", "tritc compile"]);
     std::fs::write(folder.path().join("kept"), "kept").unwrap();
     fails(&run(&["compile", &fixture, "-o", "kept"]), 2, &["kept", "is no .trit bundle"]);
@@ -126,4 +128,39 @@ fn float_weights_are_reported_and_activations_chosen() {
     assert!(plan.contains("24 bits of 128"), "{plan}");
     let (said, plan, _) = run("bitnet-online", &["--activations", "int8"]);
     assert!(!said.contains("trained with") && !plan.contains("of 128"), "{said}{plan}");
+}
+
+/// What is known goes to standard output, the reason and the exit code are those of compile, and no file is made.
+#[test]
+fn checkpoints_are_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| tritc(folder.path(), arguments);
+    let path = fixture();
+    let seen = json(&run(&["inspect", &path, "--json"]));
+    assert_eq!((&seen["architecture"], &seen["refused"]), (&"BitNetForCausalLM".into(), &().into()));
+    assert_eq!(seen["tensors"][1]["found"], "latent weights, rounded to trits");
+    let text = String::from_utf8(run(&["inspect", &format!("{path}/model.safetensors")]).stdout).unwrap();
+    assert!(
+        text.contains("activations int8, one scale a token") && text.contains("compiles    yes"),
+        "{text}"
+    );
+    let text = run(&["inspect", &path, "--activations", "f32", "--context", "8"]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("activations f32") && text.contains("context     8 tokens"), "{text}");
+
+    let copy = folder.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(Path::new(&path).join("model.safetensors"), copy.join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(Path::new(&path).join("config.json")).unwrap();
+    let config = config.replacen('{', "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0},", 1);
+    std::fs::write(copy.join("config.json"), config).unwrap();
+    for arguments in [&["inspect", "copy"][..], &["inspect", "copy", "--json"]] {
+        let output = run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        assert!(said.contains("rope_scaling.rope_type \"dynamic\" is not supported"), "{said}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains("copy"), "{shown}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -2,7 +2,7 @@
 
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
-use tritc::ingest::{LoadOptions, load};
+use tritc::ingest::{ActivationChoice, LoadOptions, load};
 use tritc::{CompileError, reference};
 
 use crate::synthetic;
@@ -13,7 +13,11 @@ pub fn repository() -> PathBuf {
 
 /// Compares states after each layer and the logits of every token with those in `goldens`.
 fn matches_transformers(checkpoint: &str, goldens: &str) {
-    let model = load(&repository().join(checkpoint), &LoadOptions::default()).unwrap();
+    matches_with(&LoadOptions::default(), checkpoint, goldens);
+}
+
+fn matches_with(options: &LoadOptions, checkpoint: &str, goldens: &str) {
+    let model = load(&repository().join(checkpoint), options).unwrap();
     let bytes = std::fs::read(repository().join(goldens)).unwrap();
     let goldens = SafeTensors::deserialize(&bytes).unwrap();
     let words = |name: &str| -> Option<Vec<[u8; 4]>> {
@@ -75,6 +79,69 @@ fn packed_bitnet_with_llama3_rope() {
 fn packed_llama() {
     let fixture = "tests/fixtures/llama-bitlinear";
     matches_transformers(fixture, &format!("{fixture}/golden.tight.safetensors"));
+}
+
+/// A fixture whose folder holds its tight prompts.
+fn fixture_matches(name: &str, options: &LoadOptions) {
+    let fixture = format!("tests/fixtures/{name}");
+    matches_with(options, &fixture, &format!("{fixture}/golden.tight.safetensors"));
+}
+
+/// Latent, with norms before o and down by other names.
+#[test]
+fn bitnet_in_the_layout_of_1bitllm() {
+    fixture_matches("bitnet-1bitllm", &LoadOptions::default());
+}
+
+#[test]
+fn latent_llama_with_norms_inside_linears() {
+    fixture_matches("llama-autobit-online-rmsnorm", &LoadOptions::default());
+}
+
+/// Norms everywhere, windows shorter than the prompts, two RoPEs, a scaled embedding.
+#[test]
+fn latent_gemma3_with_norms_inside_linears() {
+    fixture_matches("gemma3-online-rmsnorm", &LoadOptions::default());
+}
+
+/// Norms of heads; some linears are floats.
+#[test]
+fn packed_qwen3_with_yarn() {
+    fixture_matches("qwen3-yarn-mixed", &LoadOptions::default());
+}
+
+/// LongRoPE's short factors.
+#[test]
+fn latent_llama_with_a_ternary_head() {
+    fixture_matches("llama-longrope-head", &LoadOptions::default());
+}
+
+/// Against MiniCPM's formulas; its hidden states in the goldens are divided as bundles keep them.
+#[test]
+fn weight_only_minicpm() {
+    let options = LoadOptions { activations: ActivationChoice::F32, ..LoadOptions::default() };
+    fixture_matches("minicpm-g32", &options);
+}
+
+/// A prompt of 150 tokens, beyond the original context: transformers takes the long factors for all of it.
+#[test]
+fn longropes_long_factors() {
+    let fixture = repository().join("tests/fixtures/llama-longrope-head");
+    let bytes = std::fs::read(fixture.join("golden.f32.safetensors")).unwrap();
+    let goldens = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: &str| goldens.tensor(name).unwrap().data().as_chunks().0.to_vec();
+    let ids: Vec<u32> = words("long.ids").into_iter().map(u32::from_le_bytes).collect();
+    let golden: Vec<f32> = words("long.last_logits").into_iter().map(f32::from_le_bytes).collect();
+    let distance = |context| {
+        let model = load(&fixture, &LoadOptions { context, ..LoadOptions::default() }).unwrap();
+        let logits = reference::logits(&model, &ids).unwrap();
+        let square = |x: f32| f64::from(x * x);
+        let far: f64 = logits.iter().zip(&golden).map(|(a, b)| square(a - b)).sum();
+        (far / golden.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
+    };
+    // No prompt of that length keeps away from every rounding boundary, so it is held to the noise of int8.
+    assert!(distance(Some(150)) < 3e-2, "{}", distance(Some(150)));
+    assert!(distance(Some(128)) > 0.1, "the short factors give {}", distance(Some(128)));
 }
 
 #[test]

@@ -291,3 +291,33 @@ fn the_context_can_be_set() {
     assert_eq!(with(10).unwrap().hyperparameters.context_length, 10);
     says(&refusal(with(65)), &["[2]", "--context 65", "up to 64 tokens"]);
 }
+
+/// Keys that published configurations have beside what transformers reads.
+#[test]
+fn published_configurations_are_read() {
+    let mut falcon3 = Checkpoint::llama();
+    falcon3.set("activation", json!("swiglu")).set("is_bitnet_config", json!(true));
+    falcon3.set("parallel_attn", json!(false)).set("rope_theta", json!(1_000_042)).set("head_dim", json!(4));
+    falcon3.quantization("modules_to_not_convert", json!(["lm_head"])).load().unwrap();
+    let mut hf1bit = Checkpoint::llama();
+    hf1bit.set("rope_interleaved", json!(false)).set("is_bitnet_config", json!(true));
+    hf1bit.quantization("modules_to_not_convert", json!(null)).load().unwrap();
+    let mut trilm = Checkpoint::llama();
+    trilm.set("dims_per_head", json!(4)).set("layer_norm_eps", json!(1e-5)).set("rotary_pct", json!(1.0));
+    trilm.set("rotary_emb_base", json!(10000)).set("use_parallel_residual", json!(false));
+    trilm.set("pretraining_model_parallel", json!(1)).load().unwrap();
+    let contradictions = [
+        ("activation", json!("geglu")),
+        ("parallel_attn", json!(true)),
+        ("rope_interleaved", json!(true)),
+        ("dims_per_head", json!(8)),
+        ("layer_norm_eps", json!(1e-6)),
+        ("rotary_pct", json!(0.25)),
+        ("rotary_emb_base", json!(500_000)),
+    ];
+    for (key, value) in contradictions {
+        let mut checkpoint = trilm.clone();
+        checkpoint.set(key, value);
+        says(&checkpoint.error(), &["[4]", "config.json", key]);
+    }
+}

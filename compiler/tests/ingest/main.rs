@@ -7,4 +7,5 @@ mod families;
 mod files;
 mod fixtures;
 mod storage;
+mod survey;
 mod text;

@@ -25,8 +25,8 @@ pub(crate) const MINICPM: Family = Family {
         let depth = factor(keys, "scale_depth")?;
         let base = factor(keys, "dim_model_base")?;
         let layers = config.dims.n_layers;
-        // Named in configurations; some code divides by its root, other by that of the number of layers.
-        keys.expect("mup_denominator", &layers.into())?;
+        // Counts in draft models alone, whose layers are fewer than those they were trained beside.
+        keys.take::<u32>("mup_denominator")?;
         let added = depth / f64::from(layers).sqrt();
         config.embedding_scale = EmbeddingScale::Exactly((scale_emb / added) as f32);
         config.rms_eps = (f64::from(config.rms_eps) / (added * added)) as f32;

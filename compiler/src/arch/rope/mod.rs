@@ -125,6 +125,11 @@ impl Rope {
         Ok(Rope { theta, scaling, facts })
     }
 
+    /// The base of its frequencies.
+    pub(crate) fn theta(&self) -> f64 {
+        self.theta
+    }
+
     /// `max_position_embeddings`.
     pub(crate) fn context(&self) -> u32 {
         self.facts.context

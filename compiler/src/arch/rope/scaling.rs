@@ -71,8 +71,7 @@ impl Scaling {
                 Ok(Scaling::Llama3 { factor, low, high, original })
             }
             Some("yarn") => yarn(keys, outer_original, facts).map(Scaling::Yarn),
-            // Phi-3's first spelling of longrope is "su".
-            Some("longrope" | "su") => long_rope(keys, outer_original, facts).map(Scaling::LongRope),
+            Some("longrope") => long_rope(keys, outer_original, facts).map(Scaling::LongRope),
             Some(other) => Err(keys.unsupported(format!(
                 "{} {other:?} is not supported (only {TYPES})",
                 keys.named("rope_type")

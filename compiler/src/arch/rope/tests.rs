@@ -98,7 +98,6 @@ fn longrope() {
     assert_eq!((model.change(), model.longest()), (Some(4096), 32_768));
     has_bits(&rope(long_rope(json!({ "factor": 2.0 }))).unwrap(), 1, short, 1.040_833);
     has_bits(&rope(long_rope(json!({ "attention_factor": 3.0 }))).unwrap(), 1, short, 3.0);
-    has_bits(&rope(long_rope(json!({ "rope_type": "su" }))).unwrap(), 1, short, 1.118_034);
     let whole = rope(long_rope(json!({ "original_max_position_embeddings": 32_768 }))).unwrap();
     has_bits(&whole, 32_768, short, 1.0);
     assert_eq!(whole.change(), None);
@@ -141,7 +140,7 @@ fn senseless_settings_are_refused_by_name() {
         let message = rope(config).unwrap_err().to_string();
         assert!(message.contains(expected), "{expected:?} is not in: {message}");
     }
-    for kind in ["dynamic", "proportional", "ntk", "mrope"] {
+    for kind in ["dynamic", "proportional", "su", "mrope"] {
         let error = rope(json!({ "rope_scaling": { "type": kind, "factor": 2.0 } })).unwrap_err();
         assert_eq!(error.exit_code(), 4);
         assert!(error.to_string().contains(&format!("rope_scaling.rope_type {kind:?} is not supported")));

@@ -103,6 +103,11 @@ fn q2_0(file: &MappedFile, header: &Header, order: &[&TensorInfo]) -> Result<Blo
         let data_bytes = file.bytes().len().saturating_sub(header.data) as u64;
         let next = order.get(index + 1).map_or(data_bytes, |next| next.offset);
         let room = next.saturating_sub(tensor.offset);
+        // Whatever else is wrong with its shape and place is said when its bytes are looked for.
+        let sized = |form: &BlockType| size(tensor, TensorType::Block(*form)).is_ok();
+        if start(header, tensor).is_err() || !forms.iter().any(sized) {
+            continue;
+        }
         let fits = |form: &BlockType| {
             size(tensor, TensorType::Block(*form))
                 .is_ok_and(|size| room >= size as u64 && room - (size as u64) < header.alignment)

@@ -89,17 +89,15 @@ fn merges(metadata: &mut Metadata, vocabulary: &Vocabulary) -> Result<Vec<Value>
     if let Some(id) = scores.iter().position(|score| score.is_nan()) {
         return Err(metadata.invalid(key, format!("says NaN of token {id}")));
     }
-    let ids: HashMap<&str, usize> = vocabulary.used().map(|(id, token, _)| (token, id)).collect();
+    // No text merges to any other kind, nor from one.
+    let normal = || vocabulary.used().filter(|(_, _, kind)| *kind == Kind::Normal);
+    let ids: HashMap<&str, usize> = normal().map(|(id, token, _)| (token, id)).collect();
     let mut merges = Vec::new();
-    for (id, token, kind) in vocabulary.used() {
+    for (id, token, _) in normal() {
         if token.len() > MAX_TOKEN {
             let problem =
                 format!("lists token {id} of {} bytes, expected no more than {MAX_TOKEN}", token.len());
             return Err(metadata.invalid("tokenizer.ggml.tokens", problem));
-        }
-        // No text merges to any other kind.
-        if kind != Kind::Normal {
-            continue;
         }
         let first = merges.len();
         let divisions = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));

@@ -1,0 +1,201 @@
+//! Blocks of each ternary type, spelled out, and what is wrong in them.
+
+use crate::writer::{File, MATRICES, Q, q2_0, read, ternary, trits};
+use half::f16;
+use trit_format::plan::{DType, ScaleRule};
+use tritc::model::{Found, Model, Scales, TensorReport};
+
+/// The model with all matrices of `k` columns in blocks of another type.
+fn with_blocks(file: &mut File, kind: u32, block: impl Fn(&[i8]) -> Vec<u8>) {
+    for (part, rows, k) in MATRICES {
+        let name = format!("blk.0.{part}.weight");
+        let rows_of = trits(&name, rows * k);
+        let bytes = rows_of.chunks(k).flat_map(&block).collect();
+        file.tensor(&name, &[k as u64, rows as u64], kind, bytes);
+    }
+}
+
+fn number(trits: impl DoubleEndedIterator<Item = i8>) -> u8 {
+    let number = trits.fold(0u32, |number, trit| 3 * number + (trit + 1) as u32);
+    (number * 256).div_ceil(243) as u8
+}
+
+/// A row of IQ1_BN: sixteen trits in three bytes of five, least significant first, and one of a shared byte.
+fn iq1_bn(row: &[i8]) -> Vec<u8> {
+    let mut bytes = f16::from_f32(0.75).to_le_bytes().to_vec();
+    for block in row.chunks(64) {
+        for sixteen in block.chunks(16) {
+            bytes.extend(sixteen[..15].chunks(5).map(|five| number(five.iter().rev().copied())));
+        }
+        bytes.push(number([-1].into_iter().chain((0..4).rev().map(|i| block[16 * i + 15]))));
+    }
+    bytes
+}
+
+/// A row of IQ2_BN: byte i holds trits i, i + 16, i + 32 and i + 48.
+fn iq2_bn(row: &[i8]) -> Vec<u8> {
+    let mut bytes = 0.75f32.to_le_bytes().to_vec();
+    for block in row.chunks(64) {
+        bytes.extend(
+            (0..16).map(|i| (0..4).fold(0, |byte, j| byte | ((block[i + 16 * j] + 1) as u8) << (2 * j))),
+        );
+    }
+    bytes
+}
+
+/// What is reported of a tensor.
+fn report<'a>(model: &'a Model, name: &str) -> &'a TensorReport {
+    model.report.iter().find(|report| report.name == name).unwrap()
+}
+
+#[test]
+fn trits_and_scales_of_rows() {
+    type Encode = fn(&[i8]) -> Vec<u8>;
+    for (kind, encode) in [(134, iq1_bn as Encode), (135, iq2_bn)] {
+        let mut file = File::bitnet();
+        with_blocks(&mut file, kind, encode);
+        let model = file.load().unwrap();
+        let down = ternary(&model.layers[0].down);
+        assert_eq!(read(down).unwrap(), trits("blk.0.ffn_down.weight", 64 * 128), "{kind}");
+        assert_eq!(down.scales, Scales::Tensor { scale: 0.75, rule: ScaleRule::Multiply });
+    }
+}
+
+/// The type of the number 42 that PrismML wrote first: 128 weights to a block, told by the tensors' sizes.
+#[test]
+fn q2_0_of_both_sizes() {
+    let model = File::bitnet().load().unwrap();
+    assert_eq!(read(ternary(&model.layers[0].q)).unwrap(), trits(Q, 64 * 64));
+
+    let prism = |file: &mut File, name: &str, rows: usize| {
+        let codes = trits(name, rows * 128);
+        let bytes = codes.chunks(128).flat_map(|block| {
+            let halves = q2_0(block, 0.75);
+            [&halves[..18], &halves[20..]].concat()
+        });
+        file.tensor(name, &[128, rows as u64], 42, bytes.collect());
+    };
+    let mut file = File::model("llama", false);
+    for (key, size) in
+        [("embedding_length", 128), ("attention.head_count", 4), ("attention.head_count_kv", 2)]
+    {
+        file.key(&format!("llama.{key}"), crate::writer::u32(size));
+    }
+    for norm in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"] {
+        file.floats(&format!("{norm}.weight"), &[128]);
+    }
+    file.floats("token_embd.weight", &[128, 16]);
+    for (part, rows) in [
+        ("attn_q", 128),
+        ("attn_k", 64),
+        ("attn_v", 64),
+        ("attn_output", 128),
+        ("ffn_gate", 128),
+        ("ffn_up", 128),
+    ] {
+        prism(&mut file, &format!("blk.0.{part}.weight"), rows);
+    }
+    prism(&mut file, "blk.0.ffn_down.weight", 128);
+    let model = file.load().unwrap();
+    assert_eq!(read(ternary(&model.layers[0].v)).unwrap(), trits("blk.0.attn_v.weight", 64 * 128));
+    assert_eq!(report(&model, Q).stored, "Q2_0 (128 weights)");
+
+    // Both in one file are of no program.
+    let bytes = q2_0(&trits("x", 128 * 128), 0.75);
+    file.tensor("blk.0.ffn_down.weight", &[128, 128], 42, bytes);
+    file.refused(&["[3]", "blk.0.ffn_down.weight", "18 for every 64 weights nor 34 for every 128"]);
+}
+
+#[test]
+fn scales_that_differ() {
+    let two_scales = |file: &mut File| {
+        let bytes = [q2_0(&trits(Q, 63 * 64), 0.75), q2_0(&[1; 64], 0.5)].concat();
+        file.at(Q).bytes = bytes;
+    };
+    let mut file = File::model("llama", false);
+    two_scales(&mut file);
+    let model = file.load().unwrap();
+    let q = ternary(&model.layers[0].q);
+    assert_eq!(q.scales, Scales::Rows { columns: 64, dtype: DType::F16 });
+    assert_eq!(report(&model, Q).found, Found::PerColumns(64));
+    let mut scale = [0.0];
+    q.trits.read_scales(63, &mut scale).unwrap();
+    assert_eq!(scale, [0.5]);
+
+    // BitNet has one scale for a matrix.
+    let mut file = File::bitnet();
+    two_scales(&mut file);
+    file.refused(&["[3]", Q, "not ternary with one scale", "convert the model again"]);
+
+    // Blocks of zeros fit every scale, and programs write zero for it.
+    let mut file = File::bitnet();
+    file.at(Q).bytes = [q2_0(&trits(Q, 63 * 64), 0.75), q2_0(&[0; 64], 0.0)].concat();
+    let model = file.load().unwrap();
+    assert_eq!(ternary(&model.layers[0].q).scales, Scales::Tensor { scale: 0.75, rule: ScaleRule::Multiply });
+
+    // So does a matrix of nothing else.
+    file.at(Q).bytes = q2_0(&[0; 64 * 64], 0.0);
+    let model = file.load().unwrap();
+    assert_eq!(ternary(&model.layers[0].q).scales, Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply });
+}
+
+#[test]
+fn scales_that_are_none() {
+    for (scale, says) in [(f32::NAN, "NaN"), (-0.5, "-0.5"), (f32::INFINITY, "inf")] {
+        let mut file = File::model("llama", false);
+        file.at(Q).bytes[18 * 5..][..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+        file.refused(&["[3]", Q, &format!("scale {says} at row 5, column 0"), "finite"]);
+    }
+    // Ones whose scale is zero are zeros; all of them would be a matrix without a scale.
+    let mut file = File::bitnet();
+    file.at(Q).bytes = q2_0(&[1; 64 * 64], 0.0);
+    file.refused(&["[3]", Q, "scale 0", "above zero"]);
+}
+
+#[test]
+fn codes_that_are_none() {
+    let mut file = File::bitnet();
+    file.at(Q).bytes[18 * 3 + 2 + 7] = 0b01_11_01_01;
+    let error = file.load().and_then(|model| read(ternary(&model.layers[0].q))).unwrap_err().to_string();
+    for word in [Q, "row 3, in columns 0 to 63", "0x75, byte 9 of a Q2_0 block", "no trits"] {
+        assert!(error.contains(word), "{word:?} is not in: {error}");
+    }
+
+    // 243 numbers of five digits leave 13 bytes over, 81 of four many more.
+    for (at, byte) in [(3, 20), (12, 255)] {
+        let mut file = File::bitnet();
+        with_blocks(&mut file, 134, iq1_bn);
+        file.at(Q).bytes[15 * 2 + 2 + at] = byte;
+        let error = file.load().and_then(|model| read(ternary(&model.layers[0].q))).unwrap_err().to_string();
+        for word in [Q, "row 2", &format!("byte {at} of a IQ1_BN block")] {
+            assert!(error.contains(word), "{word:?} is not in: {error}");
+        }
+    }
+}
+
+/// Only embeddings, heads and norms may be stored so.
+#[test]
+fn linears_of_integers_are_refused() {
+    let mut file = File::model("llama", false);
+    file.tensor(Q, &[64, 64], 8, [vec![0, 60], vec![1; 32]].concat().repeat(128));
+    file.refused(&["[3]", Q, "Q8_0, which is not ternary", "embeddings, heads and norms"]);
+}
+
+/// An embedding of Q8_0 is widened to the same numbers in f32.
+#[test]
+fn embeddings_of_integers_are_widened() {
+    let mut file = File::bitnet();
+    let block = |first: u8| {
+        [f16::from_f32(0.5).to_le_bytes().to_vec(), (0..32).map(|i| first.wrapping_add(i)).collect()].concat()
+    };
+    file.tensor("token_embd.weight", &[64, 16], 8, (0..32).flat_map(|b| block(b * 7)).collect());
+    let model = file.load().unwrap();
+    let embedding = model.embedding.dense().unwrap();
+    assert_eq!((embedding.dtype, embedding.shape.as_slice()), (DType::F32, [16, 64].as_slice()));
+    let values: Vec<f32> =
+        (*embedding.data).as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    for (at, value) in values.iter().enumerate() {
+        let stored = ((at / 32 * 7) as u8).wrapping_add((at % 32) as u8) as i8;
+        assert_eq!(*value, 0.5 * f32::from(stored), "{at}");
+    }
+}

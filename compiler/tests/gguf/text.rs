@@ -1,0 +1,235 @@
+//! Tokenizers and templates from metadata.
+
+use crate::writer::{File, bool, f32s, i32s, text, texts, u32};
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+use tritc::model::Model;
+
+/// Byte-level tokens: letters, three that merges lead to, and two that stand for no text.
+const TOKENS: [&str; 10] = ["a", "b", "c", "\u{120}", "ab", "\u{120}a", "abc", "<s>", "</s>", "<|eot_id|>"];
+
+/// Adds a byte-level tokenizer.
+pub fn with_tokenizer(mut file: File) -> File {
+    file.key("tokenizer.ggml.model", text("gpt2")).key("tokenizer.ggml.pre", text("llama-bpe"));
+    file.key("tokenizer.ggml.tokens", texts(TOKENS));
+    file.key("tokenizer.ggml.token_type", i32s(&[1, 1, 1, 1, 1, 1, 1, 3, 3, 3]));
+    file.key("tokenizer.ggml.merges", texts(["a b", "\u{120} a", "ab c"]));
+    file.key("tokenizer.ggml.bos_token_id", u32(7)).key("tokenizer.ggml.eos_token_id", u32(8));
+    file.key("tokenizer.chat_template", text("{{ bos_token }}{{ messages[0].content }}<|eot_id|>"));
+    file
+}
+
+fn byte_level() -> File {
+    with_tokenizer(File::bitnet())
+}
+
+fn bent(bend: impl FnOnce(&mut File)) -> File {
+    let mut file = byte_level();
+    bend(&mut file);
+    file
+}
+
+fn tokenizer(model: &Model) -> Tokenizer {
+    Tokenizer::from_bytes(model.tokenizer.as_ref().unwrap()).unwrap()
+}
+
+fn ids(tokenizer: &Tokenizer, text: &str, special: bool) -> Vec<u32> {
+    tokenizer.encode(text, special).unwrap().get_ids().to_vec()
+}
+
+#[test]
+fn byte_level_bpe() {
+    let model = byte_level().load().unwrap();
+    let tokenizer = tokenizer(&model);
+    // "a b" goes before " a", as the merges stand.
+    assert_eq!(ids(&tokenizer, "abc ab", true), [7, 6, 3, 4]);
+    assert_eq!(ids(&tokenizer, "abc a", false), [6, 5]);
+    assert_eq!(ids(&tokenizer, "abc</s>", false), [6, 8]);
+    assert_eq!(tokenizer.decode(&[7, 6, 3, 4], true).unwrap(), "abc ab");
+    assert_eq!(model.text.bos, Some(7));
+    // The second stands in the template.
+    assert_eq!(model.text.stop, [8, 9]);
+    let special: Vec<(&str, &str)> =
+        model.text.special_tokens.iter().map(|(name, token)| (name.as_str(), token.as_str())).collect();
+    assert_eq!(special, [("bos_token", "<s>"), ("eos_token", "</s>")]);
+    assert!(model.text.chat_template.is_some());
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+}
+
+#[test]
+fn bos_is_added_as_metadata_says() {
+    let first = |bend: &dyn Fn(&mut File)| ids(&tokenizer(&bent(bend).load().unwrap()), "c", true);
+    assert_eq!(
+        first(&|file| {
+            file.key("tokenizer.ggml.add_bos_token", bool(false));
+        }),
+        [2]
+    );
+    assert_eq!(
+        first(&|file| {
+            file.key("tokenizer.ggml.pre", text("qwen2"));
+        }),
+        [2]
+    );
+    let both = |file: &mut File| {
+        file.key("tokenizer.ggml.add_bos_token", bool(true)).key("tokenizer.ggml.add_eos_token", bool(true));
+    };
+    assert_eq!(first(&both), [7, 2, 8]);
+    // Some converters write every token as a normal one.
+    assert_eq!(
+        ids(
+            &tokenizer(
+                &bent(|file| {
+                    file.without_key("tokenizer.ggml.token_type");
+                })
+                .load()
+                .unwrap()
+            ),
+            "a</s>",
+            false
+        ),
+        [0, 8]
+    );
+}
+
+/// Where text is split, by what stands in `tokenizer.ggml.pre`.
+#[test]
+fn splitters() {
+    let parts = |pre: &str, text: &str| {
+        let mut file = byte_level();
+        file.key("tokenizer.ggml.pre", crate::writer::text(pre));
+        let tokenizer = tokenizer(&file.load().unwrap());
+        let mut text = tokenizers::PreTokenizedString::from(text);
+        let splitter =
+            tokenizers::PreTokenizer::pre_tokenize(tokenizer.get_pre_tokenizer().unwrap(), &mut text);
+        splitter.unwrap();
+        let splits = text.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
+        splits.into_iter().map(|(text, ..)| text.to_owned()).collect::<Vec<String>>()
+    };
+    let text = "it'S 1234\n\nx";
+    let space = "\u{120}";
+    let line = "\u{10a}";
+    assert_eq!(parts("llama-bpe", text), ["it", "'S", space, "123", "4", &format!("{line}{line}"), "x"]);
+    assert_eq!(parts("falcon3", text), parts("llama3", text));
+    assert_eq!(parts("qwen2", text), ["it", "'S", space, "1", "2", "3", "4", &format!("{line}{line}"), "x"]);
+    assert_eq!(parts("gpt-2", text), ["it", "'", "S", &format!("{space}1234"), line, line, "x"]);
+    assert_eq!(parts("smollm", text), ["it", "'", "S", space, "1", "2", "3", "4", line, line, "x"]);
+    assert_eq!(parts("default", text), ["it", "'", "S", space, "123", "4", line, line, "x"]);
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    let key = |key: &str, value| {
+        bent(|file| {
+            file.key(&format!("tokenizer.ggml.{key}"), value);
+        })
+    };
+    let without = |key: &str| {
+        bent(|file| {
+            file.without_key(&format!("tokenizer.ggml.{key}"));
+        })
+    };
+    key("pre", text("viking")).refused(&["[4]", "tokenizer.ggml.pre is \"viking\"", "safetensors"]);
+    without("pre").refused(&["[3]", "tokenizer.ggml.pre is missing"]);
+    key("model", text("bert")).refused(&["[4]", "tokenizer.ggml.model is \"bert\""]);
+    without("merges").refused(&["[3]", "tokenizer.ggml.merges is missing"]);
+    key("merges", texts(["a b", "a c"])).refused(&["[3]", "tokenizer.ggml.merges", "\"a c\" as merge 1"]);
+    key("merges", texts(["ab"])).refused(&["[3]", "tokenizer.ggml.merges", "\"ab\" as merge 0"]);
+    key("merges", u32(1)).refused(&["[3]", "tokenizer.ggml.merges is 1", "an array"]);
+    key("tokens", texts(["a"; 10])).refused(&["[3]", "tokenizer.ggml.tokens", "\"a\" as 0 and as 1"]);
+    key("tokens", texts(["a"; 17])).refused(&["[3]", "tokenizer.ggml.tokens lists 17 tokens", "16 rows"]);
+    key("tokens", i32s(&[1; 10])).refused(&[
+        "[3]",
+        "tokenizer.ggml.tokens",
+        "array of I32, expected one of strings",
+    ]);
+    key("token_type", i32s(&[1; 9]))
+        .refused(&["[3]", "tokenizer.ggml.token_type has 9 elements for 10 tokens"]);
+    key("token_type", i32s(&[9; 10])).refused(&["[3]", "tokenizer.ggml.token_type says 9 of token 0"]);
+    key("token_type", texts(["x"; 10])).refused(&["[3]", "tokenizer.ggml.token_type", "expected a number"]);
+    key("bos_token_id", u32(10)).refused(&["[3]", "tokenizer.ggml.bos_token_id is 10", "10 tokens"]);
+}
+
+/// Microsoft's file of 2B-4T says nothing of its pre-tokenizer, and has a template that is nobody's.
+#[test]
+fn the_file_of_bitnet_2b() {
+    let file = bent(|file| {
+        let mut tokens = TOKENS;
+        tokens[7] = "<|begin_of_text|>";
+        file.key("tokenizer.ggml.tokens", texts(tokens)).without_key("tokenizer.ggml.pre");
+        let placeholder = "{% for message in messages %}{{ 'Human: ' + message['content'] + 'BITNETAssistant: ' }}{% endfor %}";
+        file.key("tokenizer.chat_template", text(placeholder));
+    });
+    let model = file.load().unwrap();
+    for warning in [
+        "tokenizer.ggml.pre is missing; the tokenizer is taken for Llama 3's",
+        "placeholder, not the model's",
+    ] {
+        assert!(model.warnings.iter().any(|w| w.contains(warning)), "{warning}: {:?}", model.warnings);
+    }
+    let template = model.text.chat_template.unwrap();
+    assert!(template.contains("<|eot_id|>") && template.contains("'Assistant: '"), "{template}");
+    assert_eq!(model.text.stop, [8, 9]);
+}
+
+/// SentencePiece: pieces with scores, and bytes.
+fn sentencepiece() -> File {
+    let mut file = File::model("llama", false);
+    let tokens = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<0x62>",
+        "<0x7A>",
+        "\u{2581}",
+        "a",
+        "b",
+        "\u{2581}a",
+        "ab",
+        "\u{2581}ab",
+        "c",
+    ];
+    file.key("tokenizer.ggml.model", text("llama")).key("tokenizer.ggml.tokens", texts(tokens));
+    file.key("tokenizer.ggml.token_type", i32s(&[2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1]));
+    // The higher score goes first: "ab" before " a".
+    file.key("tokenizer.ggml.scores", f32s(&[0., 0., 0., 0., 0., -9., -8., -7., -3., -1., -2., -5.]));
+    file.key("tokenizer.ggml.bos_token_id", u32(1)).key("tokenizer.ggml.eos_token_id", u32(2));
+    file.key("tokenizer.ggml.unknown_token_id", u32(0));
+    file
+}
+
+#[test]
+fn sentencepiece_bpe() {
+    let model = sentencepiece().load().unwrap();
+    let tokenizer = tokenizer(&model);
+    assert_eq!(ids(&tokenizer, "ab", true), [1, 10]);
+    assert_eq!(ids(&tokenizer, "a ab", false), [8, 10]);
+    // A byte for what no piece spells; the unknown token where there is not even that.
+    assert_eq!(ids(&tokenizer, "z", false), [5, 4]);
+    assert_eq!(ids(&tokenizer, "\u{e9}", false), [5, 0]);
+    assert_eq!(tokenizer.decode(&[1, 8, 10, 4], true).unwrap(), "a abz");
+    let json: Value = serde_json::from_slice(model.tokenizer.as_ref().unwrap()).unwrap();
+    let space = "\u{2581}";
+    assert_eq!(
+        json["model"]["merges"],
+        json!([["a", "b"], [format!("{space}a"), "b"], [space, "ab"], [space, "a"]])
+    );
+    assert_eq!(model.text.stop, [2]);
+
+    let mut file = sentencepiece();
+    file.key("tokenizer.ggml.add_space_prefix", bool(false));
+    assert_eq!(ids(&self::tokenizer(&file.load().unwrap()), "ab", false), [9]);
+    file.key("tokenizer.ggml.remove_extra_whitespaces", bool(true));
+    file.refused(&["[4]", "tokenizer.ggml.remove_extra_whitespaces is true"]);
+}
+
+#[test]
+fn scores() {
+    let mut file = sentencepiece();
+    file.key("tokenizer.ggml.scores", f32s(&[0.0; 3]));
+    file.refused(&["[3]", "tokenizer.ggml.scores has 3 elements for 12 tokens"]);
+    file.key("tokenizer.ggml.scores", f32s(&[f32::NAN; 12]));
+    file.refused(&["[3]", "tokenizer.ggml.scores says NaN of token 0"]);
+    file.without_key("tokenizer.ggml.scores");
+    file.refused(&["[3]", "tokenizer.ggml.scores is missing"]);
+}
