@@ -67,11 +67,7 @@ fn blocks(
 ) -> Result<(Ternary, TensorReport), CompileError> {
     let mut report = report(&tensor, Found::PerTensor);
     let ternary = gguf::ternary(tensor, kind, None, (rows, k))?;
-    report.found = match ternary.scales {
-        Scales::Tensor { .. } => Found::PerTensor,
-        Scales::Rows { columns: 0, .. } => Found::PerRow,
-        Scales::Rows { columns, .. } => Found::PerColumns(columns),
-    };
+    report.found = ternary.scales.into();
     Ok((ternary, report))
 }
 

@@ -4,10 +4,11 @@ use crate::bundle::Bundle;
 use crate::model::{Found, TensorReport};
 use crate::trust;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use trit_format::container::SectionKind;
 use trit_format::manifest::{Grouping, Manifest, Tensor, TextInfo};
+use trit_format::plan::{ActivationRule, Step};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
 
@@ -36,6 +37,7 @@ pub fn describe(bundle: &Bundle) -> String {
     for (scales, products) in scales(m) {
         line("scales", format!("{scales}, in {products} of them"));
     }
+    line("activations", activations(m).into_iter().collect::<Vec<_>>().join("; "));
     line("tensors", format!("{}, not ternary", m.tensors.len()));
     line(
         "plan",
@@ -186,6 +188,7 @@ pub fn json(bundle: &Bundle) -> Value {
         "ternary_weights": ternary_weights(m),
         "bits_per_weight": bits_per_weight(bundle),
         "sections": sections,
+        "activations": activations(m),
         "products": products,
         "tensors": tensors,
         "planes": planes,
@@ -234,6 +237,22 @@ fn scales(manifest: &Manifest) -> BTreeMap<String, usize> {
         *kinds.entry(kind).or_default() += 1;
     }
     kinds
+}
+
+/// Types of activations in ternary products.
+fn activations(manifest: &Manifest) -> BTreeSet<String> {
+    let steps = manifest.plan.body.iter().chain(&manifest.plan.head);
+    let rules = steps.filter_map(|step| match step {
+        Step::Quantize { rule, .. } | Step::NormQuantize { rule, .. } => Some(*rule),
+        _ => None,
+    });
+    let text = |rule| match rule {
+        ActivationRule::AbsmaxPerToken { .. } => "int8, a scale for each token".to_owned(),
+        ActivationRule::AbsmaxPerGroup { columns } => format!("int8, a scale for each {columns} columns"),
+        ActivationRule::Fixed24PerGroup { .. } => "f32".to_owned(),
+        other => lower(other),
+    };
+    rules.map(text).collect()
 }
 
 /// The tables that have planes, and the layouts of these.

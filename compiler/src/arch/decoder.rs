@@ -174,9 +174,13 @@ impl Tensors<'_> {
         storage: Storage,
     ) -> Result<Matrix, CompileError> {
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
-        let found = if storage == Storage::Latent { Found::Latent } else { Found::PerTensor };
-        self.report.push(detect::report(&weight, found));
-        quantize::ternary(weight, scale, (rows, k), storage).map(Matrix::Ternary)
+        let mut report = detect::report(&weight, Found::Latent);
+        let ternary = quantize::ternary(weight, scale, (rows, k), storage)?;
+        if storage != Storage::Latent {
+            report.found = ternary.scales.into();
+        }
+        self.report.push(report);
+        Ok(Matrix::Ternary(ternary))
     }
 
     /// A matrix that stays as it is.

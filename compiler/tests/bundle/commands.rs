@@ -110,6 +110,11 @@ fn float_weights_are_reported_and_activations_chosen() {
         "self_attn.q_proj.weight F16 128x128: ternary, a scale per row, 2 different, 40% zeros (2 times)\n";
     assert!(said.contains(q) && said.contains("lm_head.weight F16 400x128: floats, kept\n"), "{said}");
     assert!(plan.contains("absmax of 128"), "{plan}");
+    let inspected = tritc(folder.path(), &["inspect", "out.trit"]).stdout;
+    let inspected = String::from_utf8(inspected).unwrap();
+    for line in ["scales      f16 for each row, in 8", "activations int8, a scale for each 128 columns"] {
+        assert!(inspected.contains(line), "{inspected}");
+    }
     let (_, plan, made) = run("llama-trilm", &["--activations", "f32", "--json"]);
     assert!(plan.contains("24 bits of 128") && !plan.contains("absmax"), "{plan}");
     let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
