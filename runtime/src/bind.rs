@@ -265,7 +265,7 @@ fn bind_embedded(bundle: &Bundle, target: Target, tuning: Tuning) -> Result<Kern
     let code = EmbeddedCode::new(bundle.path, bytes, &entries)?;
     let kernels: Vec<(KernelSpec, KernelFn)> =
         entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
-    let products = assign(bundle, &kernels, Tuner::new(tuning, target))?;
+    let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
     let report = KernelReport { source: KernelSource::Embedded, target: Some(target), note: None };
     Ok(Kernels { products, report, _code: Memory::Embedded { _code: code } })
 }
@@ -286,7 +286,7 @@ fn bind_jit(
     })?;
     let kernels: Vec<(KernelSpec, KernelFn)> =
         pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
-    let products = assign(bundle, &kernels, Tuner::new(tuning, target))?;
+    let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
     let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
     Ok(Kernels { products, report, _code: Memory::Jit { _code: Box::new(code) } })
 }

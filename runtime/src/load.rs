@@ -3,7 +3,7 @@
 use crate::bind::{BindOptions, Bundle, KernelChoice, KernelReport, Kernels, bind};
 use crate::storage::{Memory, Storage, Streamed};
 use crate::text::Tokenizer;
-use crate::tuning::Tuning;
+use crate::tuning::{Tuner, Tuning};
 use crate::{RuntimeError, mapping};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use trit_format::plan::{DType, PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
 use trit_format::{FormatError, trust};
-use trit_kernels::planes::Planes;
+use trit_kernels::planes::{Planes, WAYS, Way};
 
 /// How to load a bundle.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct Model {
     storage: Storage,
     weights: Streamed,
     planes: Option<Streamed>,
+    /// By planes, how to scan the high one, and both.
+    ways: Vec<[Way; 2]>,
     header: Header,
     manifest: Manifest,
     kernels: Kernels,
@@ -106,6 +108,15 @@ impl Model {
         let code = |t| bytes(SectionKind::Code(t));
         let bundle = Bundle { path, manifest: &manifest, code: &code, weights: weights.bytes(&storage) };
         let kernels = bind(&bundle, &bind_options)?;
+        let mut tuner = Tuner::new(options.tuning, None);
+        let mut ways = Vec::new();
+        if let Some(section) = &planes {
+            for id in 0..manifest.planes.len() as u32 {
+                let planes = self::planes(&manifest, PlanesId(id), section.bytes(&storage));
+                ways.push([false, true].map(|full| WAYS[tuner.choose_way(&planes, full)]));
+            }
+        }
+        tuner.remember();
 
         let tensors = bytes(SectionKind::Tensors).unwrap_or_default();
         let vectors = manifest.tensors.iter().map(|t| vector(t, tensors)).collect();
@@ -121,6 +132,7 @@ impl Model {
             manifest,
             weights,
             planes,
+            ways,
             header,
             storage,
         }))
@@ -171,11 +183,9 @@ impl Model {
 
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
-        let planes = &self.manifest.planes[id.0 as usize];
-        let (shape, section) = (&self.manifest.tensors[planes.table.0 as usize].shape, self.planes.as_ref());
-        let layout = Layout::new(shape[0], shape[1]).expect("validated");
-        let bytes = section.map_or(&[][..], |s| s.bytes(&self.storage));
-        Planes::new(&bytes[planes.offset as usize..], layout)
+        let bytes = self.planes.as_ref().map_or(&[][..], |s| s.bytes(&self.storage));
+        let [high, full] = self.ways[id.0 as usize];
+        planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
     }
 
     /// The bytes of a tensor.
@@ -189,6 +199,14 @@ impl Model {
     pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
         &self.vectors[id.0 as usize]
     }
+}
+
+/// Planes in their section.
+fn planes<'a>(manifest: &Manifest, id: PlanesId, section: &'a [u8]) -> Planes<'a> {
+    let planes = &manifest.planes[id.0 as usize];
+    let shape = &manifest.tensors[planes.table.0 as usize].shape;
+    let layout = Layout::new(shape[0], shape[1]).expect("validated");
+    Planes::new(&section[planes.offset as usize..], layout)
 }
 
 /// The values of a one-dimensional f32 tensor; nothing for larger ones, which are read where they stand.

@@ -1,7 +1,8 @@
-//! Which of several kernels for the same product is fastest here: timed once on a machine, then remembered.
+//! Which of several ways to compute the same is fastest here: timed once on a machine, then remembered.
 //!
-//! Variants differ in unrolling and in how far ahead they prefetch, and give the same integers; what suits a machine
-//! depends on its memory. They are timed on the model's own weights as they stream, a few milliseconds each.
+//! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
+//! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
+//! few milliseconds each.
 #![allow(unsafe_code)]
 
 use crate::mapping::KernelFn;
@@ -13,6 +14,7 @@ use trit_format::kernel::{KernelArgs, KernelSpec};
 use trit_format::manifest::Product;
 use trit_format::target::Target;
 use trit_format::tile;
+use trit_kernels::planes::{Hidden, Planes, WAYS, scan_full, scan_high};
 
 /// Whether timings are remembered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,11 +66,11 @@ impl<'a> Stream<'a> {
 /// What was found on this machine, by CPU, tier and shape.
 #[derive(Default, Serialize, Deserialize)]
 struct Remembered {
-    /// The name of the fastest kernel.
+    /// The name of the fastest kernel, or way.
     fastest: BTreeMap<String, String>,
 }
 
-/// Chooses kernels for one tier.
+/// Chooses kernels for one tier, and ways to scan.
 pub(crate) struct Tuner {
     tuning: Tuning,
     key: String,
@@ -77,34 +79,67 @@ pub(crate) struct Tuner {
 }
 
 impl Tuner {
-    /// A tuner for kernels of `target`.
-    pub fn new(tuning: Tuning, target: Target) -> Tuner {
+    /// A tuner for kernels of `target`, or for what the runtime itself computes.
+    pub fn new(tuning: Tuning, target: Option<Target>) -> Tuner {
         let read = || serde_json::from_slice(&std::fs::read(file()?).ok()?).ok();
         let remembered = if tuning == Tuning::Off { None } else { read() };
-        let key = format!("{}, {target}", crate::cpu::name());
+        let key = match target {
+            Some(target) => format!("{}, {target}", crate::cpu::name()),
+            None => crate::cpu::name(),
+        };
         Tuner { tuning, key, remembered: remembered.unwrap_or_default(), changed: false }
     }
 
     /// The index of the variant to use. All compute the same from `weights`.
     pub fn choose(&mut self, variants: &[(KernelSpec, KernelFn)], weights: &[Stream]) -> usize {
-        if self.tuning == Tuning::Off || variants.len() < 2 {
+        if variants.len() < 2 {
             return 0;
         }
         let names: Vec<String> = variants.iter().map(|(spec, _)| spec.to_string()).collect();
+        let tile = tile::bytes(variants[0].0.k as usize);
+        let mut pieces = weights.iter().flat_map(|stream| stream.pieces(tile)).cycle();
+        self.fastest("", &names, |i| time(&variants[i].0, variants[i].1, &mut pieces))
+    }
+
+    /// The index in [`WAYS`] of how to scan the high one of `planes`, or both.
+    pub fn choose_way(&mut self, planes: &Planes, full: bool) -> usize {
+        let names: Vec<String> =
+            WAYS.iter().map(|way| format!("{}+{}+{}", way.rows, way.far, way.near)).collect();
+        let layout = planes.layout();
+        let (read, what) = if full { (2, "both planes") } else { (1, "high plane") };
+        let what = format!("{what} of {} ", layout.hidden());
+        let rows = (BYTES / (read * layout.plane_row_bytes())).clamp(1, layout.rows());
+        let mut hidden = Hidden::new(layout);
+        let ready = hidden.prepare(&vec![1.0; layout.hidden()]);
+        let (mut approx, mut bound) = (vec![0.0; rows], vec![0.0; rows]);
+        let mut starts = (0..=layout.rows() - rows).step_by(rows).cycle();
+        self.fastest(&what, &names, |i| {
+            let first = starts.next().unwrap_or_default();
+            let planes = planes.scanned(full, WAYS[i]);
+            let scan = if full { scan_full } else { scan_high };
+            let start = Instant::now();
+            if ready {
+                scan(&planes, first..first + rows, &[&hidden], &mut [&mut approx], &mut [&mut bound]);
+            }
+            start.elapsed()
+        })
+    }
+
+    /// The index of the fastest of `names`; `time` tells how long one takes.
+    fn fastest(&mut self, what: &str, names: &[String], mut time: impl FnMut(usize) -> Duration) -> usize {
+        if self.tuning == Tuning::Off {
+            return 0;
+        }
         // A compiler with other variants asks again.
-        let key = format!("{}: {}", self.key, names.join(" "));
+        let key = format!("{}: {what}{}", self.key, names.join(" "));
         let known = self.remembered.fastest.get(&key).and_then(|name| names.iter().position(|n| n == name));
         if let (Some(index), Tuning::Remembered) = (known, self.tuning) {
             return index;
         }
-        let mut times = vec![Vec::new(); variants.len()];
-        let tile = tile::bytes(variants[0].0.k as usize);
-        let mut pieces = weights.iter().flat_map(|stream| stream.pieces(tile)).cycle();
+        let mut times = vec![Vec::new(); names.len()];
         // Round by round, so that what disturbs disturbs all.
         for _ in 0..ROUNDS {
-            for (times, (spec, kernel)) in times.iter_mut().zip(variants) {
-                times.push(time(spec, *kernel, &mut pieces));
-            }
+            times.iter_mut().enumerate().for_each(|(i, times)| times.push(time(i)));
         }
         times.iter_mut().for_each(|times| times.sort_unstable());
         let fastest = (0..times.len()).min_by_key(|&i| times[i][ROUNDS / 2]).unwrap_or(0);

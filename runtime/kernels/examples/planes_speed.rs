@@ -1,19 +1,20 @@
 //! Speed of scanning the planes of a 2B model's head: `cargo run --release -p trit-kernels --example planes_speed -- [threads]`.
 //!
 //! Each round runs every alternative once, so that what else the machine does meets all alike; medians and best times are
-//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them.
+//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them. A second argument chooses ways:
+//! `all`, or several of `ROWS,FAR,NEAR`.
 
 use memmap2::{Advice, MmapMut};
 use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 use trit_format::planes::{Layout, Row};
-use trit_kernels::planes::{Hidden, Planes, TopLower, refine, scan_full, scan_high, survivors};
+use trit_kernels::planes::{Hidden, Planes, TopLower, WAYS, Way, refine, scan_full, scan_high, survivors};
 
 const HIDDEN: usize = 2560;
 const VOCAB: usize = 128_256;
 const ROUNDS: usize = 25;
-/// Rows of the alternatives that scan the same 256 again and again.
+/// Rows of the alternatives that scan the same 64 again and again.
 const REPEATED: usize = 256 * 64;
 
 /// `work(share)` of `rows`, divided among threads.
@@ -28,8 +29,19 @@ fn shared(threads: usize, rows: usize, work: impl Fn(Range<usize>) + Sync) {
     });
 }
 
+/// The ways an argument names.
+fn ways(argument: &str) -> Vec<Way> {
+    if argument == "all" {
+        return WAYS.to_vec();
+    }
+    let numbers: Vec<usize> = argument.split(',').map(|n| n.parse().expect("ROWS,FAR,NEAR")).collect();
+    let [rows, far, near] = numbers[..] else { panic!("expected ROWS,FAR,NEAR, found {argument}") };
+    vec![Way { rows, far, near }]
+}
+
 fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
+    let ways: Vec<Way> = std::env::args().skip(2).flat_map(|arg| ways(&arg)).collect();
     let layout = Layout::new(VOCAB as u64, HIDDEN as u64).expect("the shape is allowed");
     let mut bytes = MmapMut::map_anon(layout.bytes() as usize).expect("memory");
     #[cfg(target_os = "linux")]
@@ -84,7 +96,8 @@ fn main() {
         }
         black_box(sums);
     };
-    let scan = |full: bool, m: usize, rows: Range<usize>| {
+    let scan_as = |way: Way, full: bool, m: usize, rows: Range<usize>| {
+        let planes = planes.scanned(full, way);
         let (mut approx, mut bound) = (vec![0f32; 1024 * m], vec![0f32; 1024 * m]);
         for first in rows.clone().step_by(1024) {
             let part = first..(first + 1024).min(rows.end);
@@ -97,8 +110,9 @@ fn main() {
         }
         black_box((approx, bound));
     };
+    let scan = |full, m, rows| scan_as(WAYS[0], full, m, rows);
     let repeated = |full: bool, m: usize, rows: Range<usize>| {
-        rows.step_by(256).for_each(|_| scan(full, m, 0..256));
+        rows.step_by(64).for_each(|_| scan(full, m, 0..64));
     };
     let refine = |part: Range<usize>| {
         let part = &ids[part];
@@ -117,7 +131,7 @@ fn main() {
     let side = layout.blocks() + 16;
     let (one, two) = (layout.plane_row_bytes() + side, 2 * layout.plane_row_bytes() + side);
     type Work<'a> = Box<dyn Fn(Range<usize>) + Sync + 'a>;
-    let alternatives: Vec<(&str, usize, usize, Work)> = vec![
+    let mut alternatives: Vec<(&str, usize, usize, Work)> = vec![
         ("plain read of the high plane", VOCAB, layout.plane_row_bytes(), Box::new(read)),
         ("high plane, 1 state", VOCAB, one, Box::new(|rows| scan(false, 1, rows))),
         ("high plane, 2 states", VOCAB, one, Box::new(|rows| scan(false, 2, rows))),
@@ -132,6 +146,20 @@ fn main() {
         ("refining every 32nd row", ids.len(), two, Box::new(refine)),
         ("selecting", VOCAB, 8, Box::new(select)),
     ];
+    for &way in &ways {
+        let scan_as = &scan_as;
+        let repeated =
+            move |full, rows: Range<usize>| rows.step_by(64).for_each(|_| scan_as(way, full, 1, 0..64));
+        let name = |what: &str| -> &'static str {
+            format!("{what}, {} rows, {} and {} ahead", way.rows, way.far, way.near).leak()
+        };
+        alternatives.extend([
+            (name("high plane"), VOCAB, one, Box::new(move |rows| scan_as(way, false, 1, rows)) as Work),
+            (name("both planes"), VOCAB, two, Box::new(move |rows| scan_as(way, true, 1, rows))),
+            (name("high plane in L2"), REPEATED, one, Box::new(move |rows| repeated(false, rows))),
+            (name("both planes in L2"), REPEATED, two, Box::new(move |rows| repeated(true, rows))),
+        ]);
+    }
     let mut times = vec![Vec::new(); alternatives.len()];
     for _ in 0..ROUNDS {
         for (times, (_, rows, _, work)) in times.iter_mut().zip(&alternatives) {
@@ -145,7 +173,7 @@ fn main() {
         let rate = |t: f64| (rows * bytes) as f64 / t / 1e9;
         let (median, best) = (times[ROUNDS / 2], times[0]);
         println!(
-            "{name:36} median {:8.3} ms {:6.1} GB/s, best {:8.3} ms {:6.1} GB/s",
+            "{name:48} median {:8.3} ms {:6.1} GB/s, best {:8.3} ms {:6.1} GB/s",
             median * 1e3,
             rate(median),
             best * 1e3,

@@ -56,11 +56,13 @@
 mod hidden;
 mod scan;
 mod select;
+mod way;
 
 pub use hidden::Hidden;
 pub use scan::{refine, scan_full, scan_high};
 pub use select::{MAX_TOP, TopLower, keep_survivors, survivors};
 use trit_format::planes::{LANES, Layout, ROW_BYTES, VECTOR};
+pub use way::{WAYS, Way};
 
 /// The four arrays of a table's planes.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,8 @@ pub struct Planes<'a> {
     scales: &'a [[u8; LANES]],
     /// `[rows]`.
     records: &'a [[u8; ROW_BYTES]],
+    /// How the high plane is scanned, and how both are.
+    ways: [Way; 2],
 }
 
 impl<'a> Planes<'a> {
@@ -94,7 +98,18 @@ impl<'a> Planes<'a> {
             low: part(layout.low()).as_chunks().0,
             scales: part(layout.scales()).as_chunks().0,
             records: part(layout.records()).as_chunks().0,
+            ways: [WAYS[0]; 2],
         }
+    }
+
+    /// The same, whose high plane or both planes are scanned another way, which changes no result.
+    pub fn scanned(mut self, full: bool, way: Way) -> Planes<'a> {
+        self.ways[usize::from(full)] = way;
+        self
+    }
+
+    fn way(&self, full: bool) -> Way {
+        self.ways[usize::from(full)]
     }
 
     /// Shape and sizes.

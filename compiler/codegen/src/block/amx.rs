@@ -13,6 +13,7 @@
 //! scratch memory. Where the panels come from depends on the number of rows, see [`Panels`].
 
 mod group;
+mod wide;
 
 use super::asm::{Asm, Emitted, Width, slot};
 use super::decode::{self, Digits};
@@ -22,6 +23,7 @@ use iced_x86::code_asm::*;
 use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::{BLOCK_COLUMNS, KernelSpec};
 use trit_format::tile::{self, QUAD, ROWS, VECTOR, padded_k};
+use wide::{WIDE, WideGroups};
 
 /// Where the trits of two tiles stand as matrices B of `tdpbssd`, 16 lanes of 4 columns a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ const TILE_ROWS: i32 = 16;
 const STEP: i32 = 2 * TILE_ROWS * 64;
 /// Most steps of a block of k: 16 KiB of activations.
 const BLOCK_STEPS: usize = 8;
+/// Fewest of the most steps of a block: scratch memory has room for the sums of wide groups from 320 columns on.
+const FEWEST_STEPS: usize = 5;
 /// Quads of a step.
 const STEP_QUADS: i32 = (BLOCK_COLUMNS / QUAD) as i32;
 /// Bytes of weights of one tile in a step.
@@ -89,6 +93,13 @@ enum Local {
     /// Panels, or weights, at the block's first column.
     BlockStart,
     Steps,
+    /// For wide groups: the routine that decodes the panel that is next, how many of a row it still has to do, their
+    /// number, where the block's first stands, and how many blocks there are from it on.
+    Decoder,
+    ToDecode,
+    DecodeSteps,
+    DecodeStart,
+    DecodeBlocks,
     Count,
 }
 
@@ -102,6 +113,10 @@ fn local(l: Local) -> AsmMemoryOperand {
 /// What is known of `k`, and how its panels come about.
 struct Shape {
     code: Code,
+    /// Whether 64 activation rows share panels, which then are never stored.
+    wide: bool,
+    /// Bytes ahead of the weights of the first digit that are prefetched, 0 for none.
+    prefetch: i32,
     /// Bytes of a tile of weights, and its quads.
     tile: i32,
     quads: i32,
@@ -116,18 +131,35 @@ impl Shape {
     fn new(spec: &KernelSpec) -> Shape {
         let k = spec.k as usize;
         let steps = k.div_ceil(BLOCK_COLUMNS);
-        let block = steps.div_ceil(steps.div_ceil(BLOCK_STEPS));
+        let most = if spec.unroll > 1 { (spec.unroll as usize).max(FEWEST_STEPS) } else { BLOCK_STEPS };
+        let block = steps.div_ceil(steps.div_ceil(most));
         let blocks = steps.div_ceil(block);
         let last = steps - (blocks - 1) * block;
         let [steps, block, last, blocks] = [steps, block, last, blocks].map(|n| n as i32);
         let (tile, quads) = (tile::bytes(k) as i32, (padded_k(k) / QUAD) as i32);
-        Shape { code: spec.code, tile, quads, steps, block, last, blocks }
+        let (wide, prefetch) = (spec.m as i32 == WIDE, spec.prefetch as i32);
+        Shape { code: spec.code, wide, prefetch, tile, quads, steps, block, last, blocks }
     }
 
     /// Where in scratch memory decoded tiles begin, after a group of packed activations: `[digit, quad, tile, 64]`
     /// where panels are stored, else copies of the tiles in [`Code::Spread`] with a whole last step.
     fn decoded(&self) -> i32 {
         PACKED + self.steps * STEP
+    }
+
+    /// Bytes from one tile to the next where they are decoded from, for panels that pass.
+    fn decoded_tile(&self) -> i32 {
+        if self.copied() { self.steps * STEP_WEIGHTS } else { self.tile }
+    }
+
+    /// Steps of the first block.
+    fn first_block(&self) -> i32 {
+        if self.blocks > 1 { self.block } else { self.last }
+    }
+
+    /// Where in scratch memory the sums of wide groups begin, which are there if `k` has several blocks.
+    fn wide_sums(&self) -> i32 {
+        self.decoded() + 2 * self.steps * STEP_WEIGHTS
     }
 
     /// Bytes of the panels of one digit.
@@ -172,11 +204,13 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
 
     let mut decoders: Decoders = std::array::from_fn(|_| std::array::from_fn(|_| a.code.create_label()));
     let (mut few, mut end) = (a.code.create_label(), a.code.create_label());
-    a.code.cmp(qword_ptr(rdi + 64), FEW_ROWS)?;
-    a.code.jbe(few)?;
-    tiles(a, shape, Panels::Stored, &decoders)?;
-    a.code.jmp(end)?;
-    a.place(&mut few)?;
+    if !shape.wide {
+        a.code.cmp(qword_ptr(rdi + 64), FEW_ROWS)?;
+        a.code.jbe(few)?;
+        tiles(a, shape, Panels::Stored, &decoders)?;
+        a.code.jmp(end)?;
+        a.place(&mut few)?;
+    }
     tiles(a, shape, Panels::Passing, &decoders)?;
     a.place(&mut end)?;
 
@@ -189,6 +223,7 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
         for (digit, label) in (0..).zip(labels) {
             a.place(label)?;
             decode_step(a, shape, tiles, digit)?;
+            a.code.ret()?;
         }
     }
     assembler.finish()
@@ -290,6 +325,9 @@ fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
         a.code.lea(TARGET, ptr(SCRATCH + (shape.decoded() + tile * shape.steps * STEP_WEIGHTS)))?;
         a.code.mov(rcx, shape.quads as u64)?;
         let quad = a.here()?;
+        if shape.prefetch > 0 {
+            a.code.prefetcht1(byte_ptr(SOURCE + shape.prefetch))?;
+        }
         if shape.code == Code::Spread {
             a.load(0, SOURCE, 0)?;
             a.store(TARGET, 0, 0)?;
@@ -315,6 +353,11 @@ fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Deco
     a.code.mov(local(Local::RowOut), OUT)?;
     let [mut whole, mut few, mut many, mut indirect, mut next] =
         std::array::from_fn(|_| a.code.create_label());
+    if shape.wide {
+        WideGroups { shape, tiles }.emit(a)?;
+        a.code.cmp(local(Local::RowsLeft), 0)?;
+        a.code.je(next)?;
+    }
     let again = a.here()?;
     a.code.mov(rax, local(Local::RowsLeft))?;
     a.code.mov(local(Local::Direct), 1)?;
@@ -364,13 +407,12 @@ fn write_results(a: &mut Asm, tiles: u8) -> Emitted {
     a.code.jne(row)
 }
 
-/// A routine: one digit of one or two tiles for the step at [`SOURCE`], which moves on, to the panels at [`TARGET`].
+/// One digit of one or two tiles for the step at [`SOURCE`], which moves on, to the panels at [`TARGET`].
 fn decode_step(a: &mut Asm, shape: &Shape, tiles: i32, digit: u8) -> Emitted {
-    let tile_bytes = if shape.copied() { shape.steps * STEP_WEIGHTS } else { shape.tile };
+    let tile_bytes = shape.decoded_tile();
     for (quad, tile) in (0..STEP_QUADS).flat_map(|quad| (0..tiles).map(move |tile| (quad, tile))) {
         let from = (SOURCE, i64::from(quad * VECTOR as i32 + tile * tile_bytes));
         decode::one_digit(a, digit, from, (TARGET, i64::from(quad * 128 + tile * 64)))?;
     }
-    a.code.add(SOURCE, STEP_WEIGHTS)?;
-    a.code.ret()
+    a.code.add(SOURCE, STEP_WEIGHTS)
 }

@@ -37,6 +37,16 @@ fn spec(k: usize, code: Code) -> KernelSpec {
     KernelSpec { k: k as u32, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 }
 }
 
+/// All kernels of a target: AMX has others whose rows come in groups of 64.
+fn variants(k: usize, code: Code, target: Target) -> Vec<KernelSpec> {
+    let mut specs = vec![spec(k, code)];
+    if target == Target::X86_64Amx {
+        let wide = |unroll, prefetch| KernelSpec { m: 64, unroll, prefetch, ..spec(k, code) };
+        specs.extend([wide(1, 0), wide(6, 0), wide(5, 2 * trit_format::tile::bytes(k) as u32)]);
+    }
+    specs
+}
+
 /// Calls the test with every kernel for `k` columns that runs here, and says which tiers do not.
 fn each_kernel(k: usize, mut test: impl FnMut(Run, &KernelSpec, Target)) {
     static SAID: std::sync::Once = std::sync::Once::new();
@@ -45,11 +55,13 @@ fn each_kernel(k: usize, mut test: impl FnMut(Run, &KernelSpec, Target)) {
     for target in here {
         for code in Code::ALL {
             let vbmi = target.features().contains(&"avx512vbmi");
-            let kernel = JitCode::new(&[(spec(k, code), target)]);
-            assert_eq!(kernel.is_ok(), code == Code::SignedFix || vbmi, "{target} {code:?}");
-            if let Ok(kernel) = kernel {
-                // SAFETY: `Case` gives operands as `KernelArgs` asks, and `runs_here` has checked the CPU's features.
-                test(&|args| unsafe { kernel.kernel(0)(args) }, &spec(k, code), target);
+            for spec in variants(k, code, target) {
+                let kernel = JitCode::new(&[(spec, target)]);
+                assert_eq!(kernel.is_ok(), code == Code::SignedFix || vbmi, "{target} {code:?}");
+                if let Ok(kernel) = kernel {
+                    // SAFETY: `Case` gives operands as `KernelArgs` asks, and `runs_here` has checked the CPU's features.
+                    test(&|args| unsafe { kernel.kernel(0)(args) }, &spec, target);
+                }
             }
         }
     }

@@ -113,8 +113,12 @@ impl Machine {
                 Mnemonic::Jle => return jump(f.zero || f.sign != f.overflow),
                 Mnemonic::Jg => return jump(!f.zero && f.sign == f.overflow),
                 Mnemonic::Call => {
+                    let to = match i.op_kind(0) {
+                        OpKind::Memory => self.value(i, 0),
+                        _ => i.near_branch64(),
+                    };
                     self.push(next);
-                    return i.near_branch64();
+                    return to;
                 }
                 Mnemonic::Ret => return self.pop(),
                 Mnemonic::Push => {
@@ -178,7 +182,7 @@ impl Machine {
         match i.op_kind(operand) {
             OpKind::Register => (Register::RAX..=Register::R15).contains(&i.op_register(operand)),
             OpKind::Memory => match i.memory_size() {
-                MemorySize::UInt64 | MemorySize::Int64 => true,
+                MemorySize::UInt64 | MemorySize::Int64 | MemorySize::QwordOffset => true,
                 MemorySize::UInt32 | MemorySize::Int32 => false,
                 size => panic!("{size:?} of {i:?}"),
             },

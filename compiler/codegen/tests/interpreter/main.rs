@@ -92,3 +92,25 @@ fn blocks() {
         });
     }
 }
+
+/// Rows of whole groups of 64, and what is left after them.
+#[test]
+fn wide_blocks_of_amx() {
+    for (k, unroll) in [(32, 1), (64, 1), (128, 1), (600, 1), (700, 5)] {
+        let case = block::Case::random(k, 225, 3);
+        for code in WeightCode::ALL {
+            let kind = KernelKind::Block;
+            let spec = KernelSpec { k: k as u32, m: 64, kind, code, unroll, prefetch: 8192 };
+            let code = Code::new(&emit(&spec, Target::X86_64Amx).unwrap());
+            for (rows, against, gap) in
+                [(64, Against::End, 0), (128, Against::Start, 3), (225, Against::End, 1)]
+            {
+                for tiles in [1, 2, 3] {
+                    // SAFETY: the case gives operands as `KernelArgs` asks.
+                    let run = |args: &_| unsafe { code.run(args) };
+                    case.check(&run, &spec, Target::X86_64Amx, (rows, tiles), against, gap);
+                }
+            }
+        }
+    }
+}

@@ -6,26 +6,31 @@ use super::{Isa, LANES, Portable};
 
 /// What scans of two-plane tables need beside [`Isa`].
 pub trait Nibbles: Isa {
-    /// The nibbles of 64 bytes.
-    type Weights: Copy;
-    /// Sums that products are added to.
+    /// Sums of part of the lanes.
     type Sums: Copy;
+    /// Parts that the lanes are summed in, one after the other: several rows' sums of a part fit the registers.
+    const PARTS: usize;
 
     /// No products yet.
     fn no_sums(self) -> Self::Sums;
-    /// The low and the high four bits of each byte.
-    fn nibbles(self, from: &[u8; 64]) -> Self::Weights;
-    /// Adds to lane `i` the products of low nibbles `4 i .. 4 i + 4` with those of `digits[0]`, and of high nibbles with
-    /// those of `digits[1]`. Exact for four additions, which is what 16 bits hold of pairs: `8 * 2 * 15 * 128 < 2^15`.
-    fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums;
-    /// The lanes times `2^SHIFT`, for `SHIFT` up to 13.
-    fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32;
+    /// Adds, for each of `R` rows, to lane `i` of part `part` the products of low nibbles `4 i .. 4 i + 4` of `from` with
+    /// those of `upper[0]` and `lower[0]`, and of high nibbles with those of `upper[1]` and `lower[1]`. Upper digits count
+    /// 256 times what lower ones do, and nibbles of plane 1 16 times what those of plane 0 do. Exact for four additions to
+    /// each plane, which is what 16 bits hold of pairs: `8 * 2 * 15 * 128 < 2^15`.
+    fn add_products<const PLANE: usize, const R: usize>(
+        self,
+        part: usize,
+        sums: &mut [Self::Sums; R],
+        from: [&[u8; 64]; R],
+        upper: &[[i8; 64]; 2],
+        lower: &[[i8; 64]; 2],
+    );
+    /// Adds the sums of a part times `2^SHIFT`, 0 or 1, to its lanes of `to`, wrapping.
+    fn add_sums<const SHIFT: i32>(self, part: usize, sums: Self::Sums, to: &mut Self::I32);
     /// Asks for the cache line `ahead` bytes after `at`, which need not exist, in L2.
     fn prefetch_l2<T>(self, at: &T, ahead: usize);
     /// Sixteen consecutive i32.
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
-    /// `a + b`, wrapping.
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// The nearest f32 of each lane.
     fn to_f32(self, x: Self::I32) -> Self::F32;
     /// The values of sixteen bytes.
@@ -33,39 +38,40 @@ pub trait Nibbles: Isa {
 }
 
 impl Nibbles for Portable {
-    type Weights = [[u8; 64]; 2];
     type Sums = [i32; LANES];
+    const PARTS: usize = 1;
 
     #[inline(always)]
     fn no_sums(self) -> Self::Sums {
         [0; LANES]
     }
     #[inline(always)]
-    fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
-        [from.map(|b| b & 0xf), from.map(|b| b >> 4)]
-    }
-    #[inline(always)]
-    fn add_products(self, mut sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
-        for (x, digits) in x.iter().zip(digits) {
-            for (i, (&x, &d)) in x.iter().zip(digits).enumerate() {
-                sums[i / 4] += i32::from(i16::from(x) * i16::from(d));
+    fn add_products<const PLANE: usize, const R: usize>(
+        self,
+        _part: usize,
+        sums: &mut [Self::Sums; R],
+        from: [&[u8; 64]; R],
+        upper: &[[i8; 64]; 2],
+        lower: &[[i8; 64]; 2],
+    ) {
+        for (sums, from) in sums.iter_mut().zip(from) {
+            for (i, byte) in from.iter().enumerate() {
+                for (n, nibble) in [byte & 0xf, byte >> 4].into_iter().enumerate() {
+                    let digits = 256 * i32::from(upper[n][i]) + i32::from(lower[n][i]);
+                    sums[i / 4] += (i32::from(nibble) * digits) << (4 * PLANE);
+                }
             }
         }
-        sums
     }
     #[inline(always)]
-    fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
-        sums.map(|s| s << SHIFT)
+    fn add_sums<const SHIFT: i32>(self, _part: usize, sums: Self::Sums, to: &mut Self::I32) {
+        to.iter_mut().zip(sums).for_each(|(to, s)| *to = to.wrapping_add(s << SHIFT));
     }
     #[inline(always)]
     fn prefetch_l2<T>(self, _at: &T, _ahead: usize) {}
     #[inline(always)]
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
         *from
-    }
-    #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
     fn to_f32(self, x: Self::I32) -> Self::F32 {
@@ -84,48 +90,52 @@ mod x86 {
     use std::arch::x86_64::*;
 
     impl Nibbles for Avx2 {
-        type Weights = [[__m256i; 2]; 2];
-        /// Pairs as i16.
-        type Sums = [__m256i; 2];
+        /// Pairs as i16, by power of 16 that they count.
+        type Sums = [__m256i; 4];
+        const PARTS: usize = 2;
 
         #[inline(always)]
         fn no_sums(self) -> Self::Sums {
             // SAFETY: `self` proves the feature.
-            unsafe { [_mm256_setzero_si256(); 2] }
+            unsafe { [_mm256_setzero_si256(); 4] }
         }
         #[inline(always)]
-        fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
-            let at = from.as_ptr().cast::<__m256i>();
-            // SAFETY: `self` proves the feature; both halves lie inside the array.
+        fn add_products<const PLANE: usize, const R: usize>(
+            self,
+            part: usize,
+            sums: &mut [Self::Sums; R],
+            from: [&[u8; 64]; R],
+            upper: &[[i8; 64]; 2],
+            lower: &[[i8; 64]; 2],
+        ) {
+            // SAFETY: `self` proves the feature; both halves lie inside each array.
             unsafe {
-                let x = [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))];
                 let mask = _mm256_set1_epi8(0xf);
-                let high = [_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])];
-                [
-                    [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)],
-                    [_mm256_and_si256(high[0], mask), _mm256_and_si256(high[1], mask)],
-                ]
-            }
-        }
-        #[inline(always)]
-        fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
-            let [mut a, mut b] = sums;
-            for (x, digits) in x.into_iter().zip(digits) {
-                let at = digits.as_ptr().cast::<__m256i>();
-                // SAFETY: `self` proves the feature; both halves lie inside the array.
-                unsafe {
-                    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(x[0], _mm256_loadu_si256(at)));
-                    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(x[1], _mm256_loadu_si256(at.add(1))));
+                let upper_low = _mm256_loadu_si256(upper[0].as_ptr().cast::<__m256i>().add(part));
+                let upper_high = _mm256_loadu_si256(upper[1].as_ptr().cast::<__m256i>().add(part));
+                let lower_low = _mm256_loadu_si256(lower[0].as_ptr().cast::<__m256i>().add(part));
+                let lower_high = _mm256_loadu_si256(lower[1].as_ptr().cast::<__m256i>().add(part));
+                for r in 0..R {
+                    let x = _mm256_loadu_si256(from[r].as_ptr().cast::<__m256i>().add(part));
+                    let low = _mm256_and_si256(x, mask);
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(x), mask);
+                    let sum = &mut sums[r][PLANE + 2];
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(low, upper_low));
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(high, upper_high));
+                    let sum = &mut sums[r][PLANE];
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(low, lower_low));
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(high, lower_high));
                 }
             }
-            [a, b]
         }
         #[inline(always)]
-        fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
-            // SAFETY: `self` proves the feature. The factor fits i16.
+        fn add_sums<const SHIFT: i32>(self, part: usize, sums: Self::Sums, to: &mut Self::I32) {
+            // SAFETY: `self` proves the feature. Factors fit i16.
             unsafe {
-                let factor = _mm256_set1_epi16(1 << SHIFT);
-                [_mm256_madd_epi16(sums[0], factor), _mm256_madd_epi16(sums[1], factor)]
+                for place in 0..4 {
+                    let factor = _mm256_set1_epi16(1 << (4 * place as i32 + SHIFT));
+                    to[part] = _mm256_add_epi32(to[part], _mm256_madd_epi16(sums[place], factor));
+                }
             }
         }
         #[inline(always)]
@@ -138,11 +148,6 @@ mod x86 {
             let at = from.as_ptr().cast::<__m256i>();
             // SAFETY: `self` proves the feature; both halves lie inside the array.
             unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
-        }
-        #[inline(always)]
-        fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-            // SAFETY: `self` proves the feature.
-            unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
         }
         #[inline(always)]
         fn to_f32(self, x: Self::I32) -> Self::F32 {
@@ -161,46 +166,52 @@ mod x86 {
     }
 
     impl Nibbles for Avx512 {
-        /// High nibbles where they stand, 16 times what they are: products of bytes do not overflow here.
-        type Weights = [__m512i; 2];
-        /// Of low and of high nibbles, apart: one chain of additions would wait for itself.
-        type Sums = [__m512i; 2];
+        /// By power of 16 that they count, from -1 on: high nibbles stay where they stand, at 16 times what they are, since
+        /// products of bytes do not overflow here.
+        type Sums = [__m512i; 5];
+        const PARTS: usize = 1;
 
         #[inline(always)]
         fn no_sums(self) -> Self::Sums {
             // SAFETY: `self` proves the feature.
-            unsafe { [_mm512_setzero_si512(); 2] }
+            unsafe { [_mm512_setzero_si512(); 5] }
         }
         #[inline(always)]
-        fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
-            // SAFETY: `self` proves the features; the array is one register.
-            unsafe {
-                let x = _mm512_loadu_si512(from.as_ptr().cast());
-                [_mm512_and_si512(x, _mm512_set1_epi8(0xf)), _mm512_and_si512(x, _mm512_set1_epi8(-16))]
-            }
-        }
-        #[inline(always)]
-        fn add_products(self, sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
-            let [low, high] = digits;
+        fn add_products<const PLANE: usize, const R: usize>(
+            self,
+            _part: usize,
+            sums: &mut [Self::Sums; R],
+            from: [&[u8; 64]; R],
+            upper: &[[i8; 64]; 2],
+            lower: &[[i8; 64]; 2],
+        ) {
             // SAFETY: `self` proves the features; each array is one register.
             unsafe {
-                [
-                    _mm512_dpbusd_epi32(sums[0], x[0], _mm512_loadu_si512(low.as_ptr().cast())),
-                    _mm512_dpbusd_epi32(sums[1], x[1], _mm512_loadu_si512(high.as_ptr().cast())),
-                ]
+                let upper_low = _mm512_loadu_si512(upper[0].as_ptr().cast());
+                let upper_high = _mm512_loadu_si512(upper[1].as_ptr().cast());
+                let lower_low = _mm512_loadu_si512(lower[0].as_ptr().cast());
+                let lower_high = _mm512_loadu_si512(lower[1].as_ptr().cast());
+                for r in 0..R {
+                    let x = _mm512_loadu_si512(from[r].as_ptr().cast());
+                    let low = _mm512_and_si512(x, _mm512_set1_epi8(0xf));
+                    let high = _mm512_and_si512(x, _mm512_set1_epi8(-16));
+                    let sums = &mut sums[r];
+                    sums[PLANE + 3] = _mm512_dpbusd_epi32(sums[PLANE + 3], low, upper_low);
+                    sums[PLANE + 2] = _mm512_dpbusd_epi32(sums[PLANE + 2], high, upper_high);
+                    sums[PLANE + 1] = _mm512_dpbusd_epi32(sums[PLANE + 1], low, lower_low);
+                    sums[PLANE] = _mm512_dpbusd_epi32(sums[PLANE], high, lower_high);
+                }
             }
         }
         #[inline(always)]
-        fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
-            // SAFETY: `self` proves the feature. Shifts by constants become immediate; the one to the right loses
-            // nothing of a multiple of 16.
+        fn add_sums<const SHIFT: i32>(self, _part: usize, sums: Self::Sums, to: &mut Self::I32) {
+            // SAFETY: `self` proves the feature. The shift to the right loses nothing of a multiple of 16.
             unsafe {
-                let low = _mm512_sllv_epi32(sums[0], _mm512_set1_epi32(SHIFT));
-                let high = match SHIFT >= 4 {
-                    true => _mm512_sllv_epi32(sums[1], _mm512_set1_epi32(SHIFT - 4)),
-                    false => _mm512_srav_epi32(sums[1], _mm512_set1_epi32(4 - SHIFT)),
-                };
-                _mm512_add_epi32(low, high)
+                let mut total = _mm512_add_epi32(_mm512_slli_epi32::<4>(sums[4]), sums[3]);
+                total = _mm512_add_epi32(_mm512_slli_epi32::<4>(total), sums[2]);
+                total = _mm512_add_epi32(_mm512_slli_epi32::<4>(total), sums[1]);
+                total = _mm512_add_epi32(total, _mm512_srai_epi32::<4>(sums[0]));
+                *to = _mm512_add_epi32(*to, if SHIFT == 1 { _mm512_add_epi32(total, total) } else { total });
             }
         }
         #[inline(always)]
@@ -212,11 +223,6 @@ mod x86 {
         fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
             // SAFETY: `self` proves the feature; the array is one register.
             unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
-        }
-        #[inline(always)]
-        fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-            // SAFETY: `self` proves the feature.
-            unsafe { _mm512_add_epi32(a, b) }
         }
         #[inline(always)]
         fn to_f32(self, x: Self::I32) -> Self::F32 {
@@ -240,9 +246,9 @@ mod neon {
     use std::array::from_fn;
 
     impl Nibbles for Neon {
-        type Weights = [[int8x16_t; 4]; 2];
-        /// Pairs as i16.
+        /// Pairs as i16, by power of 16 that they count.
         type Sums = [int16x8_t; 4];
+        const PARTS: usize = 4;
 
         #[inline(always)]
         fn no_sums(self) -> Self::Sums {
@@ -250,37 +256,42 @@ mod neon {
             unsafe { [vdupq_n_s16(0); 4] }
         }
         #[inline(always)]
-        fn nibbles(self, from: &[u8; 64]) -> Self::Weights {
-            let at = from.as_ptr();
-            // SAFETY: `self` proves the feature; the quarters lie inside the array.
+        fn add_products<const PLANE: usize, const R: usize>(
+            self,
+            part: usize,
+            sums: &mut [Self::Sums; R],
+            from: [&[u8; 64]; R],
+            upper: &[[i8; 64]; 2],
+            lower: &[[i8; 64]; 2],
+        ) {
+            // SAFETY: `self` proves the feature; the quarters lie inside each array.
             unsafe {
-                let x: [uint8x16_t; 4] = from_fn(|i| vld1q_u8(at.add(16 * i)));
-                let mask = vdupq_n_u8(0xf);
-                [
-                    x.map(|x| vreinterpretq_s8_u8(vandq_u8(x, mask))),
-                    x.map(|x| vreinterpretq_s8_u8(vshrq_n_u8::<4>(x))),
-                ]
-            }
-        }
-        #[inline(always)]
-        fn add_products(self, mut sums: Self::Sums, x: Self::Weights, digits: [&[i8; 64]; 2]) -> Self::Sums {
-            for (x, digits) in x.into_iter().zip(digits) {
-                let at: *const i8 = digits.as_ptr();
-                for i in 0..4 {
-                    // SAFETY: `self` proves the feature; the quarters lie inside the array.
-                    unsafe {
-                        let d = vld1q_s8(at.add(16 * i));
-                        let low = vmull_s8(vget_low_s8(x[i]), vget_low_s8(d));
-                        sums[i] = vaddq_s16(sums[i], vpaddq_s16(low, vmull_high_s8(x[i], d)));
+                let load = |d: &[i8; 64]| vld1q_s8(d.as_ptr().add(16 * part));
+                let digits = [(PLANE + 2, upper), (PLANE, lower)];
+                let digits = digits.map(|(place, d)| (place, load(&d[0]), load(&d[1])));
+                for r in 0..R {
+                    let x = vld1q_u8(from[r].as_ptr().add(16 * part));
+                    let low = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(0xf)));
+                    let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(x));
+                    for (place, digits_low, digits_high) in digits {
+                        // Products of both of a byte's nibbles: at most `2 * 15 * 128`.
+                        let first = vmull_s8(vget_low_s8(low), vget_low_s8(digits_low));
+                        let first = vmlal_s8(first, vget_low_s8(high), vget_low_s8(digits_high));
+                        let second = vmlal_high_s8(vmull_high_s8(low, digits_low), high, digits_high);
+                        sums[r][place] = vaddq_s16(sums[r][place], vpaddq_s16(first, second));
                     }
                 }
             }
-            sums
         }
         #[inline(always)]
-        fn shifted<const SHIFT: i32>(self, sums: Self::Sums) -> Self::I32 {
-            // SAFETY: `self` proves the feature.
-            unsafe { sums.map(|s| vshlq_s32(vpaddlq_s16(s), vdupq_n_s32(SHIFT))) }
+        fn add_sums<const SHIFT: i32>(self, part: usize, sums: Self::Sums, to: &mut Self::I32) {
+            for (place, sums) in sums.into_iter().enumerate() {
+                // SAFETY: `self` proves the feature.
+                unsafe {
+                    let shift = vdupq_n_s32(4 * place as i32 + SHIFT);
+                    to[part] = vaddq_s32(to[part], vshlq_s32(vpaddlq_s16(sums), shift));
+                }
+            }
         }
         #[inline(always)]
         fn prefetch_l2<T>(self, at: &T, ahead: usize) {
@@ -293,11 +304,6 @@ mod neon {
             let at: *const i32 = from.as_ptr();
             // SAFETY: `self` proves the feature; the quarters lie inside the array.
             from_fn(|i| unsafe { vld1q_s32(at.add(4 * i)) })
-        }
-        #[inline(always)]
-        fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-            // SAFETY: `self` proves the feature.
-            from_fn(|i| unsafe { vaddq_s32(a[i], b[i]) })
         }
         #[inline(always)]
         fn to_f32(self, x: Self::I32) -> Self::F32 {
@@ -327,17 +333,26 @@ mod tests {
     use crate::isa::{Tier, dispatch};
     use crate::testing::Random;
 
-    fn all_body<I: Nibbles>(isa: I, weights: &[[u8; 64]; 4], digits: &[[i8; 64]; 8]) -> Vec<u32> {
-        let mut sums = isa.no_sums();
-        for (w, d) in weights.iter().zip(digits.as_chunks::<2>().0) {
-            sums = isa.add_products(sums, isa.nibbles(w), [&d[0], &d[1]]);
-        }
+    fn all_body<I: Nibbles>(isa: I, weights: &[[u8; 64]; 8], digits: &[[[i8; 64]; 2]; 8]) -> Vec<u32> {
         let mut offsets = [0; LANES];
-        offsets.iter_mut().zip(digits[0]).for_each(|(o, d)| *o = i32::from(d) << 20);
-        let sums = [isa.shifted::<0>(sums), isa.shifted::<4>(sums), isa.shifted::<13>(sums)];
+        offsets.iter_mut().zip(digits[0][0]).for_each(|(o, d)| *o = i32::from(d) << 20);
+        let mut all = [[isa.load_i32(&offsets); 2]; 4];
+        for part in 0..I::PARTS {
+            let mut sums = [[isa.no_sums(); 2]; 3];
+            for v in 0..4 {
+                let (rows, [upper, lower]) = ([&weights[v], &weights[v + 4]], [&digits[v], &digits[v + 4]]);
+                isa.add_products::<1, 2>(part, &mut sums[0], rows, upper, lower);
+                isa.add_products::<0, 2>(part, &mut sums[1], rows, upper, lower);
+                isa.add_products::<1, 2>(part, &mut sums[2], rows, upper, lower);
+                isa.add_products::<0, 2>(part, &mut sums[2], [rows[1], rows[0]], upper, lower);
+            }
+            for r in 0..2 {
+                (0..3).for_each(|i| isa.add_sums::<0>(part, sums[i][r], &mut all[i][r]));
+                isa.add_sums::<1>(part, sums[0][r], &mut all[3][r]);
+            }
+        }
         let mut bits: Vec<u32> = Vec::new();
-        for s in sums {
-            let s = isa.add_i32(s, isa.load_i32(&offsets));
+        for s in all.into_iter().flatten() {
             bits.extend(isa.to_array(s).map(|s| s as u32));
             let mut out = [0.0; LANES];
             isa.store(isa.to_f32(s), &mut out);
@@ -348,21 +363,22 @@ mod tests {
         bits.extend(out.map(f32::to_bits));
         bits
     }
-    dispatch!(fn all(weights: &[[u8; 64]; 4], digits: &[[i8; 64]; 8]) -> Vec<u32> = all_body);
+    dispatch!(fn all(weights: &[[u8; 64]; 8], digits: &[[[i8; 64]; 2]; 8]) -> Vec<u32> = all_body);
 
     #[test]
     fn every_tier_does_what_the_portable_one_does() {
         eprintln!("tiers on this CPU: {:?}", Tier::supported());
         let mut random = Random(5);
         for round in 0..2000 {
-            let mut weights: [[u8; 64]; 4] =
+            let mut weights: [[u8; 64]; 8] =
                 std::array::from_fn(|_| std::array::from_fn(|_| random.next() as u8));
-            let mut digits: [[i8; 64]; 8] =
-                std::array::from_fn(|_| std::array::from_fn(|_| random.next() as i8));
+            let mut digits: [[[i8; 64]; 2]; 8] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| std::array::from_fn(|_| random.next() as i8))
+            });
             match round {
                 // The largest sums of either sign.
-                0 => (weights, digits) = ([[0xff; 64]; 4], [[-128; 64]; 8]),
-                1 => (weights, digits) = ([[0xff; 64]; 4], [[127; 64]; 8]),
+                0 => (weights, digits) = ([[0xff; 64]; 8], [[[-128; 64]; 2]; 8]),
+                1 => (weights, digits) = ([[0xff; 64]; 8], [[[127; 64]; 2]; 8]),
                 _ => {}
             }
             let expected = all(Tier::Portable(Portable), &weights, &digits);

@@ -1,17 +1,11 @@
 //! Rows of planes times hidden states.
 
-use super::Planes;
 use super::hidden::{Chunk, Digits, EMPTY, Hidden};
+use super::{Planes, Way};
 use crate::isa::{Nibbles, Tier, dispatch};
 use std::ops::Range;
 use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
-/// Bytes ahead of a scan that are asked for in L2: what a core streams in the time memory takes to answer. Lines on
-/// their way to L1 would fill the few buffers it has for misses.
-const FAR: usize = 4 << 10;
-/// Bytes ahead of a scan in each plane that are then asked for in L1. Expected of no use, since L2 answers within what
-/// the CPU reorders; it takes 13.1 ms for a high plane of 164 MB to 11.3.
-const NEAR: usize = 1280;
 /// Rows ahead that are asked for of scattered ones, at which hardware cannot guess.
 const ROWS_AHEAD: usize = 6;
 /// Rows that all hidden states meet before the next: together they stay in L2.
@@ -23,28 +17,18 @@ const LEAST_BOUND: f32 = f32::from_bits((127 - 90) << 23);
 /// Bounds from here on say nothing, 2^100.
 const MOST_BOUND: f32 = f32::from_bits((127 + 100) << 23);
 
-/// Which planes are read, and in which order.
+/// Which planes are read, and how.
 pub(super) trait Pass {
     /// Both, or the high one alone.
     const FULL: bool;
-    /// Whether rows follow one another, so that it pays to ask for what follows.
-    const IN_ORDER: bool = true;
+    /// Whether bytes are asked for in L1 beside those that are asked for in L2.
+    const NEAR: bool;
 }
-/// The high plane alone.
-pub(super) struct High;
-/// Both planes.
-pub(super) struct Full;
-/// Both planes of rows anywhere.
-struct Scattered;
-impl Pass for High {
-    const FULL: bool = false;
-}
-impl Pass for Full {
-    const FULL: bool = true;
-}
-impl Pass for Scattered {
-    const FULL: bool = true;
-    const IN_ORDER: bool = false;
+/// The high plane alone, or both.
+pub(super) struct Reading<const FULL: bool, const NEAR: bool>;
+impl<const FULL: bool, const NEAR: bool> Pass for Reading<FULL, NEAR> {
+    const FULL: bool = FULL;
+    const NEAR: bool = NEAR;
 }
 
 /// Approximate products of `rows` with each of `hidden`, from the high plane: `|approx[m][i] - exact| <= bound[m][i]`
@@ -60,7 +44,7 @@ pub fn scan_high(
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    scan::<High>(Tier::best(), planes, rows, hidden, approx, bound);
+    scan_as(Tier::best(), false, planes, rows, hidden, approx, bound);
 }
 
 /// [`scan_high`] from both planes in one pass: twice the bytes, a bound about 16 times tighter.
@@ -74,7 +58,25 @@ pub fn scan_full(
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    scan::<Full>(Tier::best(), planes, rows, hidden, approx, bound);
+    scan_as(Tier::best(), true, planes, rows, hidden, approx, bound);
+}
+
+/// Picks the copy of [`scan_body`] for what is read, and how.
+pub(super) fn scan_as(
+    tier: Tier,
+    full: bool,
+    planes: &Planes,
+    rows: Range<usize>,
+    hidden: &[&Hidden],
+    approx: &mut [&mut [f32]],
+    bound: &mut [&mut [f32]],
+) {
+    match (full, planes.way(full).near > 0) {
+        (false, false) => scan::<Reading<false, false>>(tier, planes, rows, hidden, approx, bound),
+        (false, true) => scan::<Reading<false, true>>(tier, planes, rows, hidden, approx, bound),
+        (true, false) => scan::<Reading<true, false>>(tier, planes, rows, hidden, approx, bound),
+        (true, true) => scan::<Reading<true, true>>(tier, planes, rows, hidden, approx, bound),
+    }
 }
 
 /// [`scan_full`] for one hidden state and the rows `ids`, in any order: `approx` and `bound` are `[ids.len()]`.
@@ -135,12 +137,41 @@ fn some_rows<I: Nibbles, P: Pass, const M: usize>(
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    let planes_read = if P::FULL { 2 } else { 1 };
-    let ahead = FAR.div_ceil(planes_read * planes.vectors * VECTOR);
-    for i in part {
-        let results = self::row::<I, P, M>(isa, planes, start + i, ahead, hidden);
-        for m in 0..M {
-            (approx[m][i], bound[m][i]) = results[m];
+    let Way { rows, far, near } = planes.way(P::FULL);
+    let far = far / if P::FULL { 2 } else { 1 };
+    // Scales and records lie in fewer bytes; they are asked for in rows.
+    let ask = Ask { far, near, rows: far.div_ceil(planes.vectors * VECTOR) };
+    let mut i = part.start;
+    // Several states are bound by computation, and their sums take the registers.
+    if M == 1 && rows > 1 {
+        while i + 2 <= part.end {
+            some::<I, P, 2, M>(isa, planes, start, i, ask, hidden, approx, bound);
+            i += 2;
+        }
+    }
+    while i < part.end {
+        some::<I, P, 1, M>(isa, planes, start, i, ask, hidden, approx, bound);
+        i += 1;
+    }
+}
+
+/// Writes the results of `R` rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn some<I: Nibbles, P: Pass, const R: usize, const M: usize>(
+    isa: I,
+    planes: &Planes,
+    start: usize,
+    i: usize,
+    ask: Ask,
+    hidden: [&Hidden; M],
+    approx: &mut [&mut [f32]],
+    bound: &mut [&mut [f32]],
+) {
+    let results = products::<I, P, R, M>(isa, planes, start + i, ask, hidden);
+    for m in 0..M {
+        for r in 0..R {
+            (approx[m][i + r], bound[m][i + r]) = results[m][r];
         }
     }
 }
@@ -163,154 +194,233 @@ fn refine_rows_body<I: Nibbles>(
     for (i, &id) in ids.iter().enumerate() {
         let (row, next) = (id as usize, ids[(i + ROWS_AHEAD).min(ids.len() - 1)] as usize);
         // Earlier rows are a huge number of rows ahead, which wraps around.
-        [(approx[i], bound[i])] =
-            self::row::<I, Scattered, 1>(isa, planes, row, next.wrapping_sub(row), [hidden]);
+        let rows = next.wrapping_sub(row);
+        let ask = Ask { far: rows.wrapping_mul(planes.vectors * VECTOR), near: 0, rows };
+        [[(approx[i], bound[i])]] =
+            products::<I, Reading<true, false>, 1, 1>(isa, planes, row, ask, [hidden]);
     }
 }
 
-/// One row times each hidden state: the approximate product and its bound. Asks for what lies `ahead` rows later.
+/// What is asked for ahead of what is read.
+#[derive(Clone, Copy)]
+struct Ask {
+    /// Bytes of each plane, in L2.
+    far: usize,
+    /// Bytes of each plane, in L1.
+    near: usize,
+    /// Rows of scales and records.
+    rows: usize,
+}
+
+/// `R` consecutive rows from `first` on times each hidden state: the approximate products and their bounds.
 ///
 /// No closures here and below: they would be compiled without the instruction set.
 #[inline(always)]
-fn row<I: Nibbles, P: Pass, const M: usize>(
+fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,
     planes: &Planes,
-    row: usize,
-    ahead: usize,
+    first: usize,
+    ask: Ask,
     hidden: [&Hidden; M],
-) -> [(f32, f32); M] {
+) -> [[(f32, f32); R]; M] {
     let (vectors, chunks) = (planes.vectors, planes.chunks);
-    let high = &planes.high[row * vectors..][..vectors];
-    let low = if P::FULL { &planes.low[row * vectors..][..vectors] } else { &[] };
-    let scales = &planes.scales[row * chunks..][..chunks];
-    let record = &planes.records[row];
-    let plane_ahead = ahead.wrapping_mul(vectors * VECTOR);
+    let whole = vectors / VECTORS;
+    let high = &planes.high[first * vectors..][..R * vectors];
+    // Not read unless both are.
+    let low = if P::FULL { &planes.low[first * vectors..][..R * vectors] } else { high };
+    let scales = &planes.scales[first * chunks..][..R * chunks];
+    let records: &[_; R] = planes.records[first..].first_chunk().expect("rows exist");
     // Several rows' scales and records share a cache line; asking for each costs little.
-    isa.prefetch(&scales[0], ahead.wrapping_mul(size_of_val(scales)));
-    isa.prefetch(&scales[chunks - 1], ahead.wrapping_mul(size_of_val(scales)));
-    isa.prefetch(record, ahead.wrapping_mul(size_of_val(record)));
+    isa.prefetch(&scales[0], ask.rows.wrapping_mul(chunks * LANES));
+    isa.prefetch(&scales[R * chunks - 1], ask.rows.wrapping_mul(chunks * LANES));
+    isa.prefetch(&records[0], ask.rows.wrapping_mul(size_of_val(&records[0])));
 
-    let mut totals = [[isa.splat(0.0); 2]; M];
-    let (whole_high, rest_high) = high.as_chunks::<VECTORS>();
-    let (whole_low, rest_low) = low.as_chunks::<VECTORS>();
-    let whole = whole_high.len();
+    // Everything that is indexed in the loop is known to be `whole` long: with checks in it, all of a chunk is loaded
+    // before the first could fail, and registers run out.
+    let mut whole_high: [&[[[u8; VECTOR]; VECTORS]]; R] = [&[]; R];
+    let mut whole_low: [&[[[u8; VECTOR]; VECTORS]]; R] = [&[]; R];
+    let mut whole_scales: [&[[u8; LANES]]; R] = [&[]; R];
+    for r in 0..R {
+        whole_high[r] = &high[r * vectors..].as_chunks().0[..whole];
+        whole_scales[r] = &scales[r * chunks..][..whole];
+        if P::FULL {
+            whole_low[r] = &low[r * vectors..].as_chunks().0[..whole];
+        }
+    }
     let mut whole_digits: [&[[Digits; VECTORS]]; M] = [&[]; M];
-    let mut rest_digits: [&[Digits]; M] = [&[]; M];
     let mut states: [&[Chunk]; M] = [&[]; M];
     for m in 0..M {
-        let (digits, rest) = hidden[m].digits[..vectors].as_chunks::<VECTORS>();
-        (whole_digits[m], rest_digits[m]) = (&digits[..whole], rest);
+        whole_digits[m] = &hidden[m].digits.as_chunks().0[..whole];
         states[m] = &hidden[m].chunks[..whole];
     }
-    // Everything that is indexed below is known to be `whole` long: with checks in the loop, all of a chunk is loaded
-    // before the first could fail, and registers run out.
-    let whole_scales = &scales[..whole];
+    let mut totals = [[[isa.splat(0.0); 2]; R]; M];
     for c in 0..whole {
-        let low: &[[u8; VECTOR]] = if P::FULL { &whole_low[..whole][c] } else { &[] };
-        let mut digits: [&[Digits]; M] = [&[]; M];
+        let mut chunk = Rows { high: [&[]; R], low: [&[]; R], scales: [&[0; LANES]; R] };
+        for r in 0..R {
+            chunk.high[r] = &whole_high[r][c];
+            chunk.scales[r] = &whole_scales[r][c];
+            if P::FULL {
+                chunk.low[r] = &whole_low[r][c];
+            }
+        }
+        let (mut digits, mut state): ([&[Digits]; M], _) = ([&[]; M], [&EMPTY; M]);
         for m in 0..M {
             digits[m] = &whole_digits[m][c];
-        }
-        let sums = chunk::<I, P, M>(isa, VECTORS, &whole_high[c], low, digits, plane_ahead);
-        let mut state = [&EMPTY; M];
-        for m in 0..M {
             state[m] = &states[m][c];
         }
-        add_blocks::<I, P, M>(isa, &whole_scales[c], sums, state, &mut totals);
+        let asked = Asked { high: &high[0], low: &low[0], ask, vector: c * VECTORS * R };
+        add_chunk::<I, P, R, M>(isa, VECTORS, chunk, digits, state, asked, &mut totals);
     }
-    if !rest_high.is_empty() {
-        let sums = chunk::<I, P, M>(isa, rest_high.len(), rest_high, rest_low, rest_digits, plane_ahead);
-        let mut state = [&EMPTY; M];
+    let rest = vectors - whole * VECTORS;
+    if rest > 0 {
+        let mut chunk = Rows { high: [&[]; R], low: [&[]; R], scales: [&[0; LANES]; R] };
+        for r in 0..R {
+            chunk.high[r] = &high[(r + 1) * vectors - rest..][..rest];
+            chunk.scales[r] = &scales[r * chunks + whole];
+            if P::FULL {
+                chunk.low[r] = &low[(r + 1) * vectors - rest..][..rest];
+            }
+        }
+        let (mut digits, mut state): ([&[Digits]; M], _) = ([&[]; M], [&EMPTY; M]);
         for m in 0..M {
+            digits[m] = &hidden[m].digits[whole * VECTORS..][..rest];
             state[m] = &hidden[m].chunks[whole];
         }
-        add_blocks::<I, P, M>(isa, &scales[whole], sums, state, &mut totals);
+        let asked = Asked { high: &high[0], low: &low[0], ask, vector: whole * VECTORS * R };
+        add_chunk::<I, P, R, M>(isa, rest, chunk, digits, state, asked, &mut totals);
     }
 
-    let record = Row::from_bytes(record);
-    let c = if P::FULL { record.c_full } else { record.c_high };
-    let mut out = [(0.0, 0.0); M];
-    for m in 0..M {
-        let h = hidden[m];
-        // The high plane counts half steps.
-        let t = if P::FULL { h.t } else { 0.5 * h.t };
-        let factor = record.scale * (c * h.c_factor + h.c_offset);
-        let bound = factor * isa.sum(totals[m][1]) + LEAST_BOUND;
-        let bound = if bound < MOST_BOUND { bound } else { f32::INFINITY };
-        out[m] = (t * record.scale * isa.sum(totals[m][0]), bound);
+    let mut out = [[(0.0, 0.0); R]; M];
+    for r in 0..R {
+        let record = Row::from_bytes(&records[r]);
+        let c = if P::FULL { record.c_full } else { record.c_high };
+        for m in 0..M {
+            let h = hidden[m];
+            // The high plane counts half steps.
+            let t = if P::FULL { h.t } else { 0.5 * h.t };
+            let factor = record.scale * (c * h.c_factor + h.c_offset);
+            let bound = factor * isa.sum(totals[m][r][1]) + LEAST_BOUND;
+            let bound = if bound < MOST_BOUND { bound } else { f32::INFINITY };
+            out[m][r] = (t * record.scale * isa.sum(totals[m][r][0]), bound);
+        }
     }
     out
 }
 
-/// Adds the blocks of a chunk times their scales: products to the first total, norms to the second.
-#[inline(always)]
-fn add_blocks<I: Nibbles, P: Pass, const M: usize>(
-    isa: I,
-    scales: &[u8; LANES],
-    sums: [I::I32; M],
-    states: [&Chunk; M],
-    totals: &mut [[I::F32; 2]; M],
-) {
-    let scale = isa.widen_u8(scales);
-    for m in 0..M {
-        let state = states[m];
-        let (offset, norm) = match P::FULL {
-            true => (&state.offset_full, &state.norm_full),
-            false => (&state.offset_high, &state.norm_high),
-        };
-        let sum = isa.to_f32(isa.add_i32(sums[m], isa.load_i32(offset)));
-        totals[m][0] = isa.add(totals[m][0], isa.mul(sum, scale));
-        totals[m][1] = isa.add(totals[m][1], isa.mul(scale, isa.load(norm)));
-    }
+/// One chunk of several rows.
+#[derive(Clone, Copy)]
+struct Rows<'a, const R: usize> {
+    high: [&'a [[u8; VECTOR]]; R],
+    low: [&'a [[u8; VECTOR]]; R],
+    scales: [&'a [u8; LANES]; R],
 }
 
-/// The sums of one chunk, a lane a block, without the rows' offset: in steps, or for the high plane in half steps.
+/// What is asked for while rows are read: as many vectors as are read, in the order in which they stand, though rows are
+/// read side by side.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// The rows' first vectors.
+    high: &'a [u8; VECTOR],
+    low: &'a [u8; VECTOR],
+    ask: Ask,
+    /// How many were read before.
+    vector: usize,
+}
+
+/// Adds one chunk of each row: products times their blocks' scales to the first totals, norms to the second.
 #[inline(always)]
-fn chunk<I: Nibbles, P: Pass, const M: usize>(
+fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,
     n: usize,
-    high: &[[u8; VECTOR]],
-    low: &[[u8; VECTOR]],
+    rows: Rows<R>,
     digits: [&[Digits]; M],
-    ahead: usize,
-) -> [I::I32; M] {
-    let mut sums = [[isa.no_sums(); 4]; M];
-    for v in 0..n {
-        isa.prefetch_l2(&high[v], ahead);
-        if P::IN_ORDER {
-            isa.prefetch(&high[v], NEAR);
+    states: [&Chunk; M],
+    asked: Asked,
+    totals: &mut [[[I::F32; 2]; R]; M],
+) {
+    // Without the rows' offset: in steps, or for the high plane in half steps.
+    let mut products = [[isa.zero(); R]; M];
+    for m in 0..M {
+        let offset = if P::FULL { &states[m].offset_full } else { &states[m].offset_high };
+        products[m] = [isa.load_i32(offset); R];
+    }
+    // Not a loop, which would not be unrolled.
+    add_part::<I, P, R, M>(isa, 0, n, &rows, digits, asked, &mut products);
+    if I::PARTS > 1 {
+        add_part::<I, P, R, M>(isa, 1, n, &rows, digits, asked, &mut products);
+    }
+    if I::PARTS > 2 {
+        add_part::<I, P, R, M>(isa, 2, n, &rows, digits, asked, &mut products);
+        add_part::<I, P, R, M>(isa, 3, n, &rows, digits, asked, &mut products);
+    }
+    for r in 0..R {
+        let scale = isa.widen_u8(rows.scales[r]);
+        for m in 0..M {
+            let norm = if P::FULL { &states[m].norm_full } else { &states[m].norm_high };
+            let [product, norms] = &mut totals[m][r];
+            *product = isa.add(*product, isa.mul(isa.to_f32(products[m][r]), scale));
+            *norms = isa.add(*norms, isa.mul(scale, isa.load(norm)));
         }
-        let weights = isa.nibbles(&high[v]);
+    }
+}
+
+/// Adds part `part` of the lanes to the products of one chunk, `n` vectors of each row.
+#[inline(always)]
+fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
+    isa: I,
+    part: usize,
+    n: usize,
+    rows: &Rows<R>,
+    digits: [&[Digits]; M],
+    asked: Asked,
+    products: &mut [[I::I32; R]; M],
+) {
+    let Ask { far, near, .. } = asked.ask;
+    let mut sums = [[isa.no_sums(); R]; M];
+    for v in 0..n {
+        let mut from = [&[0; VECTOR]; R];
+        for r in 0..R {
+            from[r] = &rows.high[r][v];
+            if part == 0 {
+                let at = (asked.vector + v * R + r) * VECTOR;
+                isa.prefetch_l2(asked.high, far.wrapping_add(at));
+                if P::NEAR {
+                    isa.prefetch(asked.high, near.wrapping_add(at));
+                }
+            }
+        }
         for m in 0..M {
             let Digits { upper, lower } = &digits[m][v];
-            sums[m][0] = isa.add_products(sums[m][0], weights, [&upper[0], &upper[1]]);
-            sums[m][1] = isa.add_products(sums[m][1], weights, [&lower[0], &lower[1]]);
+            isa.add_products::<1, R>(part, &mut sums[m], from, upper, lower);
         }
-        if P::FULL {
-            isa.prefetch_l2(&low[v], ahead);
-            if P::IN_ORDER {
-                isa.prefetch(&low[v], NEAR);
+    }
+    if P::FULL {
+        for v in 0..n {
+            let mut from = [&[0; VECTOR]; R];
+            for r in 0..R {
+                from[r] = &rows.low[r][v];
+                if part == 0 {
+                    let at = (asked.vector + v * R + r) * VECTOR;
+                    isa.prefetch_l2(asked.low, far.wrapping_add(at));
+                    if P::NEAR {
+                        isa.prefetch(asked.low, near.wrapping_add(at));
+                    }
+                }
             }
-            let weights = isa.nibbles(&low[v]);
             for m in 0..M {
                 let Digits { upper, lower } = &digits[m][v];
-                sums[m][2] = isa.add_products(sums[m][2], weights, [&upper[0], &upper[1]]);
-                sums[m][3] = isa.add_products(sums[m][3], weights, [&lower[0], &lower[1]]);
+                isa.add_products::<0, R>(part, &mut sums[m], from, upper, lower);
             }
         }
     }
-    let mut out = [isa.zero(); M];
     for m in 0..M {
-        let [high_upper, high_lower, low_upper, low_lower] = sums[m];
-        out[m] = match P::FULL {
-            true => isa.add_i32(
-                isa.add_i32(isa.shifted::<12>(high_upper), isa.shifted::<4>(high_lower)),
-                isa.add_i32(isa.shifted::<8>(low_upper), isa.shifted::<0>(low_lower)),
-            ),
-            false => isa.add_i32(isa.shifted::<13>(high_upper), isa.shifted::<5>(high_lower)),
-        };
+        for r in 0..R {
+            match P::FULL {
+                true => isa.add_sums::<0>(part, sums[m][r], &mut products[m][r]),
+                false => isa.add_sums::<1>(part, sums[m][r], &mut products[m][r]),
+            }
+        }
     }
-    out
 }
 
 #[cfg(test)]
@@ -327,9 +437,6 @@ pub(super) mod tiers {
         approx: &mut [&mut [f32]],
         bound: &mut [&mut [f32]],
     ) {
-        match full {
-            true => scan::<Full>(tier, planes, rows, hidden, approx, bound),
-            false => scan::<High>(tier, planes, rows, hidden, approx, bound),
-        }
+        scan_as(tier, full, planes, rows, hidden, approx, bound);
     }
 }

@@ -255,6 +255,30 @@ fn results_do_not_depend_on_what_is_computed_together() {
     refine(&table.planes(), &[], all[2], &mut [], &mut []);
 }
 
+/// Odd numbers of rows, rows of less than a chunk and of chunks with a rest, on every tier.
+#[test]
+fn results_do_not_depend_on_the_way_planes_are_scanned() {
+    for (hidden, count) in [(1, 1), (100, 3), (512, 2), (700, 17), (2560, 9)] {
+        let table = Table::new(hidden, &gaussian((count + 2) * hidden, 9));
+        let state = prepared(table.layout, &gaussian(hidden, 10));
+        for full in [false, true] {
+            let scanned = |tier, planes: Planes| {
+                let (mut approx, mut bound) = (vec![0.0; count], vec![0.0; count]);
+                let (mut a, mut b) = ([&mut approx[..]], [&mut bound[..]]);
+                tiers::on(tier, full, &planes, 1..count + 1, &[&state], &mut a, &mut b);
+                (approx, bound)
+            };
+            let expected = scanned(Tier::supported()[0], table.planes());
+            for tier in Tier::supported() {
+                for way in WAYS {
+                    let found = scanned(tier, table.planes().scanned(full, way));
+                    assert_eq!(found, expected, "{tier:?} {way:?} {hidden} {full}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_reused_state_is_as_good_as_a_new_one() {
     let layout = Layout::new(1, 700).unwrap();
