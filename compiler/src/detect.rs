@@ -7,7 +7,7 @@
 
 use crate::error::CompileError;
 use crate::ingest::checkpoint::{ElementType, RawTensor};
-use crate::ingest::gguf::{self, BlockType};
+use crate::ingest::gguf;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::quantize::{self, Float};
 use half::{bf16, f16};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use trit_format::plan::{DType, ScaleRule};
 
 /// Columns of the finest groups; all coarser ones are made of these.
-const UNIT: usize = 32;
+pub(crate) const UNIT: usize = 32;
 /// Columns of the groups between a row and a unit, the coarsest first.
 const GROUPS: [usize; 3] = [256, 128, 64];
 /// Bytes that one thread looks at in one go.
@@ -33,7 +33,7 @@ const MOST_COUNTED: usize = 1 << 15;
 /// A wrong type or shape, an element that is not finite, weights that are not ternary.
 pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, TensorReport), CompileError> {
     if let ElementType::Block(kind) = tensor.dtype {
-        return blocks(tensor, kind, shape);
+        return gguf::ternary(tensor, kind, None, shape);
     }
     match detect(&tensor, shape, "[out features, in features]")? {
         Ok(seen) => seen.ternary(tensor, shape),
@@ -47,7 +47,7 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
 /// A wrong type or shape, or an element that is not finite.
 pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, TensorReport), CompileError> {
     if let ElementType::Block(kind) = tensor.dtype {
-        let (ternary, report) = blocks(tensor, kind, shape)?;
+        let (ternary, report) = gguf::ternary(tensor, kind, None, shape)?;
         return Ok((Matrix::Ternary(ternary), report));
     }
     let what = "[vocab_size, hidden_size]";
@@ -57,18 +57,6 @@ pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, Ten
     }
     let report = report(&tensor, Found::Floats);
     Ok((Matrix::Dense(quantize::dense(tensor, &shape, what)?), report))
-}
-
-/// A matrix that is stored as trits and scales.
-fn blocks(
-    tensor: RawTensor,
-    kind: BlockType,
-    [rows, k]: [usize; 2],
-) -> Result<(Ternary, TensorReport), CompileError> {
-    let mut report = report(&tensor, Found::PerTensor);
-    let ternary = gguf::ternary(tensor, kind, None, (rows, k))?;
-    report.found = ternary.scales.into();
-    Ok((ternary, report))
 }
 
 /// The report of a tensor in which nothing was counted.
@@ -145,11 +133,11 @@ impl Conflict {
 }
 
 /// Bits of a float without its sign: equal for equal magnitudes, 0 for zeros, ordered as magnitudes are.
-type Magnitude = u32;
+pub(crate) type Magnitude = u32;
 
 /// What was seen in some rows. Bits, not values: two floats share a scale if they are the same but for the sign.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// For each of [`GROUPS`] whether some group of that many columns holds two magnitudes.
     split_groups: [bool; GROUPS.len()],
     /// Whether some row does.
@@ -184,7 +172,8 @@ impl Magnitudes {
 }
 
 impl Seen {
-    fn merge(&mut self, other: Seen) {
+    /// Adds what was seen in other rows.
+    pub(crate) fn merge(&mut self, other: Seen) {
         for (split, other) in self.split_groups.iter_mut().zip(other.split_groups) {
             *split |= other;
         }
@@ -199,7 +188,7 @@ impl Seen {
     }
 
     /// Takes the magnitudes of a row's units, 0 for those of zeros.
-    fn row(&mut self, units: &[Magnitude]) {
+    pub(crate) fn row(&mut self, units: &[Magnitude]) {
         let mut last = 0;
         for &magnitude in units.iter().filter(|&&m| m != 0) {
             if magnitude != last {
@@ -227,22 +216,31 @@ impl Seen {
         Found::PerColumns(whole.map_or(UNIT, |(_, columns)| columns) as u32)
     }
 
+    /// The scales of the coarsest grouping that holds; magnitudes are of that type.
+    pub(crate) fn scales(&self, float: Float) -> Scales {
+        match self.found() {
+            // A matrix of zeros has the scale that every matrix may have.
+            Found::PerTensor if self.first == 0 => Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply },
+            Found::PerTensor => Scales::Tensor { scale: widen(float, self.first), rule: ScaleRule::Multiply },
+            Found::PerColumns(columns) => Scales::Rows { columns, dtype: self.scale_type(float) },
+            _ => Scales::Rows { columns: 0, dtype: self.scale_type(float) },
+        }
+    }
+
+    /// The report of a tensor in which this was seen.
+    pub(crate) fn report(&self, tensor: &RawTensor) -> TensorReport {
+        let scales = self.magnitudes.0.as_ref().map(|set| set.len() as u64);
+        TensorReport { scales, ..report(tensor, self.found()) }
+    }
+
     fn ternary(
         self,
         tensor: RawTensor,
         [rows, k]: [usize; 2],
     ) -> Result<(Ternary, TensorReport), CompileError> {
         let float = Float::of(tensor.dtype).unwrap_or(Float::F32);
-        let mut report = report(&tensor, self.found());
-        report.scales = self.magnitudes.0.as_ref().map(|set| set.len() as u64);
+        let (scales, mut report) = (self.scales(float), self.report(&tensor));
         report.zeros = Some(self.zeros as f64 / (rows * k).max(1) as f64);
-        let scales = match report.found {
-            // A matrix of zeros has the scale that every matrix may have.
-            Found::PerTensor if self.first == 0 => Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply },
-            Found::PerTensor => Scales::Tensor { scale: widen(float, self.first), rule: ScaleRule::Multiply },
-            Found::PerColumns(columns) => Scales::Rows { columns, dtype: self.scale_type(float) },
-            _ => Scales::Rows { columns: 0, dtype: self.scale_type(float) },
-        };
         let columns = match scales {
             Scales::Rows { columns, .. } if columns > 0 => columns as usize,
             _ => k,

@@ -99,7 +99,7 @@ pub(crate) fn ternary(
             return Err(weight.error(format!("is {kind}, ternary already; leave away --quantize absmean")));
         }
         let factor = scale.as_ref().map(read_scale).transpose()?;
-        return gguf::ternary(weight, kind, factor, (rows, k));
+        return gguf::ternary(weight, kind, factor, [rows, k]).map(|(ternary, _)| ternary);
     }
     let name = weight.name.clone();
     let what = format!("{rows} rows of {k}");

@@ -40,12 +40,19 @@ impl MappedFile {
     /// that errors about its contents are to name.
     ///
     /// # Errors
-    /// No space, or what `write` returns.
+    /// No space, or what `write` returns, with the folder and what to do.
     pub(crate) fn temporary(
         origin: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> Result<Arc<MappedFile>, CompileError> {
-        let io = |source| CompileError::Io { path: std::env::temp_dir(), source };
+        let io = |source: io::Error| CompileError::Invalid {
+            path: std::env::temp_dir(),
+            problem: format!(
+                "a temporary file for a tensor of {} cannot be written ({source}); name a folder with more space in \
+                 the environment variable TMPDIR",
+                origin.display()
+            ),
+        };
         let mut out = BufWriter::with_capacity(1 << 20, tempfile::tempfile().map_err(io)?);
         write(&mut out).map_err(io)?;
         let file = out.into_inner().map_err(|e| io(e.into_error()))?;

@@ -116,8 +116,8 @@ fn scales_that_differ() {
     two_scales(&mut file);
     let model = file.load().unwrap();
     let q = ternary(&model.layers[0].q);
-    assert_eq!(q.scales, Scales::Rows { columns: 64, dtype: DType::F16 });
-    assert_eq!(report(&model, Q).found, Found::PerColumns(64));
+    assert_eq!(q.scales, Scales::Rows { columns: 0, dtype: DType::F16 });
+    assert_eq!(report(&model, Q).found, Found::PerRow);
     let mut scale = [0.0];
     q.trits.read_scales(63, &mut scale).unwrap();
     assert_eq!(scale, [0.5]);
@@ -146,10 +146,40 @@ fn scales_that_are_none() {
         file.at(Q).bytes[18 * 5..][..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
         file.refused(&["[3]", Q, &format!("scale {says} at row 5, column 0"), "finite"]);
     }
-    // Ones whose scale is zero are zeros; all of them would be a matrix without a scale.
+    // Ones whose scale is zero are zeros.
     let mut file = File::bitnet();
-    file.at(Q).bytes = q2_0(&[1; 64 * 64], 0.0);
-    file.refused(&["[3]", Q, "scale 0", "above zero"]);
+    file.at(Q).bytes = [q2_0(&[1; 64], 0.0), q2_0(&[1; 63 * 64], 0.5)].concat();
+    let model = file.load().unwrap();
+    let q = ternary(&model.layers[0].q);
+    assert_eq!(q.scales, Scales::Tensor { scale: 0.5, rule: ScaleRule::Multiply });
+    assert_eq!(read(q).unwrap(), [vec![0; 64], vec![1; 63 * 64]].concat());
+}
+
+/// Scales are stored for 64 columns, whether or not they differ there.
+#[test]
+fn scales_are_as_coarse_as_they_can_be() {
+    let down = |scales: [f32; 4]| {
+        let mut file = File::model("llama", false);
+        let mut rows = vec![0u8; 0];
+        for row in 0..64 {
+            for half in 0..2 {
+                rows.extend(q2_0(&[1; 64], scales[2 * (row % 2) + half]));
+            }
+        }
+        file.at("blk.0.ffn_down.weight").bytes = rows;
+        file.load().unwrap().layers[0].down.clone()
+    };
+    let rows = |columns| Scales::Rows { columns, dtype: DType::F16 };
+    let per_row = down([0.5, 0.5, 0.25, 0.25]);
+    assert_eq!(ternary(&per_row).scales, rows(0));
+    let mut scale = [0.0];
+    ternary(&per_row).trits.read_scales(1, &mut scale).unwrap();
+    assert_eq!(scale, [0.25]);
+    let halves = down([0.5, 0.25, 0.5, 0.5]);
+    assert_eq!(ternary(&halves).scales, rows(64));
+    let mut scales = [0.0; 2];
+    ternary(&halves).trits.read_scales(0, &mut scales).unwrap();
+    assert_eq!(scales, [0.5, 0.25]);
 }
 
 #[test]

@@ -27,11 +27,11 @@ pub(super) fn widened(tensor: RawTensor) -> Result<RawTensor, CompileError> {
     }
     let file = MappedFile::temporary(tensor.bytes.path(), |out| {
         let mut weights = vec![0.0f32; kind.weights()];
+        let mut bytes = vec![[0; 4]; kind.weights()];
         for block in tensor.bytes.as_ref().chunks_exact(kind.bytes()) {
             decode(kind, block, &mut weights);
-            for weight in &weights {
-                out.write_all(&weight.to_le_bytes())?;
-            }
+            bytes.iter_mut().zip(&weights).for_each(|(bytes, weight)| *bytes = weight.to_le_bytes());
+            out.write_all(bytes.as_flattened())?;
         }
         Ok(())
     })?;

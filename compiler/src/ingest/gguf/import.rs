@@ -139,9 +139,13 @@ fn rope_factors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
     }
     let factors: Vec<f32> =
         tensor.bytes.as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    match factors.iter().position(|factor| !(factor.is_finite() && *factor > 0.0)) {
+    // Below one are the frequencies themselves, which the first converters of BitNet wrote under this name.
+    match factors.iter().position(|factor| !(factor.is_finite() && *factor >= 1.0)) {
         None => Ok(factors),
-        Some(at) => Err(tensor.error(format!("holds {} at {at}, expected numbers above zero", factors[at]))),
+        Some(at) => Err(tensor.error(format!(
+            "holds {} at {at}, expected divisors of frequencies, none below 1; convert the model again",
+            factors[at]
+        ))),
     }
 }
 

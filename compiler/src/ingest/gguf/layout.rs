@@ -101,7 +101,7 @@ fn q2_0(file: &MappedFile, header: &Header, order: &[&TensorInfo]) -> Result<Blo
             continue;
         }
         let data_bytes = file.bytes().len().saturating_sub(header.data) as u64;
-        let next = order.get(index + 1).map_or(data_bytes, |next| next.offset);
+        let next = order.get(index + 1).map_or(data_bytes, |next| next.offset.min(data_bytes));
         let room = next.saturating_sub(tensor.offset);
         // Whatever else is wrong with its shape and place is said when its bytes are looked for.
         let sized = |form: &BlockType| size(tensor, TensorType::Block(*form)).is_ok();

@@ -7,6 +7,7 @@ use crate::error::CompileError;
 use crate::ingest::mapped::MappedFile;
 use crate::model::{Dense, Matrix, Ternary, TernaryRows};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Rows of heads, stored interleaved.
@@ -68,7 +69,7 @@ impl TernaryRows for Reordered {
 fn copied(dense: Dense, order: Interleaved, rows: usize) -> Result<Dense, CompileError> {
     let stored = (*dense.data).as_ref();
     let row_bytes = stored.len() / rows;
-    let file = MappedFile::temporary(std::path::Path::new(&dense.name), |out| {
+    let file = MappedFile::temporary(Path::new(&dense.name), |out| {
         (0..rows).try_for_each(|row| out.write_all(&stored[order.stored_at(row) * row_bytes..][..row_bytes]))
     })?;
     Ok(Dense { data: Arc::new(file.whole()), ..dense })

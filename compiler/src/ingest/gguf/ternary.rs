@@ -2,16 +2,21 @@
 
 use super::trits;
 use super::types::BlockType;
+use crate::detect::{Magnitude, Seen, UNIT};
 use crate::error::CompileError;
 use crate::ingest::checkpoint::RawTensor;
-use crate::model::{Scales, Ternary, TernaryRows};
+use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
+use crate::quantize::Float;
 use half::f16;
 use rayon::prelude::*;
 use std::sync::Arc;
-use trit_format::plan::{DType, ScaleRule};
+use trit_format::plan::ScaleRule;
 
-/// The matrix `[rows, k]` in a tensor of ternary blocks. Where all its blocks have the same scale, those of zeros
-/// excepted, it has that one; otherwise one for each block, or each row.
+/// Rows that one thread looks at in one go.
+const ROWS: usize = 64;
+
+/// The matrix `[rows, k]` in a tensor of ternary blocks, with the coarsest grouping of scales that holds, as for floats:
+/// one for all of it, one for each row, or one for some columns, blocks of zeros excepted.
 ///
 /// `factor` is the value of a scale tensor beside it.
 ///
@@ -21,8 +26,8 @@ pub(crate) fn ternary(
     tensor: RawTensor,
     kind: BlockType,
     factor: Option<f32>,
-    (rows, k): (usize, usize),
-) -> Result<Ternary, CompileError> {
+    [rows, k]: [usize; 2],
+) -> Result<(Ternary, TensorReport), CompileError> {
     if !kind.is_ternary() {
         return Err(tensor.error(format!(
             "is {kind}, which is not ternary; only embeddings, heads and norms are read from it. Quantize the model's \
@@ -30,50 +35,46 @@ pub(crate) fn ternary(
         )));
     }
     tensor.expect_shape(&[rows, k], &format!("{rows} rows of {k}"))?;
-    let row_bytes =
-        kind.row_bytes(k).filter(|bytes| bytes.checked_mul(rows) == Some(tensor.bytes.as_ref().len()));
-    let row_bytes = row_bytes.ok_or_else(|| {
+    let fits = |bytes: &usize| bytes.checked_mul(rows) == Some(tensor.bytes.as_ref().len());
+    let row_bytes = kind.row_bytes(k).filter(fits).ok_or_else(|| {
         CompileError::Internal(format!("tensor {} of {kind} is not of its own size", tensor.name))
     })?;
     let name = tensor.name.clone();
-    let blocks = Blocks { tensor, kind, k, row_bytes };
-    let common = blocks.common_scale()?;
+    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k };
+    let seen = blocks.look()?;
     blocks.tensor.bytes.release();
-    let scales = match (common, factor) {
-        (Common::One(scale), factor) => {
-            let scale = scale * factor.unwrap_or(1.0);
-            if !(scale.is_finite() && scale > 0.0) {
-                return Err(blocks
-                    .tensor
-                    .error(format!("has the scale {scale}, which must be finite and above zero")));
-            }
-            Scales::Tensor { scale, rule: ScaleRule::Multiply }
-        }
-        (Common::Different, None) => {
-            Scales::Rows { columns: blocks.scale_columns() as u32, dtype: blocks.scale_type() }
-        }
-        (Common::Different, Some(_)) => {
+    let mut scales = seen.scales(blocks.float());
+    match (&mut scales, factor) {
+        (_, None) => {}
+        (Scales::Tensor { scale, rule: ScaleRule::Multiply }, Some(factor)) => *scale *= factor,
+        (Scales::Tensor { .. } | Scales::Rows { .. }, Some(_)) => {
             return Err(blocks.tensor.error(
                 "has blocks of different scales and a scale tensor beside it, which only go with one scale; convert \
                  the model again",
             ));
         }
-    };
-    Ok(Ternary { name, rows, k, scales, trits: Arc::new(blocks) })
-}
-
-/// Whether all blocks that are not zero have one scale.
-enum Common {
-    One(f32),
-    Different,
+    }
+    if let Scales::Tensor { scale, .. } = scales
+        && !(scale.is_finite() && scale > 0.0)
+    {
+        return Err(blocks
+            .tensor
+            .error(format!("has the scale {scale}, which must be finite and above zero")));
+    }
+    if let Scales::Rows { columns: columns @ 1.., .. } = scales {
+        blocks.columns = columns as usize;
+    }
+    let report = seen.report(&blocks.tensor);
+    Ok((Ternary { name, rows, k, scales, trits: Arc::new(blocks) }, report))
 }
 
 /// A mapped tensor of ternary blocks.
 struct Blocks {
     tensor: RawTensor,
     kind: BlockType,
-    k: usize,
     row_bytes: usize,
+    /// Columns that share a scale in the matrix, a whole number of blocks; all of a row where that does.
+    columns: usize,
 }
 
 impl Blocks {
@@ -81,93 +82,73 @@ impl Blocks {
         &self.tensor.bytes.as_ref()[row * self.row_bytes..][..self.row_bytes]
     }
 
-    /// The blocks of a row.
-    fn blocks(&self, row: usize) -> impl Iterator<Item = &[u8]> {
-        self.row(row)[self.kind.row_header()..].chunks_exact(self.kind.bytes())
-    }
-
-    /// Columns that share a scale; 0: all of a row.
-    fn scale_columns(&self) -> usize {
-        if trits::scale_at(self.kind).is_some() { self.kind.weights() } else { 0 }
-    }
-
-    fn scale_type(&self) -> DType {
-        if self.kind == BlockType::Iq2Bn { DType::F32 } else { DType::F16 }
-    }
-
-    /// The scales of a row, in order.
-    fn scales(&self, row: usize) -> impl Iterator<Item = f32> {
+    /// The blocks of a row, and the scale of each as it is stored.
+    fn blocks(&self, row: usize) -> impl Iterator<Item = (&[u8], f32)> {
+        let (header, blocks) = self.row(row).split_at(self.kind.row_header());
         let own = trits::scale_at(self.kind);
-        let header = &self.row(row)[..self.kind.row_header()];
         let of_row = match *header {
-            [a, b] => Some(f16::from_le_bytes([a, b]).to_f32()),
-            [a, b, c, d] => Some(f32::from_le_bytes([a, b, c, d])),
-            _ => None,
+            [a, b] => f16::from_le_bytes([a, b]).to_f32(),
+            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+            _ => 0.0,
         };
-        let of_blocks = own.map(|at| {
-            self.blocks(row).map(move |block| f16::from_le_bytes([block[at], block[at + 1]]).to_f32())
-        });
-        of_row.into_iter().chain(of_blocks.into_iter().flatten())
+        blocks.chunks_exact(self.kind.bytes()).map(move |block| match own {
+            Some(at) => (block, f16::from_le_bytes([block[at], block[at + 1]]).to_f32()),
+            None => (block, of_row),
+        })
     }
 
-    /// Checks all scales, and whether they are one.
-    fn common_scale(&self) -> Result<Common, CompileError> {
+    /// The type of scales in the file.
+    fn float(&self) -> Float {
+        if self.kind == BlockType::Iq2Bn { Float::F32 } else { Float::F16 }
+    }
+
+    /// Checks all scales, and finds which of them are one.
+    fn look(&self) -> Result<Seen, CompileError> {
         let rows = self.tensor.shape[0];
-        let found: Vec<Common> =
-            (0..rows).into_par_iter().map(|row| self.common_scale_of(row)).collect::<Result<_, _>>()?;
-        let mut one = None;
-        for common in found {
-            match (common, one) {
-                (Common::Different, _) => return Ok(Common::Different),
-                // What has no trit but zero fits every scale.
-                (Common::One(scale), _) if scale.is_nan() => {}
-                (Common::One(scale), None) => one = Some(scale),
-                (Common::One(scale), Some(first)) if scale != first => return Ok(Common::Different),
-                (Common::One(_), Some(_)) => {}
+        let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
+        let look = |start: usize| {
+            let (mut seen, mut units) = (Seen::default(), Vec::new());
+            for row in start..(start + ROWS).min(rows) {
+                self.units(row, &mut units)?;
+                seen.row(&units);
             }
-        }
-        Ok(Common::One(one.unwrap_or(1.0)))
+            Ok(seen)
+        };
+        let found: Vec<Seen> = starts.into_par_iter().map(look).collect::<Result<_, CompileError>>()?;
+        let mut all = Seen::default();
+        found.into_iter().for_each(|seen| all.merge(seen));
+        Ok(all)
     }
 
-    /// As `common_scale`, for a row; NaN where it is all zeros.
-    fn common_scale_of(&self, row: usize) -> Result<Common, CompileError> {
-        let columns = if self.scale_columns() == 0 { self.k } else { self.scale_columns() };
-        let (mut common, mut trits) = (f32::NAN, Vec::new());
-        for (index, scale) in self.scales(row).enumerate() {
-            self.check_scale(scale, row, index * columns)?;
-            if scale == common {
-                continue;
+    /// The magnitudes of a row's units: its blocks' scales, 0 where there are only zeros.
+    fn units(&self, row: usize, units: &mut Vec<Magnitude>) -> Result<(), CompileError> {
+        units.clear();
+        let weights = self.kind.weights();
+        for (index, (block, scale)) in self.blocks(row).enumerate() {
+            if !(scale.is_finite() && scale >= 0.0) {
+                return Err(self.tensor.error(format!(
+                    "has the scale {scale} at row {row}, column {}; scales must be finite and not below zero. The \
+                     file is damaged, download it again",
+                    index * weights
+                )));
             }
-            if trits.is_empty() {
-                trits.resize(self.k, 0);
-                self.read_row(row, &mut trits)?;
-            }
-            if trits[index * columns..][..columns].iter().all(|&trit| trit == 0) {
-                continue;
-            }
-            if !common.is_nan() {
-                return Ok(Common::Different);
-            }
-            common = scale;
+            let magnitude = match self.float() {
+                _ if scale == 0.0 || trits::are_zero(self.kind, block) => 0,
+                Float::F32 => scale.to_bits(),
+                _ => f16::from_f32(scale).to_bits().into(),
+            };
+            units.extend(std::iter::repeat_n(magnitude, weights / UNIT));
         }
-        Ok(Common::One(common))
-    }
-
-    fn check_scale(&self, scale: f32, row: usize, column: usize) -> Result<(), CompileError> {
-        if scale.is_finite() && scale >= 0.0 {
-            return Ok(());
-        }
-        Err(self.tensor.error(format!(
-            "has the scale {scale} at row {row}, column {column}; scales must be finite and not below zero. The file \
-             is damaged, download it again"
-        )))
+        Ok(())
     }
 }
 
 impl TernaryRows for Blocks {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
         let weights = self.kind.weights();
-        for (index, (block, trits)) in self.blocks(row).zip(out.chunks_exact_mut(weights)).enumerate() {
+        for (index, ((block, scale), trits)) in
+            self.blocks(row).zip(out.chunks_exact_mut(weights)).enumerate()
+        {
             trits::decode(self.kind, block, trits).map_err(|at| {
                 self.tensor.error(format!(
                     "has a byte that stands for no trits at row {row}, in columns {} to {}: {:#04x}, byte {at} of a \
@@ -178,13 +159,25 @@ impl TernaryRows for Blocks {
                     self.kind
                 ))
             })?;
+            // Times zero; in the matrix they may share a scale that is none.
+            if scale == 0.0 {
+                trits.fill(0);
+            }
         }
         Ok(())
     }
 
     fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
-        // Checked, all of them, in `common_scale`. Zero may have been negative.
-        out.iter_mut().zip(self.scales(row)).for_each(|(out, scale)| *out = scale.abs());
+        out.fill(0.0);
+        let weights = self.kind.weights();
+        for (index, (block, scale)) in self.blocks(row).enumerate() {
+            // All blocks of a group that are not zero have the same.
+            if !trits::are_zero(self.kind, block)
+                && let Some(out) = out.get_mut(index * weights / self.columns)
+            {
+                *out = out.max(scale);
+            }
+        }
         Ok(())
     }
 

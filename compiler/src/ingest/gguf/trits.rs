@@ -64,6 +64,21 @@ pub(super) fn decode(kind: BlockType, block: &[u8], out: &mut [i8]) -> Result<()
     }
 }
 
+/// Whether all trits of a block are zero, told by its bytes: 1 is the code of zero, 128 the byte of five zeros, 127 that
+/// of four, 43 that of four in a shared byte. Bytes that stand for no trits are none of these.
+pub(super) fn are_zero(kind: BlockType, block: &[u8]) -> bool {
+    let all = |bytes: &[u8], zeros: u8| bytes.iter().all(|&byte| byte == zeros);
+    match kind {
+        BlockType::Tq1_0 => all(&block[..48], 128) && all(&block[48..52], 127),
+        BlockType::Ptq1_0 => all(&block[..24], 128) && all(&block[24..26], 127),
+        BlockType::Iq1Bn => all(&block[..12], 128) && block[12] == 43,
+        BlockType::Tq2_0 => all(&block[..64], 0x55),
+        BlockType::Q2_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => all(&block[2..], 0x55),
+        BlockType::Iq2Bn => all(block, 0x55),
+        BlockType::Q8_0 | BlockType::Q4K | BlockType::Q6K => false,
+    }
+}
+
 /// Where the block's scale is, an f16; `None` where rows have the scale.
 pub(super) fn scale_at(kind: BlockType) -> Option<usize> {
     match kind {
