@@ -306,3 +306,6 @@ pub(crate) fn run_tile(
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

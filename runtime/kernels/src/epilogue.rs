@@ -54,7 +54,7 @@ pub fn silu(x: f32) -> f32 {
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {
     // 2 * sqrt(2 / pi).
-    const FACTOR: f32 = 1.595_769_1;
+    const FACTOR: f32 = 1.595_769_2;
     x / (1.0 + exp(-FACTOR * (x + 0.044_715 * (x * x * x))))
 }
 

@@ -162,7 +162,7 @@ impl Small {
         let product = Product {
             name: format!("product.{id}"),
             k,
-            code: if id % 2 == 0 { Code::SignedFix } else { Code::Spread },
+            code: if id.is_multiple_of(2) { Code::SignedFix } else { Code::Spread },
             order,
             grouping: Some(Grouping { columns, scale_columns, scale }),
             segments: rows.iter().enumerate().map(segment).collect(),
