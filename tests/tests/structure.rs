@@ -127,6 +127,7 @@ fn unsafe_code_stands_in_few_named_places() {
         "runtime/src/attend.rs",
         "runtime/src/cpu.rs",
         "runtime/src/execute.rs",
+        "runtime/src/grouped",
         "runtime/src/kv.rs",
         "runtime/src/mapping.rs",
         "runtime/src/storage.rs",

@@ -168,9 +168,12 @@ fn gguf_in(dir: &Path, found: &[PathBuf]) -> Result<Option<PathBuf>, CompileErro
 /// Why a file of another checkpoint format cannot be read.
 fn foreign(path: &Path) -> Option<CompileError> {
     let name = file_name(path);
-    let problem = if name.ends_with(".trit") {
-        "is a bundle, compiled already; run it with trit-run, or look into it with tritc inspect"
-    } else if name.ends_with(".bin.index.json")
+    if name.ends_with(".trit") {
+        let problem =
+            "is a bundle, compiled already; run it with trit-run, or look into it with tritc inspect";
+        return Some(CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() });
+    }
+    let problem = if name.ends_with(".bin.index.json")
         || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
         || name.ends_with(".pt")
         || name.ends_with(".pth")
