@@ -271,6 +271,10 @@ fn differ(units: &[Magnitude]) -> bool {
     magnitudes.any(|m| Some(m) != first)
 }
 
+fn largest<const N: usize>(bytes: &[u8], magnitude: impl Fn([u8; N]) -> Magnitude) -> Magnitude {
+    bytes.as_chunks().0.iter().map(|&b| magnitude(b)).fold(0, Magnitude::max)
+}
+
 /// The value of a magnitude.
 fn widen(float: Float, magnitude: Magnitude) -> f32 {
     match float {
@@ -280,18 +284,22 @@ fn widen(float: Float, magnitude: Magnitude) -> f32 {
     }
 }
 
+/// The magnitude of a float of 32 bits.
+fn magnitude32(bytes: [u8; 4]) -> Magnitude {
+    u32::from_le_bytes(bytes) & 0x7fff_ffff
+}
+
+/// The magnitude of a float of 16 bits, of either kind.
+fn magnitude16(bytes: [u8; 2]) -> Magnitude {
+    u32::from(u16::from_le_bytes(bytes) & 0x7fff)
+}
+
 /// Looks at whole rows, the first of which is row `first` of the tensor.
 fn look(float: Float, rows: &[u8], row_bytes: usize, first: usize) -> Result<Seen, Stop> {
     match float {
-        Float::F32 => {
-            look_at(rows, row_bytes, first, float, 0x7f80_0000, |b| u32::from_le_bytes(b) & 0x7fff_ffff)
-        }
-        Float::F16 => {
-            look_at(rows, row_bytes, first, float, 0x7c00, |b| u32::from(u16::from_le_bytes(b) & 0x7fff))
-        }
-        Float::Bf16 => {
-            look_at(rows, row_bytes, first, float, 0x7f80, |b| u32::from(u16::from_le_bytes(b) & 0x7fff))
-        }
+        Float::F32 => look_at(rows, row_bytes, first, float, 0x7f80_0000, magnitude32),
+        Float::F16 => look_at(rows, row_bytes, first, float, 0x7c00, magnitude16),
+        Float::Bf16 => look_at(rows, row_bytes, first, float, 0x7f80, magnitude16),
     }
 }
 
@@ -383,9 +391,11 @@ impl TernaryRows for Pseudo {
         let bytes = self.columns * self.float.dtype().size();
         for (scale, group) in out.iter_mut().zip(self.row(row).chunks(bytes)) {
             // Every element is the scale, its negative or zero.
-            let mut largest = 0f32;
-            self.float.each(group, |x| largest = largest.max(x.abs()));
-            *scale = largest;
+            let largest = match self.float {
+                Float::F32 => largest(group, magnitude32),
+                Float::F16 | Float::Bf16 => largest(group, magnitude16),
+            };
+            *scale = widen(self.float, largest);
         }
         Ok(())
     }
