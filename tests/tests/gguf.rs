@@ -9,10 +9,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use trit_format::plan::{DType, ScaleRule};
 use trit_runtime::text::Tokenizer;
 use trit_tests::workbench::{compile, fixture, repository, run, scratch, trit_run};
 use tritc::ingest::{LoadOptions, load};
-use tritc::model::{Activations, Matrix, Model, Scales, Ternary};
+use tritc::model::{Activations, Dense, Matrix, Model, Scales, Ternary};
 use tritc::reference;
 
 /// A Python with the packages, where there is one.
@@ -67,7 +68,7 @@ fn weights(matrix: &Matrix) -> Vec<(i8, f32)> {
 fn scales(ternary: &Ternary, row: usize) -> Vec<f32> {
     match ternary.scales {
         Scales::Tensor { scale, rule } => {
-            let divides = rule == trit_format::plan::ScaleRule::Divide;
+            let divides = rule == ScaleRule::Divide;
             vec![if divides { 1.0 / scale } else { scale }; ternary.k]
         }
         Scales::Rows { columns, .. } => {
@@ -195,24 +196,27 @@ fn embeddings_of_integers() {
                       sys.stdout.buffer.write(gguf.quants.dequantize(t.data, t.tensor_type).astype('<f4').tobytes())";
         let expected = Command::new(python).args(["-c", script]).arg(&file).output().unwrap();
         assert!(expected.status.success(), "{}", String::from_utf8_lossy(&expected.stderr));
-        let embedding = gguf.embedding.dense().expect("a table of floats");
-        let stored = (*embedding.data).as_ref();
-        let values: Vec<f32> = match embedding.dtype.size() {
-            4 => stored.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            _ if kind == "F16" => stored.as_chunks().0.iter().map(|&b| f16(u16::from_le_bytes(b))).collect(),
-            _ => stored
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))
-                .collect(),
+        let values = match &gguf.embedding {
+            Matrix::Dense(dense) => floats(dense),
+            // The fixture's own table is ternary, and stays so in types that hold it exactly.
+            ternary => weights(ternary).into_iter().map(|(trit, scale)| f32::from(trit) * scale).collect(),
         };
         let expected: Vec<f32> =
             expected.stdout.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
         assert_eq!(values.len(), expected.len());
-        // Bit for bit, whatever the order in which NaN would compare.
-        let same = values.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{kind}");
+        let other = values.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(other.map(|at| (at, values[at], expected[at])), None, "{kind}");
+    }
+}
+
+/// The elements of a table.
+fn floats(dense: &Dense) -> Vec<f32> {
+    let bytes = (*dense.data).as_ref();
+    let halves = || bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b));
+    match dense.dtype {
+        DType::F16 => halves().map(f16).collect(),
+        DType::Bf16 => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+        _ => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
     }
 }
 

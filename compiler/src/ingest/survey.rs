@@ -77,6 +77,7 @@ impl Survey {
         self.architecture = Some(understood.architecture());
         self.sizes = Some(*understood.dims());
         self.facts = understood.facts();
+        self.facts.extend(finish.iter().flat_map(|finish| finish.facts()));
         self.text = Some(text::text(&companions, understood.dims().vocab_size, &mut self.warnings)?);
         self.tokenizer = companions.file("tokenizer.json").map(|(_, bytes)| bytes.len());
         let mut decoder = understood.build(checkpoint, &mut self.warnings)?;

@@ -164,6 +164,15 @@ fn trained(architecture: Architecture, metadata: &mut Metadata) -> Result<Traine
 }
 
 impl Finish {
+    /// What it adds to the facts of a configuration, a name and a fact each, for people.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let divisors = self.rope_factors.as_ref().map(|factors| {
+            let most = factors.iter().copied().fold(1.0, f32::max);
+            ("divisors", format!("of RoPE's frequencies, up to {most}, from rope_freqs.weight"))
+        });
+        divisors.into_iter().collect()
+    }
+
     /// Completes a model that was built from the configuration and the tensors.
     ///
     /// # Errors
