@@ -7,8 +7,6 @@ use trit_format::container::Header;
 use trit_format::manifest::{Grouping, Manifest};
 use trit_format::plan::*;
 
-type Case = (&'static str, fn(&mut Manifest));
-
 /// Each case's change to the manifest with groups must be refused with exactly this message.
 fn refused_with_groups(cases: &[Case]) {
     let header = Header::parse(&file_of(&grouped())).unwrap();

@@ -91,12 +91,14 @@ fn paths_that_hold_no_checkpoint_say_what_they_hold() {
     write_tensors(&dir.path().join(SHARD_2), Checkpoint::bitnet().tensors.iter());
     says(&error(dir.path()), &["[3]", SHARD_2, "download model.safetensors.index.json"]);
     says(&error(&dir.path().join(SHARD_2)), &["[3]", SHARD_2, "one of 2 shards"]);
-    for (file, why) in [("model.trit", "is a bundle"), ("pytorch_model.bin", "safe_serialization=True")] {
+    for (code, file, why) in
+        [("[3]", "model.trit", "is a bundle"), ("[4]", "pytorch_model.bin", "safe_serialization=True")]
+    {
         let dir = Checkpoint::bitnet().write_companions();
         let path = dir.path().join(file);
         fs::write(&path, "x").unwrap();
-        says(&error(dir.path()), &["[4]", file, why]);
-        says(&error(&path), &["[4]", file, why]);
+        says(&error(dir.path()), &[code, file, why]);
+        says(&error(&path), &[code, file, why]);
     }
 }
 

@@ -325,3 +325,19 @@ pub fn file_of(manifest: &Manifest) -> Vec<u8> {
     all.extend(sections(manifest));
     assemble(&all)
 }
+
+/// A message, and the change that must cause it.
+pub type Case = (&'static str, fn(&mut Manifest));
+
+/// Each case's change to the small manifest must be refused with exactly this message.
+pub fn refused(cases: &[Case]) {
+    let header = Header::parse(&file()).unwrap();
+    for (message, change) in cases {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        match manifest.validate(&header) {
+            Ok(()) => panic!("accepted, though: {message}"),
+            Err(error) => assert_eq!(error.to_string(), *message),
+        }
+    }
+}
