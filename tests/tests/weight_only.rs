@@ -14,7 +14,8 @@ use trit_tests::workbench::{compile_with, fixture};
 const FLOAT: f32 = 1e-3;
 /// Logits this far apart keep their order under that.
 const MARGIN: f32 = 2e-3;
-/// Relative L2 of the logits with int8 activations. Measured: 0.0124 for llama-trilm and 0.0147 for qwen3-g128.
+/// Relative L2 of the logits with int8 activations. Measured over the worst prompt: 0.0162 for llama-trilm and 0.0157 for
+/// qwen3-g128.
 const INT8: f64 = 3e-2;
 /// Relative change of the mean negative log-likelihood with int8 activations. Measured: below 3e-4.
 const NLL: f64 = 5e-3;
