@@ -34,8 +34,8 @@ pub enum KernelKind {
 pub struct KernelSpec {
     /// Columns of the matrix, a constant in the code.
     pub k: u32,
-    /// Activation rows: those of one call of a [`KernelKind::Stream`] kernel; those that share registers in a
-    /// [`KernelKind::Block`] kernel, which takes any number.
+    /// Activation rows: those of one call of a [`KernelKind::Stream`] kernel; of a [`KernelKind::Block`] kernel, which takes
+    /// any number, those from which on it is the faster one.
     pub m: u32,
     /// How it goes over the weights.
     pub kind: KernelKind,

@@ -26,8 +26,6 @@ const SUMS: usize = 12 << 10;
 /// Activation rows, digits counted, that meet a tile together: in kernels for a few rows, and in those for blocks.
 const ROWS: usize = 24;
 const BLOCK_ROWS: usize = 128;
-/// Activation rows from which on decoding a group to memory costs less than decoding it again for every few rows.
-const ROWS_FOR_BLOCKS: usize = 8;
 
 /// What a grouped product looks like to a kernel.
 #[derive(Clone, Copy)]
@@ -109,7 +107,7 @@ impl TernaryStep<'_> {
         let block = match self.kernels {
             // Kernels for blocks read whole steps of columns, which must not reach into the next group.
             ProductKernels::Code(CodeKernels { block: Some((spec, kernel)), .. })
-                if rows * digits >= ROWS_FOR_BLOCKS && shape.columns.is_multiple_of(BLOCK_COLUMNS) =>
+                if rows * digits >= spec.m as usize && shape.columns.is_multiple_of(BLOCK_COLUMNS) =>
             {
                 scratch.block(spec.scratch_bytes(rows * digits)).map(|memory| (*kernel, memory))
             }

@@ -18,8 +18,6 @@ use trit_kernels::quantize::QuantizedRow;
 const TILES_PER_CALL: usize = 64;
 /// Tiles in one call of a block kernel, which decodes two at a time.
 const BLOCK_TILES: usize = 2;
-/// Rows from which on decoding a tile to memory costs less than decoding it again for every few rows.
-const BLOCK_ROWS: usize = 8;
 
 /// One ternary step with all that running it takes.
 pub(crate) struct TernaryStep<'a> {
@@ -208,7 +206,7 @@ impl TernaryStep<'_> {
         }
         let block = match self.kernels {
             ProductKernels::Code(CodeKernels { block: Some((spec, kernel)), .. })
-                if rows.len() >= BLOCK_ROWS =>
+                if rows.len() >= spec.m as usize =>
             {
                 scratch.block(spec.scratch_bytes(rows.len())).map(|memory| (*kernel, memory))
             }

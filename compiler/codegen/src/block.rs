@@ -32,21 +32,23 @@ fn method(target: Target) -> Option<Method> {
     }
 }
 
-/// Whether [`emit`] serves kernels of the target that read weights of the code.
-pub(crate) fn serves(target: Target, code: Code) -> bool {
-    method(target).is_some()
-        && match code {
-            Code::SignedFix => true,
-            Code::Spread => target.features().contains(&"avx512vbmi"),
-            _ => false,
-        }
+/// Activation rows from which on the kernel of the target that reads weights of the code is faster than stream kernels,
+/// as measured (examples/group_speed.rs): decoding to memory pays the sooner the more decoding in registers costs. `None`
+/// where [`emit`] serves no such kernel.
+pub(crate) fn fewest_rows(target: Target, code: Code) -> Option<u32> {
+    match (target, code) {
+        (Target::X86_64V3, Code::SignedFix) => Some(2),
+        (Target::X86_64V3Vnni | Target::X86_64V4Vnni | Target::X86_64V4Vbmi, Code::SignedFix) => Some(6),
+        (Target::X86_64Amx, Code::SignedFix) | (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => Some(8),
+        _ => None,
+    }
 }
 
 /// Machine code of a block kernel.
 pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> {
     check(spec)?;
     let method = method(target).ok_or(CodegenError::Unsupported { target })?;
-    if !serves(target, spec.code) {
+    if fewest_rows(target, spec.code).is_none() {
         return Err(CodegenError::Code { spec: *spec, target });
     }
     let code = match method {

@@ -21,8 +21,8 @@ pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
             .map(|(m, unroll, prefetch)| spec(m, unroll, prefetch))
             .filter(|spec| Program::new(spec, target).is_ok())
             .collect();
-    if block::serves(target, code) {
-        specs.push(KernelSpec { kind: KernelKind::Block, ..spec(1, 1, 0) });
+    if let Some(rows) = block::fewest_rows(target, code) {
+        specs.push(KernelSpec { kind: KernelKind::Block, ..spec(rows, 1, 0) });
     }
     specs
 }

@@ -63,7 +63,7 @@ unsafe fn compute(args: &KernelArgs, columns: usize, m: usize) {
 fn kernels<const COLUMNS: usize>(block: bool) -> ProductKernels {
     let spec = KernelSpec {
         k: COLUMNS as u32,
-        m: 1,
+        m: 8,
         kind: KernelKind::Block,
         code: Code::SignedFix,
         unroll: 1,

@@ -4,6 +4,9 @@
 //! Prints 10^12 operations (two for a weight by an activation) a second of one thread: the best call within so many
 //! seconds. With TILES a call handles so many of the matrix's tiles, as where several threads share it, and is over
 //! before it is interrupted. Weights are decoded, and activations packed where a kernel does so, in every call.
+//! `peak` is what the multiply-add instructions of the inner loop do on registers alone.
+
+mod peak;
 
 use std::time::Instant;
 use trit_codegen::JitCode;
@@ -23,6 +26,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for target in Target::ALL.into_iter().filter(|&target| runs_here(target)) {
         if only.as_ref().is_some_and(|name| name != target.name()) {
             continue;
+        }
+        if let Some(peak) = peak::measure(target, seconds) {
+            println!("{:14} peak {peak:6.3}", target.name());
         }
         for code in Code::ALL {
             for (k, n) in SHAPES {
