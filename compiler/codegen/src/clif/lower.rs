@@ -84,8 +84,9 @@ pub(super) struct Lower<'a> {
     pub(super) accumulators: Vec<Variable>,
     /// Values of the program's registers in the operations lowered last.
     pub(super) registers: Vec<Option<Value>>,
-    /// 0 and 0x80 in each byte, made once, outside the loops; no code where nothing uses them.
+    /// 0, 3 and 0x80 in each byte, made once, outside the loops; no code where nothing uses them.
     pub(super) zero: Value,
+    pub(super) three: Value,
     pub(super) sign_bits: Value,
 }
 
@@ -111,7 +112,7 @@ impl<'a> Lower<'a> {
         let row_offsets = (1..MAX_PARTS.min(program.spec.m as usize) as i64)
             .map(|row| row_strides.map(|(pointer, stride)| (pointer, b.ins().imul_imm_s(stride, row))))
             .collect();
-        let (zero, sign_bits) = (constant(&mut b, I8X16, 0), constant(&mut b, I8X16, 0x80));
+        let [zero, three, sign_bits] = [0, 3, 0x80].map(|byte| constant(&mut b, I8X16, byte));
         let touched = b.declare_var(I64);
         let accumulators = (0..MAX_PARTS * MAX_PARTS * FEATURES).map(|_| b.declare_var(I32X4)).collect();
         let registers = Vec::new();
@@ -127,6 +128,7 @@ impl<'a> Lower<'a> {
             accumulators,
             registers,
             zero,
+            three,
             sign_bits,
         }
     }
