@@ -176,6 +176,7 @@ fn write_planes(
         progress.begin(Stage::Quantize, layout.bytes());
         pad_to(record.offset, section)?;
         planes::encode((dense.dtype, (*dense.data).as_ref()), layout, |bytes| {
+            dense.data.release();
             section.write(bytes)?;
             progress.advance(bytes.len() as u64);
             Ok(())
@@ -211,6 +212,9 @@ fn write_tensors(
         for chunk in bytes.chunks(COPY_BYTES) {
             section.write(chunk)?;
             progress.advance(chunk.len() as u64);
+            if let TensorData::Checkpoint(dense) = data {
+                dense.data.release();
+            }
         }
     }
     Ok(())

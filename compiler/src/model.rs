@@ -140,6 +140,15 @@ fn smallest(x: f32) -> DType {
     }
 }
 
+/// The bytes of a tensor, which need not be in memory.
+pub trait TensorBytes: AsRef<[u8]> + Send + Sync {
+    /// Lets go of memory that reading has pulled in; the bytes can be read again. Called time and again during a pass
+    /// over a table, so that one larger than memory does not stay resident.
+    fn release(&self) {}
+}
+
+impl TensorBytes for Vec<u8> {}
+
 /// A tensor that is not ternary, as the checkpoint stores it.
 #[derive(Clone)]
 pub struct Dense {
@@ -150,7 +159,7 @@ pub struct Dense {
     /// Row-major.
     pub shape: Vec<usize>,
     /// Little-endian elements. A range of the mapped file behind an `Arc`.
-    pub data: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    pub data: Arc<dyn TensorBytes>,
 }
 
 /// A matrix `[rows, k]`.

@@ -66,21 +66,28 @@ fn widen_bf16(bytes: [u8; 2]) -> f32 {
 /// Elements that one thread scans at a time. A constant, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 18;
 
+/// Chunks after which memory is let go of.
+const BATCH: usize = 64;
+
 /// Folds each chunk of a float tensor in parallel; the results stand in the order of the chunks.
 fn scan<T: Send + Sync + Copy>(
-    bytes: &[u8],
+    tensor: &RawTensor,
     float: Float,
     start: T,
     fold: impl Fn(T, f32) -> T + Sync,
 ) -> Vec<T> {
-    bytes
-        .par_chunks(CHUNK * float.dtype().size())
-        .map(|chunk| {
-            let mut folded = start;
-            float.each(chunk, |x| folded = fold(folded, x));
-            folded
-        })
-        .collect()
+    let chunk = CHUNK * float.dtype().size();
+    let one = |chunk: &[u8]| {
+        let mut folded = start;
+        float.each(chunk, |x| folded = fold(folded, x));
+        folded
+    };
+    let mut folded = Vec::new();
+    for batch in tensor.bytes.as_ref().chunks(BATCH * chunk) {
+        folded.par_extend(batch.par_chunks(chunk).map(one));
+        tensor.bytes.release();
+    }
+    folded
 }
 
 /// The ternary matrix `[rows, k]` that `weight`, and `scale` where the storage has one, describe.
@@ -185,14 +192,12 @@ fn read_scale(tensor: &RawTensor) -> Result<f32, CompileError> {
 
 /// `g = 1 / max(mean|W|, 1e-5)` in f32, the mean summed in f64: what transformers' `WeightQuant` multiplies with.
 fn absmean_gain(tensor: &RawTensor, float: Float) -> Result<f32, CompileError> {
-    let bytes = tensor.bytes.as_ref();
-    let sums = scan(bytes, float, 0.0f64, |sum, x| sum + f64::from(x.abs()));
-    tensor.bytes.release();
+    let sums = scan(tensor, float, 0.0f64, |sum, x| sum + f64::from(x.abs()));
     let sum: f64 = sums.iter().sum();
     if !sum.is_finite() {
         return Err(not_finite(tensor, float));
     }
-    let mean = (sum / (bytes.len() / float.dtype().size()) as f64) as f32;
+    let mean = (sum / (tensor.bytes.as_ref().len() / float.dtype().size()) as f64) as f32;
     Ok(1.0 / mean.max(1e-5))
 }
 
@@ -212,11 +217,10 @@ pub(crate) fn not_finite(tensor: &RawTensor, float: Float) -> CompileError {
 /// Checks that unpacked offline weights are trits already. They are never quantized again: the zeros would shrink
 /// the mean.
 fn expect_ternary(tensor: &RawTensor, float: Float) -> Result<(), CompileError> {
-    let counts = scan(tensor.bytes.as_ref(), float, (0usize, None), |(at, first): (usize, Option<_>), x| {
+    let counts = scan(tensor, float, (0usize, None), |(at, first): (usize, Option<_>), x| {
         let odd = x != 0.0 && x.abs() != 1.0;
         (at + 1, first.or(odd.then_some((at, x))))
     });
-    tensor.bytes.release();
     let mut start = 0;
     for (count, odd) in counts {
         if let Some((at, x)) = odd {
@@ -245,11 +249,10 @@ fn place(at: usize, shape: &[usize]) -> String {
 /// A wrong dtype or shape, or an element that is not finite.
 pub(crate) fn dense(tensor: RawTensor, shape: &[usize], what: &str) -> Result<Dense, CompileError> {
     let float = expect_float(&tensor, shape, what)?;
-    let finite = scan(tensor.bytes.as_ref(), float, true, |finite, x| finite & x.is_finite());
+    let finite = scan(&tensor, float, true, |finite, x| finite & x.is_finite());
     if finite.contains(&false) {
         return Err(not_finite(&tensor, float));
     }
-    tensor.bytes.release();
     Ok(Dense { name: tensor.name, dtype: float.dtype(), shape: shape.to_vec(), data: Arc::new(tensor.bytes) })
 }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::CompileError;
+use crate::model::TensorBytes;
 use memmap2::Mmap;
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -122,6 +123,12 @@ impl MappedSlice {
             // Only advice: where the system declines it, more memory stays resident and nothing else changes.
             drop(advised);
         }
+    }
+}
+
+impl TensorBytes for MappedSlice {
+    fn release(&self) {
+        MappedSlice::release(self);
     }
 }
 

@@ -8,6 +8,9 @@ use crate::model::{Dense, Matrix, Model, Projection, Scales, Ternary};
 use rayon::prelude::*;
 use trit_format::plan::{ActivationRule, ScaleRule};
 
+/// Rows after which memory is let go of: some 64 MB of a large table.
+const BATCH: usize = 4096;
+
 /// One linear layer: its norm where it has one, then the product.
 pub(super) fn project(
     model: &Model,
@@ -44,21 +47,19 @@ pub(super) fn dense(matrix: &Dense, x: &[f32]) -> Result<Vec<f32>, CompileError>
         }
         Ok(())
     };
-    by_rows(rows, x.len() / k, row)
+    by_rows(rows, x.len() / k, row, || matrix.data.release())
 }
 
 /// `x W^T`, with `x` quantized by `rule`.
 pub(super) fn ternary(matrix: &Ternary, x: &[f32], rule: ActivationRule) -> Result<Vec<f32>, CompileError> {
     expect_columns(&matrix.name, matrix.k, x)?;
-    let y = match rule {
+    match rule {
         ActivationRule::AbsmaxPerToken { floor } => per_token(matrix, x, floor),
         ActivationRule::AbsmaxPerGroup { columns } => per_group(matrix, x, columns),
         // What the integers stand for. The format bounds how far they are from it.
         ActivationRule::Fixed24PerGroup { columns } => floats(matrix, x, columns),
         other => unreachable!("a model has no {other:?}"),
-    };
-    matrix.trits.release();
-    y
+    }
 }
 
 /// The weights of one row, `[k]`.
@@ -101,7 +102,7 @@ fn per_token(matrix: &Ternary, x: &[f32], floor: f32) -> Result<Vec<f32>, Compil
         }
         Ok(())
     };
-    by_rows(matrix.rows, factors.len(), row)
+    by_rows(matrix.rows, factors.len(), row, || matrix.trits.release())
 }
 
 /// Int8 activations in groups: exact integer sums of each, added in order in f32.
@@ -131,7 +132,7 @@ fn per_group(matrix: &Ternary, x: &[f32], columns: u32) -> Result<Vec<f32>, Comp
         }
         Ok(())
     };
-    by_rows(matrix.rows, x.len() / k, row)
+    by_rows(matrix.rows, x.len() / k, row, || matrix.trits.release())
 }
 
 /// Activations as they are, sums in f64.
@@ -150,7 +151,7 @@ fn floats(matrix: &Ternary, x: &[f32], columns: u32) -> Result<Vec<f32>, Compile
         }
         Ok(())
     };
-    by_rows(matrix.rows, x.len() / k, row)
+    by_rows(matrix.rows, x.len() / k, row, || matrix.trits.release())
 }
 
 fn dot(trits: &[i8], values: &[i8]) -> i32 {
@@ -165,15 +166,19 @@ fn sum(terms: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Results `[n, rows]` of `row`, which computes those of one row for all `n` tokens, with memory that it may keep for
-/// its next row.
+/// its next row. `release` lets go of what reading rows has pulled in.
 fn by_rows<T: Default>(
     rows: usize,
     n: usize,
     row: impl Fn(usize, &mut T, &mut [f32]) -> Result<(), CompileError> + Sync,
+    release: impl Fn(),
 ) -> Result<Vec<f32>, CompileError> {
     let mut by_row = vec![0.0; rows * n]; // [rows, n]: a thread owns whole rows
-    let rows = by_row.par_chunks_exact_mut(n).enumerate();
-    rows.try_for_each_init(T::default, |memory, (index, out)| row(index, memory, out))?;
+    for (batch, out) in by_row.chunks_mut(BATCH * n).enumerate() {
+        let rows = out.par_chunks_exact_mut(n).enumerate();
+        rows.try_for_each_init(T::default, |memory, (index, out)| row(batch * BATCH + index, memory, out))?;
+        release();
+    }
     Ok((0..n).flat_map(|t| by_row.iter().skip(t).step_by(n).copied()).collect())
 }
 
