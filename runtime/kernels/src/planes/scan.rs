@@ -23,12 +23,15 @@ pub(super) trait Pass {
     const FULL: bool;
     /// Whether bytes are asked for in L1 beside those that are asked for in L2.
     const NEAR: bool;
+    /// The same planes for several hidden states: bound by computation, they ask for nothing in L1.
+    type Several: Pass;
 }
 /// The high plane alone, or both.
 pub(super) struct Reading<const FULL: bool, const NEAR: bool>;
 impl<const FULL: bool, const NEAR: bool> Pass for Reading<FULL, NEAR> {
     const FULL: bool = FULL;
     const NEAR: bool = NEAR;
+    type Several = Reading<FULL, false>;
 }
 
 /// Approximate products of `rows` with each of `hidden`, from the high plane: `|approx[m][i] - exact| <= bound[m][i]`
@@ -118,9 +121,15 @@ fn scan_body<I: Nibbles, P: Pass>(
             let (start, part) = (rows.start, part.clone());
             match *group {
                 [a] => some_rows::<I, P, 1>(isa, planes, start, part, [a], approx, bound),
-                [a, b] => some_rows::<I, P, 2>(isa, planes, start, part, [a, b], approx, bound),
-                [a, b, c] => some_rows::<I, P, 3>(isa, planes, start, part, [a, b, c], approx, bound),
-                [a, b, c, d] => some_rows::<I, P, 4>(isa, planes, start, part, [a, b, c, d], approx, bound),
+                [a, b] => some_rows::<I, P::Several, 2>(isa, planes, start, part, [a, b], approx, bound),
+                // Constant, so that no code is made for what does not occur.
+                _ if P::FULL => unreachable!("groups of 1 or 2"),
+                [a, b, c] => {
+                    some_rows::<I, P::Several, 3>(isa, planes, start, part, [a, b, c], approx, bound);
+                }
+                [a, b, c, d] => {
+                    some_rows::<I, P::Several, 4>(isa, planes, start, part, [a, b, c, d], approx, bound);
+                }
                 _ => unreachable!("groups of 1 to 4"),
             }
         }
