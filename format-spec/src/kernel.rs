@@ -60,7 +60,7 @@ impl KernelSpec {
 }
 
 impl fmt::Display for KernelSpec {
-    /// The kernel's name: operation, activation type, weight code, tile rows by activation rows, columns.
+    /// The kernel's name: operation, activation type, weight code, kind, tile rows by `m`, columns, unroll, prefetch.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.code.name();
         let kind = match self.kind {

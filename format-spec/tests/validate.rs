@@ -6,6 +6,7 @@ use bundle::*;
 use trit_format::FormatError;
 use trit_format::container::{Header, SectionKind};
 use trit_format::dense243::Code;
+use trit_format::kernel::KernelKind;
 use trit_format::manifest::{Manifest, RowOrder, Tensor};
 use trit_format::plan::*;
 
@@ -169,6 +170,14 @@ fn kernels() {
     refused("kernel ternary_i8_sfix_80x17_k8_u2_p8192 for x86-64-v3: m is 17, not in 1..=16", |m| {
         m.kernels[0].spec.m = 17
     });
+    refused(
+        "kernel ternary_i8_sfix_block_80x1_k8_u2_p8192 for x86-64-v3: has m 1, but one row is for stream kernels; compile the model \
+         again",
+        |m| {
+            m.kernels[0].spec.kind = KernelKind::Block;
+            m.kernels[0].spec.m = 1;
+        },
+    );
     refused("kernel ternary_i8_sfix_80x1_k8_u0_p8192 for x86-64-v3: unroll is 0, not in 1..=64", |m| {
         m.kernels[0].spec.unroll = 0;
     });

@@ -7,6 +7,7 @@ mod decode;
 mod vector;
 
 use crate::error::{CodegenError, check};
+use crate::specs::MAX_GROUP;
 use asm::Width;
 use trit_format::dense243::Code;
 use trit_format::kernel::KernelSpec;
@@ -33,22 +34,27 @@ fn method(target: Target) -> Option<Method> {
 }
 
 /// Activation rows from which on the kernel of the target that reads weights of the code is faster than stream kernels,
-/// as measured (examples/group_speed.rs): decoding to memory pays the sooner the more decoding in registers costs. `None`
-/// where [`emit`] serves no such kernel.
-pub(crate) fn fewest_rows(target: Target, code: Code) -> Option<u32> {
-    match (target, code) {
+/// as measured (examples/group_speed.rs): the more decoding in registers costs, the fewer rows pay for decoding to memory.
+/// `None` where [`emit`] serves no such kernel.
+pub(crate) fn fewest_rows(k: u32, target: Target, code: Code) -> Option<u32> {
+    // A call of a block kernel serves one group, one of a stream kernel many.
+    let least = if k <= MAX_GROUP && target != Target::X86_64V3 { 8 } else { 2 };
+    let rows = match (target, code) {
         (Target::X86_64V3, Code::SignedFix) => Some(2),
-        (Target::X86_64V3Vnni | Target::X86_64V4Vnni | Target::X86_64V4Vbmi, Code::SignedFix) => Some(6),
-        (Target::X86_64Amx, Code::SignedFix) | (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => Some(8),
+        (Target::X86_64V3Vnni, Code::SignedFix) => Some(10),
+        (Target::X86_64V4Vnni | Target::X86_64V4Vbmi, Code::SignedFix) => Some(7),
+        (Target::X86_64Amx, Code::SignedFix) => Some(5),
+        (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => Some(7),
         _ => None,
-    }
+    };
+    rows.map(|rows: u32| rows.max(least))
 }
 
 /// Machine code of a block kernel.
 pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> {
     check(spec)?;
     let method = method(target).ok_or(CodegenError::Unsupported { target })?;
-    if fewest_rows(target, spec.code).is_none() {
+    if fewest_rows(spec.k, target, spec.code).is_none() {
         return Err(CodegenError::Code { spec: *spec, target });
     }
     let code = match method {

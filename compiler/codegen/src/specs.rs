@@ -8,7 +8,7 @@ use trit_format::target::Target;
 use trit_format::tile;
 
 /// Most columns that are a group of a row rather than a whole one, as far as the choice of variants goes.
-const MAX_GROUP: u32 = 256;
+pub(crate) const MAX_GROUP: u32 = 256;
 
 /// The kernels a bundle carries for matrices of `k` columns stored as `code`, fewest activation rows first. Those that
 /// differ in unroll or prefetch alone are to be timed on the machine that runs them; the first of them is a good guess.
@@ -21,7 +21,7 @@ pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
             .map(|(m, unroll, prefetch)| spec(m, unroll, prefetch))
             .filter(|spec| Program::new(spec, target).is_ok())
             .collect();
-    if let Some(rows) = block::fewest_rows(target, code) {
+    if let Some(rows) = block::fewest_rows(k, target, code) {
         specs.push(KernelSpec { kind: KernelKind::Block, ..spec(rows, 1, 0) });
     }
     specs

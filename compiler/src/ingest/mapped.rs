@@ -111,7 +111,7 @@ impl MappedSlice {
     pub(crate) fn release(&self) {
         #[cfg(unix)]
         {
-            // SAFETY: the mapping is a shared, read-only mapping of a file (made in `MappedFile::open`), so dropped
+            // SAFETY: the mapping is a shared, read-only mapping of a file (made in `MappedFile::open` or `MappedFile::temporary`), so dropped
             // pages come back with the file's bytes, whoever still holds a reference to them.
             let advised = unsafe {
                 self.file.map.unchecked_advise_range(

@@ -173,6 +173,9 @@ fn by_rows<T: Default>(
     row: impl Fn(usize, &mut T, &mut [f32]) -> Result<(), CompileError> + Sync,
     release: impl Fn(),
 ) -> Result<Vec<f32>, CompileError> {
+    if n == 0 {
+        return Ok(Vec::new());
+    }
     let mut by_row = vec![0.0; rows * n]; // [rows, n]: a thread owns whole rows
     for (batch, out) in by_row.chunks_mut(BATCH * n).enumerate() {
         let rows = out.par_chunks_exact_mut(n).enumerate();

@@ -8,7 +8,8 @@ use crate::manifest::Manifest;
 use crate::target::Target;
 use std::collections::BTreeSet;
 
-/// Most activation rows of one kernel call; runtimes size their memory for partial sums by it.
+/// Most activation rows of a call of a stream kernel, by which runtimes size their memory for partial sums; and most that a
+/// block kernel leaves to stream kernels.
 const MAX_M: u32 = 16;
 /// Largest unrolling of the inner loop. A runtime regenerates code from the record, so it bounds that work.
 const MAX_UNROLL: u32 = 64;
@@ -21,6 +22,11 @@ pub(super) fn validate(manifest: &Manifest, header: &Header) -> Result<(), Forma
         let (record, spec) = (name(kernel), kernel.spec);
         ensure((1..=MAX_K).contains(&spec.k), &record, || format!("k is {}, not in 1..={MAX_K}", spec.k))?;
         ensure((1..=MAX_M).contains(&spec.m), &record, || format!("m is {}, not in 1..={MAX_M}", spec.m))?;
+        ensure(
+            spec.kind != KernelKind::Block || spec.m > 1,
+            &record,
+            || "has m 1, but one row is for stream kernels; compile the model again",
+        )?;
         ensure((1..=MAX_UNROLL).contains(&spec.unroll), &record, || {
             format!("unroll is {}, not in 1..={MAX_UNROLL}", spec.unroll)
         })?;

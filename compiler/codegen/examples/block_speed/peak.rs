@@ -38,7 +38,8 @@ fn loops(_: Target) -> Option<(fn(u64), usize)> {
     None
 }
 
-/// A loop over instructions; the assembler repeats those that name a register `\r`. The caller has checked the CPU.
+/// A loop over instructions; the assembler repeats those that name a register `\r`. The caller has checked the CPU
+/// and the system.
 #[cfg(target_arch = "x86_64")]
 macro_rules! repeated {
     ($name:ident, $registers:literal, $($instruction:literal),+) => {
@@ -47,6 +48,7 @@ macro_rules! repeated {
             unsafe {
                 std::arch::asm!(
                     "2:", concat!(".irp r,", $registers), $($instruction,)+ ".endr", "dec rcx", "jnz 2b",
+                    "vzeroupper",
                     inout("rcx") times => _, options(nomem, nostack), clobber_abi("sysv64"),
                 );
             }

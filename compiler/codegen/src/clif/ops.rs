@@ -66,7 +66,7 @@ impl Lower<'_> {
             }
             Op::Times3(r, x) => {
                 let x = self.reg(x);
-                // x86-64 has no product of bytes. On aarch64 it is one instruction for two, on one of two ports or more.
+                // One instruction in place of two additions; x86-64 cannot multiply bytes.
                 if matches!(self.program.target, Target::Aarch64 | Target::Aarch64Dotprod) {
                     let three = self.three;
                     return self.define(r, |b| b.ins().imul(x, three));

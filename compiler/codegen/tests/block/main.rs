@@ -57,7 +57,7 @@ fn each_kernel(k: usize, mut test: impl FnMut(Run, &KernelSpec, Target)) {
 
 #[test]
 fn every_size_is_exact() {
-    for k in [1, 3, 4, 5, 32, 63, 64, 65, 100, 128, 256, 384, 1408, 2560, 6912] {
+    for k in [1, 3, 4, 5, 32, 63, 64, 65, 100, 128, 256, 384, 1300, 1344, 1408, 2560, 6912] {
         let case = Case::random(k, 177, 5);
         each_kernel(k, |kernel, spec, target| {
             // AMX kernels decode otherwise from 129 rows on.

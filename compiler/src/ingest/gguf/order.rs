@@ -72,6 +72,7 @@ fn copied(dense: Dense, order: Interleaved, rows: usize) -> Result<Dense, Compil
     let file = MappedFile::temporary(Path::new(&dense.name), |out| {
         (0..rows).try_for_each(|row| out.write_all(&stored[order.stored_at(row) * row_bytes..][..row_bytes]))
     })?;
+    dense.data.release();
     Ok(Dense { data: Arc::new(file.whole()), ..dense })
 }
 

@@ -23,7 +23,8 @@ pub(super) trait Pass {
     const FULL: bool;
     /// Whether bytes are asked for in L1 beside those that are asked for in L2.
     const NEAR: bool;
-    /// The same planes for several hidden states: bound by computation, they ask for nothing in L1.
+    /// The same planes for several hidden states, which are bound by computation: one way for all of them, since each is a
+    /// copy of the code.
     type Several: Pass;
 }
 /// The high plane alone, or both.
