@@ -5,7 +5,10 @@
 //! tile in a call, by as many rows as the best of them take at once; the block kernel takes one group in a call, by all
 //! rows. Prints 10^12 operations (two for a weight by an activation) a second, of the best run within a fraction of a second.
 
-use std::time::{Duration, Instant};
+mod common;
+
+use common::{best, runs_here};
+use std::time::Duration;
 use trit_codegen::{JitCode, default_specs};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
@@ -91,13 +94,8 @@ impl Product {
 
     /// 10^12 operations a second of the best run.
     fn best(mut self, run: impl Fn(&mut Product)) -> f64 {
-        let (start, mut best) = (Instant::now(), f64::INFINITY);
-        while start.elapsed() < TIME {
-            let call = Instant::now();
-            run(&mut self);
-            best = best.min(call.elapsed().as_secs_f64());
-        }
-        (2 * self.rows * TILES * ROWS * K) as f64 / best / 1e12
+        let seconds = best(TIME, || run(&mut self));
+        (2 * self.rows * TILES * ROWS * K) as f64 / seconds / 1e12
     }
 
     /// Operands from a tile, group and row on.
@@ -161,17 +159,4 @@ impl Lines {
     fn bytes(&mut self) -> &mut [u8] {
         &mut self.0[self.1..]
     }
-}
-
-fn runs_here(target: Target) -> bool {
-    target.on_this_cpu() && (target != Target::X86_64Amx || tile_registers())
-}
-
-/// Whether the system lets this process use tile data, state component 18.
-fn tile_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: asks for a feature; nothing in memory is touched.
-    return unsafe { libc::syscall(libc::SYS_arch_prctl, 0x1023, 18) } == 0;
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }

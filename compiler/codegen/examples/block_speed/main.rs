@@ -6,9 +6,12 @@
 //! before it is interrupted. Weights are decoded, and activations packed where a kernel does so, in every call.
 //! `peak` is what the multiply-add instructions of the inner loop do on registers alone.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod peak;
 
-use std::time::Instant;
+use common::{best, runs_here};
+use std::time::Duration;
 use trit_codegen::JitCode;
 use trit_format::dense243::Code;
 use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelKind, KernelSpec};
@@ -18,7 +21,7 @@ use trit_format::tile::{self, ROWS};
 const SHAPES: [(usize, usize); 3] = [(2560, 2560), (2560, 13824), (6912, 2560)];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds: f64 = std::env::args().nth(1).map_or(Ok(0.1), |s| s.parse())?;
+    let time = Duration::try_from_secs_f64(std::env::args().nth(1).map_or(Ok(0.1), |s| s.parse())?)?;
     let only = std::env::args().nth(2);
     let row_counts = std::env::args().nth(3).unwrap_or("5,16,64,128,512".to_owned());
     let row_counts = row_counts.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
@@ -27,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if only.as_ref().is_some_and(|name| name != target.name()) {
             continue;
         }
-        if let Some(peak) = peak::measure(target, seconds) {
+        if let Some(peak) = peak::measure(target, time) {
             println!("{:14} peak {peak:6.3}", target.name());
         }
         for code in Code::ALL {
@@ -38,8 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 print!("{:14} {:6} [{n:5}, {k}]", target.name(), code.name());
                 for &rows in &row_counts {
                     let tiles = tiles.unwrap_or(n / ROWS).min(n / ROWS);
-                    let best = measure(&kernel, &spec, (rows, tiles, n), seconds);
-                    print!("  {rows} rows {:6.3}", (2 * rows * tiles * ROWS * k) as f64 / best / 1e12);
+                    let seconds = measure(&kernel, &spec, rows, tiles, time);
+                    print!("  {rows} rows {:6.3}", (2 * rows * tiles * ROWS * k) as f64 / seconds / 1e12);
                 }
                 println!();
             }
@@ -48,8 +51,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Seconds of the best call, of `rows` rows by `tiles` tiles, with results `n` apart.
-fn measure(code: &JitCode, spec: &KernelSpec, (rows, tiles, n): (usize, usize, usize), seconds: f64) -> f64 {
+/// Seconds of the best call, of `rows` rows by `tiles` tiles. The results of a row follow those of the one before, as in the
+/// runtime.
+fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, time: Duration) -> f64 {
     let k = spec.k as usize;
     let mut weights = Pages::new(tiles * tile::bytes(k));
     weights.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = spec.code.store((i % 243) as u8));
@@ -57,7 +61,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, (rows, tiles, n): (usize, usize, u
     let mut activations = Pages::new(rows * stride);
     activations.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = (i % 251) as u8);
     let sums = vec![0i32; rows];
-    let mut out = Pages::new(4 * rows * n);
+    let mut out = Pages::new(4 * rows * tiles * ROWS);
     let mut scratch = Pages::new(spec.scratch_bytes(rows));
     let args = KernelArgs {
         weights: weights.bytes().as_ptr(),
@@ -67,22 +71,15 @@ fn measure(code: &JitCode, spec: &KernelSpec, (rows, tiles, n): (usize, usize, u
         tiles: tiles as u64,
         activation_stride: stride as u64,
         sum_stride: 1,
-        out_stride: n as u64,
+        out_stride: (tiles * ROWS) as u64,
         rows: rows as u64,
         scratch: scratch.bytes().as_mut_ptr(),
         activation_advance: 0,
         sum_advance: 0,
     };
     let kernel = code.kernel(0);
-    let mut best = f64::INFINITY;
-    let start = Instant::now();
-    while start.elapsed().as_secs_f64() < seconds {
-        let call = Instant::now();
-        // SAFETY: the operands above have the sizes that `KernelArgs` asks for, and `runs_here` has checked the CPU.
-        unsafe { kernel(&raw const args) };
-        best = best.min(call.elapsed().as_secs_f64());
-    }
-    best
+    // SAFETY: the operands above have the sizes that `KernelArgs` asks for, and `runs_here` has checked the CPU.
+    best(time, || unsafe { kernel(&raw const args) })
 }
 
 /// Memory in huge pages where the system has them, as a runtime's would be.
@@ -112,17 +109,4 @@ impl Drop for Pages {
         // SAFETY: the mapping of `new`, which nothing points into any more.
         unsafe { libc::munmap(self.0.cast(), self.1) };
     }
-}
-
-fn runs_here(target: Target) -> bool {
-    target.on_this_cpu() && (target != Target::X86_64Amx || tile_registers())
-}
-
-/// Whether the system lets this process use tile data, state component 18.
-fn tile_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: asks for a feature; nothing in memory is touched.
-    return unsafe { libc::syscall(libc::SYS_arch_prctl, 0x1023, 18) } == 0;
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }

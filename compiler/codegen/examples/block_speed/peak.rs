@@ -1,21 +1,16 @@
 //! The most products a target's multiply-add instructions form in a second: those of a block kernel's inner loop, on
 //! registers alone.
 
-use std::time::Instant;
+use super::best;
+use std::time::Duration;
 use trit_format::target::Target;
 
-/// 10^12 operations (two for a product) a second of one thread: the best call within so many seconds. `None` where the
+/// 10^12 operations (two for a product) a second of one thread: the best call within `time`. `None` where the
 /// target has no block kernel. The CPU must have the target's features.
-pub fn measure(target: Target, seconds: f64) -> Option<f64> {
+pub fn measure(target: Target, time: Duration) -> Option<f64> {
     let (call, products): (fn(u64), usize) = loops(target)?;
-    let mut best = f64::INFINITY;
-    let start = Instant::now();
-    while start.elapsed().as_secs_f64() < seconds {
-        let started = Instant::now();
-        call(TIMES);
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    Some(2.0 * products as f64 * TIMES as f64 / best / 1e12)
+    let seconds = best(time, || call(TIMES));
+    Some(2.0 * products as f64 * TIMES as f64 / seconds / 1e12)
 }
 
 /// Iterations of a call: well below a millisecond.

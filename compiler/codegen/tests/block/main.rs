@@ -4,9 +4,12 @@
 mod case;
 #[path = "../kernels/guarded.rs"]
 mod guarded;
+#[path = "../../examples/common/here.rs"]
+mod here;
 
 use case::{Case, Run};
 use guarded::Against;
+use here::runs_here;
 use trit_codegen::{JitCode, disassemble};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec, MAX_K};
@@ -14,24 +17,6 @@ use trit_format::target::Target;
 
 const TARGETS: [Target; 5] =
     [Target::X86_64V3, Target::X86_64V3Vnni, Target::X86_64V4Vnni, Target::X86_64V4Vbmi, Target::X86_64Amx];
-
-/// Whether this CPU, and for AMX the system, runs code for the target.
-fn runs_here(target: Target) -> bool {
-    target.on_this_cpu() && (target != Target::X86_64Amx || tile_registers())
-}
-
-/// Whether the system lets this process use tile registers.
-fn tile_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return {
-        const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
-        const XTILEDATA: i32 = 18;
-        // SAFETY: asks for a feature; nothing in memory is touched.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
 
 fn spec(k: usize, code: Code) -> KernelSpec {
     KernelSpec { k: k as u32, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 }
