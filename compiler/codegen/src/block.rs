@@ -38,16 +38,15 @@ fn method(target: Target) -> Option<Method> {
 /// `None` where [`emit`] serves no such kernel.
 pub(crate) fn fewest_rows(k: u32, target: Target, code: Code) -> Option<u32> {
     // A call of a block kernel serves one group, one of a stream kernel many.
-    let least = if k <= MAX_GROUP && target != Target::X86_64V3 { 8 } else { 2 };
-    let rows = match (target, code) {
+    let grouped = k <= MAX_GROUP;
+    match (target, code) {
         (Target::X86_64V3, Code::SignedFix) => Some(2),
         (Target::X86_64V3Vnni, Code::SignedFix) => Some(10),
-        (Target::X86_64V4Vnni | Target::X86_64V4Vbmi, Code::SignedFix) => Some(7),
-        (Target::X86_64Amx, Code::SignedFix) => Some(5),
-        (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => Some(7),
+        (Target::X86_64Amx, Code::SignedFix) => Some(if grouped { 8 } else { 5 }),
+        (Target::X86_64V4Vnni | Target::X86_64V4Vbmi, Code::SignedFix)
+        | (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => Some(if grouped { 8 } else { 7 }),
         _ => None,
-    };
-    rows.map(|rows: u32| rows.max(least))
+    }
 }
 
 /// Machine code of a block kernel.
