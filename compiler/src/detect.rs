@@ -22,8 +22,6 @@ pub(crate) const UNIT: usize = 32;
 const GROUPS: [usize; 3] = [256, 128, 64];
 /// Bytes that one thread looks at in one go.
 const CHUNK_BYTES: usize = 1 << 18;
-/// Bytes that are resident at a time, over all threads.
-const BATCH_BYTES: usize = 64 << 20;
 /// Different scales that are counted. f16 and bf16 have no more magnitudes.
 const MOST_COUNTED: usize = 1 << 15;
 
@@ -85,13 +83,13 @@ fn detect(tensor: &RawTensor, shape: [usize; 2], what: &str) -> Result<Result<Se
     if row_bytes == 0 {
         return Ok(Ok(all));
     }
-    let rows_of = |bytes: usize| (bytes / row_bytes).max(1);
-    let (chunk, batch) = (rows_of(CHUNK_BYTES), rows_of(BATCH_BYTES));
-    for (index, bytes) in tensor.bytes.as_ref().chunks(batch * row_bytes).enumerate() {
+    let chunk = (CHUNK_BYTES / row_bytes).max(1);
+    let mut first = 0;
+    for bytes in tensor.bytes.batches(row_bytes) {
         let chunks = bytes.par_chunks(chunk * row_bytes).enumerate();
-        let look = |(nth, rows)| look(float, rows, row_bytes, index * batch + nth * chunk);
+        let look = |(nth, rows)| look(float, rows, row_bytes, first + nth * chunk);
         let found: Vec<Result<Seen, Stop>> = chunks.map(look).collect();
-        tensor.bytes.release();
+        first += bytes.len() / row_bytes;
         for seen in found {
             match seen {
                 Ok(seen) => all.merge(seen),

@@ -66,9 +66,6 @@ fn widen_bf16(bytes: [u8; 2]) -> f32 {
 /// Elements that one thread scans at a time. A constant, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 18;
 
-/// Chunks after which memory is let go of.
-const BATCH: usize = 64;
-
 /// Folds each chunk of a float tensor in parallel; the results stand in the order of the chunks.
 fn scan<T: Send + Sync + Copy>(
     tensor: &RawTensor,
@@ -83,9 +80,8 @@ fn scan<T: Send + Sync + Copy>(
         folded
     };
     let mut folded = Vec::new();
-    for batch in tensor.bytes.as_ref().chunks(BATCH * chunk) {
+    for batch in tensor.bytes.batches(chunk) {
         folded.par_extend(batch.par_chunks(chunk).map(one));
-        tensor.bytes.release();
     }
     folded
 }

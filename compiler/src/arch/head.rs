@@ -69,19 +69,6 @@ fn ternary_head(
     tensors.ternary(weight, module, shape, quantization.storage)
 }
 
-/// Whether two tables hold the same bytes, without keeping them in memory.
-fn same_bytes(a: &RawTensor, b: &RawTensor) -> bool {
-    const BATCH: usize = 64 << 20;
-    let (all_a, all_b) = (a.bytes.as_ref(), b.bytes.as_ref());
-    all_a.len() == all_b.len()
-        && all_a.chunks(BATCH).zip(all_b.chunks(BATCH)).all(|(part_a, part_b)| {
-            let same = part_a == part_b;
-            a.bytes.release();
-            b.bytes.release();
-            same
-        })
-}
-
 /// The head, where it is not the embedding. As in transformers a head that differs wins over `tie_word_embeddings`.
 fn own_head(
     tensors: &mut Tensors<'_>,
@@ -100,7 +87,7 @@ fn own_head(
         Some(head) if tied => {
             let same = head.dtype == embedding.dtype
                 && head.shape == embedding.shape
-                && same_bytes(&head, embedding);
+                && head.bytes.batches(1).eq(embedding.bytes.batches(1));
             if same {
                 return Ok(None);
             }

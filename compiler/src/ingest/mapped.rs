@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::slice::Chunks;
 use std::sync::Arc;
 
 /// A whole file, mapped for reading.
@@ -87,6 +88,30 @@ impl MappedFile {
     }
 }
 
+/// Bytes of a batch, about.
+const BATCH_BYTES: usize = 64 << 20;
+
+/// See [`MappedSlice::batches`].
+pub(crate) struct Batches<'a> {
+    slice: &'a MappedSlice,
+    chunks: Chunks<'a, u8>,
+}
+
+impl<'a> Iterator for Batches<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.slice.release();
+        self.chunks.next()
+    }
+}
+
+impl Drop for Batches<'_> {
+    fn drop(&mut self) {
+        self.slice.release();
+    }
+}
+
 /// A range of a mapped file, which it keeps mapped.
 #[derive(Clone)]
 pub(crate) struct MappedSlice {
@@ -104,6 +129,16 @@ impl MappedSlice {
     /// The file the range belongs to.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// The bytes in batches of some 64 MB, multiples of `unit` bytes but for the last: what was read is given back when the
+    /// next batch is asked for, so that a pass over a table larger than memory does not keep it resident.
+    ///
+    /// # Panics
+    /// If `unit` is 0.
+    pub(crate) fn batches(&self, unit: usize) -> Batches<'_> {
+        let len = (BATCH_BYTES / unit).max(1) * unit;
+        Batches { slice: self, chunks: self.as_ref().chunks(len) }
     }
 
     /// Gives the range's pages back to the system; reading it again loads them again. Keeps the resident memory of
