@@ -89,7 +89,7 @@ impl MappedFile {
 }
 
 /// Bytes of a batch, about.
-const BATCH_BYTES: usize = 64 << 20;
+const BATCH_BYTES: usize = 32 << 20;
 
 /// See [`MappedSlice::batches`].
 pub(crate) struct Batches<'a> {
@@ -131,7 +131,7 @@ impl MappedSlice {
         self.file.path()
     }
 
-    /// The bytes in batches of some 64 MB, multiples of `unit` bytes but for the last: what was read is given back when the
+    /// The bytes in batches of some 32 MB, multiples of `unit` bytes but for the last: what was read is given back when the
     /// next batch is asked for, so that a pass over a table larger than memory does not keep it resident.
     ///
     /// # Panics
