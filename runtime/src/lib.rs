@@ -39,7 +39,6 @@ mod session;
 mod storage;
 pub mod stream;
 mod ternary;
-pub mod text;
 mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
@@ -52,4 +51,5 @@ pub use selftest::SelftestReport;
 pub use session::{Session, SessionOptions};
 pub use storage::{Memory, available};
 pub use trit_format as format;
+pub use trit_text as text;
 pub use tuning::Tuning;

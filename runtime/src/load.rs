@@ -2,7 +2,6 @@
 
 use crate::bind::{BindOptions, Bundle, KernelChoice, KernelReport, Kernels, bind};
 use crate::storage::{Memory, Storage, Streamed};
-use crate::text::Tokenizer;
 use crate::tuning::{Tuner, Tuning};
 use crate::{RuntimeError, mapping};
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use trit_format::planes::Layout;
 use trit_format::target::Target;
 use trit_format::{FormatError, trust};
 use trit_kernels::planes::{Planes, WAYS, Way};
+use trit_text::Tokenizer;
 
 /// How to load a bundle.
 #[derive(Clone, Debug)]

@@ -146,7 +146,7 @@ fn unsafe_code_stands_in_few_named_places() {
         let here = name == "tests/tests/structure.rs" || allowed.iter().any(|a| name.starts_with(a));
         assert!(here || !uses(&std::fs::read_to_string(&path).unwrap()), "{name} has unsafe code");
     }
-    for krate in ["format-spec", "runtime/cli", "tests", "examples"] {
+    for krate in ["format-spec", "runtime/text", "runtime/cli", "tests", "examples"] {
         let root = ["lib.rs", "main.rs"].map(|f| repository().join(krate).join("src").join(f));
         let root = root.iter().find(|p| p.exists()).unwrap();
         let text = std::fs::read_to_string(root).unwrap();

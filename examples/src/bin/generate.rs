@@ -6,7 +6,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use trit_runtime::generate::{GenerateOptions, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions};
-use trit_runtime::text::TextStream;
+use trit_runtime::text::Detokenizer;
 use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = GenerateOptions { max_new: 100, stop: &text.stop, ignore_eos: false, speculate: true };
 
     // A character may take several tokens: the stream gives text as soon as it is whole.
-    let mut stream = TextStream::after(tokenizer, &ids);
+    let mut stream = Detokenizer::after(tokenizer, &ids);
     let mut problem = None;
     print!("{prompt}");
     let generation = generate(&mut session, &ids, &mut sampler, &options, &mut |id| {

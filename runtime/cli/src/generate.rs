@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, generate};
 use trit_runtime::sample::Sampler;
-use trit_runtime::text::{TextStream, Tokenizer};
+use trit_runtime::text::{Detokenizer, Tokenizer};
 use trit_runtime::{Model, Session};
 
 /// Most tokens that are generated where `-n` does not say.
@@ -153,14 +153,14 @@ impl Request<'_> {
 
 /// Collects text, and shows it.
 struct Sink<'m> {
-    stream: Option<TextStream<'m>>,
+    stream: Option<Detokenizer<'m>>,
     text: String,
     show: bool,
 }
 
 impl<'m> Sink<'m> {
     fn new(tokenizer: Option<&'m Tokenizer>, prompt: &[u32], show: bool) -> Sink<'m> {
-        Sink { stream: tokenizer.map(|t| TextStream::after(t, prompt)), text: String::new(), show }
+        Sink { stream: tokenizer.map(|t| Detokenizer::after(t, prompt)), text: String::new(), show }
     }
 
     fn push(&mut self, id: u32, bundle: &Path) -> Result<(), Failure> {
@@ -173,7 +173,7 @@ impl<'m> Sink<'m> {
     }
 
     fn finish(&mut self, bundle: &Path) -> Result<(), Failure> {
-        let rest = self.stream.as_mut().map_or(Ok(String::new()), TextStream::finish);
+        let rest = self.stream.as_mut().map_or(Ok(String::new()), Detokenizer::finish);
         self.add(&rest.map_err(|e| Failure::text(bundle, e))?)
     }
 

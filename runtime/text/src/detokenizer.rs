@@ -4,7 +4,7 @@
 //! space before the first word). So text is decoded in a window: tokens already shown, for context, then those held
 //! back because they end inside a character.
 
-use super::{TextError, Tokenizer};
+use crate::{TextError, Tokenizer};
 
 /// Tokens before the first generated one that give it context.
 const CONTEXT: usize = 6;
@@ -15,24 +15,24 @@ const HELD: usize = 8;
 const UNFINISHED: usize = 3;
 
 /// Turns one id after the other into text. Special tokens give none.
-pub struct TextStream<'t> {
+pub struct Detokenizer<'t> {
     tokenizer: &'t Tokenizer,
     /// `shown` tokens whose text was given out, then those held back.
     window: Vec<u32>,
     shown: usize,
 }
 
-impl<'t> TextStream<'t> {
+impl<'t> Detokenizer<'t> {
     /// A stream whose first token begins a text.
-    pub fn new(tokenizer: &'t Tokenizer) -> TextStream<'t> {
-        TextStream::after(tokenizer, &[])
+    pub fn new(tokenizer: &'t Tokenizer) -> Detokenizer<'t> {
+        Detokenizer::after(tokenizer, &[])
     }
 
     /// A stream whose first token continues `prompt`, whose own text is not given out.
-    pub fn after(tokenizer: &'t Tokenizer, prompt: &[u32]) -> TextStream<'t> {
+    pub fn after(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Detokenizer<'t> {
         let text: Vec<u32> = prompt.iter().copied().filter(|&id| !tokenizer.is_special(id)).collect();
         let window = text[text.len().saturating_sub(CONTEXT)..].to_vec();
-        TextStream { tokenizer, shown: window.len(), window }
+        Detokenizer { tokenizer, shown: window.len(), window }
     }
 
     /// Takes the next id and gives the text that became certain: often one word, nothing inside a character.
@@ -96,8 +96,8 @@ impl<'t> TextStream<'t> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::tests::{cases, fables, ids};
     use super::*;
+    use crate::tokenizer::tests::{cases, fables, ids};
     use trit_format::manifest::TextInfo;
 
     /// A SentencePiece tokenizer with byte fallback, as Llama 2 has: tokens 0 to 255 are bytes, 256 is `<s>`.
@@ -127,7 +127,7 @@ mod tests {
         Tokenizer::new(json.to_string().as_bytes(), &info).unwrap()
     }
 
-    fn pieces(stream: &mut TextStream, ids: &[u32]) -> Vec<String> {
+    fn pieces(stream: &mut Detokenizer, ids: &[u32]) -> Vec<String> {
         let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
         pieces.push(stream.finish().unwrap());
         pieces
@@ -137,7 +137,7 @@ mod tests {
     fn pieces_join_to_the_whole_text_and_split_no_character() {
         let tokenizer = fables();
         for case in cases()["cases"].as_array().unwrap() {
-            let pieces = pieces(&mut TextStream::new(&tokenizer), &ids(&case["ids"]));
+            let pieces = pieces(&mut Detokenizer::new(&tokenizer), &ids(&case["ids"]));
             assert!(pieces.iter().all(|p| !p.contains('\u{FFFD}')), "{pieces:?}");
             assert_eq!(pieces.concat(), case["decoded"].as_str().unwrap());
         }
@@ -148,14 +148,14 @@ mod tests {
         let tokenizer = fables();
         let ids = tokenizer.encode("日本", false).unwrap();
         assert_eq!(ids, [162, 245, 98, 162, 250, 105]);
-        assert_eq!(pieces(&mut TextStream::new(&tokenizer), &ids), ["", "", "日", "", "", "本", ""]);
-        assert_eq!(pieces(&mut TextStream::new(&tokenizer), &ids[..4]), ["", "", "日", "", "\u{FFFD}"]);
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &ids), ["", "", "日", "", "", "本", ""]);
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &ids[..4]), ["", "", "日", "", "\u{FFFD}"]);
     }
 
     #[test]
     fn bytes_that_never_become_a_character_are_not_held_for_ever() {
         let tokenizer = fables();
-        let mut stream = TextStream::new(&tokenizer);
+        let mut stream = Detokenizer::new(&tokenizer);
         let text: String = (0..100).map(|_| stream.push(162).unwrap()).collect();
         assert!(text.chars().count() > 90 && text.chars().all(|c| c == '\u{FFFD}'));
         assert!(stream.window.len() < 2 * HELD);
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn special_tokens_give_nothing_and_are_not_collected() {
         let tokenizer = fables();
-        let mut stream = TextStream::new(&tokenizer);
+        let mut stream = Detokenizer::new(&tokenizer);
         assert!((0..1000).all(|_| stream.push(4095).unwrap().is_empty()));
         assert!(stream.window.is_empty());
     }
@@ -175,12 +175,12 @@ mod tests {
     fn sentencepiece_words_keep_their_spaces() {
         let tokenizer = sentencepiece();
         assert_eq!(
-            pieces(&mut TextStream::new(&tokenizer), &[258, 259, 260, 258]),
+            pieces(&mut Detokenizer::new(&tokenizer), &[258, 259, 260, 258]),
             ["one", " two", "s", " one", ""]
         );
-        let mut stream = TextStream::after(&tokenizer, &[256, 258]);
+        let mut stream = Detokenizer::after(&tokenizer, &[256, 258]);
         assert_eq!(pieces(&mut stream, &[259, 260]), [" two", "s", ""]);
-        let mut stream = TextStream::new(&tokenizer);
+        let mut stream = Detokenizer::new(&tokenizer);
         assert_eq!(pieces(&mut stream, &[257, 257, 260]), ["", " ", "s", ""]);
     }
 
@@ -188,9 +188,9 @@ mod tests {
     fn sentencepiece_bytes_become_characters() {
         let tokenizer = sentencepiece();
         let bytes: Vec<u32> = "é日".bytes().map(u32::from).collect();
-        assert_eq!(pieces(&mut TextStream::new(&tokenizer), &bytes), ["", "é", "", "", "日", ""]);
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &bytes), ["", "é", "", "", "日", ""]);
         // The second character breaks off; the first was right when it was given out and stays.
         let broken = [&bytes[..3], &[258]].concat();
-        assert_eq!(pieces(&mut TextStream::new(&tokenizer), &broken).concat(), "é\u{FFFD} one");
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &broken).concat(), "é\u{FFFD} one");
     }
 }

@@ -1,16 +1,19 @@
-//! Text becomes token ids, and token ids become text again.
+//! Text becomes token ids, and token ids become text again. What a model's files say about text is hostile until it is
+//! checked here: the compiler checks it while it makes a bundle, the runtime again when it needs text.
 //!
 //! | module | does |
 //! |---|---|
 //! | [`tokenizer`] | `tokenizer.json` to ids and back |
-//! | [`stream`] | ids to text while they are generated, never splitting a character |
+//! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 
-pub mod stream;
+#![forbid(unsafe_code)]
+
+pub mod detokenizer;
 pub mod template;
 pub mod tokenizer;
 
-pub use stream::TextStream;
+pub use detokenizer::Detokenizer;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::Tokenizer;
 

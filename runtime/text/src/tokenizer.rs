@@ -1,6 +1,6 @@
 //! `tokenizer.json` to ids and back, as the model's authors defined it.
 
-use super::{ChatTemplate, Message, TextError};
+use crate::{ChatTemplate, Message, TextError};
 use tokenizers::TokenizerImpl;
 use trit_format::manifest::TextInfo;
 
@@ -81,14 +81,14 @@ impl Tokenizer {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::Value;
     use std::path::Path;
 
     /// The shipped model's tokenizer, with the text information the compiler would write for it.
     pub fn fables() -> Tokenizer {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/fables-12m");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/models/fables-12m");
         let read = |name: &str| {
             std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{folder:?}/{name}: {e}"))
         };
@@ -106,7 +106,7 @@ pub(super) mod tests {
 
     /// What the Hugging Face tokenizer in Python gives.
     pub fn cases() -> Value {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizer-cases.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tokenizer-cases.json");
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 

@@ -4,7 +4,7 @@
 //! controls, Python's string methods, `raise_exception`, `strftime_now`, and a `tojson` that writes what Python's
 //! `json.dumps(ensure_ascii=False)` does. Templates come from files, so they run on a budget.
 
-use super::TextError;
+use crate::TextError;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, escape_formatter};
 use serde::{Deserialize, Serialize};
@@ -215,8 +215,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::tests::{cases, fables, ids};
     use super::*;
+    use crate::tokenizer::tests::{cases, fables, ids};
 
     fn render(source: &str, messages: &[Message]) -> Result<String, TextError> {
         let tokens =
