@@ -181,6 +181,7 @@ fn the_top_level_stays() {
         "compiler",
         "deny.toml",
         "examples",
+        "findings",
         "format-spec",
         "runtime",
         "rustfmt.toml",
