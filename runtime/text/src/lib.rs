@@ -10,11 +10,12 @@
 #![forbid(unsafe_code)]
 
 pub mod detokenizer;
+mod jinja;
 pub mod template;
 pub mod tokenizer;
 
 pub use detokenizer::Detokenizer;
-pub use template::{ChatTemplate, Message};
+pub use template::{ChatTemplate, Message, TemplateInput};
 pub use tokenizer::Tokenizer;
 
 /// Why text could not become tokens, or tokens text.
@@ -33,4 +34,7 @@ pub enum TextError {
     /// The chat template has an error, or refused the conversation.
     #[error("chat template: {0}")]
     Template(String),
+    /// The user asked to stop while the chat template was rendered.
+    #[error("interrupted")]
+    Interrupted,
 }
