@@ -81,6 +81,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
 
 fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     let start = Instant::now();
+    trust::check_environment()?;
     let targets = targets::resolve(&arguments.target)?;
     expect_file(&arguments.path)?;
     if let Some(out) = &arguments.output {

@@ -23,11 +23,15 @@ pub fn describe(bundle: &Bundle) -> String {
     line("model", format!("{} ({})", m.model.name, m.model.architecture));
     line("license", m.model.license.clone().unwrap_or_else(|| "not stated".to_owned()));
     line("compiler", m.compiler.clone());
-    let trusted = if trust::is_recorded(&bundle.fingerprint()) { "trusted" } else { "not trusted" };
+    let recorded = trust::is_recorded(&bundle.fingerprint());
+    let trusted = if matches!(recorded, Ok(true)) { "trusted" } else { "not trusted" };
     line(
         "bundle",
         format!("{}, {trusted} on this account, {}", size(header.total_len()), bundle.fingerprint()),
     );
+    if let Err(problem) = recorded {
+        line("trust", problem.to_string());
+    }
     line("layers", format!("{}, hidden {}, feed-forward {}", h.n_layers, h.hidden_dim, h.ffn_dim));
     line("heads", format!("{} on {} key/value heads of {}", h.n_heads, h.n_kv_heads, h.head_dim));
     line("vocabulary", format!("{} tokens", h.vocab_size));
@@ -174,11 +178,13 @@ pub fn json(bundle: &Bundle) -> Value {
         .iter()
         .map(|s| json!({ "file": s.file, "bytes": s.len, "sha256": hex(&s.sha256) }))
         .collect();
+    let recorded = trust::is_recorded(&bundle.fingerprint());
     json!({
         "bundle": bundle.path(),
         "bytes": header.total_len(),
         "fingerprint": bundle.fingerprint(),
-        "trusted": trust::is_recorded(&bundle.fingerprint()),
+        "trusted": matches!(recorded, Ok(true)),
+        "trust_problem": recorded.err().map(|problem| problem.to_string()),
         "compiler": m.compiler,
         "name": m.model.name,
         "architecture": m.model.architecture,

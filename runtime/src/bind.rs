@@ -3,11 +3,13 @@
 use crate::RuntimeError;
 use crate::cpu::CpuTiers;
 use crate::mapping::{EmbeddedCode, KernelFn};
+use crate::recode::COMMON;
+use crate::storage::Storage;
 use crate::tuning::{Stream, Tuner, Tuning};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
+use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
 use trit_format::manifest::Manifest;
@@ -59,6 +61,8 @@ pub struct KernelReport {
     pub source: KernelSource,
     /// Their tier; `None` for portable ones.
     pub target: Option<Target>,
+    /// The digest of the bundle's code as it was copied and made executable; `None` where none was.
+    pub code: Option<Digest>,
     /// Why it is not what the user would expect first, if it is not.
     pub note: Option<String>,
 }
@@ -132,23 +136,68 @@ enum Memory {
 pub(crate) struct BindOptions {
     pub choice: KernelChoice,
     pub cpu: Option<Target>,
-    pub trusted: bool,
+    /// Whether the bundle's code may run, or why not.
+    pub trust: Result<(), String>,
     pub tuning: Tuning,
+}
+
+/// How the weights stand in memory, compared with the bundle.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Stored {
+    /// As in the bundle.
+    AsWritten,
+    /// Stored anew in the code that every CPU reads: the bundle's own kernels do not fit them.
+    Anew,
+    /// As in the bundle, though this CPU would be faster otherwise: they stay in the file.
+    InFile,
 }
 
 /// The bundle, as far as binding looks at it.
 pub(crate) struct Bundle<'a> {
-    pub path: &'a Path,
+    pub storage: &'a Storage,
+    pub header: &'a Header,
+    /// Its products say how the weights stand in memory.
     pub manifest: &'a Manifest,
-    /// The bytes of a target's code section.
-    pub code: &'a dyn Fn(Target) -> Option<&'a [u8]>,
+    pub stored: Stored,
     /// The weight section.
     pub weights: &'a [u8],
 }
 
+/// The best tiers there are kernels of, among those that this CPU has and the user wants.
+struct Best {
+    embedded: Option<Target>,
+    generated: Option<Target>,
+}
+
+impl Best {
+    fn of(manifest: &Manifest, cpu: Option<Target>, tiers: &CpuTiers) -> Best {
+        let runs = |t: &Target| tiers.contains(*t) && cpu.is_none_or(|cpu| cpu == *t);
+        Best {
+            embedded: manifest.kernels.iter().map(|k| k.target).filter(runs).max(),
+            generated: generable(manifest).filter(runs).max(),
+        }
+    }
+}
+
+/// Whether kernels of a better tier could be had if the weights were stored in the code that every CPU reads.
+pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> bool {
+    let generates = matches!(options.choice, KernelChoice::Auto | KernelChoice::Jit);
+    if !generates || manifest.products.iter().all(|p| p.code == COMMON) {
+        return false;
+    }
+    let tiers = CpuTiers::detect();
+    let mut best = Best::of(manifest, options.cpu, &tiers);
+    if options.choice == KernelChoice::Jit || options.trust.is_err() {
+        best.embedded = None;
+    }
+    let mut other = manifest.clone();
+    other.products.iter_mut().for_each(|p| p.code = COMMON);
+    Best::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
+}
+
 /// Chooses and prepares kernels.
 pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, RuntimeError> {
-    let Bundle { path, manifest, .. } = *bundle;
+    let Bundle { manifest, stored, .. } = *bundle;
     let tiers = CpuTiers::detect();
     if let Some(cpu) = options.cpu.filter(|&cpu| !tiers.contains(cpu)) {
         return Err(RuntimeError::Unsupported(format!(
@@ -157,17 +206,19 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
         )));
     }
     let wanted = |t: &Target| options.cpu.is_none_or(|cpu| cpu == *t);
-    let best =
-        |targets: &mut dyn Iterator<Item = Target>| targets.filter(|t| tiers.contains(*t) && wanted(t)).max();
-    let embedded = best(&mut manifest.kernels.iter().map(|k| k.target));
-    let generated = best(&mut generable(manifest));
+    let Best { mut embedded, generated } = Best::of(manifest, options.cpu, &tiers);
+    if stored == Stored::Anew {
+        embedded = None;
+    }
 
     match options.choice {
         KernelChoice::Portable => Ok(portable(manifest, None)),
-        KernelChoice::Embedded if !options.trusted => Err(RuntimeError::Untrusted { path: path.to_owned() }),
-        KernelChoice::Embedded => match embedded {
-            Some(target) => bind_embedded(bundle, target, options.tuning),
-            None => {
+        KernelChoice::Embedded => match (embedded, &options.trust) {
+            (_, Err(why)) => {
+                Err(RuntimeError::Untrusted { path: bundle.storage.path().to_owned(), why: why.clone() })
+            }
+            (Some(target), Ok(())) => bind_embedded(bundle, target, options.tuning),
+            (None, Ok(())) => {
                 let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
                 Err(RuntimeError::Unsupported(format!(
                     "the bundle has kernels for {}, this CPU runs {}; compile with --target, or pass --kernels auto",
@@ -177,12 +228,16 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
             }
         },
         KernelChoice::Jit => match generated {
-            Some(target) => bind_jit(bundle, target, None, options.tuning),
+            Some(target) => {
+                let note = (stored == Stored::Anew).then(|| STORED_ANEW.to_owned());
+                bind_jit(bundle, target, note, options.tuning)
+            }
             None if cfg!(feature = "jit") => Err(RuntimeError::Unsupported(match options.cpu {
                 Some(cpu) => {
                     format!(
-                        "no code can be generated for {cpu} and this bundle's weights; it can for {}",
-                        names(generable(manifest))
+                        "no code can be generated for {cpu} and this bundle's weights; it can for {}{}",
+                        names(generable(manifest)),
+                        other_code(bundle)
                     )
                 }
                 None => {
@@ -192,42 +247,56 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
             None => Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into())),
         },
         KernelChoice::Auto => {
-            let untrusted = "the bundle's own code is not trusted and was not run; --trust runs it";
+            let untrusted = |why: &str| {
+                format!("the bundle's own code is not trusted and was not run: {why}; --trust runs it")
+            };
             match (embedded, generated) {
-                (Some(e), g) if options.trusted && g.is_none_or(|g| g <= e) => {
+                (Some(e), g) if options.trust.is_ok() && g.is_none_or(|g| g <= e) => {
                     bind_embedded(bundle, e, options.tuning)
                 }
                 (e, Some(g)) => {
-                    let note = match e {
-                        Some(_) if !options.trusted => Some(untrusted.to_owned()),
-                        Some(_) => None,
-                        None if manifest.kernels.is_empty() => None,
-                        None => Some("the bundle has no kernels for this CPU".to_owned()),
+                    let note = match (e, &options.trust) {
+                        _ if stored == Stored::Anew => Some(STORED_ANEW.to_owned()),
+                        (Some(_), Err(why)) => Some(untrusted(why)),
+                        (Some(_), Ok(())) => None,
+                        _ if manifest.kernels.is_empty() => None,
+                        _ => Some("the bundle has no kernels for this CPU".to_owned()),
                     };
                     bind_jit(bundle, g, note, options.tuning)
                 }
                 (_, None) if options.cpu.is_some() => Err(RuntimeError::Unsupported(format!(
                     "there are no kernels for {}: the bundle has none that may run, and none can be generated here{}",
                     options.cpu.map_or(String::new(), |t| t.to_string()),
-                    other_code(manifest),
+                    other_code(bundle),
                 ))),
-                (Some(_), None) => Ok(portable(manifest, Some(untrusted.to_owned()))),
+                (Some(_), None) => {
+                    let why = options.trust.as_ref().err().map_or("", String::as_str);
+                    Ok(portable(manifest, Some(untrusted(why))))
+                }
                 (None, None) => Ok(portable(
                     manifest,
-                    Some(format!("slow: no kernels for this CPU{}", other_code(manifest))),
+                    Some(format!("slow: no kernels for this CPU{}", other_code(bundle))),
                 )),
             }
         }
     }
 }
 
+/// What was done for a CPU that does not read the bundle's weights as they are.
+const STORED_ANEW: &str =
+    "the bundle's weights are stored for AVX-512 VBMI and were stored anew in memory for this CPU";
+
 /// Why a CPU may have no kernels for a bundle, and what to do about it.
-fn other_code(manifest: &Manifest) -> &'static str {
-    match manifest.products.iter().any(|p| p.code != Code::SignedFix) {
-        true => {
+fn other_code(bundle: &Bundle) -> &'static str {
+    match bundle.stored {
+        Stored::InFile => {
+            "; its weights are stored as only AVX-512 VBMI reads them, and stay in the file, because of --mmap or for want of \
+             memory, so that they cannot be stored anew: run it without --mmap, or compile the model with --target all"
+        }
+        _ if bundle.manifest.products.iter().any(|p| p.code != COMMON) => {
             "; its weights are stored as only AVX-512 VBMI reads them: compile the model with --target all"
         }
-        false => "",
+        _ => "",
     }
 }
 
@@ -254,19 +323,22 @@ fn generable(_: &Manifest) -> impl Iterator<Item = Target> {
 fn portable(manifest: &Manifest, note: Option<String>) -> Kernels {
     Kernels {
         products: vec![ProductKernels::Portable; manifest.products.len()],
-        report: KernelReport { source: KernelSource::Portable, target: None, note },
+        report: KernelReport { source: KernelSource::Portable, target: None, code: None, note },
         _code: Memory::None,
     }
 }
 
 fn bind_embedded(bundle: &Bundle, target: Target, tuning: Tuning) -> Result<Kernels, RuntimeError> {
     let entries: Vec<&KernelEntry> = bundle.manifest.kernels.iter().filter(|k| k.target == target).collect();
-    let bytes = (bundle.code)(target).unwrap_or_default();
-    let code = EmbeddedCode::new(bundle.path, bytes, &entries)?;
+    let kind = SectionKind::Code(target);
+    let missing = || bundle.storage.format(trit_format::FormatError::Missing(kind));
+    let code = EmbeddedCode::new(bundle.storage, bundle.header.section(kind).ok_or_else(missing)?, &entries)?;
     let kernels: Vec<(KernelSpec, KernelFn)> =
         entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
     let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
-    let report = KernelReport { source: KernelSource::Embedded, target: Some(target), note: None };
+    let digest = Some(code.digest());
+    let report =
+        KernelReport { source: KernelSource::Embedded, target: Some(target), code: digest, note: None };
     Ok(Kernels { products, report, _code: Memory::Embedded { _code: code } })
 }
 
@@ -287,7 +359,7 @@ fn bind_jit(
     let kernels: Vec<(KernelSpec, KernelFn)> =
         pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
     let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
-    let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
+    let report = KernelReport { source: KernelSource::Jit, target: Some(target), code: None, note };
     Ok(Kernels { products, report, _code: Memory::Jit { _code: Box::new(code) } })
 }
 

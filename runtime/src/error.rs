@@ -15,6 +15,16 @@ pub enum RuntimeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file is no longer the one that was opened, and what is still needed of it is lost.
+    #[error(
+        "{path}: changed while it was running: {how}; run it again, and replace bundles by renaming, not by writing into them"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        how: String,
+    },
     /// The file is no valid bundle.
     #[error("{path}: {source}")]
     Format {
@@ -36,11 +46,13 @@ pub enum RuntimeError {
     Unsupported(String),
     /// Embedded code was asked for, but nothing says that it may run.
     #[error(
-        "{path}: the bundle's machine code is not trusted: it was not compiled by this user on this machine; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
+        "{path}: the bundle's machine code is not trusted: {why}; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
     )]
     Untrusted {
         /// The file.
         path: PathBuf,
+        /// Why it is not.
+        why: String,
     },
     /// An argument is out of range.
     #[error("{0}")]
@@ -64,7 +76,10 @@ impl RuntimeError {
     /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported, 5 untrusted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RuntimeError::Io { .. } | RuntimeError::Format { .. } | RuntimeError::Text { .. } => 3,
+            RuntimeError::Io { .. }
+            | RuntimeError::Changed { .. }
+            | RuntimeError::Format { .. }
+            | RuntimeError::Text { .. } => 3,
             RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
             RuntimeError::Unsupported(_) => 4,
             RuntimeError::Untrusted { .. } => 5,

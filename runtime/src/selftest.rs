@@ -78,6 +78,7 @@ impl Model {
             }
             report.products += 1;
         }
+        self.intact()?;
         for golden in &self.manifest().goldens {
             // As the compiler computed them; a narrower cache alone changes logits by about 1e-2.
             let options = SessionOptions { threads, kv: KvType::F32, ..SessionOptions::default() };

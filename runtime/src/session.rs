@@ -189,10 +189,9 @@ impl Session {
         let last = ((ids.len() - 1) % block + 1).max(rows);
         let (before, last) = ids.split_at(ids.len() - last);
         for chunk in before.chunks(block) {
-            self.pass(chunk, 0..0, wants, &[]);
+            self.pass(chunk, 0..0, wants, &[])?;
         }
-        self.pass(last, last.len() - rows..last.len(), wants, also);
-        Ok(())
+        self.pass(last, last.len() - rows..last.len(), wants, also)
     }
 
     /// What [`Session::advance`] was asked for, after the `row`th of its rows.
@@ -228,7 +227,7 @@ impl Session {
         self.reach(self.position() + ids.len())?;
         let block = self.arena.capacity();
         for (b, chunk) in ids.chunks(block).enumerate() {
-            self.pass(chunk, 0..chunk.len(), Wants::All, &[]);
+            self.pass(chunk, 0..chunk.len(), Wants::All, &[])?;
             for r in 0..chunk.len() {
                 each(b * block + r, self.logits(r));
             }
@@ -265,7 +264,7 @@ impl Session {
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             let rows = chunk.len() / width;
             arena::fill(&mut self.arena, plan.residual, chunk, width);
-            self.run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)]);
+            self.run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)])?;
             for r in 0..rows {
                 out.extend_from_slice(arena::read(&self.arena, plan.residual, r));
             }
@@ -302,7 +301,13 @@ impl Session {
     }
 
     /// Runs a block of tokens, and the head for its rows `scored`.
-    fn pass(&mut self, ids: &[u32], scored: Range<usize>, wants: Wants, also: &[u32]) {
+    fn pass(
+        &mut self,
+        ids: &[u32],
+        scored: Range<usize>,
+        wants: Wants,
+        also: &[u32],
+    ) -> Result<(), RuntimeError> {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
         self.scored = scored.clone();
@@ -317,14 +322,16 @@ impl Session {
             _ => None,
         };
         match scored.is_empty() {
-            true => self.run(ids, &[(&plan.body[..], 0..ids.len())]),
-            false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)]),
+            true => self.run(ids, &[(&plan.body[..], 0..ids.len())])?,
+            false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)])?,
         }
         self.gather();
+        Ok(())
     }
 
-    /// Runs step lists for rows at the next positions, in one parallel region.
-    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) {
+    /// Runs step lists for rows at the next positions, in one parallel region. Where the bundle's file was changed, nothing
+    /// that was computed counts, and the sequence stays as it was.
+    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) -> Result<(), RuntimeError> {
         let row = |(i, &token)| Row { token, position: self.tokens.len() + i, sequence: 0 };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
         let batch = Batch { rows: &rows, sequences: &self.caches };
@@ -355,7 +362,9 @@ impl Session {
             profile.regions += 1;
             profile.tokens += ids.len();
         }
+        self.model.intact()?;
         self.tokens.extend_from_slice(ids);
+        Ok(())
     }
 
     /// Brings together what the workers found in the last pass.

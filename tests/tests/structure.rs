@@ -128,6 +128,7 @@ fn unsafe_code_stands_in_few_named_places() {
         "runtime/src/cpu.rs",
         "runtime/src/dense.rs",
         "runtime/src/execute.rs",
+        "runtime/src/fault.rs",
         "runtime/src/grouped",
         "runtime/src/kv.rs",
         "runtime/src/mapping.rs",

@@ -6,7 +6,7 @@ use crate::commands::path::{expect_file, is_bundle, is_checkpoint};
 use crate::commands::{Failure, load_options, open};
 use std::path::Path;
 use tritc::ingest;
-use tritc::{CompileError, inspect, survey};
+use tritc::{CompileError, inspect, survey, trust};
 
 pub fn run(arguments: &Inspect) -> Result<String, Failure> {
     let path = &arguments.path;
@@ -21,6 +21,7 @@ pub fn run(arguments: &Inspect) -> Result<String, Failure> {
 }
 
 fn bundle(arguments: &Inspect) -> Result<String, CompileError> {
+    trust::check_environment()?;
     let bundle = open(&arguments.path)?;
     let plan = arguments.plan.then(|| trit_format::text::plan(bundle.manifest()));
     Ok(match (arguments.json, plan) {

@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    trit_runtime::fault::report_truncation("trit-run");
     let cli = Cli::parse();
     // A worker's panic is printed where it happens; its exit code is the documented one.
     let result = catch_unwind(AssertUnwindSafe(|| run(&cli)));
