@@ -59,7 +59,7 @@ pub(crate) fn import(
     let mut metadata = Metadata::new(path, std::mem::take(&mut gguf.keys));
     let mut rest = Vec::new();
     for key in ignored {
-        match metadata.drop(key) {
+        match metadata.ignore(key) {
             Some(value) => warnings.push(format!("{}: {key} ({value}) is ignored, as asked", path.display())),
             None => rest.push(key.clone()),
         }
