@@ -78,6 +78,15 @@ impl RawTensor {
         }
     }
 
+    /// An error: the tensor is of a type that cannot be compiled.
+    pub(crate) fn unsupported(&self, problem: impl Into<String>) -> CompileError {
+        CompileError::UnsupportedTensor {
+            path: self.bytes.path().to_owned(),
+            tensor: self.name.clone(),
+            problem: problem.into(),
+        }
+    }
+
     /// Checks the shape; `what` says where the expectation comes from.
     pub(crate) fn expect_shape(&self, expected: &[usize], what: &str) -> Result<(), CompileError> {
         if self.shape == expected {

@@ -132,10 +132,11 @@ fn checkpoint(
 
 /// `rope_freqs.weight`: what Llama 3's scaling divides each frequency by.
 fn rope_factors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
-    if tensor.dtype != ElementType::F32 || tensor.shape.len() != 1 {
-        return Err(
-            tensor.error(format!("is {} {:?}, expected F32 of one dimension", tensor.dtype, tensor.shape))
-        );
+    if tensor.dtype != ElementType::F32 {
+        return Err(tensor.unsupported(format!("is {}, which is not supported; expected F32", tensor.dtype)));
+    }
+    if tensor.shape.len() != 1 {
+        return Err(tensor.error(format!("has shape {:?}, expected one dimension", tensor.shape)));
     }
     let factors: Vec<f32> =
         tensor.bytes.as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
