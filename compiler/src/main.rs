@@ -15,6 +15,8 @@ use tritc::CompileError;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    #[cfg(unix)]
+    tritc::ingest::explain_truncated_files();
     match commands::run(arguments) {
         Ok(text) => print(&text),
         Err(Failure { error, text }) => {

@@ -8,6 +8,7 @@ mod mixed;
 mod planes;
 mod reference;
 mod synthetic;
+mod terminal;
 mod verify;
 mod weight_only;
 mod writing;

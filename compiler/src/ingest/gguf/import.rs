@@ -20,8 +20,6 @@ pub(crate) struct Imported {
     pub(crate) companions: Companions,
     /// The tensors. Those of floats in blocks are widened already.
     pub(crate) checkpoint: Checkpoint,
-    /// Every part of the file, in order.
-    pub(crate) files: Vec<PathBuf>,
     /// Keys to be ignored that are none of the file's.
     pub(crate) ignored: Vec<String>,
     /// What is to be done to the model when it is built.
@@ -77,10 +75,10 @@ pub(crate) fn import(
     metadata.refuse_rest()?;
     let heads = architecture.interleaves().then(|| heads(&config));
     let Gguf { path, files, tensors, .. } = gguf;
-    let checkpoint = Checkpoint::renamed(path.clone(), files.clone(), checkpoint(tensors, heads)?);
+    let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
     let companions = Companions::synthesized(&path, config, text.config, text.tokenizer, license);
     let finish = Finish { path, rope_factors, trained };
-    Ok(Imported { companions, checkpoint, files, ignored: rest, finish })
+    Ok(Imported { companions, checkpoint, ignored: rest, finish })
 }
 
 /// What the tensors say about the model.
