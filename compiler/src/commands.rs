@@ -36,7 +36,7 @@ impl From<CompileError> for Failure {
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            stop_cleanly();
+            tritc::leave_nothing_behind();
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|e| {
@@ -64,12 +64,6 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
         }
     };
     Ok(text)
-}
-
-/// On Ctrl-C, no unfinished file stays behind.
-fn stop_cleanly() {
-    // 128 + SIGINT, as shells report it. Without a handler Ctrl-C still ends the process.
-    let _ = ctrlc::set_handler(|| tritc::abandon_and_exit(130));
 }
 
 /// One line of JSON. What a terminal would obey is escaped inside its strings, the only place where it can be.

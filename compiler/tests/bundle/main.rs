@@ -2,6 +2,7 @@
 
 mod commands;
 mod contents;
+mod disturbed;
 mod grouped;
 mod memory;
 mod mixed;
