@@ -48,6 +48,10 @@ fn similar(path: &Path) -> Option<PathBuf> {
 
 /// Whether `path` is a file that starts as bundles do.
 pub fn is_bundle(path: &Path) -> bool {
+    // Opening a pipe waits for whoever writes to it.
+    if !path.is_file() {
+        return false;
+    }
     let mut start = [0; MAGIC.len()];
     fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
 }

@@ -39,8 +39,10 @@ impl MappedFile {
         let io = |source| CompileError::Io { path: path.to_owned(), source };
         let invalid =
             |problem: &str| CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() };
-        // Says more of a link to nothing than opening it does.
-        at(path)?;
+        // Says more of a link to nothing than opening it does, and opening a pipe waits for whoever writes to it.
+        if at(path)?.is_some_and(|metadata| !metadata.is_file()) {
+            return Err(invalid("is not a file"));
+        }
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() {

@@ -114,7 +114,8 @@ fn signals_leave_nothing_and_what_is_killed_is_cleared_away_by_the_next() {
     let mut expected =
         [&held[..], &[".other.trit.abcdef.part".into(), ".out.trit.much-longer.part".into()]].concat();
     let mut found = parts(folder.path());
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     signal(&writing, "-TERM");
     writing.wait().unwrap();

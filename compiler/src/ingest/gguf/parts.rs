@@ -31,7 +31,7 @@ impl Gguf {
     /// Files that are damaged, missing, or parts of something else.
     pub(crate) fn open(path: &Path) -> Result<Gguf, CompileError> {
         let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-        let (source, keys, tensors) = read(path)?;
+        let Part { source, keys, tensors } = read(path)?;
         let mut gguf = Gguf { path: path.to_owned(), files: Vec::new(), keys, tensors: BTreeMap::new() };
         gguf.add(source, tensors)?;
         let Some((number, count)) = part(&gguf.keys).map_err(invalid)? else {
@@ -56,7 +56,7 @@ impl Gguf {
                     format!("is one of {count} parts, and {} is not there; download it too", file_name(name));
                 return Err(invalid(problem));
             }
-            let (source, keys, tensors) = read(name)?;
+            let Part { source, keys, tensors } = read(name)?;
             if part(&keys).ok().flatten() != Some((index, count)) {
                 return Err(CompileError::Invalid {
                     path: name.clone(),
@@ -92,12 +92,19 @@ impl Gguf {
     }
 }
 
-fn read(path: &Path) -> Result<(Source, BTreeMap<String, Value>, Vec<RawTensor>), CompileError> {
+/// What is in one file.
+struct Part {
+    source: Source,
+    keys: BTreeMap<String, Value>,
+    tensors: Vec<RawTensor>,
+}
+
+fn read(path: &Path) -> Result<Part, CompileError> {
     let file = MappedFile::open(path)?;
     file.refuse_lfs_pointer()?;
     let header = Header::read(&file)?;
     let tensors = layout::tensors(&file, &header)?;
-    Ok((file.source().clone(), header.keys, tensors))
+    Ok(Part { source: file.source().clone(), keys: header.keys, tensors })
 }
 
 fn integer(value: &Value) -> Option<u64> {
