@@ -9,7 +9,8 @@ use tritc::targets::TargetChoice;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, 4 unsupported."
+    after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, or a disk, memory or output that is \
+                  full, 4 unsupported."
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -67,7 +68,8 @@ pub struct Reading {
     /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
     #[arg(long, value_enum)]
     pub quantize: Option<Quantize>,
-    /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once
+    /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once.
+    /// Keys that are known to change what the model computes are not ignored
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
     /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are

@@ -11,6 +11,7 @@ use trit_format::manifest::{Grouping, Manifest, Tensor, TextInfo};
 use trit_format::plan::{ActivationRule, Step};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
+use trit_text::printable::escape;
 
 /// A description of the bundle, a fact a line.
 pub fn describe(bundle: &Bundle) -> String {
@@ -18,7 +19,7 @@ pub fn describe(bundle: &Bundle) -> String {
     let h = &m.hyperparameters;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<11} {value}").expect("writing to a string succeeds");
+        writeln!(text, "{name:<11} {}", escape(&value)).expect("writing to a string succeeds");
     };
     line("model", format!("{} ({})", m.model.name, m.model.architecture));
     line("license", m.model.license.clone().unwrap_or_else(|| "not stated".to_owned()));
@@ -89,7 +90,7 @@ pub fn report(tensors: &[TensorReport]) -> String {
     }
     let mut text = String::new();
     for (kind, tensors) in kinds {
-        text.push_str(&kind);
+        text.push_str(&escape(&kind));
         if tensors[0].found != Found::PerTensor {
             text.push_str(&range(tensors.iter().map(|t| t.scales), " different"));
         }
@@ -180,7 +181,7 @@ pub fn json(bundle: &Bundle) -> Value {
         .collect();
     let recorded = trust::is_recorded(&bundle.fingerprint());
     json!({
-        "bundle": bundle.path(),
+        "bundle": bundle.path().display().to_string(),
         "bytes": header.total_len(),
         "fingerprint": bundle.fingerprint(),
         "trusted": matches!(recorded, Ok(true)),

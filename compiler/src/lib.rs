@@ -13,6 +13,7 @@
 //! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
 //! | [`survey`] | what a checkpoint is, before it is compiled |
 //! | [`trust`] | records a bundle as one's own |
+//! | `signals` | leaves no unfinished file when the process is to end |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -46,6 +47,7 @@ mod planes;
 pub mod progress;
 mod quantize;
 pub mod reference;
+mod signals;
 pub mod survey;
 pub mod targets;
 pub mod trust;
@@ -53,4 +55,5 @@ pub mod verify;
 mod writer;
 
 pub use error::CompileError;
-pub use writer::{abandon_and_exit, check_output};
+pub use signals::leave_nothing_behind;
+pub use writer::check_output;

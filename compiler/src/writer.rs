@@ -1,6 +1,9 @@
 //! Writes a bundle beside its final name, section by section, and renames it when it is whole.
 
 use crate::error::CompileError;
+#[cfg(unix)]
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -15,9 +18,9 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the temporary files of bundles that are being written, then ends the process with `code`. For a handler
-/// of Ctrl-C: no destructors run, and no bundle is begun or finished any more.
-pub fn abandon_and_exit(code: i32) -> ! {
+/// Removes the temporary files of bundles that are being written, then ends the process with `code`. For whoever hears
+/// of Ctrl-C and other requests to end: no destructors run, and no bundle is begun or finished any more.
+pub(crate) fn abandon_and_exit(code: i32) -> ! {
     let files = unfinished();
     for file in files.iter() {
         // It may be finished, and renamed, by now.
@@ -58,6 +61,43 @@ fn folder(out: &Path) -> &Path {
     }
 }
 
+/// Ends the names of temporary files.
+const PART: &str = ".part";
+/// Random characters in them.
+const RANDOM: usize = 6;
+/// Times that a temporary file is made anew where another process took it for abandoned.
+#[cfg(unix)]
+const TRIES: usize = 8;
+
+/// How names of temporary files for `out` begin.
+fn prefix(out: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(out.file_name().unwrap_or("bundle".as_ref()));
+    prefix.push(".");
+    prefix
+}
+
+/// Removes temporary files that processes left which could not remove them, as when they were killed: those that nobody
+/// holds a lock on. Nothing else depends on it, so what fails is left alone.
+#[cfg(unix)]
+fn remove_abandoned(folder: &Path, prefix: &OsStr) {
+    let is_ours = |name: &OsStr| {
+        let middle = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let random = middle.and_then(|rest| rest.strip_suffix(PART.as_bytes()));
+        random.is_some_and(|random| random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !is_ours(&entry.file_name()) {
+            continue;
+        }
+        let file = File::options().read(true).write(true).open(entry.path());
+        if file.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A bundle being written. Dropped unfinished, it leaves nothing behind.
 pub(crate) struct BundleWriter {
     file: Option<NamedTempFile>,
@@ -72,11 +112,11 @@ pub(crate) struct BundleWriter {
 impl BundleWriter {
     /// Begins a bundle of exactly `count` sections that will stand at `out`.
     pub fn create(out: &Path, count: usize) -> Result<BundleWriter, CompileError> {
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(out.file_name().unwrap_or("bundle".as_ref()));
-        prefix.push(".");
+        let prefix = prefix(out);
+        #[cfg(unix)]
+        remove_abandoned(folder(out), &prefix);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
+        builder.prefix(&prefix).suffix(PART).rand_bytes(RANDOM);
         #[cfg(unix)]
         {
             // Like any new file, less what the umask forbids; temporary files are private otherwise.
@@ -84,9 +124,18 @@ impl BundleWriter {
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
         let mut unfinished = unfinished();
-        let mut file = builder
-            .tempfile_in(folder(out))
-            .map_err(|source| CompileError::Io { path: folder(out).to_owned(), source })?;
+        let io = |source| CompileError::Io { path: folder(out).to_owned(), source };
+        let mut file = builder.tempfile_in(folder(out)).map_err(io)?;
+        #[cfg(unix)]
+        for _ in 0..TRIES {
+            // Says that the file is being written. Where the system has no such locks nobody else gets one either.
+            let _ = file.as_file().try_lock();
+            // Whoever looked between the two lines took it for abandoned.
+            if file.path().exists() {
+                break;
+            }
+            file = builder.tempfile_in(folder(out)).map_err(io)?;
+        }
         let temporary = file.path().to_owned();
         unfinished.push(temporary.clone());
         drop(unfinished);

@@ -121,7 +121,7 @@ fn unsafe_code_stands_in_few_named_places() {
         "compiler/codegen/examples/",
         "compiler/codegen/src/jit.rs",
         "compiler/codegen/tests/",
-        "compiler/src/ingest/mapped.rs",
+        "compiler/src/ingest/mapped",
         "runtime/kernels/src/",
         "runtime/src/arena.rs",
         "runtime/src/attend.rs",

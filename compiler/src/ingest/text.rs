@@ -58,7 +58,7 @@ pub(crate) fn text(
         special_tokens: special.into_iter().collect(),
         bos,
         stop: stop.into_iter().collect(),
-        sampling: sampling(companions)?,
+        sampling: sampling(companions, warnings),
     })
 }
 
@@ -133,45 +133,46 @@ fn chat_template(
     Ok(None)
 }
 
-/// What `generation_config.json` suggests.
-fn sampling(companions: &Companions) -> Result<SamplingDefaults, CompileError> {
-    #[derive(Deserialize)]
-    struct Generation {
-        do_sample: Option<bool>,
-        temperature: Option<f32>,
-        top_k: Option<u32>,
-        top_p: Option<f32>,
-        min_p: Option<f32>,
-        repetition_penalty: Option<f32>,
-    }
+/// What `generation_config.json` suggests. These are suggestions, so a value that makes no sense is left out with a
+/// warning that names file and key.
+fn sampling(companions: &Companions, warnings: &mut Vec<String>) -> SamplingDefaults {
     let Some((path, map)) = companions.generation_config() else {
-        return Ok(SamplingDefaults::default());
+        return SamplingDefaults::default();
     };
-    let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-    let g = Generation::deserialize(map).map_err(|e| invalid(format!("sampling settings: {e}")))?;
-    let limits = [
-        ("temperature", g.temperature, 0.0..=f32::MAX),
-        ("top_p", g.top_p, 0.0..=1.0),
-        ("min_p", g.min_p, 0.0..=1.0),
-        ("repetition_penalty", g.repetition_penalty, f32::MIN_POSITIVE..=f32::MAX),
-    ];
-    for (key, value, range) in limits {
-        if let Some(value) = value.filter(|v| !range.contains(v)) {
-            return Err(invalid(format!(
-                "{key} is {value}, outside {:?}..={:?}",
-                range.start(),
-                range.end()
-            )));
+    let mut usable = |key: &str, expected: &str, is_usable: &dyn Fn(&Value) -> bool| {
+        let value = map.get(key).filter(|value| !value.is_null())?;
+        if is_usable(value) {
+            return Some(value);
         }
+        warnings.push(format!("{}: {key} is {value}, expected {expected}; it is left out", path.display()));
+        None
+    };
+    let mut number = |key: &str, expected: &str, is_usable: &dyn Fn(f32) -> bool| {
+        let of = |value: &Value| value.as_f64().map(|x| x as f32).filter(|&x| is_usable(x));
+        usable(key, expected, &|value| of(value).is_some()).and_then(of)
+    };
+    // More than this is no other than choosing evenly.
+    let temperature = number("temperature", "a number from 0 to 1e6", &|x| (0.0..=1e6).contains(&x));
+    let top_p = number("top_p", "a number from 0 to 1", &|x| (0.0..=1.0).contains(&x));
+    let min_p = number("min_p", "a number from 0 to 1", &|x| (0.0..=1.0).contains(&x));
+    let repetition_penalty =
+        number("repetition_penalty", "a number above 0", &|x| x.is_finite() && x >= f32::MIN_POSITIVE);
+    // Floats that are whole are written for integers; -1 and 0 both say "all".
+    let whole = |value: &Value| {
+        let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15).map(|x| x as i64);
+        value.as_i64().or_else(float).filter(|&k| k >= -1)
+    };
+    let top_k = usable("top_k", "a number of tokens, or 0 or -1 for all", &|value| whole(value).is_some());
+    let top_k = top_k.and_then(whole).map(|k| u32::try_from(k.max(0)).unwrap_or(0));
+    let do_sample = usable("do_sample", "true or false", &Value::is_boolean).and_then(Value::as_bool);
+    SamplingDefaults {
+        do_sample: do_sample.unwrap_or(false),
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
     }
-    Ok(SamplingDefaults {
-        do_sample: g.do_sample.unwrap_or(false),
-        temperature: g.temperature,
-        top_k: g.top_k,
-        top_p: g.top_p,
-        min_p: g.min_p,
-        repetition_penalty: g.repetition_penalty,
-    })
 }
 
 /// Ids of the tokenizer's tokens.

@@ -75,13 +75,39 @@ fn sampling_defaults_are_read_and_checked() {
     let sampling = checkpoint.load().unwrap().text.sampling;
     assert_eq!((sampling.do_sample, sampling.temperature, sampling.top_k), (true, Some(0.5), Some(40)));
     assert_eq!((sampling.top_p, sampling.min_p, sampling.repetition_penalty), (None, None, Some(1.5)));
-    for (key, value) in [("temperature", json!(-1)), ("top_p", json!(1.5)), ("repetition_penalty", json!(0))]
-    {
-        checkpoint.file("generation_config.json", json!({ key: value }).to_string());
-        says(&checkpoint.error(), &["[3]", "generation_config.json", key]);
+    // Suggestions that make no sense stop nothing.
+    let senseless = [
+        ("temperature", json!(-1)),
+        ("temperature", json!(1e7)),
+        ("top_p", json!(1.5)),
+        ("min_p", json!("0.1")),
+        ("repetition_penalty", json!(0)),
+        ("top_k", json!("many")),
+        ("top_k", json!(-2)),
+        ("top_k", json!(1.5)),
+        ("do_sample", json!("yes")),
+    ];
+    for (key, value) in senseless {
+        let mut config = json!({ "do_sample": true, "temperature": 0.5, "top_k": 40 });
+        config[key] = value.clone();
+        checkpoint.file("generation_config.json", config.to_string());
+        let model = checkpoint.load().unwrap();
+        says(
+            &model.warnings.join("\n"),
+            &["generation_config.json", &format!("{key} is {value}"), "left out"],
+        );
+        let sampling = model.text.sampling;
+        let expected = [("do_sample", sampling.do_sample), ("top_k", sampling.top_k == Some(40))];
+        expected.iter().for_each(|(other, kept)| assert_eq!(*kept, *other != key, "{key}: {other}"));
     }
-    checkpoint.file("generation_config.json", json!({ "top_k": "many" }).to_string());
-    says(&checkpoint.error(), &["[3]", "generation_config.json", "many"]);
+    // Users of transformers write -1 or 0 for "all".
+    for (value, k) in
+        [(json!(-1), Some(0)), (json!(0), Some(0)), (json!(20.0), Some(20)), (json!(null), None)]
+    {
+        checkpoint.file("generation_config.json", json!({ "top_k": value }).to_string());
+        let model = checkpoint.load().unwrap();
+        assert_eq!((model.text.sampling.top_k, model.warnings.as_slice()), (k, &[][..]));
+    }
 }
 
 #[test]
