@@ -6,13 +6,16 @@
 //! | [`tokenizer`] | `tokenizer.json` to ids and back |
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | [`template`] | a conversation to the prompt the model was trained on |
+//! | [`conversation`] | what was said, and how much of it a context holds |
 
 #![forbid(unsafe_code)]
 
+pub mod conversation;
 pub mod detokenizer;
 pub mod template;
 pub mod tokenizer;
 
+pub use conversation::Conversation;
 pub use detokenizer::Detokenizer;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::Tokenizer;
@@ -33,4 +36,12 @@ pub enum TextError {
     /// The chat template has an error, or refused the conversation.
     #[error("chat template: {0}")]
     Template(String),
+    /// A question leaves no room in the context.
+    #[error("{tokens} tokens leave no room for an answer in the context of {context}")]
+    TooLong {
+        /// Tokens of the shortest prompt that has the question.
+        tokens: usize,
+        /// Tokens there is room for, of prompt and answer.
+        context: usize,
+    },
 }
