@@ -6,10 +6,12 @@
 //! | [`tokenizer`] | `tokenizer.json` to ids and back |
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | [`template`] | a conversation to the prompt the model was trained on |
+//! | [`printable`] | what files and models say, so that a terminal only shows it |
 
 #![forbid(unsafe_code)]
 
 pub mod detokenizer;
+pub mod printable;
 pub mod template;
 pub mod tokenizer;
 
