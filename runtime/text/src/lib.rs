@@ -7,11 +7,13 @@
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 //! | [`conversation`] | what was said, and how much of it a context holds |
+//! | [`printable`] | what files and models say, so that a terminal only shows it |
 
 #![forbid(unsafe_code)]
 
 pub mod conversation;
 pub mod detokenizer;
+pub mod printable;
 pub mod template;
 pub mod tokenizer;
 
