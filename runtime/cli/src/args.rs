@@ -56,6 +56,9 @@ pub struct Generate {
     /// System message of a chat.
     #[arg(long, conflicts_with_all = ["prompt", "ids", "file", "json"])]
     pub system: Option<String>,
+    /// Neither read nor write the file of what was typed in chats.
+    #[arg(long)]
+    pub no_history: bool,
     /// Most tokens to generate [default: 256; in a chat as many as there is room for].
     #[arg(short, long = "tokens", value_name = "N")]
     pub n: Option<usize>,
@@ -81,7 +84,7 @@ pub struct Generate {
 }
 
 /// How tokens are chosen. What is not given is as the model's authors suggest.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token always.
     #[arg(long, value_name = "T", value_parser = at_least_0)]
