@@ -39,6 +39,7 @@ mod session;
 mod storage;
 pub mod stream;
 mod ternary;
+mod texts;
 mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
@@ -50,6 +51,7 @@ pub use profile::Profile;
 pub use selftest::SelftestReport;
 pub use session::{Session, SessionOptions};
 pub use storage::{Memory, available};
+pub use texts::Texts;
 pub use trit_format as format;
 pub use trit_text as text;
 pub use tuning::Tuning;

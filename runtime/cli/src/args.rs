@@ -1,5 +1,7 @@
 //! The command line, as typed. What it means together with a bundle is decided where it is used.
 
+use crate::template::Template;
+use crate::tokenize::Tokenize;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
@@ -36,6 +38,10 @@ pub enum Command {
     Logits(Logits),
     /// Check that this machine computes what the bundle says it should.
     Selftest(Selftest),
+    /// Print the token ids of a text, or the text of ids.
+    Tokenize(Tokenize),
+    /// Print the prompt that the chat template makes of messages.
+    Template(Template),
 }
 
 #[derive(Debug, Args)]
@@ -293,6 +299,10 @@ mod tests {
             "trit-run perplexity B --ids F.json --json",
             "trit-run logits B --ids 1,2,3 --output L.safetensors",
             "trit-run selftest B",
+            "trit-run tokenize B text --no-special --json",
+            "trit-run tokenize B -f T",
+            "trit-run tokenize B --decode 1,2,3",
+            "trit-run template B --messages M --tools T --no-generation-prompt",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -313,6 +323,9 @@ mod tests {
             "trit-run perplexity B",
             "trit-run perplexity B --file T --ids F",
             "trit-run logits B --output L",
+            "trit-run tokenize B text -f T",
+            "trit-run tokenize B text --decode 1",
+            "trit-run template B",
             "trit-run bench B -r 0",
             "trit-run bench B -d -1",
             "trit-run bench B -d 0,x",

@@ -15,6 +15,8 @@ mod open;
 mod perplexity;
 mod profile;
 mod selftest;
+mod template;
+mod tokenize;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -41,5 +43,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(Command::Perplexity(args)) => perplexity::run(args),
         Some(Command::Logits(args)) => logits::run(args),
         Some(Command::Selftest(args)) => selftest::run(args),
+        Some(Command::Tokenize(args)) => tokenize::run(args),
+        Some(Command::Template(args)) => template::run(args),
     }
 }

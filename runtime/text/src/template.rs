@@ -5,7 +5,8 @@
 //! `json.dumps(ensure_ascii=False)` does. Templates come from files, so they run on a budget.
 
 use crate::TextError;
-use minijinja::value::{Kwargs, Value, ValueKind};
+pub use minijinja::value::Value;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, escape_formatter};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -64,12 +65,25 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Template`] with what the template refused, or where it went wrong.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+        self.render_values(messages.iter().map(Value::from_serialize).collect(), None, add_generation_prompt)
+    }
+
+    /// [`ChatTemplate::render`] for messages that have more than a role and a content, and for tools.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_values(
+        &self,
+        messages: Vec<Value>,
+        tools: Option<Vec<Value>>,
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
         let mut variables: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token))).collect();
-        variables.insert("messages", Value::from_serialize(messages));
+        variables.insert("messages", messages.into());
         variables.insert("add_generation_prompt", add_generation_prompt.into());
         // transformers passes these too, and templates test them against none.
-        variables.insert("tools", Value::from(()));
+        variables.insert("tools", tools.into());
         variables.insert("documents", Value::from(()));
         self.environment.get_template("chat").and_then(|t| t.render(variables)).map_err(failed)
     }
