@@ -5,6 +5,7 @@ mod path;
 
 use crate::bar::Bar;
 use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
+use crate::scripts;
 use path::expect_file;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
                 verified.kernels
             )
         }
+        Command::Completions { shell } => scripts::completions(shell),
+        Command::Man { command } => scripts::man(command.as_deref())?,
     };
     Ok(text)
 }
