@@ -2,7 +2,7 @@
 //! the model write together.
 
 use crate::args::Generate;
-use crate::failure::{Failure, note, print};
+use crate::failure::{Failure, note, print, print_lines};
 use crate::generate::{Answer, DEFAULT_TOKENS, Request};
 use crate::{open, profile};
 use rustyline::error::ReadlineError;
@@ -27,14 +27,15 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     let model = open::model(bundle, &args.session.load, args.verbose)?;
     let tokenizer = open::tokenizer(&model, "--ids")?;
     let template = tokenizer.chat_template().map_err(|e| Failure::text(bundle, e))?;
-    if template.is_none() && args.system.is_some() {
-        let name = bundle.display();
-        return Err(Failure::usage(format_args!(
-            "{name}: --system needs a chat template, and the model has none"
-        )));
+    if template.is_none() && (args.chat || args.system.is_some()) {
+        return Err(open::no_template(&model));
     }
     let mode = if template.is_some() { "chat" } else { "continuation; the model has no chat template" };
-    print(format_args!("{} ({mode}), {}; /help for help\n", model.manifest().model.name, model.kernels()))?;
+    print_lines(format_args!(
+        "{} ({mode}), {}; /help for help\n",
+        model.manifest().model.name,
+        model.kernels()
+    ))?;
     let mut session = open::session(&model, &args.session)?;
     if args.profile {
         session.start_profile();
@@ -48,6 +49,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
             ignore_eos: args.ignore_eos,
             speculate: !args.no_speculation,
             show: true,
+            stop: &args.stop,
         },
         model: &model,
         tokenizer,
