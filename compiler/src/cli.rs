@@ -1,5 +1,6 @@
 //! The command line, as it is parsed.
 
+use crate::version;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use trit_format::target::Target;
@@ -8,7 +9,9 @@ use tritc::targets::TargetChoice;
 /// Ahead-of-time compiler for ternary language models.
 #[derive(Parser)]
 #[command(
+    name = "tritc",
     version,
+    long_version = version::long(),
     after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, 4 unsupported."
 )]
 pub struct Arguments {
@@ -40,6 +43,17 @@ pub enum Command {
         /// Also generate every kernel again and compare it byte for byte
         #[arg(long)]
         rebuild: bool,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of this program, or of one of its commands
+    Man {
+        /// One of the commands
+        command: Option<String>,
     },
 }
 

@@ -5,11 +5,13 @@ mod path;
 
 use crate::bar::Bar;
 use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
+use crate::scripts;
 use path::expect_file;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trit_format::target::Target;
+use trit_text::output;
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
 use tritc::ingest::{ActivationChoice, LoadOptions};
@@ -54,14 +56,17 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
                 verified.kernels
             )
         }
+        Command::Completions { shell } => scripts::completions(shell),
+        Command::Man { command } => scripts::man(command.as_deref())?,
     };
     Ok(text)
 }
 
-/// On Ctrl-C, no unfinished file stays behind.
+/// On Ctrl-C, or told to end, no unfinished file stays behind.
 fn stop_cleanly() {
     // 128 + SIGINT, as shells report it. Without a handler Ctrl-C still ends the process.
-    let _ = ctrlc::set_handler(|| tritc::abandon_and_exit(130));
+    let _ = ctrlc::set_handler(|| output::abandon(|| std::process::exit(130)));
+    output::clean_up_when_killed(|| {});
 }
 
 /// How a checkpoint is to be read.

@@ -53,4 +53,4 @@ pub mod verify;
 mod writer;
 
 pub use error::CompileError;
-pub use writer::{abandon_and_exit, check_output};
+pub use writer::check_output;

@@ -9,29 +9,25 @@ mod talk;
 mod transcript;
 
 use crate::args::Generate;
-use crate::failure::{Failure, note, print};
+use crate::failure::{Failure, note, print_lines};
 use crate::{open, profile};
 use command::{Entered, HELP};
 use entry::{Entry, Terminal};
 use std::path::Path;
 use std::process::ExitCode;
 use talk::Talk;
-use trit_runtime::text::printable;
 
 /// Reads entries and answers until the user leaves.
 pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     let model = open::model(bundle, &args.session.load, args.verbose)?;
     let tokenizer = open::tokenizer(&model, "--ids")?;
     let template = tokenizer.chat_template().map_err(|e| Failure::text(bundle, e))?;
-    if template.is_none() && args.system.is_some() {
-        let name = bundle.display();
-        return Err(Failure::usage(format_args!(
-            "{name}: --system needs a chat template, and the model has none"
-        )));
+    if template.is_none() && (args.chat || args.system.is_some()) {
+        return Err(open::no_template(&model));
     }
     let mode = if template.is_some() { "chat" } else { "continuation; the model has no chat template" };
-    let name = printable::escape(&model.manifest().model.name);
-    print(format_args!("{name} ({mode}), {}; /help for help\n", model.kernels()))?;
+    let name = &model.manifest().model.name;
+    print_lines(format_args!("{name} ({mode}), {}; /help for help\n", model.kernels()))?;
     let mut session = open::session(&model, &args.session)?;
     if args.profile {
         session.start_profile();
@@ -79,7 +75,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
             }
         };
         match done {
-            Ok(text) => print(text)?,
+            Ok(text) => print_lines(text)?,
             Err(problem) => note(problem),
         }
     }

@@ -1,6 +1,7 @@
 //! `trit-run template`: the prompt that a bundle's chat template makes of messages.
 
 use crate::failure::Failure;
+use crate::mistaken;
 use crate::tokenize::print_text;
 use clap::Args;
 use serde::Deserialize;
@@ -46,6 +47,7 @@ struct Tools {
 /// Runs the command: prints the prompt byte for byte, without a line break of its own where that is no terminal.
 pub fn run(args: &Template) -> Result<ExitCode, Failure> {
     let bundle = &args.bundle;
+    mistaken::expect_bundle(bundle)?;
     let texts = Texts::open(bundle).map_err(|e| Failure::runtime(bundle, e))?;
     let failed = |e| Failure::text(bundle, e);
     let template = texts.chat_template().map_err(failed)?;

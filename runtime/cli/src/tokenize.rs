@@ -1,10 +1,11 @@
 //! `trit-run tokenize`: the ids of a text, or the text of ids.
 
 use crate::failure::{Failure, print, print_json};
+use crate::{generate, mistaken, values};
 use clap::Args;
 use serde::Serialize;
-use std::io::{self, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use trit_runtime::Texts;
 use trit_runtime::text::Tokenizer;
@@ -21,7 +22,7 @@ pub struct Tokenize {
     #[arg(short, long, conflicts_with = "decode")]
     pub file: Option<PathBuf>,
     /// Print the text of these ids instead.
-    #[arg(long, value_delimiter = ',', value_name = "1,2,3")]
+    #[arg(long, value_delimiter = ',', value_name = "1,2,3", allow_negative_numbers = true, value_parser = values::id)]
     pub decode: Option<Vec<u32>>,
     /// Add no special tokens around a text; leave those among ids out of theirs.
     #[arg(long)]
@@ -43,6 +44,7 @@ struct Report<'a> {
 /// Runs the command. Ids are printed as `trit-run --ids` takes them.
 pub fn run(args: &Tokenize) -> Result<ExitCode, Failure> {
     let bundle = &args.bundle;
+    mistaken::expect_bundle(bundle)?;
     let texts = Texts::open(bundle).map_err(|e| Failure::runtime(bundle, e))?;
     let missing =
         || Failure::usage(format_args!("{}: has no tokenizer and takes token ids only", bundle.display()));
@@ -58,7 +60,7 @@ pub fn run(args: &Tokenize) -> Result<ExitCode, Failure> {
         None => {
             let text = match &args.text {
                 Some(text) => text.clone(),
-                None => read(args.file.as_deref())?,
+                None => generate::read_text(args.file.as_deref())?,
             };
             (tokenizer.encode(&text, !args.no_special).map_err(failed)?, text)
         }
@@ -91,23 +93,4 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
         true => print(format_args!("{}\n", TerminalFilter.piece(text))),
         false => print(text),
     }
-}
-
-/// The text of a file or of standard input, as `trit-run` continues it.
-fn read(file: Option<&Path>) -> Result<String, Failure> {
-    let (name, bytes) = match file {
-        Some(file) if file != Path::new("-") => (file, std::fs::read(file)),
-        _ => {
-            let mut bytes = Vec::new();
-            (Path::new("standard input"), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
-        }
-    };
-    let bytes = bytes.map_err(|e| Failure::invalid(name, e))?;
-    let mut text =
-        String::from_utf8(bytes).map_err(|e| Failure::invalid(name, format_args!("is no text: {e}")))?;
-    if text.ends_with('\n') {
-        text.truncate(text.len() - 1);
-        text.truncate(text.strip_suffix('\r').map_or(text.len(), str::len));
-    }
-    Ok(text)
 }

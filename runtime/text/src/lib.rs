@@ -1,5 +1,6 @@
 //! Text becomes token ids, and token ids become text again. What a model's files say about text is hostile until it is
-//! checked here: the compiler checks it while it makes a bundle, the runtime again when it needs text.
+//! checked here: the compiler checks it while it makes a bundle, the runtime again when it needs text. What their commands
+//! have in common stands here too.
 //!
 //! | module | does |
 //! |---|---|
@@ -7,12 +8,14 @@
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 //! | [`conversation`] | what was said, and how much of it a context holds |
+//! | [`output`] | which files a command may replace, and files that appear whole or not at all |
 //! | [`printable`] | what files and models say, so that a terminal only shows it |
 
 #![forbid(unsafe_code)]
 
 pub mod conversation;
 pub mod detokenizer;
+pub mod output;
 pub mod printable;
 pub mod template;
 pub mod tokenizer;

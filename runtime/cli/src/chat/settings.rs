@@ -1,6 +1,7 @@
 //! `/set`: how tokens are chosen, by the names and limits of the command line's options.
 
 use crate::args::Sampling;
+use crate::values;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use std::error::Error;
@@ -14,7 +15,7 @@ pub struct Settings {
     #[command(flatten)]
     pub sampling: Sampling,
     /// Most tokens to generate.
-    #[arg(long)]
+    #[arg(long, value_parser = values::most_tokens)]
     pub n: Option<usize>,
 }
 
@@ -44,7 +45,10 @@ impl Settings {
     /// What is set, and what the bundle suggests for the rest: one line for each setting.
     pub fn show(&self, options: &SamplerOptions) -> String {
         let SamplerOptions { temperature, top_k, top_p, min_p, repeat_penalty, seed } = options;
-        let n = self.n.map_or("as many as there is room for".to_owned(), |n| n.to_string());
+        let n = self
+            .n
+            .filter(|&n| n < usize::MAX)
+            .map_or("as many as there is room for".to_owned(), |n| n.to_string());
         format!(
             "temp           {temperature}\ntop_k          {top_k}\ntop_p          {top_p}\nmin_p          {min_p}\n\
              repeat_penalty {repeat_penalty}\nseed           {seed}\nn              {n}\n"
@@ -79,6 +83,8 @@ mod tests {
         let options = settings.options(&SamplingDefaults::default());
         assert_eq!(options, SamplerOptions { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..before });
         assert_eq!((options.temperature, options.seed, settings.n), (0.5, 7, Some(12)));
+        settings.set("n", "-1").unwrap();
+        assert!(settings.show(&options).contains("as many as there is room for"));
         settings.set("temp", "0").unwrap();
         settings.set("temp", "0.25").unwrap();
         assert_eq!(settings.options(&SamplingDefaults::default()).temperature, 0.25);
@@ -91,13 +97,13 @@ mod tests {
         for (name, value, words) in [
             ("tmp", "1", "temp, top_k"),
             ("temp", "", "/set temp 1"),
-            ("temp", "hot", "0 or more"),
-            ("temp", "-1", "0 or more"),
-            ("temp", "nan", "0 or more"),
-            ("top_p", "1.5", "0 to 1"),
-            ("top_k", "-1", "top_k"),
+            ("temp", "hot", "0 takes the most probable"),
+            ("temp", "-1", "0 takes the most probable"),
+            ("temp", "nan", "0 takes the most probable"),
+            ("top_p", "1.5", "1: choose among all"),
+            ("top_k", "-2", "0 or -1"),
             ("seed", "x", "seed"),
-            ("n", "many", "n cannot be"),
+            ("n", "-2", "-1 for no limit"),
             ("seed", "1 --temp=9", "seed"),
         ] {
             let error = settings.set(name, value).unwrap_err();

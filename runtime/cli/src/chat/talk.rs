@@ -12,7 +12,7 @@ use std::path::Path;
 use trit_runtime::generate::Finish;
 use trit_runtime::sample::Sampler;
 use trit_runtime::text::conversation::shared_prefix;
-use trit_runtime::text::{ChatTemplate, Conversation, Tokenizer, printable};
+use trit_runtime::text::{ChatTemplate, Conversation, Tokenizer};
 use trit_runtime::{Model, Session};
 
 /// A chat, or a text written together where there is no template.
@@ -35,7 +35,7 @@ type Done = Result<String, String>;
 impl<'m> Talk<'m> {
     /// A chat in which nothing was said yet but the system message.
     pub fn new(
-        args: &Generate,
+        args: &'m Generate,
         model: &'m Model,
         tokenizer: &'m Tokenizer,
         template: Option<ChatTemplate>,
@@ -48,6 +48,7 @@ impl<'m> Talk<'m> {
             ignore_eos: args.ignore_eos,
             speculate: !args.no_speculation,
             show: true,
+            stop: &args.stop,
         };
         let mut talk = Talk {
             model,
@@ -122,7 +123,12 @@ impl<'m> Talk<'m> {
             // What transformers gives for these ids. The text that was printed may begin otherwise: some tokenizers drop
             // a space before the first word.
             let text = self.tokenizer.decode(&answer.generation.ids, true);
-            self.conversation.answered(text.map_err(|e| Failure::text(self.model.path(), e))?);
+            let mut text = text.map_err(|e| Failure::text(self.model.path(), e))?;
+            // What was asked to end the answer is no part of it.
+            if let Some(end) = self.request.stop.iter().filter_map(|stop| text.find(stop)).min() {
+                text.truncate(end);
+            }
+            self.conversation.answered(text);
         }
         Ok(answer)
     }
@@ -160,6 +166,10 @@ impl<'m> Talk<'m> {
         self.session.truncate(known);
         let answer = self.request.run(&mut self.session, &ids[known..], &mut self.sampler)?;
         print("\n")?;
+        // Ctrl-C before the model had anything to say: nothing was asked.
+        if answer.generation.finish == Finish::Interrupted && answer.generation.ids.is_empty() {
+            return Ok(None);
+        }
         if answer.generation.finish == Finish::Context {
             let context = self.session.context_length();
             note(format_args!("the context of {context} tokens is full; {when_full}"));
@@ -188,7 +198,7 @@ impl<'m> Talk<'m> {
     pub fn show_system(&self) -> Done {
         self.chat()?;
         let system = self.conversation.system().ok_or("there is no system message; /system TEXT says one")?;
-        Ok(format!("{}\n", printable::escape_lines(system)))
+        Ok(format!("{system}\n"))
     }
 
     /// Replaces the system message for all that follows, or takes it away.

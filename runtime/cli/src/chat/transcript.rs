@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use trit_runtime::text::output::Pending;
 use trit_runtime::text::{Conversation, Message};
 
 /// Larger files are no conversations that anybody had, in bytes.
@@ -29,13 +30,11 @@ pub fn save(path: &Path, conversation: &Conversation) -> Result<bool, String> {
         messages(path).map_err(other)?;
     }
     let path = target.as_deref().unwrap_or(path);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let json = serde_json::to_string_pretty(&json!({ "messages": conversation.messages() }));
     let json = json.map_err(|e| format!("{name}: {e}"))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(system)?;
-    file.write_all(json.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(system)?;
-    file.as_file().sync_all().map_err(system)?;
-    file.persist(path).map_err(|e| system(e.error))?;
+    let mut pending = Pending::create(path).map_err(system)?;
+    writeln!(pending.file(), "{json}").map_err(system)?;
+    pending.keep().map_err(system)?;
     Ok(target.is_some())
 }
 
