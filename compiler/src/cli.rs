@@ -1,5 +1,6 @@
 //! The command line, as it is parsed.
 
+use crate::version;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use trit_format::target::Target;
@@ -8,9 +9,11 @@ use tritc::targets::TargetChoice;
 /// Ahead-of-time compiler for ternary language models.
 #[derive(Parser)]
 #[command(
+    name = "tritc",
     version,
     after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, or a disk, memory or output that is \
-                  full, 4 unsupported."
+                  full, 4 unsupported.",
+    long_version = version::long(),
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -41,6 +44,17 @@ pub enum Command {
         /// Also generate every kernel again and compare it byte for byte
         #[arg(long)]
         rebuild: bool,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of this program, or of one of its commands
+    Man {
+        /// One of the commands
+        command: Option<String>,
     },
 }
 

@@ -5,6 +5,7 @@ mod path;
 
 use crate::bar::Bar;
 use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
+use crate::scripts;
 use path::expect_file;
 use serde_json::json;
 use std::borrow::Cow;
@@ -12,6 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trit_format::target::Target;
+use trit_text::output::{self, Interrupts};
 use trit_text::printable::escape;
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
@@ -36,7 +38,7 @@ impl From<CompileError> for Failure {
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            tritc::leave_nothing_behind();
+            output::clean_up_when_killed(Interrupts::Too, || {});
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|e| {
@@ -62,6 +64,8 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
                 verified.kernels
             )
         }
+        Command::Completions { shell } => scripts::completions(shell),
+        Command::Man { command } => scripts::man(command.as_deref())?,
     };
     Ok(text)
 }

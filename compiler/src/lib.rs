@@ -47,7 +47,6 @@ mod planes;
 pub mod progress;
 mod quantize;
 pub mod reference;
-mod signals;
 pub mod survey;
 pub mod targets;
 pub mod trust;
@@ -55,5 +54,4 @@ pub mod verify;
 mod writer;
 
 pub use error::CompileError;
-pub use signals::leave_nothing_behind;
 pub use writer::check_output;

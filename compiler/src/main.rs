@@ -4,6 +4,8 @@
 mod bar;
 mod cli;
 mod commands;
+mod scripts;
+mod version;
 
 use clap::Parser;
 use commands::Failure;

@@ -58,22 +58,40 @@ pub enum RuntimeError {
     #[error("{0}")]
     Input(String),
     /// The sequence would outgrow the session's context.
-    #[error(
-        "{tokens} tokens do not fit the context of {context}; shorten the prompt or allow a longer context with -c"
-    )]
+    #[error("{tokens} tokens do not fit the context of {context}; {}", longer(*context, *longest))]
     ContextFull {
         /// Tokens the sequence would have.
         tokens: usize,
-        /// Tokens there is room for.
+        /// Tokens there is room for in this session.
         context: usize,
+        /// Tokens there could be room for: as many as the bundle was compiled for.
+        longest: usize,
     },
+    /// The caller wanted no more: see [`crate::Session::interrupt_by`].
+    #[error("interrupted")]
+    Interrupted,
     /// The system refused memory or threads.
     #[error("{0}")]
     System(String),
 }
 
+/// What helps where a context is too short. Only the session's own limit can be raised when it is run.
+fn longer(context: usize, longest: usize) -> String {
+    if context < longest {
+        return format!(
+            "shorten the prompt, or allow a longer context with -c: this bundle takes up to {longest}"
+        );
+    }
+    format!("that is all this bundle was compiled for: shorten the prompt; {LONGER_BUNDLE}")
+}
+
+/// What helps where a bundle's context is too short, whatever the session asks for.
+pub(crate) const LONGER_BUNDLE: &str =
+    "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
+
 impl RuntimeError {
-    /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported, 5 untrusted.
+    /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported by this program or refused by this
+    /// machine, 5 untrusted, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             RuntimeError::Io { .. }
@@ -81,9 +99,22 @@ impl RuntimeError {
             | RuntimeError::Format { .. }
             | RuntimeError::Text { .. } => 3,
             RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
-            RuntimeError::Unsupported(_) => 4,
+            RuntimeError::Unsupported(_) | RuntimeError::System(_) => 4,
             RuntimeError::Untrusted { .. } => 5,
-            RuntimeError::System(_) => 1,
+            RuntimeError::Interrupted => 130,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_limit_that_c_sets_is_said_to_be_raised_by_c() {
+        let full = |context, longest| RuntimeError::ContextFull { tokens: 70, context, longest }.to_string();
+        assert!(full(64, 1024).contains("with -c: this bundle takes up to 1024"), "{}", full(64, 1024));
+        let own = full(64, 64);
+        assert!(!own.contains("with -c") && own.contains("tritc compile --context"), "{own}");
     }
 }

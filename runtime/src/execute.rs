@@ -17,6 +17,7 @@ use crate::rows::{Gate, Norm, Rows};
 use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
 use half::f16;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use trit_format::plan::{ActivationRule, BufferId, Epilogue, KvLayer, Quantized, Step, TensorId};
 use trit_kernels::attention::AttendScratch;
@@ -80,6 +81,8 @@ pub(crate) struct Executor<'a> {
     pub best: Option<Request<'a>>,
     /// Room for what [`attend::exchange_len`] says.
     pub exchange: &'a Exchange,
+    /// Set where nobody wants the result any more.
+    pub stop: &'a AtomicBool,
 }
 
 /// What determines a RoPE table.
@@ -136,7 +139,7 @@ impl Scratch {
 }
 
 impl Executor<'_> {
-    /// Runs `steps` for batch rows `rows`.
+    /// Runs `steps` for batch rows `rows`; false where it was stopped between two of them, for every worker alike.
     pub fn run(
         &self,
         steps: &[Step],
@@ -144,18 +147,19 @@ impl Executor<'_> {
         rows: Range<usize>,
         worker: &Worker,
         scratch: &mut Scratch,
-    ) {
+    ) -> bool {
         for (i, step) in steps.iter().enumerate() {
             let start = scratch.profile.is_some().then(Instant::now);
             self.step(step, batch, rows.clone(), worker, scratch);
             let done = scratch.profile.is_some().then(Instant::now);
-            if !self.goes_on(step, steps.get(i + 1), rows.len()) {
-                worker.wait();
+            if !self.goes_on(step, steps.get(i + 1), rows.len()) && worker.wait_or_stop(self.stop) {
+                return false;
             }
             if let (Some(profile), Some(start), Some(done)) = (&mut scratch.profile, start, done) {
                 profile.add(step, done - start, done.elapsed());
             }
         }
+        true
     }
 
     /// Whether workers may begin `next` while others are still at `step`: what the one leaves, each has for itself, and

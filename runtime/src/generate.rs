@@ -15,7 +15,7 @@ pub enum Finish {
     Length,
     /// The context is full.
     Context,
-    /// The caller wanted no more.
+    /// The caller wanted no more, or another thread did: see [`Session::interrupt_by`].
     Interrupted,
 }
 
@@ -50,7 +50,8 @@ pub struct GenerateOptions<'a> {
     pub speculate: bool,
 }
 
-/// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled.
+/// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled. Interrupted before the
+/// first token, it leaves the session as it was.
 ///
 /// # Errors
 /// As [`Session::prefill`], and [`RuntimeError::System`] where no logit is a number.
@@ -66,7 +67,7 @@ pub fn generate(
     // The sampler sees the whole sequence, the last token included, which the session has not run yet.
     let mut history = [session.tokens(), prompt].concat();
     let also = |history: &[u32], penalizes: bool| if penalizes { history.to_vec() } else { Vec::new() };
-    session.advance(prompt, 1, wants, &also(&history, sampler.penalizes()))?;
+    let advanced = session.advance(prompt, 1, wants, &also(&history, sampler.penalizes()));
     let mut result = Generation {
         ids: Vec::new(),
         finish: Finish::Length,
@@ -75,6 +76,10 @@ pub fn generate(
         guesses: (0, 0),
         profiles: None,
     };
+    match advanced {
+        Err(RuntimeError::Interrupted) => return Ok(Generation { finish: Finish::Interrupted, ..result }),
+        advanced => advanced?,
+    }
     let of_prompt = session.profile().cloned();
     if of_prompt.is_some() {
         session.start_profile();
@@ -127,7 +132,13 @@ pub fn generate(
         let last = history.len() - 1;
         let rows = [&history[last..], &guessed].concat();
         let seen = [&history[..], &guessed].concat();
-        session.advance(&rows, rows.len(), wants, &also(&seen, sampler.penalizes()))?;
+        match session.advance(&rows, rows.len(), wants, &also(&seen, sampler.penalizes())) {
+            Err(RuntimeError::Interrupted) => {
+                result.finish = Finish::Interrupted;
+                break;
+            }
+            advanced => advanced?,
+        }
     }
     // As without guesses, the session ends before the last token, which nothing needed to follow; a stop followed it.
     let run = match result.finish {

@@ -45,6 +45,7 @@ mod storage;
 pub mod stream;
 mod tables;
 mod ternary;
+mod texts;
 mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
@@ -57,6 +58,7 @@ pub use profile::Profile;
 pub use selftest::SelftestReport;
 pub use session::{Session, SessionOptions};
 pub use storage::Memory;
+pub use texts::Texts;
 pub use trit_format as format;
 pub use trit_text as text;
 pub use tuning::Tuning;

@@ -1,7 +1,7 @@
 //! A bundle on disk becomes a model that sessions share.
 
 use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
-use crate::source::{FileSource, Source};
+use crate::source::Source;
 use crate::storage::{Memory, Storage, Streamed};
 use crate::tables::Tables;
 use crate::tuning::{Tuner, Tuning};
@@ -9,7 +9,7 @@ use crate::{RuntimeError, recode};
 use std::path::Path;
 use std::sync::Arc;
 use trit_format::FormatError;
-use trit_format::container::{Section, SectionKind};
+use trit_format::container::{Header, Section, SectionKind};
 use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
@@ -51,6 +51,29 @@ impl Default for LoadOptions {
 /// Most bytes of a tokenizer that is taken into memory; the largest known have 30 MB.
 const MAX_TOKENIZER: usize = 1 << 28;
 
+/// What a bundle says of itself: read once, checked, and used as it was read.
+pub(crate) struct Front {
+    pub header: Header,
+    /// The bytes that the header was parsed from.
+    pub head: Vec<u8>,
+    pub manifest: Manifest,
+    /// `tokenizer.json`, where there is one.
+    pub tokenizer: Option<Vec<u8>>,
+}
+
+impl Front {
+    pub fn read(storage: &Storage) -> Result<Front, RuntimeError> {
+        let (header, head) = storage.header()?;
+        let section = header.section(SectionKind::Manifest);
+        let section = section.ok_or_else(|| storage.format(FormatError::Missing(SectionKind::Manifest)))?;
+        let manifest = Manifest::decode(&storage.copy(section, MAX_BYTES)?).map_err(|e| storage.format(e))?;
+        manifest.validate(&header).map_err(|e| storage.format(e))?;
+        let tokenizer = header.section(SectionKind::Tokenizer);
+        let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
+        Ok(Front { header, head, manifest, tokenizer })
+    }
+}
+
 /// A loaded bundle: verified, bound to this machine, immutable.
 pub struct Model {
     storage: Storage,
@@ -73,9 +96,7 @@ impl Model {
     /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::Input`] where the folder of
     /// trust records is named by a relative path.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
-        let source = FileSource::open(path);
-        let source = source.map_err(|source| RuntimeError::Io { path: path.to_owned(), source })?;
-        Model::from_source(Box::new(source), path, options)
+        Model::on(Storage::open(path)?, options)
     }
 
     /// [`Model::load`] from wherever bytes come from; `path` names it in errors.
@@ -87,7 +108,10 @@ impl Model {
         path: &Path,
         options: &LoadOptions,
     ) -> Result<Arc<Model>, RuntimeError> {
-        let storage = Storage::new(source, path);
+        Model::on(Storage::new(source, path), options)
+    }
+
+    fn on(storage: Storage, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         match Model::read(&storage, options) {
             Ok(parts) => Ok(Arc::new(parts.on(storage))),
             // Why a digest does not match, or a file ends early, where that can be told.
@@ -102,13 +126,8 @@ impl Model {
     /// so every byte is read once, and what was read is what is checked and used: the trust of the user is in the digest of
     /// the header that was parsed, whose digests are those of the copies.
     fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
-        let (header, head) = storage.header()?;
+        let Front { header, head, mut manifest, tokenizer } = Front::read(storage)?;
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
-        let manifest = storage.copy(section(SectionKind::Manifest)?, MAX_BYTES)?;
-        let mut manifest = Manifest::decode(&manifest).map_err(|e| storage.format(e))?;
-        manifest.validate(&header).map_err(|e| storage.format(e))?;
-        let tokenizer = header.section(SectionKind::Tokenizer);
-        let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
         for section in &header.sections {
             if let SectionKind::Code(_) = section.kind {
                 // For damage only: code that is to run is checked where it will run.

@@ -182,7 +182,13 @@ impl Worker<'_> {
 
     /// Waits until every worker is here; what any wrote before, all see after.
     pub fn wait(&self) {
-        self.barrier.wait();
+        self.barrier.wait(None);
+    }
+
+    /// Waits, and says whether `stop` was set when the last worker came: every worker gets the same answer, so that
+    /// either all go on or none does.
+    pub fn wait_or_stop(&self, stop: &AtomicBool) -> bool {
+        self.barrier.wait(Some(stop))
     }
 }
 
@@ -192,6 +198,9 @@ struct Barrier {
     arrived: AtomicUsize,
     generation: AtomicUsize,
     poisoned: AtomicBool,
+    /// What the last worker found at the last barrier that asked. It stays until all are at the next barrier, and
+    /// everybody has read it by then.
+    stopped: AtomicBool,
     /// Workers that are parked or about to be.
     sleepers: AtomicUsize,
     lock: Mutex<()>,
@@ -206,19 +215,22 @@ impl Barrier {
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
         }
     }
 
-    fn wait(&self) {
+    fn wait(&self, stop: Option<&AtomicBool>) -> bool {
+        let asked = || stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
         if self.count == 1 {
-            return;
+            return asked();
         }
         let generation = self.generation.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             self.arrived.store(0, Ordering::Relaxed);
+            self.stopped.store(asked(), Ordering::Relaxed);
             // Sequentially consistent with a sleeper's counting itself and then looking at the generation: either
             // it sees the new one, or it is seen here and woken.
             self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
@@ -234,6 +246,7 @@ impl Barrier {
             }
             self.sleepers.fetch_sub(1, Ordering::SeqCst);
         }
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn passed(&self, generation: usize) -> bool {
@@ -344,6 +357,31 @@ mod tests {
             passed.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(passed.into_inner(), pool.count());
+    }
+
+    #[test]
+    fn all_workers_stop_at_the_same_barrier() {
+        for count in [1, 2, 5] {
+            let pool = Pool::new(count).unwrap();
+            let (stop, last) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+            pool.run(|worker| {
+                let mut round = 0;
+                loop {
+                    round += 1;
+                    // Set by another worker than looks, and at any moment.
+                    if worker.index == worker.count - 1 && round == 100 {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    if worker.wait_or_stop(&stop) {
+                        break;
+                    }
+                    worker.wait();
+                }
+                last.lock().unwrap().push(round);
+            });
+            let last = last.into_inner().unwrap();
+            assert_eq!(last, vec![100; count]);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::arena::{Arena, Exchange};
 use crate::attend::exchange_len;
 use crate::best::{Bounds, Request};
+use crate::error::LONGER_BUNDLE;
 use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
@@ -11,6 +12,7 @@ use crate::profile::Profile;
 use crate::sample::{Candidate, Scores, Wants};
 use crate::{RuntimeError, arena, pool};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
 use trit_kernels::planes::MAX_TOP;
@@ -48,6 +50,8 @@ pub struct Session {
     scratch: Vec<Mutex<Scratch>>,
     context: usize,
     tokens: Vec<u32>,
+    /// Ends the pass at hand where it is set.
+    stop: Arc<AtomicBool>,
     profile: Option<Profile>,
     /// What of the logits the pass at hand is to find, if not all.
     request: Option<(usize, f32, Vec<u32>)>,
@@ -70,7 +74,7 @@ impl Session {
         let context = options.context.unwrap_or(longest);
         if context == 0 || context > longest {
             return Err(RuntimeError::Input(format!(
-                "a context of {context} tokens is not possible; this model takes 1 to {longest}"
+                "a context of {context} tokens is not possible; this bundle takes 1 to {longest}: {LONGER_BUNDLE}"
             )));
         }
         if options.block == 0 {
@@ -92,6 +96,7 @@ impl Session {
             ropes: Ropes::default(),
             context,
             tokens: Vec::new(),
+            stop: Arc::default(),
             profile: None,
             request: None,
             found: None,
@@ -100,6 +105,12 @@ impl Session {
             scored: 0..0,
             model,
         })
+    }
+
+    /// Lets another thread end what the session does: while `stop` is set, passes end between two steps, the sequence is
+    /// again as it was before the call, and the call gives [`RuntimeError::Interrupted`]. Whoever sets it resets it.
+    pub fn interrupt_by(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// Begins to measure where time goes, or begins anew.
@@ -159,8 +170,8 @@ impl Session {
     /// Appends a prompt and gives the logits after its last token, `[vocab_size]`.
     ///
     /// # Errors
-    /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`]. The
-    /// sequence is unchanged then.
+    /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`],
+    /// [`RuntimeError::Interrupted`]. The sequence is unchanged then.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
         self.advance(ids, 1, Wants::All, &[])?;
         Ok(self.logits(self.scored.start))
@@ -188,10 +199,26 @@ impl Session {
         // The last block has at least the rows that are asked for.
         let last = ((ids.len() - 1) % block + 1).max(rows);
         let (before, last) = ids.split_at(ids.len() - last);
-        for chunk in before.chunks(block) {
-            self.pass(chunk, 0..0, wants, &[])?;
+        let start = self.position();
+        let mut passes = || {
+            before.chunks(block).try_for_each(|chunk| self.pass(chunk, 0..0, wants, &[]))?;
+            self.pass(last, last.len() - rows..last.len(), wants, also)
+        };
+        let done = passes();
+        self.whole_or_not_at_all(start, done)
+    }
+
+    /// Takes back what an interrupted call had appended after `start`.
+    fn whole_or_not_at_all(
+        &mut self,
+        start: usize,
+        done: Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        if done.is_err() {
+            self.tokens.truncate(start);
+            self.scored = 0..0;
         }
-        self.pass(last, last.len() - rows..last.len(), wants, also)
+        done
     }
 
     /// What [`Session::advance`] was asked for, after the `row`th of its rows.
@@ -214,7 +241,8 @@ impl Session {
         self.prefill(&[id])
     }
 
-    /// Appends tokens and hands the logits after each to `each`, with its index in `ids`.
+    /// Appends tokens and hands the logits after each to `each`, with its index in `ids`. Where it is interrupted, some
+    /// have been handed out already.
     ///
     /// # Errors
     /// As [`Session::prefill`].
@@ -225,21 +253,26 @@ impl Session {
     ) -> Result<(), RuntimeError> {
         self.check(ids)?;
         self.reach(self.position() + ids.len())?;
-        let block = self.arena.capacity();
-        for (b, chunk) in ids.chunks(block).enumerate() {
-            self.pass(chunk, 0..chunk.len(), Wants::All, &[])?;
-            for r in 0..chunk.len() {
-                each(b * block + r, self.logits(r));
+        let (block, start) = (self.arena.capacity(), self.position());
+        let mut passes = || {
+            for (b, chunk) in ids.chunks(block).enumerate() {
+                self.pass(chunk, 0..chunk.len(), Wants::All, &[])?;
+                for r in 0..chunk.len() {
+                    each(b * block + r, self.logits(r));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let done = passes();
+        self.whole_or_not_at_all(start, done)
     }
 
     /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden
     /// states after it. For looking into a model; the sequence is emptied.
     ///
     /// # Errors
-    /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape.
+    /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape,
+    /// [`RuntimeError::Interrupted`].
     pub fn run_layer(&mut self, layer: usize, hidden: &[f32]) -> Result<Vec<f32>, RuntimeError> {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
@@ -291,7 +324,8 @@ impl Session {
         }
         let tokens = self.position() + ids.len();
         if tokens > self.context {
-            return Err(RuntimeError::ContextFull { tokens, context: self.context });
+            let longest = self.model.manifest().hyperparameters.context_length as usize;
+            return Err(RuntimeError::ContextFull { tokens, context: self.context, longest });
         }
         Ok(())
     }
@@ -348,16 +382,22 @@ impl Session {
             ropes: &self.ropes.tables,
             best,
             exchange: &self.exchange,
+            stop: &self.stop,
         };
+        let stopped = AtomicBool::new(false);
         // Worker 0 keeps the profile.
         self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
-            for (steps, rows) in lists {
-                executor.run(steps, &batch, rows.clone(), worker, &mut scratch);
+            let mut lists = lists.iter();
+            if !lists.all(|(steps, rows)| executor.run(steps, &batch, rows.clone(), worker, &mut scratch)) {
+                stopped.store(true, Ordering::Relaxed);
             }
         });
         self.profile = self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile.take();
+        if stopped.into_inner() {
+            return Err(RuntimeError::Interrupted);
+        }
         if let Some(profile) = &mut self.profile {
             profile.regions += 1;
             profile.tokens += ids.len();

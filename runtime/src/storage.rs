@@ -10,7 +10,7 @@
 use crate::RuntimeError;
 use crate::limits::available;
 use crate::mapping::FileMapping;
-use crate::source::Source;
+use crate::source::{FileSource, Source};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
@@ -128,6 +128,13 @@ impl Room {
 }
 
 impl Storage {
+    /// The file at `path`.
+    pub fn open(path: &Path) -> Result<Storage, RuntimeError> {
+        let source = FileSource::open(path);
+        let source = source.map_err(|source| RuntimeError::Io { path: path.to_owned(), source })?;
+        Ok(Storage::new(Box::new(source), path))
+    }
+
     /// A source, and the path that names it in errors.
     pub fn new(source: Box<dyn Source>, path: &Path) -> Storage {
         Storage { source, path: path.to_owned(), needed: AtomicBool::new(false), failure: OnceLock::new() }

@@ -8,7 +8,7 @@
 mod truncation;
 
 #[cfg(unix)]
-pub use truncation::{explain_truncated_files, is_ignored};
+pub use truncation::explain_truncated_files;
 
 use crate::error::CompileError;
 use crate::ingest::files::at;

@@ -38,7 +38,7 @@ use unchanged::Source;
 
 pub use choices::{ActivationChoice, Quantize};
 #[cfg(unix)]
-pub use mapped::{explain_truncated_files, is_ignored};
+pub use mapped::explain_truncated_files;
 pub use survey::{Survey, survey};
 pub use unchanged::Inputs;
 

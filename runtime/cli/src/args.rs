@@ -1,5 +1,8 @@
 //! The command line, as typed. What it means together with a bundle is decided where it is used.
 
+use crate::template::Template;
+use crate::tokenize::Tokenize;
+use crate::{values, version};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
@@ -12,12 +15,19 @@ use trit_runtime::{KernelChoice, KvType};
 #[command(
     name = "trit-run",
     version,
+    long_version = version::long(),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Without a prompt: on a terminal a chat, or a continuation where the model has no chat template; \
                   otherwise the prompt is read from standard input.\n\n\
-                  Exit codes: 0 done, 1 internal, 2 usage, 3 invalid input, 4 unsupported, 5 untrusted, \
-                  130 interrupted."
+                  Exit codes:\n  \
+                  0    done\n  \
+                  1    internal error, or a selftest that failed\n  \
+                  2    usage\n  \
+                  3    invalid input, a model whose results are no numbers, or output that cannot be written\n  \
+                  4    not supported by this program, or not possible on this machine: kernels, memory, threads\n  \
+                  5    machine code that is not trusted\n  \
+                  130  interrupted"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,6 +46,14 @@ pub enum Command {
     Logits(Logits),
     /// Check that this machine computes what the bundle says it should.
     Selftest(Selftest),
+    /// Print the token ids of a text, or the text of ids.
+    Tokenize(Tokenize),
+    /// Print the prompt that the chat template makes of messages.
+    Template(Template),
+    /// Print a completion script for a shell.
+    Completions(Completions),
+    /// Print the manual page of this program, or of one of its commands.
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -44,21 +62,34 @@ pub struct Generate {
     // Required, but for the subcommands, which have their own.
     #[arg(required = true)]
     pub bundle: Option<PathBuf>,
-    /// Text to continue.
-    #[arg(short, long, allow_hyphen_values = true, conflicts_with_all = ["ids", "file"])]
+    /// Text to continue, as with -p.
+    #[arg(value_name = "TEXT", conflicts_with_all = ["prompt", "ids", "file"])]
+    pub text: Option<String>,
+    /// Text to continue; with --chat, to answer.
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["ids", "file"])]
     pub prompt: Option<String>,
     /// Token ids to continue; none are added.
-    #[arg(long, value_delimiter = ',', value_name = "1,2,3", conflicts_with = "file")]
+    #[arg(long, value_delimiter = ',', value_name = "1,2,3", conflicts_with = "file", allow_negative_numbers = true,
+          value_parser = values::id)]
     pub ids: Option<Vec<u32>>,
     /// File with text to continue, without its last line break; - is standard input.
     #[arg(short, long)]
     pub file: Option<PathBuf>,
-    /// System message of a chat.
-    #[arg(long, conflicts_with_all = ["prompt", "ids", "file", "json"])]
+    /// Take the text for a user's message and answer it, by the model's chat template.
+    #[arg(long, conflicts_with = "ids")]
+    pub chat: bool,
+    /// System message of a chat; --chat goes without saying.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "ids")]
     pub system: Option<String>,
-    /// Most tokens to generate [default: 256; in a chat as many as there is room for].
-    #[arg(short, long = "tokens", value_name = "N")]
+    /// Neither read nor write the file of what was typed in chats.
+    #[arg(long)]
+    pub no_history: bool,
+    /// Most tokens to generate; -1: as many as there is room for [default: 256; in a chat -1].
+    #[arg(short, long = "tokens", value_name = "N", allow_negative_numbers = true, value_parser = values::most_tokens)]
     pub n: Option<usize>,
+    /// End before this text, which is not printed; may be given more than once.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = values::some_text)]
+    pub stop: Vec<String>,
     /// Generate on after the model says it is done.
     #[arg(long)]
     pub ignore_eos: bool,
@@ -81,25 +112,25 @@ pub struct Generate {
 }
 
 /// How tokens are chosen. What is not given is as the model's authors suggest.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token always.
-    #[arg(long, value_name = "T", value_parser = at_least_0)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = values::temperature)]
     pub temp: Option<f32>,
-    /// Choose among the K most probable tokens; 0: among all.
-    #[arg(long, value_name = "K")]
+    /// Choose among the K most probable tokens; 0 or -1: among all.
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = values::top_k)]
     pub top_k: Option<usize>,
     /// Choose among the most probable tokens that together reach probability P.
-    #[arg(long, value_name = "P", value_parser = fraction)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = values::top_p)]
     pub top_p: Option<f32>,
     /// Choose among tokens at least P times as probable as the most probable.
-    #[arg(long, value_name = "P", value_parser = fraction)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = values::min_p)]
     pub min_p: Option<f32>,
     /// Make tokens that occurred less probable; 1: off.
-    #[arg(long, value_name = "R", value_parser = above_0)]
+    #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = values::penalty)]
     pub repeat_penalty: Option<f32>,
-    /// Start of the random sequence, for the same result again [default: another one each time].
-    #[arg(long, value_name = "S")]
+    /// Start of the random sequence, for the same result again; -1: another one each time [default: -1].
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = values::seed)]
     pub seed: Option<u64>,
 }
 
@@ -109,7 +140,7 @@ impl Sampling {
         let mut defaults = *defaults;
         // Who limits the candidates wants to choose among them, even where the authors suggest the most probable.
         defaults.do_sample |= self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
-        let base = SamplerOptions::from_defaults(&defaults, self.seed.unwrap_or_else(random_seed));
+        let base = SamplerOptions::from_defaults(&defaults, self.seed.unwrap_or_else(values::random_seed));
         SamplerOptions {
             temperature: self.temp.unwrap_or(base.temperature),
             top_k: self.top_k.unwrap_or(base.top_k),
@@ -121,19 +152,13 @@ impl Sampling {
     }
 }
 
-/// 32 bits, so that every JSON reader keeps it exactly.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()) >> 32
-}
-
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Kernels to run: auto, embedded, jit or portable.
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub kernels: KernelChoice,
     /// Instruction-set tier to use instead of the best one, such as x86-64-v3.
-    #[arg(long, value_name = "TIER", value_parser = target)]
+    #[arg(long, value_name = "TIER", value_parser = values::target)]
     pub cpu: Option<Target>,
     /// Run the bundle's machine code whoever compiled it: it can do whatever you can do.
     #[arg(long)]
@@ -154,11 +179,11 @@ pub struct LoadArgs {
 
 #[derive(Debug, Args)]
 pub struct SessionArgs {
-    /// Longest sequence in tokens [default: what the model was made for].
-    #[arg(short, long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Longest sequence in tokens; 0: what the bundle was compiled for [default: 0].
+    #[arg(short, long, value_name = "TOKENS", allow_negative_numbers = true, value_parser = values::context)]
     pub context: Option<u32>,
     /// Worker threads [default: as many as the system grants].
-    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = values::threads)]
     pub threads: Option<u16>,
     #[command(flatten)]
     pub load: LoadArgs,
@@ -169,23 +194,28 @@ pub struct Bench {
     /// The .trit bundle to measure.
     pub bundle: PathBuf,
     /// Tokens of the prompt; 0 leaves the test out.
-    #[arg(short, long = "prompt", value_name = "TOKENS", default_value_t = 512)]
+    #[arg(short, long = "prompt", value_name = "TOKENS", default_value_t = 512, allow_negative_numbers = true,
+          value_parser = values::tokens)]
     pub prompt: usize,
     /// Tokens to generate; 0 leaves the test out.
-    #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
+    #[arg(short, long = "tokens", value_name = "N", default_value_t = 128, allow_negative_numbers = true,
+          value_parser = values::tokens)]
     pub n: usize,
     /// Tokens in the KV cache before each test, which are not timed.
-    #[arg(short, long, value_delimiter = ',', value_name = "0,4096", default_value = "0")]
+    #[arg(short, long, value_delimiter = ',', value_name = "0,4096", default_value = "0", allow_negative_numbers = true,
+          value_parser = values::tokens)]
     pub depth: Vec<usize>,
     /// Text whose tokens are run, instead of tokens all over the vocabulary: how sure the model is decides how much of
     /// the head is read.
     #[arg(short, long, value_name = "TEXT")]
     pub file: Option<PathBuf>,
     /// Numbers of worker threads [default: as many as the system grants].
-    #[arg(short, long, value_delimiter = ',', value_name = "1,2", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_delimiter = ',', value_name = "1,2", allow_negative_numbers = true,
+          value_parser = values::threads)]
     pub threads: Vec<u16>,
     /// How often each test runs.
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 5, allow_negative_numbers = true,
+          value_parser = values::repetitions)]
     pub repetitions: u16,
     /// Print where the time of each test goes, on standard error, or in the JSON object.
     #[arg(long)]
@@ -219,9 +249,10 @@ pub struct Logits {
     /// The .trit bundle to run.
     pub bundle: PathBuf,
     /// Token ids; none are added.
-    #[arg(long, value_delimiter = ',', value_name = "1,2,3", required = true)]
+    #[arg(long, value_delimiter = ',', value_name = "1,2,3", required = true, allow_negative_numbers = true,
+          value_parser = values::id)]
     pub ids: Vec<u32>,
-    /// File to write: tensor "logits", f32 [n_tokens, vocab_size].
+    /// File to write: tensor "logits", f32 [n_tokens, vocab_size]. Only a file of that kind is replaced.
     #[arg(short, long, value_name = "L.safetensors")]
     pub output: PathBuf,
     #[command(flatten)]
@@ -236,28 +267,17 @@ pub struct Selftest {
     pub session: SessionArgs,
 }
 
-fn number(text: &str, valid: fn(f32) -> bool, expected: &str) -> Result<f32, String> {
-    text.parse()
-        .ok()
-        .filter(|&v: &f32| v.is_finite() && valid(v))
-        .ok_or_else(|| format!("expected {expected}"))
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
 }
 
-fn at_least_0(text: &str) -> Result<f32, String> {
-    number(text, |v| v >= 0.0, "a number, 0 or more")
-}
-
-fn above_0(text: &str) -> Result<f32, String> {
-    number(text, |v| v > 0.0, "a number above 0")
-}
-
-fn fraction(text: &str) -> Result<f32, String> {
-    number(text, |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")
-}
-
-fn target(text: &str) -> Result<Target, String> {
-    Target::from_name(text)
-        .ok_or_else(|| format!("expected one of {}", Target::ALL.map(Target::name).join(", ")))
+#[derive(Debug, Args)]
+pub struct Man {
+    /// One of the commands.
+    pub command: Option<String>,
 }
 
 #[cfg(test)]
@@ -283,6 +303,11 @@ mod tests {
         assert_eq!(generate.session.load.cpu, Some(Target::X86_64V3));
         for line in [
             "trit-run B",
+            "trit-run B text",
+            "trit-run B bench",
+            "trit-run B --chat -p x --system y --json",
+            "trit-run B --system y",
+            "trit-run B text --stop a --stop -b",
             "trit-run B --ids 1,2,3",
             "trit-run bench B -p 512 -n 128 -t 1,2 -r 5 --json",
             "trit-run bench B -d 0,512,4096 --file T --profile",
@@ -290,6 +315,12 @@ mod tests {
             "trit-run perplexity B --ids F.json --json",
             "trit-run logits B --ids 1,2,3 --output L.safetensors",
             "trit-run selftest B",
+            "trit-run tokenize B text --no-special --json",
+            "trit-run tokenize B -f T",
+            "trit-run tokenize B --decode 1,2,3",
+            "trit-run template B --messages M --tools T --no-generation-prompt",
+            "trit-run completions zsh",
+            "trit-run man bench",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -300,6 +331,11 @@ mod tests {
         for line in [
             "trit-run",
             "trit-run B -p x --ids 1",
+            "trit-run B text -p x",
+            "trit-run B text more",
+            "trit-run B --chat --ids 1",
+            "trit-run B --system y --ids 1",
+            "trit-run B --stop= -p x",
             "trit-run B --ids 1,x",
             "trit-run B --temp nan",
             "trit-run B --top-p 1.5",
@@ -310,11 +346,48 @@ mod tests {
             "trit-run perplexity B",
             "trit-run perplexity B --file T --ids F",
             "trit-run logits B --output L",
+            "trit-run tokenize B text -f T",
+            "trit-run tokenize B text --decode 1",
+            "trit-run template B",
             "trit-run bench B -r 0",
             "trit-run bench B -d -1",
             "trit-run bench B -d 0,x",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_other_programs_mean_what_they_mean_there() {
+        let generate = |line: &str| parse(line).unwrap_or_else(|e| panic!("{line}: {e}")).generate;
+        assert_eq!(generate("trit-run B -n -1").n, Some(usize::MAX));
+        assert_eq!(generate("trit-run B --top-k -1").sampling.top_k, Some(0));
+        assert_eq!(generate("trit-run B -c 0").session.context, Some(0));
+        // 32 random bits: that two of them are alike three times does not happen.
+        let seeds = || (0..3).map(|_| generate("trit-run B --seed -1").sampling.seed).collect::<Vec<_>>();
+        assert_ne!(seeds(), seeds());
+        for (line, meant) in [
+            ("trit-run B -n -2", "-1 for no limit"),
+            ("trit-run B --seed -2", "-1, or leaving it out"),
+            ("trit-run B --top-k -2", "0 or -1"),
+            ("trit-run B --top-p -1", "1: choose among all"),
+            ("trit-run B --min-p 2", "0: choose among all"),
+            ("trit-run B --temp -1", "0 takes the most probable"),
+            ("trit-run B --repeat-penalty 0", "1: off"),
+            ("trit-run B -t 0", "leave -t out"),
+            ("trit-run B -t -1", "leave -t out"),
+            ("trit-run B -c -1", "was compiled for"),
+            ("trit-run B --ids -1", "such as 1,2,3"),
+            ("trit-run bench B -t -1", "leave -t out"),
+            ("trit-run bench B -p -1", "0 or more"),
+            ("trit-run bench B -n -1", "0 or more"),
+            ("trit-run bench B -d -1", "0 or more"),
+            ("trit-run bench B -r -1", "from 1"),
+            ("trit-run logits B -o L --ids -1", "such as 1,2,3"),
+            ("trit-run B --stop= -p x", "empty"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(meant), "{line}: {error}");
         }
     }
 

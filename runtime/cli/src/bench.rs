@@ -5,7 +5,7 @@ mod report;
 mod traffic;
 
 use crate::args::Bench;
-use crate::failure::{Failure, print, print_json};
+use crate::failure::{Failure, print_json, print_lines};
 use crate::{open, profile};
 use indicatif::ProgressBar;
 use peak::Peak;
@@ -129,7 +129,7 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&report)?
     } else {
-        print(report.table())?;
+        print_lines(report.table())?;
         for row in &report.rows {
             if let Some(profile) = &row.profile {
                 let plural = if row.threads == 1 { "thread" } else { "threads" };
@@ -150,7 +150,7 @@ fn context(args: &Bench, model: &Model, tests: &[Test]) -> Result<usize, Failure
     match test.context() {
         context if context <= longest => Ok(context),
         context => Err(Failure::usage(format_args!(
-            "{}: {} needs a context of {context} tokens, but this model takes at most {longest}; give smaller -p, -n or -d",
+            "{}: {} needs a context of {context} tokens, but this bundle takes at most {longest}; give smaller -p, -n or -d",
             args.bundle.display(),
             test.name()
         ))),

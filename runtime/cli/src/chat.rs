@@ -1,235 +1,82 @@
 //! `trit-run BUNDLE` on a terminal: a conversation where the model has a chat template, else a text that the user and
 //! the model write together.
 
+mod command;
+mod entry;
+mod history;
+mod settings;
+mod talk;
+mod transcript;
+
 use crate::args::Generate;
-use crate::failure::{Failure, note, print};
-use crate::generate::{Answer, DEFAULT_TOKENS, Request};
+use crate::failure::{Failure, note, print_lines};
 use crate::{open, profile};
-use rustyline::error::ReadlineError;
-use rustyline::history::MemHistory;
-use rustyline::{Config, Editor};
+use command::{Entered, HELP};
+use entry::{Entry, Terminal};
 use std::path::Path;
 use std::process::ExitCode;
-use trit_runtime::generate::Finish;
-use trit_runtime::sample::Sampler;
-use trit_runtime::text::{ChatTemplate, Message, Tokenizer};
-use trit_runtime::{Model, Session};
+use talk::Talk;
 
-const HELP: &str = "\
-/help   this
-/reset  forget everything and begin anew
-/quit   leave; so does Ctrl-D, or Ctrl-C twice
-Ctrl-C  while the model writes: stop it
-";
-
-/// Reads lines and answers until the user leaves.
+/// Reads entries and answers until the user leaves.
 pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     let model = open::model(bundle, &args.session.load, args.verbose)?;
     let tokenizer = open::tokenizer(&model, "--ids")?;
     let template = tokenizer.chat_template().map_err(|e| Failure::text(bundle, e))?;
-    if template.is_none() && args.system.is_some() {
-        let name = bundle.display();
-        return Err(Failure::usage(format_args!(
-            "{name}: --system needs a chat template, and the model has none"
-        )));
+    if template.is_none() && (args.chat || args.system.is_some()) {
+        return Err(open::no_template(&model));
     }
     let mode = if template.is_some() { "chat" } else { "continuation; the model has no chat template" };
-    print(format_args!("{} ({mode}), {}; /help for help\n", model.manifest().model.name, model.kernels()))?;
+    let name = &model.manifest().model.name;
+    print_lines(format_args!("{name} ({mode}), {}; /help for help\n", model.kernels()))?;
     let mut session = open::session(&model, &args.session)?;
     if args.profile {
         session.start_profile();
     }
-    let mut talk = Talk {
-        session,
-        sampler: Sampler::new(args.sampling.options(&model.manifest().text.sampling)),
-        request: Request {
-            model: &model,
-            max_new: args.n.unwrap_or(if template.is_some() { usize::MAX } else { DEFAULT_TOKENS }),
-            ignore_eos: args.ignore_eos,
-            speculate: !args.no_speculation,
-            show: true,
-        },
-        model: &model,
-        tokenizer,
-        template,
-        system: args.system.as_deref(),
-        conversation: Conversation::new(args.system.as_deref()),
-        tokens: Vec::new(),
-    };
-    let terminal = |e: ReadlineError| Failure::internal(format_args!("terminal: {e}"));
-    let mut editor: Editor<(), MemHistory> =
-        Editor::with_history(Config::default(), MemHistory::new()).map_err(terminal)?;
+    let mut talk = Talk::new(args, &model, tokenizer, template, session);
+    let mut terminal = Terminal::new(!args.no_history)?;
     let mut leaving = false;
     loop {
-        let line = match editor.readline("> ") {
-            Ok(line) => line,
-            Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
-            Err(ReadlineError::Interrupted) if leaving => return Ok(ExitCode::SUCCESS),
-            Err(ReadlineError::Interrupted) => {
+        let lines = match terminal.entry()? {
+            Entry::Lines(lines) => lines,
+            Entry::End => return Ok(ExitCode::SUCCESS),
+            Entry::Interrupted if leaving => return Ok(ExitCode::SUCCESS),
+            Entry::Interrupted => {
                 leaving = true;
                 note("Ctrl-C again leaves");
                 continue;
             }
-            Err(error) => return Err(terminal(error)),
         };
         leaving = false;
-        // The history is a convenience; that a line is not kept is no reason to stop.
-        let _ = editor.add_history_entry(&line);
-        match line.trim() {
-            "" => {}
-            "/quit" => return Ok(ExitCode::SUCCESS),
-            "/help" => print(HELP)?,
-            "/reset" => talk.reset(),
-            command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                note(format_args!("{command} is no command; /help lists them"));
-            }
-            _ => {
-                if let Some(answer) = talk.answer(&line)? {
+        let done = match command::read(&lines) {
+            Entered::Nothing => continue,
+            Entered::Quit => return Ok(ExitCode::SUCCESS),
+            Entered::Wrong(problem) => Err(problem),
+            Entered::Help => Ok(HELP.to_owned()),
+            Entered::Reset => Ok(talk.reset()),
+            Entered::Undo => talk.undo(),
+            Entered::ShowSystem => talk.show_system(),
+            Entered::System(system) => talk.set_system(system.as_deref()),
+            Entered::ShowSettings => Ok(talk.settings()),
+            Entered::Set(name, value) => talk.set(&name, &value),
+            Entered::Save(path) => talk.save(&path),
+            Entered::Load(path) => talk.load(&path),
+            said @ (Entered::Text(_) | Entered::Retry) => {
+                let answer = match said {
+                    Entered::Text(text) => talk.ask(&text),
+                    _ => talk.retry(),
+                }?;
+                if let Some(answer) = answer {
                     if args.verbose {
-                        note(answer.timings().line(talk.session.threads()));
+                        note(answer.timings().line(talk.threads()));
                     }
                     profile::show_generation(&answer.generation);
                 }
-            }
-        }
-    }
-}
-
-struct Talk<'m> {
-    model: &'m Model,
-    session: Session,
-    sampler: Sampler,
-    request: Request<'m>,
-    tokenizer: &'m Tokenizer,
-    template: Option<ChatTemplate>,
-    system: Option<&'m str>,
-    conversation: Conversation,
-    /// What the session holds.
-    tokens: Vec<u32>,
-}
-
-impl Talk<'_> {
-    fn reset(&mut self) {
-        self.session.truncate(0);
-        self.tokens.clear();
-        self.conversation = Conversation::new(self.system);
-    }
-
-    /// Answers one line; `None` where it could not be answered, which was said.
-    fn answer(&mut self, line: &str) -> Result<Option<Answer>, Failure> {
-        let ids = match self.template.take() {
-            Some(template) => {
-                let ids = self.chat_ids(&template, line);
-                self.template = Some(template);
-                ids
-            }
-            None => self.continued_ids(line),
-        };
-        let ids = match ids {
-            Ok(ids) => ids,
-            Err(problem) => {
-                note(problem);
-                return Ok(None);
+                continue;
             }
         };
-        // What the session already knows stays; at least one token must run to give logits.
-        let common = self.tokens.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
-        self.session.truncate(common);
-        let answer = self.request.run(&mut self.session, &ids[common..], &mut self.sampler)?;
-        print("\n")?;
-        self.tokens = ids;
-        self.tokens.extend(&answer.generation.ids);
-        self.tokens.truncate(self.session.position());
-        if self.template.is_some() {
-            self.conversation.0.push(Message::new("assistant", answer.text.trim()));
+        match done {
+            Ok(text) => print_lines(text)?,
+            Err(problem) => note(problem),
         }
-        if answer.generation.finish == Finish::Context {
-            let context = self.session.context_length();
-            let then = if self.template.is_some() {
-                "the oldest turns will be forgotten"
-            } else {
-                "/reset begins anew"
-            };
-            note(format_args!("the context of {context} tokens is full; {then}"));
-        }
-        Ok(Some(answer))
-    }
-
-    /// The conversation with one more message, without its oldest turns where they do not fit.
-    fn chat_ids(&mut self, template: &ChatTemplate, line: &str) -> Result<Vec<u32>, String> {
-        self.conversation.0.push(Message::new("user", line));
-        let context = self.session.context_length();
-        loop {
-            let ids = match self.tokenizer.encode_chat(template, &self.conversation.0) {
-                Ok(ids) if !ids.is_empty() => ids,
-                Ok(_) => {
-                    self.conversation.0.pop();
-                    return Err("the chat template gave an empty prompt".into());
-                }
-                Err(error) => {
-                    self.conversation.0.pop();
-                    return Err(format!("{}: {error}", self.model.path().display()));
-                }
-            };
-            // An answer needs room too.
-            if ids.len() + context / 8 < context {
-                return Ok(ids);
-            }
-            if !self.conversation.forget_oldest_turn() {
-                self.conversation.0.pop();
-                return Err(format!("{} tokens are too long for the context of {context}", ids.len()));
-            }
-        }
-    }
-
-    fn continued_ids(&mut self, line: &str) -> Result<Vec<u32>, String> {
-        let begins = self.tokens.is_empty();
-        let more = self.tokenizer.encode(line, begins).map_err(|e| e.to_string())?;
-        let ids = [&self.tokens[..], &more].concat();
-        let context = self.session.context_length();
-        match ids.len() {
-            0 => Err("that gives no tokens".into()),
-            len if len >= context => {
-                Err(format!("{len} tokens do not fit the context of {context}; /reset begins anew"))
-            }
-            _ => Ok(ids),
-        }
-    }
-}
-
-/// Messages so far.
-struct Conversation(Vec<Message>);
-
-impl Conversation {
-    fn new(system: Option<&str>) -> Conversation {
-        Conversation(system.map(|text| Message::new("system", text)).into_iter().collect())
-    }
-
-    /// Drops the first question and its answer; false where only the last question is left.
-    fn forget_oldest_turn(&mut self) -> bool {
-        let first = usize::from(self.0.first().is_some_and(|m| m.role == "system"));
-        let turn = first..first + 2;
-        let forgets = turn.end < self.0.len();
-        if forgets {
-            self.0.drain(turn);
-        }
-        forgets
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_system_message_and_the_last_question_are_never_forgotten() {
-        let mut conversation = Conversation::new(Some("s"));
-        for (role, text) in [("user", "1"), ("assistant", "2"), ("user", "3")] {
-            conversation.0.push(Message::new(role, text));
-        }
-        assert!(conversation.forget_oldest_turn());
-        assert!(!conversation.forget_oldest_turn());
-        let left: Vec<&str> = conversation.0.iter().map(|m| m.content.as_str()).collect();
-        assert_eq!(left, ["s", "3"]);
     }
 }

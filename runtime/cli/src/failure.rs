@@ -1,12 +1,15 @@
-//! Why a command ended early: one line for people, one exit code for programs.
+//! Why a command ended early: one line for people, one exit code for programs. Everything for people goes through here:
+//! what it repeats of files cannot control a terminal.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use trit_runtime::RuntimeError;
 use trit_runtime::text::TextError;
+use trit_runtime::text::printable::{escape, escape_lines};
 
 /// Exit code after Ctrl-C: 128 and the signal's number, as shells count.
 pub const INTERRUPTED: u8 = 130;
@@ -27,7 +30,7 @@ impl Failure {
         Failure { code, message: Some(message.to_string()) }
     }
 
-    /// A defect, or a system that does not do its part.
+    /// A defect, or a check that failed.
     pub fn internal(message: impl Display) -> Failure {
         Failure::new(INTERNAL, message)
     }
@@ -37,13 +40,16 @@ impl Failure {
         Failure::new(USAGE, message)
     }
 
-    /// A file holds something else than it should.
+    /// A file holds something else than it should, or cannot be read or written.
     pub fn invalid(path: &Path, problem: impl Display) -> Failure {
         Failure::new(INVALID, format_args!("{}: {problem}", path.display()))
     }
 
     /// A bundle could not be loaded or run.
     pub fn runtime(bundle: &Path, error: RuntimeError) -> Failure {
+        if matches!(error, RuntimeError::Interrupted) {
+            return Failure::interrupted();
+        }
         let mut message = error.to_string();
         let bundle = bundle.display().to_string();
         if !message.starts_with(&bundle) {
@@ -70,7 +76,7 @@ impl Failure {
     pub fn stdout(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure { code: 0, message: None },
-            _ => Failure::internal(format_args!("standard output: {error}")),
+            _ => Failure::invalid(Path::new("standard output"), format_args!("cannot be written: {error}")),
         }
     }
 
@@ -90,7 +96,23 @@ impl Failure {
 
 /// Prints a line on standard error, which may be closed.
 pub fn note(message: impl Display) {
-    let _ = writeln!(io::stderr(), "trit-run: {message}");
+    let _ = writeln!(io::stderr(), "trit-run: {}", escape(&message.to_string()));
+}
+
+/// Prints lines on standard error, which may be closed.
+pub fn note_lines(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{}", escape_lines(&text.to_string()));
+}
+
+/// Lets a panic's message, which may repeat what a file says, go through here too.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        note_lines(format_args!("trit-run: {panic}"));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            note_lines(backtrace);
+        }
+    }));
 }
 
 /// Prints to standard output at once.
@@ -102,13 +124,36 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
 }
 
+/// [`print`] for what people read and files have a part in.
+///
+/// # Errors
+/// [`Failure::stdout`].
+pub fn print_lines(text: impl Display) -> Result<(), Failure> {
+    print(escape_lines(&text.to_string()))
+}
+
 /// Prints one JSON object on a line of its own.
 ///
 /// # Errors
 /// [`Failure::stdout`].
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value).map_err(Failure::internal)?;
+    let json = if io::stdout().is_terminal() { escape_json(&json) } else { json };
     print(format_args!("{json}\n"))
+}
+
+/// The same JSON with those characters as `\uXXXX` that JSON allows in strings and a terminal obeys.
+fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let mut utf8 = [0; 4];
+        // JSON's own text has none of them; all are of the basic plane.
+        match escape(c.encode_utf8(&mut utf8)).len() {
+            n if n == c.len_utf8() => out.push(c),
+            _ => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -125,9 +170,19 @@ mod tests {
     }
 
     #[test]
+    fn json_for_a_terminal_is_the_same_json() {
+        let text = "a\u{9b}31m\u{7f}\u{202e}\n é日👩\u{1b}";
+        let json = serde_json::to_string(&[text]).unwrap();
+        let escaped = escape_json(&json);
+        assert!(!escaped.contains(|c: char| c.is_control() || c == '\u{202e}'), "{escaped:?}");
+        assert!(escaped.contains(r"\u009b31m\u007f\u202e") && escaped.contains("é日👩"), "{escaped}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), [text]);
+    }
+
+    #[test]
     fn a_closed_pipe_is_silent() {
         let failure = Failure::stdout(io::ErrorKind::BrokenPipe.into());
         assert!(failure.message.is_none() && failure.code == 0);
-        assert_eq!(Failure::stdout(io::ErrorKind::StorageFull.into()).code, 1);
+        assert_eq!(Failure::stdout(io::ErrorKind::StorageFull.into()).code, INVALID);
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::args::Generate;
 use crate::failure::{Failure, INTERRUPTED, note, print, print_json};
-use crate::{chat, interrupt, open, profile};
+use crate::stop::Stops;
+use crate::{chat, interrupt, mistaken, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
@@ -10,7 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, generate};
 use trit_runtime::sample::Sampler;
-use trit_runtime::text::{Detokenizer, Tokenizer};
+use trit_runtime::text::printable::TerminalFilter;
+use trit_runtime::text::{Detokenizer, Message, Tokenizer};
 use trit_runtime::{Model, Session};
 
 /// Most tokens that are generated where `-n` does not say.
@@ -25,13 +27,17 @@ enum Prompt {
 /// Runs the command: interactive, or one generation.
 pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let bundle = args.bundle.as_deref().ok_or_else(|| Failure::usage("give a .trit bundle to run"))?;
+    mistaken::expect_order(bundle, args.text.as_deref())?;
+    mistaken::expect_bundle(bundle)?;
     let Some(prompt) = prompt(args)? else {
         return chat::run(args, bundle);
     };
+    let chat = args.chat || args.system.is_some();
     let terminal = io::stderr().is_terminal();
     let model = open::model(bundle, &args.session.load, args.verbose)?;
     let ids = match prompt {
         Prompt::Ids(ids) => ids,
+        Prompt::Text(text) if chat => question(args, &model, &text)?,
         Prompt::Text(text) => {
             let tokenizer = open::tokenizer(&model, "--ids")?;
             tokenizer.encode(&text, true).map_err(|e| Failure::text(bundle, e))?
@@ -44,10 +50,11 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
     let mut request = Request {
         model: &model,
-        max_new: args.n.unwrap_or(DEFAULT_TOKENS),
+        max_new: args.n.unwrap_or(if chat { usize::MAX } else { DEFAULT_TOKENS }),
         ignore_eos: args.ignore_eos,
         speculate: !args.no_speculation,
         show: !args.json,
+        stop: &args.stop,
     };
     let answer = request.run(&mut session, &ids, &mut sampler)?;
     let timings = answer.timings();
@@ -69,17 +76,37 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     })
 }
 
+/// The ids of a conversation that begins with `text`.
+fn question(args: &Generate, model: &Model, text: &str) -> Result<Vec<u32>, Failure> {
+    let tokenizer = open::tokenizer(model, "--ids")?;
+    let failed = |e| Failure::text(model.path(), e);
+    let template = tokenizer.chat_template().map_err(failed)?.ok_or_else(|| open::no_template(model))?;
+    let system = args.system.as_deref().map(|system| Message::new("system", system));
+    let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
+    tokenizer.encode_chat(&template, &messages).map_err(failed)
+}
+
 /// Where the prompt comes from; `None` where a person is to type it.
 fn prompt(args: &Generate) -> Result<Option<Prompt>, Failure> {
     if let Some(ids) = &args.ids {
         return Ok(Some(Prompt::Ids(ids.clone())));
     }
-    if let Some(text) = &args.prompt {
+    if let Some(text) = args.prompt.as_ref().or(args.text.as_ref()) {
         return Ok(Some(Prompt::Text(text.clone())));
     }
-    let (name, bytes) = match args.file.as_deref() {
+    if args.file.is_none() && !args.json && io::stdin().is_terminal() && io::stdout().is_terminal() {
+        return Ok(None);
+    }
+    read_text(args.file.as_deref()).map(|text| Some(Prompt::Text(text)))
+}
+
+/// The text of a file, or of standard input where there is none or it is called `-`, without its last line break.
+///
+/// # Errors
+/// An invalid input where it cannot be read or is no text.
+pub fn read_text(file: Option<&Path>) -> Result<String, Failure> {
+    let (name, bytes) = match file {
         Some(file) if file != Path::new("-") => (file, std::fs::read(file)),
-        None if !args.json && io::stdin().is_terminal() && io::stdout().is_terminal() => return Ok(None),
         _ => {
             let mut bytes = Vec::new();
             (Path::new("standard input"), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
@@ -93,7 +120,7 @@ fn prompt(args: &Generate) -> Result<Option<Prompt>, Failure> {
         text.truncate(text.len() - 1);
         text.truncate(text.strip_suffix('\r').map_or(text.len(), str::len));
     }
-    Ok(Some(Prompt::Text(text)))
+    Ok(text)
 }
 
 /// One generation and where its text goes.
@@ -104,6 +131,8 @@ pub struct Request<'m> {
     pub speculate: bool,
     /// Print text as it is generated.
     pub show: bool,
+    /// Texts that end the answer and are no part of it.
+    pub stop: &'m [String],
 }
 
 /// What was generated.
@@ -124,7 +153,10 @@ impl Request<'_> {
         sampler: &mut Sampler,
     ) -> Result<Answer, Failure> {
         let bundle = self.model.path();
-        let mut sink = Sink::new(self.model.tokenizer(), prompt, self.show);
+        if !self.stop.is_empty() {
+            open::tokenizer(self.model, "no --stop")?;
+        }
+        let mut sink = Sink::new(self.model.tokenizer(), prompt, self.show, self.stop);
         let start = session.position();
         let stoppable = interrupt::stoppable();
         let mut failed = None;
@@ -140,13 +172,17 @@ impl Request<'_> {
                     failed = Some(failure);
                     ControlFlow::Break(())
                 }
-                Ok(()) if stoppable.requested() => ControlFlow::Break(()),
+                Ok(()) if sink.stops.found() || stoppable.requested() => ControlFlow::Break(()),
                 Ok(()) => ControlFlow::Continue(()),
             });
-        let generation = generation.map_err(|e| Failure::runtime(bundle, e))?;
+        let mut generation = generation.map_err(|e| Failure::runtime(bundle, e))?;
         failed.map_or(Ok(()), Err)?;
         sink.finish(bundle)?;
-        let decoded = session.position() - start - prompt.len();
+        if sink.stops.found() {
+            generation.finish = Finish::Stop;
+        }
+        // Interrupted in the prompt, the session is where it was.
+        let decoded = session.position().saturating_sub(start + prompt.len());
         Ok(Answer { generation, text: sink.text, prompt_tokens: prompt.len(), decoded })
     }
 }
@@ -154,13 +190,22 @@ impl Request<'_> {
 /// Collects text, and shows it.
 struct Sink<'m> {
     stream: Option<Detokenizer<'m>>,
+    stops: Stops<'m>,
     text: String,
     show: bool,
+    /// Where a terminal shows it.
+    filter: Option<TerminalFilter>,
 }
 
 impl<'m> Sink<'m> {
-    fn new(tokenizer: Option<&'m Tokenizer>, prompt: &[u32], show: bool) -> Sink<'m> {
-        Sink { stream: tokenizer.map(|t| Detokenizer::after(t, prompt)), text: String::new(), show }
+    fn new(tokenizer: Option<&'m Tokenizer>, prompt: &[u32], show: bool, stop: &'m [String]) -> Sink<'m> {
+        Sink {
+            stream: tokenizer.map(|t| Detokenizer::after(t, prompt)),
+            stops: Stops::new(stop),
+            text: String::new(),
+            show,
+            filter: io::stdout().is_terminal().then_some(TerminalFilter),
+        }
     }
 
     fn push(&mut self, id: u32, bundle: &Path) -> Result<(), Failure> {
@@ -169,17 +214,24 @@ impl<'m> Sink<'m> {
             None if self.text.is_empty() => id.to_string(),
             None => format!(",{id}"),
         };
+        let text = self.stops.push(&text);
         self.add(&text)
     }
 
     fn finish(&mut self, bundle: &Path) -> Result<(), Failure> {
         let rest = self.stream.as_mut().map_or(Ok(String::new()), Detokenizer::finish);
-        self.add(&rest.map_err(|e| Failure::text(bundle, e))?)
+        let mut text = self.stops.push(&rest.map_err(|e| Failure::text(bundle, e))?);
+        text.push_str(&self.stops.finish());
+        self.add(&text)
     }
 
     fn add(&mut self, text: &str) -> Result<(), Failure> {
         self.text.push_str(text);
-        if self.show && !text.is_empty() { print(text) } else { Ok(()) }
+        match &self.filter {
+            _ if !self.show || text.is_empty() => Ok(()),
+            Some(filter) => print(filter.piece(text)),
+            None => print(text),
+        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! Ctrl-C: stops what is being generated, or else the program.
+//! Ctrl-C: stops what is being generated, or else the program. SIGTERM and a lost terminal: end the program, with
+//! nothing unfinished left behind and the terminal as it was.
 
 use crate::failure::INTERRUPTED;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Once};
+use trit_runtime::text::output;
 
 /// Nothing runs that could be stopped alone.
 const IDLE: u8 = 0;
@@ -12,6 +14,14 @@ const RUNNING: u8 = 1;
 const REQUESTED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// What [`flag`] gives.
+static FLAG: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Set while something is to stop: for [`trit_runtime::Session::interrupt_by`].
+pub fn flag() -> Arc<AtomicBool> {
+    FLAG.clone()
+}
 
 /// While this lives, the first Ctrl-C is a request; the second ends the program.
 pub struct Stoppable(());
@@ -24,12 +34,12 @@ pub fn stoppable() -> Stoppable {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         // Where there is no handler, Ctrl-C ends the program at once: nothing is lost.
-        let _ = ctrlc::set_handler(|| {
-            if STATE.compare_exchange(RUNNING, REQUESTED, Relaxed, Relaxed).is_err() {
-                std::process::exit(INTERRUPTED.into());
-            }
+        let _ = ctrlc::set_handler(|| match STATE.compare_exchange(RUNNING, REQUESTED, Relaxed, Relaxed) {
+            Ok(_) => FLAG.store(true, Relaxed),
+            Err(_) => output::abandon(|| std::process::exit(INTERRUPTED.into())),
         });
     });
+    FLAG.store(false, Relaxed);
     STATE.store(RUNNING, Relaxed);
     Stoppable(())
 }
@@ -44,5 +54,29 @@ impl Stoppable {
 impl Drop for Stoppable {
     fn drop(&mut self) {
         STATE.store(IDLE, Relaxed);
+        FLAG.store(false, Relaxed);
     }
 }
+
+/// Takes over the signals that ask a program to end. The line editor changes how the terminal reads, and does not get
+/// to change it back then.
+#[cfg(unix)]
+pub fn clean_up_when_killed() {
+    use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
+    use nix::unistd::{getpgrp, tcgetpgrp};
+    use std::io::{self, IsTerminal, Write};
+    let saved = tcgetattr(io::stdin()).ok();
+    output::clean_up_when_killed(output::Interrupts::Apart, move || {
+        // In the background the terminal is somebody else's, and changing it would stop this program.
+        let Some(saved) = saved.as_ref().filter(|_| tcgetpgrp(io::stdin()) == Ok(getpgrp())) else { return };
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, saved);
+        if io::stderr().is_terminal() {
+            // Ends bracketed paste, which the line editor begins. Not on standard output, which may be locked.
+            let _ = io::stderr().write_all(b"\x1b[?2004l\n");
+        }
+    });
+}
+
+/// Nothing asks that way here.
+#[cfg(not(unix))]
+pub fn clean_up_when_killed() {}

@@ -3,30 +3,35 @@
 use crate::args::Logits;
 use crate::failure::Failure;
 use crate::{interrupt, open};
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use serde::Deserialize;
+use std::io::{self, BufWriter, Read, Write};
 use std::process::ExitCode;
+use trit_runtime::text::output::{self, Kind, Pending};
 
 /// Tokens between two looks at Ctrl-C and the disk.
 const BLOCK: usize = 64;
 
+/// What may be replaced.
+const LOGITS: Kind =
+    Kind { name: "file that trit-run logits wrote", example: "logits.safetensors", is: is_ours };
+
 /// Writes the file; it appears whole or not at all.
 pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
+    output::check(&args.output, &LOGITS, &[&args.bundle]).map_err(Failure::usage)?;
     let model = open::model(&args.bundle, &args.session.load, false)?;
     let mut session = open::session(&model, &args.session)?;
     let stoppable = interrupt::stoppable();
     let written = |e: io::Error| Failure::invalid(&args.output, format_args!("cannot be written: {e}"));
     let vocab = model.manifest().hyperparameters.vocab_size as usize;
     let mut file = Pending::create(&args.output).map_err(written)?;
-    file.out.write_all(&header(args.ids.len(), vocab)).map_err(written)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file.file());
+    out.write_all(&header(args.ids.len(), vocab)).map_err(written)?;
     let progress = open::progress(args.ids.len() as u64, "logits");
     for block in args.ids.chunks(BLOCK) {
         let mut result = Ok(());
         let mut write = |_: usize, logits: &[f32]| {
             if result.is_ok() {
-                result = logits.iter().try_for_each(|l| file.out.write_all(&l.to_le_bytes()));
+                result = logits.iter().try_for_each(|l| out.write_all(&l.to_le_bytes()));
             }
         };
         session.forward_all(block, &mut write).map_err(|e| Failure::runtime(&args.bundle, e))?;
@@ -37,6 +42,8 @@ pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
         }
     }
     progress.finish_and_clear();
+    out.flush().map_err(written)?;
+    drop(out);
     file.keep().map_err(written)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -53,37 +60,22 @@ fn header(tokens: usize, vocab: usize) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat()
 }
 
-/// A file that is deleted unless it is kept.
-struct Pending {
-    out: BufWriter<File>,
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl Pending {
-    /// Creates `path` with another ending, beside it, so that renaming cannot cross file systems.
-    fn create(path: &Path) -> io::Result<Pending> {
-        let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
-        let mut temporary = OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let temporary = path.with_file_name(temporary);
-        let out = BufWriter::with_capacity(1 << 20, File::create_new(&temporary)?);
-        Ok(Pending { out, temporary, path: path.to_owned() })
+/// Whether a file has such a head. Others' safetensors files, a checkpoint's above all, are not replaced.
+fn is_ours(file: &mut dyn Read) -> io::Result<bool> {
+    /// The longest head that [`header`] writes, and more.
+    const LONGEST: u64 = 256;
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Head {
+        #[serde(rename = "logits")]
+        _logits: serde::de::IgnoredAny,
     }
-
-    fn keep(mut self) -> io::Result<()> {
-        self.out.flush()?;
-        self.out.get_ref().sync_all()?;
-        fs::rename(&self.temporary, &self.path)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        // Already renamed where it was kept; otherwise there is nobody left to tell.
-        let _ = fs::remove_file(&self.temporary);
-    }
+    let mut len = [0; 8];
+    file.read_exact(&mut len)?;
+    let len = u64::from_le_bytes(len);
+    let mut json = Vec::new();
+    file.take(len.min(LONGEST)).read_to_end(&mut json)?;
+    Ok(len <= LONGEST && serde_json::from_slice::<Head>(&json).is_ok())
 }
 
 #[cfg(test)]
@@ -103,20 +95,17 @@ mod tests {
     }
 
     #[test]
-    fn files_appear_whole_or_not_at_all() {
-        let folder = std::env::temp_dir().join(format!("trit-run-pending-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("l.safetensors");
-        let mut file = Pending::create(&path).unwrap();
-        file.out.write_all(b"half").unwrap();
-        drop(file);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        let mut file = Pending::create(&path).unwrap();
-        file.out.write_all(b"whole").unwrap();
-        assert!(!path.exists());
-        file.keep().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        fs::remove_dir_all(&folder).unwrap();
+    fn only_what_it_wrote_itself_is_replaced() {
+        assert!(is_ours(&mut &header(1000, 1 << 20)[..]).unwrap());
+        for other in [
+            &br#"{"logits":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"more":{}}"#[..],
+            br#"{"model.embed_tokens.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
+            b"{}",
+        ] {
+            let file = [&(other.len() as u64).to_le_bytes()[..], other, &[0; 4]].concat();
+            assert!(!is_ours(&mut &file[..]).unwrap(), "{}", String::from_utf8_lossy(other));
+        }
+        assert!(!is_ours(&mut &[0xff; 500][..]).unwrap_or(false));
+        assert!(!is_ours(&mut &b"short"[..]).unwrap_or(false));
     }
 }

@@ -11,20 +11,33 @@ mod failure;
 mod generate;
 mod interrupt;
 mod logits;
+mod mistaken;
 mod open;
 mod perplexity;
 mod profile;
+mod scripts;
 mod selftest;
+mod stop;
+mod template;
+mod tokenize;
+mod values;
+mod version;
 
 use args::{Cli, Command};
 use clap::Parser;
-use failure::Failure;
+use failure::{Failure, note_lines, report_panics};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use trit_runtime::text::printable::escape_lines;
 
 fn main() -> ExitCode {
     trit_runtime::fault::report_truncation("trit-run");
-    let cli = Cli::parse();
+    report_panics();
+    interrupt::clean_up_when_killed();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return answer_line(&answer),
+    };
     // A worker's panic is printed where it happens; its exit code is the documented one.
     let result = catch_unwind(AssertUnwindSafe(|| run(&cli)));
     match result
@@ -35,6 +48,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Answers a line that asks for help or the version, or makes no sense.
+fn answer_line(answer: &clap::Error) -> ExitCode {
+    if !answer.use_stderr() {
+        return answer.print().map_or_else(|e| Failure::stdout(e).report(), |()| ExitCode::SUCCESS);
+    }
+    if let Some(meant) = mistaken::line() {
+        return Failure::usage(meant).report();
+    }
+    let plain = answer.render().to_string();
+    // It repeats what was typed, which a shell may have filled in from file names.
+    if escape_lines(&plain) == plain {
+        // Where standard error is closed there is nobody to tell.
+        let _ = answer.print();
+    } else {
+        note_lines(plain);
+    }
+    ExitCode::from(2)
+}
+
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         None => generate::run(&cli.generate),
@@ -42,5 +74,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(Command::Perplexity(args)) => perplexity::run(args),
         Some(Command::Logits(args)) => logits::run(args),
         Some(Command::Selftest(args)) => selftest::run(args),
+        Some(Command::Tokenize(args)) => tokenize::run(args),
+        Some(Command::Template(args)) => template::run(args),
+        Some(Command::Completions(args)) => scripts::completions(args),
+        Some(Command::Man(args)) => scripts::man(args),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::args::{LoadArgs, SessionArgs};
 use crate::failure::{Failure, note};
+use crate::{interrupt, mistaken};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use trit_runtime::{LoadOptions, Memory, Model, Session, SessionOptions, Tuning};
 /// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
 ///
 /// # Errors
-/// [`Failure::runtime`].
+/// [`mistaken::expect_bundle`], [`Failure::runtime`].
 pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>, Failure> {
+    mistaken::expect_bundle(bundle)?;
     let options = LoadOptions {
         kernels: args.kernels,
         cpu: args.cpu,
@@ -28,18 +30,19 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
     Ok(model)
 }
 
-/// A session on it.
+/// A session on it, which stops as [`interrupt::stoppable`] says.
 ///
 /// # Errors
 /// [`Failure::runtime`].
 pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failure> {
     let options = SessionOptions {
-        context: args.context.map(|c| c as usize),
+        context: args.context.filter(|&c| c > 0).map(|c| c as usize),
         threads: args.threads.map(usize::from),
         kv: args.load.kv,
         ..SessionOptions::default()
     };
-    let session = Session::new(model.clone(), options).map_err(|e| Failure::runtime(model.path(), e))?;
+    let mut session = Session::new(model.clone(), options).map_err(|e| Failure::runtime(model.path(), e))?;
+    session.interrupt_by(interrupt::flag());
     if options.threads.is_some_and(|asked| asked > session.threads()) {
         note(format_args!("using {} threads: the system grants this process no more", session.threads()));
     }
@@ -55,6 +58,12 @@ pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, F
     let missing =
         || Failure::usage(format_args!("{bundle}: has no tokenizer and takes token ids only; use {instead}"));
     model.tokenizer().ok_or_else(missing)
+}
+
+/// A model without a chat template was to chat.
+pub fn no_template(model: &Model) -> Failure {
+    let bundle = model.path().display();
+    Failure::usage(format_args!("{bundle}: --chat and --system need a chat template, and the model has none"))
 }
 
 /// A progress bar on standard error; nothing where that is no terminal.

@@ -59,8 +59,7 @@ pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
     }
     report.ppl = (report.nll_sum / report.tokens as f64).exp();
     if !report.ppl.is_finite() {
-        let bundle = args.bundle.display();
-        return Err(Failure::internal(format_args!("{bundle}: the model gave logits that are no numbers")));
+        return Err(Failure::invalid(&args.bundle, "the model gave logits that are no numbers"));
     }
     if args.json {
         print_json(&report)?;

@@ -1,5 +1,6 @@
 //! Where time goes, for people and for programs.
 
+use crate::failure::note_lines;
 use serde::Serialize;
 use trit_runtime::Profile;
 use trit_runtime::generate::Generation;
@@ -46,7 +47,7 @@ impl From<&Profile> for ProfileJson {
 /// Prints a profile on standard error, under a title.
 pub fn show(title: &str, profile: &Profile) {
     if profile.tokens > 0 {
-        eprintln!("\n{title}\n{profile}");
+        note_lines(format_args!("\n{title}\n{profile}"));
     }
 }
 
@@ -56,5 +57,5 @@ pub fn show_generation(generation: &Generation) {
     show("prompt", prompt);
     show("generated tokens", decode);
     let (made, right) = generation.guesses;
-    eprintln!("\nguessed {made} tokens, {right} of them right");
+    note_lines(format_args!("\nguessed {made} tokens, {right} of them right"));
 }

@@ -48,6 +48,12 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// A token as it stands in the vocabulary, where bytes and spaces may be spelled with other characters; `None` for an
+    /// id outside it.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Whether the id is a special token, which stands for no text.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner
@@ -134,6 +140,8 @@ pub(crate) mod tests {
         assert_eq!(tokenizer.vocab_size(), 4096);
         assert_eq!(tokenizer.id_of("<|eot_id|>"), Some(4095));
         assert_eq!(tokenizer.id_of("no such token"), None);
+        assert_eq!(tokenizer.piece(4095).as_deref(), Some("<|eot_id|>"));
+        assert_eq!(tokenizer.piece(4096), None);
         assert!(tokenizer.is_special(4093));
         assert!(!tokenizer.is_special(46) && !tokenizer.is_special(u32::MAX));
         assert_eq!(tokenizer.decode(&[u32::MAX], false).unwrap(), "");

@@ -100,13 +100,3 @@ extern "C" fn explain(signal: c_int, info: *mut siginfo_t, _context: *mut c_void
     // SAFETY: `signal` may be called in a handler.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
-
-/// Whether the process was started with that signal ignored, as `nohup` does with SIGHUP; it is to stay ignored then.
-pub fn is_ignored(signal: i32) -> bool {
-    // SAFETY: `sigaction` is plain data for which zeros are valid; with a null action the call changes nothing and
-    // fills in what is set.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
-    }
-}
