@@ -15,6 +15,9 @@ use std::process::ExitCode;
 use trit_text::printable::{escape, escape_lines};
 use tritc::CompileError;
 
+#[global_allocator]
+static ALLOCATOR: tritc::EndsWhereMemoryEnds = tritc::EndsWhereMemoryEnds;
+
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     #[cfg(unix)]

@@ -122,6 +122,7 @@ fn unsafe_code_stands_in_few_named_places() {
         "compiler/codegen/src/jit.rs",
         "compiler/codegen/tests/",
         "compiler/src/ingest/mapped",
+        "compiler/src/memory.rs",
         "runtime/kernels/src/",
         "runtime/src/arena.rs",
         "runtime/src/attend.rs",

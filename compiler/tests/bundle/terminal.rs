@@ -125,6 +125,17 @@ fn what_the_system_does_not_give_is_no_defect() {
     let (code, said) = limited("-v 500000", "compile model --threads 1000 --target portable");
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("--threads") && !said.contains("internal error"), "{said}");
+    // Wherever memory ends; below some limit the program itself cannot be loaded.
+    let ends: Vec<Option<i32>> = (20_000..=140_000)
+        .step_by(8000)
+        .chain([1 << 21])
+        .map(|kib| {
+            let (code, said) = limited(&format!("-v {kib}"), "compile model --threads 1 --target portable");
+            assert!(matches!(code, Some(0 | 3 | 127)), "{kib}: {code:?} {said}");
+            code
+        })
+        .collect();
+    assert!(ends.contains(&Some(0)) && ends.contains(&Some(3)), "{ends:?}");
     // SIGXFSZ is ignored, so that writing fails as on a full disk.
     let (code, said) = limited("-f 100; trap '' XFSZ", "compile model --target portable");
     assert_eq!(code, Some(3), "{said}");
