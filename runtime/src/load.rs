@@ -5,7 +5,7 @@ use crate::storage::{Memory, Storage, Streamed};
 use crate::tuning::{Tuner, Tuning};
 use crate::{RuntimeError, mapping};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{DType, PlanesId, TensorId};
@@ -58,7 +58,9 @@ pub struct Model {
     kernels: Kernels,
     /// f32 tensors used as vectors, by tensor; empty for others.
     vectors: Vec<Vec<f32>>,
-    tokenizer: Option<Tokenizer>,
+    /// Bytes of `tokenizer.json`, until text is needed.
+    tokenizer_json: Mutex<Option<Vec<u8>>>,
+    tokenizer: OnceLock<Result<Option<Tokenizer>, String>>,
 }
 
 impl Model {
@@ -120,15 +122,13 @@ impl Model {
 
         let tensors = bytes(SectionKind::Tensors).unwrap_or_default();
         let vectors = manifest.tensors.iter().map(|t| vector(t, tensors)).collect();
-        let tokenizer = bytes(SectionKind::Tokenizer)
-            .map(|json| Tokenizer::new(json, &manifest.text))
-            .transpose()
-            .map_err(|e| RuntimeError::Text { path: path.to_owned(), problem: e.to_string() })?;
+        let tokenizer_json = Mutex::new(bytes(SectionKind::Tokenizer).map(<[u8]>::to_vec));
         Ok(Arc::new(Model {
             path: path.to_owned(),
             kernels,
             vectors,
-            tokenizer,
+            tokenizer_json,
+            tokenizer: OnceLock::new(),
             manifest,
             weights,
             planes,
@@ -153,9 +153,21 @@ impl Model {
         &self.kernels.report
     }
 
-    /// Its tokenizer, where it has one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+    /// Its tokenizer, where it has one. It is made when it is first asked for: who gives and takes ids needs none.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
+    pub fn tokenizer(&self) -> Result<Option<&Tokenizer>, RuntimeError> {
+        let made = self.tokenizer.get_or_init(|| {
+            let json = self.tokenizer_json.lock().unwrap_or_else(|e| e.into_inner()).take();
+            let vocab_size = self.manifest.hyperparameters.vocab_size;
+            let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
+            made.transpose().map_err(|e| e.to_string())
+        });
+        match made {
+            Ok(tokenizer) => Ok(tokenizer.as_ref()),
+            Err(problem) => Err(RuntimeError::Text { path: self.path.clone(), problem: problem.clone() }),
+        }
     }
 
     pub(crate) fn bound(&self) -> &Kernels {

@@ -47,7 +47,7 @@ pub struct Generate {
     /// Text to continue.
     #[arg(short, long, allow_hyphen_values = true, conflicts_with_all = ["ids", "file"])]
     pub prompt: Option<String>,
-    /// Token ids to continue; none are added.
+    /// Token ids to continue; none are added, and ids come out.
     #[arg(long, value_delimiter = ',', value_name = "1,2,3", conflicts_with = "file")]
     pub ids: Option<Vec<u32>>,
     /// File with text to continue, without its last line break; - is standard input.

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use trit_runtime::generate::Finish;
 use trit_runtime::sample::Sampler;
-use trit_runtime::text::{ChatTemplate, Message, Tokenizer};
+use trit_runtime::text::{ChatTemplate, Message, TextError, Tokenizer};
 use trit_runtime::{Model, Session};
 
 const HELP: &str = "\
@@ -44,6 +44,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
         sampler: Sampler::new(args.sampling.options(&model.manifest().text.sampling)),
         request: Request {
             model: &model,
+            tokenizer: Some(tokenizer),
             max_new: args.n.unwrap_or(if template.is_some() { usize::MAX } else { DEFAULT_TOKENS }),
             ignore_eos: args.ignore_eos,
             speculate: !args.no_speculation,
@@ -160,8 +161,11 @@ impl Talk<'_> {
         self.conversation.0.push(Message::new("user", line));
         let context = self.session.context_length();
         loop {
-            let ids = match self.tokenizer.encode_chat(template, &self.conversation.0) {
+            // Too long a conversation may still fit without its oldest turns; too long a line never does.
+            let text = template.render(&self.conversation.0, true);
+            let ids = match text.and_then(|text| self.tokenizer.encode_within(&text, false, context)) {
                 Ok(ids) if !ids.is_empty() => ids,
+                Err(TextError::TooLong { .. }) if self.conversation.forget_oldest_turn() => continue,
                 Ok(_) => {
                     self.conversation.0.pop();
                     return Err("the chat template gave an empty prompt".into());
@@ -184,7 +188,10 @@ impl Talk<'_> {
 
     fn continued_ids(&mut self, line: &str) -> Result<Vec<u32>, String> {
         let begins = self.tokens.is_empty();
-        let more = self.tokenizer.encode(line, begins).map_err(|e| e.to_string())?;
+        let more = self
+            .tokenizer
+            .encode_within(line, begins, self.session.context_length())
+            .map_err(|e| e.to_string())?;
         let ids = [&self.tokens[..], &more].concat();
         let context = self.session.context_length();
         match ids.len() {

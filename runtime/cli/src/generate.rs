@@ -30,20 +30,27 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     };
     let terminal = io::stderr().is_terminal();
     let model = open::model(bundle, &args.session.load, args.verbose)?;
-    let ids = match prompt {
-        Prompt::Ids(ids) => ids,
-        Prompt::Text(text) => {
-            let tokenizer = open::tokenizer(&model, "--ids")?;
-            tokenizer.encode(&text, true).map_err(|e| Failure::text(bundle, e))?
-        }
+    // Who gives ids gets ids: nothing of the tokenizer is read.
+    let tokenizer = match prompt {
+        Prompt::Ids(_) => None,
+        Prompt::Text(_) => Some(open::tokenizer(&model, "--ids")?),
     };
     let mut session = open::session(&model, &args.session)?;
+    let ids = match (prompt, tokenizer) {
+        (Prompt::Text(text), Some(tokenizer)) => {
+            let context = session.context_length();
+            tokenizer.encode_within(&text, true, context).map_err(|e| Failure::text(bundle, e))?
+        }
+        (Prompt::Text(_), None) => Vec::new(),
+        (Prompt::Ids(ids), _) => ids,
+    };
     if args.profile {
         session.start_profile();
     }
     let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
     let mut request = Request {
         model: &model,
+        tokenizer,
         max_new: args.n.unwrap_or(DEFAULT_TOKENS),
         ignore_eos: args.ignore_eos,
         speculate: !args.no_speculation,
@@ -53,7 +60,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let timings = answer.timings();
     if args.json {
         let Answer { generation, text, .. } = &answer;
-        let text = model.tokenizer().map(|_| text.as_str());
+        let text = tokenizer.map(|_| text.as_str());
         let seed = sampler.options().seed;
         print_json(&Report { ids: &generation.ids, text, finish: finish(generation.finish), seed, timings })?;
     } else {
@@ -99,6 +106,8 @@ fn prompt(args: &Generate) -> Result<Option<Prompt>, Failure> {
 /// One generation and where its text goes.
 pub struct Request<'m> {
     pub model: &'m Model,
+    /// Makes text of what is generated; without it, ids are shown.
+    pub tokenizer: Option<&'m Tokenizer>,
     pub max_new: usize,
     pub ignore_eos: bool,
     pub speculate: bool,
@@ -124,7 +133,7 @@ impl Request<'_> {
         sampler: &mut Sampler,
     ) -> Result<Answer, Failure> {
         let bundle = self.model.path();
-        let mut sink = Sink::new(self.model.tokenizer(), prompt, self.show);
+        let mut sink = Sink::new(self.tokenizer, prompt, self.show);
         let start = session.position();
         let stoppable = interrupt::stoppable();
         let mut failed = None;
@@ -187,7 +196,7 @@ impl<'m> Sink<'m> {
 #[derive(Serialize)]
 struct Report<'a> {
     ids: &'a [u32],
-    /// `null` where the bundle has no tokenizer.
+    /// `null` where the prompt was given as ids.
     text: Option<&'a str>,
     finish: &'static str,
     seed: u64,

@@ -49,12 +49,13 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
 /// The model's tokenizer.
 ///
 /// # Errors
-/// A usage failure where the bundle has none, naming `instead` as what can be given.
+/// A usage failure where the bundle has none, naming `instead` as what can be given; [`Failure::runtime`] where it
+/// cannot be used.
 pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, Failure> {
     let bundle = model.path().display();
     let missing =
         || Failure::usage(format_args!("{bundle}: has no tokenizer and takes token ids only; use {instead}"));
-    model.tokenizer().ok_or_else(missing)
+    model.tokenizer().map_err(|e| Failure::runtime(model.path(), e))?.ok_or_else(missing)
 }
 
 /// A progress bar on standard error; nothing where that is no terminal.

@@ -4,12 +4,23 @@
 //! | module | does |
 //! |---|---|
 //! | [`tokenizer`] | `tokenizer.json` to ids and back |
+//! | `file`, `limits` | what a `tokenizer.json` must be before the tokenizers library sees it |
+//! | `assemble`, `guard` | that library's objects, and what becomes of its panics |
+//! | `coverage` | how few tokens a text can have |
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
+//! | `stages`, `letters` | a decoder, token by token |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 
 #![forbid(unsafe_code)]
 
+mod assemble;
+mod coverage;
 pub mod detokenizer;
+mod file;
+mod guard;
+mod letters;
+mod limits;
+mod stages;
 pub mod template;
 pub mod tokenizer;
 
@@ -27,6 +38,14 @@ pub enum TextError {
     /// The tokenizer could not split a text.
     #[error("text cannot be tokenized: {0}")]
     Encode(String),
+    /// The text has more tokens than there may be.
+    #[error("the text has at least {at_least} tokens, which do not fit the context of {limit}")]
+    TooLong {
+        /// It has no fewer; often it has more.
+        at_least: usize,
+        /// So many may it have: the context, most often.
+        limit: usize,
+    },
     /// The tokenizer could not join tokens.
     #[error("tokens cannot be turned into text: {0}")]
     Decode(String),
