@@ -7,7 +7,7 @@ use crate::tables::Tables;
 use crate::tuning::{Tuner, Tuning};
 use crate::{RuntimeError, recode};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
 use trit_format::container::{Header, Section, SectionKind};
 use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
@@ -84,7 +84,9 @@ pub struct Model {
     manifest: Manifest,
     kernels: Kernels,
     tables: Tables,
-    tokenizer: Option<Tokenizer>,
+    /// Bytes of `tokenizer.json`, until text is needed.
+    tokenizer_json: Mutex<Option<Vec<u8>>>,
+    tokenizer: OnceLock<Result<Option<Tokenizer>, String>>,
 }
 
 impl Model {
@@ -174,10 +176,6 @@ impl Model {
         }
         tuner.remember();
 
-        let tokenizer = tokenizer
-            .map(|json| Tokenizer::new(&json, &manifest.text))
-            .transpose()
-            .map_err(|e| RuntimeError::Text { path: storage.path().to_owned(), problem: e.to_string() })?;
         storage.intact()?;
         Ok(Parts { weights, planes, ways, manifest, kernels, tables, tokenizer })
     }
@@ -197,9 +195,23 @@ impl Model {
         &self.kernels.report
     }
 
-    /// Its tokenizer, where it has one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+    /// Its tokenizer, where it has one. It is made when it is first asked for: who gives and takes ids needs none.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
+    pub fn tokenizer(&self) -> Result<Option<&Tokenizer>, RuntimeError> {
+        let made = self.tokenizer.get_or_init(|| {
+            let json = self.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let vocab_size = self.manifest.hyperparameters.vocab_size;
+            let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
+            made.transpose().map_err(|e| e.to_string())
+        });
+        match made {
+            Ok(tokenizer) => Ok(tokenizer.as_ref()),
+            Err(problem) => {
+                Err(RuntimeError::Text { path: self.path().to_owned(), problem: problem.clone() })
+            }
+        }
     }
 
     pub(crate) fn bound(&self) -> &Kernels {
@@ -257,13 +269,15 @@ struct Parts {
     manifest: Manifest,
     kernels: Kernels,
     tables: Tables,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Vec<u8>>,
 }
 
 impl Parts {
     fn on(self, storage: Storage) -> Model {
         let Parts { weights, planes, ways, manifest, kernels, tables, tokenizer } = self;
-        Model { storage, weights, planes, ways, manifest, kernels, tables, tokenizer }
+        let tokenizer_json = Mutex::new(tokenizer);
+        let tokenizer = OnceLock::new();
+        Model { storage, weights, planes, ways, manifest, kernels, tables, tokenizer_json, tokenizer }
     }
 }
 

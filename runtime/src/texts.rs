@@ -41,7 +41,9 @@ impl Texts {
     /// # Errors
     /// [`TextError::Tokenizer`] where it cannot be used.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, TextError> {
-        self.tokenizer.as_ref().map(|json| Tokenizer::new(json, &self.manifest.text)).transpose()
+        let vocab_size = self.manifest.hyperparameters.vocab_size;
+        let make = |json: &Vec<u8>| Tokenizer::new(json, &self.manifest.text, vocab_size);
+        self.tokenizer.as_ref().map(make).transpose()
     }
 
     /// Its chat template, compiled; `None` where it has none. A template needs no tokenizer.

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = Session::new(model.clone(), SessionOptions::default())?;
     eprintln!("{} kernels, {} threads", model.kernels(), session.threads());
 
-    let tokenizer = model.tokenizer().ok_or("this model takes token ids only")?;
+    let tokenizer = model.tokenizer()?.ok_or("this model takes token ids only")?;
     let ids = tokenizer.encode(prompt, true)?;
 
     // As the model's authors suggest. The same seed gives the same text.

@@ -67,9 +67,12 @@ impl Failure {
         Failure::new(error.exit_code(), message)
     }
 
-    /// A bundle's tokenizer or chat template could not be used.
+    /// A bundle's tokenizer or chat template could not be used, or a text is too long for the model.
     pub fn text(bundle: &Path, error: TextError) -> Failure {
-        Failure::invalid(bundle, error)
+        match error {
+            TextError::TooLong { .. } => Failure::usage(format_args!("{}: {error}", bundle.display())),
+            _ => Failure::invalid(bundle, error),
+        }
     }
 
     /// Standard output could not be written. Who closed it early has seen enough: that is no error.

@@ -1,8 +1,8 @@
 //! `trit-run template`: the prompt that a bundle's chat template makes of messages.
 
 use crate::failure::Failure;
-use crate::mistaken;
 use crate::tokenize::print_text;
+use crate::{interrupt, mistaken};
 use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trit_runtime::Texts;
-use trit_runtime::text::template::Value;
+use trit_runtime::text::template::{TemplateInput, Value};
 
 /// Larger files are no conversations that anybody had, in bytes.
 const LARGEST: u64 = 64 << 20;
@@ -34,14 +34,14 @@ pub struct Template {
 /// A file of messages that is no bare list: what is sent to servers.
 #[derive(Deserialize)]
 struct Request {
-    messages: Vec<Value>,
-    tools: Option<Vec<Value>>,
+    messages: Value,
+    tools: Option<Value>,
 }
 
 /// A file of tools that is no bare list.
 #[derive(Deserialize)]
 struct Tools {
-    tools: Vec<Value>,
+    tools: Value,
 }
 
 /// Runs the command: prints the prompt byte for byte, without a line break of its own where that is no terminal.
@@ -58,12 +58,21 @@ pub fn run(args: &Template) -> Result<ExitCode, Failure> {
     if let Some(path) = &args.tools {
         tools = Some(read(path, |tools| Tools { tools })?.tools);
     }
-    print_text(&template.render_values(messages, tools, !args.no_generation_prompt).map_err(failed)?)?;
+    let input = TemplateInput {
+        messages,
+        tools,
+        documents: None,
+        add_generation_prompt: !args.no_generation_prompt,
+        variables: Vec::new(),
+    };
+    let stoppable = interrupt::stoppable();
+    let prompt = template.render_input(&input, &|| stoppable.requested());
+    print_text(&prompt.map_err(failed)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// A JSON file: an object, or the list that is the most important of its members.
-fn read<T: DeserializeOwned>(path: &Path, of_list: impl Fn(Vec<Value>) -> T) -> Result<T, Failure> {
+fn read<T: DeserializeOwned>(path: &Path, of_list: impl Fn(Value) -> T) -> Result<T, Failure> {
     let mut bytes = Vec::new();
     let (name, read) = if path == Path::new("-") {
         (Path::new("standard input"), io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes))

@@ -44,6 +44,7 @@ impl<'m> Talk<'m> {
         let settings = Settings { sampling: args.sampling.clone(), n: args.n };
         let request = Request {
             model,
+            tokenizer: Some(tokenizer),
             max_new: 0,
             ignore_eos: args.ignore_eos,
             speculate: !args.no_speculation,
@@ -135,7 +136,8 @@ impl<'m> Talk<'m> {
 
     /// Writes on after `text`.
     fn go_on(&mut self, text: &str) -> Result<Option<Answer>, Failure> {
-        let more = match self.tokenizer.encode(text, self.written.is_empty()) {
+        let context = self.session.context_length();
+        let more = match self.tokenizer.encode_within(text, self.written.is_empty(), context) {
             Ok(more) => more,
             Err(error) => {
                 note(error);
@@ -143,7 +145,6 @@ impl<'m> Talk<'m> {
             }
         };
         let ids = [&self.written[..], &more].concat();
-        let context = self.session.context_length();
         match ids.len() {
             0 => note("that gives no tokens"),
             len if len >= context => {
