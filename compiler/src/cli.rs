@@ -70,6 +70,9 @@ pub struct Reading {
     /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
+    /// Leave the tokenizer and the chat template out: the bundle takes and gives token ids only
+    #[arg(long)]
+    pub no_tokenizer: bool,
     /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
     /// for: beyond those the long factors are taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -9,9 +9,11 @@
 //! | `companions` | reads the small files beside the tensors |
 //! | `choices` | what may be asked of activations and float weights |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
+//! | `added_tokens` | tokens that only configurations name |
 //! | `sources` | digests the inputs |
 //! | `survey` | the same without an end at the first error, for `tritc inspect` |
 
+mod added_tokens;
 pub(crate) mod checkpoint;
 mod choices;
 mod companions;
@@ -45,6 +47,8 @@ pub struct LoadOptions {
     pub activations: ActivationChoice,
     /// Rounds float weights that are not declared to be ternary.
     pub quantize: Option<Quantize>,
+    /// Leaves the tokenizer out, and with it the chat template: the bundle takes and gives token ids only.
+    pub without_tokenizer: bool,
     /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
     pub context: Option<u32>,
 }
@@ -70,7 +74,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     if options.quantize == Some(Quantize::Absmean) {
         understood.round_to_absmean()?;
     }
-    let text = text::text(&companions, understood.dims().vocab_size, &mut warnings)?;
+    let vocab_size = understood.dims().vocab_size;
+    let text = text::text(&companions, vocab_size, options.without_tokenizer, &mut warnings)?;
 
     let (decoder, sources) =
         rayon::join(|| understood.build(checkpoint, &mut warnings), || sources::sources(&inputs));
@@ -98,8 +103,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
         head: decoder.head,
         layers: decoder.layers,
         final_norm: decoder.final_norm,
-        text,
-        tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
+        text: text.info,
+        tokenizer: text.tokenizer,
         warnings,
         report: decoder.report,
     })
@@ -125,10 +130,10 @@ impl Inputs {
     ) -> Result<Inputs, CompileError> {
         if let Weights::Gguf(path) = &files.weights {
             let gguf::Imported { companions, checkpoint, files, ignored, finish } =
-                gguf::import(path, &options.ignore_config_keys, warnings)?;
+                gguf::import(path, options, warnings)?;
             return Ok(Inputs { companions, checkpoint, files, ignored, finish: Some(finish) });
         }
-        let companions = Companions::read(files)?;
+        let companions = Companions::read(files, options.without_tokenizer)?;
         let checkpoint = Checkpoint::open(&files.weights)?;
         let mut inputs: Vec<PathBuf> = companions.paths().map(Path::to_owned).collect();
         inputs.push(checkpoint.path.clone());

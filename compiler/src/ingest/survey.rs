@@ -78,8 +78,10 @@ impl Survey {
         self.sizes = Some(*understood.dims());
         self.facts = understood.facts();
         self.facts.extend(finish.iter().flat_map(|finish| finish.facts()));
-        self.text = Some(text::text(&companions, understood.dims().vocab_size, &mut self.warnings)?);
-        self.tokenizer = companions.file("tokenizer.json").map(|(_, bytes)| bytes.len());
+        let vocab_size = understood.dims().vocab_size;
+        let text = text::text(&companions, vocab_size, options.without_tokenizer, &mut self.warnings)?;
+        self.tokenizer = text.tokenizer.map(|bytes| bytes.len());
+        self.text = Some(text.info);
         let mut decoder = understood.build(checkpoint, &mut self.warnings)?;
         if let Some(finish) = finish {
             finish.apply(&mut decoder, &mut self.warnings)?;
