@@ -86,6 +86,9 @@ pub struct Reading {
     /// Keys that are known to change what the model computes are not ignored
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
+    /// Leave the tokenizer and the chat template out: the bundle takes and gives token ids only
+    #[arg(long)]
+    pub no_tokenizer: bool,
     /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
     /// for: beyond those the long factors are taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

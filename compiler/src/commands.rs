@@ -96,6 +96,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
             Activations::F32 => ActivationChoice::F32,
         },
         quantize: reading.quantize.map(|Quantize::Absmean| ingest::Quantize::Absmean),
+        without_tokenizer: reading.no_tokenizer,
         context: reading.context,
     }
 }

@@ -19,6 +19,9 @@ const NAMES: [&str; 7] = [
     "chat_template.json",
 ];
 
+/// So many of them say nothing of text.
+const NUMBERS: usize = 2;
+
 /// Largest companion that is read, in bytes: some thirty times the largest tokenizer in use.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -38,13 +41,15 @@ pub(crate) struct Companions {
 }
 
 impl Companions {
-    /// Reads the companions in the checkpoint's folder.
+    /// Reads the companions in the checkpoint's folder; `without_tokenizer` leaves those out that say only how text
+    /// becomes ids.
     ///
     /// # Errors
     /// A file that cannot be read or is no JSON object, or no `config.json`.
-    pub(crate) fn read(files: &Files) -> Result<Companions, CompileError> {
+    pub(crate) fn read(files: &Files, without_tokenizer: bool) -> Result<Companions, CompileError> {
         let (mut found, mut sources, mut objects) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for name in NAMES {
+        let names = if without_tokenizer { &NAMES[..NUMBERS] } else { &NAMES[..] };
+        for &name in names {
             let Some(path) = files.companion(name)? else { continue };
             let (source, mut bytes) = Source::read(&path, MAX_BYTES)?;
             if name.ends_with(".json") {

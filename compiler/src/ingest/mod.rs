@@ -10,9 +10,11 @@
 //! | `companions` | reads the small files beside the tensors |
 //! | `choices` | what may be asked of activations and float weights |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
+//! | `added_tokens` | tokens that only configurations name |
 //! | `sources` | digests the inputs |
 //! | `survey` | the same without an end at the first error, for `tritc inspect` |
 
+mod added_tokens;
 pub(crate) mod checkpoint;
 mod choices;
 mod companions;
@@ -53,6 +55,8 @@ pub struct LoadOptions {
     pub activations: ActivationChoice,
     /// Rounds float weights that are not declared to be ternary.
     pub quantize: Option<Quantize>,
+    /// Leaves the tokenizer out, and with it the chat template: the bundle takes and gives token ids only.
+    pub without_tokenizer: bool,
     /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
     pub context: Option<u32>,
 }
@@ -107,9 +111,9 @@ fn read(
     survey.sizes = Some(*understood.dims());
     survey.facts = understood.facts();
     survey.facts.extend(finish.iter().flat_map(|finish| finish.facts()));
-    let text = text::text(&companions, understood.dims().vocab_size, warnings)?;
-    survey.text = Some(text.clone());
-    survey.tokenizer = companions.file("tokenizer.json").map(|(_, bytes)| bytes.len());
+    let text = text::text(&companions, understood.dims().vocab_size, options.without_tokenizer, warnings)?;
+    survey.text = Some(text.info.clone());
+    survey.tokenizer = text.tokenizer.as_ref().map(Vec::len);
 
     let checkpoint_path = checkpoint.path.clone();
     let digests = || if digest { sources::sources(&inputs.0) } else { Ok(Vec::new()) };
@@ -139,8 +143,8 @@ fn read(
         head: decoder.head,
         layers: decoder.layers,
         final_norm: decoder.final_norm,
-        text,
-        tokenizer: companions.file("tokenizer.json").map(|(_, bytes)| bytes.to_vec()),
+        text: text.info,
+        tokenizer: text.tokenizer,
         warnings: survey.warnings.clone(),
         report: decoder.report,
         inputs,
@@ -181,11 +185,11 @@ impl Opened {
     ) -> Result<Opened, CompileError> {
         if let Weights::Gguf(path) = &files.weights {
             let gguf::Imported { companions, checkpoint, ignored, finish } =
-                gguf::import(path, &options.ignore_config_keys, warnings)?;
+                gguf::import(path, options, warnings)?;
             let inputs = Inputs(checkpoint.files.clone());
             return Ok(Opened { companions, checkpoint, inputs, ignored, finish: Some(finish) });
         }
-        let companions = Companions::read(files)?;
+        let companions = Companions::read(files, options.without_tokenizer)?;
         let checkpoint = Checkpoint::open(&files.weights)?;
         let sources = companions.sources().iter().chain(&checkpoint.index).chain(&checkpoint.files);
         let inputs = Inputs(sources.cloned().collect::<Vec<Source>>());

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, says};
 use serde_json::{Value, json};
+use tritc::ingest::{LoadOptions, load, survey};
 
 fn tokenizer() -> Value {
     json!({
@@ -29,11 +30,11 @@ fn stop_ids_are_gathered_from_every_place() {
         "chat_template": "{{ messages }}<|im_end|>"
     });
     checkpoint.file("tokenizer_config.json", config.to_string());
-    checkpoint.file("special_tokens_map.json", json!({ "eos_token": "old", "unk_token": "a" }).to_string());
+    checkpoint.file("special_tokens_map.json", json!({ "eos_token": "old", "unk_token": "<s>" }).to_string());
     let model = checkpoint.load().unwrap();
     assert_eq!(model.text.stop, [2, 3, 5, 14, 15]);
     assert_eq!(model.text.bos, Some(13));
-    let special = [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "a")];
+    let special = [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<s>")];
     assert_eq!(model.text.special_tokens, special.map(|(a, b)| (a.to_owned(), b.to_owned())));
     assert_eq!(model.text.chat_template.as_deref(), Some("{{ messages }}<|im_end|>"));
     assert_eq!(model.tokenizer.unwrap(), tokenizer().to_string().into_bytes());
@@ -111,22 +112,135 @@ fn sampling_defaults_are_read_and_checked() {
 }
 
 #[test]
-fn ids_beyond_the_vocabulary_are_refused() {
+fn ids_that_nothing_uses_refuse_nothing() {
     let mut checkpoint = with_text();
-    checkpoint.set("eos_token_id", json!([2, 16]));
-    says(&checkpoint.error(), &["[3]", "config.json", "eos_token_id is 16", "vocab_size 16"]);
+    checkpoint.set("eos_token_id", json!([2, 16, -1])).set("bos_token_id", json!(99));
+    let model = checkpoint.load().unwrap();
+    assert_eq!((model.text.stop, model.text.bos), (vec![2], None));
+    let warnings = model.warnings.join("\n");
+    says(
+        &warnings,
+        &["config.json", "eos_token_id is 16", "0 to 15", "eos_token_id is -1", "bos_token_id is 99"],
+    );
     checkpoint.set("eos_token_id", json!("</s>"));
     says(&checkpoint.error(), &["[3]", "config.json", "eos_token_id"]);
-    let mut checkpoint = with_text();
-    checkpoint.set("bos_token_id", json!(99));
-    says(&checkpoint.error(), &["[3]", "config.json", "bos_token_id is 99"]);
+
+    // A special token one beyond the embedding, and padding.
     let mut checkpoint = with_text();
     let mut large = tokenizer();
     large["added_tokens"][1]["id"] = json!(16);
     checkpoint.file("tokenizer.json", large.to_string());
-    says(&checkpoint.error(), &["[3]", "tokenizer.json", "\"</s>\" has id 16", "vocab_size is 16"]);
-    checkpoint.file("tokenizer.json", "{}");
-    says(&checkpoint.error(), &["[3]", "tokenizer.json", "not a tokenizer"]);
+    checkpoint.file("tokenizer_config.json", json!({ "eos_token": "</s>" }).to_string());
+    let model = checkpoint.load().unwrap();
+    assert_eq!(model.text.stop, [2]);
+    says(
+        &model.warnings.join("\n"),
+        &["tokenizer.json", "\"</s>\" has id 16", "vocab_size is 16", "refused"],
+    );
+    assert_eq!(model.tokenizer.unwrap(), large.to_string().into_bytes());
+    for id in 17..20 {
+        large["model"]["vocab"][format!("[PAD{id}]")] = json!(id);
+    }
+    checkpoint.file("tokenizer.json", large.to_string());
+    says(&checkpoint.load().unwrap().warnings.join("\n"), &["\"[PAD19]\" has id 19", "4 tokens are beyond"]);
+}
+
+#[test]
+fn tokenizers_that_cannot_be_used_are_refused() {
+    let mut checkpoint = with_text();
+    let mut refused = |bend: &dyn Fn(&mut Value), words: &[&str]| {
+        let mut file = tokenizer();
+        bend(&mut file);
+        checkpoint.file("tokenizer.json", file.to_string());
+        says(
+            &checkpoint.error(),
+            &[&["[3]", "tokenizer.json", "not a tokenizer", "--no-tokenizer"], words].concat(),
+        );
+    };
+    refused(&|file| *file = json!({}), &["model"]);
+    refused(&|file| file["model"]["merges"] = json!(["a x"]), &["model.merges[0]", "\"x\""]);
+    let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "b".repeat(65)});
+    refused(&|file| file["normalizer"] = replace.clone(), &["normalizer (Replace)", "65 bytes"]);
+    // Ids by the hundred that the model does not have.
+    let many = |file: &mut Value| {
+        let vocab = file["model"]["vocab"].as_object_mut().unwrap();
+        vocab.extend((100..400).map(|id| (format!("t{id}"), id.into())));
+    };
+    refused(&many, &["\"t399\" has id 399", "another model"]);
+    // A token that is put before every text must be the model's.
+    let around = |file: &mut Value| {
+        file["added_tokens"][0]["id"] = json!(16);
+        file["post_processor"] = json!({"type": "BertProcessing", "cls": ["<s>", 16], "sep": ["a", 0]});
+    };
+    refused(&around, &["post_processor", "id 16 around every text"]);
+}
+
+#[test]
+fn without_a_tokenizer_nothing_of_it_matters() {
+    let mut checkpoint = with_text();
+    checkpoint.file("tokenizer.json", "{").file("tokenizer_config.json", "[").set("eos_token_id", json!(3));
+    let options = LoadOptions { without_tokenizer: true, ..LoadOptions::default() };
+    let dir = checkpoint.write();
+    let model = load(dir.path(), &options).unwrap();
+    assert_eq!((model.tokenizer, model.text.stop, model.text.chat_template), (None, vec![3], None));
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    let survey = survey(dir.path(), &options);
+    assert!(survey.refusal.is_none() && survey.tokenizer.is_none(), "{:?}", survey.refusal);
+}
+
+/// The ids of a text by the tokenizer that the bundle will have.
+fn ids(checkpoint: &Checkpoint, text: &str) -> Vec<u32> {
+    let model = checkpoint.load().unwrap();
+    let tokenizer = trit_text::Tokenizer::new(&model.tokenizer.unwrap(), &model.text, 16).unwrap();
+    tokenizer.encode(text, false).unwrap()
+}
+
+#[test]
+fn tokens_that_only_configurations_name_are_not_split() {
+    let mut checkpoint = with_text();
+    let mut file = tokenizer();
+    file["model"]["vocab"] = json!({ "a": 0, "b": 1, "<": 2, ">": 3, "<a>": 4, "<|eot_id|>": 7 });
+    checkpoint.file("tokenizer.json", file.to_string());
+    assert_eq!(ids(&checkpoint, "a<a>b"), [0, 2, 0, 3, 1]);
+
+    // By id: one in the vocabulary, one that is new; flags as transformers reads them.
+    let flags =
+        json!({ "content": "<a>", "lstrip": false, "rstrip": true, "single_word": false, "special": false });
+    let added = json!({ "4": flags, "9": { "content": "<b>", "special": true } });
+    checkpoint.file("tokenizer_config.json", json!({ "added_tokens_decoder": added }).to_string());
+    assert_eq!(ids(&checkpoint, "a<a> b<b>"), [0, 4, 1, 9]);
+    let once = checkpoint.load().unwrap().tokenizer;
+    assert_eq!(once, checkpoint.load().unwrap().tokenizer, "the bytes are always the same");
+
+    // By name: in the vocabulary, and behind all others. There is no room for a third.
+    checkpoint
+        .file("tokenizer_config.json", json!({ "additional_special_tokens": ["<a>", "<c>"] }).to_string());
+    assert_eq!(ids(&checkpoint, "a<a>b"), [0, 4, 1]);
+    says(&checkpoint.load().unwrap().warnings.join("\n"), &["tokenizer_config.json", "\"<c>\"", "left out"]);
+    file["added_tokens"].as_array_mut().unwrap().pop();
+    checkpoint.file("tokenizer.json", file.to_string());
+    assert_eq!(ids(&checkpoint, "a<c>b"), [0, 15, 1]);
+    checkpoint.file("tokenizer_config.json", "{}");
+    let map = json!({ "sep_token": { "content": "<c>", "lstrip": false } });
+    checkpoint.file("special_tokens_map.json", map.to_string());
+    assert_eq!(ids(&checkpoint, "a<c>b"), [0, 15, 1]);
+}
+
+#[test]
+fn conflicts_between_configurations_are_named() {
+    let mut checkpoint = with_text();
+    let mut named = |id: &str, content: &str| {
+        let added = json!({ id: { "content": content } });
+        checkpoint.file("tokenizer_config.json", json!({ "added_tokens_decoder": added }).to_string());
+        checkpoint.load().map(|model| model.warnings.join("\n")).map_err(|error| error.to_string())
+    };
+    says(&named("5", "<s>").unwrap(), &["tokenizer_config.json", "\"<s>\" the id 5", "it has 13"]);
+    says(
+        &named("0", "<new>").unwrap_err(),
+        &["tokenizer_config.json", "\"<new>\" the id 0", "that of \"a\""],
+    );
+    says(&named("first", "<new>").unwrap_err(), &["added_tokens_decoder", "\"first\""]);
+    says(&named("20", "<new>").unwrap(), &["\"<new>\" has id 20", "vocab_size is 16"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::parts::Gguf;
 use super::{floats, tokenizer};
 use crate::arch::Decoder;
 use crate::error::CompileError;
+use crate::ingest::LoadOptions;
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::ingest::companions::Companions;
 use crate::model::{Activations, Matrix, Scales};
@@ -50,13 +51,13 @@ enum Trained {
 /// Damage, and what is not known, by key or tensor.
 pub(crate) fn import(
     path: &Path,
-    ignored: &[String],
+    options: &LoadOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Imported, CompileError> {
     let mut gguf = Gguf::open(path)?;
     let mut metadata = Metadata::new(path, std::mem::take(&mut gguf.keys));
     let mut rest = Vec::new();
-    for key in ignored {
+    for key in &options.ignore_config_keys {
         match metadata.ignore(key) {
             Some(value) => warnings.push(format!("{}: {key} ({value}) is ignored, as asked", path.display())),
             None => rest.push(key.clone()),
@@ -67,7 +68,10 @@ pub(crate) fn import(
         gguf.tensors.remove("rope_freqs.weight").map(|tensor| rope_factors(&tensor)).transpose()?;
     let facts = facts(&gguf)?;
     let mut config = architecture.config(&name, &mut metadata, &facts, warnings)?;
-    let text = tokenizer::text(&mut metadata, facts.vocab_size, warnings)?;
+    let text = match options.without_tokenizer {
+        true => tokenizer::ids_alone(&mut metadata, facts.vocab_size, warnings)?,
+        false => tokenizer::text(&mut metadata, facts.vocab_size, warnings)?,
+    };
     config.insert("eos_token_id".to_owned(), json!(text.stop));
     config.insert("bos_token_id".to_owned(), json!(text.bos));
     let trained = trained(architecture, &mut metadata)?;
