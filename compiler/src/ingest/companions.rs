@@ -69,7 +69,7 @@ impl Companions {
             });
         }
         let license = license(files, &objects);
-        let has_sentencepiece = files.companion("tokenizer.model")?.is_some();
+        let has_sentencepiece = files.companion("tokenizer.model").is_ok_and(|path| path.is_some());
         Ok(Companions { files: found, sources, objects, has_sentencepiece, license })
     }
 
