@@ -53,7 +53,7 @@ fn answer_line(answer: &clap::Error) -> ExitCode {
     if !answer.use_stderr() {
         return answer.print().map_or_else(|e| Failure::stdout(e).report(), |()| ExitCode::SUCCESS);
     }
-    if let Some(meant) = mistaken::line() {
+    if let Some(meant) = mistaken::line(answer) {
         return Failure::usage(meant).report();
     }
     let plain = answer.render().to_string();
