@@ -32,6 +32,7 @@ mod load;
 mod mapping;
 mod pool;
 mod profile;
+mod remembered;
 mod rows;
 pub mod sample;
 mod selftest;

@@ -2,7 +2,7 @@
 
 use crate::bind::{BindOptions, Bundle, KernelChoice, KernelReport, Kernels, bind};
 use crate::storage::{Memory, Storage, Streamed};
-use crate::tuning::{Tuner, Tuning};
+use crate::tuning::{self, Tuner, Tuning};
 use crate::{RuntimeError, mapping};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub memory: Memory,
     /// Whether kernels are timed.
     pub tuning: Tuning,
+    /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
+    pub timings: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -41,6 +43,7 @@ impl Default for LoadOptions {
             verify: true,
             memory: Memory::Auto,
             tuning: Tuning::Remembered,
+            timings: None,
         }
     }
 }
@@ -103,12 +106,11 @@ impl Model {
         let trusted = options.trust
             || trust::folder(|name| std::env::var_os(name))
                 .is_some_and(|folder| folder.join(trust::file_name(head)).is_file());
-        let bind_options =
-            BindOptions { choice: options.kernels, cpu: options.cpu, trusted, tuning: options.tuning };
+        let bind_options = BindOptions { choice: options.kernels, cpu: options.cpu, trusted };
+        let mut tuner = Tuner::new(options.tuning, options.timings.clone().or_else(tuning::file));
         let code = |t| bytes(SectionKind::Code(t));
         let bundle = Bundle { path, manifest: &manifest, code: &code, weights: weights.bytes(&storage) };
-        let kernels = bind(&bundle, &bind_options)?;
-        let mut tuner = Tuner::new(options.tuning, None);
+        let kernels = bind(&bundle, &bind_options, &mut tuner)?;
         let mut ways = Vec::new();
         if let Some(section) = &planes {
             for id in 0..manifest.planes.len() as u32 {

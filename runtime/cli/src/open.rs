@@ -20,6 +20,7 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         verify: !args.no_verify,
         memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
+        timings: None,
     };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
     if verbose || model.kernels().note.is_some() {

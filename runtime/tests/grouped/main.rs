@@ -3,6 +3,7 @@
 
 mod bundle;
 mod plain;
+mod shapes;
 
 use bundle::{Small, Variant};
 use std::sync::Arc;
