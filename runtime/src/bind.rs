@@ -5,15 +5,19 @@ use crate::cpu::CpuTiers;
 use crate::mapping::{EmbeddedCode, KernelFn};
 use crate::recode::COMMON;
 use crate::storage::Storage;
-use crate::tuning::{Stream, Tuner, Tuning};
+use crate::tuning::{Stream, Tuner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
-use trit_format::manifest::Manifest;
+use trit_format::manifest::{Manifest, Product};
 use trit_format::target::Target;
+
+/// Most shapes of products that code is generated for. Models have two to ten; each costs some milliseconds at every load.
+#[cfg(feature = "jit")]
+const MOST_SHAPES: usize = 64;
 
 /// Where kernels come from, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +69,10 @@ pub struct KernelReport {
     pub code: Option<Digest>,
     /// Why it is not what the user would expect first, if it is not.
     pub note: Option<String>,
+    /// Shapes of products that have machine code of their own.
+    pub shapes: usize,
+    /// Shapes that were timed in this load, because nothing was remembered of them.
+    pub timed: usize,
 }
 
 impl fmt::Display for KernelReport {
@@ -138,7 +146,6 @@ pub(crate) struct BindOptions {
     pub cpu: Option<Target>,
     /// Whether the bundle's code may run, or why not.
     pub trust: Result<(), String>,
-    pub tuning: Tuning,
 }
 
 /// How the weights stand in memory, compared with the bundle.
@@ -196,7 +203,11 @@ pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> b
 }
 
 /// Chooses and prepares kernels.
-pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, RuntimeError> {
+pub(crate) fn bind(
+    bundle: &Bundle,
+    options: &BindOptions,
+    tuner: &mut Tuner,
+) -> Result<Kernels, RuntimeError> {
     let Bundle { manifest, stored, .. } = *bundle;
     let tiers = CpuTiers::detect();
     if let Some(cpu) = options.cpu.filter(|&cpu| !tiers.contains(cpu)) {
@@ -217,7 +228,7 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
             (_, Err(why)) => {
                 Err(RuntimeError::Untrusted { path: bundle.storage.path().to_owned(), why: why.clone() })
             }
-            (Some(target), Ok(())) => bind_embedded(bundle, target, options.tuning),
+            (Some(target), Ok(())) => bind_embedded(bundle, target, tuner),
             (None, Ok(())) => {
                 let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
                 Err(RuntimeError::Unsupported(format!(
@@ -230,7 +241,7 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
         KernelChoice::Jit => match generated {
             Some(target) => {
                 let note = (stored == Stored::Anew).then(|| STORED_ANEW.to_owned());
-                bind_jit(bundle, target, note, options.tuning)
+                bind_jit(bundle, target, note, tuner)
             }
             None if cfg!(feature = "jit") => Err(RuntimeError::Unsupported(match options.cpu {
                 Some(cpu) => {
@@ -252,7 +263,7 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
             };
             match (embedded, generated) {
                 (Some(e), g) if options.trust.is_ok() && g.is_none_or(|g| g <= e) => {
-                    bind_embedded(bundle, e, options.tuning)
+                    bind_embedded(bundle, e, tuner)
                 }
                 (e, Some(g)) => {
                     let note = match (e, &options.trust) {
@@ -262,7 +273,7 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
                         _ if manifest.kernels.is_empty() => None,
                         _ => Some("the bundle has no kernels for this CPU".to_owned()),
                     };
-                    bind_jit(bundle, g, note, options.tuning)
+                    bind_jit(bundle, g, note, tuner)
                 }
                 (_, None) if options.cpu.is_some() => Err(RuntimeError::Unsupported(format!(
                     "there are no kernels for {}: the bundle has none that may run, and none can be generated here{}",
@@ -308,11 +319,23 @@ fn names(targets: impl Iterator<Item = Target>) -> String {
 /// Tiers for which kernels of this bundle can be generated: not every one reads every code.
 #[cfg(feature = "jit")]
 fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
-    let shapes: BTreeSet<_> = manifest.products.iter().map(|p| (p.kernel_k(), p.code)).collect();
+    let shapes = generated_shapes(manifest);
     let reads = move |t: &Target| {
         shapes.iter().all(|&(k, code)| !trit_codegen::default_specs(k, code, *t).is_empty())
     };
     trit_codegen::supported().iter().copied().filter(reads)
+}
+
+/// The shapes of products that code is generated for: where there are more than [`MOST_SHAPES`], those with the most weights.
+#[cfg(feature = "jit")]
+fn generated_shapes(manifest: &Manifest) -> Vec<Shape> {
+    let mut bytes: BTreeMap<Shape, u64> = BTreeMap::new();
+    for product in &manifest.products {
+        *bytes.entry(shape(product)).or_default() += product.bytes().expect("validated");
+    }
+    let mut shapes: Vec<(Shape, u64)> = bytes.into_iter().collect();
+    shapes.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    shapes.into_iter().take(MOST_SHAPES).map(|(shape, _)| shape).collect()
 }
 
 #[cfg(not(feature = "jit"))]
@@ -320,26 +343,36 @@ fn generable(_: &Manifest) -> impl Iterator<Item = Target> {
     std::iter::empty()
 }
 
+/// What a kernel is made for: the columns that it goes over, and how weights are stored.
+type Shape = (u32, Code);
+
+fn shape(product: &Product) -> Shape {
+    (product.kernel_k(), product.code)
+}
+
 fn portable(manifest: &Manifest, note: Option<String>) -> Kernels {
     Kernels {
         products: vec![ProductKernels::Portable; manifest.products.len()],
-        report: KernelReport { source: KernelSource::Portable, target: None, code: None, note },
+        report: KernelReport {
+            source: KernelSource::Portable,
+            target: None,
+            code: None,
+            note,
+            shapes: 0,
+            timed: 0,
+        },
         _code: Memory::None,
     }
 }
 
-fn bind_embedded(bundle: &Bundle, target: Target, tuning: Tuning) -> Result<Kernels, RuntimeError> {
+fn bind_embedded(bundle: &Bundle, target: Target, tuner: &mut Tuner) -> Result<Kernels, RuntimeError> {
     let entries: Vec<&KernelEntry> = bundle.manifest.kernels.iter().filter(|k| k.target == target).collect();
     let kind = SectionKind::Code(target);
     let missing = || bundle.storage.format(trit_format::FormatError::Missing(kind));
     let code = EmbeddedCode::new(bundle.storage, bundle.header.section(kind).ok_or_else(missing)?, &entries)?;
-    let kernels: Vec<(KernelSpec, KernelFn)> =
-        entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
-    let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
-    let digest = Some(code.digest());
-    let report =
-        KernelReport { source: KernelSource::Embedded, target: Some(target), code: digest, note: None };
-    Ok(Kernels { products, report, _code: Memory::Embedded { _code: code } })
+    let kernels = entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
+    let assigned = assign(bundle, kernels, target, tuner);
+    Ok(assigned.kernels(KernelSource::Embedded, target, None, Memory::Embedded { _code: code }))
 }
 
 #[cfg(feature = "jit")]
@@ -347,63 +380,110 @@ fn bind_jit(
     bundle: &Bundle,
     target: Target,
     note: Option<String>,
-    tuning: Tuning,
+    tuner: &mut Tuner,
 ) -> Result<Kernels, RuntimeError> {
-    let shapes: BTreeSet<(u32, Code)> =
-        bundle.manifest.products.iter().map(|p| (p.kernel_k(), p.code)).collect();
-    let specs = shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
+    let shapes = generated_shapes(bundle.manifest).into_iter();
+    let specs = shapes.flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
     let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
     let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
         RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable"))
     })?;
-    let kernels: Vec<(KernelSpec, KernelFn)> =
-        pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
-    let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
-    let report = KernelReport { source: KernelSource::Jit, target: Some(target), code: None, note };
-    Ok(Kernels { products, report, _code: Memory::Jit { _code: Box::new(code) } })
+    let kernels = pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
+    let assigned = assign(bundle, kernels, target, tuner);
+    Ok(assigned.kernels(KernelSource::Jit, target, note, Memory::Jit { _code: Box::new(code) }))
 }
 
 #[cfg(not(feature = "jit"))]
-fn bind_jit(_: &Bundle, _: Target, _: Option<String>, _: Tuning) -> Result<Kernels, RuntimeError> {
+fn bind_jit(_: &Bundle, _: Target, _: Option<String>, _: &mut Tuner) -> Result<Kernels, RuntimeError> {
     Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into()))
 }
 
-/// Finds each product's kernels, of variants the fastest.
+/// What [`assign`] found.
+struct Assigned {
+    /// By product.
+    products: Vec<ProductKernels>,
+    /// Shapes with machine code, and all.
+    shapes: (usize, usize),
+    timed: usize,
+}
+
+impl Assigned {
+    fn kernels(self, source: KernelSource, target: Target, note: Option<String>, code: Memory) -> Kernels {
+        let (with_code, all) = self.shapes;
+        let few = (with_code < all).then(|| {
+            format!(
+                "{with_code} of {all} shapes of products have generated code; the others run portable, slowly"
+            )
+        });
+        let note = match (note, few) {
+            (Some(note), Some(few)) => Some(format!("{note}; {few}")),
+            (note, few) => note.or(few),
+        };
+        let digest = match &code {
+            Memory::Embedded { _code } => Some(_code.digest()),
+            _ => None,
+        };
+        let report = KernelReport {
+            source,
+            target: Some(target),
+            code: digest,
+            note,
+            shapes: with_code,
+            timed: self.timed,
+        };
+        Kernels { products: self.products, report, _code: code }
+    }
+}
+
+/// Finds each product's kernels, of variants the fastest. Products of a shape that has none run portable.
 fn assign(
     bundle: &Bundle,
-    kernels: &[(KernelSpec, KernelFn)],
-    mut tuner: Tuner,
-) -> Result<Vec<ProductKernels>, RuntimeError> {
+    kernels: Vec<(KernelSpec, KernelFn)>,
+    target: Target,
+    tuner: &mut Tuner,
+) -> Assigned {
     let products = &bundle.manifest.products;
-    let mut shapes = BTreeMap::new();
+    let mut shapes: BTreeMap<Shape, (Vec<Stream>, usize)> = BTreeMap::new();
     for product in products {
-        shapes.entry((product.kernel_k(), product.code)).or_insert_with(Vec::new).push({
-            let len = product.bytes().expect("validated") as usize;
-            Stream::of(product, &bundle.weights[product.offset as usize..][..len])
-        });
+        let len = product.bytes().expect("validated") as usize;
+        let stream = Stream::of(product, &bundle.weights[product.offset as usize..][..len]);
+        let (streams, bytes) = shapes.entry(shape(product)).or_default();
+        streams.push(stream);
+        *bytes += len;
     }
+    let mut fitting: BTreeMap<Shape, Vec<(KernelSpec, KernelFn)>> = BTreeMap::new();
+    for kernel in kernels {
+        fitting.entry((kernel.0.k, kernel.0.code)).or_default().push(kernel);
+    }
+    let (all, timed) = (shapes.values().map(|(_, bytes)| bytes).sum(), tuner.timed());
+    // Those with the most weights first: they are timed while others are not.
+    let mut order: Vec<_> = shapes.into_iter().collect();
+    order.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
+    let count = order.len();
     let mut bound = BTreeMap::new();
-    for ((k, code), weights) in shapes {
-        let fits = |kind: KernelKind| {
-            kernels.iter().copied().filter(move |(s, _)| s.k == k && s.code == code && s.kind == kind)
-        };
+    for (shape, (weights, _)) in order {
+        let fitting = fitting.remove(&shape).unwrap_or_default();
+        let fits = |kind: KernelKind| fitting.iter().copied().filter(move |(s, _)| s.kind == kind);
         let rows: BTreeSet<u32> = fits(KernelKind::Stream).map(|(s, _)| s.m).collect();
-        let variants = |m| fits(KernelKind::Stream).filter(|(s, _)| s.m == m).collect::<Vec<_>>();
+        if rows.first() != Some(&1) {
+            continue;
+        }
         let stream = |m: u32| {
-            let variants = variants(m);
+            let variants: Vec<_> = fits(KernelKind::Stream).filter(|(s, _)| s.m == m).collect();
             // Several rows are bound by computation more than by memory: what suits one row is not asked for.
-            let chosen = if m == 1 { tuner.choose(&variants, &weights) } else { 0 };
+            let chosen = if m == 1 { tuner.choose(target, &variants, &weights, all) } else { 0 };
             (m as usize, variants[chosen].1)
         };
         let streams: Vec<(usize, KernelFn)> = rows.into_iter().rev().map(stream).collect();
-        if streams.last().is_none_or(|&(m, _)| m != 1) {
-            return Err(RuntimeError::Unsupported(format!(
-                "there is no kernel for products of {k} columns stored as {}; use --kernels portable",
-                code.name()
-            )));
-        }
-        bound.insert((k, code), CodeKernels { streams, block: fits(KernelKind::Block).next() });
+        bound.insert(shape, CodeKernels { streams, block: fits(KernelKind::Block).next() });
     }
-    tuner.remember();
-    Ok(products.iter().map(|p| ProductKernels::Code(bound[&(p.kernel_k(), p.code)].clone())).collect())
+    let kernels = |product| match bound.get(&shape(product)) {
+        Some(kernels) => ProductKernels::Code(kernels.clone()),
+        None => ProductKernels::Portable,
+    };
+    Assigned {
+        products: products.iter().map(kernels).collect(),
+        shapes: (bound.len(), count),
+        timed: tuner.timed() - timed,
+    }
 }

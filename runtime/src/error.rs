@@ -1,5 +1,6 @@
 //! What can go wrong while loading or running a bundle.
 
+use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;
 
@@ -70,6 +71,26 @@ pub enum RuntimeError {
     /// The caller wanted no more: see [`crate::Session::interrupt_by`].
     #[error("interrupted")]
     Interrupted,
+    /// The model's numbers are no numbers: its weights are damaged, or its activations outgrow f32.
+    #[error(
+        "the model's output is no number: {place} gives infinity or NaN, first for token {token} at position {position}; its weights are damaged or unfit for this runtime"
+    )]
+    NotFinite {
+        /// Where the residual stream stopped being finite.
+        place: Place,
+        /// Position of the first token for which it did.
+        position: usize,
+        /// That token.
+        token: u32,
+    },
+    /// The bundle's rules for single tokens leave none to choose.
+    #[error(
+        "after {tokens} tokens every token is suppressed by what the model's generation settings say of single tokens"
+    )]
+    Suppressed {
+        /// Tokens of the text so far.
+        tokens: usize,
+    },
     /// The system refused memory or threads.
     #[error("{0}")]
     System(String),
@@ -88,6 +109,26 @@ fn longer(context: usize, longest: usize) -> String {
 /// What helps where a bundle's context is too short, whatever the session asks for.
 pub(crate) const LONGER_BUNDLE: &str =
     "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
+/// A part of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// What comes before the first layer.
+    Embedding,
+    /// A layer, from 0.
+    Layer(usize),
+    /// What turns the last layer's result into logits.
+    Head,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Embedding => f.write_str("the embedding"),
+            Place::Layer(layer) => write!(f, "layer {layer}"),
+            Place::Head => f.write_str("the head"),
+        }
+    }
+}
 
 impl RuntimeError {
     /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported by this program or refused by this
@@ -97,7 +138,9 @@ impl RuntimeError {
             RuntimeError::Io { .. }
             | RuntimeError::Changed { .. }
             | RuntimeError::Format { .. }
-            | RuntimeError::Text { .. } => 3,
+            | RuntimeError::Text { .. }
+            | RuntimeError::NotFinite { .. }
+            | RuntimeError::Suppressed { .. } => 3,
             RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
             RuntimeError::Unsupported(_) | RuntimeError::System(_) => 4,
             RuntimeError::Untrusted { .. } => 5,

@@ -4,6 +4,8 @@
 use crate::RuntimeError;
 use crate::arena::Memory;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::fmt;
 use std::str::FromStr;
 use trit_format::plan::KvLayer;
 use trit_kernels::attention::{KvElement, KvHead, KvHeadMut, padded_positions, value_width};
@@ -30,6 +32,16 @@ impl FromStr for KvType {
             "int8" => Ok(KvType::Int8),
             _ => Err("expected f16, f32 or int8".into()),
         }
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+            KvType::Int8 => "int8",
+        })
     }
 }
 
@@ -93,6 +105,29 @@ impl KvCache {
             }
         }
         self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Element type.
+    pub fn kv(&self) -> KvType {
+        self.kv
+    }
+
+    /// Goes on in f32, which holds whatever is appended. The first `kept` positions keep what they hold: every f16 is an f32.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused; nothing changes then.
+    ///
+    /// # Panics
+    /// If the elements are no f16.
+    pub fn widen(&mut self, kept: usize) -> Result<(), RuntimeError> {
+        let widened = self.layers.iter().map(|old| {
+            let layer = LayerCache::new(old.shape, KvType::F32, old.capacity)?;
+            layer.convert(old, kept);
+            Ok(layer)
+        });
+        self.layers = widened.collect::<Result<Vec<LayerCache>, RuntimeError>>()?;
+        self.kv = KvType::F32;
         Ok(())
     }
 
@@ -198,6 +233,29 @@ impl LayerCache {
                 // SAFETY: `kept` positions fit both capacities, so both ranges lie inside their part; the memories are
                 // different mappings, and nobody else has either now.
                 unsafe { std::ptr::copy_nonoverlapping(from, to, kept * size) };
+            }
+        }
+    }
+
+    /// Takes over the first `positions` positions of a cache of f16 of the same shape and capacity, as f32.
+    fn convert(&self, from: &LayerCache, positions: usize) {
+        assert!(self.kv == KvType::F32 && from.kv == KvType::F16 && self.capacity == from.capacity);
+        let kept = padded_positions(positions).min(from.capacity);
+        let dim = self.shape.head_dim as usize;
+        for head in 0..self.shape.n_kv_heads as usize {
+            let ([to_keys, to_values, ..], [keys, values, ..]) =
+                (self.parts::<f32>(head).0, from.parts::<f16>(head).0);
+            for (to, from, len) in [(to_keys, keys, kept * dim), (to_values, values, kept * value_width(dim))]
+            {
+                // SAFETY: `kept` positions fit both capacities, so both ranges lie inside their part, where elements are
+                // aligned; the memories are different mappings, and nobody else has either now.
+                let (to, from) = unsafe {
+                    (
+                        std::slice::from_raw_parts_mut(to.cast::<f32>(), len),
+                        std::slice::from_raw_parts(from.cast::<f16>(), len),
+                    )
+                };
+                from.convert_to_f32_slice(to);
             }
         }
     }

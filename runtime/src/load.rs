@@ -4,9 +4,9 @@ use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels
 use crate::source::Source;
 use crate::storage::{Memory, Storage, Streamed};
 use crate::tables::Tables;
-use crate::tuning::{Tuner, Tuning};
+use crate::tuning::{self, Tuner, Tuning};
 use crate::{RuntimeError, recode};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
 use trit_format::container::{Header, Section, SectionKind};
@@ -33,6 +33,8 @@ pub struct LoadOptions {
     pub memory: Memory,
     /// Whether kernels are timed.
     pub tuning: Tuning,
+    /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
+    pub timings: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -44,6 +46,7 @@ impl Default for LoadOptions {
             verify: true,
             memory: Memory::Auto,
             tuning: Tuning::Remembered,
+            timings: None,
         }
     }
 }
@@ -149,12 +152,8 @@ impl Model {
         let mut weights = stream(section(SectionKind::Weights)?)?;
         let planes = header.section(SectionKind::Planes).map(stream).transpose()?;
 
-        let bind_options = BindOptions {
-            choice: options.kernels,
-            cpu: options.cpu,
-            trust: trust(&head, options.trust)?,
-            tuning: options.tuning,
-        };
+        let bind_options =
+            BindOptions { choice: options.kernels, cpu: options.cpu, trust: trust(&head, options.trust)? };
         let mut stored = Stored::AsWritten;
         if bind::wants_common_code(&manifest, &bind_options) {
             let products = &mut manifest.products;
@@ -165,8 +164,8 @@ impl Model {
         }
         let bundle =
             Bundle { storage, header: &header, manifest: &manifest, stored, weights: weights.bytes() };
-        let kernels = bind::bind(&bundle, &bind_options)?;
-        let mut tuner = Tuner::new(options.tuning, None);
+        let mut tuner = Tuner::new(options.tuning, options.timings.clone().or_else(tuning::file));
+        let kernels = bind::bind(&bundle, &bind_options, &mut tuner)?;
         let mut ways = Vec::new();
         if let Some(section) = &planes {
             for id in 0..manifest.planes.len() as u32 {

@@ -9,6 +9,7 @@
 //! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
 //! | `choices` | what may be asked of activations and float weights |
+//! | `generation` | what the authors say of single tokens, and what is not applied |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `added_tokens` | tokens that only configurations name |
 //! | `sources` | digests the inputs |
@@ -20,6 +21,7 @@ mod choices;
 mod companions;
 mod files;
 mod folder;
+mod generation;
 pub(crate) mod gguf;
 pub(crate) mod mapped;
 mod sources;

@@ -3,6 +3,7 @@
 use crate::error::CompileError;
 use crate::ingest::added_tokens;
 use crate::ingest::companions::Companions;
+use crate::ingest::generation;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +65,7 @@ pub(crate) fn text(
         special_tokens: special.into_iter().collect(),
         bos,
         stop: stop.into_iter().collect(),
-        sampling: sampling(companions, warnings),
+        sampling: sampling(companions, vocab_size, warnings)?,
     };
     Ok(Text { info, tokenizer: json })
 }
@@ -213,9 +214,14 @@ fn chat_template(
 
 /// What `generation_config.json` suggests. These are suggestions, so a value that makes no sense is left out with a
 /// warning that names file and key.
-fn sampling(companions: &Companions, warnings: &mut Vec<String>) -> SamplingDefaults {
+fn sampling(
+    companions: &Companions,
+    vocab_size: u32,
+    warnings: &mut Vec<String>,
+) -> Result<SamplingDefaults, CompileError> {
+    let rules = generation::rules(companions, vocab_size, warnings)?;
     let Some((path, map)) = companions.generation_config() else {
-        return SamplingDefaults::default();
+        return Ok(SamplingDefaults { rules, ..SamplingDefaults::default() });
     };
     let mut usable = |key: &str, expected: &str, is_usable: &dyn Fn(&Value) -> bool| {
         let value = map.get(key).filter(|value| !value.is_null())?;
@@ -243,12 +249,13 @@ fn sampling(companions: &Companions, warnings: &mut Vec<String>) -> SamplingDefa
     let top_k = usable("top_k", "a number of tokens, or 0 or -1 for all", &|value| whole(value).is_some());
     let top_k = top_k.and_then(whole).map(|k| u32::try_from(k.max(0)).unwrap_or(0));
     let do_sample = usable("do_sample", "true or false", &Value::is_boolean).and_then(Value::as_bool);
-    SamplingDefaults {
+    Ok(SamplingDefaults {
         do_sample: do_sample.unwrap_or(false),
         temperature,
         top_k,
         top_p,
         min_p,
         repetition_penalty,
-    }
+        rules,
+    })
 }

@@ -52,7 +52,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     if args.profile {
         session.start_profile();
     }
-    let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
+    let mut sampler = args.sampling.sampler(&model.manifest().text.sampling);
     let mut request = Request {
         model: &model,
         tokenizer,
@@ -76,6 +76,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         }
     }
     profile::show_generation(&answer.generation);
+    open::tell_widened(&session);
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,

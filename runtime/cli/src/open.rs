@@ -22,6 +22,7 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         verify: !args.no_verify,
         memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
+        timings: None,
     };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
     if verbose || model.kernels().note.is_some() {
@@ -47,6 +48,16 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
         note(format_args!("using {} threads: the system grants this process no more", session.threads()));
     }
     Ok(session)
+}
+
+/// Says where the KV cache became another than the one that was asked for.
+pub fn tell_widened(session: &Session) {
+    if let Some(position) = session.widened() {
+        note(format_args!(
+            "kv: this model's keys or values are too large for f16, so from token {position} on the cache is one of f32, which \
+             takes twice the memory; --kv f32 has it from the start"
+        ));
+    }
 }
 
 /// The model's tokenizer.

@@ -56,7 +56,7 @@ impl<'m> Talk<'m> {
             tokenizer,
             template,
             session,
-            sampler: Sampler::new(settings.options(&model.manifest().text.sampling)),
+            sampler: settings.sampler(&model.manifest().text.sampling),
             settings,
             request,
             conversation: Conversation::new(args.system.as_deref()),
@@ -66,9 +66,9 @@ impl<'m> Talk<'m> {
         talk
     }
 
-    /// Worker threads.
-    pub fn threads(&self) -> usize {
-        self.session.threads()
+    /// What it runs on.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Says something and gives the answer, which was printed; `None` where there is none, which was said. Then it is
@@ -217,7 +217,7 @@ impl<'m> Talk<'m> {
     /// Changes a setting. The random sequence begins anew.
     pub fn set(&mut self, name: &str, value: &str) -> Done {
         self.settings.set(name, value)?;
-        self.sampler = Sampler::new(self.settings.options(&self.model.manifest().text.sampling));
+        self.sampler = self.settings.sampler(&self.model.manifest().text.sampling);
         self.limit();
         Ok(String::new())
     }
