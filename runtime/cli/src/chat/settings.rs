@@ -84,11 +84,11 @@ mod tests {
         for (name, value) in [("top_k", "40"), ("--top-p", "0.9"), ("repeat_penalty", "1.1"), ("n", "12")] {
             settings.set(name, value).unwrap_or_else(|e| panic!("{e}"));
         }
-        let options = options(&settings);
-        assert_eq!(options, SamplerOptions { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..before });
-        assert_eq!((options.temperature, options.seed, settings.n), (0.5, 7, Some(12)));
+        let set = options(&settings);
+        assert_eq!(set, SamplerOptions { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..before });
+        assert_eq!((set.temperature, set.seed, settings.n), (0.5, 7, Some(12)));
         settings.set("n", "-1").unwrap();
-        assert!(settings.show(&options).contains("as many as there is room for"));
+        assert!(settings.show(&set).contains("as many as there is room for"));
         settings.set("temp", "0").unwrap();
         settings.set("temp", "0.25").unwrap();
         assert_eq!(options(&settings).temperature, 0.25);
