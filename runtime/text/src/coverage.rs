@@ -68,8 +68,11 @@ impl Coverage {
         }
         let whitespace_is_free = checked.added.iter().any(|token| token.lstrip || token.rstrip);
         let normalized = checked.normalizer.is_some() && checked.added.iter().any(AddedToken::is_normalized);
-        spelling = spelling
-            .filter(|s| !whitespace_is_free && !normalized && !(s.byte_level && !s.replaced.is_empty()));
+        // Two spellings at once are not followed.
+        let both = |s: &Spelling| s.byte_level && !s.replaced.is_empty();
+        if whitespace_is_free || normalized || spelling.as_ref().is_some_and(both) {
+            spelling = None;
+        }
         Some(Coverage { longest, shrinkage, whitespace_is_free, spelling, tree: OnceLock::new() })
     }
 

@@ -45,8 +45,8 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_that_says_where() {
-        let none: Option<u8> = None;
-        let error = guarded("reading tea leaves", || none.expect("no leaves")).unwrap_err();
+        let leaves = String::new();
+        let error = guarded("reading tea leaves", || leaves.parse::<u8>().expect("no leaves")).unwrap_err();
         assert!(error.contains("reading tea leaves") && error.contains("no leaves"), "{error}");
         assert_eq!(guarded("adding", || 1 + 1), Ok(2));
         assert!(!EXPECTED.get());

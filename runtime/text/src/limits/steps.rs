@@ -88,7 +88,7 @@ impl Step {
         let pattern = self.fields.get("pattern").and_then(Value::as_object);
         let one = pattern.filter(|pattern| pattern.len() == 1).and_then(|pattern| pattern.iter().next());
         match one.map(|(kind, text)| (kind.as_str(), text.as_str())) {
-            Some(("String", Some(text))) if text.is_empty() => Err(self.wrong("pattern is empty")),
+            Some(("String", Some(""))) => Err(self.wrong("pattern is empty")),
             Some(("String", Some(text))) if text.len() <= MAX_TEXT => Ok((text.len(), false)),
             Some(("String", Some(_))) => {
                 Err(self.wrong(format_args!("pattern has more than {MAX_TEXT} bytes")))
