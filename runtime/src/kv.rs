@@ -301,6 +301,56 @@ mod tests {
         check::<i8>(KvType::Int8);
     }
 
+    /// A widened cache has the values that it had, and takes what f16 cannot hold; it grows like any other.
+    #[test]
+    fn widening_keeps_what_is_there() {
+        const DIM: usize = 6;
+        const CUT: usize = 300;
+        let shape = KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: DIM as u32 };
+        let row = |position: usize, head: usize, value: bool| -> Vec<f32> {
+            // Not all of them are f16s.
+            let x = |i: usize| (position * 7 + head * 3 + i) as f32 / 13.0 - if value { 50.0 } else { 0.0 };
+            (0..DIM).map(|i| x(i) * if position >= CUT { 1e4 } else { 1.0 }).collect()
+        };
+        let rounded = |x: &f32| f16::from_f32(*x).to_f32();
+        let mut cache = KvCache::new(&[shape; 2], KvType::F16, 1000);
+        // What the cache must be: one of f32 from the start, with rounded values before the cut.
+        let mut expected = KvCache::new(&[shape; 2], KvType::F32, 1000);
+        for position in 0..700 {
+            if position == CUT {
+                cache.widen(position).unwrap();
+                assert_eq!(cache.kv(), KvType::F32);
+            }
+            for cache in [&mut cache, &mut expected] {
+                cache.reach(position + 1, position).unwrap();
+            }
+            for (layer, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let [k, v] = [row(position, head, false), row(position, head, true)];
+                let exact = |row: &[f32]| match position < CUT {
+                    true => row.iter().map(rounded).collect(),
+                    false => row.to_vec(),
+                };
+                let (cache, expected) = (cache.layer(layer), expected.layer(layer));
+                // SAFETY: no worker runs, and the types are those of the caches.
+                unsafe {
+                    match cache.kv() {
+                        KvType::F16 => cache.head_mut::<f16>(head).append(position, 1, &k, &v, DIM),
+                        _ => cache.head_mut::<f32>(head).append(position, 1, &k, &v, DIM),
+                    }
+                    expected.head_mut::<f32>(head).append(position, 1, &exact(&k), &exact(&v), DIM);
+                }
+            }
+        }
+        for (layer, head, part) in (0..8).map(|i| (i / 4, i / 2 % 2, i % 2)) {
+            let values = |cache: &KvCache| {
+                let (at, len) = cache.layer(layer).parts::<f32>(head);
+                // SAFETY: the part lies inside the memory and holds floats; no worker runs.
+                unsafe { std::slice::from_raw_parts(at[part].cast::<f32>(), len[part]) }.to_vec()
+            };
+            assert_eq!(values(&cache), values(&expected), "layer {layer} head {head} part {part}");
+        }
+    }
+
     #[test]
     fn types_have_names() {
         assert_eq!(
