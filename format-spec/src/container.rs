@@ -22,10 +22,10 @@ use std::ops::Range;
 
 /// First bytes of every bundle: not text, and damaged by line-ending conversion.
 pub const MAGIC: [u8; 8] = *b"\x89TRIT\r\n\x1a";
-/// Incompatible changes.
+/// The format as a whole.
 pub const MAJOR: u16 = 1;
-/// Compatible additions.
-pub const MINOR: u16 = 0;
+/// Its records. 1.1 added `LogitRules`.
+pub const MINOR: u16 = 1;
 /// Most sections a bundle has.
 pub const MAX_SECTIONS: u32 = 64;
 /// Bytes of the fixed header, and of one entry of the section table.
@@ -207,7 +207,7 @@ impl Header {
             return Err(FormatError::Magic { found });
         }
         let (major, minor) = (u16::from_le_bytes(array(file, 8)), u16::from_le_bytes(array(file, 10)));
-        if major != MAJOR {
+        if (major, minor) != (MAJOR, MINOR) {
             return Err(FormatError::Version { major, minor });
         }
         let unknown = u64::from_le_bytes(array(file, 16)) & !KNOWN_FEATURES;

@@ -540,6 +540,36 @@ fn text_and_goldens() {
         ("text, sampling: repetition_penalty is 0, not finite and above zero", |m| {
             m.text.sampling.repetition_penalty = Some(0.0);
         }),
+        ("text, logit rules: token id 10 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.sequence_bias[0].0[1] = 10;
+        }),
+        ("text, logit rules: token id 11 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.bad_words[1][0] = 11;
+        }),
+        ("text, logit rules: token id 12 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.suppress = vec![1, 12];
+        }),
+        ("text, logit rules: token id 13 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.begin_suppress = vec![13];
+        }),
+        ("text, logit rules: has an empty sequence", |m| m.text.sampling.rules.bad_words.push(vec![])),
+        ("text, logit rules: has an empty sequence", |m| m.text.sampling.rules.sequence_bias[0].0.clear()),
+        ("text, logit rules: a bias is inf, not finite", |m| {
+            m.text.sampling.rules.sequence_bias[0].1 = f32::INFINITY;
+        }),
+        ("text, logit rules: no_repeat_ngram_size is 1025, more than 1024", |m| {
+            m.text.sampling.rules.no_repeat_ngram_size = 1025;
+        }),
+        ("text, logit rules: suppress has 65537 entries; 65536 are possible", |m| {
+            m.text.sampling.rules.suppress = vec![1; 65537];
+        }),
+        ("text, logit rules: the longest sequence has 65537 entries; 65536 are possible", |m| {
+            m.text.sampling.rules.bad_words[0] = vec![1; 65537];
+        }),
+        ("text, logit rules: sequences have 1048580 ids in all; 1048576 are possible", |m| {
+            m.text.sampling.rules.bad_words = vec![vec![1; 65536]; 16];
+            m.text.sampling.rules.sequence_bias[0].0 = vec![1; 4];
+        }),
         ("golden 0: has 0 ids; 1 to 32, the context length, are possible", |m| m.goldens[0].ids.clear()),
         ("golden 0: has 33 ids; 1 to 32, the context length, are possible", |m| {
             m.goldens[0].ids = vec![1; 33]

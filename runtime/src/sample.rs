@@ -482,6 +482,7 @@ mod tests {
             top_p: Some(-1.0),
             min_p: Some(f32::INFINITY),
             repetition_penalty: Some(0.0),
+            ..Default::default()
         };
         assert_eq!(SamplerOptions::from_defaults(&senseless, 7), SAMPLE);
     }

@@ -8,6 +8,7 @@
 //! | `gguf` | reads GGUF files as if they were such a checkpoint |
 //! | `companions` | reads the small files beside the tensors |
 //! | `choices` | what may be asked of activations and float weights |
+//! | `generation` | what the authors say of single tokens, and what is not applied |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `sources` | digests the inputs |
 //! | `survey` | the same without an end at the first error, for `tritc inspect` |
@@ -16,6 +17,7 @@ pub(crate) mod checkpoint;
 mod choices;
 mod companions;
 mod files;
+mod generation;
 pub(crate) mod gguf;
 pub(crate) mod mapped;
 mod sources;

@@ -2,6 +2,7 @@
 
 use crate::error::CompileError;
 use crate::ingest::companions::Companions;
+use crate::ingest::generation;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -58,7 +59,7 @@ pub(crate) fn text(
         special_tokens: special.into_iter().collect(),
         bos,
         stop: stop.into_iter().collect(),
-        sampling: sampling(companions)?,
+        sampling: sampling(companions, vocab_size, warnings)?,
     })
 }
 
@@ -134,7 +135,11 @@ fn chat_template(
 }
 
 /// What `generation_config.json` suggests.
-fn sampling(companions: &Companions) -> Result<SamplingDefaults, CompileError> {
+fn sampling(
+    companions: &Companions,
+    vocab_size: u32,
+    warnings: &mut Vec<String>,
+) -> Result<SamplingDefaults, CompileError> {
     #[derive(Deserialize)]
     struct Generation {
         do_sample: Option<bool>,
@@ -171,6 +176,7 @@ fn sampling(companions: &Companions) -> Result<SamplingDefaults, CompileError> {
         top_p: g.top_p,
         min_p: g.min_p,
         repetition_penalty: g.repetition_penalty,
+        rules: generation::rules(companions, vocab_size, warnings)?,
     })
 }
 

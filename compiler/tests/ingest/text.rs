@@ -131,3 +131,80 @@ fn what_is_missing_is_a_warning() {
     assert_eq!(model.text.bos, Some(13));
     says(&model.warnings.join("\n"), &["bos_token_id is 1, but 13 is used"]);
 }
+
+#[test]
+fn rules_for_tokens_are_read_and_checked() {
+    let mut checkpoint = with_text();
+    checkpoint.set("eos_token_id", json!(2));
+    let config = json!({
+        "eos_token_id": [2, 14], "no_repeat_ngram_size": 3, "suppress_tokens": [5, -1, 4, 5, 16], "begin_suppress_tokens": [6],
+        "bad_words_ids": [[2], [14], [2, 3], [7], [], [8, 99]],
+        "sequence_bias": [[[1, 2], -2.5], [[3], 1], [[1, 2], 4.0], [[-1], 1.0]]
+    });
+    checkpoint.file("generation_config.json", config.to_string());
+    let model = checkpoint.load().unwrap();
+    let rules = model.text.sampling.rules;
+    assert_eq!(rules.no_repeat_ngram_size, 3);
+    assert_eq!((rules.suppress, rules.begin_suppress), (vec![4, 5], vec![6]));
+    // What ends a text is no bad word by itself.
+    assert_eq!(rules.bad_words, [vec![2, 3], vec![7]]);
+    assert_eq!(rules.sequence_bias, [(vec![1, 2], 4.0), (vec![3], 1.0)]);
+    says(
+        &model.warnings.join("\n"),
+        &[
+            "suppress_tokens: 2 of its",
+            "bad_words_ids: 1 of its",
+            "sequence_bias: 1 of its",
+            "vocabulary of 16",
+        ],
+    );
+    for (key, value) in [
+        ("suppress_tokens", json!(["a"])),
+        ("begin_suppress_tokens", json!(3)),
+        ("suppress_tokens", json!((0..16).collect::<Vec<u32>>())),
+        ("suppress_tokens", json!(vec![1; 65537])),
+        ("bad_words_ids", json!([1, 2])),
+        ("bad_words_ids", json!(vec![vec![1; 65536]; 17])),
+        ("no_repeat_ngram_size", json!(-1)),
+        ("no_repeat_ngram_size", json!(1025)),
+        ("sequence_bias", json!([[[1, 2]]])),
+        ("sequence_bias", json!([[[1, 2], "x"]])),
+        ("sequence_bias", json!([[[1, 2], 1e300]])),
+        ("sequence_bias", json!({ "(1, 2)": 1.0 })),
+    ] {
+        checkpoint.file("generation_config.json", json!({ key: value }).to_string());
+        let error = checkpoint.error();
+        says(&error, &["[3]", "generation_config.json", key]);
+        assert!(error.len() < 400, "{error}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_applied_are_named() {
+    let mut checkpoint = with_text();
+    let mut warnings = |config: Value| {
+        checkpoint.file("generation_config.json", config.to_string());
+        checkpoint.load().unwrap().warnings.join("\n")
+    };
+    let neutral = json!({
+        "num_beams": 1, "penalty_alpha": null, "typical_p": 1.0, "epsilon_cutoff": 0.0, "min_length": 0,
+        "renormalize_logits": false, "guidance_scale": 1, "stop_strings": [], "use_cache": true, "length_penalty": 2.0,
+        "transformers_version": "5.0", "max_length": 1000000, "no_repeat_ngram_size": 0, "suppress_tokens": null, "pad_token_id": 0
+    });
+    assert_eq!(warnings(neutral), "");
+    let all = json!({
+        "max_length": 20, "num_beams": 4, "penalty_alpha": 0.6, "forced_bos_token_id": 1, "forced_eos_token_id": [2],
+        "min_length": 3, "min_new_tokens": 2, "encoder_repetition_penalty": 1.1, "guidance_scale": 1.5,
+        "exponential_decay_length_penalty": [5, 1.1], "watermarking_config": { "bias": 2.5 }, "renormalize_logits": true,
+        "stop_strings": ["\u{1b}[2Jend"], "do_sample": true, "typical_p": 0.9, "epsilon_cutoff": 3e-4, "eta_cutoff": 1e-3,
+        "top_h": 0.4, "max_new_tokens": 7
+    });
+    let found = warnings(all.clone());
+    for (key, _) in all.as_object().unwrap().iter().filter(|(key, _)| *key != "do_sample") {
+        says(&found, &[&format!("{key} ")]);
+    }
+    says(&found, &["generation_config.json: not applied: ", "num_beams 4", "typical_p 0.9"]);
+    assert!(!found.contains('\u{1b}'));
+    // Filters of candidates do nothing where nothing is drawn.
+    assert_eq!(warnings(json!({ "typical_p": 0.9, "top_h": 0.4 })), "");
+}

@@ -106,7 +106,7 @@ pub struct Sampling {
 impl Sampling {
     /// What was given, filled up from the bundle.
     pub fn options(&self, defaults: &SamplingDefaults) -> SamplerOptions {
-        let mut defaults = *defaults;
+        let mut defaults = defaults.clone();
         // Who limits the candidates wants to choose among them, even where the authors suggest the most probable.
         defaults.do_sample |= self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
         let base = SamplerOptions::from_defaults(&defaults, self.seed.unwrap_or_else(random_seed));
