@@ -55,6 +55,14 @@ pub enum RuntimeError {
         /// Tokens there is room for.
         context: usize,
     },
+    /// The bundle's rules for single tokens leave none to choose.
+    #[error(
+        "after {tokens} tokens every token is suppressed by what the model's generation settings say of single tokens"
+    )]
+    Suppressed {
+        /// Tokens of the text so far.
+        tokens: usize,
+    },
     /// The system refused memory or threads.
     #[error("{0}")]
     System(String),
@@ -64,7 +72,10 @@ impl RuntimeError {
     /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported, 5 untrusted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RuntimeError::Io { .. } | RuntimeError::Format { .. } | RuntimeError::Text { .. } => 3,
+            RuntimeError::Io { .. }
+            | RuntimeError::Format { .. }
+            | RuntimeError::Text { .. }
+            | RuntimeError::Suppressed { .. } => 3,
             RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
             RuntimeError::Unsupported(_) => 4,
             RuntimeError::Untrusted { .. } => 5,

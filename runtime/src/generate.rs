@@ -53,7 +53,8 @@ pub struct GenerateOptions<'a> {
 /// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled.
 ///
 /// # Errors
-/// As [`Session::prefill`], and [`RuntimeError::System`] where no logit is a number.
+/// As [`Session::prefill`], [`RuntimeError::Suppressed`] where no token may be chosen, and [`RuntimeError::System`] where no
+/// logit is a number.
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -62,11 +63,12 @@ pub fn generate(
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
     let start = Instant::now();
-    let wants = sampler.wants();
     // The sampler sees the whole sequence, the last token included, which the session has not run yet.
     let mut history = [session.tokens(), prompt].concat();
-    let also = |history: &[u32], penalizes: bool| if penalizes { history.to_vec() } else { Vec::new() };
-    session.advance(prompt, 1, wants, &also(&history, sampler.penalizes()))?;
+    sampler.begin(history.len());
+    let vocab = session.model().manifest().hyperparameters.vocab_size as usize;
+    let (wants, named) = sampler.asks(&history, &[], vocab);
+    session.advance(prompt, 1, wants, &named)?;
     let mut result = Generation {
         ids: Vec::new(),
         finish: Finish::Length,
@@ -85,11 +87,12 @@ pub fn generate(
     // Tokens run after the last one that was chosen, and so only guessed.
     let mut guessed: Vec<u32> = Vec::new();
     'passes: while result.ids.len() < options.max_new {
-        let mut right = 0;
+        let (mut right, before) = (0, history.len());
         loop {
             let scores = session.scores(right);
             check(scores)?;
-            let id = sampler.sample(scores, &history);
+            let chosen = sampler.choose(scores, &history);
+            let id = chosen.ok_or(RuntimeError::Suppressed { tokens: history.len() })?;
             if !options.ignore_eos && options.stop.contains(&id) {
                 result.finish = Finish::Stop;
                 break 'passes;
@@ -116,7 +119,7 @@ pub fn generate(
             break;
         }
         if let Some(drafts) = &mut drafts {
-            drafts.learn(guessed.len(), right + 1, pass.elapsed());
+            drafts.learn(guessed.len(), history.len() - before, pass.elapsed());
             let room = session.context_length() - session.position() - 1;
             let most =
                 room.min(options.max_new - result.ids.len() - 1).min(session.block() - 1).min(draft::MOST);
@@ -124,10 +127,9 @@ pub fn generate(
         }
         pass = Instant::now();
         result.guesses.0 += guessed.len();
-        let last = history.len() - 1;
-        let rows = [&history[last..], &guessed].concat();
-        let seen = [&history[..], &guessed].concat();
-        session.advance(&rows, rows.len(), wants, &also(&seen, sampler.penalizes()))?;
+        let (wants, named) = sampler.asks(&history, &guessed, vocab);
+        let rows = [&history[history.len() - 1..], &guessed].concat();
+        session.advance(&rows, rows.len(), wants, &named)?;
     }
     // As without guesses, the session ends before the last token, which nothing needed to follow; a stop followed it.
     let run = match result.finish {

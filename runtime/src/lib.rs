@@ -34,6 +34,7 @@ mod pool;
 mod profile;
 mod remembered;
 mod rows;
+mod rules;
 pub mod sample;
 mod selftest;
 mod session;

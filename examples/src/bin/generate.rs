@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // As the model's authors suggest. The same seed gives the same text.
     let text = &model.manifest().text;
-    let mut sampler = Sampler::new(SamplerOptions::from_defaults(&text.sampling, 7));
+    let mut sampler =
+        Sampler::with_rules(SamplerOptions::from_defaults(&text.sampling, 7), &text.sampling.rules);
     let options = GenerateOptions { max_new: 100, stop: &text.stop, ignore_eos: false, speculate: true };
 
     // A character may take several tokens: the stream gives text as soon as it is whole.

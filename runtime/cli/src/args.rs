@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
 use trit_runtime::format::target::Target;
-use trit_runtime::sample::SamplerOptions;
+use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::{KernelChoice, KvType};
 
 /// Run a .trit bundle: generate text, chat, measure, check.
@@ -16,6 +16,8 @@ use trit_runtime::{KernelChoice, KvType};
     subcommand_negates_reqs = true,
     after_help = "Without a prompt: on a terminal a chat, or a continuation where the model has no chat template; \
                   otherwise the prompt is read from standard input.\n\n\
+                  How tokens are chosen is as the model's authors suggest, but for what is given: what they say of single tokens \
+                  (suppressed ones, bad words, biases, runs that may not repeat) holds always.\n\n\
                   Exit codes: 0 done, 1 internal, 2 usage, 3 invalid input, 4 unsupported, 5 untrusted, \
                   130 interrupted."
 )]
@@ -104,6 +106,11 @@ pub struct Sampling {
 }
 
 impl Sampling {
+    /// What chooses tokens of a bundle.
+    pub fn sampler(&self, defaults: &SamplingDefaults) -> Sampler {
+        Sampler::with_rules(self.options(defaults), &defaults.rules)
+    }
+
     /// What was given, filled up from the bundle.
     pub fn options(&self, defaults: &SamplingDefaults) -> SamplerOptions {
         let mut defaults = defaults.clone();

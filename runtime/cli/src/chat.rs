@@ -41,7 +41,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     }
     let mut talk = Talk {
         session,
-        sampler: Sampler::new(args.sampling.options(&model.manifest().text.sampling)),
+        sampler: args.sampling.sampler(&model.manifest().text.sampling),
         request: Request {
             model: &model,
             max_new: args.n.unwrap_or(if template.is_some() { usize::MAX } else { DEFAULT_TOKENS }),

@@ -41,7 +41,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     if args.profile {
         session.start_profile();
     }
-    let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
+    let mut sampler = args.sampling.sampler(&model.manifest().text.sampling);
     let mut request = Request {
         model: &model,
         max_new: args.n.unwrap_or(DEFAULT_TOKENS),
