@@ -1,5 +1,6 @@
 //! What can go wrong while loading or running a bundle.
 
+use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;
 
@@ -55,6 +56,18 @@ pub enum RuntimeError {
         /// Tokens there is room for.
         context: usize,
     },
+    /// The model's numbers are no numbers: its weights are damaged, or its activations outgrow f32.
+    #[error(
+        "the model's output is no number: {place} gives infinity or NaN, first for token {token} at position {position}; its weights are damaged or unfit for this runtime"
+    )]
+    NotFinite {
+        /// Where the residual stream stopped being finite.
+        place: Place,
+        /// Position of the first token for which it did.
+        position: usize,
+        /// That token.
+        token: u32,
+    },
     /// The bundle's rules for single tokens leave none to choose.
     #[error(
         "after {tokens} tokens every token is suppressed by what the model's generation settings say of single tokens"
@@ -68,6 +81,27 @@ pub enum RuntimeError {
     System(String),
 }
 
+/// A part of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// What comes before the first layer.
+    Embedding,
+    /// A layer, from 0.
+    Layer(usize),
+    /// What turns the last layer's result into logits.
+    Head,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Embedding => f.write_str("the embedding"),
+            Place::Layer(layer) => write!(f, "layer {layer}"),
+            Place::Head => f.write_str("the head"),
+        }
+    }
+}
+
 impl RuntimeError {
     /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported, 5 untrusted.
     pub fn exit_code(&self) -> u8 {
@@ -75,6 +109,7 @@ impl RuntimeError {
             RuntimeError::Io { .. }
             | RuntimeError::Format { .. }
             | RuntimeError::Text { .. }
+            | RuntimeError::NotFinite { .. }
             | RuntimeError::Suppressed { .. } => 3,
             RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
             RuntimeError::Unsupported(_) => 4,

@@ -1,7 +1,7 @@
 //! From a prompt to tokens.
 
 use crate::draft::{self, Drafts};
-use crate::sample::{Sampler, Scores};
+use crate::sample::Sampler;
 use crate::{Profile, RuntimeError, Session};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -53,8 +53,7 @@ pub struct GenerateOptions<'a> {
 /// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled.
 ///
 /// # Errors
-/// As [`Session::prefill`], [`RuntimeError::Suppressed`] where no token may be chosen, and [`RuntimeError::System`] where no
-/// logit is a number.
+/// As [`Session::prefill`], and [`RuntimeError::Suppressed`] where no token may be chosen.
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -86,12 +85,12 @@ pub fn generate(
     let mut pass = Instant::now();
     // Tokens run after the last one that was chosen, and so only guessed.
     let mut guessed: Vec<u32> = Vec::new();
+    // Rows of the pass.
+    let mut ran = 1;
     'passes: while result.ids.len() < options.max_new {
         let (mut right, before) = (0, history.len());
         loop {
-            let scores = session.scores(right);
-            check(scores)?;
-            let chosen = sampler.choose(scores, &history);
+            let chosen = sampler.choose(session.scores(right), &history);
             let id = chosen.ok_or(RuntimeError::Suppressed { tokens: history.len() })?;
             if !options.ignore_eos && options.stop.contains(&id) {
                 result.finish = Finish::Stop;
@@ -107,6 +106,10 @@ pub fn generate(
                 break;
             }
             right += 1;
+            // The rows of further guesses did not run.
+            if right == ran {
+                break;
+            }
         }
         result.guesses.1 += right;
         // What was run after the last right guess never happened.
@@ -128,8 +131,8 @@ pub fn generate(
         pass = Instant::now();
         result.guesses.0 += guessed.len();
         let (wants, named) = sampler.asks(&history, &guessed, vocab);
-        let rows = [&history[history.len() - 1..], &guessed].concat();
-        session.advance(&rows, rows.len(), wants, &named)?;
+        let last = history[history.len() - 1];
+        ran = session.advance_guessing(last, &guessed, wants, &named)?;
     }
     // As without guesses, the session ends before the last token, which nothing needed to follow; a stop followed it.
     let run = match result.finish {
@@ -140,14 +143,4 @@ pub fn generate(
     result.decode = start.elapsed();
     result.profiles = of_prompt.zip(session.profile().cloned()).map(|(prompt, decode)| [prompt, decode]);
     Ok(result)
-}
-
-fn check(scores: Scores) -> Result<(), RuntimeError> {
-    let any = match scores {
-        Scores::All(logits) => logits.iter().any(|v| v.is_finite()),
-        Scores::Some(some) => some.iter().any(|c| c.logit.is_finite()),
-    };
-    any.then_some(()).ok_or_else(|| {
-        RuntimeError::System("the model's output is no number; check it with `trit-run selftest`".into())
-    })
 }

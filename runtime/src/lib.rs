@@ -45,11 +45,11 @@ mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
 pub use cpu::CpuTiers;
-pub use error::RuntimeError;
+pub use error::{Place, RuntimeError};
 pub use kv::KvType;
 pub use load::{LoadOptions, Model};
 pub use profile::Profile;
-pub use selftest::SelftestReport;
+pub use selftest::{GoldenReport, SelftestReport};
 pub use session::{Session, SessionOptions};
 pub use storage::{Memory, available};
 pub use trit_format as format;

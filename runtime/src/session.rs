@@ -11,10 +11,13 @@ use crate::profile::Profile;
 use crate::sample::{Candidate, Scores, Wants};
 use crate::{RuntimeError, arena, pool};
 use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
 use trit_kernels::planes::MAX_TOP;
 use trit_kernels::rope::RopeTable;
+
+mod finite;
 
 /// How a session runs.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +28,7 @@ pub struct SessionOptions {
     pub threads: Option<usize>,
     /// Start all of `threads`, even where they must share cores: slower, and of use only to test with.
     pub crowd: bool,
-    /// Element type of the KV cache.
+    /// Element type of the KV cache; see [`Session::widened`].
     pub kv: KvType,
     /// Rows of a prompt that run together.
     pub block: usize,
@@ -57,6 +60,9 @@ pub struct Session {
     scan: Scan,
     /// Rows of the last pass whose scores can be asked for.
     scored: Range<usize>,
+    /// In a pass, the first row that the cache could not hold; otherwise as large as can be.
+    overflow: AtomicUsize,
+    widened: Option<usize>,
 }
 
 impl Session {
@@ -98,6 +104,8 @@ impl Session {
             bounds: Bounds::new(threads),
             scan: Scan::default(),
             scored: 0..0,
+            overflow: AtomicUsize::new(usize::MAX),
+            widened: None,
             model,
         })
     }
@@ -159,8 +167,9 @@ impl Session {
     /// Appends a prompt and gives the logits after its last token, `[vocab_size]`.
     ///
     /// # Errors
-    /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`]. The
-    /// sequence is unchanged then.
+    /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`],
+    /// [`RuntimeError::NotFinite`] where a logit is no number, [`RuntimeError::System`] where memory is refused. The sequence is
+    /// unchanged then.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
         self.advance(ids, 1, Wants::All, &[])?;
         Ok(self.logits(self.scored.start))
@@ -181,18 +190,89 @@ impl Session {
         wants: Wants,
         also: &[u32],
     ) -> Result<(), RuntimeError> {
+        let block = self.block();
+        assert!(rows >= 1 && rows <= ids.len().clamp(1, block), "{rows} rows of {} tokens", ids.len());
+        self.all_or_nothing(ids, |session| {
+            // The last block has at least the rows that are asked for.
+            let last = ((ids.len() - 1) % block + 1).max(rows);
+            let (before, mut last) = ids.split_at(ids.len() - last);
+            for mut chunk in before.chunks(block) {
+                while !chunk.is_empty() {
+                    let ran = session.pass(chunk, 0..0, wants, &[]);
+                    chunk = &chunk[ran..];
+                    if !chunk.is_empty() {
+                        session.widen()?;
+                    }
+                }
+            }
+            loop {
+                let start = session.position();
+                let unscored = last.len() - rows;
+                let ran = session.pass(last, unscored..last.len(), wants, also);
+                if ran == last.len() {
+                    break;
+                }
+                // All rows that are asked for come out of one pass.
+                let stands = ran.min(unscored);
+                session.truncate(start + stands);
+                session.widen()?;
+                last = &last[stands..];
+            }
+            match session.first_unfinite() {
+                None => Ok(()),
+                Some(row) => Err(session.unfinite(session.position() - rows + row + 1)),
+            }
+        })
+    }
+
+    /// Appends the token `last` and those `guessed` to follow it, and computes what `wants` says, as [`Session::advance`] does,
+    /// after as many as the cache can hold and give numbers. Gives how many, at least 1: others may be wrong guesses, of which
+    /// nothing is to remain.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`], by `last` alone.
+    pub(crate) fn advance_guessing(
+        &mut self,
+        last: u32,
+        guessed: &[u32],
+        wants: Wants,
+        also: &[u32],
+    ) -> Result<usize, RuntimeError> {
+        let ids = [&[last], guessed].concat();
+        self.all_or_nothing(&ids, |session| {
+            let start = session.position();
+            let mut ran = session.pass(&ids, 0..ids.len(), wants, also);
+            if ran == 0 {
+                session.widen()?;
+                ran = session.pass(&ids, 0..ids.len(), wants, also);
+            }
+            match session.first_unfinite() {
+                None => Ok(ran),
+                Some(0) => Err(session.unfinite(start + 1)),
+                Some(row) => {
+                    session.truncate(start + row);
+                    session.scored.end = row;
+                    Ok(row)
+                }
+            }
+        })
+    }
+
+    /// Checks `ids`, makes room for them and does what appends them; where that fails, the sequence is as it was.
+    fn all_or_nothing<T>(
+        &mut self,
+        ids: &[u32],
+        append: impl FnOnce(&mut Session) -> Result<T, RuntimeError>,
+    ) -> Result<T, RuntimeError> {
         self.check(ids)?;
-        let block = self.arena.capacity();
-        assert!(rows >= 1 && rows <= ids.len().min(block), "{rows} rows of {} tokens", ids.len());
-        self.reach(self.position() + ids.len())?;
-        // The last block has at least the rows that are asked for.
-        let last = ((ids.len() - 1) % block + 1).max(rows);
-        let (before, last) = ids.split_at(ids.len() - last);
-        for chunk in before.chunks(block) {
-            self.pass(chunk, 0..0, wants, &[]);
+        let start = self.position();
+        self.reach(start + ids.len())?;
+        let result = append(self);
+        if result.is_err() {
+            self.tokens.truncate(start);
+            self.scored = 0..0;
         }
-        self.pass(last, last.len() - rows..last.len(), wants, also);
-        Ok(())
+        result
     }
 
     /// What [`Session::advance`] was asked for, after the `row`th of its rows.
@@ -218,22 +298,32 @@ impl Session {
     /// Appends tokens and hands the logits after each to `each`, with its index in `ids`.
     ///
     /// # Errors
-    /// As [`Session::prefill`].
+    /// As [`Session::prefill`]; logits before the first that are no numbers have been handed over then.
     pub fn forward_all(
         &mut self,
         ids: &[u32],
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
-        self.check(ids)?;
-        self.reach(self.position() + ids.len())?;
-        let block = self.arena.capacity();
-        for (b, chunk) in ids.chunks(block).enumerate() {
-            self.pass(chunk, 0..chunk.len(), Wants::All, &[]);
-            for r in 0..chunk.len() {
-                each(b * block + r, self.logits(r));
+        self.all_or_nothing(ids, |session| {
+            let mut done = 0;
+            while done < ids.len() {
+                let chunk = &ids[done..ids.len().min(done + session.block())];
+                let start = session.position();
+                let ran = session.pass(chunk, 0..chunk.len(), Wants::All, &[]);
+                let unfinite = session.first_unfinite();
+                for row in 0..unfinite.unwrap_or(ran) {
+                    each(done + row, session.logits(row));
+                }
+                if let Some(row) = unfinite {
+                    return Err(session.unfinite(start + row + 1));
+                }
+                done += ran;
+                if ran < chunk.len() {
+                    session.widen()?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden
@@ -264,8 +354,18 @@ impl Session {
         let mut out = Vec::with_capacity(hidden.len());
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             let rows = chunk.len() / width;
-            arena::fill(&mut self.arena, plan.residual, chunk, width);
-            self.run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)]);
+            let before = self.position();
+            let run = |session: &mut Session| {
+                arena::fill(&mut session.arena, plan.residual, chunk, width);
+                session
+                    .run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)])
+            };
+            let ran = run(self);
+            if ran < rows {
+                self.widen()?;
+                self.truncate(before);
+                run(self);
+            }
             for r in 0..rows {
                 out.extend_from_slice(arena::read(&self.arena, plan.residual, r));
             }
@@ -301,8 +401,9 @@ impl Session {
         arena::read(&self.arena, self.model.manifest().plan.logits, row)
     }
 
-    /// Runs a block of tokens, and the head for its rows `scored`.
-    fn pass(&mut self, ids: &[u32], scored: Range<usize>, wants: Wants, also: &[u32]) {
+    /// Runs a block of tokens, and the head for its rows `scored`. Gives how many rows the cache could hold; the others were not
+    /// appended, and have no scores.
+    fn pass(&mut self, ids: &[u32], scored: Range<usize>, wants: Wants, also: &[u32]) -> usize {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
         self.scored = scored.clone();
@@ -316,15 +417,18 @@ impl Session {
             }
             _ => None,
         };
-        match scored.is_empty() {
+        let ran = match scored.is_empty() {
             true => self.run(ids, &[(&plan.body[..], 0..ids.len())]),
             false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)]),
-        }
+        };
         self.gather();
+        self.scored.end = self.scored.end.min(ran.max(self.scored.start));
+        ran
     }
 
-    /// Runs step lists for rows at the next positions, in one parallel region.
-    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) {
+    /// Runs step lists for rows at the next positions, in one parallel region, and appends those before the first one that
+    /// the cache could not hold. Gives how many.
+    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) -> usize {
         let row = |(i, &token)| Row { token, position: self.tokens.len() + i, sequence: 0 };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
         let batch = Batch { rows: &rows, sequences: &self.caches };
@@ -341,6 +445,7 @@ impl Session {
             ropes: &self.ropes.tables,
             best,
             exchange: &self.exchange,
+            overflow: &self.overflow,
         };
         // Worker 0 keeps the profile.
         self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
@@ -355,7 +460,9 @@ impl Session {
             profile.regions += 1;
             profile.tokens += ids.len();
         }
-        self.tokens.extend_from_slice(ids);
+        let ran = std::mem::replace(self.overflow.get_mut(), usize::MAX).min(ids.len());
+        self.tokens.extend_from_slice(&ids[..ran]);
+        ran
     }
 
     /// Brings together what the workers found in the last pass.

@@ -154,7 +154,7 @@ pub struct LoadArgs {
     /// Time the kernels again instead of using what was found fastest on this machine before.
     #[arg(long)]
     pub tune: bool,
-    /// Element type of the KV cache: f16, f32 or int8.
+    /// Element type of the KV cache: f16, f32 or int8. Where f16 cannot hold a model's keys or values, f32 is used from there on.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub kv: KvType,
 }

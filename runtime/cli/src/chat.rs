@@ -59,7 +59,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     let terminal = |e: ReadlineError| Failure::internal(format_args!("terminal: {e}"));
     let mut editor: Editor<(), MemHistory> =
         Editor::with_history(Config::default(), MemHistory::new()).map_err(terminal)?;
-    let mut leaving = false;
+    let (mut leaving, mut told) = (false, false);
     loop {
         let line = match editor.readline("> ") {
             Ok(line) => line,
@@ -89,6 +89,9 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
                         note(answer.timings().line(talk.session.threads()));
                     }
                     profile::show_generation(&answer.generation);
+                    if !std::mem::replace(&mut told, talk.session.widened().is_some()) {
+                        open::tell_widened(&talk.session);
+                    }
                 }
             }
         }

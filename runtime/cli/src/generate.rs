@@ -63,6 +63,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         }
     }
     profile::show_generation(&answer.generation);
+    open::tell_widened(&session);
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,

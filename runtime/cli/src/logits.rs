@@ -38,6 +38,7 @@ pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
     }
     progress.finish_and_clear();
     file.keep().map_err(written)?;
+    open::tell_widened(&session);
     Ok(ExitCode::SUCCESS)
 }
 

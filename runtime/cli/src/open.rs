@@ -47,6 +47,16 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
     Ok(session)
 }
 
+/// Says where the KV cache became another than the one that was asked for.
+pub fn tell_widened(session: &Session) {
+    if let Some(position) = session.widened() {
+        note(format_args!(
+            "kv: this model's keys or values are too large for f16, so from token {position} on the cache is one of f32, which \
+             takes twice the memory; --kv f32 has it from the start"
+        ));
+    }
+}
+
 /// The model's tokenizer.
 ///
 /// # Errors

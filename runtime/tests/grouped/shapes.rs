@@ -3,7 +3,7 @@
 use crate::VARIANTS;
 use crate::bundle::Small;
 use std::path::PathBuf;
-use trit_runtime::{KernelChoice, KernelSource, LoadOptions, Model, Tuning};
+use trit_runtime::{KernelChoice, KernelSource, KvType, LoadOptions, Model, Tuning};
 
 /// Shapes that have code, at most, and choices that one load times, at most.
 const SHAPES: usize = 64;
@@ -62,7 +62,7 @@ fn many_shapes_are_neither_all_generated_nor_timed() {
     // Each is too small a part of the whole for its variant to matter.
     assert_eq!((report.timed, odd.entries()), (0, 0));
     // Every product is right, with code or without.
-    assert_eq!(model.selftest(Some(1)).unwrap().failures, Vec::<String>::new());
+    assert_eq!(model.selftest(Some(1), KvType::F32).unwrap().failures, Vec::<String>::new());
 }
 
 #[test]
