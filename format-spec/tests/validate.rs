@@ -178,11 +178,11 @@ fn kernels() {
             m.kernels[0].spec.m = 1;
         },
     );
-    refused("kernel ternary_i8_sfix_80x1_k8_u0_p8192 for x86-64-v3: unroll is 0, not in 1..=64", |m| {
+    refused("kernel ternary_i8_sfix_80x1_k8_u0_p8192 for x86-64-v3: unroll is 0, not in 1..=16", |m| {
         m.kernels[0].spec.unroll = 0;
     });
-    refused("kernel ternary_i8_sfix_80x1_k8_u65_p8192 for x86-64-v3: unroll is 65, not in 1..=64", |m| {
-        m.kernels[0].spec.unroll = 65;
+    refused("kernel ternary_i8_sfix_80x1_k8_u17_p8192 for x86-64-v3: unroll is 17, not in 1..=16", |m| {
+        m.kernels[0].spec.unroll = 17;
     });
     refused(
         "kernel ternary_i8_sfix_80x1_k8_u2_p1048577 for x86-64-v3: prefetch is 1048577, more than 1048576",
