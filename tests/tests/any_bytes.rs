@@ -45,8 +45,15 @@ fn any_weights_planes_and_tables_are_numbers() {
             let changed = with_any_bytes(bundle, seed);
             for (i, &(kernels, cpu)) in ways.iter().enumerate() {
                 let memory = if i % 2 == 0 { Memory::Mapped } else { Memory::Auto };
-                let options =
-                    LoadOptions { kernels, cpu, trust: true, verify: false, memory, tuning: Tuning::Off };
+                let options = LoadOptions {
+                    kernels,
+                    cpu,
+                    trust: true,
+                    verify: false,
+                    memory,
+                    tuning: Tuning::Off,
+                    timings: None,
+                };
                 let model = Model::load(&changed, &options).unwrap();
                 let options = SessionOptions {
                     context: Some(64),
