@@ -109,7 +109,10 @@ fn real_templates_render_as_in_transformers() {
                         Outcome::Ok(text) => format!("Ok({text:?})"),
                         Outcome::Err(error) => format!("Err({error:?})"),
                     };
-                    different.push(format!("{}, {conversation}:\n  gives {found:?}\n  want  {wanted}", template.name));
+                    different.push(format!(
+                        "{}, {conversation}:\n  gives {found:?}\n  want  {wanted}",
+                        template.name
+                    ));
                 }
             }
         }
