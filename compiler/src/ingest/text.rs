@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trit_format::manifest::{SamplingDefaults, TextInfo};
-use trit_text::{TextError, Tokenizer};
+use trit_text::{ChatTemplate, TextError, Tokenizer};
 
 /// Tokens that end a turn in the chat templates that use them.
 const END_OF_TURN: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
@@ -37,7 +37,10 @@ pub(crate) fn text(
         false => tokenizer(companions, vocab_size, warnings)?.unzip(),
     };
     let special = if without_tokenizer { BTreeMap::new() } else { special_tokens(companions) };
-    let chat_template = if without_tokenizer { None } else { chat_template(companions, warnings)? };
+    let (template_source, chat_template) = match without_tokenizer {
+        true => (None, None),
+        false => chat_template(companions, &special, warnings)?,
+    };
     // Of ids that the model does not have, the tokenizer warned already.
     let id_of_token = |token: &str| tokenizer.as_ref()?.id_of(token).filter(|id| *id < vocab_size);
     let id_of = |name: &str| special.get(name).and_then(|content| id_of_token(content));
@@ -54,7 +57,7 @@ pub(crate) fn text(
         }
     }
     stop.extend(id_of("eos_token"));
-    if let Some(template) = &chat_template {
+    if let Some(template) = &template_source {
         stop.extend(END_OF_TURN.iter().filter(|t| template.contains(**t)).filter_map(|t| id_of_token(t)));
     }
     if stop.is_empty() {
@@ -175,39 +178,76 @@ fn special_tokens(companions: &Companions) -> BTreeMap<String, String> {
     tokens
 }
 
-/// The Jinja source: a file of its own wins over `tokenizer_config.json`, as in transformers.
+/// The Jinja source, from where transformers' tokenizers take it: a file of its own, else `tokenizer_config.json`. There
+/// it is a string, a list of named templates, or an object of them; among several the one named `default` is used.
+/// `chat_template.json` belongs to processors of images, and counts only where nothing else is. A template that this
+/// program cannot use is left out, with a warning that says why: the model still takes ids and text. Given are what was
+/// found, which tells what ends a turn, and what of it is used.
 fn chat_template(
     companions: &Companions,
+    special: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-) -> Result<Option<String>, CompileError> {
+) -> Result<(Option<String>, Option<String>), CompileError> {
+    let Some((path, source)) = template_source(companions, warnings)? else { return Ok((None, None)) };
+    let special: Vec<(String, String)> = special.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
+    match ChatTemplate::new(&source, &special) {
+        Ok(template) => {
+            warnings
+                .extend(template.check().into_iter().map(|failure| format!("{}: {failure}", path.display())));
+            Ok((Some(source.clone()), Some(source)))
+        }
+        Err(error) => {
+            warnings.push(format!(
+                "{}: {error}; the bundle gets NO chat template: prompts are taken as plain text, and there is no chat",
+                path.display()
+            ));
+            Ok((Some(source), None))
+        }
+    }
+}
+
+fn template_source<'a>(
+    companions: &'a Companions,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(&'a Path, String)>, CompileError> {
     #[derive(Deserialize)]
     struct Named {
         name: String,
         template: String,
     }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Templates {
+        One(String),
+        List(Vec<Named>),
+        Object(BTreeMap<String, String>),
+    }
     if let Some((path, bytes)) = companions.file("chat_template.jinja") {
         return match String::from_utf8(bytes.to_vec()) {
-            Ok(template) => Ok(Some(template)),
+            Ok(template) => Ok(Some((path, template))),
             Err(e) => {
                 Err(CompileError::Invalid { path: path.to_owned(), problem: format!("is not UTF-8: {e}") })
             }
         };
     }
-    for (path, map) in [companions.chat_template(), companions.tokenizer_config()].into_iter().flatten() {
-        match map.get("chat_template") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(template)) => return Ok(Some(template.clone())),
-            Some(value) => {
-                let named = Vec::<Named>::deserialize(value).map_err(|e| CompileError::Invalid {
-                    path: path.to_owned(),
-                    problem: format!("chat_template is neither a string nor a list of named templates: {e}"),
-                })?;
-                if let Some(default) = named.into_iter().find(|t| t.name == "default") {
-                    return Ok(Some(default.template));
-                }
-                warnings.push(format!("{}: none of the chat templates is named \"default\"", path.display()));
-            }
+    for (path, map) in [companions.tokenizer_config(), companions.chat_template()].into_iter().flatten() {
+        let Some(value) = map.get("chat_template").filter(|value| !value.is_null()) else { continue };
+        let templates = Templates::deserialize(value).map_err(|_| CompileError::Invalid {
+            path: path.to_owned(),
+            problem: "chat_template is neither a string, nor a list of objects with \"name\" and \"template\", nor an \
+                      object of named templates"
+                .to_owned(),
+        })?;
+        let default = match templates {
+            Templates::One(template) => Some(template),
+            // Of two with one name transformers keeps the last.
+            Templates::List(list) => list.into_iter().rfind(|t| t.name == "default").map(|t| t.template),
+            Templates::Object(mut named) => named.remove("default"),
+        };
+        if let Some(default) = default {
+            return Ok(Some((path, default)));
         }
+        warnings.push(format!("{}: none of the chat templates is named \"default\"", path.display()));
     }
     Ok(None)
 }

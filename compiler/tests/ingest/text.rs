@@ -51,7 +51,13 @@ fn chat_templates_are_found_in_every_place() {
     checkpoint.file("tokenizer_config.json", json!({ "chat_template": named }).to_string());
     assert_eq!(template(&checkpoint).as_deref(), Some("d<|eot_id|>"));
     assert_eq!(checkpoint.load().unwrap().text.stop, [2, 7]);
+    // transformers gives that file to processors of images, not to tokenizers.
     checkpoint.file("chat_template.json", json!({ "chat_template": "j" }).to_string());
+    assert_eq!(template(&checkpoint).as_deref(), Some("d<|eot_id|>"));
+    let named = json!({ "default": "o", "tool_use": "t" });
+    checkpoint.file("tokenizer_config.json", json!({ "chat_template": named }).to_string());
+    assert_eq!(template(&checkpoint).as_deref(), Some("o"));
+    checkpoint.file("tokenizer_config.json", "{}");
     assert_eq!(template(&checkpoint).as_deref(), Some("j"));
     checkpoint.file("chat_template.jinja", "file");
     assert_eq!(template(&checkpoint).as_deref(), Some("file"));
@@ -66,6 +72,29 @@ fn chat_templates_are_found_in_every_place() {
     says(&model.warnings.join("\n"), &["tokenizer_config.json", "\"default\""]);
     checkpoint.file("tokenizer_config.json", json!({ "chat_template": 5 }).to_string());
     says(&checkpoint.error(), &["[3]", "tokenizer_config.json", "chat_template"]);
+}
+
+#[test]
+fn templates_that_cannot_be_used_are_left_out_with_a_warning() {
+    let mut checkpoint = with_text();
+    checkpoint.file("chat_template.jinja", "<|im_end|>\n{% include 'other' %}");
+    let model = checkpoint.load().unwrap();
+    assert_eq!(model.text.chat_template, None);
+    says(
+        &model.warnings.join("\n"),
+        &["chat_template.jinja", "not supported: the tag 'include' (line 2)", "NO chat template"],
+    );
+    // What ends a turn is known all the same.
+    assert!(model.text.stop.contains(&15), "{:?}", model.text.stop);
+    checkpoint.file("chat_template.jinja", "{{ messages }");
+    says(&checkpoint.load().unwrap().warnings.join("\n"), &["syntax error", "NO chat template"]);
+    checkpoint.file("chat_template.jinja", " ".repeat((1 << 20) + 1));
+    says(&checkpoint.load().unwrap().warnings.join("\n"), &["1048577 bytes", "NO chat template"]);
+
+    checkpoint.file("chat_template.jinja", "{{ raise_exception('nobody may ask') }}");
+    let model = checkpoint.load().unwrap();
+    assert!(model.text.chat_template.is_some());
+    says(&model.warnings.join("\n"), &["fails for a question: nobody may ask (line 1)"]);
 }
 
 #[test]
