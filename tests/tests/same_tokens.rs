@@ -166,7 +166,7 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
         let ids = |bundle: &Path, options: &LoadOptions| {
             let options = LoadOptions { tuning: Tuning::Off, trust: true, ..options.clone() };
             let model = Model::load(bundle, &options).unwrap();
-            assert_eq!(model.selftest(Some(2)).unwrap().failures, [""; 0]);
+            assert_eq!(model.selftest(Some(2), KvType::default()).unwrap().failures, [""; 0]);
             let prompt = [1, 2, 3, 46, 12, 300];
             let options = SessionOptions { threads: Some(2), crowd: true, ..SessionOptions::default() };
             let mut session = Session::new(model.clone(), options).unwrap();
