@@ -48,7 +48,7 @@ pub enum TextError {
     #[error("text cannot be tokenized: {0}")]
     Encode(String),
     /// The text has more tokens than there may be.
-    #[error("the text has at least {at_least} tokens, and there is room for {limit}")]
+    #[error("the text has at least {at_least} tokens, and the context has room for {limit}")]
     TooLong {
         /// It has no fewer; often it has more.
         at_least: usize,
