@@ -14,8 +14,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 use tokenizers::NormalizedString;
 
-/// Texts shorter than this many bytes for each allowed token are not worth a look at every byte.
-const WORTH_A_LOOK: usize = 16;
+/// Texts shorter than this many bytes for each allowed token are not worth a look at every byte: most of them have room.
+const WORTH_A_LOOK: usize = 4;
+/// Nor are those that are tokenized in a few tenths of a second, the time that it takes to get ready.
+const LONG: usize = 1 << 17;
 /// Steps through the tree of tokens before the closer bound is given up, about a second.
 const MAX_STEPS: usize = 1 << 25;
 /// Bytes of text that are normalized at a time.
@@ -80,7 +82,7 @@ impl Coverage {
     /// token there is.
     pub(crate) fn fewest(&self, text: &str, enough: usize, tokens: impl Fn() -> Vec<String>) -> usize {
         let rough = self.bytes(text) / self.longest.max(1);
-        let long = text.len() / WORTH_A_LOOK > enough;
+        let long = text.len() > LONG && text.len() / WORTH_A_LOOK > enough;
         match &self.spelling {
             Some(spelling) if rough < enough && long => {
                 let tree = self.tree.get_or_init(|| spelling.tree(&tokens()));
