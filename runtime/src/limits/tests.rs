@@ -93,7 +93,7 @@ fn a_limit_of_the_second_version_counts_wherever_it_stands() {
     two(&root, "a/b", &(30 * MB).to_string(), "max", 40 * MB, 0, 0);
     assert_eq!(left(&root), 0);
     // A limit beyond what the machine has says nothing.
-    two(&root, "a/b", &(1 << 50).to_string(), "max", 40 * MB, 0, 0);
+    two(&root, "a/b", &(1u64 << 50).to_string(), "max", 40 * MB, 0, 0);
     two(&root, "a", "max", "max", 0, 0, 0);
     assert_eq!(left(&root), FREE);
 }
