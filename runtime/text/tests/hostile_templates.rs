@@ -30,10 +30,6 @@ fn templates_that_ask_for_too_much_are_stopped() {
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
         ("{% for a in range(100000) %}{{ 'x' * 1000000 }}{% endfor %}", "MiB"),
         ("{{ range(100001) }}", "Range too big"),
-        (
-            "{{ range(99999) | map('string') | map('length') | sum + (range(99999) | map('upper') | join) | length }}",
-            "",
-        ),
         // Doubling.
         (
             "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
@@ -125,10 +121,6 @@ fn templates_that_ask_for_too_much_are_stopped() {
             "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% set ns.x = ns.x | map('abs') %}{% endfor %}",
             "deeper",
         ),
-        (
-            "{% set ns = namespace(x=[1]) %}{% for i in range(200) %}{% set ns.x = ns.x | map('string') %}{% endfor %}{{ ns.x | list }}",
-            "",
-        ),
         ("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}", "too deep"),
         (
             "{% set ns = namespace(l=1) %}{% for i in range(99999) %}{% for x in [ns.l] %}{% set ns.l = loop %}{% endfor %}{% endfor %}",
@@ -189,7 +181,10 @@ fn what_people_write_is_nested_less() {
     let branches = format!("{{% if false %}}{}{{% endif %}}1", "{% elif false %}x".repeat(5_000));
     let recursion =
         "{% macro f(x) %}{% if x > 0 %}{{ f(x - 1) }}{% else %}1{% endif %}{% endmacro %}{{ f(30) }}";
-    for source in [parentheses, sum, joined, branches, recursion.to_owned()] {
+    // Filters that give items one by one, each asking the one before.
+    let chained = "{% set ns = namespace(x=[1]) %}{% for i in range(180) %}{% set ns.x = ns.x | map('string') %}{% endfor %}\
+                   {{ ns.x | first }}";
+    for source in [parentheses, sum, joined, branches, recursion.to_owned(), chained.to_owned()] {
         let text =
             with_little_stack(move || ChatTemplate::new(&source, &[]).unwrap().render(&[], true).unwrap());
         assert!(text.starts_with('1') || text == "81", "{text}");
