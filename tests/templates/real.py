@@ -8,6 +8,7 @@ files, and the strings in their .py files that are templates. Needs transformers
 
 import ast
 import copy
+import functools
 import json
 import sys
 import zipfile
@@ -15,7 +16,11 @@ from pathlib import Path
 
 import jinja2
 import transformers
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import _normalize_chat_messages, render_jinja_template
+
+# transformers compiles a template for each rendering; once for all conversations is enough.
+chat_template_utils._compile_jinja_template = functools.lru_cache(4)(chat_template_utils._compile_jinja_template)
 
 VERSIONS = {"transformers": "5.24.0", "jinja2": "3.1.6"}
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}

@@ -1,6 +1,6 @@
 //! Chat templates: a conversation to the prompt that transformers makes of it.
 //!
-//! Templates come from strangers. They run in an engine of our own ([`jinja`](crate::jinja)) inside a budget of steps,
+//! Templates come from strangers. They run in an engine of our own (`jinja`) inside a budget of steps,
 //! bytes, depth and time, and can be interrupted.
 
 mod input;
