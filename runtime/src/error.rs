@@ -61,7 +61,7 @@ pub enum RuntimeError {
     /// The sequence would outgrow the session's context.
     #[error("{tokens} tokens do not fit the context of {context}; {}", longer(*context, *longest))]
     ContextFull {
-        /// Tokens the sequence would have.
+        /// Tokens the sequence would have, or more.
         tokens: usize,
         /// Tokens there is room for in this session.
         context: usize,

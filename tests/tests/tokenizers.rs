@@ -57,6 +57,6 @@ fn a_prompt_beyond_the_context_is_refused_without_being_tokenized() {
     // Fifty million bytes, whose tokens would take minutes to find.
     std::fs::write(&prompt, "Once upon a time there was a fox. ".repeat(1_500_000)).unwrap();
     run(trit_run(&[path(&bundle), "-f", path(&prompt), "-n", "1"]))
-        .fails(2, &["at least", "context has room for 1024"]);
+        .fails(2, &["tokens do not fit the context of 1024"]);
     std::fs::remove_file(prompt).unwrap();
 }

@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use trit_runtime::RuntimeError;
 use trit_runtime::text::TextError;
 use trit_runtime::text::printable::{escape, escape_lines};
+use trit_runtime::{RuntimeError, Session};
 
 /// Exit code after Ctrl-C: 128 and the signal's number, as shells count.
 pub const INTERRUPTED: u8 = 130;
@@ -65,6 +65,16 @@ impl Failure {
             cause = error.source();
         }
         Failure::new(error.exit_code(), message)
+    }
+
+    /// A prompt could not be made for a session, or is too long for it.
+    pub fn prompt(session: &Session, error: TextError) -> Failure {
+        let (model, context) = (session.model(), session.context_length());
+        let TextError::TooLong { at_least, limit } = error else { return Failure::text(model.path(), error) };
+        // Of a conversation the limit leaves room for an answer.
+        let tokens = at_least + context.saturating_sub(limit);
+        let longest = model.manifest().hyperparameters.context_length as usize;
+        Failure::runtime(model.path(), RuntimeError::ContextFull { tokens, context, longest })
     }
 
     /// A bundle's tokenizer or chat template could not be used, or a text is too long for the model.

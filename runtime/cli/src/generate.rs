@@ -44,7 +44,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         (Prompt::Text(text), Some(tokenizer)) if chat => question(args, &session, tokenizer, text)?,
         (Prompt::Text(text), Some(tokenizer)) => {
             let context = session.context_length();
-            tokenizer.encode_within(&text, true, context).map_err(|e| Failure::text(bundle, e))?
+            tokenizer.encode_within(&text, true, context).map_err(|e| Failure::prompt(&session, e))?
         }
         (Prompt::Text(_), None) => Vec::new(),
         (Prompt::Ids(ids), _) => ids,
@@ -91,7 +91,7 @@ fn question(
     text: String,
 ) -> Result<Vec<u32>, Failure> {
     let model = session.model();
-    let failed = |e| Failure::text(model.path(), e);
+    let failed = |e| Failure::prompt(session, e);
     let template = tokenizer.chat_template().map_err(failed)?.ok_or_else(|| open::no_template(model))?;
     let mut conversation = Conversation::new(args.system.as_deref());
     conversation.ask(text);
