@@ -1,20 +1,17 @@
 //! `trit-run template`: the prompt that a bundle's chat template makes of messages.
 
 use crate::failure::Failure;
-use crate::mistaken;
 use crate::tokenize::print_text;
+use crate::{json_file, mistaken};
 use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trit_runtime::Texts;
 use trit_runtime::text::template::Value;
-
-/// Larger files are no conversations that anybody had, in bytes.
-const LARGEST: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub struct Template {
@@ -64,24 +61,15 @@ pub fn run(args: &Template) -> Result<ExitCode, Failure> {
 
 /// A JSON file: an object, or the list that is the most important of its members.
 fn read<T: DeserializeOwned>(path: &Path, of_list: impl Fn(Vec<Value>) -> T) -> Result<T, Failure> {
-    let mut bytes = Vec::new();
-    let (name, read) = if path == Path::new("-") {
-        (Path::new("standard input"), io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes))
+    let (name, bytes) = if path == Path::new("-") {
+        (Path::new("standard input"), json_file::bytes(io::stdin().lock()))
     } else {
-        (path, File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)))
+        (path, File::open(path).map_err(|e| e.to_string()).and_then(json_file::bytes))
     };
-    read.map_err(|e| Failure::invalid(name, e))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Failure::invalid(
-            name,
-            format_args!("has more than {LARGEST} bytes, and no conversation has"),
-        ));
-    }
-    // Some editors begin a file with a byte order mark.
-    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let json = bytes.map_err(|e| Failure::invalid(name, e))?;
     let parsed = match json.trim_ascii_start().first() {
-        Some(b'[') => serde_json::from_slice(json).map(of_list),
-        _ => serde_json::from_slice(json),
+        Some(b'[') => serde_json::from_slice(&json).map(of_list),
+        _ => serde_json::from_slice(&json),
     };
     parsed.map_err(|e| {
         Failure::invalid(name, format_args!("is no list of this kind, nor an object with one: {e}"))

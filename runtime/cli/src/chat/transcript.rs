@@ -1,14 +1,12 @@
 //! Conversations in files: `/save` and `/load`.
 
+use crate::json_file;
 use serde_json::{Map, Value, json};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use trit_runtime::text::output::Pending;
 use trit_runtime::text::{Conversation, Message};
-
-/// Larger files are no conversations that anybody had, in bytes.
-const LARGEST: u64 = 64 << 20;
 
 /// Writes a conversation as `{"messages": [{"role": .., "content": ..}, ..]}`: whole or not at all, and never over a
 /// file that holds something else. Gives whether it replaced a conversation.
@@ -53,13 +51,8 @@ fn messages(path: &Path) -> Result<(Vec<Message>, Vec<String>), String> {
     if !found.is_file() {
         return Err("it is no file".into());
     }
-    if found.len() > LARGEST {
-        return Err(format!("it has {} bytes, and no conversation has more than {LARGEST}", found.len()));
-    }
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    // Some editors begin a file with a byte order mark.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("it is no JSON: {e}"))?;
+    let bytes = json_file::bytes(File::open(path).map_err(|e| e.to_string())?)?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|e| format!("it is no JSON: {e}"))?;
     let list = match value {
         Value::Array(list) => list,
         Value::Object(mut object) => match object.remove("messages") {
