@@ -15,6 +15,7 @@
 
 pub mod conversation;
 pub mod detokenizer;
+mod jinja;
 pub mod output;
 pub mod printable;
 pub mod template;
@@ -22,7 +23,7 @@ pub mod tokenizer;
 
 pub use conversation::Conversation;
 pub use detokenizer::Detokenizer;
-pub use template::{ChatTemplate, Message};
+pub use template::{ChatTemplate, Message, TemplateInput};
 pub use tokenizer::Tokenizer;
 
 /// Why text could not become tokens, or tokens text.
@@ -49,4 +50,7 @@ pub enum TextError {
         /// Tokens there is room for, of prompt and answer.
         context: usize,
     },
+    /// The user asked to stop while the chat template was rendered.
+    #[error("interrupted")]
+    Interrupted,
 }

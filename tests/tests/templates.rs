@@ -1,0 +1,129 @@
+//! Do the chat templates that people use render as in transformers?
+//!
+//! `tests/templates/real.py` takes the templates out of the wheels of trl, axolotl and unsloth and renders them in eight
+//! conversations with transformers. It needs a Python with transformers 5.24.0 and jinja2 3.1.6,
+//! `$TRIT_TEMPLATES_PYTHON` or `python3`, and a folder with the wheels, `$TRIT_TEMPLATES_WHEELS`. Without them the test
+//! says plainly that it did not run.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Command;
+use trit_tests::workbench::{repository, run, scratch};
+use trit_text::template::{TemplateInput, Value};
+use trit_text::{ChatTemplate, TextError};
+
+#[derive(Deserialize)]
+struct Rendered {
+    special_tokens: BTreeMap<String, String>,
+    conversations: Vec<Conversation>,
+    templates: Vec<Template>,
+}
+
+#[derive(Deserialize)]
+struct Conversation {
+    name: String,
+    messages: Value,
+    tools: Option<Value>,
+    documents: Option<Value>,
+    #[serde(default = "yes")]
+    add_generation_prompt: bool,
+    #[serde(default)]
+    variables: BTreeMap<String, Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+struct Template {
+    name: String,
+    source: String,
+    results: Vec<Outcome>,
+}
+
+/// What transformers gives: a prompt, or why not.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Ok(String),
+    Err(String),
+}
+
+/// What transformers makes of the templates; `None` where that cannot be found out.
+fn rendered() -> Option<Rendered> {
+    let python = std::env::var("TRIT_TEMPLATES_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let wheels = std::env::var("TRIT_TEMPLATES_WHEELS").unwrap_or_default();
+    let works = Command::new(&python)
+        .args(["-c", "import transformers, jinja2; assert transformers.__version__ == '5.24.0'"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if wheels.is_empty() || !works {
+        // Not `eprintln!`, which the test runner keeps to itself while a test passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT RUN: real chat templates against transformers (it takes transformers 5.24.0 in {python}, or name \
+             another Python in TRIT_TEMPLATES_PYTHON, and a folder of wheels in TRIT_TEMPLATES_WHEELS)"
+        );
+        return None;
+    }
+    let out = scratch().join("real-templates.json");
+    let mut command = Command::new(python);
+    command.arg(repository().join("tests/templates/real.py")).arg(wheels).arg(&out);
+    run(command).ok();
+    Some(serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap())
+}
+
+#[test]
+fn real_templates_render_as_in_transformers() {
+    let Some(rendered) = rendered() else { return };
+    let tokens: Vec<(String, String)> = rendered.special_tokens.into_iter().collect();
+    let inputs: Vec<(String, TemplateInput)> = rendered
+        .conversations
+        .into_iter()
+        .map(|c| {
+            let input = TemplateInput {
+                messages: c.messages,
+                tools: c.tools,
+                documents: c.documents,
+                add_generation_prompt: c.add_generation_prompt,
+                variables: c.variables.into_iter().collect(),
+            };
+            (c.name, input)
+        })
+        .collect();
+    let (mut equal, mut refused, mut different) = (0, 0, Vec::new());
+    for template in &rendered.templates {
+        let compiled = ChatTemplate::new(&template.source, &tokens);
+        for ((conversation, input), wanted) in inputs.iter().zip(&template.results) {
+            let found: Result<String, TextError> = match &compiled {
+                Ok(template) => template.render_input(input, &|| false),
+                Err(error) => Err(error.clone()),
+            };
+            match (&found, wanted) {
+                (Ok(found), Outcome::Ok(wanted)) if found == wanted => equal += 1,
+                (Err(_), Outcome::Err(_)) => refused += 1,
+                (found, wanted) => {
+                    let wanted = match wanted {
+                        Outcome::Ok(text) => format!("Ok({text:?})"),
+                        Outcome::Err(error) => format!("Err({error:?})"),
+                    };
+                    different.push(format!(
+                        "{}, {conversation}:\n  gives {found:?}\n  want  {wanted}",
+                        template.name
+                    ));
+                }
+            }
+        }
+    }
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} real templates in {} conversations: {equal} equal, {refused} refused by both, {} different",
+        rendered.templates.len(),
+        inputs.len(),
+        different.len()
+    );
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert!(equal > 800, "only {equal} renderings are equal");
+}
