@@ -1,9 +1,10 @@
 //! Progress on a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use trit_text::printable::escape_lines;
 use tritc::progress::{Progress, Stage};
 
 /// Shows a bar for each stage on standard error, where that is a terminal; with `verbose`, leaves a line for each
@@ -30,7 +31,8 @@ impl Bar {
 
     /// Leaves lines on standard error.
     pub fn lines(&self, text: &str) {
-        self.bar.suspend(|| eprint!("{text}"));
+        // Where standard error is closed there is nobody to tell.
+        self.bar.suspend(|| drop(write!(std::io::stderr(), "{}", escape_lines(text))));
     }
 
     /// The warnings so far.
@@ -44,7 +46,7 @@ impl Bar {
             && self.verbose
         {
             let line = format!("tritc: {name:<8} {:6.2} s", start.elapsed().as_secs_f64());
-            self.bar.suspend(|| eprintln!("{line}"));
+            self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
         }
         *current = stage.map(|name| (name, Instant::now()));
     }

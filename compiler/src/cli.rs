@@ -11,8 +11,9 @@ use tritc::targets::TargetChoice;
 #[command(
     name = "tritc",
     version,
+    after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, or a disk, memory or output that is \
+                  full, 4 unsupported.",
     long_version = version::long(),
-    after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, 4 unsupported."
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -81,9 +82,13 @@ pub struct Reading {
     /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
     #[arg(long, value_enum)]
     pub quantize: Option<Quantize>,
-    /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once
+    /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once.
+    /// Keys that are known to change what the model computes are not ignored
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
+    /// Leave the tokenizer and the chat template out: the bundle takes and gives token ids only
+    #[arg(long)]
+    pub no_tokenizer: bool,
     /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
     /// for: beyond those the long factors are taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

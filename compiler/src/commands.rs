@@ -8,10 +8,13 @@ use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
 use crate::scripts;
 use path::expect_file;
 use serde_json::json;
+use std::borrow::Cow;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trit_format::target::Target;
-use trit_text::output;
+use trit_text::output::{self, Interrupts};
+use trit_text::printable::escape;
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
 use tritc::ingest::{ActivationChoice, LoadOptions};
@@ -35,10 +38,15 @@ impl From<CompileError> for Failure {
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            stop_cleanly();
+            output::clean_up_when_killed(Interrupts::Too, || {});
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            let pool = pool.map_err(|e| CompileError::Internal(format!("threads cannot be started: {e}")))?;
+            let pool = pool.map_err(|e| {
+                CompileError::System(format!(
+                    "threads cannot be started: {e}; the system grants no more of them or has no memory for them, try \
+                     fewer with --threads"
+                ))
+            })?;
             pool.install(|| run_compile(&arguments))?
         }
         Command::Inspect(arguments) => inspect::run(&arguments)?,
@@ -62,11 +70,19 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// On Ctrl-C, or told to end, no unfinished file stays behind.
-fn stop_cleanly() {
-    // 128 + SIGINT, as shells report it. Without a handler Ctrl-C still ends the process.
-    let _ = ctrlc::set_handler(|| output::abandon(|| std::process::exit(130)));
-    output::clean_up_when_killed(|| {});
+/// One line of JSON. What a terminal would obey is escaped inside its strings, the only place where it can be.
+fn json_line(value: &serde_json::Value) -> String {
+    let mut line = value.to_string();
+    if matches!(escape(&line), Cow::Owned(_)) {
+        let mut buffer = [0; 4];
+        let safe = |c: char| match escape(c.encode_utf8(&mut buffer)) {
+            Cow::Borrowed(same) => same.to_owned(),
+            // All of them are below U+10000.
+            Cow::Owned(_) => format!("\\u{:04x}", u32::from(c)),
+        };
+        line = line.chars().map(safe).collect();
+    }
+    line + "\n"
 }
 
 /// How a checkpoint is to be read.
@@ -80,12 +96,14 @@ fn load_options(reading: &Reading) -> LoadOptions {
             Activations::F32 => ActivationChoice::F32,
         },
         quantize: reading.quantize.map(|Quantize::Absmean| ingest::Quantize::Absmean),
+        without_tokenizer: reading.no_tokenizer,
         context: reading.context,
     }
 }
 
 fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     let start = Instant::now();
+    trust::check_environment()?;
     let targets = targets::resolve(&arguments.target)?;
     expect_file(&arguments.path)?;
     if let Some(out) = &arguments.output {
@@ -114,14 +132,15 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
         ));
     }
     for warning in &warnings {
-        eprintln!("tritc: warning: {warning}");
+        // Where standard error is closed there is nobody to warn.
+        let _ = writeln!(std::io::stderr(), "tritc: warning: {}", escape(warning));
     }
     let elapsed = start.elapsed();
     Ok(match arguments.json {
         false => summary(&model.info.name, &model.info.architecture, &out, &compiled, &targets, elapsed),
         true => {
             let object = json!({
-                "bundle": out,
+                "bundle": out.display().to_string(),
                 "name": model.info.name,
                 "architecture": model.info.architecture,
                 "bytes": compiled.bytes(),
@@ -136,7 +155,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
                 "warnings": warnings,
                 "seconds": elapsed.as_secs_f64(),
             });
-            format!("{object}\n")
+            json_line(&object)
         }
     })
 }
@@ -176,4 +195,18 @@ fn default_output(name: &str) -> PathBuf {
 fn open(path: &Path) -> Result<Bundle, CompileError> {
     expect_file(path)?;
     Bundle::open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_nothing_that_a_terminal_obeys_and_reads_back_the_same() {
+        let value = json!({"name": "a\u{7f}\u{9b}31m\u{202e}\u{2028}\u{1b}[2J\n", "é": ["日本", "\\"]});
+        let line = json_line(&value);
+        assert!(line.ends_with('\n') && escape(line.trim_end()) == line.trim_end(), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+        assert_eq!(json_line(&json!({"a": "é"})), "{\"a\":\"é\"}\n");
+    }
 }

@@ -10,8 +10,8 @@ use crate::progress::{Progress, Stage};
 use crate::writer::{BundleWriter, SectionWriter};
 use crate::{golden, pack, planes};
 use std::path::Path;
-use trit_format::container::{Header, SectionKind};
-use trit_format::manifest::Manifest;
+use trit_format::container::{Digest, Header, Section, SectionKind};
+use trit_format::manifest::{MAX_BYTES, Manifest};
 use trit_format::target::Target;
 use trit_format::trust;
 
@@ -111,7 +111,22 @@ pub fn compile(
 
     let weights = lowered.products.iter().map(|p| p.rows() * u64::from(p.k)).sum();
     let kernels = entries.len();
-    let manifest = Manifest {
+    let manifest = Manifest { kernels: entries, ..manifest(model, lowered) };
+    let mut section = bundle.section(SectionKind::Manifest)?;
+    section.write(&manifest.encode().map_err(internal)?)?;
+    section.finish();
+    let header = bundle.finish(|file| {
+        model.inputs.expect_unchanged()?;
+        check(file, &manifest)
+    })?;
+    progress.end();
+    let fingerprint = trust::file_name(&header.encode());
+    Ok(Compiled { header, weights, kernels, fingerprint })
+}
+
+/// What a bundle without code says about itself.
+fn manifest(model: &Model, lowered: Lowered<'_>) -> Manifest {
+    Manifest {
         compiler: COMPILER.to_owned(),
         model: model.info.clone(),
         hyperparameters: model.hyperparameters,
@@ -119,17 +134,34 @@ pub fn compile(
         products: lowered.products,
         planes: lowered.planes,
         plan: lowered.plan,
-        kernels: entries,
+        kernels: Vec::new(),
         text: model.text.clone(),
         goldens: lowered.goldens,
-    };
-    let mut section = bundle.section(SectionKind::Manifest)?;
-    section.write(&manifest.encode().map_err(internal)?)?;
-    section.finish();
-    let header = bundle.finish(|file| check(file, &manifest))?;
-    progress.end();
-    let fingerprint = trust::file_name(&header.encode());
-    Ok(Compiled { header, weights, kernels, fingerprint })
+    }
+}
+
+/// Can a bundle hold the model? Readers of bundles bound sizes, counts and numbers; what is beyond them is refused before
+/// anything is written. `path` is the file that the model was read from.
+///
+/// # Errors
+/// [`CompileError::Unsupported`] with what is beyond which bound; as [`Lowered::new`].
+pub(crate) fn expect_fit(model: &Model, path: &Path) -> Result<(), CompileError> {
+    let unsupported = |problem: String| CompileError::Unsupported { path: path.to_owned(), problem };
+    let lowered = Lowered::new(model, kernels::weight_code(&[]))?;
+    let manifest = manifest(model, lowered);
+    // As long as any; where the records lie in them is the compiler's own doing.
+    let section = |kind| Section { kind, offset: 0, len: u64::MAX / 2, digest: Digest([0; 32]) };
+    let kinds = [SectionKind::Manifest, SectionKind::Weights, SectionKind::Tensors, SectionKind::Planes];
+    let header = Header { sections: kinds.map(section).into() };
+    let template = model.text.chat_template.as_ref().map_or(0, String::len);
+    if template > MAX_BYTES / 2 {
+        return Err(unsupported(format!(
+            "cannot be held by a bundle: its chat template has {template} bytes, and all that a bundle says about its \
+             model may have {MAX_BYTES}"
+        )));
+    }
+    manifest.encode().map_err(|error| unsupported(format!("cannot be held by a bundle: {error}")))?;
+    manifest.validate(&header).map_err(|error| unsupported(format!("cannot be held by a bundle: {error}")))
 }
 
 fn internal(error: impl std::fmt::Display) -> CompileError {

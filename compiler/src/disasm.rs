@@ -33,11 +33,11 @@ pub fn disasm(bundle: &Bundle, target: Option<Target>, kernel: Option<&str>) -> 
 }
 
 fn no_such_kernel(bundle: &Bundle) -> CompileError {
-    let name = |k: &KernelEntry| format!("\n  {} for {}", k.spec, k.target);
-    let names: String = bundle.manifest().kernels.iter().map(name).collect();
+    let name = |k: &KernelEntry| format!("{} for {}", k.spec, k.target);
+    let names: Vec<String> = bundle.manifest().kernels.iter().map(name).collect();
     let path = bundle.path().display();
     CompileError::Usage(match names.is_empty() {
         true => format!("{path}: holds no code; it was compiled with --target portable"),
-        false => format!("{path}: has no such kernel; there are{names}"),
+        false => format!("{path}: has no such kernel; there are {}", names.join(", ")),
     })
 }

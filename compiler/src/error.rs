@@ -35,6 +35,16 @@ pub enum CompileError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// A tensor is of a type or form that is known, or may be, and cannot be compiled.
+    #[error("{path}: tensor {tensor}: {problem}")]
+    UnsupportedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is not supported and what to do.
+        problem: String,
+    },
     /// Well-formed, but nothing we can compile.
     #[error("{path}: {problem}")]
     Unsupported {
@@ -43,6 +53,9 @@ pub enum CompileError {
         /// What is not supported and what to do.
         problem: String,
     },
+    /// The system did not give what compiling takes: memory, threads.
+    #[error("{0}")]
+    System(String),
     /// No code could be generated.
     #[error("code generation failed for {kernel}: {problem}")]
     Codegen {
@@ -57,12 +70,16 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported.
+    /// The process exit code: 1 a defect of the compiler, 2 usage, 3 input that is invalid or a system that did not
+    /// give what was asked of it (a file, memory, room on a disk), 4 unsupported.
     pub fn exit_code(&self) -> u8 {
         match self {
             CompileError::Usage(_) => 2,
-            CompileError::Invalid { .. } | CompileError::Tensor { .. } | CompileError::Io { .. } => 3,
-            CompileError::Unsupported { .. } => 4,
+            CompileError::Invalid { .. }
+            | CompileError::Tensor { .. }
+            | CompileError::Io { .. }
+            | CompileError::System(_) => 3,
+            CompileError::Unsupported { .. } | CompileError::UnsupportedTensor { .. } => 4,
             CompileError::Codegen { .. } | CompileError::Internal(_) => 1,
         }
     }

@@ -11,6 +11,7 @@ use trit_format::manifest::{Grouping, Manifest, Tensor, TextInfo};
 use trit_format::plan::{ActivationRule, Step};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
+use trit_text::printable::escape;
 
 /// A description of the bundle, a fact a line.
 pub fn describe(bundle: &Bundle) -> String {
@@ -18,16 +19,20 @@ pub fn describe(bundle: &Bundle) -> String {
     let h = &m.hyperparameters;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<11} {value}").expect("writing to a string succeeds");
+        writeln!(text, "{name:<11} {}", escape(&value)).expect("writing to a string succeeds");
     };
     line("model", format!("{} ({})", m.model.name, m.model.architecture));
     line("license", m.model.license.clone().unwrap_or_else(|| "not stated".to_owned()));
     line("compiler", m.compiler.clone());
-    let trusted = if trust::is_recorded(&bundle.fingerprint()) { "trusted" } else { "not trusted" };
+    let recorded = trust::is_recorded(&bundle.fingerprint());
+    let trusted = if matches!(recorded, Ok(true)) { "trusted" } else { "not trusted" };
     line(
         "bundle",
         format!("{}, {trusted} on this account, {}", size(header.total_len()), bundle.fingerprint()),
     );
+    if let Err(problem) = recorded {
+        line("trust", problem.to_string());
+    }
     line("layers", format!("{}, hidden {}, feed-forward {}", h.n_layers, h.hidden_dim, h.ffn_dim));
     line("heads", format!("{} on {} key/value heads of {}", h.n_heads, h.n_kv_heads, h.head_dim));
     line("vocabulary", format!("{} tokens", h.vocab_size));
@@ -85,7 +90,7 @@ pub fn report(tensors: &[TensorReport]) -> String {
     }
     let mut text = String::new();
     for (kind, tensors) in kinds {
-        text.push_str(&kind);
+        text.push_str(&escape(&kind));
         if tensors[0].found != Found::PerTensor {
             text.push_str(&range(tensors.iter().map(|t| t.scales), " different"));
         }
@@ -174,11 +179,13 @@ pub fn json(bundle: &Bundle) -> Value {
         .iter()
         .map(|s| json!({ "file": s.file, "bytes": s.len, "sha256": hex(&s.sha256) }))
         .collect();
+    let recorded = trust::is_recorded(&bundle.fingerprint());
     json!({
-        "bundle": bundle.path(),
+        "bundle": bundle.path().display().to_string(),
         "bytes": header.total_len(),
         "fingerprint": bundle.fingerprint(),
-        "trusted": trust::is_recorded(&bundle.fingerprint()),
+        "trusted": matches!(recorded, Ok(true)),
+        "trust_problem": recorded.err().map(|problem| problem.to_string()),
         "compiler": m.compiler,
         "name": m.model.name,
         "architecture": m.model.architecture,

@@ -13,6 +13,8 @@
 //! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
 //! | [`survey`] | what a checkpoint is, before it is compiled |
 //! | [`trust`] | records a bundle as one's own |
+//! | `memory` | what a program does where there is no more of it |
+//! | `signals` | leaves no unfinished file when the process is to end |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -26,7 +28,7 @@
 //! # Ok(())
 //! # }
 //! ```
-// One module maps files and says why that is sound.
+// One module maps files, one allocates, and both say why that is sound.
 #![deny(unsafe_code)]
 
 mod arch;
@@ -40,6 +42,7 @@ pub mod ingest;
 pub mod inspect;
 mod kernels;
 pub mod lower;
+mod memory;
 pub mod model;
 pub mod pack;
 mod planes;
@@ -53,4 +56,5 @@ pub mod verify;
 mod writer;
 
 pub use error::CompileError;
+pub use memory::EndsWhereMemoryEnds;
 pub use writer::check_output;

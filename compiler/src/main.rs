@@ -12,10 +12,16 @@ use commands::Failure;
 use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use trit_text::printable::{escape, escape_lines};
 use tritc::CompileError;
+
+#[global_allocator]
+static ALLOCATOR: tritc::EndsWhereMemoryEnds = tritc::EndsWhereMemoryEnds;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    #[cfg(unix)]
+    tritc::ingest::explain_truncated_files();
     match commands::run(arguments) {
         Ok(text) => print(&text),
         Err(Failure { error, text }) => {
@@ -26,13 +32,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what a command has to say. Whoever reads it may stop reading, as `head` does.
+/// Prints what a command has to say, without what a terminal would obey. Whoever reads it may stop reading, as `head`
+/// does.
 fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("tritc: standard output: {e}");
-            ExitCode::FAILURE
+    match out.write_all(escape_lines(text).as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            let error = CompileError::Io { path: "standard output".into(), source };
+            report(&error);
+            ExitCode::from(error.exit_code())
         }
         _ => ExitCode::SUCCESS,
     }
@@ -50,5 +58,5 @@ fn report(error: &CompileError) {
         cause = error.source();
     }
     // Where standard error is closed too there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{message}");
+    let _ = writeln!(std::io::stderr(), "{}", escape(&message));
 }

@@ -4,6 +4,7 @@
 //! holds views into the mapped checkpoint, no decoded weights.
 
 use crate::error::CompileError;
+use crate::ingest::Inputs;
 use half::{bf16, f16};
 use std::fmt;
 use std::sync::Arc;
@@ -331,6 +332,8 @@ pub struct Model {
     pub warnings: Vec<String>,
     /// What was found in the checkpoint's matrices.
     pub report: Vec<TensorReport>,
+    /// The files it was read from, which must not change while it is compiled.
+    pub inputs: Inputs,
 }
 
 impl Model {

@@ -143,9 +143,12 @@ pub(crate) fn ternary(
                 (gain, ScaleRule::Divide, Arc::new(trits))
             }
         }
-        (Storage::Packed, dtype) => return Err(weight.error(format!("is {dtype}, expected packed U8"))),
+        (Storage::Packed, dtype) => {
+            return Err(weight.unsupported(format!("is {dtype}, which is not supported; expected packed U8")));
+        }
         (Storage::Offline, dtype) => {
-            return Err(weight.error(format!("is {dtype}, expected packed U8, or BF16, F16 or F32 trits")));
+            let expected = "expected packed U8, or BF16, F16 or F32 trits";
+            return Err(weight.unsupported(format!("is {dtype}, which is not supported; {expected}")));
         }
         (Storage::Latent, ElementType::U8) => {
             return Err(weight.error(
@@ -154,7 +157,8 @@ pub(crate) fn ternary(
             ));
         }
         (Storage::Latent, dtype) => {
-            return Err(weight.error(format!("is {dtype}, expected latent weights in BF16, F16 or F32")));
+            let expected = "expected latent weights in BF16, F16 or F32";
+            return Err(weight.unsupported(format!("is {dtype}, which is not supported; {expected}")));
         }
     };
     Ok(Ternary { name, rows, k, scales: Scales::Tensor { scale, rule }, trits })
@@ -175,12 +179,16 @@ fn read_scale(tensor: &RawTensor) -> Result<f32, CompileError> {
         None if tensor.dtype == ElementType::F64 => {
             scale = bytes.first_chunk().map(|&b| f64::from_le_bytes(b) as f32);
         }
-        None => return Err(tensor.error(format!("is {}, expected a float type", tensor.dtype))),
+        None => {
+            let problem = format!("is {}, which is not supported; expected a float type", tensor.dtype);
+            return Err(tensor.unsupported(problem));
+        }
     }
     match scale {
-        Some(scale) if scale.is_finite() && scale > 0.0 => Ok(scale),
+        // Some divide: then the reciprocal multiplies.
+        Some(scale) if scale.is_finite() && scale > 0.0 && scale.recip().is_finite() => Ok(scale),
         scale => Err(tensor.error(format!(
-            "is {}; a scale must be finite and above zero",
+            "is {}; a scale and its reciprocal must be finite and above zero",
             scale.map_or_else(|| "empty".to_owned(), |s| s.to_string())
         ))),
     }
@@ -267,8 +275,10 @@ pub(crate) fn norm(tensor: RawTensor, len: usize, what: &str) -> Result<NormWeig
 }
 
 pub(crate) fn expect_float(tensor: &RawTensor, shape: &[usize], what: &str) -> Result<Float, CompileError> {
-    let float = Float::of(tensor.dtype)
-        .ok_or_else(|| tensor.error(format!("is {}, expected BF16, F16 or F32", tensor.dtype)))?;
+    let float = Float::of(tensor.dtype).ok_or_else(|| {
+        let problem = format!("is {}, which is not supported; expected BF16, F16 or F32", tensor.dtype);
+        tensor.unsupported(problem)
+    })?;
     tensor.expect_shape(shape, what)?;
     Ok(float)
 }

@@ -6,12 +6,13 @@ use crate::model::{Activations, Matrix, Scales, TensorReport};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use trit_format::plan::ScaleRule;
+use trit_text::printable::escape;
 
 /// A description of the checkpoint, a fact a line; why it is refused is not in it.
 pub fn describe(survey: &Survey) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<11} {value}").expect("writing to a string succeeds");
+        writeln!(text, "{name:<11} {}", escape(&value)).expect("writing to a string succeeds");
     };
     let bytes: u64 = survey.files.iter().map(|(_, bytes)| bytes).sum();
     let files = match survey.files.as_slice() {
@@ -65,7 +66,7 @@ pub fn json(survey: &Survey) -> Value {
     let files: Vec<Value> =
         survey.files.iter().map(|(file, bytes)| json!({ "file": file, "bytes": bytes })).collect();
     json!({
-        "checkpoint": survey.path,
+        "checkpoint": survey.path.display().to_string(),
         "files": files,
         "architecture": survey.architecture,
         "license": survey.license,

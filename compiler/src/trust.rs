@@ -1,40 +1,36 @@
 //! Records that this user compiled a bundle, so that the runtime runs its code without being told to.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io;
+use crate::error::CompileError;
 use std::path::PathBuf;
-use trit_format::trust;
+use trit_format::trust::{Records, TrustError};
 
-/// The record of the bundle with that fingerprint, whether it is there or not; `None` where this user has no folder
-/// for such records.
-fn file(fingerprint: &str) -> Option<PathBuf> {
-    trust::folder(|name| std::env::var_os(name)).map(|folder| folder.join(fingerprint))
+/// Refuses an environment in which no record can be meant, before anything is compiled.
+///
+/// # Errors
+/// [`CompileError::Usage`] where the variable that names the folder of records holds no absolute path.
+pub fn check_environment() -> Result<(), CompileError> {
+    match Records::of_user() {
+        Err(error @ TrustError::Relative(_)) => Err(CompileError::Usage(error.to_string())),
+        // Whoever has no folder gets a bundle all the same, and a warning.
+        _ => Ok(()),
+    }
 }
 
 /// Records the bundle with that fingerprint ([`crate::bundle::Bundle::fingerprint`]) as trusted.
 ///
 /// # Errors
-/// Whatever the file system says; `NotFound` where the environment names no folder for records.
-pub fn record(fingerprint: &str) -> io::Result<PathBuf> {
-    let file = file(fingerprint).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("no home folder; set {}", trust::FOLDER_VARIABLE))
-    })?;
-    let mut folders = DirBuilder::new();
-    folders.recursive(true);
-    #[cfg(unix)]
-    {
-        // Who can write here can have code run.
-        use std::os::unix::fs::DirBuilderExt;
-        folders.mode(0o700);
-    }
-    if let Some(folder) = file.parent() {
-        folders.create(folder)?;
-    }
-    OpenOptions::new().create(true).append(true).open(&file)?;
-    Ok(file)
+/// Where there is no folder for records, it cannot be written, or others than this user may write to it.
+pub fn record(fingerprint: &str) -> Result<PathBuf, TrustError> {
+    Records::of_user()?.add(fingerprint)
 }
 
 /// Whether the bundle with that fingerprint is recorded as trusted.
-pub fn is_recorded(fingerprint: &str) -> bool {
-    file(fingerprint).is_some_and(|file| file.is_file())
+///
+/// # Errors
+/// Where there is a folder for records, or a record, that does not count.
+pub fn is_recorded(fingerprint: &str) -> Result<bool, TrustError> {
+    match Records::of_user() {
+        Err(TrustError::NoFolder) => Ok(false),
+        records => records?.contains(fingerprint),
+    }
 }

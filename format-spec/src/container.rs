@@ -22,10 +22,10 @@ use std::ops::Range;
 
 /// First bytes of every bundle: not text, and damaged by line-ending conversion.
 pub const MAGIC: [u8; 8] = *b"\x89TRIT\r\n\x1a";
-/// Incompatible changes.
+/// The format as a whole.
 pub const MAJOR: u16 = 1;
-/// Compatible additions.
-pub const MINOR: u16 = 0;
+/// Its records. 1.1 added `LogitRules`.
+pub const MINOR: u16 = 1;
 /// Most sections a bundle has.
 pub const MAX_SECTIONS: u32 = 64;
 /// Bytes of the fixed header, and of one entry of the section table.
@@ -198,54 +198,77 @@ impl Header {
     /// # Errors
     /// Every [`FormatError`] up to [`FormatError::Missing`].
     pub fn parse(file: &[u8]) -> Result<Header, FormatError> {
-        let len = file.len() as u64;
-        if len < HEADER_BYTES {
+        let header = Header::parse_head(file, file.len() as u64)?;
+        for gap in header.gaps() {
+            let bytes = file.get(gap.start as usize..gap.end as usize);
+            check_padding(bytes.ok_or(FormatError::TooShort { len: file.len() as u64 })?, gap.start)?;
+        }
+        Ok(header)
+    }
+
+    /// Bytes of the header whose first [`HEADER_BYTES`] bytes are `first`, section table included, as far as it says so
+    /// itself: at most those of [`MAX_SECTIONS`] sections.
+    ///
+    /// # Panics
+    /// If `first` is shorter.
+    pub fn announced(first: &[u8]) -> u64 {
+        Header::bytes(u32::from_le_bytes(array(first, 12)).min(MAX_SECTIONS) as usize)
+    }
+
+    /// [`Header::parse`] for who holds only `head`, the first bytes of a bundle of `len` bytes, with header and section
+    /// table. What lies between sections is not looked at: see [`Header::gaps`].
+    ///
+    /// # Errors
+    /// Every [`FormatError`] up to [`FormatError::Missing`].
+    pub fn parse_head(head: &[u8], len: u64) -> Result<Header, FormatError> {
+        if len.min(head.len() as u64) < HEADER_BYTES {
             return Err(FormatError::TooShort { len });
         }
-        let found: [u8; 8] = array(file, 0);
+        let found: [u8; 8] = array(head, 0);
         if found != MAGIC {
             return Err(FormatError::Magic { found });
         }
-        let (major, minor) = (u16::from_le_bytes(array(file, 8)), u16::from_le_bytes(array(file, 10)));
-        if major != MAJOR {
+        let (major, minor) = (u16::from_le_bytes(array(head, 8)), u16::from_le_bytes(array(head, 10)));
+        if (major, minor) != (MAJOR, MINOR) {
             return Err(FormatError::Version { major, minor });
         }
-        let unknown = u64::from_le_bytes(array(file, 16)) & !KNOWN_FEATURES;
+        let unknown = u64::from_le_bytes(array(head, 16)) & !KNOWN_FEATURES;
         if unknown != 0 {
             return Err(FormatError::Feature { bit: unknown.trailing_zeros() });
         }
-        let expected = u64::from_le_bytes(array(file, 24));
+        let expected = u64::from_le_bytes(array(head, 24));
         if expected != len {
             return Err(FormatError::Length { expected, found: len });
         }
-        zero(file, 32..64)?;
-        let count = u32::from_le_bytes(array(file, 12));
+        check_padding(&head[32..64], 32)?;
+        let count = u32::from_le_bytes(array(head, 12));
         if count == 0 || count > MAX_SECTIONS || Header::bytes(count as usize) > len {
             return Err(FormatError::SectionCount { count });
+        }
+        if (head.len() as u64) < Header::bytes(count as usize) {
+            return Err(FormatError::TooShort { len: head.len() as u64 });
         }
         let mut sections: Vec<Section> = Vec::with_capacity(count as usize);
         let mut end = Header::bytes(count as usize);
         for index in 0..count as usize {
             let at = Header::bytes(index) as usize;
             let (code, target) =
-                (u32::from_le_bytes(array(file, at)), u32::from_le_bytes(array(file, at + 4)));
+                (u32::from_le_bytes(array(head, at)), u32::from_le_bytes(array(head, at + 4)));
             let kind =
                 SectionKind::from_codes(code, target).ok_or(FormatError::SectionKind { kind: code })?;
             let (offset, len) =
-                (u64::from_le_bytes(array(file, at + 8)), u64::from_le_bytes(array(file, at + 16)));
-            zero(file, at as u64 + 24..at as u64 + 32)?;
+                (u64::from_le_bytes(array(head, at + 8)), u64::from_le_bytes(array(head, at + 16)));
+            check_padding(&head[at + 24..at + 32], at as u64 + 24)?;
             let problem = |problem| FormatError::Section { index, kind, offset, len, problem };
             if sections.iter().any(|s| s.kind == kind) {
                 return Err(problem("is there twice"));
             }
-            if offset != end.next_multiple_of(kind.alignment()) {
+            if Some(offset) != end.checked_next_multiple_of(kind.alignment()) {
                 return Err(problem("does not start at the next aligned offset after the one before"));
             }
             let next = offset.checked_add(len).filter(|&next| next <= expected);
-            let next = next.ok_or_else(|| problem("reaches past the end of the file"))?;
-            zero(file, end..offset)?;
-            sections.push(Section { kind, offset, len, digest: Digest(array(file, at + 32)) });
-            end = next;
+            end = next.ok_or_else(|| problem("reaches past the end of the file"))?;
+            sections.push(Section { kind, offset, len, digest: Digest(array(head, at + 32)) });
         }
         if end != expected {
             return Err(FormatError::Length { expected: end, found: len });
@@ -255,6 +278,16 @@ impl Header {
             header.section(kind).ok_or(FormatError::Missing(kind))?;
         }
         Ok(header)
+    }
+
+    /// What lies between the sections, all of which must be zero ([`check_padding`]): less than 64 KiB each.
+    pub fn gaps(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut end = Header::bytes(self.sections.len());
+        self.sections.iter().filter_map(move |section| {
+            let gap = end..section.offset;
+            end = section.offset + section.len;
+            (!gap.is_empty()).then_some(gap)
+        })
     }
 
     /// Checks the digest of one section.
@@ -277,13 +310,13 @@ fn array<const N: usize>(file: &[u8], at: usize) -> [u8; N] {
     file[at..at + N].try_into().expect("N bytes were taken")
 }
 
-fn zero(file: &[u8], range: Range<u64>) -> Result<(), FormatError> {
-    let start = range.start;
-    let gap = file
-        .get(start as usize..range.end as usize)
-        .ok_or(FormatError::TooShort { len: file.len() as u64 })?;
+/// Checks that `gap`, which stands at `offset` in the file, is zero.
+///
+/// # Errors
+/// [`FormatError::Padding`] with the place of the first byte that is not.
+pub fn check_padding(gap: &[u8], offset: u64) -> Result<(), FormatError> {
     match gap.iter().position(|&b| b != 0) {
         None => Ok(()),
-        Some(at) => Err(FormatError::Padding { offset: start + at as u64 }),
+        Some(at) => Err(FormatError::Padding { offset: offset + at as u64 }),
     }
 }

@@ -18,10 +18,12 @@ pub enum FormatError {
         /// First bytes.
         found: [u8; 8],
     },
-    /// A newer or older incompatible format.
+    /// A newer or older format.
     #[error(
-        "has format version {major}.{minor}, this program reads {}.x; compile the model again with a matching tritc",
-        crate::container::MAJOR
+        "has format version {major}.{minor}, this program reads {}.{}: it was made by another version of tritc; compile the \
+         model again with a matching one",
+        crate::container::MAJOR,
+        crate::container::MINOR
     )]
     Version {
         /// Found.

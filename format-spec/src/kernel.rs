@@ -13,6 +13,14 @@ pub const ABI_VERSION: u32 = 3;
 /// Largest `k` for which every code is exact in wrapping i32: `2 * 127 * k * 256 < 2^31`.
 pub const MAX_K: u32 = 33_000;
 
+/// Most activation rows of a call of a stream kernel, by which runtimes size their memory for partial sums; and most that a
+/// block kernel leaves to stream kernels.
+pub const MAX_M: u32 = 16;
+
+/// Most quads that one iteration of a kernel's inner loop handles. A runtime regenerates code from its record, so this
+/// bounds that work.
+pub const MAX_UNROLL: u32 = 16;
+
 /// Columns in steps of which a block kernel reads activations: one row of an AMX tile.
 pub const BLOCK_COLUMNS: usize = 64;
 

@@ -242,7 +242,7 @@ pub struct TextInfo {
 }
 
 /// Sampling settings of `generation_config.json`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplingDefaults {
     /// False: greedy.
     pub do_sample: bool,
@@ -256,6 +256,24 @@ pub struct SamplingDefaults {
     pub min_p: Option<f32>,
     /// Divides positive and multiplies negative logits of tokens already seen.
     pub repetition_penalty: Option<f32>,
+    /// Tokens that are not chosen, or less often.
+    pub rules: LogitRules,
+}
+
+/// Changes of the logits before a token is chosen, in the order in which they are made: the bias before the repetition
+/// penalty, the others after it. What is suppressed has no probability.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogitRules {
+    /// Sequences, and what is added to the logit of a sequence's last token where the others are the last of the text.
+    pub sequence_bias: Vec<(Vec<u32>, f32)>,
+    /// Suppresses tokens that would repeat this many tokens of the text; 0: none.
+    pub no_repeat_ngram_size: u32,
+    /// Suppresses a sequence's last token where the others are the last of the text.
+    pub bad_words: Vec<Vec<u32>>,
+    /// Tokens that are always suppressed.
+    pub suppress: Vec<u32>,
+    /// Tokens that are suppressed where a generation begins.
+    pub begin_suppress: Vec<u32>,
 }
 
 /// A known result: the logits after the last of `ids`, computed by the compiler's own forward pass.

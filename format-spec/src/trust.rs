@@ -1,27 +1,93 @@
-//! Which bundles a user compiled: names only, no file system.
+//! Which bundles a user compiled: records in a folder of the user's own.
 //!
 //! A bundle's machine code is as dangerous as any executable. `tritc compile` leaves an empty file, named after the
 //! bundle's header, in a folder that only the user writes to; a runtime runs embedded code only where that file
 //! stands, or when told to. The header holds the digest of every section, so its digest names the whole bundle.
+//!
+//! Whoever can write to that folder can have code run. So a record counts only as a regular file of this user (or of the
+//! administrator) in a folder that is theirs too and that nobody else may write to; where it does not count, the error says
+//! why and what to do. Windows gives every user's data folder such rights of itself; there they are not looked at.
+
+mod records;
 
 use crate::container::Digest;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use records::Records;
+
 /// The variable that names another folder than the usual one.
 pub const FOLDER_VARIABLE: &str = "TRIT_TRUST_DIR";
+
+/// Why records of trust cannot be read or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The variable that names the folder holds no absolute path: what it means would depend on where a program is started.
+    #[error(
+        "{FOLDER_VARIABLE} is {0:?}, no absolute path; give the whole path, or unset it for the usual folder"
+    )]
+    Relative(PathBuf),
+    /// The environment names no folder.
+    #[error("there is no home folder; set {FOLDER_VARIABLE} to an absolute path")]
+    NoFolder,
+    /// The file system refuses.
+    #[error("{path}: {source}")]
+    Io {
+        /// The folder or record.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder, or a record in it, belongs to somebody else.
+    #[error(
+        "{path} belongs to user {owner}, not to this one ({user}); records of trust in it do not count: {remedy}"
+    )]
+    Owner {
+        /// The folder or record.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        user: u32,
+        /// What to do.
+        remedy: String,
+    },
+    /// Others can change what is in the folder.
+    #[error(
+        "others may write to {path} (mode {mode:04o}), so that records of trust in it do not count; chmod {remedy} {path}"
+    )]
+    Writable {
+        /// The folder, or one that it is in.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// What `chmod` is to be asked for.
+        remedy: &'static str,
+    },
+    /// A record is a link, a folder, or something else that is no regular file.
+    #[error(
+        "{0} is no regular file and does not count as a record of trust; remove it and compile the bundle again"
+    )]
+    NoFile(PathBuf),
+}
 
 /// The folder of trusted bundles, from the environment: `$TRIT_TRUST_DIR`, else `trit/trusted` in
 /// `$XDG_DATA_HOME`, `$LOCALAPPDATA` (Windows) or `$HOME/.local/share`, the first that is an absolute path. `None`
 /// where there is none: then no bundle is trusted.
-pub fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+///
+/// # Errors
+/// [`TrustError::Relative`] where `$TRIT_TRUST_DIR` is set to anything but an absolute path: to go on with another folder
+/// would trust what the user meant to leave out.
+pub fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, TrustError> {
+    if let Some(folder) = variable(FOLDER_VARIABLE).map(PathBuf::from) {
+        return if folder.is_absolute() { Ok(Some(folder)) } else { Err(TrustError::Relative(folder)) };
+    }
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = || {
-        absolute("XDG_DATA_HOME")
-            .or_else(|| absolute("LOCALAPPDATA").filter(|_| cfg!(windows)))
-            .or_else(|| absolute("HOME").map(|home| home.join(".local").join("share")))
-    };
-    absolute(FOLDER_VARIABLE).or_else(|| data().map(|data| data.join(Path::new("trit").join("trusted"))))
+    let data = absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("LOCALAPPDATA").filter(|_| cfg!(windows)))
+        .or_else(|| absolute("HOME").map(|home| home.join(".local").join("share")));
+    Ok(data.map(|data| data.join(Path::new("trit").join("trusted"))))
 }
 
 /// The name of a bundle's file in that folder: 64 hexadecimal digits, the BLAKE3 of `header`, the bytes of its
@@ -35,7 +101,7 @@ mod tests {
     use super::*;
 
     fn with(variables: &[(&str, &str)]) -> Option<PathBuf> {
-        folder(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
+        folder(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into())).unwrap()
     }
 
     #[test]
@@ -49,6 +115,17 @@ mod tests {
         assert_eq!(with(&[("HOME", "/h"), (FOLDER_VARIABLE, "/t")]), Some("/t".into()));
         assert_eq!(with(&[("HOME", "relative")]), None);
         assert_eq!(with(&[]), None);
+    }
+
+    #[test]
+    fn a_relative_folder_of_ones_own_is_an_error() {
+        for relative in ["trusted", "./trusted", ""] {
+            let found = folder(|name| match name {
+                FOLDER_VARIABLE => Some(relative.into()),
+                _ => Some("/h".into()),
+            });
+            assert!(matches!(found, Err(TrustError::Relative(path)) if path == Path::new(relative)));
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::FormatError;
 use crate::container::{Header, SectionKind};
 use crate::kernel::MAX_K;
 use crate::manifest::{
-    Grouping, Hyperparameters, Manifest, Planes, Product, RowOrder, SamplingDefaults, Segment, Tensor,
-    TextInfo,
+    Grouping, Hyperparameters, LogitRules, Manifest, Planes, Product, RowOrder, SamplingDefaults, Segment,
+    Tensor, TextInfo,
 };
 use crate::plan::{DType, ScaleRule};
 use crate::planes::{Layout, MAX_HIDDEN, MAX_ROWS};
@@ -37,6 +37,10 @@ const MAX_DIM: u32 = 1 << 24;
 const GROUP_COLUMNS: [u32; 4] = [32, 64, 128, 256];
 /// Most columns of a grouped product, whose integer sums are those of a group.
 const MAX_GROUPED_K: u32 = 1 << 20;
+/// Most ids in all sequences of [`LogitRules`]: every one may be compared for every token.
+const MAX_WORD_IDS: usize = 1 << 20;
+/// Longest run of tokens that must not be repeated. Models say 2 to 10; the whole text is searched for it.
+const MAX_NGRAM: u32 = 1 << 10;
 /// Most goldens: each is a run of the model.
 const MAX_GOLDENS: usize = 64;
 
@@ -297,8 +301,16 @@ fn ids(record: impl Display, ids: &[u32], vocab: u32) -> Result<(), FormatError>
 fn text(text: &TextInfo, vocab: u32) -> Result<(), FormatError> {
     ids("text, bos", text.bos.as_slice(), vocab)?;
     ids("text, stop", &text.stop, vocab)?;
-    let SamplingDefaults { do_sample: _, temperature, top_k: _, top_p, min_p, repetition_penalty } =
-        text.sampling;
+    let &SamplingDefaults {
+        do_sample: _,
+        temperature,
+        top_k: _,
+        top_p,
+        min_p,
+        repetition_penalty,
+        ref rules,
+    } = &text.sampling;
+    logit_rules(rules, vocab)?;
     for (field, value, most) in
         [("temperature", temperature, 1e6), ("top_p", top_p, 1.0), ("min_p", min_p, 1.0)]
     {
@@ -309,6 +321,37 @@ fn text(text: &TextInfo, vocab: u32) -> Result<(), FormatError> {
         }
     }
     repetition_penalty.map_or(Ok(()), |value| positive("text, sampling", "repetition_penalty", value))
+}
+
+fn logit_rules(rules: &LogitRules, vocab: u32) -> Result<(), FormatError> {
+    let record = "text, logit rules";
+    let LogitRules { sequence_bias, no_repeat_ngram_size, bad_words, suppress, begin_suppress } = rules;
+    let words = || sequence_bias.iter().map(|(word, _)| word).chain(bad_words);
+    for (list, len) in [
+        ("sequence_bias", sequence_bias.len()),
+        ("bad_words", bad_words.len()),
+        ("suppress", suppress.len()),
+        ("begin_suppress", begin_suppress.len()),
+        ("the longest sequence", words().map(Vec::len).max().unwrap_or(0)),
+    ] {
+        ensure(len <= MAX_COUNT, record, || format!("{list} has {len} entries; {MAX_COUNT} are possible"))?;
+    }
+    let all: usize = words().map(Vec::len).sum();
+    ensure(all <= MAX_WORD_IDS, record, || {
+        format!("sequences have {all} ids in all; {MAX_WORD_IDS} are possible")
+    })?;
+    ensure(*no_repeat_ngram_size <= MAX_NGRAM, record, || {
+        format!("no_repeat_ngram_size is {no_repeat_ngram_size}, more than {MAX_NGRAM}")
+    })?;
+    for word in words() {
+        ensure(!word.is_empty(), record, || "has an empty sequence")?;
+        ids(record, word, vocab)?;
+    }
+    if let Some((_, bias)) = sequence_bias.iter().find(|(_, bias)| !bias.is_finite()) {
+        return Err(error(record, format!("a bias is {bias}, not finite")));
+    }
+    ids(record, suppress, vocab)?;
+    ids(record, begin_suppress, vocab)
 }
 
 /// Whether a tensor may be an embedding or head table.

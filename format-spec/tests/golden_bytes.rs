@@ -61,7 +61,7 @@ fn header_and_section_entries() {
         ],
     };
     let expected = format!(
-        "89 'TRIT' 0d0a1a  0100 0000  06000000  0000000000000000  4000040000000000
+        "89 'TRIT' 0d0a1a  0100 0100  06000000  0000000000000000  4000040000000000
          0000000000000000 0000000000000000 0000000000000000 0000000000000000
          01000000 00000000  c001000000000000  0500000000000000  0000000000000000  {DIGEST_HEX}
          02000000 00000000  0000010000000000  1000000000000000  0000000000000000  {DIGEST_HEX}
@@ -337,7 +337,21 @@ fn plan() -> (Plan, String) {
     )
 }
 
-fn text() -> (TextInfo, &'static str) {
+fn logit_rules() -> (LogitRules, &'static str) {
+    (
+        LogitRules {
+            sequence_bias: vec![(vec![4], -0.5)],
+            no_repeat_ngram_size: 3,
+            bad_words: vec![vec![5, 6]],
+            suppress: vec![7],
+            begin_suppress: vec![8],
+        },
+        "0100000000000000 0100000000000000 04000000 000000bf  03000000  0100000000000000 0200000000000000 05000000 06000000
+         0100000000000000 07000000  0100000000000000 08000000",
+    )
+}
+
+fn text() -> (TextInfo, String) {
     let sampling = SamplingDefaults {
         do_sample: true,
         temperature: Some(0.5),
@@ -345,6 +359,7 @@ fn text() -> (TextInfo, &'static str) {
         top_p: None,
         min_p: None,
         repetition_penalty: Some(1.5),
+        rules: logit_rules().0,
     };
     (
         TextInfo {
@@ -354,8 +369,11 @@ fn text() -> (TextInfo, &'static str) {
             stop: vec![2, 3],
             sampling,
         },
-        "00  0100000000000000 0900000000000000 'bos_token' 0300000000000000 '<s>'  01 01000000
-         0200000000000000 02000000 03000000  01 01 0000003f 01 28000000 00 00 01 0000c03f",
+        format!(
+            "00  0100000000000000 0900000000000000 'bos_token' 0300000000000000 '<s>'  01 01000000
+             0200000000000000 02000000 03000000  01 01 0000003f 01 28000000 00 00 01 0000c03f  {}",
+            logit_rules().1
+        ),
     )
 }
 
@@ -368,6 +386,7 @@ fn records() {
     fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>((record, hex): (T, impl AsRef<str>)) {
         golden(record, hex.as_ref());
     }
+    check(logit_rules());
     check(source());
     check(model());
     check(hyperparameters());
@@ -399,7 +418,10 @@ fn records() {
     check((LayerSteps { start: 1, end: 7 }, "01000000 07000000"));
     check(plan());
     check(text());
-    check((SamplingDefaults::default(), "00 00 00 00 00 00"));
+    check((
+        SamplingDefaults::default(),
+        "00 00 00 00 00 00  0000000000000000 00000000 0000000000000000 0000000000000000 0000000000000000",
+    ));
     check(golden_record());
 }
 
@@ -431,7 +453,7 @@ fn manifest() {
         &plan().1,
         ONE,
         &kernel().1,
-        text().1,
+        &text().1,
         ONE,
         golden_record().1,
     ];
@@ -513,6 +535,6 @@ fn a_whole_bundle() {
     assert_eq!(file.len(), 330_976);
     assert_eq!(
         Digest::of(&file).to_string(),
-        "15bf990f9b0f09191b7c21e837ced79d0ffe9359a5e1ab705541418a36b7bf26"
+        "bf51318a04568e83c0a7d114d20688cb6cf0884ac4e7236763e8290774671748"
     );
 }

@@ -54,11 +54,14 @@ fn magic() {
 
 #[test]
 fn version() {
-    assert_eq!(parse(|b| b[8] = 2), FormatError::Version { major: 2, minor: 0 });
-    assert_eq!(parse(|b| b[8] = 0), FormatError::Version { major: 0, minor: 0 });
-    let mut newer_minor = file();
-    newer_minor[10] = 9;
-    assert!(Header::parse(&newer_minor).is_ok(), "a newer minor version is compatible");
+    assert_eq!(parse(|b| b[8] = 2), FormatError::Version { major: 2, minor: 1 });
+    assert_eq!(parse(|b| b[8] = 0), FormatError::Version { major: 0, minor: 1 });
+    // Records are others, and would be misread.
+    for minor in [0, 2, 9] {
+        let error = parse(|b| b[10] = minor);
+        assert_eq!(error, FormatError::Version { major: 1, minor: minor.into() });
+        assert!(error.to_string().contains("compile the model again"), "{error}");
+    }
 }
 
 #[test]

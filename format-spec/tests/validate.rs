@@ -178,11 +178,11 @@ fn kernels() {
             m.kernels[0].spec.m = 1;
         },
     );
-    refused("kernel ternary_i8_sfix_80x1_k8_u0_p8192 for x86-64-v3: unroll is 0, not in 1..=64", |m| {
+    refused("kernel ternary_i8_sfix_80x1_k8_u0_p8192 for x86-64-v3: unroll is 0, not in 1..=16", |m| {
         m.kernels[0].spec.unroll = 0;
     });
-    refused("kernel ternary_i8_sfix_80x1_k8_u65_p8192 for x86-64-v3: unroll is 65, not in 1..=64", |m| {
-        m.kernels[0].spec.unroll = 65;
+    refused("kernel ternary_i8_sfix_80x1_k8_u17_p8192 for x86-64-v3: unroll is 17, not in 1..=16", |m| {
+        m.kernels[0].spec.unroll = 17;
     });
     refused(
         "kernel ternary_i8_sfix_80x1_k8_u2_p1048577 for x86-64-v3: prefetch is 1048577, more than 1048576",
@@ -539,6 +539,36 @@ fn text_and_goldens() {
         ("text, sampling: min_p is -0.5, not in 0..=1", |m| m.text.sampling.min_p = Some(-0.5)),
         ("text, sampling: repetition_penalty is 0, not finite and above zero", |m| {
             m.text.sampling.repetition_penalty = Some(0.0);
+        }),
+        ("text, logit rules: token id 10 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.sequence_bias[0].0[1] = 10;
+        }),
+        ("text, logit rules: token id 11 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.bad_words[1][0] = 11;
+        }),
+        ("text, logit rules: token id 12 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.suppress = vec![1, 12];
+        }),
+        ("text, logit rules: token id 13 is outside the vocabulary of 10", |m| {
+            m.text.sampling.rules.begin_suppress = vec![13];
+        }),
+        ("text, logit rules: has an empty sequence", |m| m.text.sampling.rules.bad_words.push(vec![])),
+        ("text, logit rules: has an empty sequence", |m| m.text.sampling.rules.sequence_bias[0].0.clear()),
+        ("text, logit rules: a bias is inf, not finite", |m| {
+            m.text.sampling.rules.sequence_bias[0].1 = f32::INFINITY;
+        }),
+        ("text, logit rules: no_repeat_ngram_size is 1025, more than 1024", |m| {
+            m.text.sampling.rules.no_repeat_ngram_size = 1025;
+        }),
+        ("text, logit rules: suppress has 65537 entries; 65536 are possible", |m| {
+            m.text.sampling.rules.suppress = vec![1; 65537];
+        }),
+        ("text, logit rules: the longest sequence has 65537 entries; 65536 are possible", |m| {
+            m.text.sampling.rules.bad_words[0] = vec![1; 65537];
+        }),
+        ("text, logit rules: sequences have 1048580 ids in all; 1048576 are possible", |m| {
+            m.text.sampling.rules.bad_words = vec![vec![1; 65536]; 16];
+            m.text.sampling.rules.sequence_bias[0].0 = vec![1; 4];
         }),
         ("golden 0: has 0 ids; 1 to 32, the context length, are possible", |m| m.goldens[0].ids.clear()),
         ("golden 0: has 33 ids; 1 to 32, the context length, are possible", |m| {

@@ -6,6 +6,7 @@ use crate::execute::{Run, Scratch};
 use crate::kv::LayerCache;
 use crate::pool::Worker;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use trit_format::plan::{BufferId, KvLayer, Plan};
 use trit_kernels::attention::{CHUNK, KvElement, Queries, attend_rows, combine, partial, value_width};
 use trit_kernels::norm::rms_norm_in_place;
@@ -35,6 +36,8 @@ pub(crate) struct Append<'a> {
     /// KV head; its query heads are rotated too.
     pub head: usize,
     pub shape: KvLayer,
+    /// The first row whose keys or values the cache cannot hold becomes at most this.
+    pub overflow: &'a AtomicUsize,
 }
 
 impl Append<'_> {
@@ -66,6 +69,11 @@ impl Append<'_> {
             self.rope.rotate(k, position);
             keys[i * dim..][..dim].copy_from_slice(k);
             values[i * dim..][..dim].copy_from_slice(v);
+        }
+        if !(T::holds(keys) && T::holds(values)) {
+            let row = |i: &usize| [&keys[i * dim..][..dim], &values[i * dim..][..dim]];
+            let first = (0..rows).find(|i| row(i).iter().any(|row| !T::holds(row))).unwrap_or(0);
+            self.overflow.fetch_min(self.run.rows.start + first, Ordering::Relaxed);
         }
         // SAFETY: the step rule; this head of the cache is this worker's. The caller chose `T`.
         let mut cache = unsafe { self.cache.head_mut::<T>(self.head) };

@@ -208,7 +208,7 @@ impl Head<'_> {
         request: &Request,
         scratch: &mut HeadScratch,
     ) {
-        let (tensor, _) = self.model.tensor(self.table);
+        let tensor = self.model.tensor(self.table);
         let bytes = tensor.shape[1] as usize * tensor.dtype.size();
         scratch.row.resize(EXACT_ROWS * bytes, 0);
         let also = &request.also[worker.share(request.also.len())];

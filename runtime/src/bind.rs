@@ -3,15 +3,21 @@
 use crate::RuntimeError;
 use crate::cpu::CpuTiers;
 use crate::mapping::{EmbeddedCode, KernelFn};
-use crate::tuning::{Stream, Tuner, Tuning};
+use crate::recode::COMMON;
+use crate::storage::Storage;
+use crate::tuning::{Stream, Tuner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
+use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
-use trit_format::manifest::Manifest;
+use trit_format::manifest::{Manifest, Product};
 use trit_format::target::Target;
+
+/// Most shapes of products that code is generated for. Models have two to ten; each costs some milliseconds at every load.
+#[cfg(feature = "jit")]
+const MOST_SHAPES: usize = 64;
 
 /// Where kernels come from, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,8 +65,14 @@ pub struct KernelReport {
     pub source: KernelSource,
     /// Their tier; `None` for portable ones.
     pub target: Option<Target>,
+    /// The digest of the bundle's code as it was copied and made executable; `None` where none was.
+    pub code: Option<Digest>,
     /// Why it is not what the user would expect first, if it is not.
     pub note: Option<String>,
+    /// Shapes of products that have machine code of their own.
+    pub shapes: usize,
+    /// Shapes that were timed in this load, because nothing was remembered of them.
+    pub timed: usize,
 }
 
 impl fmt::Display for KernelReport {
@@ -132,23 +144,71 @@ enum Memory {
 pub(crate) struct BindOptions {
     pub choice: KernelChoice,
     pub cpu: Option<Target>,
-    pub trusted: bool,
-    pub tuning: Tuning,
+    /// Whether the bundle's code may run, or why not.
+    pub trust: Result<(), String>,
+}
+
+/// How the weights stand in memory, compared with the bundle.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Stored {
+    /// As in the bundle.
+    AsWritten,
+    /// Stored anew in the code that every CPU reads: the bundle's own kernels do not fit them.
+    Anew,
+    /// As in the bundle, though this CPU would be faster otherwise: they stay in the file.
+    InFile,
 }
 
 /// The bundle, as far as binding looks at it.
 pub(crate) struct Bundle<'a> {
-    pub path: &'a Path,
+    pub storage: &'a Storage,
+    pub header: &'a Header,
+    /// Its products say how the weights stand in memory.
     pub manifest: &'a Manifest,
-    /// The bytes of a target's code section.
-    pub code: &'a dyn Fn(Target) -> Option<&'a [u8]>,
+    pub stored: Stored,
     /// The weight section.
     pub weights: &'a [u8],
 }
 
+/// The best tiers there are kernels of, among those that this CPU has and the user wants.
+struct Best {
+    embedded: Option<Target>,
+    generated: Option<Target>,
+}
+
+impl Best {
+    fn of(manifest: &Manifest, cpu: Option<Target>, tiers: &CpuTiers) -> Best {
+        let runs = |t: &Target| tiers.contains(*t) && cpu.is_none_or(|cpu| cpu == *t);
+        Best {
+            embedded: manifest.kernels.iter().map(|k| k.target).filter(runs).max(),
+            generated: generable(manifest).filter(runs).max(),
+        }
+    }
+}
+
+/// Whether kernels of a better tier could be had if the weights were stored in the code that every CPU reads.
+pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> bool {
+    let generates = matches!(options.choice, KernelChoice::Auto | KernelChoice::Jit);
+    if !generates || manifest.products.iter().all(|p| p.code == COMMON) {
+        return false;
+    }
+    let tiers = CpuTiers::detect();
+    let mut best = Best::of(manifest, options.cpu, &tiers);
+    if options.choice == KernelChoice::Jit || options.trust.is_err() {
+        best.embedded = None;
+    }
+    let mut other = manifest.clone();
+    other.products.iter_mut().for_each(|p| p.code = COMMON);
+    Best::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
+}
+
 /// Chooses and prepares kernels.
-pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, RuntimeError> {
-    let Bundle { path, manifest, .. } = *bundle;
+pub(crate) fn bind(
+    bundle: &Bundle,
+    options: &BindOptions,
+    tuner: &mut Tuner,
+) -> Result<Kernels, RuntimeError> {
+    let Bundle { manifest, stored, .. } = *bundle;
     let tiers = CpuTiers::detect();
     if let Some(cpu) = options.cpu.filter(|&cpu| !tiers.contains(cpu)) {
         return Err(RuntimeError::Unsupported(format!(
@@ -157,17 +217,19 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
         )));
     }
     let wanted = |t: &Target| options.cpu.is_none_or(|cpu| cpu == *t);
-    let best =
-        |targets: &mut dyn Iterator<Item = Target>| targets.filter(|t| tiers.contains(*t) && wanted(t)).max();
-    let embedded = best(&mut manifest.kernels.iter().map(|k| k.target));
-    let generated = best(&mut generable(manifest));
+    let Best { mut embedded, generated } = Best::of(manifest, options.cpu, &tiers);
+    if stored == Stored::Anew {
+        embedded = None;
+    }
 
     match options.choice {
         KernelChoice::Portable => Ok(portable(manifest, None)),
-        KernelChoice::Embedded if !options.trusted => Err(RuntimeError::Untrusted { path: path.to_owned() }),
-        KernelChoice::Embedded => match embedded {
-            Some(target) => bind_embedded(bundle, target, options.tuning),
-            None => {
+        KernelChoice::Embedded => match (embedded, &options.trust) {
+            (_, Err(why)) => {
+                Err(RuntimeError::Untrusted { path: bundle.storage.path().to_owned(), why: why.clone() })
+            }
+            (Some(target), Ok(())) => bind_embedded(bundle, target, tuner),
+            (None, Ok(())) => {
                 let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
                 Err(RuntimeError::Unsupported(format!(
                     "the bundle has kernels for {}, this CPU runs {}; compile with --target, or pass --kernels auto",
@@ -177,12 +239,16 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
             }
         },
         KernelChoice::Jit => match generated {
-            Some(target) => bind_jit(bundle, target, None, options.tuning),
+            Some(target) => {
+                let note = (stored == Stored::Anew).then(|| STORED_ANEW.to_owned());
+                bind_jit(bundle, target, note, tuner)
+            }
             None if cfg!(feature = "jit") => Err(RuntimeError::Unsupported(match options.cpu {
                 Some(cpu) => {
                     format!(
-                        "no code can be generated for {cpu} and this bundle's weights; it can for {}",
-                        names(generable(manifest))
+                        "no code can be generated for {cpu} and this bundle's weights; it can for {}{}",
+                        names(generable(manifest)),
+                        other_code(bundle)
                     )
                 }
                 None => {
@@ -192,42 +258,56 @@ pub(crate) fn bind(bundle: &Bundle, options: &BindOptions) -> Result<Kernels, Ru
             None => Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into())),
         },
         KernelChoice::Auto => {
-            let untrusted = "the bundle's own code is not trusted and was not run; --trust runs it";
+            let untrusted = |why: &str| {
+                format!("the bundle's own code is not trusted and was not run: {why}; --trust runs it")
+            };
             match (embedded, generated) {
-                (Some(e), g) if options.trusted && g.is_none_or(|g| g <= e) => {
-                    bind_embedded(bundle, e, options.tuning)
+                (Some(e), g) if options.trust.is_ok() && g.is_none_or(|g| g <= e) => {
+                    bind_embedded(bundle, e, tuner)
                 }
                 (e, Some(g)) => {
-                    let note = match e {
-                        Some(_) if !options.trusted => Some(untrusted.to_owned()),
-                        Some(_) => None,
-                        None if manifest.kernels.is_empty() => None,
-                        None => Some("the bundle has no kernels for this CPU".to_owned()),
+                    let note = match (e, &options.trust) {
+                        _ if stored == Stored::Anew => Some(STORED_ANEW.to_owned()),
+                        (Some(_), Err(why)) => Some(untrusted(why)),
+                        (Some(_), Ok(())) => None,
+                        _ if manifest.kernels.is_empty() => None,
+                        _ => Some("the bundle has no kernels for this CPU".to_owned()),
                     };
-                    bind_jit(bundle, g, note, options.tuning)
+                    bind_jit(bundle, g, note, tuner)
                 }
                 (_, None) if options.cpu.is_some() => Err(RuntimeError::Unsupported(format!(
                     "there are no kernels for {}: the bundle has none that may run, and none can be generated here{}",
                     options.cpu.map_or(String::new(), |t| t.to_string()),
-                    other_code(manifest),
+                    other_code(bundle),
                 ))),
-                (Some(_), None) => Ok(portable(manifest, Some(untrusted.to_owned()))),
+                (Some(_), None) => {
+                    let why = options.trust.as_ref().err().map_or("", String::as_str);
+                    Ok(portable(manifest, Some(untrusted(why))))
+                }
                 (None, None) => Ok(portable(
                     manifest,
-                    Some(format!("slow: no kernels for this CPU{}", other_code(manifest))),
+                    Some(format!("slow: no kernels for this CPU{}", other_code(bundle))),
                 )),
             }
         }
     }
 }
 
+/// What was done for a CPU that does not read the bundle's weights as they are.
+const STORED_ANEW: &str =
+    "the bundle's weights are stored for AVX-512 VBMI and were stored anew in memory for this CPU";
+
 /// Why a CPU may have no kernels for a bundle, and what to do about it.
-fn other_code(manifest: &Manifest) -> &'static str {
-    match manifest.products.iter().any(|p| p.code != Code::SignedFix) {
-        true => {
+fn other_code(bundle: &Bundle) -> &'static str {
+    match bundle.stored {
+        Stored::InFile => {
+            "; its weights are stored as only AVX-512 VBMI reads them, and stay in the file, because of --mmap or for want of \
+             memory, so that they cannot be stored anew: run it without --mmap, or compile the model with --target all"
+        }
+        _ if bundle.manifest.products.iter().any(|p| p.code != COMMON) => {
             "; its weights are stored as only AVX-512 VBMI reads them: compile the model with --target all"
         }
-        false => "",
+        _ => "",
     }
 }
 
@@ -239,11 +319,23 @@ fn names(targets: impl Iterator<Item = Target>) -> String {
 /// Tiers for which kernels of this bundle can be generated: not every one reads every code.
 #[cfg(feature = "jit")]
 fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
-    let shapes: BTreeSet<_> = manifest.products.iter().map(|p| (p.kernel_k(), p.code)).collect();
+    let shapes = generated_shapes(manifest);
     let reads = move |t: &Target| {
         shapes.iter().all(|&(k, code)| !trit_codegen::default_specs(k, code, *t).is_empty())
     };
     trit_codegen::supported().iter().copied().filter(reads)
+}
+
+/// The shapes of products that code is generated for: where there are more than [`MOST_SHAPES`], those with the most weights.
+#[cfg(feature = "jit")]
+fn generated_shapes(manifest: &Manifest) -> Vec<Shape> {
+    let mut bytes: BTreeMap<Shape, u64> = BTreeMap::new();
+    for product in &manifest.products {
+        *bytes.entry(shape(product)).or_default() += product.bytes().expect("validated");
+    }
+    let mut shapes: Vec<(Shape, u64)> = bytes.into_iter().collect();
+    shapes.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    shapes.into_iter().take(MOST_SHAPES).map(|(shape, _)| shape).collect()
 }
 
 #[cfg(not(feature = "jit"))]
@@ -251,23 +343,36 @@ fn generable(_: &Manifest) -> impl Iterator<Item = Target> {
     std::iter::empty()
 }
 
+/// What a kernel is made for: the columns that it goes over, and how weights are stored.
+type Shape = (u32, Code);
+
+fn shape(product: &Product) -> Shape {
+    (product.kernel_k(), product.code)
+}
+
 fn portable(manifest: &Manifest, note: Option<String>) -> Kernels {
     Kernels {
         products: vec![ProductKernels::Portable; manifest.products.len()],
-        report: KernelReport { source: KernelSource::Portable, target: None, note },
+        report: KernelReport {
+            source: KernelSource::Portable,
+            target: None,
+            code: None,
+            note,
+            shapes: 0,
+            timed: 0,
+        },
         _code: Memory::None,
     }
 }
 
-fn bind_embedded(bundle: &Bundle, target: Target, tuning: Tuning) -> Result<Kernels, RuntimeError> {
+fn bind_embedded(bundle: &Bundle, target: Target, tuner: &mut Tuner) -> Result<Kernels, RuntimeError> {
     let entries: Vec<&KernelEntry> = bundle.manifest.kernels.iter().filter(|k| k.target == target).collect();
-    let bytes = (bundle.code)(target).unwrap_or_default();
-    let code = EmbeddedCode::new(bundle.path, bytes, &entries)?;
-    let kernels: Vec<(KernelSpec, KernelFn)> =
-        entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
-    let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
-    let report = KernelReport { source: KernelSource::Embedded, target: Some(target), note: None };
-    Ok(Kernels { products, report, _code: Memory::Embedded { _code: code } })
+    let kind = SectionKind::Code(target);
+    let missing = || bundle.storage.format(trit_format::FormatError::Missing(kind));
+    let code = EmbeddedCode::new(bundle.storage, bundle.header.section(kind).ok_or_else(missing)?, &entries)?;
+    let kernels = entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
+    let assigned = assign(bundle, kernels, target, tuner);
+    Ok(assigned.kernels(KernelSource::Embedded, target, None, Memory::Embedded { _code: code }))
 }
 
 #[cfg(feature = "jit")]
@@ -275,63 +380,110 @@ fn bind_jit(
     bundle: &Bundle,
     target: Target,
     note: Option<String>,
-    tuning: Tuning,
+    tuner: &mut Tuner,
 ) -> Result<Kernels, RuntimeError> {
-    let shapes: BTreeSet<(u32, Code)> =
-        bundle.manifest.products.iter().map(|p| (p.kernel_k(), p.code)).collect();
-    let specs = shapes.into_iter().flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
+    let shapes = generated_shapes(bundle.manifest).into_iter();
+    let specs = shapes.flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
     let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
     let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
         RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable"))
     })?;
-    let kernels: Vec<(KernelSpec, KernelFn)> =
-        pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
-    let products = assign(bundle, &kernels, Tuner::new(tuning, Some(target)))?;
-    let report = KernelReport { source: KernelSource::Jit, target: Some(target), note };
-    Ok(Kernels { products, report, _code: Memory::Jit { _code: Box::new(code) } })
+    let kernels = pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
+    let assigned = assign(bundle, kernels, target, tuner);
+    Ok(assigned.kernels(KernelSource::Jit, target, note, Memory::Jit { _code: Box::new(code) }))
 }
 
 #[cfg(not(feature = "jit"))]
-fn bind_jit(_: &Bundle, _: Target, _: Option<String>, _: Tuning) -> Result<Kernels, RuntimeError> {
+fn bind_jit(_: &Bundle, _: Target, _: Option<String>, _: &mut Tuner) -> Result<Kernels, RuntimeError> {
     Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into()))
 }
 
-/// Finds each product's kernels, of variants the fastest.
+/// What [`assign`] found.
+struct Assigned {
+    /// By product.
+    products: Vec<ProductKernels>,
+    /// Shapes with machine code, and all.
+    shapes: (usize, usize),
+    timed: usize,
+}
+
+impl Assigned {
+    fn kernels(self, source: KernelSource, target: Target, note: Option<String>, code: Memory) -> Kernels {
+        let (with_code, all) = self.shapes;
+        let few = (with_code < all).then(|| {
+            format!(
+                "{with_code} of {all} shapes of products have generated code; the others run portable, slowly"
+            )
+        });
+        let note = match (note, few) {
+            (Some(note), Some(few)) => Some(format!("{note}; {few}")),
+            (note, few) => note.or(few),
+        };
+        let digest = match &code {
+            Memory::Embedded { _code } => Some(_code.digest()),
+            _ => None,
+        };
+        let report = KernelReport {
+            source,
+            target: Some(target),
+            code: digest,
+            note,
+            shapes: with_code,
+            timed: self.timed,
+        };
+        Kernels { products: self.products, report, _code: code }
+    }
+}
+
+/// Finds each product's kernels, of variants the fastest. Products of a shape that has none run portable.
 fn assign(
     bundle: &Bundle,
-    kernels: &[(KernelSpec, KernelFn)],
-    mut tuner: Tuner,
-) -> Result<Vec<ProductKernels>, RuntimeError> {
+    kernels: Vec<(KernelSpec, KernelFn)>,
+    target: Target,
+    tuner: &mut Tuner,
+) -> Assigned {
     let products = &bundle.manifest.products;
-    let mut shapes = BTreeMap::new();
+    let mut shapes: BTreeMap<Shape, (Vec<Stream>, usize)> = BTreeMap::new();
     for product in products {
-        shapes.entry((product.kernel_k(), product.code)).or_insert_with(Vec::new).push({
-            let len = product.bytes().expect("validated") as usize;
-            Stream::of(product, &bundle.weights[product.offset as usize..][..len])
-        });
+        let len = product.bytes().expect("validated") as usize;
+        let stream = Stream::of(product, &bundle.weights[product.offset as usize..][..len]);
+        let (streams, bytes) = shapes.entry(shape(product)).or_default();
+        streams.push(stream);
+        *bytes += len;
     }
+    let mut fitting: BTreeMap<Shape, Vec<(KernelSpec, KernelFn)>> = BTreeMap::new();
+    for kernel in kernels {
+        fitting.entry((kernel.0.k, kernel.0.code)).or_default().push(kernel);
+    }
+    let (all, timed) = (shapes.values().map(|(_, bytes)| bytes).sum(), tuner.timed());
+    // Those with the most weights first: they are timed while others are not.
+    let mut order: Vec<_> = shapes.into_iter().collect();
+    order.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
+    let count = order.len();
     let mut bound = BTreeMap::new();
-    for ((k, code), weights) in shapes {
-        let fits = |kind: KernelKind| {
-            kernels.iter().copied().filter(move |(s, _)| s.k == k && s.code == code && s.kind == kind)
-        };
+    for (shape, (weights, _)) in order {
+        let fitting = fitting.remove(&shape).unwrap_or_default();
+        let fits = |kind: KernelKind| fitting.iter().copied().filter(move |(s, _)| s.kind == kind);
         let rows: BTreeSet<u32> = fits(KernelKind::Stream).map(|(s, _)| s.m).collect();
-        let variants = |m| fits(KernelKind::Stream).filter(|(s, _)| s.m == m).collect::<Vec<_>>();
+        if rows.first() != Some(&1) {
+            continue;
+        }
         let stream = |m: u32| {
-            let variants = variants(m);
+            let variants: Vec<_> = fits(KernelKind::Stream).filter(|(s, _)| s.m == m).collect();
             // Several rows are bound by computation more than by memory: what suits one row is not asked for.
-            let chosen = if m == 1 { tuner.choose(&variants, &weights) } else { 0 };
+            let chosen = if m == 1 { tuner.choose(target, &variants, &weights, all) } else { 0 };
             (m as usize, variants[chosen].1)
         };
         let streams: Vec<(usize, KernelFn)> = rows.into_iter().rev().map(stream).collect();
-        if streams.last().is_none_or(|&(m, _)| m != 1) {
-            return Err(RuntimeError::Unsupported(format!(
-                "there is no kernel for products of {k} columns stored as {}; use --kernels portable",
-                code.name()
-            )));
-        }
-        bound.insert((k, code), CodeKernels { streams, block: fits(KernelKind::Block).next() });
+        bound.insert(shape, CodeKernels { streams, block: fits(KernelKind::Block).next() });
     }
-    tuner.remember();
-    Ok(products.iter().map(|p| ProductKernels::Code(bound[&(p.kernel_k(), p.code)].clone())).collect())
+    let kernels = |product| match bound.get(&shape(product)) {
+        Some(kernels) => ProductKernels::Code(kernels.clone()),
+        None => ProductKernels::Portable,
+    };
+    Assigned {
+        products: products.iter().map(kernels).collect(),
+        shapes: (bound.len(), count),
+        timed: tuner.timed() - timed,
+    }
 }

@@ -34,7 +34,11 @@ impl Dense<'_> {
     /// # Safety
     /// Until all workers passed the next barrier nobody writes `input`, and nobody else touches `out`.
     pub unsafe fn run(&self, rows: Range<usize>, worker: &Worker) {
-        let count = self.model.tensor(self.table).0.shape[0] as usize;
+        // The same for every worker: what cannot be had any more makes the pass an error (`Model::intact`).
+        if self.model.table(self.table).is_none() {
+            return;
+        }
+        let count = self.model.tensor(self.table).shape[0] as usize;
         for unit in worker.claim(count.div_ceil(ROWS), MOST_UNITS).flatten() {
             let part = unit * ROWS..((unit + 1) * ROWS).min(count);
             for first in rows.clone().step_by(INPUTS) {
@@ -50,7 +54,8 @@ impl Dense<'_> {
     /// # Safety
     /// As [`Dense::run`], and no other worker computes these rows of the table.
     unsafe fn block(&self, part: Range<usize>, rows: Range<usize>) {
-        let (tensor, bytes) = self.model.tensor(self.table);
+        let tensor = self.model.tensor(self.table);
+        let bytes = self.model.table(self.table).unwrap_or_default();
         let (dtype, columns) = (tensor.dtype, tensor.shape[1] as usize);
         let mut inputs: [&[f32]; INPUTS] = [&[]; INPUTS];
         let mut outs: [&mut [f32]; INPUTS] = std::array::from_fn(|_| &mut [][..]);

@@ -1,5 +1,6 @@
 //! What can go wrong while loading or running a bundle.
 
+use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;
 
@@ -14,6 +15,16 @@ pub enum RuntimeError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The file is no longer the one that was opened, and what is still needed of it is lost.
+    #[error(
+        "{path}: changed while it was running: {how}; run it again, and replace bundles by renaming, not by writing into them"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        how: String,
     },
     /// The file is no valid bundle.
     #[error("{path}: {source}")]
@@ -36,11 +47,13 @@ pub enum RuntimeError {
     Unsupported(String),
     /// Embedded code was asked for, but nothing says that it may run.
     #[error(
-        "{path}: the bundle's machine code is not trusted: it was not compiled by this user on this machine; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
+        "{path}: the bundle's machine code is not trusted: {why}; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
     )]
     Untrusted {
         /// The file.
         path: PathBuf,
+        /// Why it is not.
+        why: String,
     },
     /// An argument is out of range.
     #[error("{0}")]
@@ -58,6 +71,26 @@ pub enum RuntimeError {
     /// The caller wanted no more: see [`crate::Session::interrupt_by`].
     #[error("interrupted")]
     Interrupted,
+    /// The model's numbers are no numbers: its weights are damaged, or its activations outgrow f32.
+    #[error(
+        "the model's output is no number: {place} gives infinity or NaN, first for token {token} at position {position}; its weights are damaged or unfit for this runtime"
+    )]
+    NotFinite {
+        /// Where the residual stream stopped being finite.
+        place: Place,
+        /// Position of the first token for which it did.
+        position: usize,
+        /// That token.
+        token: u32,
+    },
+    /// The bundle's rules for single tokens leave none to choose.
+    #[error(
+        "after {tokens} tokens every token is suppressed by what the model's generation settings say of single tokens"
+    )]
+    Suppressed {
+        /// Tokens of the text so far.
+        tokens: usize,
+    },
     /// The system refused memory or threads.
     #[error("{0}")]
     System(String),
@@ -76,13 +109,38 @@ fn longer(context: usize, longest: usize) -> String {
 /// What helps where a bundle's context is too short, whatever the session asks for.
 pub(crate) const LONGER_BUNDLE: &str =
     "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
+/// A part of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// What comes before the first layer.
+    Embedding,
+    /// A layer, from 0.
+    Layer(usize),
+    /// What turns the last layer's result into logits.
+    Head,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Embedding => f.write_str("the embedding"),
+            Place::Layer(layer) => write!(f, "layer {layer}"),
+            Place::Head => f.write_str("the head"),
+        }
+    }
+}
 
 impl RuntimeError {
     /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported by this program or refused by this
     /// machine, 5 untrusted, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RuntimeError::Io { .. } | RuntimeError::Format { .. } | RuntimeError::Text { .. } => 3,
+            RuntimeError::Io { .. }
+            | RuntimeError::Changed { .. }
+            | RuntimeError::Format { .. }
+            | RuntimeError::Text { .. }
+            | RuntimeError::NotFinite { .. }
+            | RuntimeError::Suppressed { .. } => 3,
             RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
             RuntimeError::Unsupported(_) | RuntimeError::System(_) => 4,
             RuntimeError::Untrusted { .. } => 5,

@@ -17,7 +17,7 @@ use crate::rows::{Gate, Norm, Rows};
 use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
 use half::f16;
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 use trit_format::plan::{ActivationRule, BufferId, Epilogue, KvLayer, Quantized, Step, TensorId};
 use trit_kernels::attention::AttendScratch;
@@ -83,6 +83,8 @@ pub(crate) struct Executor<'a> {
     pub exchange: &'a Exchange,
     /// Set where nobody wants the result any more.
     pub stop: &'a AtomicBool,
+    /// The first row whose keys or values the cache could not hold, of those there were.
+    pub overflow: &'a AtomicUsize,
 }
 
 /// What determines a RoPE table.
@@ -290,7 +292,8 @@ impl Executor<'_> {
                     for head in worker.claim(heads, 1).flatten() {
                         let cache = run.cache.layer(layer as usize);
                         let shape = self.kv(layer as usize);
-                        let append = Append { run: &run, qkv, norms, rope, cache, head, shape };
+                        let overflow = self.overflow;
+                        let append = Append { run: &run, qkv, norms, rope, cache, head, shape, overflow };
                         match cache.kv() {
                             KvType::F16 => append.run::<f16>(arena, scratch),
                             KvType::F32 => append.run::<f32>(arena, scratch),

@@ -1,7 +1,7 @@
 //! From a prompt to tokens.
 
 use crate::draft::{self, Drafts};
-use crate::sample::{Sampler, Scores};
+use crate::sample::Sampler;
 use crate::{Profile, RuntimeError, Session};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ pub struct GenerateOptions<'a> {
 /// first token, it leaves the session as it was.
 ///
 /// # Errors
-/// As [`Session::prefill`], and [`RuntimeError::System`] where no logit is a number.
+/// As [`Session::prefill`], and [`RuntimeError::Suppressed`] where no token may be chosen.
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -63,11 +63,12 @@ pub fn generate(
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
     let start = Instant::now();
-    let wants = sampler.wants();
     // The sampler sees the whole sequence, the last token included, which the session has not run yet.
     let mut history = [session.tokens(), prompt].concat();
-    let also = |history: &[u32], penalizes: bool| if penalizes { history.to_vec() } else { Vec::new() };
-    let advanced = session.advance(prompt, 1, wants, &also(&history, sampler.penalizes()));
+    sampler.begin(history.len());
+    let vocab = session.model().manifest().hyperparameters.vocab_size as usize;
+    let (wants, named) = sampler.asks(&history, &[], vocab);
+    let advanced = session.advance(prompt, 1, wants, &named);
     let mut result = Generation {
         ids: Vec::new(),
         finish: Finish::Length,
@@ -89,12 +90,13 @@ pub fn generate(
     let mut pass = Instant::now();
     // Tokens run after the last one that was chosen, and so only guessed.
     let mut guessed: Vec<u32> = Vec::new();
+    // Rows of the pass.
+    let mut ran = 1;
     'passes: while result.ids.len() < options.max_new {
-        let mut right = 0;
+        let (mut right, before) = (0, history.len());
         loop {
-            let scores = session.scores(right);
-            check(scores)?;
-            let id = sampler.sample(scores, &history);
+            let chosen = sampler.choose(session.scores(right), &history);
+            let id = chosen.ok_or(RuntimeError::Suppressed { tokens: history.len() })?;
             if !options.ignore_eos && options.stop.contains(&id) {
                 result.finish = Finish::Stop;
                 break 'passes;
@@ -109,6 +111,10 @@ pub fn generate(
                 break;
             }
             right += 1;
+            // The rows of further guesses did not run.
+            if right == ran {
+                break;
+            }
         }
         result.guesses.1 += right;
         // What was run after the last right guess never happened.
@@ -121,7 +127,7 @@ pub fn generate(
             break;
         }
         if let Some(drafts) = &mut drafts {
-            drafts.learn(guessed.len(), right + 1, pass.elapsed());
+            drafts.learn(guessed.len(), history.len() - before, pass.elapsed());
             let room = session.context_length() - session.position() - 1;
             let most =
                 room.min(options.max_new - result.ids.len() - 1).min(session.block() - 1).min(draft::MOST);
@@ -129,16 +135,15 @@ pub fn generate(
         }
         pass = Instant::now();
         result.guesses.0 += guessed.len();
-        let last = history.len() - 1;
-        let rows = [&history[last..], &guessed].concat();
-        let seen = [&history[..], &guessed].concat();
-        match session.advance(&rows, rows.len(), wants, &also(&seen, sampler.penalizes())) {
+        let (wants, named) = sampler.asks(&history, &guessed, vocab);
+        let last = history[history.len() - 1];
+        ran = match session.advance_guessing(last, &guessed, wants, &named) {
             Err(RuntimeError::Interrupted) => {
                 result.finish = Finish::Interrupted;
                 break;
             }
-            advanced => advanced?,
-        }
+            ran => ran?,
+        };
     }
     // As without guesses, the session ends before the last token, which nothing needed to follow; a stop followed it.
     let run = match result.finish {
@@ -149,14 +154,4 @@ pub fn generate(
     result.decode = start.elapsed();
     result.profiles = of_prompt.zip(session.profile().cloned()).map(|(prompt, decode)| [prompt, decode]);
     Ok(result)
-}
-
-fn check(scores: Scores) -> Result<(), RuntimeError> {
-    let any = match scores {
-        Scores::All(logits) => logits.iter().any(|v| v.is_finite()),
-        Scores::Some(some) => some.iter().any(|c| c.logit.is_finite()),
-    };
-    any.then_some(()).ok_or_else(|| {
-        RuntimeError::System("the model's output is no number; check it with `trit-run selftest`".into())
-    })
 }

@@ -4,6 +4,8 @@
 use crate::RuntimeError;
 use crate::arena::Memory;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::fmt;
 use std::str::FromStr;
 use trit_format::plan::KvLayer;
 use trit_kernels::attention::{KvElement, KvHead, KvHeadMut, padded_positions, value_width};
@@ -30,6 +32,16 @@ impl FromStr for KvType {
             "int8" => Ok(KvType::Int8),
             _ => Err("expected f16, f32 or int8".into()),
         }
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KvType::F16 => "f16",
+            KvType::F32 => "f32",
+            KvType::Int8 => "int8",
+        })
     }
 }
 
@@ -93,6 +105,29 @@ impl KvCache {
             }
         }
         self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Element type.
+    pub fn kv(&self) -> KvType {
+        self.kv
+    }
+
+    /// Goes on in f32, which holds whatever is appended. The first `kept` positions keep what they hold: every f16 is an f32.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused; nothing changes then.
+    ///
+    /// # Panics
+    /// If the elements are no f16.
+    pub fn widen(&mut self, kept: usize) -> Result<(), RuntimeError> {
+        let widened = self.layers.iter().map(|old| {
+            let layer = LayerCache::new(old.shape, KvType::F32, old.capacity)?;
+            layer.convert(old, kept);
+            Ok(layer)
+        });
+        self.layers = widened.collect::<Result<Vec<LayerCache>, RuntimeError>>()?;
+        self.kv = KvType::F32;
         Ok(())
     }
 
@@ -201,6 +236,29 @@ impl LayerCache {
             }
         }
     }
+
+    /// Takes over the first `positions` positions of a cache of f16 of the same shape and capacity, as f32.
+    fn convert(&self, from: &LayerCache, positions: usize) {
+        assert!(self.kv == KvType::F32 && from.kv == KvType::F16 && self.capacity == from.capacity);
+        let kept = padded_positions(positions).min(from.capacity);
+        let dim = self.shape.head_dim as usize;
+        for head in 0..self.shape.n_kv_heads as usize {
+            let ([to_keys, to_values, ..], [keys, values, ..]) =
+                (self.parts::<f32>(head).0, from.parts::<f16>(head).0);
+            for (to, from, len) in [(to_keys, keys, kept * dim), (to_values, values, kept * value_width(dim))]
+            {
+                // SAFETY: `kept` positions fit both capacities, so both ranges lie inside their part, where elements are
+                // aligned; the memories are different mappings, and nobody else has either now.
+                let (to, from) = unsafe {
+                    (
+                        std::slice::from_raw_parts_mut(to.cast::<f32>(), len),
+                        std::slice::from_raw_parts(from.cast::<f16>(), len),
+                    )
+                };
+                from.convert_to_f32_slice(to);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +299,56 @@ mod tests {
         check::<f16>(KvType::F16);
         check::<f32>(KvType::F32);
         check::<i8>(KvType::Int8);
+    }
+
+    /// A widened cache has the values that it had, and takes what f16 cannot hold; it grows like any other.
+    #[test]
+    fn widening_keeps_what_is_there() {
+        const DIM: usize = 6;
+        const CUT: usize = 300;
+        let shape = KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: DIM as u32 };
+        let row = |position: usize, head: usize, value: bool| -> Vec<f32> {
+            // Not all of them are f16s.
+            let x = |i: usize| (position * 7 + head * 3 + i) as f32 / 13.0 - if value { 50.0 } else { 0.0 };
+            (0..DIM).map(|i| x(i) * if position >= CUT { 1e4 } else { 1.0 }).collect()
+        };
+        let rounded = |x: &f32| f16::from_f32(*x).to_f32();
+        let mut cache = KvCache::new(&[shape; 2], KvType::F16, 1000);
+        // What the cache must be: one of f32 from the start, with rounded values before the cut.
+        let mut expected = KvCache::new(&[shape; 2], KvType::F32, 1000);
+        for position in 0..700 {
+            if position == CUT {
+                cache.widen(position).unwrap();
+                assert_eq!(cache.kv(), KvType::F32);
+            }
+            for cache in [&mut cache, &mut expected] {
+                cache.reach(position + 1, position).unwrap();
+            }
+            for (layer, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let [k, v] = [row(position, head, false), row(position, head, true)];
+                let exact = |row: &[f32]| match position < CUT {
+                    true => row.iter().map(rounded).collect(),
+                    false => row.to_vec(),
+                };
+                let (cache, expected) = (cache.layer(layer), expected.layer(layer));
+                // SAFETY: no worker runs, and the types are those of the caches.
+                unsafe {
+                    match cache.kv() {
+                        KvType::F16 => cache.head_mut::<f16>(head).append(position, 1, &k, &v, DIM),
+                        _ => cache.head_mut::<f32>(head).append(position, 1, &k, &v, DIM),
+                    }
+                    expected.head_mut::<f32>(head).append(position, 1, &exact(&k), &exact(&v), DIM);
+                }
+            }
+        }
+        for (layer, head, part) in (0..8).map(|i| (i / 4, i / 2 % 2, i % 2)) {
+            let values = |cache: &KvCache| {
+                let (at, len) = cache.layer(layer).parts::<f32>(head);
+                // SAFETY: the part lies inside the memory and holds floats; no worker runs.
+                unsafe { std::slice::from_raw_parts(at[part].cast::<f32>(), len[part]) }.to_vec()
+            };
+            assert_eq!(values(&cache), values(&expected), "layer {layer} head {head} part {part}");
+        }
     }
 
     #[test]

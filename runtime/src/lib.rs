@@ -12,8 +12,9 @@
 //! # Ok::<(), trit_runtime::RuntimeError>(())
 //! ```
 //!
-//! The runtime knows no model architecture: it executes the bundle's validated plan. `unsafe` stands in `mapping`
-//! (files and code in memory), `arena` (rows shared by workers) and `ternary` (calling a kernel), nowhere else.
+//! The runtime knows no model architecture: it executes the bundle's validated plan. `unsafe` stands in few files, among them
+//! `mapping` (files and code in memory), `fault` (files that shrink), `arena` (rows shared by workers) and `ternary` (calling
+//! a kernel); the others deny it.
 #![deny(unsafe_code)]
 
 mod arena;
@@ -25,32 +26,40 @@ mod dense;
 mod draft;
 mod error;
 mod execute;
+pub mod fault;
 pub mod generate;
 mod grouped;
 mod kv;
+mod limits;
 mod load;
 mod mapping;
 mod pool;
 mod profile;
+mod recode;
+mod remembered;
 mod rows;
+mod rules;
 pub mod sample;
 mod selftest;
 mod session;
+pub mod source;
 mod storage;
 pub mod stream;
+mod tables;
 mod ternary;
 mod texts;
 mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
 pub use cpu::CpuTiers;
-pub use error::RuntimeError;
+pub use error::{Place, RuntimeError};
 pub use kv::KvType;
+pub use limits::available;
 pub use load::{LoadOptions, Model};
 pub use profile::Profile;
-pub use selftest::SelftestReport;
+pub use selftest::{GoldenReport, SelftestReport};
 pub use session::{Session, SessionOptions};
-pub use storage::{Memory, available};
+pub use storage::Memory;
 pub use texts::Texts;
 pub use trit_format as format;
 pub use trit_text as text;

@@ -1,17 +1,20 @@
 //! A bundle on disk becomes a model that sessions share.
 
-use crate::bind::{BindOptions, Bundle, KernelChoice, KernelReport, Kernels, bind};
+use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
+use crate::source::Source;
 use crate::storage::{Memory, Storage, Streamed};
-use crate::tuning::{Tuner, Tuning};
-use crate::{RuntimeError, mapping};
+use crate::tables::Tables;
+use crate::tuning::{self, Tuner, Tuning};
+use crate::{RuntimeError, recode};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use trit_format::container::{Digest, Header, SectionKind};
-use trit_format::manifest::{Manifest, Tensor};
-use trit_format::plan::{DType, PlanesId, TensorId};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use trit_format::FormatError;
+use trit_format::container::{Header, Section, SectionKind};
+use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
+use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
-use trit_format::{FormatError, trust};
+use trit_format::trust::{self, Records, TrustError};
 use trit_kernels::planes::{Planes, WAYS, Way};
 use trit_text::Tokenizer;
 
@@ -30,6 +33,8 @@ pub struct LoadOptions {
     pub memory: Memory,
     /// Whether kernels are timed.
     pub tuning: Tuning,
+    /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
+    pub timings: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -41,106 +46,142 @@ impl Default for LoadOptions {
             verify: true,
             memory: Memory::Auto,
             tuning: Tuning::Remembered,
+            timings: None,
         }
+    }
+}
+
+/// Most bytes of a tokenizer that is taken into memory; the largest known have 30 MB.
+const MAX_TOKENIZER: usize = 1 << 28;
+
+/// What a bundle says of itself: read once, checked, and used as it was read.
+pub(crate) struct Front {
+    pub header: Header,
+    /// The bytes that the header was parsed from.
+    pub head: Vec<u8>,
+    pub manifest: Manifest,
+    /// `tokenizer.json`, where there is one.
+    pub tokenizer: Option<Vec<u8>>,
+}
+
+impl Front {
+    pub fn read(storage: &Storage) -> Result<Front, RuntimeError> {
+        let (header, head) = storage.header()?;
+        let section = header.section(SectionKind::Manifest);
+        let section = section.ok_or_else(|| storage.format(FormatError::Missing(SectionKind::Manifest)))?;
+        let manifest = Manifest::decode(&storage.copy(section, MAX_BYTES)?).map_err(|e| storage.format(e))?;
+        manifest.validate(&header).map_err(|e| storage.format(e))?;
+        let tokenizer = header.section(SectionKind::Tokenizer);
+        let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
+        Ok(Front { header, head, manifest, tokenizer })
     }
 }
 
 /// A loaded bundle: verified, bound to this machine, immutable.
 pub struct Model {
-    path: PathBuf,
     storage: Storage,
     weights: Streamed,
     planes: Option<Streamed>,
     /// By planes, how to scan the high one, and both.
     ways: Vec<[Way; 2]>,
-    header: Header,
     manifest: Manifest,
     kernels: Kernels,
-    /// f32 tensors used as vectors, by tensor; empty for others.
-    vectors: Vec<Vec<f32>>,
-    tokenizer: Option<Tokenizer>,
+    tables: Tables,
+    /// Bytes of `tokenizer.json`, until text is needed.
+    tokenizer_json: Mutex<Option<Vec<u8>>>,
+    tokenizer: OnceLock<Result<Option<Tokenizer>, String>>,
 }
 
 impl Model {
-    /// Maps, verifies and binds a bundle.
+    /// Opens, verifies and binds a bundle.
     ///
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle,
-    /// [`RuntimeError::Unsupported`] and [`RuntimeError::Untrusted`] where the kernels asked for cannot run.
+    /// [`RuntimeError::Changed`] where it was written to meanwhile, [`RuntimeError::Unsupported`] and
+    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::Input`] where the folder of
+    /// trust records is named by a relative path.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
-        let format = |source: FormatError| RuntimeError::Format { path: path.to_owned(), source };
-        let storage = mapping::open(path)?;
-        let map = storage.bytes();
-        let header = Header::parse(map).map_err(format)?;
-        for section in &header.sections {
-            let streams = matches!(section.kind, SectionKind::Weights | SectionKind::Planes);
-            let large = streams || section.kind == SectionKind::Tensors;
-            if !streams && (options.verify || !large) {
-                header.verify(map, section.kind).map_err(format)?;
+        Model::on(Storage::open(path)?, options)
+    }
+
+    /// [`Model::load`] from wherever bytes come from; `path` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_source(
+        source: Box<dyn Source>,
+        path: &Path,
+        options: &LoadOptions,
+    ) -> Result<Arc<Model>, RuntimeError> {
+        Model::on(Storage::new(source, path), options)
+    }
+
+    fn on(storage: Storage, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
+        match Model::read(&storage, options) {
+            Ok(parts) => Ok(Arc::new(parts.on(storage))),
+            // Why a digest does not match, or a file ends early, where that can be told.
+            Err(error @ (RuntimeError::Format { .. } | RuntimeError::Io { .. })) => {
+                Err(storage.unchanged().err().unwrap_or(error))
             }
-            if section.kind == SectionKind::Tensors {
-                storage.release(section.range());
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads everything that is used from here on. Whoever can write to the file can have each read give something else,
+    /// so every byte is read once, and what was read is what is checked and used: the trust of the user is in the digest of
+    /// the header that was parsed, whose digests are those of the copies.
+    fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
+        let Front { header, head, mut manifest, tokenizer } = Front::read(storage)?;
+        let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
+        for section in &header.sections {
+            if let SectionKind::Code(_) = section.kind {
+                // For damage only: code that is to run is checked where it will run.
+                storage.take(section, true, &mut [])?;
             }
         }
-        let bytes = |kind| header.section(kind).map(|s| &map[s.range()]);
-        let manifest = Manifest::decode(bytes(SectionKind::Manifest).unwrap_or_default()).map_err(format)?;
-        manifest.validate(&header).map_err(format)?;
-        let stream = |kind| {
-            let section = header.section(kind).ok_or(FormatError::Missing(kind))?;
-            let streamed = storage.stream(section.range(), options.memory);
-            match options.verify && Digest::of(streamed.bytes(&storage)) != section.digest {
-                true => Err(FormatError::Digest(kind)),
-                false => Ok(streamed),
+        let tensors = section(SectionKind::Tensors)?;
+        let tables = Tables::take(storage, tensors, &manifest, options.verify, options.memory)?;
+        let stream = |section: &Section| {
+            let range = section.offset..section.offset + section.len;
+            let streamed = storage.stream(range, options.memory)?;
+            if options.verify {
+                storage.check(section, streamed.bytes())?;
             }
+            Ok::<_, RuntimeError>(streamed)
         };
-        let weights = stream(SectionKind::Weights).map_err(format)?;
-        let planes = match header.section(SectionKind::Planes) {
-            Some(_) => Some(stream(SectionKind::Planes).map_err(format)?),
-            None => None,
-        };
+        let mut weights = stream(section(SectionKind::Weights)?)?;
+        let planes = header.section(SectionKind::Planes).map(stream).transpose()?;
 
-        let head = &map[..Header::bytes(header.sections.len()) as usize];
-        let trusted = options.trust
-            || trust::folder(|name| std::env::var_os(name))
-                .is_some_and(|folder| folder.join(trust::file_name(head)).is_file());
         let bind_options =
-            BindOptions { choice: options.kernels, cpu: options.cpu, trusted, tuning: options.tuning };
-        let code = |t| bytes(SectionKind::Code(t));
-        let bundle = Bundle { path, manifest: &manifest, code: &code, weights: weights.bytes(&storage) };
-        let kernels = bind(&bundle, &bind_options)?;
-        let mut tuner = Tuner::new(options.tuning, None);
+            BindOptions { choice: options.kernels, cpu: options.cpu, trust: trust(&head, options.trust)? };
+        let mut stored = Stored::AsWritten;
+        if bind::wants_common_code(&manifest, &bind_options) {
+            let products = &mut manifest.products;
+            stored = match weights.rewrite(|bytes| recode::to_common(storage, products, bytes))? {
+                true => Stored::Anew,
+                false => Stored::InFile,
+            };
+        }
+        let bundle =
+            Bundle { storage, header: &header, manifest: &manifest, stored, weights: weights.bytes() };
+        let mut tuner = Tuner::new(options.tuning, options.timings.clone().or_else(tuning::file));
+        let kernels = bind::bind(&bundle, &bind_options, &mut tuner)?;
         let mut ways = Vec::new();
         if let Some(section) = &planes {
             for id in 0..manifest.planes.len() as u32 {
-                let planes = self::planes(&manifest, PlanesId(id), section.bytes(&storage));
+                let planes = self::planes(&manifest, PlanesId(id), section.bytes());
                 ways.push([false, true].map(|full| WAYS[tuner.choose_way(&planes, full)]));
             }
         }
         tuner.remember();
 
-        let tensors = bytes(SectionKind::Tensors).unwrap_or_default();
-        let vectors = manifest.tensors.iter().map(|t| vector(t, tensors)).collect();
-        let tokenizer = bytes(SectionKind::Tokenizer)
-            .map(|json| Tokenizer::new(json, &manifest.text))
-            .transpose()
-            .map_err(|e| RuntimeError::Text { path: path.to_owned(), problem: e.to_string() })?;
-        Ok(Arc::new(Model {
-            path: path.to_owned(),
-            kernels,
-            vectors,
-            tokenizer,
-            manifest,
-            weights,
-            planes,
-            ways,
-            header,
-            storage,
-        }))
+        storage.intact()?;
+        Ok(Parts { weights, planes, ways, manifest, kernels, tables, tokenizer })
     }
 
     /// The file it came from.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.storage.path()
     }
 
     /// What the bundle says about itself.
@@ -153,52 +194,108 @@ impl Model {
         &self.kernels.report
     }
 
-    /// Its tokenizer, where it has one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+    /// Its tokenizer, where it has one. It is made when it is first asked for: who gives and takes ids needs none.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
+    pub fn tokenizer(&self) -> Result<Option<&Tokenizer>, RuntimeError> {
+        let made = self.tokenizer.get_or_init(|| {
+            let json = self.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let vocab_size = self.manifest.hyperparameters.vocab_size;
+            let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
+            made.transpose().map_err(|e| e.to_string())
+        });
+        match made {
+            Ok(tokenizer) => Ok(tokenizer.as_ref()),
+            Err(problem) => {
+                Err(RuntimeError::Text { path: self.path().to_owned(), problem: problem.clone() })
+            }
+        }
     }
 
     pub(crate) fn bound(&self) -> &Kernels {
         &self.kernels
     }
 
-    fn section(&self, kind: SectionKind) -> &[u8] {
-        self.header.section(kind).map_or(&[], |s| &self.storage.bytes()[s.range()])
+    /// Whether everything computed so far came from the bytes that were loaded: asked after every pass.
+    pub(crate) fn intact(&self) -> Result<(), RuntimeError> {
+        self.storage.intact()
     }
 
     /// The tiles of a product.
     pub(crate) fn weights(&self, product: usize) -> &[u8] {
         let product = &self.manifest.products[product];
         let len = product.bytes().expect("validated") as usize;
-        &self.weights.bytes(&self.storage)[product.offset as usize..][..len]
+        &self.weights.bytes()[product.offset as usize..][..len]
     }
 
-    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read.
+    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read. Where
+    /// it cannot be read, it is zero and [`Model::intact`] says why.
     pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
-        let tensor = &self.manifest.tensors[table.0 as usize];
-        let section = self.header.section(SectionKind::Tensors).map_or(0, |s| s.offset as usize);
+        let tensor = self.tensor(table);
         assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
-        self.storage.read(section + tensor.offset as usize + row * to.len(), to);
+        self.tables.part(&self.storage, table, row * to.len(), to);
     }
 
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
-        let bytes = self.planes.as_ref().map_or(&[][..], |s| s.bytes(&self.storage));
+        let bytes = self.planes.as_ref().map_or(&[][..], Streamed::bytes);
         let [high, full] = self.ways[id.0 as usize];
         planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
     }
 
-    /// The bytes of a tensor.
-    pub(crate) fn tensor(&self, id: TensorId) -> (&Tensor, &[u8]) {
-        let tensor = &self.manifest.tensors[id.0 as usize];
-        let len = tensor.bytes().expect("validated") as usize;
-        (tensor, &self.section(SectionKind::Tensors)[tensor.offset as usize..][..len])
+    /// What a tensor is.
+    pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.manifest.tensors[id.0 as usize]
+    }
+
+    /// All bytes of a table. `None` where they cannot be had any more, and [`Model::intact`] says why.
+    pub(crate) fn table(&self, id: TensorId) -> Option<&[u8]> {
+        self.tables.whole(&self.storage, id)
     }
 
     /// An f32 vector.
     pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
-        &self.vectors[id.0 as usize]
+        self.tables.vector(id)
     }
+}
+
+/// A model without the storage that it was read from.
+struct Parts {
+    weights: Streamed,
+    planes: Option<Streamed>,
+    ways: Vec<[Way; 2]>,
+    manifest: Manifest,
+    kernels: Kernels,
+    tables: Tables,
+    tokenizer: Option<Vec<u8>>,
+}
+
+impl Parts {
+    fn on(self, storage: Storage) -> Model {
+        let Parts { weights, planes, ways, manifest, kernels, tables, tokenizer } = self;
+        let tokenizer_json = Mutex::new(tokenizer);
+        let tokenizer = OnceLock::new();
+        Model { storage, weights, planes, ways, manifest, kernels, tables, tokenizer_json, tokenizer }
+    }
+}
+
+/// Whether code of the bundle with that header may run: `always`, or where this user recorded it; else why not.
+fn trust(head: &[u8], always: bool) -> Result<Result<(), String>, RuntimeError> {
+    let records = match Records::of_user() {
+        Err(error @ TrustError::Relative(_)) => return Err(RuntimeError::Input(error.to_string())),
+        records => records,
+    };
+    if always {
+        return Ok(Ok(()));
+    }
+    Ok(match records.and_then(|records| records.contains(&trust::file_name(head))) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(TrustError::NoFolder) => {
+            Err("it was not compiled by this user on this machine".to_owned())
+        }
+        Err(problem) => Err(problem.to_string()),
+    })
 }
 
 /// Planes in their section.
@@ -207,14 +304,4 @@ fn planes<'a>(manifest: &Manifest, id: PlanesId, section: &'a [u8]) -> Planes<'a
     let shape = &manifest.tensors[planes.table.0 as usize].shape;
     let layout = Layout::new(shape[0], shape[1]).expect("validated");
     Planes::new(&section[planes.offset as usize..], layout)
-}
-
-/// The values of a one-dimensional f32 tensor; nothing for larger ones, which are read where they stand.
-fn vector(tensor: &Tensor, section: &[u8]) -> Vec<f32> {
-    if tensor.dtype != DType::F32 || tensor.shape.len() != 1 {
-        return Vec::new();
-    }
-    let len = tensor.bytes().expect("validated") as usize;
-    let bytes = &section[tensor.offset as usize..][..len];
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect()
 }

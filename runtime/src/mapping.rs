@@ -2,11 +2,14 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
+use crate::fault::Place;
 use crate::storage::Storage;
-use memmap2::{Mmap, MmapMut};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
+use std::ops::Deref;
 use std::path::Path;
-use trit_format::container::Digest;
+use trit_format::FormatError;
+use trit_format::container::{Digest, Section};
 use trit_format::kernel::{KernelArgs, KernelEntry};
 
 /// A ternary kernel: see [`KernelArgs`].
@@ -16,47 +19,69 @@ pub(crate) type KernelFn = unsafe extern "sysv64" fn(*const KernelArgs);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) type KernelFn = unsafe extern "C" fn(*const KernelArgs);
 
-/// Opens a file and maps it read-only.
-pub(crate) fn open(path: &Path) -> Result<Storage, RuntimeError> {
-    let io = |source| RuntimeError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
-        return Err(io(std::io::Error::new(
-            std::io::ErrorKind::IsADirectory,
-            "is a directory, not a .trit bundle",
-        )));
+/// Weights, planes or a table where they stand in a file, read-only.
+pub(crate) struct FileMapping {
+    /// Before the mapping, which it describes.
+    _place: Place,
+    map: Mmap,
+}
+
+impl FileMapping {
+    /// Maps the `len` bytes of `file` from `offset` on; `path` names it in messages.
+    pub fn new(file: &File, path: &Path, offset: u64, len: usize) -> std::io::Result<FileMapping> {
+        // SAFETY: the mapping is private and read-only, but others may write to the file, and the bytes then change under
+        // us, which no slice allows for. They are weights, planes and tables: kernels and the portable code take every
+        // byte as a number and compute no address, length or branch target from it, so that what changes is numbers
+        // (`tests/tests/any_bytes.rs` runs them on random ones). Manifest, header and code, on which safety depends, are
+        // never mapped. Where the file is cut off, the system ends the process at the next access (`fault`).
+        let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) }?;
+        Ok(FileMapping { _place: Place::enter(path, map.as_ptr(), map.len()), map })
     }
-    // SAFETY: the mapping is private and read-only. Whoever changes or truncates a bundle while it runs breaks the
-    // promise that every mapping of a file asks for; code, the dangerous part, is copied before it is checked.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-    Ok(Storage::new(file, map))
+}
+
+impl Deref for FileMapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
 }
 
 /// Embedded kernels, copied to memory of their own and made executable.
 pub(crate) struct EmbeddedCode {
     memory: Mmap,
     offsets: Vec<usize>,
+    digest: Digest,
 }
 
 impl EmbeddedCode {
-    /// Copies a code section, checks each kernel's digest on the copy, then makes it executable and unwritable.
+    /// Copies a code section, checks its digest and each kernel's on the copy, then makes it executable and unwritable.
     /// Entries have been validated to lie inside the section.
     ///
     /// # Errors
-    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::System`] where memory is refused.
-    pub fn new(path: &Path, section: &[u8], kernels: &[&KernelEntry]) -> Result<EmbeddedCode, RuntimeError> {
+    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::System`] where memory is refused, and
+    /// those of reading.
+    pub fn new(
+        storage: &Storage,
+        section: &Section,
+        kernels: &[&KernelEntry],
+    ) -> Result<EmbeddedCode, RuntimeError> {
         let refused = |e| {
             RuntimeError::System(format!("no executable memory for kernels: {e}; try --kernels portable"))
         };
-        let mut memory = MmapMut::map_anon(section.len().max(1)).map_err(refused)?;
-        memory[..section.len()].copy_from_slice(section);
+        let len = section.range().len();
+        let mut memory = MmapMut::map_anon(len.max(1)).map_err(refused)?;
+        storage.read(section.offset, &mut memory[..len])?;
+        let digest = Digest::of(&memory[..len]);
+        if digest != section.digest {
+            return Err(storage.format(FormatError::Digest(section.kind)));
+        }
         for kernel in kernels {
             let start = kernel.offset as usize;
             if Digest::of(&memory[start..start + kernel.len as usize]) != kernel.digest {
                 let problem = "its code does not match its digest; the file is damaged, copy it again".into();
-                let source =
-                    trit_format::FormatError::Record { record: format!("kernel {}", kernel.spec), problem };
-                return Err(RuntimeError::Format { path: path.to_owned(), source });
+                return Err(storage
+                    .format(FormatError::Record { record: format!("kernel {}", kernel.spec), problem }));
             }
         }
         let memory = memory.make_exec().map_err(refused)?;
@@ -65,7 +90,12 @@ impl EmbeddedCode {
         unsafe { wasmtime_internal_jit_icache_coherence::clear_cache(memory.as_ptr().cast(), memory.len()) }
             .and_then(|()| wasmtime_internal_jit_icache_coherence::pipeline_flush_mt())
             .map_err(|e| RuntimeError::System(format!("cannot flush the instruction cache: {e}")))?;
-        Ok(EmbeddedCode { memory, offsets: kernels.iter().map(|k| k.offset as usize).collect() })
+        Ok(EmbeddedCode { memory, offsets: kernels.iter().map(|k| k.offset as usize).collect(), digest })
+    }
+
+    /// The digest of the section, as it was copied.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The entry point of kernel `index`, in the order given to [`EmbeddedCode::new`]. Valid while `self` lives.

@@ -38,7 +38,7 @@ impl Rows<'_> {
         token: impl Fn(usize) -> usize,
         bytes: &mut Vec<u8>,
     ) {
-        let (tensor, _) = self.model.tensor(table);
+        let tensor = self.model.tensor(table);
         let hidden = tensor.shape[1] as usize;
         bytes.resize(hidden * tensor.dtype.size(), 0);
         for r in self.rows.clone() {

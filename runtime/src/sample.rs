@@ -1,11 +1,12 @@
 //! Logits become a token.
 //!
-//! The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p, then a draw. Equal logits
-//! are ordered by id, so that results do not depend on how candidates were found.
+//! The order is that of transformers: biases, repetition penalty, what is suppressed, temperature, top-k, top-p, min-p, then
+//! a draw. Equal logits are ordered by id, so that results do not depend on how candidates were found.
 
+use crate::rules::Rules;
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use trit_format::manifest::SamplingDefaults;
+use trit_format::manifest::{LogitRules, SamplingDefaults};
 
 /// How tokens are chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,12 +90,16 @@ pub enum Scores<'a> {
 
 /// Most candidates that are looked for without computing every logit.
 const MOST_BEST: usize = 256;
+/// Every logit is computed where more than one in this many is asked for by name: rows that are read one by one take
+/// several times as long as in sequence.
+const MOST_NAMED: usize = 16;
 
 /// A source of tokens: options and the state of the random sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
     random: SplitMix64,
+    rules: Rules,
     candidates: Vec<Candidate>,
     seen: HashSet<u32>,
 }
@@ -102,7 +107,24 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler at the start of its random sequence.
     pub fn new(options: SamplerOptions) -> Sampler {
-        Sampler { options, random: SplitMix64(options.seed), candidates: Vec::new(), seen: HashSet::new() }
+        Sampler::with_rules(options, &LogitRules::default())
+    }
+
+    /// As [`Sampler::new`], which keeps to what the model's authors say of single tokens. [`crate::generate::generate`] tells
+    /// it where an answer begins.
+    pub fn with_rules(options: SamplerOptions, rules: &LogitRules) -> Sampler {
+        Sampler {
+            options,
+            random: SplitMix64(options.seed),
+            rules: Rules::new(rules),
+            candidates: Vec::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// An answer begins after `position` tokens of text: some tokens may not be its first.
+    pub fn begin(&mut self, position: usize) {
+        self.rules.begin(position);
     }
 
     /// How it chooses.
@@ -110,7 +132,7 @@ impl Sampler {
         &self.options
     }
 
-    /// What [`Sampler::sample`] needs to see. Where [`Sampler::penalizes`], it must also see every token of the history.
+    /// What [`Sampler::sample`] needs to see, besides the tokens that [`Sampler::asks`] names.
     pub fn wants(&self) -> Wants {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
         if self.is_greedy() {
@@ -127,6 +149,29 @@ impl Sampler {
         }
     }
 
+    /// What [`Sampler::sample`] needs to see after `history`, and after each of the tokens `guessed` that may follow it, of a
+    /// vocabulary of `vocab` tokens: what it wants, and tokens whatever their logits, in order, because they are treated
+    /// differently.
+    pub fn asks(&self, history: &[u32], guessed: &[u32], vocab: usize) -> (Wants, Vec<u32>) {
+        let mut named = Vec::new();
+        if !self.penalizes() && self.rules.is_empty() {
+            return (self.wants(), named);
+        }
+        let text = [history, guessed].concat();
+        if !self.rules.is_empty() {
+            (history.len()..=text.len()).for_each(|len| self.rules.touched(&text[..len], &mut named));
+        }
+        if self.penalizes() {
+            named.extend(text);
+        }
+        named.sort_unstable();
+        named.dedup();
+        match named.len() > vocab / MOST_NAMED {
+            true => (Wants::All, Vec::new()),
+            false => (self.wants(), named),
+        }
+    }
+
     /// Whether tokens of the history are treated differently.
     pub fn penalizes(&self) -> bool {
         self.options.repeat_penalty != 1.0
@@ -137,28 +182,38 @@ impl Sampler {
     }
 
     /// Chooses the next token; `history` is the sequence so far. Logits that are no finite numbers are never chosen;
-    /// where none is finite, the result is 0.
+    /// where there is nothing to choose, the result is 0.
     pub fn sample(&mut self, scores: Scores, history: &[u32]) -> u32 {
+        self.choose(scores, history).unwrap_or(0)
+    }
+
+    /// As [`Sampler::sample`]; `None` where no logit is finite or every token is suppressed.
+    pub fn choose(&mut self, scores: Scores, history: &[u32]) -> Option<u32> {
         self.candidates.clear();
         match scores {
-            Scores::All(logits) if self.is_greedy() && !self.penalizes() => return argmax(logits),
+            Scores::All(logits) if self.is_greedy() && !self.penalizes() && self.rules.is_empty() => {
+                return logits.iter().any(|l| l.is_finite()).then(|| argmax(logits));
+            }
             Scores::All(logits) => {
                 let all = logits.iter().enumerate().map(|(id, &logit)| Candidate { id: id as u32, logit });
                 self.candidates.extend(all.filter(|c| c.logit.is_finite()));
             }
             Scores::Some(some) => self.candidates.extend(some.iter().filter(|c| c.logit.is_finite())),
         }
-        self.penalize(history);
-        if self.candidates.is_empty() {
-            return 0;
+        if !self.rules.is_empty() {
+            self.rules.bias(history, &mut self.candidates);
         }
-        if self.is_greedy() {
-            return self.candidates.iter().copied().min_by(by_probability).map_or(0, |c| c.id);
+        self.penalize(history);
+        if !self.rules.is_empty() {
+            self.rules.suppress(history, &mut self.candidates);
+        }
+        if self.is_greedy() || self.candidates.is_empty() {
+            return self.candidates.iter().copied().min_by(by_probability).map(|c| c.id);
         }
         self.keep_top_k();
         self.keep_top_p();
         self.keep_min_p();
-        self.draw()
+        Some(self.draw())
     }
 
     fn penalize(&mut self, history: &[u32]) {
@@ -286,6 +341,9 @@ impl SplitMix64 {
         (self.next() >> 11) as f64 * (0.5f64).powi(53)
     }
 }
+
+#[cfg(test)]
+mod reference;
 
 #[cfg(test)]
 mod tests {
@@ -482,6 +540,7 @@ mod tests {
             top_p: Some(-1.0),
             min_p: Some(f32::INFINITY),
             repetition_penalty: Some(0.0),
+            rules: LogitRules::default(),
         };
         assert_eq!(SamplerOptions::from_defaults(&senseless, 7), SAMPLE);
     }

@@ -12,11 +12,13 @@ use crate::profile::Profile;
 use crate::sample::{Candidate, Scores, Wants};
 use crate::{RuntimeError, arena, pool};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
 use trit_kernels::planes::MAX_TOP;
 use trit_kernels::rope::RopeTable;
+
+mod finite;
 
 /// How a session runs.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +29,7 @@ pub struct SessionOptions {
     pub threads: Option<usize>,
     /// Start all of `threads`, even where they must share cores: slower, and of use only to test with.
     pub crowd: bool,
-    /// Element type of the KV cache.
+    /// Element type of the KV cache; see [`Session::widened`].
     pub kv: KvType,
     /// Rows of a prompt that run together.
     pub block: usize,
@@ -61,6 +63,9 @@ pub struct Session {
     scan: Scan,
     /// Rows of the last pass whose scores can be asked for.
     scored: Range<usize>,
+    /// In a pass, the first row that the cache could not hold; otherwise as large as can be.
+    overflow: AtomicUsize,
+    widened: Option<usize>,
 }
 
 impl Session {
@@ -103,6 +108,8 @@ impl Session {
             bounds: Bounds::new(threads),
             scan: Scan::default(),
             scored: 0..0,
+            overflow: AtomicUsize::new(usize::MAX),
+            widened: None,
             model,
         })
     }
@@ -171,6 +178,7 @@ impl Session {
     ///
     /// # Errors
     /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`],
+    /// [`RuntimeError::NotFinite`] where a logit is no number, [`RuntimeError::System`] where memory is refused,
     /// [`RuntimeError::Interrupted`]. The sequence is unchanged then.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
         self.advance(ids, 1, Wants::All, &[])?;
@@ -192,33 +200,89 @@ impl Session {
         wants: Wants,
         also: &[u32],
     ) -> Result<(), RuntimeError> {
-        self.check(ids)?;
-        let block = self.arena.capacity();
-        assert!(rows >= 1 && rows <= ids.len().min(block), "{rows} rows of {} tokens", ids.len());
-        self.reach(self.position() + ids.len())?;
-        // The last block has at least the rows that are asked for.
-        let last = ((ids.len() - 1) % block + 1).max(rows);
-        let (before, last) = ids.split_at(ids.len() - last);
-        let start = self.position();
-        let mut passes = || {
-            before.chunks(block).try_for_each(|chunk| self.pass(chunk, 0..0, wants, &[]))?;
-            self.pass(last, last.len() - rows..last.len(), wants, also)
-        };
-        let done = passes();
-        self.whole_or_not_at_all(start, done)
+        let block = self.block();
+        assert!(rows >= 1 && rows <= ids.len().clamp(1, block), "{rows} rows of {} tokens", ids.len());
+        self.all_or_nothing(ids, |session| {
+            // The last block has at least the rows that are asked for.
+            let last = ((ids.len() - 1) % block + 1).max(rows);
+            let (before, mut last) = ids.split_at(ids.len() - last);
+            for mut chunk in before.chunks(block) {
+                while !chunk.is_empty() {
+                    let ran = session.pass(chunk, 0..0, wants, &[])?;
+                    chunk = &chunk[ran..];
+                    if !chunk.is_empty() {
+                        session.widen()?;
+                    }
+                }
+            }
+            loop {
+                let start = session.position();
+                let unscored = last.len() - rows;
+                let ran = session.pass(last, unscored..last.len(), wants, also)?;
+                if ran == last.len() {
+                    break;
+                }
+                // All rows that are asked for come out of one pass.
+                let stands = ran.min(unscored);
+                session.truncate(start + stands);
+                session.widen()?;
+                last = &last[stands..];
+            }
+            match session.first_unfinite() {
+                None => Ok(()),
+                Some(row) => Err(session.unfinite(session.position() - rows + row + 1)),
+            }
+        })
     }
 
-    /// Takes back what an interrupted call had appended after `start`.
-    fn whole_or_not_at_all(
+    /// Appends the token `last` and those `guessed` to follow it, and computes what `wants` says, as [`Session::advance`] does,
+    /// after as many as the cache can hold and give numbers. Gives how many, at least 1: others may be wrong guesses, of which
+    /// nothing is to remain.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`], by `last` alone.
+    pub(crate) fn advance_guessing(
         &mut self,
-        start: usize,
-        done: Result<(), RuntimeError>,
-    ) -> Result<(), RuntimeError> {
-        if done.is_err() {
+        last: u32,
+        guessed: &[u32],
+        wants: Wants,
+        also: &[u32],
+    ) -> Result<usize, RuntimeError> {
+        let ids = [&[last], guessed].concat();
+        self.all_or_nothing(&ids, |session| {
+            let start = session.position();
+            let mut ran = session.pass(&ids, 0..ids.len(), wants, also)?;
+            if ran == 0 {
+                session.widen()?;
+                ran = session.pass(&ids, 0..ids.len(), wants, also)?;
+            }
+            match session.first_unfinite() {
+                None => Ok(ran),
+                Some(0) => Err(session.unfinite(start + 1)),
+                Some(row) => {
+                    session.truncate(start + row);
+                    session.scored.end = row;
+                    Ok(row)
+                }
+            }
+        })
+    }
+
+    /// Checks `ids`, makes room for them and does what appends them; where that fails, the sequence is as it was.
+    fn all_or_nothing<T>(
+        &mut self,
+        ids: &[u32],
+        append: impl FnOnce(&mut Session) -> Result<T, RuntimeError>,
+    ) -> Result<T, RuntimeError> {
+        self.check(ids)?;
+        let start = self.position();
+        self.reach(start + ids.len())?;
+        let result = append(self);
+        if result.is_err() {
             self.tokens.truncate(start);
             self.scored = 0..0;
         }
-        done
+        result
     }
 
     /// What [`Session::advance`] was asked for, after the `row`th of its rows.
@@ -245,26 +309,32 @@ impl Session {
     /// have been handed out already.
     ///
     /// # Errors
-    /// As [`Session::prefill`].
+    /// As [`Session::prefill`]; logits before the first that are no numbers have been handed over then.
     pub fn forward_all(
         &mut self,
         ids: &[u32],
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
-        self.check(ids)?;
-        self.reach(self.position() + ids.len())?;
-        let (block, start) = (self.arena.capacity(), self.position());
-        let mut passes = || {
-            for (b, chunk) in ids.chunks(block).enumerate() {
-                self.pass(chunk, 0..chunk.len(), Wants::All, &[])?;
-                for r in 0..chunk.len() {
-                    each(b * block + r, self.logits(r));
+        self.all_or_nothing(ids, |session| {
+            let mut done = 0;
+            while done < ids.len() {
+                let chunk = &ids[done..ids.len().min(done + session.block())];
+                let start = session.position();
+                let ran = session.pass(chunk, 0..chunk.len(), Wants::All, &[])?;
+                let unfinite = session.first_unfinite();
+                for row in 0..unfinite.unwrap_or(ran) {
+                    each(done + row, session.logits(row));
+                }
+                if let Some(row) = unfinite {
+                    return Err(session.unfinite(start + row + 1));
+                }
+                done += ran;
+                if ran < chunk.len() {
+                    session.widen()?;
                 }
             }
             Ok(())
-        };
-        let done = passes();
-        self.whole_or_not_at_all(start, done)
+        })
     }
 
     /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden
@@ -296,8 +366,18 @@ impl Session {
         let mut out = Vec::with_capacity(hidden.len());
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             let rows = chunk.len() / width;
-            arena::fill(&mut self.arena, plan.residual, chunk, width);
-            self.run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)])?;
+            let before = self.position();
+            let run = |session: &mut Session| {
+                arena::fill(&mut session.arena, plan.residual, chunk, width);
+                session
+                    .run(&vec![0; rows], &[(&plan.body[steps.start as usize..steps.end as usize], 0..rows)])
+            };
+            let ran = run(self)?;
+            if ran < rows {
+                self.widen()?;
+                self.truncate(before);
+                run(self)?;
+            }
             for r in 0..rows {
                 out.extend_from_slice(arena::read(&self.arena, plan.residual, r));
             }
@@ -334,14 +414,15 @@ impl Session {
         arena::read(&self.arena, self.model.manifest().plan.logits, row)
     }
 
-    /// Runs a block of tokens, and the head for its rows `scored`.
+    /// Runs a block of tokens, and the head for its rows `scored`. Gives how many rows the cache could hold; the others were not
+    /// appended, and have no scores.
     fn pass(
         &mut self,
         ids: &[u32],
         scored: Range<usize>,
         wants: Wants,
         also: &[u32],
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<usize, RuntimeError> {
         let model = self.model.clone();
         let plan = &model.manifest().plan;
         self.scored = scored.clone();
@@ -355,16 +436,19 @@ impl Session {
             }
             _ => None,
         };
-        match scored.is_empty() {
+        let ran = match scored.is_empty() {
             true => self.run(ids, &[(&plan.body[..], 0..ids.len())])?,
             false => self.run(ids, &[(&plan.body[..], 0..ids.len()), (&plan.head[..], scored)])?,
-        }
+        };
         self.gather();
-        Ok(())
+        self.scored.end = self.scored.end.min(ran.max(self.scored.start));
+        Ok(ran)
     }
 
-    /// Runs step lists for rows at the next positions, in one parallel region.
-    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) -> Result<(), RuntimeError> {
+    /// Runs step lists for rows at the next positions, in one parallel region, and appends those before the first one that
+    /// the cache could not hold. Gives how many. Where the bundle's file was changed, nothing that was computed counts, and
+    /// the sequence stays as it was.
+    fn run(&mut self, ids: &[u32], lists: &[(&[Step], Range<usize>)]) -> Result<usize, RuntimeError> {
         let row = |(i, &token)| Row { token, position: self.tokens.len() + i, sequence: 0 };
         let rows: Vec<Row> = ids.iter().enumerate().map(row).collect();
         let batch = Batch { rows: &rows, sequences: &self.caches };
@@ -382,6 +466,7 @@ impl Session {
             best,
             exchange: &self.exchange,
             stop: &self.stop,
+            overflow: &self.overflow,
         };
         let stopped = AtomicBool::new(false);
         // Worker 0 keeps the profile.
@@ -394,6 +479,7 @@ impl Session {
             }
         });
         self.profile = self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile.take();
+        let ran = std::mem::replace(self.overflow.get_mut(), usize::MAX);
         if stopped.into_inner() {
             return Err(RuntimeError::Interrupted);
         }
@@ -401,8 +487,10 @@ impl Session {
             profile.regions += 1;
             profile.tokens += ids.len();
         }
-        self.tokens.extend_from_slice(ids);
-        Ok(())
+        self.model.intact()?;
+        let ran = ran.min(ids.len());
+        self.tokens.extend_from_slice(&ids[..ran]);
+        Ok(ran)
     }
 
     /// Brings together what the workers found in the last pass.

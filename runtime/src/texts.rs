@@ -1,9 +1,9 @@
 //! What a bundle says of text, without its weights: enough to tokenize, and to render a chat template.
 
-use crate::{RuntimeError, mapping};
+use crate::RuntimeError;
+use crate::load::Front;
+use crate::storage::Storage;
 use std::path::{Path, PathBuf};
-use trit_format::FormatError;
-use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::Manifest;
 use trit_text::{ChatTemplate, TextError, Tokenizer};
 
@@ -21,25 +21,9 @@ impl Texts {
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle.
     pub fn open(path: &Path) -> Result<Texts, RuntimeError> {
-        let format = |source: FormatError| RuntimeError::Format { path: path.to_owned(), source };
-        let storage = mapping::open(path)?;
-        let map = storage.bytes();
-        let header = Header::parse(map).map_err(format)?;
-        // What is digested is the copy that is used: the file may change meanwhile.
-        let section = |kind| match header.section(kind) {
-            None => Ok(None),
-            Some(section) => {
-                let bytes = map[section.range()].to_vec();
-                match Digest::of(&bytes) == section.digest {
-                    true => Ok(Some(bytes)),
-                    false => Err(format(FormatError::Digest(kind))),
-                }
-            }
-        };
-        let manifest = section(SectionKind::Manifest)?.unwrap_or_default();
-        let manifest = Manifest::decode(&manifest).map_err(format)?;
-        manifest.validate(&header).map_err(format)?;
-        Ok(Texts { path: path.to_owned(), manifest, tokenizer: section(SectionKind::Tokenizer)? })
+        let storage = Storage::open(path)?;
+        let Front { manifest, tokenizer, .. } = Front::read(&storage)?;
+        Ok(Texts { path: path.to_owned(), manifest, tokenizer })
     }
 
     /// The file they came from.
@@ -57,7 +41,9 @@ impl Texts {
     /// # Errors
     /// [`TextError::Tokenizer`] where it cannot be used.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, TextError> {
-        self.tokenizer.as_ref().map(|json| Tokenizer::new(json, &self.manifest.text)).transpose()
+        let vocab_size = self.manifest.hyperparameters.vocab_size;
+        let make = |json: &Vec<u8>| Tokenizer::new(json, &self.manifest.text, vocab_size);
+        self.tokenizer.as_ref().map(make).transpose()
     }
 
     /// Its chat template, compiled; `None` where it has none. A template needs no tokenizer.

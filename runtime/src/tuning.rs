@@ -2,12 +2,11 @@
 //!
 //! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
 //! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
-//! few milliseconds each.
+//! few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
 #![allow(unsafe_code)]
 
 use crate::mapping::KernelFn;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use crate::remembered::Remembered;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use trit_format::kernel::{KernelArgs, KernelSpec};
@@ -35,6 +34,13 @@ const BYTES: usize = 24 << 20;
 const ROUNDS: usize = 11;
 /// Tiles in one call, as in decode.
 const TILES: usize = 16;
+/// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can have
+/// thousands.
+const MOST_TIMED: [usize; 2] = [12, 4];
+/// Time that one load spends on them, after which the first variant is used. Ten choices fit where memory is fast.
+const BUDGET: Duration = Duration::from_secs(2);
+/// A shape is timed if at least one in this many bytes of the weights is its: the choice of others changes little.
+const SHARE: usize = 32;
 
 /// The weights of a product as a kernel goes over them.
 pub(crate) struct Stream<'a> {
@@ -56,6 +62,11 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Bytes of its codes and scales.
+    pub fn bytes(&self) -> usize {
+        self.weights.len()
+    }
+
     /// What one call takes, all over the weights: up to [`TILES`] tiles, or groups, of `tile` bytes.
     fn pieces(&self, tile: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
         let (weights, codes) = (self.weights, self.codes);
@@ -63,42 +74,65 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// What was found on this machine, by CPU, tier and shape.
-#[derive(Default, Serialize, Deserialize)]
-struct Remembered {
-    /// The name of the fastest kernel, or way.
-    fastest: BTreeMap<String, String>,
+/// What is timed, each with a bound of its own.
+#[derive(Clone, Copy)]
+enum Choice {
+    Kernel,
+    Way,
 }
 
-/// Chooses kernels for one tier, and ways to scan.
+/// Chooses kernels and ways to scan for one load of a bundle.
 pub(crate) struct Tuner {
     tuning: Tuning,
-    key: String,
+    /// Where it is remembered, if anywhere.
+    file: Option<PathBuf>,
+    cpu: String,
     remembered: Remembered,
-    changed: bool,
+    /// What was found by this tuner.
+    found: Vec<(String, String)>,
+    timed: [usize; 2],
+    spent: Duration,
 }
 
 impl Tuner {
-    /// A tuner for kernels of `target`, or for what the runtime itself computes.
-    pub fn new(tuning: Tuning, target: Option<Target>) -> Tuner {
-        let read = || serde_json::from_slice(&std::fs::read(file()?).ok()?).ok();
-        let remembered = if tuning == Tuning::Off { None } else { read() };
-        let key = match target {
-            Some(target) => format!("{}, {target}", crate::cpu::name()),
-            None => crate::cpu::name(),
-        };
-        Tuner { tuning, key, remembered: remembered.unwrap_or_default(), changed: false }
+    /// A tuner that remembers in `file`.
+    pub fn new(tuning: Tuning, file: Option<PathBuf>) -> Tuner {
+        let read = file.as_deref().filter(|_| tuning == Tuning::Remembered);
+        Tuner {
+            tuning,
+            cpu: crate::cpu::name(),
+            remembered: read.map(Remembered::read).unwrap_or_default(),
+            file,
+            found: Vec::new(),
+            timed: [0; 2],
+            spent: Duration::ZERO,
+        }
     }
 
-    /// The index of the variant to use. All compute the same from `weights`.
-    pub fn choose(&mut self, variants: &[(KernelSpec, KernelFn)], weights: &[Stream]) -> usize {
-        if variants.len() < 2 {
+    /// Choices that were timed so far.
+    pub fn timed(&self) -> usize {
+        self.timed.iter().sum()
+    }
+
+    /// The index of the variant to use of kernels for `target`. All compute the same from `weights`, which are a part of
+    /// `all` bytes.
+    pub fn choose(
+        &mut self,
+        target: Target,
+        variants: &[(KernelSpec, KernelFn)],
+        weights: &[Stream],
+        all: usize,
+    ) -> usize {
+        let bytes: usize = weights.iter().map(Stream::bytes).sum();
+        if variants.len() < 2 || bytes < all / SHARE {
             return 0;
         }
         let names: Vec<String> = variants.iter().map(|(spec, _)| spec.to_string()).collect();
         let tile = tile::bytes(variants[0].0.k as usize);
         let mut pieces = weights.iter().flat_map(|stream| stream.pieces(tile)).cycle();
-        self.fastest("", &names, |i| time(&variants[i].0, variants[i].1, &mut pieces))
+        self.fastest(Choice::Kernel, &format!(", {target}: "), &names, |i| {
+            time(&variants[i].0, variants[i].1, &mut pieces)
+        })
     }
 
     /// The index in [`WAYS`] of how to scan the high one of `planes`, or both.
@@ -107,13 +141,13 @@ impl Tuner {
             WAYS.iter().map(|way| format!("{}+{}+{}", way.rows, way.far, way.near)).collect();
         let layout = planes.layout();
         let (read, what) = if full { (2, "both planes") } else { (1, "high plane") };
-        let what = format!("{what} of {} ", layout.hidden());
+        let what = format!(": {what} of {} ", layout.hidden());
         let rows = (BYTES / (read * layout.plane_row_bytes())).clamp(1, layout.rows());
         let mut hidden = Hidden::new(layout);
         let ready = hidden.prepare(&vec![1.0; layout.hidden()]);
         let (mut approx, mut bound) = (vec![0.0; rows], vec![0.0; rows]);
         let mut starts = (0..=layout.rows() - rows).step_by(rows).cycle();
-        self.fastest(&what, &names, |i| {
+        self.fastest(Choice::Way, &what, &names, |i| {
             let first = starts.next().unwrap_or_default();
             let planes = planes.scanned(full, WAYS[i]);
             let scan = if full { scan_full } else { scan_high };
@@ -126,48 +160,59 @@ impl Tuner {
     }
 
     /// The index of the fastest of `names`; `time` tells how long one takes.
-    fn fastest(&mut self, what: &str, names: &[String], mut time: impl FnMut(usize) -> Duration) -> usize {
-        if self.tuning == Tuning::Off {
-            return 0;
-        }
+    ///
+    /// What is not remembered is timed while there is something left of [`MOST_TIMED`] and [`BUDGET`]; otherwise the first
+    /// is taken, and not remembered.
+    fn fastest(
+        &mut self,
+        choice: Choice,
+        what: &str,
+        names: &[String],
+        mut time: impl FnMut(usize) -> Duration,
+    ) -> usize {
         // A compiler with other variants asks again.
-        let key = format!("{}: {what}{}", self.key, names.join(" "));
-        let known = self.remembered.fastest.get(&key).and_then(|name| names.iter().position(|n| n == name));
-        if let (Some(index), Tuning::Remembered) = (known, self.tuning) {
+        let key = format!("{}{what}{}", self.cpu, names.join(" "));
+        if let Some(name) = self.remembered.find(&key)
+            && let Some(index) = names.iter().position(|n| n == name)
+        {
             return index;
         }
+        let timed = &mut self.timed[choice as usize];
+        if self.tuning == Tuning::Off || *timed == MOST_TIMED[choice as usize] || self.spent >= BUDGET {
+            return 0;
+        }
+        *timed += 1;
         let mut times = vec![Vec::new(); names.len()];
         // Round by round, so that what disturbs disturbs all.
         for _ in 0..ROUNDS {
-            times.iter_mut().enumerate().for_each(|(i, times)| times.push(time(i)));
+            for (i, times) in times.iter_mut().enumerate() {
+                let time = time(i);
+                self.spent += time;
+                times.push(time);
+            }
+            if self.spent >= BUDGET {
+                break;
+            }
         }
         times.iter_mut().for_each(|times| times.sort_unstable());
-        let fastest = (0..times.len()).min_by_key(|&i| times[i][ROUNDS / 2]).unwrap_or(0);
-        self.remembered.fastest.insert(key, names[fastest].clone());
-        self.changed = true;
+        let fastest = (0..times.len()).min_by_key(|&i| times[i][times[i].len() / 2]).unwrap_or(0);
+        let name = names.get(fastest).cloned().unwrap_or_default();
+        self.remembered.add(key.clone(), name.clone());
+        self.found.push((key, name));
         fastest
     }
 
     /// Writes down what was found. A machine without a place for it times again the next time.
     pub fn remember(self) {
-        if !self.changed {
-            return;
+        if let (Some(file), false) = (&self.file, self.found.is_empty()) {
+            // A cache: what is not written is timed again.
+            let _ = Remembered::write(&self.found, file);
         }
-        let write = || {
-            let file = file()?;
-            std::fs::create_dir_all(file.parent()?).ok()?;
-            let bytes = serde_json::to_vec_pretty(&self.remembered).ok()?;
-            // Renamed when complete, so that nobody reads half of it.
-            let part = file.with_extension(format!("part-{}", std::process::id()));
-            std::fs::write(&part, bytes).ok()?;
-            std::fs::rename(part, file).ok()
-        };
-        write();
     }
 }
 
 /// `trit/kernels.json` in this user's folder for caches.
-fn file() -> Option<PathBuf> {
+pub(crate) fn file() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = match cfg!(windows) {
         true => absolute("LOCALAPPDATA"),
@@ -206,4 +251,57 @@ fn time<'a>(spec: &KernelSpec, kernel: KernelFn, pieces: &mut impl Iterator<Item
         left = left.saturating_sub(tiles.len());
     }
     start.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(what: usize) -> Vec<String> {
+        ["slow", "fast"].map(|name| format!("{what} {name}")).into()
+    }
+
+    /// How many times something is timed in one load that asks for `asked` choices, each taking `time`, and the tuner.
+    fn load(file: &std::path::Path, tuning: Tuning, asked: usize, time: Duration) -> (usize, Tuner) {
+        let mut tuner = Tuner::new(tuning, Some(file.to_owned()));
+        let mut calls = 0;
+        for i in 0..asked {
+            let before = tuner.timed();
+            let index = tuner.fastest(Choice::Kernel, "", &names(i), |i| {
+                calls += 1;
+                time * (2 - i as u32)
+            });
+            // The second is faster, and the first is taken where nothing is timed.
+            assert_eq!(index, tuner.timed() - before);
+        }
+        (calls, tuner)
+    }
+
+    #[test]
+    fn a_load_times_a_few_choices_and_the_next_goes_on() {
+        let folder = std::env::temp_dir().join(format!("trit-tuner-{}", std::process::id()));
+        let file = folder.join("kernels.json");
+        let short = Duration::from_micros(1);
+        let (calls, tuner) = load(&file, Tuning::Remembered, 500, short);
+        assert_eq!((calls, tuner.timed()), (MOST_TIMED[0] * ROUNDS * 2, MOST_TIMED[0]));
+        tuner.remember();
+        // What was found is not timed again, and costs nothing of what a load may time.
+        let mut next = Tuner::new(Tuning::Remembered, Some(file.clone()));
+        for i in 0..2 * MOST_TIMED[0] {
+            assert_eq!(next.fastest(Choice::Kernel, "", &names(i), |i| short * (2 - i as u32)), 1);
+        }
+        assert_eq!(next.timed(), MOST_TIMED[0]);
+        assert_eq!(load(&file, Tuning::Off, 500, short).0, 0);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn slow_choices_end_with_the_budget() {
+        let file = std::env::temp_dir().join("never-written.json");
+        // A round is 3/8 of the budget: the third is the last.
+        let (calls, tuner) = load(&file, Tuning::Remembered, 500, BUDGET / 8);
+        assert_eq!((calls, tuner.timed()), (3 * 2, 1));
+        let (calls, _) = load(&file, Tuning::Fresh, 500, BUDGET * 2);
+        assert_eq!(calls, 2);
+    }
 }

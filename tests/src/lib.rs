@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`workbench`] | folders, the built commands, compiled bundles |
 //! | [`golden`] | outputs of Hugging Face transformers |
+//! | [`large`] | a model with large tables |
 //! | [`distance`] | how far two vectors are apart |
 //! | [`ways`] | the ways in which a model can be run |
 //! | [`plots`] | pictures of measurements, for BENCHMARKS.md |
@@ -14,6 +15,7 @@
 
 pub mod distance;
 pub mod golden;
+pub mod large;
 pub mod plots;
 pub mod ways;
 pub mod workbench;

@@ -180,8 +180,9 @@ fn names_and_templates_of_files_show_their_control_characters() {
     json["chat_template"] = source.into();
     fs::write(config, json.to_string()).unwrap();
     let bundle = folder.path().join("model.trit");
-    let name = format!("fables{HOSTILE}");
-    let args = ["compile", path(&checkpoint), "-o", path(&bundle), "--name", &name, "--target", "portable"];
+    // No name holds the others: a bundle's validation sees to that.
+    let name = "fables\u{202e}21m";
+    let args = ["compile", path(&checkpoint), "-o", path(&bundle), "--name", name, "--target", "portable"];
     run(tritc(&args)).ok();
     let refused = run(trit_run(&[path(&bundle), "--chat", "-p", "x"]));
     refused.fails(3, &[r"\u{1b}[2J", r"\u{a}no"]);
@@ -189,9 +190,9 @@ fn names_and_templates_of_files_show_their_control_characters() {
     // A table is for people, JSON for programs.
     let args = ["bench", path(&bundle), "-p", "4", "-n", "0", "-r", "1", "-t", "1"];
     let table = run(trit_run(&args)).ok();
-    assert!(table.contains(r"fables\u{1b}[2J"), "{table}");
+    assert!(table.contains(r"fables\u{202e}21m"), "{table}");
     harmless(&table);
-    assert_eq!(run(trit_run(&[&args[..], &["--json"]].concat())).json()["model"], *name);
+    assert_eq!(run(trit_run(&[&args[..], &["--json"]].concat())).json()["model"], name);
 }
 
 /// The shipped model, whose commas are escape characters.

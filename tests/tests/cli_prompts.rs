@@ -42,9 +42,10 @@ fn piped(args: &[&str], input: &str) -> Ran {
 #[test]
 fn a_text_after_the_bundle_is_a_prompt() {
     let more = ["-n", "8", "--temp", "0", "--json"];
-    let of = |prompt: &[&str]| run(trit_run(&[&[fables()], prompt, &more].concat())).json()["ids"].clone();
+    let of =
+        |prompt: &[&str]| run(trit_run(&[&[fables()], &more[..], prompt].concat())).json()["ids"].clone();
     assert_eq!(of(&["Once upon a time"]), of(&["-p", "Once upon a time"]));
-    assert_eq!(of(&["--", "-1 is"]), of(&["-p", "-1 is"]));
+    assert_eq!(of(&["--", "-x is"]), of(&["-p", "-x is"]));
 }
 
 #[test]
@@ -186,6 +187,8 @@ fn misspelled_commands_are_not_taken_for_bundles() {
         (&["run", fables()], "trit-run BUNDLE"),
         (&[fables(), "bench"], "trit-run bench BUNDLE"),
         (&["Once upon a time", fables()], "the bundle comes first"),
+        (&[fables(), "Once", "upon", "a", "time"], "stands in quotes"),
+        (&[fables(), "-p", "Once", "upon", "a", "time"], "stands in quotes"),
     ] {
         run(trit_run(args)).fails(2, &[meant]);
     }

@@ -77,7 +77,9 @@ fn largest(k: usize, ids: impl Iterator<Item = u32>, logits: &[f32]) -> Vec<u32>
 #[test]
 fn the_largest_logits_are_those_of_the_whole_product() {
     let subject = Subject::new(&repository().join("examples/models/fables-12m"));
-    let tokenizer = Tokenizer::new(subject.model.tokenizer.as_deref().unwrap(), &subject.model.text).unwrap();
+    let model = &subject.model;
+    let vocab_size = model.hyperparameters.vocab_size;
+    let tokenizer = Tokenizer::new(model.tokenizer.as_deref().unwrap(), &model.text, vocab_size).unwrap();
     let text =
         "The fox looked up at the raven in the old tree and said, \"What a fine voice you must have!\" The";
     let ids = tokenizer.encode(text, true).unwrap();

@@ -3,13 +3,16 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
+use trit_format::dense243::Code;
+use trit_format::target::Target;
 use trit_runtime::generate::{GenerateOptions, Generation, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions, Scores, Wants, argmax};
 use trit_runtime::{
     CpuTiers, KernelChoice, KvType, LoadOptions, Memory, Model, Session, SessionOptions, Tuning,
 };
-use trit_tests::workbench::{compile, repository};
+use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, tritc};
 
 /// Repeats itself, so that guesses are made and some are right.
 const PROMPT: [u32; 24] = [
@@ -141,6 +144,62 @@ fn every_kernel_and_memory_gives_the_same_tokens() {
         let model = load("same-tokens-ways", &options);
         let ids = run(&mut session(&model, 2, KvType::F16, 64), SamplerOptions::default(), true).ids;
         assert_eq!(*expected.get_or_insert_with(|| ids.clone()), ids, "{}", model.kernels());
+    }
+}
+
+/// Weights stored for AVX-512 VBMI run everywhere: kernels are generated for every other tier once they are stored anew.
+#[test]
+fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
+    for (checkpoint, name) in [
+        (repository().join("examples/models/fables-12m"), "same-tokens-spread"),
+        // With scales between the codes.
+        (fixture("qwen3-g128"), "same-tokens-spread-groups"),
+    ] {
+        let compiled = |targets: &str| {
+            let output = scratch().join(format!("{name}-{targets}.trit"));
+            let mut command = tritc(&["compile", "--target", targets, "-o"]);
+            command.arg(&output).arg(&checkpoint);
+            run_command(command).ok();
+            output
+        };
+        let (common, spread) = (compiled("x86-64-v3"), compiled("x86-64-v4-vbmi"));
+        let ids = |bundle: &Path, options: &LoadOptions| {
+            let options = LoadOptions { tuning: Tuning::Off, trust: true, ..options.clone() };
+            let model = Model::load(bundle, &options).unwrap();
+            assert_eq!(model.selftest(Some(2), KvType::default()).unwrap().failures, [""; 0]);
+            let prompt = [1, 2, 3, 46, 12, 300];
+            let options = SessionOptions { threads: Some(2), crowd: true, ..SessionOptions::default() };
+            let mut session = Session::new(model.clone(), options).unwrap();
+            let request = GenerateOptions { max_new: 40, stop: &[], ignore_eos: true, speculate: true };
+            let mut sampler = Sampler::new(SamplerOptions::default());
+            let go_on = &mut |_| ControlFlow::Continue(());
+            (
+                generate(&mut session, &prompt, &mut sampler, &request, go_on).unwrap().ids,
+                model.kernels().clone(),
+            )
+        };
+        let portable = LoadOptions { kernels: KernelChoice::Portable, ..LoadOptions::default() };
+        let (expected, _) = ids(&common, &portable);
+        assert_eq!(ids(&spread, &portable).0, expected);
+        for cpu in CpuTiers::detect().iter() {
+            for kernels in [KernelChoice::Auto, KernelChoice::Jit] {
+                let (found, report) =
+                    ids(&spread, &LoadOptions { kernels, cpu: Some(cpu), ..LoadOptions::default() });
+                assert_eq!(found, expected, "{report}");
+                assert_eq!(report.target, Some(cpu));
+                let reads = trit_codegen::default_specs(64, Code::Spread, cpu).is_empty();
+                let anew = report.note.as_ref().is_some_and(|note| note.contains("stored anew"));
+                assert_eq!(anew, reads, "{report}");
+            }
+        }
+        // What stays in the file stays as it is: portable kernels, or a refusal that says why.
+        let mapped = LoadOptions { memory: Memory::Mapped, ..LoadOptions::default() };
+        assert_eq!(ids(&spread, &mapped).0, expected);
+        if CpuTiers::detect().contains(Target::X86_64V3) {
+            let options = LoadOptions { cpu: Some(Target::X86_64V3), ..mapped };
+            let error = Model::load(&spread, &options).err().unwrap().to_string();
+            assert!(error.contains("--mmap") && error.contains("--target all"), "{error}");
+        }
     }
 }
 

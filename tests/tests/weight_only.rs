@@ -4,7 +4,7 @@
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use trit_runtime::KernelChoice;
+use trit_runtime::{KernelChoice, KvType};
 use trit_tests::distance::{max_abs, nll, relative_l2, top};
 use trit_tests::golden::Goldens;
 use trit_tests::ways::{Way, all_logits, ways};
@@ -120,8 +120,8 @@ fn all_ways_agree(checkpoint: &Checkpoint) {
 fn selftests_pass(checkpoint: &Checkpoint) {
     for bundle in [&checkpoint.int8, &checkpoint.floats] {
         let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, block: 64 };
-        let report = way.open(bundle).model().selftest(Some(1)).unwrap();
-        assert_eq!((report.failures, report.goldens.len()), (Vec::new(), 1));
+        let report = way.open(bundle).model().selftest(Some(1), KvType::F16).unwrap();
+        assert_eq!((report.failures, report.goldens.len()), (Vec::new(), 2));
     }
 }
 

@@ -16,6 +16,7 @@ mod ops;
 
 use crate::error::CodegenError;
 use crate::program::Program;
+use crate::tier::{Emitter, Tier};
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
@@ -46,15 +47,6 @@ fn compile(program: &Program, text: bool) -> Result<CompiledCode, CodegenError> 
     context.take_compiled_code().ok_or_else(|| failed("no code".to_owned()))
 }
 
-/// Instruction sets that Cranelift may use for `target`, by its own names.
-fn flags(target: Target) -> &'static [&'static str] {
-    match target {
-        Target::X86_64V2 => &["has_sse3", "has_ssse3", "has_sse41"],
-        Target::Aarch64Dotprod => &["has_dotprod"],
-        _ => &[],
-    }
-}
-
 /// Where code may stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placing {
@@ -76,8 +68,8 @@ pub(crate) fn isa(target: Target, placing: Placing) -> Result<OwnedTargetIsa, St
         Arch::Aarch64 => "aarch64",
     };
     let mut builder = isa::lookup_by_name(architecture).map_err(|e| e.to_string())?;
-    for flag in flags(target) {
-        builder.enable(flag).map_err(|e| e.to_string())?;
+    if let Emitter::Cranelift { flags, .. } = Tier::of(target).emitter {
+        flags.iter().try_for_each(|flag| builder.enable(flag)).map_err(|e| e.to_string())?;
     }
     builder.finish(settings::Flags::new(shared)).map_err(|e| e.to_string())
 }

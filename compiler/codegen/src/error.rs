@@ -1,7 +1,7 @@
 //! What can be wrong with a request for a kernel.
 
 use std::fmt;
-use trit_format::kernel::{KernelSpec, MAX_K};
+use trit_format::kernel::{KernelSpec, MAX_K, MAX_M, MAX_UNROLL};
 use trit_format::target::Target;
 
 /// Why no code was emitted.
@@ -91,8 +91,7 @@ impl fmt::Display for Supported {
 
 /// Refuses what no emitter can serve, whatever the target.
 pub(crate) fn check(spec: &KernelSpec) -> Result<(), CodegenError> {
-    let fields =
-        [("k", spec.k, MAX_K), ("m", spec.m, crate::MAX_M), ("unroll", spec.unroll, crate::MAX_UNROLL)];
+    let fields = [("k", spec.k, MAX_K), ("m", spec.m, MAX_M), ("unroll", spec.unroll, MAX_UNROLL)];
     for (field, found, max) in fields {
         if !(1..=max).contains(&found) {
             return Err(CodegenError::Range { spec: *spec, field, found, max });

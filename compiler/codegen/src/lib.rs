@@ -9,6 +9,7 @@
 //! | `clif` | 128-bit vectors by Cranelift, for x86-64 and aarch64 |
 //! | `block` | kernels for blocks of rows, by the same assembler |
 //! | `wide` | 256 and 512-bit vectors by iced-x86's assembler |
+//! | `tier` | what sets one target apart from the others, and the numbers found by measuring |
 //! | `specs` | which kernels a bundle carries |
 //! | `jit` (feature `jit`) | emitted bytes, callable |
 //!
@@ -24,6 +25,7 @@ pub mod jit;
 pub mod program;
 mod specs;
 mod text;
+mod tier;
 mod wide;
 
 pub use disasm::disassemble_bytes;
@@ -33,14 +35,11 @@ pub use jit::{JitCode, KernelFn};
 pub use program::Program;
 pub use specs::default_specs;
 
+use tier::{Emitter, Tier};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
 
-/// Most activation rows one call handles.
-pub const MAX_M: u32 = 64;
-/// Most quads one iteration of the inner loop handles.
-pub const MAX_UNROLL: u32 = 16;
 /// Targets that have an emitter, in the order of [`Target::ALL`].
 pub const fn supported() -> &'static [Target] {
     &Target::ALL
@@ -48,7 +47,7 @@ pub const fn supported() -> &'static [Target] {
 
 /// The weight code that the kernels of all of `targets` read, the fastest such.
 pub fn best_code(targets: &[Target]) -> Code {
-    let reads = |target: &Target| matches!(target, Target::X86_64V4Vbmi | Target::X86_64Amx);
+    let reads = |target: &Target| Tier::of(*target).registers(Code::Spread).is_some();
     if !targets.is_empty() && targets.iter().all(reads) { Code::Spread } else { Code::SignedFix }
 }
 
@@ -62,7 +61,10 @@ pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> 
         return block::emit(spec, target);
     }
     let program = Program::new(spec, target)?;
-    if program.vector == 16 { clif::emit(&program) } else { wide::emit(&program) }
+    match Tier::of(target).emitter {
+        Emitter::Cranelift { .. } => clif::emit(&program),
+        Emitter::Wide => wide::emit(&program),
+    }
 }
 
 /// The instructions of a kernel: as Cranelift names them, with its labels, where Cranelift emits it. For bytes from
@@ -75,10 +77,9 @@ pub fn disassemble(spec: &KernelSpec, target: Target) -> Result<String, CodegenE
         return Ok(disassemble_bytes(&block::emit(spec, target)?, target));
     }
     let program = Program::new(spec, target)?;
-    if program.vector == 16 {
-        clif::disassemble(&program)
-    } else {
-        Ok(disassemble_bytes(&wide::emit(&program)?, target))
+    match Tier::of(target).emitter {
+        Emitter::Cranelift { .. } => clif::disassemble(&program),
+        Emitter::Wide => Ok(disassemble_bytes(&wide::emit(&program)?, target)),
     }
 }
 

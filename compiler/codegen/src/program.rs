@@ -279,7 +279,7 @@ impl Program {
         }
         let machine = Machine::of(target, spec.code).ok_or(CodegenError::Code { spec: *spec, target })?;
         // Rows in as few groups as possible, then what is left in one smaller group.
-        let rows = spec.m.min(machine.most_rows);
+        let rows = spec.m.min(machine.registers.most_rows);
         let mut groups = vec![(0, spec.m / rows, rows)];
         if !spec.m.is_multiple_of(rows) {
             groups.push((spec.m - spec.m % rows, 1, spec.m % rows));
@@ -292,7 +292,7 @@ impl Program {
             body: vec![machine.pass(spec, rows as u8, passes)],
         });
         let body = vec![Node::Tiles(body.collect())];
-        Ok(Program { spec: *spec, target, vector: machine.vector, body })
+        Ok(Program { spec: *spec, target, vector: machine.registers.vector, body })
     }
 
     /// Lanes in one vector.

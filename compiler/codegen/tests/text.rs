@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use trit_codegen::{
-    CodegenError, MAX_M, Program, best_code, default_specs, disassemble_bytes, emit, program_text, supported,
+    CodegenError, Program, best_code, default_specs, disassemble_bytes, emit, program_text, supported,
 };
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelKind, KernelSpec, MAX_K};
+use trit_format::kernel::{KernelKind, KernelSpec, MAX_K, MAX_M};
 use trit_format::target::{Arch, Target};
 
 fn assert_snapshot(name: &str, text: &str) {

@@ -86,7 +86,15 @@ const REFUSED: &[(&str, &str)] = &[
         "it sees images; only the text model alone, Gemma3ForCausalLM, is read",
     ),
     ("MiniCPM3ForCausalLM", "its attention is compressed (MLA)"),
+    ("FalconH1ForCausalLM", RECURRENT),
+    ("FalconMambaForCausalLM", RECURRENT),
+    ("Qwen3NextForCausalLM", RECURRENT),
+    ("Qwen3_5ForCausalLM", RECURRENT),
+    ("Qwen3_5ForConditionalGeneration", RECURRENT),
 ];
+
+/// Mamba, DeltaNet and their like.
+const RECURRENT: &str = "it has recurrent layers; only models whose layers all have attention are read";
 
 /// Finds the family that the configuration names.
 ///

@@ -5,8 +5,12 @@ pub(crate) const HARMLESS: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_commit_hash",
+    "_experts_implementation",
+    "_flash_attn_2_enabled",
+    "_from_model_config",
     "_name_or_path",
     "attention_dropout",
+    "attention_probs_dropout_prob",
     "attn_implementation",
     "auto_map",
     "bad_words_ids",
@@ -15,6 +19,7 @@ pub(crate) const HARMLESS: &[&str] = &[
     // How generate() keeps its cache.
     "cache_implementation",
     "chunk_size_feed_forward",
+    "classifier_dropout",
     "cross_attention_hidden_size",
     "decoder_start_token_id",
     "diversity_penalty",
@@ -30,6 +35,7 @@ pub(crate) const HARMLESS: &[&str] = &[
     "forced_eos_token_id",
     "gradient_checkpointing",
     "hidden_dropout",
+    "hidden_dropout_prob",
     "id2label",
     "initializer_range",
     // What quantization_config says too.
@@ -39,6 +45,7 @@ pub(crate) const HARMLESS: &[&str] = &[
     "label2id",
     "length_penalty",
     "license",
+    "mlp_dropout",
     "max_length",
     "min_length",
     "name_or_path",
@@ -73,7 +80,13 @@ pub(crate) const HARMLESS: &[&str] = &[
     "torchscript",
     "transformers_version",
     "typical_p",
+    // What a JavaScript program loads.
+    "transformers.js_config",
     "unsloth_fixed",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
+    // Which kernels compute attention.
+    "use_flash_attention",
+    "use_flash_attn",
 ];

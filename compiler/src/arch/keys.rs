@@ -1,5 +1,6 @@
 //! A JSON object whose keys are taken one by one, so that what nobody understood can be refused by name.
 
+use crate::arch::arithmetic;
 use crate::error::CompileError;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,12 +12,14 @@ pub(crate) struct Keys {
     /// `""`, or the object's own key and a dot.
     prefix: String,
     map: Map<String, Value>,
+    /// Keys to leave out, with the names of the objects around them.
+    ignored: Vec<String>,
 }
 
 impl Keys {
     /// The object `map` of the file `path`.
     pub(crate) fn new(path: &Path, map: Map<String, Value>) -> Keys {
-        Keys { path: path.to_owned(), prefix: String::new(), map }
+        Keys { path: path.to_owned(), prefix: String::new(), map, ignored: Vec::new() }
     }
 
     /// The file.
@@ -24,31 +27,47 @@ impl Keys {
         &self.path
     }
 
-    /// Forgets the keys that the user wants ignored, each a dotted path, and says so.
+    /// Leaves out the keys that the user wants ignored, each a dotted path, and says so. Those that something here asks
+    /// for decide what the model computes: taking them is an error.
     pub(crate) fn ignore(&mut self, ignored: &[String], warnings: &mut Vec<String>) {
         for key in ignored {
-            let (object, last) = match key.rsplit_once('.') {
-                Some((parents, last)) if !self.map.contains_key(key) => (
-                    parents
-                        .split('.')
-                        .try_fold(&mut self.map, |map, parent| map.get_mut(parent)?.as_object_mut()),
-                    last,
-                ),
-                _ => (Some(&mut self.map), key.as_str()),
-            };
-            match object.and_then(|map| map.remove(last)) {
+            match self.find(key) {
                 Some(value) => {
-                    warnings.push(format!("{}: {key} ({value}) is ignored, as asked", self.path.display()))
+                    warnings.push(format!("{}: {key} ({value}) is ignored, as asked", self.path.display()));
+                    self.ignored.push(key.clone());
                 }
                 None => warnings.push(format!("{}: there is no {key} to ignore", self.path.display())),
             }
         }
     }
 
+    /// The value of a dotted path, whose last part may have dots itself.
+    fn find(&self, key: &str) -> Option<&Value> {
+        if let Some(value) = self.map.get(key) {
+            return Some(value);
+        }
+        let (parents, last) = key.rsplit_once('.')?;
+        let object = parents
+            .split('.')
+            .try_fold(&self.map, |map, parent| map.get(parent).and_then(Value::as_object))?;
+        object.get(last)
+    }
+
+    /// Whether the user wants that key ignored.
+    fn is_ignored(&self, key: &str) -> bool {
+        self.ignored.iter().any(|ignored| *ignored == self.named(key))
+    }
+
+    fn not_ignored(&self, key: &str) -> CompileError {
+        CompileError::Usage(arithmetic::not_ignored(&self.named(key), &self.path.display().to_string()))
+    }
+
     /// Takes an optional key; null counts as absent.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, CompileError> {
         match self.map.remove(key) {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
+            Some(_) if self.is_ignored(key) => Err(self.not_ignored(key)),
+            Some(Value::Null) => Ok(None),
             Some(value) => serde_json::from_value(value)
                 .map(Some)
                 .map_err(|e| self.invalid(format!("{}: {e}", self.named(key)))),
@@ -79,25 +98,38 @@ impl Keys {
     /// Takes a nested object.
     pub(crate) fn object(&mut self, key: &str) -> Result<Option<Keys>, CompileError> {
         let map = self.take(key)?;
-        Ok(map.map(|map| Keys { path: self.path.clone(), prefix: format!("{}.", self.named(key)), map }))
+        let (path, ignored) = (self.path.clone(), self.ignored.clone());
+        Ok(map.map(|map| Keys { path, prefix: format!("{}.", self.named(key)), map, ignored }))
     }
 
-    /// Refuses every key that is left, is not null and not harmless.
+    /// Refuses every key that is left, is not null, not harmless and not to be ignored.
+    ///
+    /// # Errors
+    /// The first such key, by its name; [`CompileError::Usage`] where one that is known to change the arithmetic is to
+    /// be ignored.
     pub(crate) fn refuse_rest(self, harmless: &[&str]) -> Result<(), CompileError> {
-        let unknown =
-            |(key, value): &(&String, &Value)| !value.is_null() && !harmless.contains(&key.as_str());
-        let mut unknown = self.map.iter().filter(unknown);
-        let Some((key, value)) = unknown.next() else {
-            return Ok(());
-        };
-        let key = self.named(key);
-        let more: Vec<String> = unknown.map(|(key, _)| self.named(key)).collect();
+        let on = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+        let mut unknown = Vec::new();
+        for (key, value) in &self.map {
+            if value.is_null() || harmless.contains(&key.as_str()) {
+                continue;
+            }
+            if !self.is_ignored(key) {
+                unknown.push((self.named(key), value));
+            } else if on(value) && arithmetic::is_known(&self.named(key)) {
+                return Err(self.not_ignored(key));
+            }
+        }
+        // The first by name, but before all others one that no flag helps against.
+        let fatal =
+            unknown.iter().position(|(key, _)| arithmetic::suggests_it(key) || arithmetic::is_known(key));
+        let Some(&(ref key, value)) = unknown.get(fatal.unwrap_or(0)) else { return Ok(()) };
+        let others: Vec<&str> =
+            unknown.iter().map(|(other, _)| other.as_str()).filter(|o| o != key).collect();
         let also =
-            if more.is_empty() { String::new() } else { format!(" (also unknown: {})", more.join(", ")) };
-        Err(self.unsupported(format!(
-            "unknown key {key} = {value}: it may change the arithmetic, so it is not ignored in silence; \
-             if it does not, compile with --ignore-config-key {key}{also}"
-        )))
+            if others.is_empty() { String::new() } else { format!(" (also unknown: {})", others.join(", ")) };
+        let remedy = arithmetic::remedy(key);
+        Err(self.unsupported(format!("unknown key {key} = {}: {remedy}{also}", shortened(value))))
     }
 
     /// The key with the names of the objects around it.
@@ -113,6 +145,15 @@ impl Keys {
     /// An error: the configuration asks for something that cannot be compiled.
     pub(crate) fn unsupported(&self, problem: impl Into<String>) -> CompileError {
         CompileError::Unsupported { path: self.path.clone(), problem: problem.into() }
+    }
+}
+
+/// The value, without the rest of a long one.
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

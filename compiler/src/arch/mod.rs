@@ -5,9 +5,10 @@
 //! |---|---|
 //! | `family`, `families` | the families, each where it differs from Llama |
 //! | `config`, `quantization`, `modules`, `positions`, `rope` | `config.json`, typed |
-//! | `keys`, `harmless` | takes keys one by one, so that what nobody took is refused by name |
+//! | `keys`, `harmless`, `arithmetic` | takes keys one by one, so that what nobody took is refused by name |
 //! | `decoder`, `head` | the tensors, taken and checked |
 
+pub(crate) mod arithmetic;
 mod config;
 mod decoder;
 mod families;

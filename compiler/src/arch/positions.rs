@@ -32,6 +32,9 @@ pub(crate) enum SlidingLayers {
     Listed(Vec<bool>),
 }
 
+/// Most tokens of a text that a bundle can be for.
+pub(crate) const LONGEST: u32 = 1 << 24;
+
 impl Positions {
     /// Takes one RoPE and full attention for all layers.
     ///
@@ -99,6 +102,9 @@ impl Positions {
         warnings.extend(rope.warning().map(|warning| format!("{}: {warning}", keys.path().display())));
         let (own, longest) = (rope.context(), rope.longest());
         match (wanted, rope.change()) {
+            (Some(wanted), _) if wanted > LONGEST => Err(CompileError::Usage(format!(
+                "--context {wanted}: a bundle's context is {LONGEST} tokens at most"
+            ))),
             (Some(0), _) => Err(CompileError::Usage("--context 0: a text has at least one token".to_owned())),
             (Some(wanted), _) if wanted > longest => Err(CompileError::Usage(format!(
                 "--context {wanted}: {} says the model is made for up to {longest} tokens",
@@ -119,6 +125,14 @@ impl Positions {
                      --context N with N above {change}, up to {own}"
                 ));
                 Ok(change)
+            }
+            (None, _) if own > LONGEST => {
+                warnings.push(format!(
+                    "{}: max_position_embeddings is {own}; a bundle's context is {LONGEST} tokens at most, and so is \
+                     this one's",
+                    keys.path().display()
+                ));
+                Ok(LONGEST)
             }
             (None, _) => Ok(own),
         }

@@ -6,6 +6,7 @@ use crate::arch::keys::Keys;
 use crate::arch::modules::Kept;
 use crate::error::CompileError;
 use crate::quantize::Storage;
+use serde_json::Value;
 
 /// What the configuration says about the weights of linears.
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ impl Weights {
     /// # Errors
     /// A method, class, mode or key that is not known.
     pub(crate) fn take(keys: &mut Keys, family: &Family) -> Result<Weights, CompileError> {
+        refuse_mlx(keys)?;
         let Some(mut inner) = keys.object("quantization_config")? else {
             if !family.latent {
                 return Ok(Weights::Undeclared);
@@ -60,7 +62,8 @@ impl Quantization {
         let eps = epsilon(keys, "rms_norm_eps")?.unwrap_or(1e-6) as f32;
         let inner_norm = keys.take("use_rms_norm")?.unwrap_or(false).then_some(eps);
         let kept = Kept::take(keys)?;
-        let storage = storage(keys)?;
+        let first = first_revision(keys)?;
+        let storage = storage(keys, first)?;
         if family.latent && storage != Storage::Latent {
             return Err(keys.unsupported(format!(
                 "{} of {} must be linear_class \"autobitlinear\" and quantization_mode \"online\", as its weights are",
@@ -72,11 +75,58 @@ impl Quantization {
     }
 }
 
-/// How the ternary matrices are stored. The direction of the scale is the class's, never guessed from its size.
-fn storage(keys: &mut Keys) -> Result<Storage, CompileError> {
+/// What mlx-lm writes, twice: groups of integers with a scale and a bias each.
+fn refuse_mlx(keys: &mut Keys) -> Result<(), CompileError> {
+    let Some(mlx) = keys.take::<Value>("quantization")? else { return Ok(()) };
+    let [bits, group] =
+        ["bits", "group_size"].map(|key| mlx.get(key).map_or("?".to_owned(), Value::to_string));
+    Err(keys.unsupported(format!(
+        "quantization is {bits} bits in groups of {group}, as mlx-lm stores weights, which is not supported; use the \
+         model's safetensors checkpoint for transformers (often named \"unpacked\"), or its GGUF file"
+    )))
+}
+
+/// The mode that the first revision of microsoft/bitnet-b1.58-2B-4T (April 2025) and checkpoints made like it declare:
+/// `offline_quantization` or `online_quantization`, before there were `linear_class` and `quantization_mode`. Both are
+/// of the class that is called "autobitlinear" since: an offline scale multiplies.
+fn first_revision(keys: &mut Keys) -> Result<Option<&'static str>, CompileError> {
+    let [offline, online] =
+        ["offline", "online"].map(|mode| keys.take::<bool>(&format!("{mode}_quantization")));
+    let [name, other] = ["offline_quantization", "online_quantization"].map(|key| keys.named(key));
+    match (offline?, online?) {
+        (None, None) => Ok(None),
+        (Some(true), None | Some(false)) => Ok(Some("offline")),
+        (None | Some(false), Some(true)) => Ok(Some("online")),
+        (Some(true), Some(true)) => {
+            Err(keys.invalid(format!("{name} and {other} are both true, and exclude each other; remove one")))
+        }
+        _ => Err(keys.unsupported(format!(
+            "{name} and {other} say only what the weights are not; say what they are by linear_class and \
+             quantization_mode in their place"
+        ))),
+    }
+}
+
+/// How the ternary matrices are stored; `first` is what [`first_revision`] gives. The direction of the scale is the
+/// class's, never guessed from its size.
+fn storage(keys: &mut Keys, first: Option<&'static str>) -> Result<Storage, CompileError> {
     let class: Option<String> = keys.take("linear_class")?;
     let mode: Option<String> = keys.take("quantization_mode")?;
-    match (class.as_deref().unwrap_or("bitlinear"), mode.as_deref().unwrap_or("offline")) {
+    if let Some(first) = first {
+        for (key, found, expected) in
+            [("linear_class", &class, "autobitlinear"), ("quantization_mode", &mode, first)]
+        {
+            if let Some(found) = found.as_ref().filter(|found| *found != expected) {
+                return Err(keys.invalid(format!(
+                    "{} is {found:?}, but {} means {expected:?}; remove one",
+                    keys.named(key),
+                    keys.named(&format!("{first}_quantization"))
+                )));
+            }
+        }
+    }
+    let class = class.as_deref().unwrap_or(if first.is_some() { "autobitlinear" } else { "bitlinear" });
+    match (class, mode.as_deref().or(first).unwrap_or("offline")) {
         ("bitlinear", "offline" | "online") => Ok(Storage::Packed),
         ("autobitlinear", "offline") => Ok(Storage::Offline),
         ("autobitlinear", "online") => Ok(Storage::Latent),

@@ -3,10 +3,10 @@
 use crate::bar::Bar;
 use crate::cli::Inspect;
 use crate::commands::path::{expect_file, is_bundle, is_checkpoint};
-use crate::commands::{Failure, load_options, open};
+use crate::commands::{Failure, json_line, load_options, open};
 use std::path::Path;
 use tritc::ingest;
-use tritc::{CompileError, inspect, survey};
+use tritc::{CompileError, inspect, survey, trust};
 
 pub fn run(arguments: &Inspect) -> Result<String, Failure> {
     let path = &arguments.path;
@@ -21,6 +21,7 @@ pub fn run(arguments: &Inspect) -> Result<String, Failure> {
 }
 
 fn bundle(arguments: &Inspect) -> Result<String, CompileError> {
+    trust::check_environment()?;
     let bundle = open(&arguments.path)?;
     let plan = arguments.plan.then(|| trit_format::text::plan(bundle.manifest()));
     Ok(match (arguments.json, plan) {
@@ -31,7 +32,7 @@ fn bundle(arguments: &Inspect) -> Result<String, CompileError> {
             if let Some(plan) = plan {
                 object["plan"] = plan.into();
             }
-            format!("{object}\n")
+            json_line(&object)
         }
     })
 }
@@ -48,7 +49,7 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
     let mut survey = ingest::survey(path, &load_options(&arguments.reading));
     drop(bar);
     let text = match arguments.json {
-        true => format!("{}\n", survey::json(&survey)),
+        true => json_line(&survey::json(&survey)),
         false => survey::describe(&survey),
     };
     match survey.refusal.take() {

@@ -3,24 +3,37 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use trit_format::container::MAGIC;
-use tritc::CompileError;
+use tritc::{CompileError, ingest};
 
 /// Says early and helpfully that there is nothing at `path`.
 pub fn expect_file(path: &Path) -> Result<(), CompileError> {
-    // Whatever else is wrong shows when it is opened.
-    match fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        _ => return Ok(()),
+    if ingest::is_there(path)? {
+        return Ok(());
     }
     let missing = path.ancestors().skip(1).find(|p| !p.as_os_str().is_empty() && !p.exists());
     let problem = match (missing, similar(path)) {
+        (Some(_), _) if is_repository(path) => format!(
+            "no such file; to compile a model of Hugging Face, download it first (hf download {} --local-dir DIR), \
+             then name that folder",
+            path.display()
+        ),
         (Some(folder), _) => format!("no such file; there is no folder {}", folder.display()),
         (None, Some(other)) => format!("no such file; did you mean {}?", other.display()),
         (None, None) => "no such file".to_owned(),
     };
     Err(CompileError::Invalid { path: path.to_owned(), problem })
+}
+
+/// Whether `path` could be the name of a model on Hugging Face: ORG/NAME, and no file's.
+fn is_repository(path: &Path) -> bool {
+    let parts: Vec<_> = path.components().collect();
+    let plain = |part: &Component| matches!(part, Component::Normal(_));
+    parts.len() == 2
+        && parts.iter().all(plain)
+        && !is_checkpoint(path)
+        && path.extension() != Some("trit".as_ref())
 }
 
 /// The file beside `path` whose name is most like its own, if any is.
@@ -35,6 +48,10 @@ fn similar(path: &Path) -> Option<PathBuf> {
 
 /// Whether `path` is a file that starts as bundles do.
 pub fn is_bundle(path: &Path) -> bool {
+    // Opening a pipe waits for whoever writes to it.
+    if !path.is_file() {
+        return false;
+    }
     let mut start = [0; MAGIC.len()];
     fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
 }

@@ -1,14 +1,15 @@
 //! The tensors of a checkpoint: one safetensors file or shards with an index, mapped, validated and looked up by name.
 
 use crate::error::CompileError;
-use crate::ingest::files::{Weights, file_name};
+use crate::ingest::companions::{expect_utf8, parse};
+use crate::ingest::files::{Weights, at, file_name};
 use crate::ingest::gguf::BlockType;
 use crate::ingest::mapped::{MappedFile, MappedSlice};
-use safetensors::{Dtype, SafeTensors};
+use crate::ingest::unchanged::Source;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// Type of a tensor's elements.
@@ -78,6 +79,15 @@ impl RawTensor {
         }
     }
 
+    /// An error: the tensor is of a type that cannot be compiled.
+    pub(crate) fn unsupported(&self, problem: impl Into<String>) -> CompileError {
+        CompileError::UnsupportedTensor {
+            path: self.bytes.path().to_owned(),
+            tensor: self.name.clone(),
+            problem: problem.into(),
+        }
+    }
+
     /// Checks the shape; `what` says where the expectation comes from.
     pub(crate) fn expect_shape(&self, expected: &[usize], what: &str) -> Result<(), CompileError> {
         if self.shape == expected {
@@ -92,7 +102,9 @@ pub(crate) struct Checkpoint {
     /// The file that leads to all tensors: the safetensors file or the index.
     pub(crate) path: PathBuf,
     /// Every file with tensors, in order.
-    pub(crate) files: Vec<PathBuf>,
+    pub(crate) files: Vec<Source>,
+    /// The index, where there is one.
+    pub(crate) index: Option<Source>,
     tensors: BTreeMap<String, RawTensor>,
 }
 
@@ -102,8 +114,8 @@ impl Checkpoint {
         match weights {
             Weights::File(path) => {
                 let mut tensors = BTreeMap::new();
-                read_file(path, &mut tensors)?;
-                Ok(Checkpoint { path: path.clone(), files: vec![path.clone()], tensors })
+                let source = read_file(path, &mut tensors)?;
+                Ok(Checkpoint { path: path.clone(), files: vec![source], index: None, tensors })
             }
             Weights::Index(path) => open_shards(path),
             Weights::Gguf(path) => Err(CompileError::Internal(format!("{} is imported", path.display()))),
@@ -113,10 +125,10 @@ impl Checkpoint {
     /// The tensors of another format, by the names that they have in checkpoints.
     pub(crate) fn renamed(
         path: PathBuf,
-        files: Vec<PathBuf>,
+        files: Vec<Source>,
         tensors: BTreeMap<String, RawTensor>,
     ) -> Checkpoint {
-        Checkpoint { path, files, tensors }
+        Checkpoint { path, files, index: None, tensors }
     }
 
     /// Takes a tensor that must be there.
@@ -145,6 +157,9 @@ impl Checkpoint {
     }
 }
 
+/// Largest index that is read, in bytes: some hundred times the largest in use.
+const MAX_INDEX: u64 = 256 << 20;
+
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -152,9 +167,9 @@ struct Index {
 
 fn open_shards(path: &Path) -> Result<Checkpoint, CompileError> {
     let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-    let text = fs::read(path).map_err(|source| CompileError::Io { path: path.to_owned(), source })?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|e| invalid(format!("is not an index of shards: {e}")))?;
+    let (source, text) = Source::read(path, MAX_INDEX)?;
+    let text = &text[expect_utf8(path, &text)?..];
+    let index: Index = parse(path, text, "an index of shards")?;
     let dir = path.parent().unwrap_or(Path::new(""));
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
     if shards.is_empty() {
@@ -168,11 +183,10 @@ fn open_shards(path: &Path) -> Result<Checkpoint, CompileError> {
             return Err(invalid(format!("names the shard {shard:?}, which is not a plain file name")));
         }
         let file = dir.join(shard);
-        if !file.is_file() {
+        if at(&file)?.is_none() {
             return Err(invalid(format!("names the shard {shard}, which is not there; download it too")));
         }
-        read_file(&file, &mut tensors)?;
-        files.push(file);
+        files.push(read_file(&file, &mut tensors)?);
     }
     for (name, shard) in &index.weight_map {
         let found = tensors.get(name).map(|t| file_name(t.bytes.path()));
@@ -184,17 +198,24 @@ fn open_shards(path: &Path) -> Result<Checkpoint, CompileError> {
             return Err(CompileError::Tensor { path: dir.join(shard), tensor: name.clone(), problem });
         }
     }
-    Ok(Checkpoint { path: path.to_owned(), files, tensors })
+    Ok(Checkpoint { path: path.to_owned(), files, index: Some(source), tensors })
 }
 
 /// Adds the tensors of one safetensors file.
-fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(), CompileError> {
+fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<Source, CompileError> {
     let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
     let file = MappedFile::open(path)?;
     file.refuse_lfs_pointer()?;
     // `read_metadata` checks that the tensors are in bounds, do not overlap and cover the file exactly.
-    let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| {
-        invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again"))
+    let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| match &e {
+        // A type that the format got later, or another program's own.
+        SafeTensorError::InvalidHeaderDeserialization(e) if e.to_string().starts_with("unknown variant") => {
+            let problem = format!("has a tensor of a type that is not known ({e}), so it cannot be read");
+            CompileError::Unsupported { path: path.to_owned(), problem }
+        }
+        _ => {
+            invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again"))
+        }
     })?;
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
@@ -216,5 +237,5 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<(
             );
         }
     }
-    Ok(())
+    Ok(file.source().clone())
 }

@@ -2,9 +2,10 @@
 
 use crate::error::CompileError;
 use crate::ingest::files::Files;
+use crate::ingest::unchanged::Source;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Companions that shape the bundle, in the order its sources list them.
@@ -18,6 +19,9 @@ const NAMES: [&str; 7] = [
     "chat_template.json",
 ];
 
+/// So many of them say nothing of text.
+const NUMBERS: usize = 2;
+
 /// Largest companion that is read, in bytes: some thirty times the largest tokenizer in use.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -27,6 +31,8 @@ pub(crate) type Object<'a> = Option<(&'a Path, &'a Map<String, Value>)>;
 /// Every companion that is there.
 pub(crate) struct Companions {
     files: Vec<(&'static str, PathBuf, Vec<u8>)>,
+    /// Those files, as they were when they were read.
+    sources: Vec<Source>,
     objects: BTreeMap<&'static str, (PathBuf, Map<String, Value>)>,
     /// Whether there is a `tokenizer.model`, which is not read.
     pub(crate) has_sentencepiece: bool,
@@ -35,22 +41,24 @@ pub(crate) struct Companions {
 }
 
 impl Companions {
-    /// Reads the companions in the checkpoint's folder.
+    /// Reads the companions in the checkpoint's folder; `without_tokenizer` leaves those out that say only how text
+    /// becomes ids.
     ///
     /// # Errors
     /// A file that cannot be read or is no JSON object, or no `config.json`.
-    pub(crate) fn read(files: &Files) -> Result<Companions, CompileError> {
-        let (mut found, mut objects) = (Vec::new(), BTreeMap::new());
-        for name in NAMES {
-            let Some(path) = files.companion(name) else { continue };
-            let bytes = read(&path)?;
-            if name.ends_with(".json") && name != "tokenizer.json" {
-                let object = serde_json::from_slice(&bytes).map_err(|e| CompileError::Invalid {
-                    path: path.clone(),
-                    problem: format!("is not a JSON object: {e}"),
-                })?;
-                objects.insert(name, (path.clone(), object));
+    pub(crate) fn read(files: &Files, without_tokenizer: bool) -> Result<Companions, CompileError> {
+        let (mut found, mut sources, mut objects) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let names = if without_tokenizer { &NAMES[..NUMBERS] } else { &NAMES[..] };
+        for &name in names {
+            let Some(path) = files.companion(name)? else { continue };
+            let (source, mut bytes) = Source::read(&path, MAX_BYTES)?;
+            if name.ends_with(".json") {
+                bytes.drain(..expect_utf8(&path, &bytes)?);
             }
+            if name.ends_with(".json") && name != "tokenizer.json" {
+                objects.insert(name, (path.clone(), parse(&path, &bytes, "a JSON object")?));
+            }
+            sources.push(source);
             found.push((name, path, bytes));
         }
         if !objects.contains_key("config.json") {
@@ -60,9 +68,9 @@ impl Companions {
                     .to_owned(),
             });
         }
-        let license = license(files, &objects)?;
-        let has_sentencepiece = files.companion("tokenizer.model").is_some();
-        Ok(Companions { files: found, objects, has_sentencepiece, license })
+        let license = license(files, &objects);
+        let has_sentencepiece = files.companion("tokenizer.model").is_ok_and(|path| path.is_some());
+        Ok(Companions { files: found, sources, objects, has_sentencepiece, license })
     }
 
     /// What another format says in place of companions; `path` is its file.
@@ -76,7 +84,7 @@ impl Companions {
         let files = tokenizer.map(|bytes| ("tokenizer.json", path.to_owned(), bytes)).into_iter().collect();
         let objects = [("config.json", config), ("tokenizer_config.json", tokenizer_config)];
         let objects = objects.map(|(name, map)| (name, (path.to_owned(), map))).into();
-        Companions { files, objects, has_sentencepiece: false, license }
+        Companions { files, sources: Vec::new(), objects, has_sentencepiece: false, license }
     }
 
     /// A companion's path and bytes.
@@ -87,9 +95,9 @@ impl Companions {
             .map(|(_, path, bytes)| (path.as_path(), bytes.as_slice()))
     }
 
-    /// Where the companions are, in order.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|(_, path, _)| path.as_path())
+    /// The files of the companions, in order.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
     pub(crate) fn config(&self) -> Object<'_> {
@@ -117,37 +125,54 @@ impl Companions {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CompileError> {
-    let io = |source| CompileError::Io { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
-        let problem = "is over 1 GiB, which is no plausible size".to_owned();
-        return Err(CompileError::Invalid { path: path.to_owned(), problem });
-    }
-    fs::read(path).map_err(io)
+/// How many bytes stand before the text of a JSON file. Some editors put the byte order mark of UTF-8 there, which says
+/// nothing and is skipped.
+///
+/// # Errors
+/// UTF-16, and what Git leaves in place of a large file that it did not fetch.
+pub(crate) fn expect_utf8(path: &Path, bytes: &[u8]) -> Result<usize, CompileError> {
+    let problem = match bytes {
+        [0xef, 0xbb, 0xbf, ..] => return Ok(3),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16 text; save it as UTF-8",
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            "is a Git LFS pointer, not the file itself; run `git lfs pull`"
+        }
+        _ => return Ok(0),
+    };
+    Err(CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() })
+}
+
+/// The JSON in the text of a file, which `what` says is expected.
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &[u8], what: &str) -> Result<T, CompileError> {
+    serde_json::from_slice(text).map_err(|e| CompileError::Invalid {
+        path: path.to_owned(),
+        problem: match text.trim_ascii() {
+            [] => "is empty; download it again".to_owned(),
+            _ => format!("is not {what}: {e}"),
+        },
+    })
 }
 
 /// The licence: `license` of config.json, the model card's front matter, or the first line of a licence file.
-fn license(
-    files: &Files,
-    objects: &BTreeMap<&'static str, (PathBuf, Map<String, Value>)>,
-) -> Result<Option<String>, CompileError> {
+fn license(files: &Files, objects: &BTreeMap<&'static str, (PathBuf, Map<String, Value>)>) -> Option<String> {
     if let Some(license) = objects.get("config.json").and_then(|(_, map)| map.get("license")?.as_str()) {
-        return Ok(Some(license.to_owned()));
+        return Some(license.to_owned());
     }
-    if let Some(path) = files.companion("README.md")
-        && let Some(license) = front_matter_license(&String::from_utf8_lossy(&read(&path)?))
+    // Without them the licence is not stated, and nothing else is missing.
+    let text = |name: &str| Source::read(&files.companion(name).ok()??, MAX_BYTES).ok();
+    if let Some((_, card)) = text("README.md")
+        && let Some(license) = front_matter_license(&String::from_utf8_lossy(&card))
     {
-        return Ok(Some(license));
+        return Some(license);
     }
     for name in ["LICENSE", "LICENSE.txt", "LICENSE.md"] {
-        if let Some(path) = files.companion(name) {
-            let text = read(&path)?;
+        if let Some((_, text)) = text(name) {
             let text = String::from_utf8_lossy(&text);
             let first = text.lines().map(|l| l.trim_matches(['#', ' ', '\t', '\r'])).find(|l| !l.is_empty());
-            return Ok(first.map(|line| line.chars().take(100).collect()));
+            return first.map(|line| line.chars().take(100).collect());
         }
     }
-    Ok(None)
+    None
 }
 
 /// `license:` in the YAML between the first two `---` lines, `license_name:` where that says "other".

@@ -1,8 +1,11 @@
 //! Which files belong to the checkpoint that a path names.
 
 use crate::error::CompileError;
-use std::fs;
+use crate::ingest::folder;
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use trit_text::printable::escape;
 
 /// The file that leads to all tensors.
 pub(crate) enum Weights {
@@ -20,19 +23,44 @@ pub(crate) struct Files {
     pub(crate) dir: PathBuf,
     /// The tensors.
     pub(crate) weights: Weights,
+    /// What the user should know about how they were chosen, a line each.
+    pub(crate) notes: Vec<String>,
 }
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 const GGUF: &str = ".gguf";
+
+/// What is at `path`, behind links; `None` where there is nothing.
+///
+/// # Errors
+/// A link to nothing, or a place that cannot be looked at.
+pub(crate) fn at(path: &Path) -> Result<Option<Metadata>, CompileError> {
+    let source = match fs::metadata(path) {
+        Ok(metadata) => return Ok(Some(metadata)),
+        Err(source) => source,
+    };
+    match (fs::read_link(path), source.kind()) {
+        (Ok(target), ErrorKind::NotFound) => Err(CompileError::Invalid {
+            path: path.to_owned(),
+            problem: format!(
+                "is a link to {}, which is not there; a folder of a Hugging Face cache is copied whole by cp -rL, which \
+                 follows links, or else download the model again",
+                target.display()
+            ),
+        }),
+        (Err(_), ErrorKind::NotFound) => Ok(None),
+        _ => Err(CompileError::Io { path: path.to_owned(), source }),
+    }
+}
 
 impl Files {
     /// Finds the checkpoint at `path`: a safetensors file, an index of shards, a GGUF file, or a model directory.
     pub(crate) fn locate(path: &Path) -> Result<Files, CompileError> {
-        let metadata =
-            fs::metadata(path).map_err(|source| CompileError::Io { path: path.to_owned(), source })?;
+        let metadata = at(path)?
+            .ok_or_else(|| CompileError::Io { path: path.to_owned(), source: ErrorKind::NotFound.into() })?;
         if metadata.is_dir() {
-            return Files::locate_in(path);
+            return folder::locate(path);
         }
         let dir = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -40,15 +68,15 @@ impl Files {
         };
         let name = file_name(path);
         if name.ends_with(".safetensors.index.json") {
-            Ok(Files { dir, weights: Weights::Index(path.to_owned()) })
+            Ok(Files::new(dir, Weights::Index(path.to_owned())))
         } else if name.ends_with(".safetensors") {
             if let Some(of) = shard_count(&name).filter(|&of| of > 1) {
                 let problem = format!("is one of {of} shards; give the directory or its {INDEX} instead");
                 return Err(CompileError::Invalid { path: path.to_owned(), problem });
             }
-            Ok(Files { dir, weights: Weights::File(path.to_owned()) })
+            Ok(Files::new(dir, Weights::File(path.to_owned())))
         } else if is_gguf(path) {
-            Ok(Files { dir, weights: Weights::Gguf(path.to_owned()) })
+            Ok(Files::new(dir, Weights::Gguf(path.to_owned())))
         } else {
             Err(foreign(path).unwrap_or_else(|| CompileError::Unsupported {
                 path: path.to_owned(),
@@ -60,45 +88,31 @@ impl Files {
         }
     }
 
-    /// As transformers does: the single file first, then the index. Where there is no safetensors file, a GGUF file.
-    fn locate_in(dir: &Path) -> Result<Files, CompileError> {
-        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
-        if single.is_file() {
-            return Ok(Files { dir: dir.to_owned(), weights: Weights::File(single) });
-        }
-        if index.is_file() {
-            return Ok(Files { dir: dir.to_owned(), weights: Weights::Index(index) });
-        }
-        let entries =
-            fs::read_dir(dir).map_err(|source| CompileError::Io { path: dir.to_owned(), source })?;
-        let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        found.sort();
-        if let Some(gguf) = gguf_in(dir, &found)? {
-            return Ok(Files { dir: dir.to_owned(), weights: Weights::Gguf(gguf) });
-        }
-        if let Some(error) = found.iter().find_map(|path| foreign(path)) {
-            return Err(error);
-        }
-        let mut problem = format!("holds neither {SINGLE} nor {INDEX}");
-        if let Some(other) = found.iter().find(|p| file_name(p).ends_with(".safetensors")) {
-            problem += &match shard_count(&file_name(other)).filter(|&of| of > 1) {
-                Some(_) => format!(", but the shard {}; download {INDEX} too", file_name(other)),
-                None => format!("; to compile {}, name the file itself", file_name(other)),
-            };
-        }
-        Err(CompileError::Invalid { path: dir.to_owned(), problem })
+    pub(super) fn new(dir: PathBuf, weights: Weights) -> Files {
+        Files { dir, weights, notes: Vec::new() }
     }
 
     /// The companion `name`, where the checkpoint has it.
-    pub(crate) fn companion(&self, name: &str) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// A link to nothing, or something that is no file: what it was to say would be missing.
+    pub(crate) fn companion(&self, name: &str) -> Result<Option<PathBuf>, CompileError> {
         let path = self.dir.join(name);
-        path.is_file().then_some(path)
+        match at(&path)? {
+            None => Ok(None),
+            Some(metadata) if metadata.is_file() => Ok(Some(path)),
+            Some(_) => Err(CompileError::Invalid { path, problem: "is not a file".to_owned() }),
+        }
     }
 
     /// A name for the model: that of its directory, or of the repository where the directory is a snapshot in a
     /// Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`); of a GGUF file its own, as several models may share
-    /// a directory.
+    /// a directory. Control characters are spelled out.
     pub(crate) fn model_name(&self) -> String {
+        escape(&self.name_by_place()).into_owned()
+    }
+
+    fn name_by_place(&self) -> String {
         if let Weights::Gguf(path) = &self.weights {
             let name = file_name(path);
             let stem = name.strip_suffix(GGUF).unwrap_or(&name);
@@ -128,45 +142,17 @@ pub(crate) fn file_name(path: &Path) -> String {
 }
 
 /// The total in `NAME-00001-of-00003.safetensors`.
-fn shard_count(name: &str) -> Option<u32> {
+pub(super) fn shard_count(name: &str) -> Option<u32> {
     let (_, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
     of.parse().ok()
 }
 
-fn is_gguf(path: &Path) -> bool {
+pub(super) fn is_gguf(path: &Path) -> bool {
     file_name(path).ends_with(GGUF)
 }
 
-/// The GGUF file among those of a directory, or the first part of the one model in parts.
-fn gguf_in(dir: &Path, found: &[PathBuf]) -> Result<Option<PathBuf>, CompileError> {
-    if found.iter().any(|path| file_name(path).ends_with(".safetensors")) {
-        return Ok(None);
-    }
-    let is_later_part = |name: &str| {
-        let parts = name.strip_suffix(GGUF).and_then(|stem| stem.rsplit_once("-of-"));
-        parts.is_some_and(|(stem, _)| {
-            stem.rsplit_once('-').is_some_and(|(_, number)| number.len() == 5 && number != "00001")
-        })
-    };
-    let models: Vec<&PathBuf> =
-        found.iter().filter(|path| is_gguf(path) && !is_later_part(&file_name(path))).collect();
-    match models.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some((*one).clone())),
-        [first, second, ..] => Err(CompileError::Invalid {
-            path: dir.to_owned(),
-            problem: format!(
-                "holds {} GGUF files, such as {} and {}; name the one to compile",
-                models.len(),
-                file_name(first),
-                file_name(second)
-            ),
-        }),
-    }
-}
-
 /// Why a file of another checkpoint format cannot be read.
-fn foreign(path: &Path) -> Option<CompileError> {
+pub(super) fn foreign(path: &Path) -> Option<CompileError> {
     let name = file_name(path);
     if name.ends_with(".trit") {
         let problem =

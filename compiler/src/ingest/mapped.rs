@@ -1,7 +1,18 @@
 //! Read-only mappings of checkpoint files, the compiler's only unsafe code: a checkpoint may be larger than memory.
+//!
+//! What a mapping gives up is what reading a file has: an error where the file got shorter. The system sends a signal
+//! instead, and `truncation` turns it into a message.
 #![allow(unsafe_code)]
 
+#[cfg(unix)]
+mod truncation;
+
+#[cfg(unix)]
+pub use truncation::explain_truncated_files;
+
 use crate::error::CompileError;
+use crate::ingest::files::at;
+use crate::ingest::unchanged::Source;
 use crate::model::TensorBytes;
 use memmap2::Mmap;
 use std::fs::File;
@@ -14,6 +25,11 @@ use std::sync::Arc;
 /// A whole file, mapped for reading.
 pub(crate) struct MappedFile {
     path: PathBuf,
+    /// The file as it was when it was mapped.
+    source: Source,
+    // Before the mapping, so that it is forgotten first.
+    #[cfg(unix)]
+    _region: truncation::Region,
     map: Mmap,
 }
 
@@ -23,6 +39,10 @@ impl MappedFile {
         let io = |source| CompileError::Io { path: path.to_owned(), source };
         let invalid =
             |problem: &str| CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() };
+        // Says more of a link to nothing than opening it does, and opening a pipe waits for whoever writes to it.
+        if at(path)?.is_some_and(|metadata| !metadata.is_file()) {
+            return Err(invalid("is not a file"));
+        }
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() {
@@ -33,9 +53,10 @@ impl MappedFile {
         }
         // SAFETY: the mapping is read-only and nothing in this process writes to or truncates a file it reads a
         // checkpoint from. Another process that does so while we compile breaks this promise for any program that
-        // maps files; it is the usual price of a mapping, and the input of a compiler is not expected to change.
+        // maps files; it is the usual price of a mapping. Bytes that change are values all the same, and are noticed
+        // before the bundle gets its name (`Inputs::expect_unchanged`); a file that gets shorter ends the program.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Arc::new(MappedFile { path: path.to_owned(), map }))
+        Ok(Arc::new(MappedFile::new(path, Source::new(path, &metadata), map)))
     }
 
     /// Writes a file without a name, in the system's folder for temporary files, and maps it. `origin` is the file
@@ -58,14 +79,30 @@ impl MappedFile {
         let mut out = BufWriter::with_capacity(1 << 20, tempfile::tempfile().map_err(io)?);
         write(&mut out).map_err(io)?;
         let file = out.into_inner().map_err(|e| io(e.into_error()))?;
+        let metadata = file.metadata().map_err(io)?;
         // SAFETY: the mapping is read-only, and the file has no name by which anybody else could open it.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Arc::new(MappedFile { path: origin.to_owned(), map }))
+        Ok(Arc::new(MappedFile::new(origin, Source::new(origin, &metadata), map)))
+    }
+
+    fn new(path: &Path, source: Source, map: Mmap) -> MappedFile {
+        MappedFile {
+            path: path.to_owned(),
+            source,
+            #[cfg(unix)]
+            _region: truncation::Region::new(path, &map),
+            map,
+        }
     }
 
     /// The whole file as a range.
     pub(crate) fn whole(self: &Arc<Self>) -> MappedSlice {
         MappedSlice { file: self.clone(), range: 0..self.map.len() }
+    }
+
+    /// The file as it was when it was mapped.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Where the file is.

@@ -2,24 +2,28 @@
 
 use crate::error::CompileError;
 use crate::ingest::files::file_name;
+use crate::ingest::unchanged;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use trit_format::manifest::Source;
+use trit_text::printable::escape;
 
-/// Digests `files` in parallel and lists them in their order. Read, not mapped: no page of it stays resident.
+/// Digests `files` in parallel and lists them in their order. Read, not mapped: no page of it stays resident. Control
+/// characters in names are spelled out.
 ///
 /// # Errors
-/// A file that cannot be read.
-pub(crate) fn sources(files: &[PathBuf]) -> Result<Vec<Source>, CompileError> {
-    files.par_iter().map(|path| source(path)).collect()
+/// A file that cannot be read, or that is no longer the one that was opened.
+pub(crate) fn sources(files: &[unchanged::Source]) -> Result<Vec<Source>, CompileError> {
+    files.par_iter().map(source).collect()
 }
 
-fn source(path: &Path) -> Result<Source, CompileError> {
+fn source(opened: &unchanged::Source) -> Result<Source, CompileError> {
+    let path = opened.path();
     let io = |source| CompileError::Io { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(io)?;
+    opened.expect(&file.metadata().map_err(io)?)?;
     let (mut hasher, mut len, mut buffer) = (Sha256::new(), 0u64, vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(io)? {
@@ -30,5 +34,5 @@ fn source(path: &Path) -> Result<Source, CompileError> {
             }
         }
     }
-    Ok(Source { file: file_name(path), len, sha256: hasher.finalize().into() })
+    Ok(Source { file: escape(&file_name(path)).into_owned(), len, sha256: hasher.finalize().into() })
 }

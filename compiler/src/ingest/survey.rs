@@ -3,13 +3,9 @@
 //!
 //! [`load`]: crate::ingest::load
 
-use crate::arch::{self, Decoder, Wishes};
 use crate::error::CompileError;
-use crate::ingest::files::{Files, file_name};
-use crate::ingest::text;
-use crate::ingest::{Inputs, LoadOptions, Quantize};
-use crate::model::{Activations, Matrix, TensorReport};
-use std::fs;
+use crate::ingest::{LoadOptions, read};
+use crate::model::{Activations, Matrix, Model, TensorReport};
 use std::path::{Path, PathBuf};
 use trit_format::manifest::{Hyperparameters, TextInfo};
 
@@ -52,52 +48,18 @@ impl std::fmt::Debug for Matrix {
 /// tell whether they are ternary.
 pub fn survey(path: &Path, options: &LoadOptions) -> Survey {
     let mut survey = Survey { path: path.to_owned(), ..Survey::default() };
-    survey.refusal = survey.look(options).err();
+    survey.refusal = read(path, options, false, &mut survey).err();
     survey
 }
 
-impl Survey {
-    fn look(&mut self, options: &LoadOptions) -> Result<(), CompileError> {
-        let files = Files::locate(&self.path)?;
-        let Inputs { companions, checkpoint, ignored, finish, .. } =
-            Inputs::open(&files, options, &mut self.warnings)?;
-        for file in &checkpoint.files {
-            let io = |source| CompileError::Io { path: file.clone(), source };
-            self.files.push((file_name(file), fs::metadata(file).map_err(io)?.len()));
-        }
-        self.license = companions.license.clone();
-        let (path, config) = companions.config().ok_or_else(|| {
-            CompileError::Internal("the companions were read without their config.json".to_owned())
-        })?;
-        let wishes = Wishes { ignored: &ignored, context: options.context };
-        let mut understood = arch::understand(path, config.clone(), wishes, &mut self.warnings)?;
-        if options.quantize == Some(Quantize::Absmean) {
-            understood.round_to_absmean()?;
-        }
-        self.architecture = Some(understood.architecture());
-        self.sizes = Some(*understood.dims());
-        self.facts = understood.facts();
-        self.facts.extend(finish.iter().flat_map(|finish| finish.facts()));
-        self.text = Some(text::text(&companions, understood.dims().vocab_size, &mut self.warnings)?);
-        self.tokenizer = companions.file("tokenizer.json").map(|(_, bytes)| bytes.len());
-        let mut decoder = understood.build(checkpoint, &mut self.warnings)?;
-        if let Some(finish) = finish {
-            finish.apply(&mut decoder, &mut self.warnings)?;
-        }
-        self.activations = Some(options.activations.of(decoder.activations, &mut self.warnings));
-        self.matrices = matrices(decoder);
-        Ok(())
-    }
-}
-
 /// Every matrix of a model beside what was found in it.
-fn matrices(decoder: Decoder) -> Vec<(TensorReport, Option<Matrix>)> {
-    let tables = [Some(decoder.embedding), decoder.head].into_iter().flatten();
-    let projections = decoder.layers.into_iter().flat_map(|l| [l.q, l.k, l.v, l.o, l.gate, l.up, l.down]);
-    let mut matrices: Vec<Matrix> = tables.chain(projections.map(|p| p.matrix)).collect();
+pub(super) fn matrices(model: &Model) -> Vec<(TensorReport, Option<Matrix>)> {
+    let tables = [Some(&model.embedding), model.head.as_ref()].into_iter().flatten();
+    let projections = model.layers.iter().flat_map(|layer| layer.projections());
+    let mut matrices: Vec<&Matrix> = tables.chain(projections.into_iter().map(|p| &p.matrix)).collect();
     let mut take = |name: &str| {
         let at = matrices.iter().position(|matrix| matrix.name() == name)?;
-        Some(matrices.swap_remove(at))
+        Some(matrices.swap_remove(at).clone())
     };
-    decoder.report.into_iter().map(|report| (report.clone(), take(&report.name))).collect()
+    model.report.iter().map(|report| (report.clone(), take(&report.name))).collect()
 }

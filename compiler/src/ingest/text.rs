@@ -1,45 +1,55 @@
 //! Everything besides tensors: the tokenizer, its special tokens, the chat template, stop ids, sampling defaults.
 
 use crate::error::CompileError;
+use crate::ingest::added_tokens;
 use crate::ingest::companions::Companions;
+use crate::ingest::generation;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trit_format::manifest::{SamplingDefaults, TextInfo};
+use trit_text::{ChatTemplate, TextError, Tokenizer};
 
 /// Tokens that end a turn in the chat templates that use them.
 const END_OF_TURN: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 
-/// Reads what the companions say about text for a model of `vocab_size` tokens.
+/// What a bundle says of text.
+pub(crate) struct Text {
+    pub(crate) info: TextInfo,
+    /// The bytes of a `tokenizer.json` that was tried out.
+    pub(crate) tokenizer: Option<Vec<u8>>,
+}
+
+/// Reads what the companions say about text for a model of `vocab_size` tokens. `without_tokenizer` is for bundles that
+/// take and give token ids only.
 ///
 /// # Errors
-/// Companions of the wrong form, and ids beyond the vocabulary.
+/// Companions of the wrong form, and a tokenizer that cannot be used.
 pub(crate) fn text(
     companions: &Companions,
     vocab_size: u32,
+    without_tokenizer: bool,
     warnings: &mut Vec<String>,
-) -> Result<TextInfo, CompileError> {
-    let vocabulary = Vocabulary::read(companions, vocab_size, warnings)?;
-    let special = special_tokens(companions);
-    let chat_template = chat_template(companions, warnings)?;
-    let check = |path: &Path, key: &str, id: u32| match id < vocab_size {
-        true => Ok(id),
-        false => Err(CompileError::Invalid {
-            path: path.to_owned(),
-            problem: format!("{key} is {id}, beyond vocab_size {vocab_size}"),
-        }),
+) -> Result<Text, CompileError> {
+    let (tokenizer, json) = match without_tokenizer {
+        true => (None, None),
+        false => tokenizer(companions, vocab_size, warnings)?.unzip(),
     };
-    let id_of = |name: &str| special.get(name).and_then(|content| vocabulary.id(content));
+    let special = if without_tokenizer { BTreeMap::new() } else { special_tokens(companions) };
+    let (template_source, chat_template) = match without_tokenizer {
+        true => (None, None),
+        false => chat_template(companions, &special, warnings)?,
+    };
+    // Of ids that the model does not have, the tokenizer warned already.
+    let id_of_token = |token: &str| tokenizer.as_ref()?.id_of(token).filter(|id| *id < vocab_size);
+    let id_of = |name: &str| special.get(name).and_then(|content| id_of_token(content));
 
     let mut stop = BTreeSet::new();
     let mut bos = id_of("bos_token");
     for (path, map) in [companions.config(), companions.generation_config()].into_iter().flatten() {
-        for id in ids(path, map, "eos_token_id")? {
-            stop.insert(check(path, "eos_token_id", id)?);
-        }
-        for id in ids(path, map, "bos_token_id")? {
-            let id = check(path, "bos_token_id", id)?;
+        stop.extend(ids(path, map, "eos_token_id", vocab_size, warnings)?);
+        for id in ids(path, map, "bos_token_id", vocab_size, warnings)? {
             if let Some(other) = bos.filter(|&other| other != id) {
                 warnings.push(format!("{}: bos_token_id is {id}, but {other} is used", path.display()));
             }
@@ -47,40 +57,112 @@ pub(crate) fn text(
         }
     }
     stop.extend(id_of("eos_token"));
-    if let Some(template) = &chat_template {
-        stop.extend(END_OF_TURN.iter().filter(|t| template.contains(**t)).filter_map(|t| vocabulary.id(t)));
+    if let Some(template) = &template_source {
+        stop.extend(END_OF_TURN.iter().filter(|t| template.contains(**t)).filter_map(|t| id_of_token(t)));
     }
     if stop.is_empty() {
         warnings.push("no stop token is known; generation ends only at its length limit".to_owned());
     }
-    Ok(TextInfo {
+    let info = TextInfo {
         chat_template,
         special_tokens: special.into_iter().collect(),
         bos,
         stop: stop.into_iter().collect(),
-        sampling: sampling(companions)?,
-    })
+        sampling: sampling(companions, vocab_size, warnings)?,
+    };
+    Ok(Text { info, tokenizer: json })
 }
 
-/// An id, or a list of them; null and absent are none.
-fn ids(path: &Path, map: &Map<String, Value>, key: &str) -> Result<Vec<u32>, CompileError> {
+/// The tokenizer with all tokens that the companions name, and its `tokenizer.json`; `None` where there is none.
+fn tokenizer(
+    companions: &Companions,
+    vocab_size: u32,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(Tokenizer, Vec<u8>)>, CompileError> {
+    let Some((path, bytes)) = companions.file("tokenizer.json") else {
+        warnings.push(match companions.has_sentencepiece {
+            true => "tokenizer.model is not read, and there is no tokenizer.json: the bundle takes and gives token \
+                     ids only. To convert it: python -c \"from transformers import AutoTokenizer as T; \
+                     T.from_pretrained('DIR').save_pretrained('DIR')\" with the model's directory as DIR"
+                .to_owned(),
+            false => "there is no tokenizer.json: the bundle takes and gives token ids only".to_owned(),
+        });
+        return Ok(None);
+    };
+    let unusable = |error: TextError| {
+        let problem = match error {
+            TextError::Tokenizer(problem) => problem,
+            other => other.to_string(),
+        };
+        CompileError::Invalid {
+            path: path.to_owned(),
+            problem: format!(
+                "is not a tokenizer that can be used: {problem}; --no-tokenizer makes a bundle that takes and gives \
+                 token ids only"
+            ),
+        }
+    };
+    // What the bundle says besides matters to chat templates alone.
+    let info = TextInfo {
+        chat_template: None,
+        special_tokens: Vec::new(),
+        bos: None,
+        stop: Vec::new(),
+        sampling: SamplingDefaults::default(),
+    };
+    let mut tokenizer = Tokenizer::new(bytes, &info, vocab_size).map_err(unusable)?;
+    let mut json = bytes.to_vec();
+    if let Some(completed) =
+        added_tokens::completed(path, bytes, &tokenizer, companions, vocab_size, warnings)?
+    {
+        tokenizer = Tokenizer::new(&completed, &info, vocab_size).map_err(unusable)?;
+        json = completed;
+    }
+    let said = tokenizer.try_out().map_err(unusable)?;
+    warnings.extend(said.into_iter().map(|warning| format!("{}: {warning}", path.display())));
+    Ok(Some((tokenizer, json)))
+}
+
+/// An id, or a list of them; null and absent are none. Ids that the model does not have are no reason to refuse it: they
+/// stand for "none" in some configurations, and nothing can use them.
+fn ids(
+    path: &Path,
+    map: &Map<String, Value>,
+    key: &str,
+    vocab_size: u32,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<u32>, CompileError> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Ids {
-        One(u32),
-        Many(Vec<u32>),
+        One(i64),
+        Many(Vec<i64>),
     }
-    match map.get(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
+    let given = match map.get(key) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
         Some(value) => match Ids::deserialize(value) {
-            Ok(Ids::One(id)) => Ok(vec![id]),
-            Ok(Ids::Many(ids)) => Ok(ids),
-            Err(_) => Err(CompileError::Invalid {
-                path: path.to_owned(),
-                problem: format!("{key} is {value}, expected a token id or a list of them"),
-            }),
+            Ok(Ids::One(id)) => vec![id],
+            Ok(Ids::Many(ids)) => ids,
+            Err(_) => {
+                return Err(CompileError::Invalid {
+                    path: path.to_owned(),
+                    problem: format!("{key} is {value}, expected a token id or a list of them"),
+                });
+            }
         },
+    };
+    let mut known = Vec::new();
+    for id in given {
+        match u32::try_from(id).ok().filter(|id| *id < vocab_size) {
+            Some(id) => known.push(id),
+            None => warnings.push(format!(
+                "{}: {key} is {id}, but ids go from 0 to {}; it is ignored",
+                path.display(),
+                vocab_size.saturating_sub(1)
+            )),
+        }
     }
+    Ok(known)
 }
 
 /// `bos_token`, `eos_token` and the like: strings, or objects with `content`. `tokenizer_config.json` wins.
@@ -96,156 +178,124 @@ fn special_tokens(companions: &Companions) -> BTreeMap<String, String> {
     tokens
 }
 
-/// The Jinja source: a file of its own wins over `tokenizer_config.json`, as in transformers.
+/// The Jinja source, from where transformers' tokenizers take it: a file of its own, else `tokenizer_config.json`. There
+/// it is a string, a list of named templates, or an object of them; among several the one named `default` is used.
+/// `chat_template.json` belongs to processors of images, and counts only where nothing else is. A template that this
+/// program cannot use is left out, with a warning that says why: the model still takes ids and text. Given are what was
+/// found, which tells what ends a turn, and what of it is used.
 fn chat_template(
     companions: &Companions,
+    special: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-) -> Result<Option<String>, CompileError> {
+) -> Result<(Option<String>, Option<String>), CompileError> {
+    let Some((path, source)) = template_source(companions, warnings)? else { return Ok((None, None)) };
+    let special: Vec<(String, String)> = special.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
+    match ChatTemplate::new(&source, &special) {
+        Ok(template) => {
+            warnings
+                .extend(template.check().into_iter().map(|failure| format!("{}: {failure}", path.display())));
+            Ok((Some(source.clone()), Some(source)))
+        }
+        Err(error) => {
+            warnings.push(format!(
+                "{}: {error}; the bundle gets NO chat template: prompts are taken as plain text, and there is no chat",
+                path.display()
+            ));
+            Ok((Some(source), None))
+        }
+    }
+}
+
+fn template_source<'a>(
+    companions: &'a Companions,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(&'a Path, String)>, CompileError> {
     #[derive(Deserialize)]
     struct Named {
         name: String,
         template: String,
     }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Templates {
+        One(String),
+        List(Vec<Named>),
+        Object(BTreeMap<String, String>),
+    }
     if let Some((path, bytes)) = companions.file("chat_template.jinja") {
         return match String::from_utf8(bytes.to_vec()) {
-            Ok(template) => Ok(Some(template)),
+            Ok(template) => Ok(Some((path, template))),
             Err(e) => {
                 Err(CompileError::Invalid { path: path.to_owned(), problem: format!("is not UTF-8: {e}") })
             }
         };
     }
-    for (path, map) in [companions.chat_template(), companions.tokenizer_config()].into_iter().flatten() {
-        match map.get("chat_template") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(template)) => return Ok(Some(template.clone())),
-            Some(value) => {
-                let named = Vec::<Named>::deserialize(value).map_err(|e| CompileError::Invalid {
-                    path: path.to_owned(),
-                    problem: format!("chat_template is neither a string nor a list of named templates: {e}"),
-                })?;
-                if let Some(default) = named.into_iter().find(|t| t.name == "default") {
-                    return Ok(Some(default.template));
-                }
-                warnings.push(format!("{}: none of the chat templates is named \"default\"", path.display()));
-            }
+    for (path, map) in [companions.tokenizer_config(), companions.chat_template()].into_iter().flatten() {
+        let Some(value) = map.get("chat_template").filter(|value| !value.is_null()) else { continue };
+        let templates = Templates::deserialize(value).map_err(|_| CompileError::Invalid {
+            path: path.to_owned(),
+            problem: "chat_template is neither a string, nor a list of objects with \"name\" and \"template\", nor an \
+                      object of named templates"
+                .to_owned(),
+        })?;
+        let default = match templates {
+            Templates::One(template) => Some(template),
+            // Of two with one name transformers keeps the last.
+            Templates::List(list) => list.into_iter().rfind(|t| t.name == "default").map(|t| t.template),
+            Templates::Object(mut named) => named.remove("default"),
+        };
+        if let Some(default) = default {
+            return Ok(Some((path, default)));
         }
+        warnings.push(format!("{}: none of the chat templates is named \"default\"", path.display()));
     }
     Ok(None)
 }
 
-/// What `generation_config.json` suggests.
-fn sampling(companions: &Companions) -> Result<SamplingDefaults, CompileError> {
-    #[derive(Deserialize)]
-    struct Generation {
-        do_sample: Option<bool>,
-        temperature: Option<f32>,
-        top_k: Option<u32>,
-        top_p: Option<f32>,
-        min_p: Option<f32>,
-        repetition_penalty: Option<f32>,
-    }
+/// What `generation_config.json` suggests. These are suggestions, so a value that makes no sense is left out with a
+/// warning that names file and key.
+fn sampling(
+    companions: &Companions,
+    vocab_size: u32,
+    warnings: &mut Vec<String>,
+) -> Result<SamplingDefaults, CompileError> {
+    let rules = generation::rules(companions, vocab_size, warnings)?;
     let Some((path, map)) = companions.generation_config() else {
-        return Ok(SamplingDefaults::default());
+        return Ok(SamplingDefaults { rules, ..SamplingDefaults::default() });
     };
-    let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-    let g = Generation::deserialize(map).map_err(|e| invalid(format!("sampling settings: {e}")))?;
-    let limits = [
-        ("temperature", g.temperature, 0.0..=f32::MAX),
-        ("top_p", g.top_p, 0.0..=1.0),
-        ("min_p", g.min_p, 0.0..=1.0),
-        ("repetition_penalty", g.repetition_penalty, f32::MIN_POSITIVE..=f32::MAX),
-    ];
-    for (key, value, range) in limits {
-        if let Some(value) = value.filter(|v| !range.contains(v)) {
-            return Err(invalid(format!(
-                "{key} is {value}, outside {:?}..={:?}",
-                range.start(),
-                range.end()
-            )));
+    let mut usable = |key: &str, expected: &str, is_usable: &dyn Fn(&Value) -> bool| {
+        let value = map.get(key).filter(|value| !value.is_null())?;
+        if is_usable(value) {
+            return Some(value);
         }
-    }
+        warnings.push(format!("{}: {key} is {value}, expected {expected}; it is left out", path.display()));
+        None
+    };
+    let mut number = |key: &str, expected: &str, is_usable: &dyn Fn(f32) -> bool| {
+        let of = |value: &Value| value.as_f64().map(|x| x as f32).filter(|&x| is_usable(x));
+        usable(key, expected, &|value| of(value).is_some()).and_then(of)
+    };
+    // More than this is no other than choosing evenly.
+    let temperature = number("temperature", "a number from 0 to 1e6", &|x| (0.0..=1e6).contains(&x));
+    let top_p = number("top_p", "a number from 0 to 1", &|x| (0.0..=1.0).contains(&x));
+    let min_p = number("min_p", "a number from 0 to 1", &|x| (0.0..=1.0).contains(&x));
+    let repetition_penalty =
+        number("repetition_penalty", "a number above 0", &|x| x.is_finite() && x >= f32::MIN_POSITIVE);
+    // Floats that are whole are written for integers; -1 and 0 both say "all".
+    let whole = |value: &Value| {
+        let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15).map(|x| x as i64);
+        value.as_i64().or_else(float).filter(|&k| k >= -1)
+    };
+    let top_k = usable("top_k", "a number of tokens, or 0 or -1 for all", &|value| whole(value).is_some());
+    let top_k = top_k.and_then(whole).map(|k| u32::try_from(k.max(0)).unwrap_or(0));
+    let do_sample = usable("do_sample", "true or false", &Value::is_boolean).and_then(Value::as_bool);
     Ok(SamplingDefaults {
-        do_sample: g.do_sample.unwrap_or(false),
-        temperature: g.temperature,
-        top_k: g.top_k,
-        top_p: g.top_p,
-        min_p: g.min_p,
-        repetition_penalty: g.repetition_penalty,
+        do_sample: do_sample.unwrap_or(false),
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        rules,
     })
-}
-
-/// Ids of the tokenizer's tokens.
-struct Vocabulary {
-    ids: HashMap<String, u32>,
-}
-
-impl Vocabulary {
-    fn read(
-        companions: &Companions,
-        vocab_size: u32,
-        warnings: &mut Vec<String>,
-    ) -> Result<Vocabulary, CompileError> {
-        let Some((path, bytes)) = companions.file("tokenizer.json") else {
-            warnings.push(match companions.has_sentencepiece {
-                true => "tokenizer.model is not read, and there is no tokenizer.json: the bundle takes and gives token \
-                         ids only. To convert it: python -c \"from transformers import AutoTokenizer as T; \
-                         T.from_pretrained('DIR').save_pretrained('DIR')\" with the model's directory as DIR"
-                    .to_owned(),
-                false => "there is no tokenizer.json: the bundle takes and gives token ids only".to_owned(),
-            });
-            return Ok(Vocabulary { ids: HashMap::new() });
-        };
-        let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-        let file: TokenizerFile =
-            serde_json::from_slice(bytes).map_err(|e| invalid(format!("is not a tokenizer: {e}")))?;
-        let mut ids = match file.model.vocab {
-            Tokens::Ids(ids) => ids,
-            Tokens::Scored(tokens) => tokens.into_iter().map(|(token, _)| token).zip(0..).collect(),
-        };
-        ids.extend(file.added_tokens.into_iter().map(|token| (token.content, token.id)));
-        if ids.is_empty() {
-            return Err(invalid("has an empty vocabulary".to_owned()));
-        }
-        // The highest, and among several the first by name, so that the message is always the same.
-        if let Some((token, id)) = ids.iter().max_by_key(|(token, id)| (**id, std::cmp::Reverse(*token)))
-            && *id >= vocab_size
-        {
-            return Err(invalid(format!(
-                "token {token:?} has id {id}, but the model's vocab_size is {vocab_size}; the tokenizer belongs to \
-                 another model"
-            )));
-        }
-        Ok(Vocabulary { ids })
-    }
-
-    fn id(&self, token: &str) -> Option<u32> {
-        self.ids.get(token).copied()
-    }
-}
-
-/// The parts of `tokenizer.json` that give tokens their ids.
-#[derive(Deserialize)]
-struct TokenizerFile {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    model: TokenizerModel,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
-}
-
-#[derive(Deserialize)]
-struct TokenizerModel {
-    vocab: Tokens,
-}
-
-/// BPE and WordPiece number their tokens; Unigram lists them with scores.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Tokens {
-    Ids(HashMap<String, u32>),
-    Scored(Vec<(String, f64)>),
 }

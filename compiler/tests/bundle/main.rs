@@ -2,12 +2,14 @@
 
 mod commands;
 mod contents;
+mod disturbed;
 mod grouped;
 mod memory;
 mod mixed;
 mod planes;
 mod reference;
 mod synthetic;
+mod terminal;
 mod verify;
 mod weight_only;
 mod writing;

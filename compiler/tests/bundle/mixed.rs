@@ -191,6 +191,7 @@ pub fn model(activations: Activations) -> Model {
         tokenizer: None,
         warnings: Vec::new(),
         report: Vec::new(),
+        inputs: Default::default(),
     }
 }
 

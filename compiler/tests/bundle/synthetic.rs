@@ -149,6 +149,7 @@ pub fn model() -> Model {
         tokenizer: None,
         warnings: Vec::new(),
         report: Vec::new(),
+        inputs: Default::default(),
     }
 }
 

@@ -208,7 +208,7 @@ fn codes_that_are_none() {
 fn linears_of_integers_are_refused() {
     let mut file = File::model("llama", false);
     file.tensor(Q, &[64, 64], 8, [vec![0, 60], vec![1; 32]].concat().repeat(128));
-    file.refused(&["[3]", Q, "Q8_0, which is not ternary", "embeddings, heads and norms"]);
+    file.refused(&["[4]", Q, "Q8_0, which is not ternary", "embeddings, heads and norms"]);
 }
 
 /// An embedding of Q8_0 is widened to the same numbers in f32.

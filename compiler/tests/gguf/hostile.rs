@@ -112,10 +112,10 @@ fn shapes() {
 #[test]
 fn types() {
     let kind = |kind| bent(|file| file.at(Q).kind = kind);
-    kind(2).refused(&["[3]", Q, "Q4_0 (2)", "neither ternary", "TQ2_0"]);
-    kind(36).refused(&["[3]", Q, "I2_S (36)", "depends on the CPU", "safetensors"]);
-    kind(335).refused(&["[3]", Q, "IQ2_BN_R4", "IQ2_BN"]);
-    kind(77).refused(&["[3]", Q, "unknown type 77"]);
+    kind(2).refused(&["[4]", Q, "Q4_0 (2)", "neither ternary", "TQ2_0"]);
+    kind(36).refused(&["[4]", Q, "I2_S (36)", "depends on the CPU", "safetensors"]);
+    kind(335).refused(&["[4]", Q, "IQ2_BN_R4", "IQ2_BN"]);
+    kind(77).refused(&["[4]", Q, "unknown type 77"]);
     // Known, and of another size.
     kind(34).refused(&["[3]", Q, "no multiple of TQ1_0's 256 weights"]);
     kind(0).refused(&["[3]", Q]);

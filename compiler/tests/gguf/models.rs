@@ -215,19 +215,29 @@ fn unknown_keys_and_tensors() {
     let file = bent(|file| {
         file.key(hadamard, u32(1024)).key("bitnet-b1.58.logit_scale", f32(2.0));
     });
-    file.refused(&[
-        "[4]",
-        "bitnet-b1.58.logit_scale",
-        "also unknown: prism.hadamard.block_size",
-        "--ignore-config-key",
-    ]);
-    let (_dir, path) = file.write();
-    let ignored = ["bitnet-b1.58.logit_scale", hadamard, "nothing"].map(str::to_owned).to_vec();
-    let options = LoadOptions { ignore_config_keys: ignored, ..Default::default() };
-    let model = load(&path, &options).unwrap();
-    for warning in ["logit_scale (2) is ignored", "block_size (1024) is ignored", "no nothing to ignore"] {
+    file.refused(&["[4]", "bitnet-b1.58.logit_scale", "also unknown: prism.hadamard.block_size"]);
+    assert!(!file.error().contains("--ignore-config-key"), "{}", file.error());
+    let ignoring = |file: &File, keys: &[&str]| {
+        let (_dir, path) = file.write();
+        let ignore_config_keys = keys.iter().map(|key| key.to_string()).collect();
+        load(&path, &LoadOptions { ignore_config_keys, ..Default::default() })
+    };
+    for keys in [&["bitnet-b1.58.logit_scale"][..], &[hadamard], &["bitnet-b1.58.rope.freq_base"]] {
+        let error = ignoring(&file, keys).err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains(keys[0]), "{error}");
+    }
+    let note = bent(|file| {
+        file.key("bitnet-b1.58.comment", text("x"));
+    });
+    note.refused(&["[4]", "--ignore-config-key bitnet-b1.58.comment"]);
+    let model = ignoring(&note, &["bitnet-b1.58.comment", "nothing"]).unwrap();
+    for warning in ["comment (\"x\") is ignored", "no nothing to ignore"] {
         assert!(model.warnings.iter().any(|w| w.contains(warning)), "{warning}: {:?}", model.warnings);
     }
+    bent(|file| {
+        file.key("bitnet-b1.58.context_length", Value(10, (1u64 << 40).to_le_bytes().to_vec()));
+    })
+    .refused(&["[3]", "bitnet-b1.58.context_length", "1099511627776"]);
     // What converters say about themselves changes nothing.
     let known = bent(|file| {
         file.key("quantize.imatrix.file", text("x")).key("general.tags", text("x"));

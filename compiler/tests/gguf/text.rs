@@ -1,6 +1,6 @@
 //! Tokenizers and templates from metadata.
 
-use crate::writer::{File, bool, f32s, i32s, text, texts, u32};
+use crate::writer::{File, bool, f32s, i32, i32s, text, texts, u32};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 use tritc::model::Model;
@@ -137,7 +137,7 @@ fn what_is_not_known_is_refused() {
     key("merges", texts(["ab"])).refused(&["[3]", "tokenizer.ggml.merges", "\"ab\" as merge 0"]);
     key("merges", u32(1)).refused(&["[3]", "tokenizer.ggml.merges is 1", "an array"]);
     key("tokens", texts(["a"; 10])).refused(&["[3]", "tokenizer.ggml.tokens", "\"a\" as 0 and as 1"]);
-    key("tokens", texts(["a"; 17])).refused(&["[3]", "tokenizer.ggml.tokens lists 17 tokens", "16 rows"]);
+    key("tokens", texts(["a"; 300])).refused(&["[3]", "tokenizer.ggml.tokens lists 300 tokens", "16 rows"]);
     key("tokens", i32s(&[1; 10])).refused(&[
         "[3]",
         "tokenizer.ggml.tokens",
@@ -232,4 +232,87 @@ fn scores() {
     file.refused(&["[3]", "tokenizer.ggml.scores says NaN of token 0"]);
     file.without_key("tokenizer.ggml.scores");
     file.refused(&["[3]", "tokenizer.ggml.scores is missing"]);
+}
+
+/// Some converters type every token as ordinary text.
+#[test]
+fn tokens_of_conversations_are_whole_however_they_are_typed() {
+    let with = |kind: i32| {
+        let file = bent(|file| {
+            file.key("tokenizer.ggml.token_type", i32s(&[1, 1, 1, 1, 1, 1, 1, 3, 3, kind]));
+        });
+        file.load().unwrap()
+    };
+    let (normal, control) = (with(1), with(3));
+    let chat = "<s>abc<|eot_id|>ab";
+    assert_eq!(ids(&tokenizer(&control), chat, false), [7, 6, 9, 4]);
+    assert_eq!(ids(&tokenizer(&normal), chat, false), [7, 6, 9, 4]);
+    assert_eq!(normal.tokenizer, control.tokenizer);
+    assert_eq!(normal.text, control.text);
+    let says = "\"<|eot_id|>\" are ordinary text";
+    assert!(normal.warnings.iter().any(|warning| warning.contains(says)), "{:?}", normal.warnings);
+    assert!(control.warnings.is_empty(), "{:?}", control.warnings);
+}
+
+/// By name alone; by name and template; in brackets and in the template. Others stay what they are.
+#[test]
+fn tokens_are_found_by_name_and_by_template() {
+    let file = bent(|file| {
+        let tokens = ["a", "b", "<|x|>", "<|y|>", "ab", "<z>", "<w>", "<s>", "</s>", "<|im_end|>"];
+        file.key("tokenizer.ggml.tokens", texts(tokens)).key("tokenizer.ggml.merges", texts(["a b"]));
+        file.key("tokenizer.ggml.token_type", i32s(&[1; 10]));
+        file.key("tokenizer.chat_template", text("<|x|>{{ messages[0].content }}<z>"));
+    });
+    let model = file.load().unwrap();
+    let json: Value = serde_json::from_slice(model.tokenizer.as_ref().unwrap()).unwrap();
+    let added = json["added_tokens"].as_array().unwrap();
+    let added: Vec<(u64, bool)> =
+        added.iter().map(|token| (token["id"].as_u64().unwrap(), token["special"] == true)).collect();
+    assert_eq!(added, [(2, true), (5, false), (7, true), (8, true), (9, true)]);
+}
+
+#[test]
+fn ids_that_stand_for_none_are_ignored() {
+    let model = bent(|file| {
+        file.key("tokenizer.ggml.padding_token_id", u32(u32::MAX));
+        file.key("tokenizer.ggml.unknown_token_id", i32(-1)).key("tokenizer.ggml.eot_token_id", u32(10));
+        file.key("tokenizer.ggml.bos_token_id", i32(-1)).key("tokenizer.ggml.add_bos_token", bool(false));
+    });
+    let model = model.load().unwrap();
+    assert_eq!((model.text.bos, &model.text.stop[..]), (None, &[8, 9][..]));
+    let warnings = model.warnings.join("\n");
+    for words in [
+        "padding_token_id is 4294967295",
+        "unknown_token_id is -1",
+        "eot_token_id is 10",
+        "bos_token_id is -1",
+    ] {
+        assert!(warnings.contains(words), "{warnings}");
+    }
+}
+
+/// Padding behind the table, as converters of padded vocabularies write it.
+#[test]
+fn tokens_beyond_the_table_refuse_no_file() {
+    let padded: Vec<String> =
+        TOKENS.map(str::to_owned).into_iter().chain((10..20).map(|i| format!("[PAD{i}]"))).collect();
+    let types: Vec<i32> = [1, 1, 1, 1, 1, 1, 1, 3, 3, 3].into_iter().chain([4; 10]).collect();
+    let file = bent(|file| {
+        file.key("tokenizer.ggml.tokens", texts(padded.iter().map(String::as_str)));
+        file.key("tokenizer.ggml.token_type", i32s(&types));
+    });
+    let model = file.load().unwrap();
+    assert_eq!(ids(&tokenizer(&model), "abc", false), [6]);
+    let words = "\"[PAD19]\" has id 19, but the model's vocab_size is 16, and 4 tokens are beyond it";
+    assert!(model.warnings.iter().any(|warning| warning.contains(words)), "{:?}", model.warnings);
+}
+
+#[test]
+fn without_a_tokenizer_its_keys_do_not_matter() {
+    let file = bent(|file| {
+        file.key("tokenizer.ggml.pre", text("viking")).without_key("tokenizer.ggml.merges");
+    });
+    let options = tritc::ingest::LoadOptions { without_tokenizer: true, ..Default::default() };
+    let model = file.load_with(&options).unwrap();
+    assert_eq!((model.tokenizer, model.text.stop, model.text.bos), (None, vec![8], Some(7)));
 }

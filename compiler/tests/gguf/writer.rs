@@ -16,6 +16,10 @@ pub fn u32(value: u32) -> Value {
     Value(4, value.to_le_bytes().to_vec())
 }
 
+pub fn i32(value: i32) -> Value {
+    Value(5, value.to_le_bytes().to_vec())
+}
+
 pub fn f32(value: f32) -> Value {
     Value(6, value.to_le_bytes().to_vec())
 }
@@ -225,8 +229,12 @@ impl File {
     }
 
     pub fn load(&self) -> Result<Model, CompileError> {
+        self.load_with(&LoadOptions::default())
+    }
+
+    pub fn load_with(&self, options: &LoadOptions) -> Result<Model, CompileError> {
         let (_dir, path) = self.write();
-        load(&path, &LoadOptions::default())
+        load(&path, options)
     }
 
     /// What loading complains about, with the exit code in front.

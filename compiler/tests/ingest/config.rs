@@ -1,9 +1,12 @@
 //! `config.json`: defaults, both spellings of RoPE, and refusals by name.
 
-use crate::checkpoint::{Checkpoint, refusal, says};
+use crate::checkpoint::{Checkpoint, refusal, says, scale};
 use serde_json::json;
+use std::path::Path;
+use trit_format::plan::ScaleRule;
+use tritc::CompileError;
 use tritc::ingest::{LoadOptions, load};
-use tritc::model::Activations;
+use tritc::model::{Activations, Model};
 
 #[test]
 fn absent_keys_take_the_defaults_of_their_class() {
@@ -166,7 +169,7 @@ fn quantization_settings_are_refused_by_name() {
         ("modules_to_not_convert", json!(["lm_head", "mlp.(up|gate)"]), "mlp.(up|gate)"),
         // Tied to an embedding that is not ternary.
         ("modules_to_not_convert", json!([]), "tie_word_embeddings"),
-        ("group_size", json!(128), "--ignore-config-key quantization_config.group_size"),
+        ("group_size", json!(128), "it cannot be compiled"),
     ];
     for (key, value, why) in cases {
         let mut checkpoint = Checkpoint::bitnet();
@@ -183,16 +186,146 @@ fn unknown_keys_can_be_ignored_by_name() {
         &checkpoint.error(),
         &["unknown key brand = \"x\"", "--ignore-config-key brand", "also unknown: prism.note"],
     );
-    checkpoint.quantization("group_size", json!(128));
+    checkpoint.quantization("made_by", json!("a quantizer"));
     let dir = checkpoint.write();
-    let ignore = |keys: &[&str]| {
-        let ignore_config_keys = keys.iter().map(|k| k.to_string()).collect();
-        load(dir.path(), &LoadOptions { ignore_config_keys, ..Default::default() })
-    };
-    says(&refusal(ignore(&["brand", "prism.note"])), &["quantization_config.group_size"]);
-    let model = ignore(&["brand", "prism.note", "quantization_config.group_size", "absent.key"]).unwrap();
+    let ignore = |keys: &[&str]| ignoring(dir.path(), keys);
+    says(&refusal(ignore(&["brand", "prism.note"])), &["quantization_config.made_by"]);
+    let model = ignore(&["brand", "prism.note", "quantization_config.made_by", "absent.key"]).unwrap();
     let warnings = model.warnings.join("\n");
-    says(&warnings, &["brand (\"x\") is ignored", "group_size (128) is ignored", "there is no absent.key"]);
+    says(&warnings, &["brand (\"x\") is ignored", "made_by (\"a quantizer\") is ignored"]);
+    says(&warnings, &["there is no absent.key"]);
+}
+
+fn ignoring(dir: &Path, keys: &[&str]) -> Result<Model, CompileError> {
+    let ignore_config_keys = keys.iter().map(|k| k.to_string()).collect();
+    load(dir, &LoadOptions { ignore_config_keys, ..Default::default() })
+}
+
+/// Following such a hint would make another model.
+#[test]
+fn no_refusal_of_a_key_that_changes_the_arithmetic_suggests_to_ignore_it() {
+    let keys = [
+        ("quantization_config.offline_scales", json!(true)),
+        ("quantization_config.group_size", json!(128)),
+        ("rope_scaling.mscale_all", json!(1.0)),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("logit_scale", json!(0.5)),
+        ("use_qk_norm", json!(true)),
+        ("num_experts", json!(8)),
+        ("prism.hadamard.group", json!(128)),
+        ("embedding_multiplier", json!(12)),
+        ("attention_window", json!(4096)),
+        ("lm_head_bias", json!(true)),
+    ];
+    for (key, value) in keys {
+        let mut checkpoint = Checkpoint::bitnet();
+        // Beside one that may well be ignored.
+        checkpoint.set("brand", json!("x"));
+        match key.split_once('.') {
+            Some(("prism", _)) | None => drop(checkpoint.set(key, value)),
+            Some((object, key)) => {
+                if object == "rope_scaling" {
+                    checkpoint.set(object, json!({ "rope_type": "default" }));
+                }
+                checkpoint.config[object][key] = value;
+            }
+        }
+        let error = checkpoint.error();
+        says(&error, &["[4]", "config.json", key, "changes the arithmetic"]);
+        assert!(!error.contains("--ignore-config-key"), "{error}");
+    }
+}
+
+/// What is read decides what the model computes, and what is known to do so in other programs does too.
+#[test]
+fn keys_that_change_the_arithmetic_are_not_ignored_even_when_asked() {
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint
+        .set("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }))
+        .set("logit_scale", json!(0.5));
+    checkpoint.set("use_qk_norm", json!(false));
+    let dir = checkpoint.write();
+    let not_ignored = |dir: &Path, key: &str| {
+        let error = refusal(ignoring(dir, &[key]));
+        says(&error, &["[2]", &format!("--ignore-config-key {key}"), "decides what the model computes"]);
+    };
+    for key in ["rope_scaling", "rope_scaling.type", "rope_theta", "hidden_act"] {
+        not_ignored(dir.path(), key);
+    }
+    checkpoint.unset("rope_scaling");
+    let dir = checkpoint.write();
+    not_ignored(dir.path(), "quantization_config.linear_class");
+    says(&refusal(ignoring(dir.path(), &["logit_scale", "use_qk_norm"])), &["[2]", "logit_scale"]);
+    checkpoint.unset("logit_scale");
+    // Switched off, it says nothing.
+    assert!(ignoring(checkpoint.write().path(), &["use_qk_norm"]).is_ok());
+}
+
+/// `offline_quantization` and `online_quantization` are what the first BitNet b1.58 2B-4T said, two weeks long.
+#[test]
+fn the_first_revisions_keys_are_understood() {
+    let first = |mut checkpoint: Checkpoint, keys: serde_json::Value| {
+        let mut config = json!({ "quant_method": "bitnet" });
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        checkpoint.set("quantization_config", config);
+        checkpoint
+    };
+    let offline = first(Checkpoint::bitnet(), json!({ "offline_quantization": true })).load().unwrap();
+    let later = Checkpoint::bitnet().load().unwrap();
+    assert_eq!(scale(&offline.layers[1].down), (1.25, ScaleRule::Multiply));
+    for model in [&offline, &later] {
+        assert_eq!(model.activations, Activations::PerToken { floor: 1e-5 });
+    }
+    let logits = |model: &Model| {
+        let states = tritc::reference::forward(model, &[1, 5, 9], |_, _| {}).unwrap();
+        tritc::reference::head(model, &states[16..]).unwrap()
+    };
+    assert_eq!(logits(&offline), logits(&later));
+    let both = json!({ "offline_quantization": true, "linear_class": "autobitlinear", "quantization_mode": "offline" });
+    assert_eq!(logits(&first(Checkpoint::bitnet(), both).load().unwrap()), logits(&later));
+    let online = json!({ "offline_quantization": false, "online_quantization": true });
+    let online = first(Checkpoint::online(), online).load().unwrap();
+    assert_eq!(logits(&online), logits(&Checkpoint::online().load().unwrap()));
+    assert_eq!(scale(&online.layers[0].q).1, ScaleRule::Divide);
+
+    let cases = [
+        (
+            json!({ "offline_quantization": true, "linear_class": "bitlinear" }),
+            "[3]",
+            "linear_class is \"bitlinear\"",
+        ),
+        (json!({ "offline_quantization": true, "quantization_mode": "online" }), "[3]", "\"offline\""),
+        (json!({ "offline_quantization": true, "online_quantization": true }), "[3]", "exclude each other"),
+        (json!({ "offline_quantization": false }), "[4]", "by linear_class and quantization_mode"),
+        (json!({ "offline_quantization": "yes" }), "[3]", "offline_quantization"),
+    ];
+    for (keys, code, why) in cases {
+        let error = first(Checkpoint::bitnet(), keys).error();
+        says(&error, &[code, "quantization_config.offline_quantization", why]);
+        assert!(!error.contains("--ignore-config-key"), "{error}");
+    }
+    let dir = first(Checkpoint::bitnet(), json!({ "offline_quantization": true })).write();
+    says(&refusal(ignoring(dir.path(), &["quantization_config.offline_quantization"])), &["[2]"]);
+}
+
+/// Beyond what a bundle can be for, the model is still read.
+#[test]
+fn contexts_beyond_any_bundles_are_cut() {
+    for (key, longest) in [(1u32 << 24, false), ((1 << 24) + 1, true), (u32::MAX, true)] {
+        let mut checkpoint = Checkpoint::bitnet();
+        checkpoint.set("max_position_embeddings", json!(key));
+        let model = checkpoint.load().unwrap();
+        assert_eq!(model.hyperparameters.context_length, 1 << 24);
+        let warnings = model.warnings.join("\n");
+        assert_eq!(warnings.contains(&format!("max_position_embeddings is {key}")), longest, "{warnings}");
+        let dir = checkpoint.write();
+        let context = Some((1 << 24) + 1);
+        let error = refusal(load(dir.path(), &LoadOptions { context, ..Default::default() }));
+        says(&error, &["[2]", "--context 16777217"]);
+    }
+    let mut checkpoint = Checkpoint::bitnet();
+    checkpoint.set("max_position_embeddings", json!(1u64 << 40));
+    says(&checkpoint.error(), &["[3]", "max_position_embeddings", "1099511627776"]);
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod detect;
 mod families;
 mod files;
 mod fixtures;
+mod folders;
+mod published;
 mod storage;
 mod survey;
 mod text;

@@ -138,7 +138,7 @@ fn scales_that_are_no_scales_are_refused() {
     checkpoint.floats(&name, &[8], [1.0; 8]);
     says(&checkpoint.error(), &["[3]", &name, "[8]", "one scale per matrix"]);
     checkpoint.tensors.insert(name.clone(), (Dtype::I32, vec![1], vec![1, 0, 0, 0]));
-    says(&checkpoint.error(), &["[3]", &name, "I32", "float"]);
+    says(&checkpoint.error(), &["[4]", &name, "I32", "float"]);
     checkpoint.tensors.remove(&name);
     says(&checkpoint.error(), &["[3]", &name, "has no"]);
 }
@@ -198,12 +198,12 @@ fn wrong_types_and_shapes_are_refused_by_name() {
         checkpoint.tensors.insert(name.to_owned(), (dtype, shape.to_vec(), vec![0; len]));
         checkpoint.error()
     };
-    says(&wrong(Q, Dtype::I8, &[2, 8], 16), &["[3]", Q, "I8", "U8"]);
+    says(&wrong(Q, Dtype::I8, &[2, 8], 16), &["[4]", Q, "I8", "U8"]);
     says(&wrong(Q, Dtype::U8, &[8, 8], 64), &["[3]", Q, "[8, 8]", "expected [2, 8]", "8 rows of 8"]);
     says(&wrong(Q, Dtype::BF16, &[8, 4], 64), &["[3]", Q, "[8, 4]", "expected [8, 8]"]);
     let norm = "model.layers.1.input_layernorm.weight";
     says(&wrong(norm, Dtype::BF16, &[9], 18), &["[3]", norm, "[9]", "expected [8]", "hidden_size"]);
-    says(&wrong(norm, Dtype::I32, &[8], 32), &["[3]", norm, "I32", "expected BF16"]);
+    says(&wrong(norm, Dtype::I32, &[8], 32), &["[4]", norm, "I32", "expected BF16"]);
     let table = "model.embed_tokens.weight";
     says(&wrong(table, Dtype::BF16, &[15, 8], 240), &["[3]", table, "expected [16, 8]", "vocab_size"]);
 }

@@ -18,12 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = Session::new(model.clone(), SessionOptions::default())?;
     eprintln!("{} kernels, {} threads", model.kernels(), session.threads());
 
-    let tokenizer = model.tokenizer().ok_or("this model takes token ids only")?;
+    let tokenizer = model.tokenizer()?.ok_or("this model takes token ids only")?;
     let ids = tokenizer.encode(prompt, true)?;
 
     // As the model's authors suggest. The same seed gives the same text.
     let text = &model.manifest().text;
-    let mut sampler = Sampler::new(SamplerOptions::from_defaults(&text.sampling, 7));
+    let mut sampler =
+        Sampler::with_rules(SamplerOptions::from_defaults(&text.sampling, 7), &text.sampling.rules);
     let options = GenerateOptions { max_new: 100, stop: &text.stop, ignore_eos: false, speculate: true };
 
     // A character may take several tokens: the stream gives text as soon as it is whole.

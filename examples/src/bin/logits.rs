@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [_, bundle, text] = &args[..] else { return Err("usage: logits BUNDLE.trit TEXT".into()) };
     let model = Model::load(bundle.as_ref(), &LoadOptions::default())?;
     let mut session = Session::new(model.clone(), SessionOptions::default())?;
-    let tokenizer = model.tokenizer().ok_or("this model takes token ids only")?;
+    let tokenizer = model.tokenizer()?.ok_or("this model takes token ids only")?;
     let ids = tokenizer.encode(text, true)?;
 
     // `prefill` gives the logits after the last token; this gives those after each, `[vocab_size]`.

@@ -3,16 +3,11 @@
 use super::{Ranges, ensure};
 use crate::FormatError;
 use crate::container::{Header, SectionKind};
-use crate::kernel::{ABI_VERSION, KernelEntry, KernelKind, MAX_K};
+use crate::kernel::{ABI_VERSION, KernelEntry, KernelKind, MAX_K, MAX_M, MAX_UNROLL};
 use crate::manifest::Manifest;
 use crate::target::Target;
 use std::collections::BTreeSet;
 
-/// Most activation rows of a call of a stream kernel, by which runtimes size their memory for partial sums; and most that a
-/// block kernel leaves to stream kernels.
-const MAX_M: u32 = 16;
-/// Largest unrolling of the inner loop. A runtime regenerates code from the record, so it bounds that work.
-const MAX_UNROLL: u32 = 64;
 /// Farthest prefetch in bytes. Some 12 KB are useful; the offset stands in the code as a 32-bit displacement.
 const MAX_PREFETCH: u32 = 1 << 20;
 

@@ -176,6 +176,13 @@ pub fn manifest() -> Manifest {
             sampling: SamplingDefaults {
                 do_sample: true,
                 temperature: Some(0.5),
+                rules: LogitRules {
+                    sequence_bias: vec![(vec![3, 4], 1.5)],
+                    no_repeat_ngram_size: 2,
+                    bad_words: vec![vec![5], vec![6, 7, 8]],
+                    suppress: vec![9],
+                    begin_suppress: vec![2],
+                },
                 ..SamplingDefaults::default()
             },
         },

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
 use trit_runtime::format::target::Target;
-use trit_runtime::sample::SamplerOptions;
+use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::{KernelChoice, KvType};
 
 /// Run a .trit bundle: generate text, chat, measure, check.
@@ -20,6 +20,8 @@ use trit_runtime::{KernelChoice, KvType};
     subcommand_negates_reqs = true,
     after_help = "Without a prompt: on a terminal a chat, or a continuation where the model has no chat template; \
                   otherwise the prompt is read from standard input.\n\n\
+                  How tokens are chosen is as the model's authors suggest, but for what is given: what they say of \
+                  single tokens (suppressed ones, bad words, biases, runs that may not repeat) holds always.\n\n\
                   Exit codes:\n  \
                   0    done\n  \
                   1    internal error, or a selftest that failed\n  \
@@ -135,9 +137,14 @@ pub struct Sampling {
 }
 
 impl Sampling {
+    /// What chooses tokens of a bundle.
+    pub fn sampler(&self, defaults: &SamplingDefaults) -> Sampler {
+        Sampler::with_rules(self.options(defaults), &defaults.rules)
+    }
+
     /// What was given, filled up from the bundle.
     pub fn options(&self, defaults: &SamplingDefaults) -> SamplerOptions {
-        let mut defaults = *defaults;
+        let mut defaults = defaults.clone();
         // Who limits the candidates wants to choose among them, even where the authors suggest the most probable.
         defaults.do_sample |= self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
         let base = SamplerOptions::from_defaults(&defaults, self.seed.unwrap_or_else(values::random_seed));
@@ -172,7 +179,7 @@ pub struct LoadArgs {
     /// Time the kernels again instead of using what was found fastest on this machine before.
     #[arg(long)]
     pub tune: bool,
-    /// Element type of the KV cache: f16, f32 or int8.
+    /// Element type of the KV cache: f16, f32 or int8. Where f16 cannot hold a model's keys or values, f32 is used from there on.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub kv: KvType,
 }

@@ -95,7 +95,7 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
         stream_gb_s: BTreeMap::new(),
         rows: Vec::new(),
     };
-    let mut peak = Peak::default();
+    let (mut peak, mut told) = (Peak::default(), false);
     for &threads in &threads {
         let options = SessionOptions {
             context: Some(context),
@@ -109,6 +109,9 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
         let measure = |test: &Test| measure(&mut session, test, args, &ids, &progress);
         let mut rows =
             tests.iter().map(measure).collect::<Result<Vec<Row>, RuntimeError>>().map_err(failed)?;
+        if !std::mem::replace(&mut told, session.widened().is_some()) {
+            open::tell_widened(&session);
+        }
         drop(session);
         // Right after what it is compared with; its memory is not the model's.
         peak.read();

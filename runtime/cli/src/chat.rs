@@ -34,7 +34,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     }
     let mut talk = Talk::new(args, &model, tokenizer, template, session);
     let mut terminal = Terminal::new(!args.no_history)?;
-    let mut leaving = false;
+    let (mut leaving, mut told) = (false, false);
     loop {
         let lines = match terminal.entry()? {
             Entry::Lines(lines) => lines,
@@ -67,9 +67,12 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
                 }?;
                 if let Some(answer) = answer {
                     if args.verbose {
-                        note(answer.timings().line(talk.threads()));
+                        note(answer.timings().line(talk.session().threads()));
                     }
                     profile::show_generation(&answer.generation);
+                    if !std::mem::replace(&mut told, talk.session().widened().is_some()) {
+                        open::tell_widened(talk.session());
+                    }
                 }
                 continue;
             }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, generate};
 use trit_runtime::sample::Sampler;
 use trit_runtime::text::printable::TerminalFilter;
-use trit_runtime::text::{Detokenizer, Message, Tokenizer};
+use trit_runtime::text::{Conversation, Detokenizer, Tokenizer};
 use trit_runtime::{Model, Session};
 
 /// Most tokens that are generated where `-n` does not say.
@@ -35,21 +35,27 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let chat = args.chat || args.system.is_some();
     let terminal = io::stderr().is_terminal();
     let model = open::model(bundle, &args.session.load, args.verbose)?;
-    let ids = match prompt {
-        Prompt::Ids(ids) => ids,
-        Prompt::Text(text) if chat => question(args, &model, &text)?,
-        Prompt::Text(text) => {
-            let tokenizer = open::tokenizer(&model, "--ids")?;
-            tokenizer.encode(&text, true).map_err(|e| Failure::text(bundle, e))?
-        }
+    let tokenizer = match &prompt {
+        Prompt::Ids(_) => open::tokenizer_if_usable(&model),
+        Prompt::Text(_) => Some(open::tokenizer(&model, "--ids")?),
     };
     let mut session = open::session(&model, &args.session)?;
+    let ids = match (prompt, tokenizer) {
+        (Prompt::Text(text), Some(tokenizer)) if chat => question(args, &session, tokenizer, text)?,
+        (Prompt::Text(text), Some(tokenizer)) => {
+            let context = session.context_length();
+            tokenizer.encode_within(&text, true, context).map_err(|e| Failure::text(bundle, e))?
+        }
+        (Prompt::Text(_), None) => Vec::new(),
+        (Prompt::Ids(ids), _) => ids,
+    };
     if args.profile {
         session.start_profile();
     }
-    let mut sampler = Sampler::new(args.sampling.options(&model.manifest().text.sampling));
+    let mut sampler = args.sampling.sampler(&model.manifest().text.sampling);
     let mut request = Request {
         model: &model,
+        tokenizer,
         max_new: args.n.unwrap_or(if chat { usize::MAX } else { DEFAULT_TOKENS }),
         ignore_eos: args.ignore_eos,
         speculate: !args.no_speculation,
@@ -60,7 +66,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let timings = answer.timings();
     if args.json {
         let Answer { generation, text, .. } = &answer;
-        let text = model.tokenizer().map(|_| text.as_str());
+        let text = tokenizer.map(|_| text.as_str());
         let seed = sampler.options().seed;
         print_json(&Report { ids: &generation.ids, text, finish: finish(generation.finish), seed, timings })?;
     } else {
@@ -70,6 +76,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         }
     }
     profile::show_generation(&answer.generation);
+    open::tell_widened(&session);
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,
@@ -77,13 +84,21 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
 }
 
 /// The ids of a conversation that begins with `text`.
-fn question(args: &Generate, model: &Model, text: &str) -> Result<Vec<u32>, Failure> {
-    let tokenizer = open::tokenizer(model, "--ids")?;
+fn question(
+    args: &Generate,
+    session: &Session,
+    tokenizer: &Tokenizer,
+    text: String,
+) -> Result<Vec<u32>, Failure> {
+    let model = session.model();
     let failed = |e| Failure::text(model.path(), e);
     let template = tokenizer.chat_template().map_err(failed)?.ok_or_else(|| open::no_template(model))?;
-    let system = args.system.as_deref().map(|system| Message::new("system", system));
-    let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
-    tokenizer.encode_chat(&template, &messages).map_err(failed)
+    let mut conversation = Conversation::new(args.system.as_deref());
+    conversation.ask(text);
+    let stoppable = interrupt::stoppable();
+    let stop = || stoppable.requested();
+    let ids = conversation.prompt(tokenizer, &template, session.context_length(), &stop).map_err(failed)?;
+    if stop() { Err(Failure::interrupted()) } else { Ok(ids) }
 }
 
 /// Where the prompt comes from; `None` where a person is to type it.
@@ -126,6 +141,8 @@ pub fn read_text(file: Option<&Path>) -> Result<String, Failure> {
 /// One generation and where its text goes.
 pub struct Request<'m> {
     pub model: &'m Model,
+    /// Makes text of what is generated; without it, ids are shown.
+    pub tokenizer: Option<&'m Tokenizer>,
     pub max_new: usize,
     pub ignore_eos: bool,
     pub speculate: bool,
@@ -153,10 +170,10 @@ impl Request<'_> {
         sampler: &mut Sampler,
     ) -> Result<Answer, Failure> {
         let bundle = self.model.path();
-        if !self.stop.is_empty() {
+        if !self.stop.is_empty() && self.tokenizer.is_none() {
             open::tokenizer(self.model, "no --stop")?;
         }
-        let mut sink = Sink::new(self.model.tokenizer(), prompt, self.show, self.stop);
+        let mut sink = Sink::new(self.tokenizer, prompt, self.show, self.stop);
         let start = session.position();
         let stoppable = interrupt::stoppable();
         let mut failed = None;
@@ -239,7 +256,7 @@ impl<'m> Sink<'m> {
 #[derive(Serialize)]
 struct Report<'a> {
     ids: &'a [u32],
-    /// `null` where the bundle has no tokenizer.
+    /// `null` where the prompt was given as ids.
     text: Option<&'a str>,
     finish: &'static str,
     seed: u64,

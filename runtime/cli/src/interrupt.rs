@@ -66,7 +66,7 @@ pub fn clean_up_when_killed() {
     use nix::unistd::{getpgrp, tcgetpgrp};
     use std::io::{self, IsTerminal, Write};
     let saved = tcgetattr(io::stdin()).ok();
-    output::clean_up_when_killed(move || {
+    output::clean_up_when_killed(output::Interrupts::Apart, move || {
         // In the background the terminal is somebody else's, and changing it would stop this program.
         let Some(saved) = saved.as_ref().filter(|_| tcgetpgrp(io::stdin()) == Ok(getpgrp())) else { return };
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, saved);

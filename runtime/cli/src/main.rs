@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use trit_runtime::text::printable::escape_lines;
 
 fn main() -> ExitCode {
+    trit_runtime::fault::report_truncation("trit-run");
     report_panics();
     interrupt::clean_up_when_killed();
     let cli = match Cli::try_parse() {
@@ -53,7 +54,7 @@ fn answer_line(answer: &clap::Error) -> ExitCode {
     if !answer.use_stderr() {
         return answer.print().map_or_else(|e| Failure::stdout(e).report(), |()| ExitCode::SUCCESS);
     }
-    if let Some(meant) = mistaken::line() {
+    if let Some(meant) = mistaken::line(answer) {
         return Failure::usage(meant).report();
     }
     let plain = answer.render().to_string();

@@ -3,8 +3,9 @@
 use crate::args::Cli;
 use crate::failure::Failure;
 use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Commands of the compiler.
@@ -19,7 +20,7 @@ const RUN: [&str; 5] = ["run", "generate", "chat", "serve", "complete"];
 pub fn expect_bundle(path: &Path) -> Result<(), Failure> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(e) if e.kind() == ErrorKind::NotFound => {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let name = path.display();
             return Err(match path.to_str().and_then(command) {
                 Some(meant) => Failure::usage(format_args!("there is no file {name}, and {meant}")),
@@ -69,7 +70,7 @@ pub fn expect_order(bundle: &Path, text: Option<&str>) -> Result<(), Failure> {
 fn checkpoint(path: &Path) -> Option<&'static str> {
     let mut start = [0; 9];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    if matches!(&read, Err(e) if e.kind() != ErrorKind::UnexpectedEof) {
+    if matches!(&read, Err(e) if e.kind() != io::ErrorKind::UnexpectedEof) {
         return None;
     }
     let name = path.file_name()?.to_str()?.to_lowercase();
@@ -106,8 +107,16 @@ pub fn command(word: &str) -> Option<String> {
     Some(format!("no command {word}: did you mean `trit-run {name}`?"))
 }
 
-/// What was meant by a line that could not be parsed, where its first word is neither a file nor an option.
-pub fn line() -> Option<String> {
+/// What was meant by a line that could not be parsed: a text of several words, or, where its first word is neither a
+/// file nor an option, a command.
+pub fn line(error: &clap::Error) -> Option<String> {
+    // The parser takes a word after the text for a command.
+    if let (ErrorKind::ArgumentConflict, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+        && !is_command(word)
+    {
+        return Some(format!("unexpected word {word}; a text of several words stands in quotes"));
+    }
     let first = std::env::args_os().nth(1)?;
     let word = first.to_str().filter(|word| !word.starts_with('-') && !is_command(word))?;
     match fs::metadata(word) {

@@ -22,6 +22,7 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         verify: !args.no_verify,
         memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
+        timings: None,
     };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
     if verbose || model.kernels().note.is_some() {
@@ -49,21 +50,40 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
     Ok(session)
 }
 
+/// Says where the KV cache became another than the one that was asked for.
+pub fn tell_widened(session: &Session) {
+    if let Some(position) = session.widened() {
+        note(format_args!(
+            "kv: this model's keys or values are too large for f16, so from token {position} on the cache is one of f32, which \
+             takes twice the memory; --kv f32 has it from the start"
+        ));
+    }
+}
+
 /// The model's tokenizer.
 ///
 /// # Errors
-/// A usage failure where the bundle has none, naming `instead` as what can be given.
+/// A usage failure where the bundle has none, naming `instead` as what can be given; [`Failure::runtime`] where it
+/// cannot be used.
 pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, Failure> {
     let bundle = model.path().display();
     let missing =
         || Failure::usage(format_args!("{bundle}: has no tokenizer and takes token ids only; use {instead}"));
-    model.tokenizer().ok_or_else(missing)
+    model.tokenizer().map_err(|e| Failure::runtime(model.path(), e))?.ok_or_else(missing)
 }
 
 /// A model without a chat template was to chat.
 pub fn no_template(model: &Model) -> Failure {
     let bundle = model.path().display();
     Failure::usage(format_args!("{bundle}: --chat and --system need a chat template, and the model has none"))
+}
+
+/// The model's tokenizer for those who gave ids, and can do with ids where it has none, or none that can be used.
+pub fn tokenizer_if_usable(model: &Model) -> Option<&Tokenizer> {
+    model.tokenizer().unwrap_or_else(|error| {
+        note(format_args!("{error}; ids are shown instead of text"));
+        None
+    })
 }
 
 /// A progress bar on standard error; nothing where that is no terminal.

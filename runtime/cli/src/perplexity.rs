@@ -54,12 +54,15 @@ pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
         progress.inc(window.len() as u64);
     }
     progress.finish_and_clear();
+    open::tell_widened(&session);
     if report.tokens == 0 {
         return Err(Failure::invalid(file, "has fewer than two tokens; there is nothing to predict"));
     }
     report.ppl = (report.nll_sum / report.tokens as f64).exp();
     if !report.ppl.is_finite() {
-        return Err(Failure::invalid(&args.bundle, "the model gave logits that are no numbers"));
+        let problem =
+            "the text is too improbable for this model: its perplexity is no number that f64 can hold";
+        return Err(Failure::invalid(&args.bundle, problem));
     }
     if args.json {
         print_json(&report)?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// Checks kernels against the reference, and the bundle's known results.
 pub fn run(args: &Selftest) -> Result<ExitCode, Failure> {
     let model = open::model(&args.bundle, &args.session.load, false)?;
-    let report = model.selftest(args.session.threads.map(usize::from));
+    let report = model.selftest(args.session.threads.map(usize::from), args.session.load.kv);
     let report = report.map_err(|e| Failure::runtime(&args.bundle, e))?;
     print_lines(format_args!("{report}\n"))?;
     match report.failures.len() {

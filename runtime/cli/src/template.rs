@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::tokenize::print_text;
-use crate::{json_file, mistaken};
+use crate::{interrupt, json_file, mistaken};
 use clap::Args;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
@@ -14,8 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trit_runtime::Texts;
-use trit_runtime::text::TemplateInput;
-use trit_runtime::text::template::Value;
+use trit_runtime::text::template::{TemplateInput, Value};
 
 #[derive(Debug, Args)]
 pub struct Template {
@@ -101,7 +100,9 @@ pub fn run(args: &Template) -> Result<ExitCode, Failure> {
         add_generation_prompt: !args.no_generation_prompt && request.add_generation_prompt.unwrap_or(true),
         variables: request.chat_template_kwargs.unwrap_or_default().into_iter().collect(),
     };
-    print_text(&template.render_input(&input, &|| false).map_err(failed)?)?;
+    let stoppable = interrupt::stoppable();
+    let prompt = template.render_input(&input, &|| stoppable.requested());
+    print_text(&prompt.map_err(failed)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -81,7 +81,7 @@ pub fn run(args: &Tokenize) -> Result<ExitCode, Failure> {
 
 /// The tokens as they stand in the vocabulary, or the first id that has none.
 fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Vec<String>, u32> {
-    ids.iter().map(|&id| tokenizer.piece(id).ok_or(id)).collect()
+    ids.iter().map(|&id| tokenizer.token_of(id).ok_or(id)).collect()
 }
 
 /// Prints text byte for byte; for a person, so that the terminal only shows it, and with a line break at the end.

@@ -55,6 +55,29 @@ impl Small {
         small
     }
 
+    /// Adds a product of one tile that no step uses, of `k` columns without groups.
+    pub fn add_shape(&mut self, k: u32) {
+        let id = self.manifest.products.len();
+        let segment = Segment { name: format!("odd.{id}"), rows: 1, scale: 1.0, rule: ScaleRule::Multiply };
+        let product = Product {
+            name: format!("odd.{id}"),
+            k,
+            code: Code::SignedFix,
+            order: RowOrder::Sequential,
+            grouping: None,
+            segments: vec![segment],
+            offset: self.weights.len() as u64,
+        };
+        let trits: Vec<i8> = (0..tile::ROWS * k as usize)
+            .map(|i| if i < k as usize { (self.next() * 1.49).round() as i8 } else { 0 })
+            .collect();
+        let mut bytes = vec![0; tile::bytes(k as usize)];
+        tile::encode(&trits, k as usize, product.code, &mut bytes);
+        self.weights.extend(bytes);
+        self.weights.resize(self.weights.len().next_multiple_of(64), 0);
+        self.manifest.products.push(product);
+    }
+
     pub fn vocab(&self) -> u32 {
         VOCAB
     }

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod plain;
+mod shapes;
 
 use bundle::{Small, Variant};
 use std::sync::Arc;
@@ -93,9 +94,10 @@ fn selftests_cover_groups() {
     for (i, variant) in VARIANTS.into_iter().enumerate() {
         let small = Small::new(variant);
         for kernels in [KernelChoice::Portable, KernelChoice::Auto] {
-            let report = load(&small, &format!("selftest{i}"), kernels).selftest(Some(1)).unwrap();
+            let report =
+                load(&small, &format!("selftest{i}"), kernels).selftest(Some(1), KvType::F16).unwrap();
             assert_eq!(report.failures, Vec::<String>::new());
-            assert_eq!((report.products, report.goldens.len()), (small.manifest.products.len(), 1));
+            assert_eq!((report.products, report.goldens.len()), (small.manifest.products.len(), 2));
         }
     }
 }

@@ -83,7 +83,8 @@ impl Conversation {
     ///
     /// # Errors
     /// [`TextError::TooLong`] where even the last question leaves no room, [`TextError::Template`] where the template
-    /// refuses the conversation or makes no prompt of it, [`TextError::Interrupted`], [`TextError::Encode`]. The conversation then stays as it was.
+    /// refuses the conversation or makes no prompt of it, [`TextError::Interrupted`] where `interrupted` says so
+    /// meanwhile, [`TextError::Encode`]. The conversation then stays as it was.
     pub fn prompt(
         &mut self,
         tokenizer: &Tokenizer,
@@ -91,42 +92,38 @@ impl Conversation {
         context: usize,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<u32>, TextError> {
-        let fits = |ids: &[u32]| ids.len() + context / 8 < context;
+        let room = context.saturating_sub(context / 8 + 1);
         let first = usize::from(self.system().is_some());
         let without = |turns: &[usize], forgotten: usize| {
             // What stands before the second question belongs to the first turn, whoever said it.
             let from = if forgotten == 0 { first } else { turns[forgotten] };
             let messages = [&self.messages[..first], &self.messages[from..]].concat();
-            let prompt = template.render_input(&TemplateInput::new(&messages, true)?, interrupted)?;
-            let ids = tokenizer.encode(&prompt, false)?;
-            match ids.is_empty() {
-                true => Err(TextError::Template("it made an empty prompt".into())),
-                false => Ok((messages, ids)),
+            let text = template.render_input(&TemplateInput::new(&messages, true)?, interrupted)?;
+            match tokenizer.encode_within(&text, false, room) {
+                Ok(ids) if ids.is_empty() => Err(TextError::Template("it made an empty prompt".into())),
+                Ok(ids) => Ok(Ok((messages, ids))),
+                Err(long @ TextError::TooLong { .. }) => Ok(Err(long)),
+                Err(error) => Err(error),
             }
         };
-        let (_, ids) = without(&[], 0)?;
-        if fits(&ids) {
-            return Ok(ids);
-        }
+        let too_long = match without(&[], 0)? {
+            Ok((_, ids)) => return Ok(ids),
+            Err(too_long) => too_long,
+        };
         let questions = self.messages.iter().enumerate().filter(|(_, m)| m.role == USER).map(|(at, _)| at);
         let turns: Vec<usize> = questions.collect();
         // Every turn has tokens, so that the number of turns to forget is found in few steps, also where a long
         // conversation was read from a file.
         let (mut few, mut enough) = (0, turns.len().saturating_sub(1));
         if enough == 0 {
-            return Err(TextError::TooLong { tokens: ids.len(), context });
+            return Err(too_long);
         }
-        let mut found = without(&turns, enough)?;
-        if !fits(&found.1) {
-            return Err(TextError::TooLong { tokens: found.1.len(), context });
-        }
+        let mut found = without(&turns, enough)??;
         while enough - few > 1 {
             let middle = few + (enough - few) / 2;
-            let tried = without(&turns, middle)?;
-            if fits(&tried.1) {
-                (enough, found) = (middle, tried);
-            } else {
-                few = middle;
+            match without(&turns, middle)? {
+                Ok(fits) => (enough, found) = (middle, fits),
+                Err(_) => few = middle,
             }
         }
         let (messages, ids) = found;
@@ -228,7 +225,7 @@ mod tests {
         for mut conversation in [long(0), long(5)] {
             let before = conversation.clone();
             let error = conversation.prompt(&tokenizer, &template, 8, &|| false).unwrap_err();
-            assert!(matches!(error, TextError::TooLong { context: 8, .. }), "{error}");
+            assert!(matches!(error, TextError::TooLong { limit: 6, .. }), "{error}");
             assert_eq!(conversation, before, "what cannot be asked leaves everything as it was");
         }
     }

@@ -1,25 +1,34 @@
 //! Ids become text while they are generated.
 //!
-//! A token may be part of a character, and its text may depend on the one before it (a SentencePiece decoder drops the
-//! space before the first word). So text is decoded in a window: tokens already shown, for context, then those held
-//! back because they end inside a character.
+//! The pieces that a stream gives, joined, are what [`Tokenizer::decode`] gives for all ids at once, special tokens left
+//! out. Nothing that was given out is ever taken back, so text is held back while a later token can change it:
+//!
+//! - The bytes of a character are, until it is whole: three tokens at most.
+//! - Tokens of single bytes, with which SentencePiece spells what it has no tokens for, are held until another token
+//!   ends their run, or a byte fits no character: the decoder makes U+FFFD of *every* byte of a run that is not UTF-8 as
+//!   a whole. A byte is held for each such token.
+//! - Where a decoder's text depends on tokens that come much later (a regular expression over the joined text), all of it
+//!   is, until the end.
+//!
+//! Text that continues a prompt is what the ids add to it: `decode(prompt + ids)` without the `decode(prompt)` it begins
+//! with. A character never lies across the two: bytes at the end of a prompt and those that follow are runs of their own.
 
+use crate::stages::Stages;
 use crate::{TextError, Tokenizer};
 
-/// Tokens before the first generated one that give it context.
-const CONTEXT: usize = 6;
-/// With this many tokens held back, the oldest of them cannot begin a character: every token is at least a byte, a
-/// character at most four.
-const HELD: usize = 8;
-/// Tokens that the beginning of an unfinished character may take.
-const UNFINISHED: usize = 3;
-
-/// Turns one id after the other into text. Special tokens give none.
+/// Turns one id after the other into text. Special tokens, and ids that no token has, give none.
 pub struct Detokenizer<'t> {
     tokenizer: &'t Tokenizer,
-    /// `shown` tokens whose text was given out, then those held back.
-    window: Vec<u32>,
-    shown: usize,
+    state: State,
+}
+
+enum State {
+    Stages(Stages),
+    /// Everything is held: the prompt and what came after.
+    Whole {
+        prompt: Vec<u32>,
+        ids: Vec<u32>,
+    },
 }
 
 impl<'t> Detokenizer<'t> {
@@ -30,9 +39,19 @@ impl<'t> Detokenizer<'t> {
 
     /// A stream whose first token continues `prompt`, whose own text is not given out.
     pub fn after(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Detokenizer<'t> {
-        let text: Vec<u32> = prompt.iter().copied().filter(|&id| !tokenizer.is_special(id)).collect();
-        let window = text[text.len().saturating_sub(CONTEXT)..].to_vec();
-        Detokenizer { tokenizer, shown: window.len(), window }
+        let Some(stages) = tokenizer.stages() else {
+            return Detokenizer {
+                tokenizer,
+                state: State::Whole { prompt: prompt.to_vec(), ids: Vec::new() },
+            };
+        };
+        let mut stream = Detokenizer { tokenizer, state: State::Stages(stages.clone()) };
+        // A prompt that the decoder fails on matters no more than one it makes nothing of.
+        for &id in prompt {
+            let _ = stream.push(id);
+        }
+        let _ = stream.finish();
+        stream
     }
 
     /// Takes the next id and gives the text that became certain: often one word, nothing inside a character.
@@ -40,65 +59,44 @@ impl<'t> Detokenizer<'t> {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
-        if self.tokenizer.is_special(id) {
-            return Ok(String::new());
+        match &mut self.state {
+            State::Stages(stages) => match self.tokenizer.shown_token(id) {
+                Some(token) => guarded(|| stages.push(token)),
+                None => Ok(String::new()),
+            },
+            State::Whole { ids, .. } => {
+                ids.push(id);
+                Ok(String::new())
+            }
         }
-        self.window.push(id);
-        let text = self.held()?;
-        if text.ends_with('\u{FFFD}') {
-            return match self.window.len() - self.shown {
-                HELD.. => self.give(self.window.len() - UNFINISHED),
-                _ => Ok(String::new()),
-            };
-        }
-        // A token without text of its own may still matter to the next one, but need not be held for ever.
-        if text.is_empty() && self.window.len() - self.shown < HELD {
-            return Ok(text);
-        }
-        self.advance(self.window.len());
-        Ok(text)
     }
 
-    /// Gives what is held back, however it ends, and starts anew.
+    /// Gives what is held back, however it ends. Tokens after that continue the text.
     ///
     /// # Errors
     /// [`TextError::Decode`].
     pub fn finish(&mut self) -> Result<String, TextError> {
-        self.give(self.window.len())
-    }
-
-    /// Text of the tokens held back.
-    fn held(&self) -> Result<String, TextError> {
-        let before = self.tokenizer.decode(&self.window[..self.shown], true)?;
-        let all = self.tokenizer.decode(&self.window, true)?;
-        match all.strip_prefix(before.as_str()) {
-            Some(text) => Ok(text.to_owned()),
-            // A SentencePiece byte that breaks a run of bytes changes the text before it, which was given out.
-            None => self.tokenizer.decode(&self.window[self.shown..], true),
+        match &mut self.state {
+            State::Stages(stages) => guarded(|| stages.finish()),
+            State::Whole { prompt, ids } => {
+                let before = self.tokenizer.decode(prompt, true)?;
+                let alone = self.tokenizer.decode(ids, true)?;
+                prompt.append(ids);
+                let all = self.tokenizer.decode(prompt, true)?;
+                Ok(all.strip_prefix(&before).map_or(alone, str::to_owned))
+            }
         }
     }
+}
 
-    fn give(&mut self, end: usize) -> Result<String, TextError> {
-        let rest = self.window.split_off(end);
-        let text = self.held();
-        self.window.extend(rest);
-        self.advance(end);
-        text
-    }
-
-    /// Marks tokens before `end` as shown and forgets those that are no context any more.
-    fn advance(&mut self, end: usize) {
-        let forget = end.saturating_sub(CONTEXT);
-        self.window.drain(..forget);
-        self.shown = end - forget;
-    }
+fn guarded(work: impl FnOnce() -> String) -> Result<String, TextError> {
+    crate::guard::guarded("decoder", work).map_err(TextError::Decode)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::tests::{cases, fables, ids};
-    use trit_format::manifest::TextInfo;
+    use crate::tokenizer::tests::{cases, fables, ids, info};
 
     /// A SentencePiece tokenizer with byte fallback, as Llama 2 has: tokens 0 to 255 are bytes, 256 is `<s>`.
     fn sentencepiece() -> Tokenizer {
@@ -117,14 +115,7 @@ mod tests {
                 {"type": "ByteFallback"}, {"type": "Fuse"},
                 {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
         });
-        let info = TextInfo {
-            chat_template: None,
-            special_tokens: vec![],
-            bos: Some(256),
-            stop: vec![],
-            sampling: Default::default(),
-        };
-        Tokenizer::new(json.to_string().as_bytes(), &info).unwrap()
+        Tokenizer::new(json.to_string().as_bytes(), &info(), 261).unwrap()
     }
 
     fn pieces(stream: &mut Detokenizer, ids: &[u32]) -> Vec<String> {
@@ -157,18 +148,19 @@ mod tests {
         let tokenizer = fables();
         let mut stream = Detokenizer::new(&tokenizer);
         let text: String = (0..100).map(|_| stream.push(162).unwrap()).collect();
-        assert!(text.chars().count() > 90 && text.chars().all(|c| c == '\u{FFFD}'));
-        assert!(stream.window.len() < 2 * HELD);
+        assert_eq!(text, "\u{FFFD}".repeat(99));
         let rest: String = [245, 98].map(|id| stream.push(id).unwrap()).concat();
-        assert!(rest.ends_with('日'), "{rest:?}");
+        assert_eq!(rest, "日");
     }
 
     #[test]
-    fn special_tokens_give_nothing_and_are_not_collected() {
+    fn special_tokens_give_nothing() {
         let tokenizer = fables();
         let mut stream = Detokenizer::new(&tokenizer);
         assert!((0..1000).all(|_| stream.push(4095).unwrap().is_empty()));
-        assert!(stream.window.is_empty());
+        // Nor do they come between the bytes of a character.
+        let pieces: Vec<String> = [162, 4095, 245, 98].map(|id| stream.push(id).unwrap()).into();
+        assert_eq!(pieces, ["", "", "", "日"]);
     }
 
     #[test]
@@ -185,12 +177,27 @@ mod tests {
     }
 
     #[test]
-    fn sentencepiece_bytes_become_characters() {
+    fn sentencepiece_bytes_become_characters_when_their_run_ends() {
         let tokenizer = sentencepiece();
         let bytes: Vec<u32> = "é日".bytes().map(u32::from).collect();
-        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &bytes), ["", "é", "", "", "日", ""]);
-        // The second character breaks off; the first was right when it was given out and stays.
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &bytes), ["", "", "", "", "", "é日"]);
+        let ended = [&bytes[..], &[258]].concat();
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &ended), ["", "", "", "", "", "é日 one", ""]);
+        // One character that breaks off makes all of its run unreadable, and that is known at once only if a byte says so.
         let broken = [&bytes[..3], &[258]].concat();
-        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &broken).concat(), "é\u{FFFD} one");
+        let all = "\u{FFFD}\u{FFFD}\u{FFFD} one";
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &broken), ["", "", "", all, ""]);
+        let broken = [&bytes[..2], &[0xff, 0x41]].concat();
+        let (three, one) = ("\u{FFFD}\u{FFFD}\u{FFFD}", "\u{FFFD}");
+        assert_eq!(pieces(&mut Detokenizer::new(&tokenizer), &broken), ["", "", three, one, ""]);
+    }
+
+    #[test]
+    fn bytes_at_the_end_of_a_prompt_are_not_repeated() {
+        let tokenizer = sentencepiece();
+        let prompt: Vec<u32> = "日".bytes().map(u32::from).collect();
+        assert_eq!(pieces(&mut Detokenizer::after(&tokenizer, &prompt), &[258]), [" one", ""]);
+        let mut stream = Detokenizer::after(&tokenizer, &prompt[..2]);
+        assert_eq!(pieces(&mut stream, &prompt[2..]), ["\u{FFFD}", ""]);
     }
 }

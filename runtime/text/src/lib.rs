@@ -5,7 +5,11 @@
 //! | module | does |
 //! |---|---|
 //! | [`tokenizer`] | `tokenizer.json` to ids and back |
+//! | `file`, `limits` | what a `tokenizer.json` must be before the tokenizers library sees it |
+//! | `assemble`, `guard` | that library's objects, and what becomes of its panics |
+//! | `coverage` | how few tokens a text can have |
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
+//! | `stages`, `letters` | a decoder, token by token |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 //! | [`conversation`] | what was said, and how much of it a context holds |
 //! | [`output`] | which files a command may replace, and files that appear whole or not at all |
@@ -13,11 +17,18 @@
 
 #![forbid(unsafe_code)]
 
+mod assemble;
 pub mod conversation;
+mod coverage;
 pub mod detokenizer;
+mod file;
+mod guard;
 mod jinja;
+mod letters;
+mod limits;
 pub mod output;
 pub mod printable;
+mod stages;
 pub mod template;
 pub mod tokenizer;
 
@@ -36,20 +47,20 @@ pub enum TextError {
     /// The tokenizer could not split a text.
     #[error("text cannot be tokenized: {0}")]
     Encode(String),
+    /// The text has more tokens than there may be.
+    #[error("the text has at least {at_least} tokens, and there is room for {limit}")]
+    TooLong {
+        /// It has no fewer; often it has more.
+        at_least: usize,
+        /// So many may it have: the context, most often.
+        limit: usize,
+    },
     /// The tokenizer could not join tokens.
     #[error("tokens cannot be turned into text: {0}")]
     Decode(String),
     /// The chat template has an error, or refused the conversation.
     #[error("chat template: {0}")]
     Template(String),
-    /// A question leaves no room in the context.
-    #[error("{tokens} tokens leave no room for an answer in the context of {context}")]
-    TooLong {
-        /// Tokens of the shortest prompt that has the question.
-        tokens: usize,
-        /// Tokens there is room for, of prompt and answer.
-        context: usize,
-    },
     /// The user asked to stop while the chat template was rendered.
     #[error("interrupted")]
     Interrupted,

@@ -3,6 +3,8 @@
 //! Both commands write files that take long to make and are named by the user. One definition of what they may replace
 //! stands here, beside the other things that compiler and runtime share.
 
+#[cfg(unix)]
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -95,6 +97,43 @@ pub fn abandon(end: impl FnOnce()) {
     end();
 }
 
+/// Ends the names of temporary files.
+const PART: &str = ".part";
+/// Random characters in them.
+const RANDOM: usize = 6;
+/// Times that a temporary file is made anew where another process took it for abandoned.
+#[cfg(unix)]
+const TRIES: usize = 8;
+
+/// How names of temporary files for `out` begin.
+fn prefix(out: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(out.file_name().unwrap_or("output".as_ref()));
+    prefix.push(".");
+    prefix
+}
+
+/// Removes temporary files that processes left which could not remove them, as when they were killed: those that nobody
+/// holds a lock on. Nothing else depends on it, so what fails is left alone.
+#[cfg(unix)]
+fn remove_abandoned(folder: &Path, prefix: &OsStr) {
+    let is_ours = |name: &OsStr| {
+        let middle = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let random = middle.and_then(|rest| rest.strip_suffix(PART.as_bytes()));
+        random.is_some_and(|random| random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !is_ours(&entry.file_name()) {
+            continue;
+        }
+        let file = File::options().read(true).write(true).open(entry.path());
+        if file.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A file being written beside its final name, so that renaming cannot cross file systems. Dropped before
 /// [`Pending::keep`] it leaves nothing behind.
 pub struct Pending {
@@ -109,11 +148,11 @@ impl Pending {
     /// # Errors
     /// What the system says of the folder.
     pub fn create(out: &Path) -> io::Result<Pending> {
-        let mut prefix = OsString::from(".");
-        prefix.push(out.file_name().unwrap_or("output".as_ref()));
-        prefix.push(".");
+        let prefix = prefix(out);
+        #[cfg(unix)]
+        remove_abandoned(folder(out), &prefix);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
+        builder.prefix(&prefix).suffix(PART).rand_bytes(RANDOM);
         #[cfg(unix)]
         {
             // Like any new file, less what the umask forbids; temporary files are private otherwise.
@@ -122,7 +161,17 @@ impl Pending {
         }
         // Held until the file is listed, so that none is made after a signal that would stay.
         let mut unfinished = unfinished();
-        let file = builder.tempfile_in(folder(out))?;
+        let mut file = builder.tempfile_in(folder(out))?;
+        #[cfg(unix)]
+        for _ in 0..TRIES {
+            // Says that the file is being written. Where the system has no such locks nobody else gets one either.
+            let _ = file.as_file().try_lock();
+            // Whoever looked between the two lines took it for abandoned.
+            if file.path().exists() {
+                break;
+            }
+            file = builder.tempfile_in(folder(out))?;
+        }
         let temporary = file.path().to_owned();
         unfinished.push(temporary.clone());
         drop(unfinished);
@@ -158,37 +207,59 @@ impl Drop for Pending {
     }
 }
 
+/// Whether Ctrl-C, too, ends the process at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Interrupts {
+    /// It does, with exit code 130, as shells count.
+    Too,
+    /// The program itself listens to it.
+    Apart,
+}
+
 /// Removes unfinished files when the process is asked to end (SIGTERM) or its terminal goes away (SIGHUP), then ends as
-/// it would have without this. `before` runs first. Does nothing where there are no such signals.
-pub fn clean_up_when_killed(before: impl Fn() + Send + 'static) {
+/// it would have without this. `before` runs first. A signal that was ignored from the start, as `nohup` does, stays
+/// ignored. For programs: it takes the signals' handlers.
+pub fn clean_up_when_killed(interrupts: Interrupts, before: impl Fn() + Send + 'static) {
     #[cfg(unix)]
     {
-        use signal_hook::consts::{SIGHUP, SIGTERM};
-        let wanted: &[i32] = if hangup_is_ignored() { &[SIGTERM] } else { &[SIGTERM, SIGHUP] };
-        // Where the system refuses, the signal still ends the process: only files stay.
-        let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else { return };
-        let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let wait = move || {
+            let wanted =
+                [SIGTERM, SIGHUP].into_iter().chain((interrupts == Interrupts::Too).then_some(SIGINT));
+            // Where the system refuses, the signal still ends the process: only files stay.
+            let signals = signal_hook::iterator::Signals::new(wanted.filter(|&signal| !is_ignored(signal)));
+            let Ok(mut signals) = signals else { return };
             if let Some(signal) = signals.forever().next() {
                 before();
                 abandon(|| {
-                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                    if signal != SIGINT {
+                        let _ = signal_hook::low_level::emulate_default_handler(signal);
+                    }
                     std::process::exit(128 + signal);
                 });
             }
-        });
+        };
+        // Handlers are set by the thread that listens: without it, the signals do what they did before.
+        let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait);
     }
     #[cfg(not(unix))]
-    let _ = before;
+    {
+        let _ = before;
+        if interrupts == Interrupts::Too {
+            // Without a handler Ctrl-C still ends the process.
+            let _ = ctrlc::set_handler(|| abandon(|| std::process::exit(130)));
+        }
+    }
 }
 
-/// Whether whoever started this process wants it to live on without a terminal, as `nohup` does.
+/// Whether whoever started this process wants it to go on in spite of the signal.
 #[cfg(unix)]
-fn hangup_is_ignored() -> bool {
+pub fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // Signal n is bit n - 1. Where the system does not say, the signal is left alone.
-    mask.is_none_or(|mask| mask >> (signal_hook::consts::SIGHUP - 1) & 1 == 1)
+    // Signal n is bit n - 1. Of systems that do not say, most programs are not started that way.
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 #[cfg(test)]

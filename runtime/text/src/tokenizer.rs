@@ -1,37 +1,151 @@
 //! `tokenizer.json` to ids and back, as the model's authors defined it.
 
-use crate::{ChatTemplate, Message, TextError};
-use tokenizers::TokenizerImpl;
+use crate::assemble::assemble;
+use crate::coverage::{Coverage, spells_all_bytes};
+use crate::guard::guarded;
+use crate::limits::steps::Around;
+use crate::limits::{Bpe, Vocabulary, check};
+use crate::stages::Stages;
+use crate::{ChatTemplate, Message, TextError, file};
+use tokenizers::Decoder;
 use trit_format::manifest::TextInfo;
+
+/// Longest text that is tokenized, in bytes. Each takes up to a hundred while that is done.
+const MAX_TEXT: usize = 256 << 20;
+/// Bytes of a text for each allowed token beyond which it is refused unseen, where no better bound is known.
+const PLAUSIBLE: usize = 1024;
+
+/// Words, numbers, spaces, lines, marks and characters of two to four bytes.
+const SAMPLE: &str = "It's 3 words, 12 numbers:\n\n  na\u{ef}ve \u{65e5}\u{672c}\u{8a9e} \u{1f642}\t<x> end.";
+/// With this many tokens a vocabulary is meant to spell any text.
+const FULL_VOCABULARY: usize = 256;
 
 /// A model's tokenizer and what belongs to it. Immutable; encoding and decoding run on the calling thread.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     info: TextInfo,
+    around: Around,
+    /// Tokens that the model knows.
+    model_tokens: u32,
+    /// Tokens in the vocabulary.
+    tokens: usize,
+    /// Behind the highest id.
+    end: u32,
+    spells_all_bytes: bool,
+    coverage: Option<Coverage>,
+    stages: Option<Stages>,
+    warnings: Vec<String>,
 }
 
 impl Tokenizer {
-    /// Reads the bytes of a `tokenizer.json`. Truncation and padding stated there are ignored, as transformers does.
+    /// Reads the bytes of a `tokenizer.json` for a model of `vocab_size` tokens. Truncation and padding stated there are
+    /// ignored, as transformers does. The bytes may be anybody's: what they ask for is bounded before it is done.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] with what the tokenizer library found wrong.
-    pub fn new(json: &[u8], info: &TextInfo) -> Result<Tokenizer, TextError> {
-        let failed = |e: tokenizers::Error| TextError::Tokenizer(e.to_string());
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
-        let settings: &mut TokenizerImpl<_, _, _, _, _> = &mut inner;
-        settings.with_padding(None).with_truncation(None).map_err(failed)?;
-        Ok(Tokenizer { inner, info: info.clone() })
+    /// [`TextError::Tokenizer`] with the part and what is wrong with it.
+    pub fn new(json: &[u8], info: &TextInfo, vocab_size: u32) -> Result<Tokenizer, TextError> {
+        let mut checked =
+            file::read(json).and_then(|file| check(file, vocab_size)).map_err(TextError::Tokenizer)?;
+        let byte_fallback = match &checked.vocabulary {
+            Vocabulary::Bpe(Bpe { prefix, suffix, byte_fallback, .. }) => {
+                let plain = |affix: &Option<String>| affix.as_ref().is_none_or(String::is_empty);
+                (plain(prefix) && plain(suffix)).then_some(*byte_fallback)
+            }
+            Vocabulary::Unigram { byte_fallback, .. } => Some(*byte_fallback),
+            Vocabulary::WordPiece { .. } | Vocabulary::WordLevel { .. } => None,
+        };
+        let spells_all_bytes = byte_fallback.is_some_and(|byte_fallback| {
+            spells_all_bytes(&checked.ids, byte_fallback, [&checked.normalizer, &checked.pre_tokenizer])
+        });
+        let inner = assemble(&mut checked).map_err(TextError::Tokenizer)?;
+        Ok(Tokenizer {
+            inner,
+            info: info.clone(),
+            model_tokens: vocab_size,
+            tokens: checked.ids.len(),
+            end: checked.ids.values().max().map_or(0, |id| id.saturating_add(1)),
+            spells_all_bytes,
+            coverage: Coverage::new(&checked, spells_all_bytes),
+            stages: Stages::new(&checked.decoder),
+            around: checked.around,
+            warnings: checked.warnings,
+        })
+    }
+
+    /// Encodes a text and decodes it again. Gives what people should know of this tokenizer, a line each: ids that the
+    /// model does not have, texts that do not come back.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`] and [`Tokenizer::decode`].
+    pub fn try_out(&self) -> Result<Vec<String>, TextError> {
+        let mut warnings = self.warnings.clone();
+        // The text is ordinary; a tokenizer that gives ids beyond the model's for it is another model's.
+        let back = self.encode(SAMPLE, false).and_then(|ids| self.decode(&ids, true));
+        match back {
+            Ok(back) if back != SAMPLE && (self.spells_all_bytes || self.tokens >= FULL_VOCABULARY) => {
+                warnings.push(format!("a text does not come back as it was: {SAMPLE:?} becomes {back:?}"));
+            }
+            // Small vocabularies need not know every character.
+            Err(TextError::Encode(problem)) if self.tokens < FULL_VOCABULARY => {
+                warnings.push(format!("not every text can be tokenized: {problem}"));
+            }
+            back => drop(back?),
+        }
+        if self.stages.is_none() {
+            warnings.push("decoder: text can be shown only when all of it is generated".to_owned());
+        }
+        Ok(warnings)
     }
 
     /// The ids of a text. `add_special` adds what `tokenizer.json` says stands around a text, usually a
     /// beginning-of-sequence token. Special tokens written out in the text become their ids either way.
     ///
     /// # Errors
-    /// [`TextError::Encode`] where the vocabulary cannot express the text.
+    /// [`TextError::Encode`] where the vocabulary cannot express the text, or the model has no such token.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        if text.len() > MAX_TEXT {
+            let problem = format!("it has {} bytes, expected no more than {MAX_TEXT}", text.len());
+            return Err(TextError::Encode(problem));
+        }
+        let encoding = guarded("tokenizing", || self.inner.encode_fast(text, false));
         let encoding =
-            self.inner.encode_fast(text, add_special).map_err(|e| TextError::Encode(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+            encoding.and_then(|done| done.map_err(|e| e.to_string())).map_err(TextError::Encode)?;
+        let ids = encoding.get_ids();
+        if let Some(id) = ids.iter().find(|id| **id >= self.model_tokens) {
+            let token = self.token_of(*id).unwrap_or_default();
+            return Err(TextError::Encode(format!(
+                "it holds {token:?}, whose id {id} is beyond the model's {} tokens",
+                self.model_tokens
+            )));
+        }
+        Ok(match add_special {
+            true => [&self.around.before, ids, &self.around.after].concat(),
+            false => ids.to_vec(),
+        })
+    }
+
+    /// As [`Tokenizer::encode`], for a text that may have no more than `limit` tokens. A text that is far too long is
+    /// refused without being tokenized.
+    ///
+    /// # Errors
+    /// [`TextError::TooLong`], and as [`Tokenizer::encode`].
+    pub fn encode_within(&self, text: &str, add_special: bool, limit: usize) -> Result<Vec<u32>, TextError> {
+        let at_least = match &self.coverage {
+            Some(coverage) => {
+                coverage.fewest(text, limit + 1, || self.inner.get_vocab(true).into_keys().collect())
+            }
+            // Whitespace, or what is unknown, may go into one token, however much it is. Nobody means to send so much.
+            None if text.len() / PLAUSIBLE > limit + PLAUSIBLE => text.len() / PLAUSIBLE,
+            None => 0,
+        };
+        if at_least > limit {
+            return Err(TextError::TooLong { at_least, limit });
+        }
+        let ids = self.encode(text, add_special)?;
+        match ids.len() {
+            at_least if at_least > limit => Err(TextError::TooLong { at_least, limit }),
+            _ => Ok(ids),
+        }
     }
 
     /// The text of ids. `skip_special` leaves special tokens out. Ids outside the vocabulary give no text; bytes that
@@ -40,7 +154,13 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Decode`] where the decoder in `tokenizer.json` fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.inner.decode(ids, skip_special).map_err(|e| TextError::Decode(e.to_string()))
+        let shown = |id: &u32| if skip_special { self.shown_token(*id) } else { self.token_of(*id) };
+        let tokens: Vec<String> = ids.iter().filter_map(shown).collect();
+        let Some(decoder) = self.inner.get_decoder().filter(|_| !tokens.is_empty()) else {
+            return Ok(tokens.join(" "));
+        };
+        let text = guarded("decoder", || decoder.decode(tokens));
+        text.and_then(|done| done.map_err(|e| e.to_string())).map_err(TextError::Decode)
     }
 
     /// The id of a token as it stands in the vocabulary, such as `<|eot_id|>`.
@@ -48,23 +168,24 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// A token as it stands in the vocabulary, where bytes and spaces may be spelled with other characters; `None` for an
-    /// id outside it.
-    pub fn piece(&self, id: u32) -> Option<String> {
+    /// A token as it stands in the vocabulary, by its id.
+    pub fn token_of(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// No token has this id or a higher one.
+    pub fn end(&self) -> u32 {
+        self.end
     }
 
     /// Whether the id is a special token, which stands for no text.
     pub fn is_special(&self, id: u32) -> bool {
-        self.inner
-            .get_added_vocabulary()
-            .simple_id_to_token(id)
-            .is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
+        self.token_of(id).is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
     }
 
     /// Tokens in the vocabulary, added ones included. A model's logits may have more.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.tokens
     }
 
     /// The model's chat template, compiled; `None` where it has none.
@@ -84,8 +205,17 @@ impl Tokenizer {
     pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
         self.encode(&template.render(messages, true)?, false)
     }
-}
 
+    /// A token that is not special.
+    pub(crate) fn shown_token(&self, id: u32) -> Option<String> {
+        self.token_of(id).filter(|token| !self.inner.get_added_vocabulary().is_special_token(token))
+    }
+
+    /// The decoder, token by token, before the first.
+    pub(crate) fn stages(&self) -> Option<&Stages> {
+        self.stages.as_ref()
+    }
+}
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -107,7 +237,18 @@ pub(crate) mod tests {
             stop: vec![4094, 4095],
             sampling: Default::default(),
         };
-        Tokenizer::new(&read("tokenizer.json"), &info).unwrap()
+        Tokenizer::new(&read("tokenizer.json"), &info, 4096).unwrap()
+    }
+
+    /// What the compiler writes where nothing is known.
+    pub fn info() -> TextInfo {
+        TextInfo {
+            chat_template: None,
+            special_tokens: vec![],
+            bos: None,
+            stop: vec![],
+            sampling: Default::default(),
+        }
     }
 
     /// What the Hugging Face tokenizer in Python gives.
@@ -140,8 +281,8 @@ pub(crate) mod tests {
         assert_eq!(tokenizer.vocab_size(), 4096);
         assert_eq!(tokenizer.id_of("<|eot_id|>"), Some(4095));
         assert_eq!(tokenizer.id_of("no such token"), None);
-        assert_eq!(tokenizer.piece(4095).as_deref(), Some("<|eot_id|>"));
-        assert_eq!(tokenizer.piece(4096), None);
+        assert_eq!(tokenizer.token_of(4095).as_deref(), Some("<|eot_id|>"));
+        assert_eq!(tokenizer.token_of(4096), None);
         assert!(tokenizer.is_special(4093));
         assert!(!tokenizer.is_special(46) && !tokenizer.is_special(u32::MAX));
         assert_eq!(tokenizer.decode(&[u32::MAX], false).unwrap(), "");
@@ -149,15 +290,8 @@ pub(crate) mod tests {
 
     #[test]
     fn damaged_bytes_are_an_error() {
-        let info = TextInfo {
-            chat_template: None,
-            special_tokens: vec![],
-            bos: None,
-            stop: vec![],
-            sampling: Default::default(),
-        };
         for bytes in [&b""[..], b"{}", b"\xff\xfe", br#"{"version":"1.0","model":{"type":"Sorcery"}}"#] {
-            let error = Tokenizer::new(bytes, &info).err().unwrap();
+            let error = Tokenizer::new(bytes, &info(), 16).err().unwrap();
             assert!(matches!(error, TextError::Tokenizer(_)), "{error}");
         }
     }

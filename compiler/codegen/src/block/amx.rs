@@ -17,6 +17,7 @@
 
 mod group;
 
+use super::arguments;
 use super::asm::{Asm, Emitted, Width, slot};
 use super::decode::{self, Digits};
 use group::Group;
@@ -162,20 +163,20 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let label = a.constant_label(configuration);
     a.code.ldtilecfg(ptr(label))?;
     a.code.mov(local(Local::Args), rdi)?;
-    for (to, at) in [(Local::Weights, 0), (Local::Tiles, 32)] {
-        a.code.mov(rax, qword_ptr(rdi + at))?;
+    for (to, from) in [(Local::Weights, arguments::weights()), (Local::Tiles, arguments::tiles())] {
+        a.code.mov(rax, from)?;
         a.code.mov(local(to), rax)?;
     }
-    a.code.mov(OUT, qword_ptr(rdi + 24))?;
-    a.code.mov(OUT_STRIDE, qword_ptr(rdi + 56))?;
+    a.code.mov(OUT, arguments::out())?;
+    a.code.mov(OUT_STRIDE, arguments::out_stride())?;
     a.code.shl(OUT_STRIDE, 2)?;
-    a.code.mov(SCRATCH, qword_ptr(rdi + 72))?;
+    a.code.mov(SCRATCH, arguments::scratch())?;
     a.code.mov(LINE, 128u64)?;
     pack_tail(a, shape)?;
 
     let mut decoders: Decoders = std::array::from_fn(|_| std::array::from_fn(|_| a.code.create_label()));
     let (mut few, mut end) = (a.code.create_label(), a.code.create_label());
-    a.code.cmp(qword_ptr(rdi + 64), FEW_ROWS)?;
+    a.code.cmp(arguments::rows(), FEW_ROWS)?;
     a.code.jbe(few)?;
     tiles(a, shape, Panels::Stored, &decoders)?;
     a.code.jmp(end)?;
@@ -201,14 +202,14 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
 /// What stands in the missing rows is of no matter, as it only meets their results.
 fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
     let mut none = a.code.create_label();
-    a.code.mov(rcx, qword_ptr(rdi + 64))?;
+    a.code.mov(rcx, arguments::rows())?;
     a.code.mov(rax, rcx)?;
     a.code.and(rax, -GROUP)?;
     a.code.sub(rcx, rax)?;
     a.code.je(none)?;
-    a.code.mov(ROW_STRIDE, qword_ptr(rdi + 40))?;
+    a.code.mov(ROW_STRIDE, arguments::activation_stride())?;
     a.code.imul_2(rax, ROW_STRIDE)?;
-    a.code.add(rax, qword_ptr(rdi + 8))?;
+    a.code.add(rax, arguments::activations())?;
     a.code.lea(rbp, ptr(SCRATCH + PACKED))?;
     let row = a.here()?;
     a.code.mov(rbx, rbp)?;
@@ -310,10 +311,10 @@ fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
 /// All activation rows by one or two tiles.
 fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Decoders) -> Emitted {
     a.code.mov(rdi, local(Local::Args))?;
-    a.code.mov(rax, qword_ptr(rdi + 64))?;
+    a.code.mov(rax, arguments::rows())?;
     a.code.mov(local(Local::RowsLeft), rax)?;
-    a.code.mov(ROW, qword_ptr(rdi + 8))?;
-    a.code.mov(ROW_STRIDE, qword_ptr(rdi + 40))?;
+    a.code.mov(ROW, arguments::activations())?;
+    a.code.mov(ROW_STRIDE, arguments::activation_stride())?;
     a.code.mov(ROW_STEP, 64u64)?;
     a.code.mov(local(Local::RowOut), OUT)?;
     let [mut whole, mut few, mut many, mut indirect, mut next] =

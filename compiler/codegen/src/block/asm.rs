@@ -9,7 +9,7 @@ pub(super) type Emitted = Result<(), IcedError>;
 
 /// Bytes of a vector register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Width {
+pub(crate) enum Width {
     /// 32, VEX encoding.
     Ymm,
     /// 64, EVEX encoding.

@@ -12,6 +12,7 @@
 //! Results pass through memory once for each chunk, which costs a few percent; in return the digits, five times as
 //! many bytes as weights, are never fetched from L2.
 
+use super::arguments;
 use super::asm::{Asm, Emitted, VPADDD, VPADDW, VPDPBUSD, VPMADDUBSW, VPMADDWD, VPSUBD, Width, slot};
 use super::decode::{self, Digits};
 use iced_x86::IcedError;
@@ -27,18 +28,18 @@ const UNROLL: usize = 4;
 
 /// How products are formed and rows share registers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    pub(super) width: Width,
+pub(crate) struct Shape {
+    pub(crate) width: Width,
     /// Whether four products are summed by one instruction; else two, into i16.
-    pub(super) dot: bool,
+    pub(crate) dot: bool,
     /// Activation rows of a group.
-    pub(super) rows: u8,
+    pub(crate) rows: u8,
     /// Vectors of a pass over the tile's 80 rows, a divisor of all.
-    pub(super) vectors: u8,
+    pub(crate) vectors: u8,
     /// The same for fewer rows: more vectors, so that enough sums are under way.
-    pub(super) tail_vectors: u8,
+    pub(crate) tail_vectors: u8,
     /// Most quads of a chunk, a multiple of [`UNROLL`].
-    pub(super) quads: usize,
+    pub(crate) quads: usize,
 }
 
 impl Shape {
@@ -80,19 +81,19 @@ pub(super) fn emit(spec: &KernelSpec, shape: Shape) -> Result<Vec<u8>, IcedError
         a.code.push(register)?;
     }
     a.code.sub(rsp, FRAME)?;
-    a.code.mov(WEIGHTS, qword_ptr(rdi))?;
-    a.code.mov(OUT, qword_ptr(rdi + 24))?;
-    a.code.mov(rax, qword_ptr(rdi + 32))?;
+    a.code.mov(WEIGHTS, arguments::weights())?;
+    a.code.mov(OUT, arguments::out())?;
+    a.code.mov(rax, arguments::tiles())?;
     a.code.mov(slot(TILES), rax)?;
-    a.code.mov(STRIDE, qword_ptr(rdi + 40))?;
-    a.code.mov(SUM_STRIDE, qword_ptr(rdi + 48))?;
+    a.code.mov(STRIDE, arguments::activation_stride())?;
+    a.code.mov(SUM_STRIDE, arguments::sum_stride())?;
     a.code.shl(SUM_STRIDE, 2)?;
-    a.code.mov(OUT_STRIDE, qword_ptr(rdi + 56))?;
+    a.code.mov(OUT_STRIDE, arguments::out_stride())?;
     a.code.shl(OUT_STRIDE, 2)?;
-    a.code.mov(DIGITS, qword_ptr(rdi + 72))?;
+    a.code.mov(DIGITS, arguments::scratch())?;
 
     let tile = a.here()?;
-    a.code.mov(ACTIVATIONS, qword_ptr(rdi + 8))?;
+    a.code.mov(ACTIVATIONS, arguments::activations())?;
     a.code.mov(slot(CHUNKS), chunks as i32)?;
     let next_chunk = a.here()?;
     let mut is_last = a.code.create_label();
@@ -144,8 +145,8 @@ fn decode_chunk(a: &mut Asm, spec: &KernelSpec, chunk: usize) -> Emitted {
 fn groups(a: &mut Asm, shape: Shape, chunks: usize) -> Emitted {
     a.code.mov(ROW, ACTIVATIONS)?;
     a.code.mov(ROW_OUT, OUT)?;
-    a.code.mov(ROW_SUMS, qword_ptr(rdi + 16))?;
-    a.code.mov(ROWS_LEFT, qword_ptr(rdi + 64))?;
+    a.code.mov(ROW_SUMS, arguments::sums())?;
+    a.code.mov(ROWS_LEFT, arguments::rows())?;
     let (mut tail, mut done) = (a.code.create_label(), a.code.create_label());
     a.code.cmp(ROWS_LEFT, i32::from(shape.rows))?;
     a.code.jb(tail)?;

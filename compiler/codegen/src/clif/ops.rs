@@ -2,11 +2,12 @@
 
 use super::lower::{At, I32_BYTES, Lower, MAX_PARTS, Pointer, constant};
 use crate::program::{Acc, Dot, FEATURES, Op, Reg};
+use crate::tier::{Emitter, Tier};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I32, I32X4};
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
-use trit_format::target::Target;
+use trit_format::target::Arch;
 use trit_format::tile::{LANES, QUAD, VECTOR};
 
 impl Lower<'_> {
@@ -67,7 +68,7 @@ impl Lower<'_> {
             Op::Times3(r, x) => {
                 let x = self.reg(x);
                 // One instruction in place of two additions; x86-64 cannot multiply bytes.
-                if matches!(self.program.target, Target::Aarch64 | Target::Aarch64Dotprod) {
+                if self.program.target.arch() == Arch::Aarch64 {
                     let three = self.three;
                     return self.define(r, |b| b.ins().imul(x, three));
                 }
@@ -132,7 +133,8 @@ impl Lower<'_> {
                 let (a_low, a_high) = (b.ins().swiden_low(a), b.ins().swiden_high(a));
                 // x86-64 wants the signed operand first.
                 let (low, high) = (b.ins().imul(a_low, x_low), b.ins().imul(a_high, x_high));
-                let fours = if self.program.target == Target::Aarch64 {
+                let emitter = Tier::of(self.program.target).emitter;
+                let fours = if matches!(emitter, Emitter::Cranelift { pairs: true, .. }) {
                     // Without the dot-product instruction, sums of two products are formed in i16: at most
                     // 2 * 127 * 128 = 32512, since no feature is -128.
                     let pairs = b.ins().iadd_pairwise(low, high);

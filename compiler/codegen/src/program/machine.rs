@@ -1,6 +1,7 @@
 //! What of a tier shapes a program, and the program's inner parts.
 
 use super::{Acc, Dot, FEATURES, Node, Op, Reg, Start, Table, Touch};
+use crate::tier::{Registers, Tier};
 use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
@@ -11,18 +12,8 @@ const INVERSE_OF_7: i32 = 0xb6db_6db7_u32 as i32;
 
 /// What of a tier shapes the program.
 pub(super) struct Machine {
-    /// Bytes of a vector.
-    pub vector: u32,
-    /// Groups of accumulators, one for each feature, that fit its registers beside the operands.
-    accumulator_groups: u32,
-    /// Activation rows that share features.
-    pub most_rows: u32,
-    /// Parts whose features are computed side by side.
-    together: u8,
-    /// Sets of accumulators for a single row.
-    sets: u32,
+    pub registers: Registers,
     decode: Decode,
-    dot: Dot,
 }
 
 /// How features come from a stored byte.
@@ -64,46 +55,21 @@ enum Sign {
 impl Machine {
     /// `None` where no emitter of the target reads the code.
     pub(super) fn of(target: Target, code: Code) -> Option<Machine> {
-        let fix = |vector, accumulator_groups, most_rows, together, dot| Machine {
-            vector,
-            accumulator_groups,
-            most_rows,
-            together,
-            sets: 1,
-            decode: Decode::Fix,
-            dot,
+        let decode = match code {
+            Code::SignedFix => Decode::Fix,
+            Code::Spread => Decode::Spread,
+            _ => return None,
         };
-        match (target, code) {
-            // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold
-            // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
-            (Target::X86_64V2, Code::SignedFix) => Some(fix(16, 2, 1, 1, Dot::SignedMagnitude)),
-            (Target::X86_64V3, Code::SignedFix) => Some(fix(32, 2, 1, 1, Dot::SignedMagnitude)),
-            // 12 of 16 registers.
-            (Target::X86_64V3Vnni, Code::SignedFix) => Some(fix(32, 2, 2, 1, Dot::UnsignedSigned)),
-            // 24 of 32 registers.
-            (Target::X86_64V4Vnni | Target::X86_64V4Vbmi | Target::X86_64Amx, Code::SignedFix) => {
-                Some(fix(64, 4, 4, 1, Dot::UnsignedSigned))
-            }
-            // 20 of 32 registers, and four tables. One row takes 11 operations a vector on two ports: hardly more than
-            // the five cycles that one accumulator waits for itself, hence two sets.
-            (Target::X86_64V4Vbmi | Target::X86_64Amx, Code::Spread) => {
-                let machine = fix(64, 4, 4, 1, Dot::UnsignedSigned);
-                Some(Machine { decode: Decode::Spread, sets: 2, ..machine })
-            }
-            // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
-            (Target::Aarch64, Code::SignedFix) => Some(fix(16, 4, 4, 2, Dot::SignedSigned)),
-            (Target::Aarch64Dotprod, Code::SignedFix) => Some(fix(16, 4, 4, 4, Dot::SignedSigned)),
-            _ => None,
-        }
+        Some(Machine { registers: Tier::of(target).registers(code)?, decode })
     }
 
     fn vectors(&self) -> u32 {
-        VECTOR as u32 / self.vector
+        VECTOR as u32 / self.registers.vector
     }
 
     /// Vectors of lanes in one pass: a power of two, so that passes are alike.
     fn parts(&self, rows: u32) -> u32 {
-        let most = (self.accumulator_groups / rows).clamp(1, self.vectors());
+        let most = (self.registers.accumulator_groups / rows).clamp(1, self.vectors());
         1 << most.ilog2()
     }
 
@@ -123,7 +89,7 @@ impl Machine {
             );
         }
         let count = (padded_k(spec.k as usize) / QUAD) as u32;
-        let sets = if rows == 1 { self.sets.min(spec.unroll) } else { 1 };
+        let sets = if rows == 1 { self.registers.sets.min(spec.unroll) } else { 1 };
         let touch = self.touch(spec, passes);
         let mut regs = Regs(0);
         let quad = self.quad(rows, parts, &mut regs);
@@ -139,7 +105,7 @@ impl Machine {
     /// A line for every 64 bytes the passes consume, spread evenly over all of them.
     fn touch(&self, spec: &KernelSpec, passes: u32) -> Option<Touch> {
         // Only the first of several passes waits for memory: what is to come next then is the next tile.
-        let start = match self.vector {
+        let start = match self.registers.vector {
             16 => Start::NextTile,
             _ if passes == 1 => Start::Ahead(spec.prefetch),
             _ => Start::Ahead(spec.prefetch.max(tile::bytes(spec.k as usize) as u32)),
@@ -155,8 +121,8 @@ impl Machine {
     fn quad(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
         let mut ops = Vec::new();
         let factors: Vec<Factor> = (0..rows).map(|row| self.factor(row, &mut ops, regs)).collect();
-        for first in (0..parts).step_by(self.together.into()) {
-            let together = first..parts.min(first + self.together);
+        for first in (0..parts).step_by(self.registers.together.into()) {
+            let together = first..parts.min(first + self.registers.together);
             match self.decode {
                 Decode::Fix => self.fix(together, &factors, &mut ops, regs),
                 Decode::Spread => together.for_each(|part| self.spread(part, &factors, &mut ops, regs)),
@@ -167,9 +133,9 @@ impl Machine {
 
     fn factor(&self, row: u8, ops: &mut Vec<Op>, regs: &mut Regs) -> Factor {
         let a = regs.def(ops, |r| Op::Broadcast(r, row));
-        match self.dot {
+        match self.registers.dot {
             Dot::SignedMagnitude => {
-                let sign = match self.vector {
+                let sign = match self.registers.vector {
                     16 => Sign::Mask(regs.def(ops, |r| Op::SignMask(r, a))),
                     _ => Sign::Row(row),
                 };
@@ -196,7 +162,7 @@ impl Machine {
     /// The first feature, in the form that the dot product multiplies.
     fn load(&self, part: u8, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
         let mut x = regs.def(ops, |r| Op::Load(r, part));
-        if self.dot == Dot::UnsignedSigned {
+        if self.registers.dot == Dot::UnsignedSigned {
             x = regs.def(ops, |r| Op::XorSign(r, x));
         }
         match *factors {
@@ -229,14 +195,15 @@ impl Machine {
 
     fn dots(&self, part: u8, feature: u8, x: Reg, factors: &[Factor], ops: &mut Vec<Op>) {
         for (row, factor) in (0u8..).zip(factors) {
-            ops.push(Op::Dot4(Acc { row, part, feature }, x, factor.by, self.dot));
+            ops.push(Op::Dot4(Acc { row, part, feature }, x, factor.by, self.registers.dot));
         }
     }
 
     fn recover_fix(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
         let mut ops = Vec::new();
         for row in 0..rows {
-            let sum = (self.dot == Dot::UnsignedSigned).then(|| regs.def(&mut ops, |r| Op::Sum(r, row)));
+            let sum =
+                (self.registers.dot == Dot::UnsignedSigned).then(|| regs.def(&mut ops, |r| Op::Sum(r, row)));
             for part in 0..parts {
                 for feature in 0..TRITS as u8 {
                     let acc = |feature| Acc { row, part, feature };

@@ -7,9 +7,9 @@ mod guarded;
 use case::{Activations, Case, Run, Weights};
 use guarded::Against;
 use std::collections::BTreeMap;
-use trit_codegen::{JitCode, MAX_M, Program, default_specs, disassemble_bytes, emit, supported};
+use trit_codegen::{JitCode, Program, default_specs, disassemble_bytes, emit, supported};
 use trit_format::dense243::Code;
-use trit_format::kernel::{KernelKind, KernelSpec, MAX_K};
+use trit_format::kernel::{KernelKind, KernelSpec, MAX_K, MAX_M};
 use trit_format::target::Target;
 use trit_format::tile::{self, ROWS};
 

@@ -42,11 +42,18 @@ impl Architecture {
             "llama" => Architecture::Llama,
             "qwen3" => Architecture::Qwen3,
             _ => {
+                let advice = match name.as_str() {
+                    "minicpm" => "of MiniCPM only safetensors checkpoints are read",
+                    "qwen35" | "qwen3next" | "falcon-h1" | "mamba" | "mamba2" => {
+                        "it has recurrent layers, and only models whose layers all have attention are read"
+                    }
+                    _ => "where the model's family is, use its safetensors checkpoint",
+                };
                 return Err(metadata.unsupported(
                     key,
                     format!(
                         "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, llama and qwen3); \
-                         where the model's family is, use its safetensors checkpoint"
+                         {advice}"
                     ),
                 ));
             }
@@ -82,6 +89,10 @@ impl Architecture {
         let (n_layers, hidden, ffn, n_heads) = (n_layers?, hidden?, ffn?, n_heads?);
         let n_kv_heads = keys.unsigned("attention.head_count_kv")?.unwrap_or(n_heads);
         let context_length = keys.size("context_length")?;
+        if u32::try_from(context_length).is_err() {
+            let problem = format!("is {context_length}, no plausible number of tokens");
+            return Err(keys.invalid("context_length", problem));
+        }
         let head_dim = keys.head_dim(hidden, n_heads)?;
         let eps = keys.number("attention.layer_norm_rms_epsilon")?;
         let eps = keys.required("attention.layer_norm_rms_epsilon", eps)?;

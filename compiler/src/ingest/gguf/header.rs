@@ -145,30 +145,33 @@ fn tensors(cursor: &mut Cursor, count: u64, path: &Path) -> Result<Vec<TensorInf
             path: path.to_owned(),
             problem: format!("tensor {index} of {count}: {e}"),
         })?;
-        let tensor = tensor(cursor, &name).map_err(|problem| CompileError::Tensor {
-            path: path.to_owned(),
-            tensor: name.clone(),
-            problem,
+        let tensor = tensor(cursor, &name).map_err(|refusal| {
+            let (path, tensor) = (path.to_owned(), name.clone());
+            match refusal {
+                Refusal::Damaged(problem) => CompileError::Tensor { path, tensor, problem },
+                Refusal::Unsupported(problem) => CompileError::UnsupportedTensor { path, tensor, problem },
+            }
         })?;
         tensors.push(tensor);
     }
     Ok(tensors)
 }
 
-fn tensor(cursor: &mut Cursor, name: &str) -> Result<TensorInfo, Problem> {
+fn tensor(cursor: &mut Cursor, name: &str) -> Result<TensorInfo, Refusal> {
     let dimensions = cursor.u32()?;
     if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-        return Err(format!("has {dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}"));
+        let problem = format!("has {dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}");
+        return Err(Refusal::Damaged(problem));
     }
     let mut shape = Vec::new();
     for _ in 0..dimensions {
         let size = cursor.u64()?;
         match usize::try_from(size) {
             Ok(size) if size > 0 => shape.insert(0, size),
-            _ => return Err(format!("has a dimension of size {size}")),
+            _ => return Err(Refusal::Damaged(format!("has a dimension of size {size}"))),
         }
     }
-    let kind = TensorType::of(cursor.u32()?)?;
+    let kind = TensorType::of(cursor.u32()?).map_err(Refusal::Unsupported)?;
     Ok(TensorInfo { name: name.to_owned(), shape, kind, offset: cursor.u64()? })
 }
 

@@ -7,6 +7,7 @@ use super::parts::Gguf;
 use super::{floats, tokenizer};
 use crate::arch::Decoder;
 use crate::error::CompileError;
+use crate::ingest::LoadOptions;
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::ingest::companions::Companions;
 use crate::model::{Activations, Matrix, Scales};
@@ -20,8 +21,6 @@ pub(crate) struct Imported {
     pub(crate) companions: Companions,
     /// The tensors. Those of floats in blocks are widened already.
     pub(crate) checkpoint: Checkpoint,
-    /// Every part of the file, in order.
-    pub(crate) files: Vec<PathBuf>,
     /// Keys to be ignored that are none of the file's.
     pub(crate) ignored: Vec<String>,
     /// What is to be done to the model when it is built.
@@ -52,14 +51,14 @@ enum Trained {
 /// Damage, and what is not known, by key or tensor.
 pub(crate) fn import(
     path: &Path,
-    ignored: &[String],
+    options: &LoadOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Imported, CompileError> {
     let mut gguf = Gguf::open(path)?;
     let mut metadata = Metadata::new(path, std::mem::take(&mut gguf.keys));
     let mut rest = Vec::new();
-    for key in ignored {
-        match metadata.drop(key) {
+    for key in &options.ignore_config_keys {
+        match metadata.ignore(key) {
             Some(value) => warnings.push(format!("{}: {key} ({value}) is ignored, as asked", path.display())),
             None => rest.push(key.clone()),
         }
@@ -69,7 +68,10 @@ pub(crate) fn import(
         gguf.tensors.remove("rope_freqs.weight").map(|tensor| rope_factors(&tensor)).transpose()?;
     let facts = facts(&gguf)?;
     let mut config = architecture.config(&name, &mut metadata, &facts, warnings)?;
-    let text = tokenizer::text(&mut metadata, facts.vocab_size, warnings)?;
+    let text = match options.without_tokenizer {
+        true => tokenizer::ids_alone(&mut metadata, facts.vocab_size, warnings)?,
+        false => tokenizer::text(&mut metadata, facts.vocab_size, warnings)?,
+    };
     config.insert("eos_token_id".to_owned(), json!(text.stop));
     config.insert("bos_token_id".to_owned(), json!(text.bos));
     let trained = trained(architecture, &mut metadata)?;
@@ -77,10 +79,10 @@ pub(crate) fn import(
     metadata.refuse_rest()?;
     let heads = architecture.interleaves().then(|| heads(&config));
     let Gguf { path, files, tensors, .. } = gguf;
-    let checkpoint = Checkpoint::renamed(path.clone(), files.clone(), checkpoint(tensors, heads)?);
+    let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
     let companions = Companions::synthesized(&path, config, text.config, text.tokenizer, license);
     let finish = Finish { path, rope_factors, trained };
-    Ok(Imported { companions, checkpoint, files, ignored: rest, finish })
+    Ok(Imported { companions, checkpoint, ignored: rest, finish })
 }
 
 /// What the tensors say about the model.
@@ -132,10 +134,11 @@ fn checkpoint(
 
 /// `rope_freqs.weight`: what Llama 3's scaling divides each frequency by.
 fn rope_factors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
-    if tensor.dtype != ElementType::F32 || tensor.shape.len() != 1 {
-        return Err(
-            tensor.error(format!("is {} {:?}, expected F32 of one dimension", tensor.dtype, tensor.shape))
-        );
+    if tensor.dtype != ElementType::F32 {
+        return Err(tensor.unsupported(format!("is {}, which is not supported; expected F32", tensor.dtype)));
+    }
+    if tensor.shape.len() != 1 {
+        return Err(tensor.error(format!("has shape {:?}, expected one dimension", tensor.shape)));
     }
     let factors: Vec<f32> =
         tensor.bytes.as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();

@@ -1,8 +1,9 @@
 //! Metadata keys, taken one by one, so that what is left is what was not understood.
 
 use super::value::{Array, Value};
+use crate::arch::arithmetic;
 use crate::error::CompileError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,30 @@ use std::path::{Path, PathBuf};
 pub(super) struct Metadata {
     path: PathBuf,
     keys: BTreeMap<String, Value>,
+    /// Keys that the user wants ignored. Those that something asks for decide what the model computes.
+    ignored: BTreeSet<String>,
 }
+
+/// Starts of keys that say nothing about the arithmetic.
+const HARMLESS: [&str; 4] = ["general.", "split.", "quantize.", "tokenizer."];
 
 impl Metadata {
     pub(super) fn new(path: &Path, keys: BTreeMap<String, Value>) -> Metadata {
-        Metadata { path: path.to_owned(), keys }
+        Metadata { path: path.to_owned(), keys, ignored: BTreeSet::new() }
+    }
+
+    /// Leaves out a key that the user wants ignored; gives its value, if it is there.
+    pub(super) fn ignore(&mut self, key: &str) -> Option<Value> {
+        if HARMLESS.iter().any(|start| key.starts_with(start)) {
+            return self.keys.remove(key);
+        }
+        let value = self.keys.get(key)?.clone();
+        self.ignored.insert(key.to_owned());
+        Some(value)
+    }
+
+    fn not_ignored(&self, key: &str) -> CompileError {
+        CompileError::Usage(arithmetic::not_ignored(key, &self.path.display().to_string()))
     }
 
     /// Treats `key` as absent; says whether it was there.
@@ -69,6 +89,9 @@ impl Metadata {
         read: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<T>, CompileError> {
         let Some(value) = self.keys.remove(key) else { return Ok(None) };
+        if self.ignored.contains(key) {
+            return Err(self.not_ignored(key));
+        }
         let wrong = || self.invalid(key, format!("is {value}, expected {expected}"));
         read(&value).map(Some).ok_or_else(wrong)
     }
@@ -78,21 +101,29 @@ impl Metadata {
         value.ok_or_else(|| self.invalid(key, "is missing; convert the model again"))
     }
 
-    /// Refuses what is left, but for keys that say nothing about the arithmetic.
+    /// Refuses what is left, but for keys that say nothing about the arithmetic and those to be ignored.
     pub(super) fn refuse_rest(self) -> Result<(), CompileError> {
-        let harmless = ["general.", "split.", "quantize.", "tokenizer."];
-        let mut unknown = self.keys.iter().filter(|(key, _)| !harmless.iter().any(|h| key.starts_with(h)));
-        let Some((key, value)) = unknown.next() else { return Ok(()) };
-        let more: Vec<&str> = unknown.map(|(key, _)| key.as_str()).collect();
+        let mut unknown = Vec::new();
+        for (key, value) in &self.keys {
+            if HARMLESS.iter().any(|start| key.starts_with(start)) {
+                continue;
+            }
+            if !self.ignored.contains(key) {
+                unknown.push((key, value));
+            } else if arithmetic::is_known(key) {
+                return Err(self.not_ignored(key));
+            }
+        }
+        // The first by name, but before all others one that no flag helps against.
+        let fatal =
+            unknown.iter().position(|(key, _)| arithmetic::suggests_it(key) || arithmetic::is_known(key));
+        let Some(&(key, value)) = unknown.get(fatal.unwrap_or(0)) else { return Ok(()) };
+        let others: Vec<&str> =
+            unknown.iter().map(|(other, _)| other.as_str()).filter(|o| o != key).collect();
         let also =
-            if more.is_empty() { String::new() } else { format!(" (also unknown: {})", more.join(", ")) };
-        Err(self.unsupported(
-            key,
-            format!(
-                "is {value}, and it is not known what that changes, so it is not ignored in silence; if it changes no \
-                 arithmetic, compile with --ignore-config-key {key}{also}"
-            ),
-        ))
+            if others.is_empty() { String::new() } else { format!(" (also unknown: {})", others.join(", ")) };
+        let remedy = arithmetic::remedy(key);
+        Err(self.unsupported(key, format!("is {value}, and is not known: {remedy}{also}")))
     }
 
     /// An error: the value of a key is wrong.

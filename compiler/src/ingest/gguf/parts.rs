@@ -6,8 +6,9 @@ use super::layout;
 use super::value::Value;
 use crate::error::CompileError;
 use crate::ingest::checkpoint::RawTensor;
-use crate::ingest::files::file_name;
+use crate::ingest::files::{at, file_name};
 use crate::ingest::mapped::MappedFile;
+use crate::ingest::unchanged::Source;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ pub(crate) struct Gguf {
     /// The file that was named, which has the metadata.
     pub(crate) path: PathBuf,
     /// Every part, in order.
-    pub(crate) files: Vec<PathBuf>,
+    pub(crate) files: Vec<Source>,
     /// Metadata by key.
     pub(crate) keys: BTreeMap<String, Value>,
     /// Tensors by name.
@@ -30,9 +31,9 @@ impl Gguf {
     /// Files that are damaged, missing, or parts of something else.
     pub(crate) fn open(path: &Path) -> Result<Gguf, CompileError> {
         let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-        let (keys, tensors) = read(path)?;
+        let Part { source, keys, tensors } = read(path)?;
         let mut gguf = Gguf { path: path.to_owned(), files: Vec::new(), keys, tensors: BTreeMap::new() };
-        gguf.add(path, tensors)?;
+        gguf.add(source, tensors)?;
         let Some((number, count)) = part(&gguf.keys).map_err(invalid)? else {
             return Ok(gguf);
         };
@@ -50,12 +51,12 @@ impl Gguf {
             )));
         }
         for (index, name) in (0u64..).zip(&names).skip(1) {
-            if !name.is_file() {
+            if at(name)?.is_none() {
                 let problem =
                     format!("is one of {count} parts, and {} is not there; download it too", file_name(name));
                 return Err(invalid(problem));
             }
-            let (keys, tensors) = read(name)?;
+            let Part { source, keys, tensors } = read(name)?;
             if part(&keys).ok().flatten() != Some((index, count)) {
                 return Err(CompileError::Invalid {
                     path: name.clone(),
@@ -65,7 +66,7 @@ impl Gguf {
                     ),
                 });
             }
-            gguf.add(name, tensors)?;
+            gguf.add(source, tensors)?;
         }
         match gguf.keys.get("split.tensors.count") {
             Some(total) if integer(total) != Some(gguf.tensors.len() as u64) => Err(invalid(format!(
@@ -76,7 +77,7 @@ impl Gguf {
         }
     }
 
-    fn add(&mut self, path: &Path, tensors: Vec<RawTensor>) -> Result<(), CompileError> {
+    fn add(&mut self, source: Source, tensors: Vec<RawTensor>) -> Result<(), CompileError> {
         for tensor in tensors {
             if let Some(first) = self.tensors.get(&tensor.name) {
                 return Err(tensor.error(format!(
@@ -86,17 +87,24 @@ impl Gguf {
             }
             self.tensors.insert(tensor.name.clone(), tensor);
         }
-        self.files.push(path.to_owned());
+        self.files.push(source);
         Ok(())
     }
 }
 
-fn read(path: &Path) -> Result<(BTreeMap<String, Value>, Vec<RawTensor>), CompileError> {
+/// What is in one file.
+struct Part {
+    source: Source,
+    keys: BTreeMap<String, Value>,
+    tensors: Vec<RawTensor>,
+}
+
+fn read(path: &Path) -> Result<Part, CompileError> {
     let file = MappedFile::open(path)?;
     file.refuse_lfs_pointer()?;
     let header = Header::read(&file)?;
     let tensors = layout::tensors(&file, &header)?;
-    Ok((header.keys, tensors))
+    Ok(Part { source: file.source().clone(), keys: header.keys, tensors })
 }
 
 fn integer(value: &Value) -> Option<u64> {

@@ -29,7 +29,7 @@ pub(crate) fn ternary(
     [rows, k]: [usize; 2],
 ) -> Result<(Ternary, TensorReport), CompileError> {
     if !kind.is_ternary() {
-        return Err(tensor.error(format!(
+        return Err(tensor.unsupported(format!(
             "is {kind}, which is not ternary; only embeddings, heads and norms are read from it. Quantize the model's \
              F16 file again, with this tensor ternary or F16"
         )));

@@ -8,6 +8,21 @@ use super::value::Array;
 use crate::error::CompileError;
 use serde_json::{Map, Value, json};
 
+/// Tokens that end a turn or a text, by the names they have in the models that use them.
+const ENDS: [&str; 11] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|end_of_turn|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<EOT>",
+    "</s>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+];
+
 /// What metadata says about text.
 #[derive(Default)]
 pub(super) struct Text {
@@ -55,6 +70,35 @@ impl Vocabulary<'_> {
     pub(super) fn used(&self) -> impl Iterator<Item = (usize, &str, Kind)> {
         let tokens = self.tokens.iter().zip(&self.kinds).enumerate();
         tokens.filter(|(_, (_, kind))| **kind != Kind::Unused).map(|(id, (token, kind))| (id, *token, *kind))
+    }
+
+    /// Makes tokens whole that are typed as ordinary text: those that end a turn, by name, and those in the chat
+    /// template that look like tokens. A rendered conversation would else be split inside them.
+    fn correct(&mut self, template: &str, warnings: &mut Vec<String>) {
+        let mut corrected = Vec::new();
+        for (token, kind) in
+            self.tokens.iter().zip(&mut self.kinds).filter(|(_, kind)| **kind == Kind::Normal)
+        {
+            let marked = |open: &str, close: &str| {
+                token.len() > open.len() + close.len() && token.starts_with(open) && token.ends_with(close)
+            };
+            let control = marked("<|", "|>") || marked("<\u{ff5c}", "\u{ff5c}>");
+            *kind = match (ENDS.contains(token), template.contains(token)) {
+                (true, _) => Kind::Control,
+                (false, true) if control => Kind::Control,
+                // What else stands in brackets may be meant to be read.
+                (false, true) if marked("<", ">") || marked("[", "]") => Kind::UserDefined,
+                _ => continue,
+            };
+            corrected.push(format!("{token:?}"));
+        }
+        if !corrected.is_empty() {
+            warnings.push(format!(
+                "metadata key tokenizer.ggml.token_type says that {} are ordinary text; they are taken for tokens that \
+                 are never split, by their names and the chat template",
+                corrected.join(", ")
+            ));
+        }
     }
 
     /// `vocab` of a `tokenizer.json`.
@@ -114,7 +158,8 @@ pub(super) fn text(
         return Ok(Text::default());
     };
     let key = "tokenizer.ggml.tokens";
-    if list.len() > vocab_size {
+    // Padding may lie beyond the table; of what else does, texts cannot have any.
+    if list.len() > vocab_size + (vocab_size / 16).max(256) {
         let problem = format!("lists {} tokens, but token_embd.weight has {vocab_size} rows", list.len());
         return Err(metadata.invalid(key, problem));
     }
@@ -122,23 +167,25 @@ pub(super) fn text(
     let kinds = kinds(metadata, tokens.len())?;
     let mut vocabulary = Vocabulary { tokens, kinds, before: None, after: None };
     refuse_twins(metadata, &vocabulary)?;
-    let ids = SpecialIds::take(metadata, vocabulary.tokens.len())?;
+    let ids = SpecialIds::take(metadata, vocabulary.tokens.len(), warnings)?;
+    let template = template::chat_template(metadata, &vocabulary, warnings)?;
     // Some converters write every token as normal; these would then be split like any text.
     for id in ids.stop().into_iter().chain(ids.bos) {
         let kind = usize::try_from(id).ok().and_then(|id| vocabulary.kinds.get_mut(id));
         kind.into_iter().filter(|kind| **kind == Kind::Normal).for_each(|kind| *kind = Kind::Control);
     }
+    vocabulary.correct(template.as_deref().unwrap_or_default(), warnings);
     let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
     let add_eos = metadata.bool("tokenizer.ggml.add_eos_token")?;
     vocabulary.after = ids.eos.filter(|_| add_eos == Some(true));
     let json = match model.as_str() {
         "gpt2" => {
             let splitter = bpe::Splitter::take(metadata, &vocabulary, warnings)?;
-            vocabulary.before = ids.bos.filter(|_| add_bos.unwrap_or(splitter.adds_bos()));
+            vocabulary.before = ids.first(metadata, add_bos.unwrap_or(splitter.adds_bos()))?;
             bpe::tokenizer(metadata, &vocabulary, splitter)?
         }
         "llama" => {
-            vocabulary.before = ids.bos.filter(|_| add_bos.unwrap_or(true));
+            vocabulary.before = ids.first(metadata, add_bos.unwrap_or(true))?;
             sentencepiece::tokenizer(metadata, &vocabulary, ids.unknown)?
         }
         other => {
@@ -146,12 +193,24 @@ pub(super) fn text(
             return Err(metadata.unsupported("tokenizer.ggml.model", problem));
         }
     };
-    let template = template::chat_template(metadata, &vocabulary, warnings)?;
     let mut config = ids.tokens(&vocabulary);
     config.extend(template.map(|template| ("chat_template".to_owned(), template.into())));
     let tokenizer =
         serde_json::to_vec(&json).map_err(|e| CompileError::Internal(format!("tokenizer.json: {e}")))?;
     Ok(Text { tokenizer: Some(tokenizer), config, stop: ids.stop(), bos: ids.bos })
+}
+
+/// Takes the ids alone, for a model of `vocab_size` tokens.
+///
+/// # Errors
+/// Ids that are no integers.
+pub(super) fn ids_alone(
+    metadata: &mut Metadata,
+    vocab_size: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Text, CompileError> {
+    let ids = SpecialIds::take(metadata, vocab_size, warnings)?;
+    Ok(Text { stop: ids.stop(), bos: ids.bos, ..Text::default() })
 }
 
 /// `tokenizer.ggml.token_type`, or all normal.
@@ -207,26 +266,48 @@ struct SpecialIds {
     ends: [Option<u64>; 2],
     unknown: Option<u64>,
     padding: Option<u64>,
+    /// What is wrong with the first.
+    wrong_bos: Option<String>,
 }
 
 impl SpecialIds {
-    fn take(metadata: &mut Metadata, count: usize) -> Result<SpecialIds, CompileError> {
+    /// Ids that no token has stand for "none": -1, or the same as an integer without sign. They are ignored.
+    fn take(
+        metadata: &mut Metadata,
+        count: usize,
+        warnings: &mut Vec<String>,
+    ) -> Result<SpecialIds, CompileError> {
+        let mut wrong_bos = None;
         let mut id = |name: &str| {
             let key = format!("tokenizer.ggml.{name}_token_id");
-            match metadata.unsigned(&key)? {
-                Some(id) if id >= count as u64 => {
-                    Err(metadata.invalid(&key, format!("is {id}, but there are {count} tokens")))
-                }
-                id => Ok(id),
+            let Some(id) = metadata.number(&key)? else { return Ok(None) };
+            if id.fract() != 0.0 {
+                return Err(metadata.invalid(&key, format!("is {id}, expected an integer")));
             }
+            if (0.0..count as f64).contains(&id) {
+                return Ok(Some(id as u64));
+            }
+            let problem = format!("is {id}, but there are {count} tokens");
+            warnings.push(format!("metadata key {key} {problem}; it is ignored"));
+            if name == "bos" {
+                wrong_bos = Some(problem);
+            }
+            Ok(None)
         };
-        Ok(SpecialIds {
-            bos: id("bos")?,
-            eos: id("eos")?,
-            ends: [id("eot")?, id("eom")?],
-            unknown: id("unknown")?,
-            padding: id("padding")?,
-        })
+        let (bos, eos, ends) = (id("bos")?, id("eos")?, [id("eot")?, id("eom")?]);
+        let (unknown, padding) = (id("unknown")?, id("padding")?);
+        Ok(SpecialIds { bos, eos, ends, unknown, padding, wrong_bos })
+    }
+
+    /// The token before every text, if one is to be `added`.
+    fn first(&self, metadata: &Metadata, added: bool) -> Result<Option<u64>, CompileError> {
+        match &self.wrong_bos {
+            Some(problem) if added => {
+                let problem = format!("{problem}, and every text is to begin with it");
+                Err(metadata.invalid("tokenizer.ggml.bos_token_id", problem))
+            }
+            _ => Ok(self.bos.filter(|_| added)),
+        }
     }
 
     /// Every token that ends generation.

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use std::error::Error;
 use trit_runtime::format::manifest::SamplingDefaults;
-use trit_runtime::sample::SamplerOptions;
+use trit_runtime::sample::{Sampler, SamplerOptions};
 
 /// What can be set.
 #[derive(Debug, Parser)]
@@ -55,9 +55,9 @@ impl Settings {
         )
     }
 
-    /// How tokens are chosen. Without a seed that was set it is another one each time.
-    pub fn options(&self, suggested: &SamplingDefaults) -> SamplerOptions {
-        self.sampling.options(suggested)
+    /// What chooses tokens of a bundle. Without a seed that was set it is another one each time.
+    pub fn sampler(&self, suggested: &SamplingDefaults) -> Sampler {
+        self.sampling.sampler(suggested)
     }
 
     fn names() -> Vec<String> {
@@ -69,6 +69,10 @@ impl Settings {
 mod tests {
     use super::*;
 
+    fn options(settings: &Settings) -> SamplerOptions {
+        *settings.sampler(&SamplingDefaults::default()).options()
+    }
+
     fn settings() -> Settings {
         Settings::try_parse_from(["--temp=0.5", "--seed=7"]).unwrap()
     }
@@ -76,24 +80,24 @@ mod tests {
     #[test]
     fn one_setting_changes_and_the_others_stay() {
         let mut settings = settings();
-        let before = settings.options(&SamplingDefaults::default());
+        let before = options(&settings);
         for (name, value) in [("top_k", "40"), ("--top-p", "0.9"), ("repeat_penalty", "1.1"), ("n", "12")] {
             settings.set(name, value).unwrap_or_else(|e| panic!("{e}"));
         }
-        let options = settings.options(&SamplingDefaults::default());
-        assert_eq!(options, SamplerOptions { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..before });
-        assert_eq!((options.temperature, options.seed, settings.n), (0.5, 7, Some(12)));
+        let set = options(&settings);
+        assert_eq!(set, SamplerOptions { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..before });
+        assert_eq!((set.temperature, set.seed, settings.n), (0.5, 7, Some(12)));
         settings.set("n", "-1").unwrap();
-        assert!(settings.show(&options).contains("as many as there is room for"));
+        assert!(settings.show(&set).contains("as many as there is room for"));
         settings.set("temp", "0").unwrap();
         settings.set("temp", "0.25").unwrap();
-        assert_eq!(settings.options(&SamplingDefaults::default()).temperature, 0.25);
+        assert_eq!(options(&settings).temperature, 0.25);
     }
 
     #[test]
     fn bad_names_and_values_say_what_is_meant() {
         let mut settings = settings();
-        let before = settings.options(&SamplingDefaults::default());
+        let before = options(&settings);
         for (name, value, words) in [
             ("tmp", "1", "temp, top_k"),
             ("temp", "", "/set temp 1"),
@@ -109,13 +113,13 @@ mod tests {
             let error = settings.set(name, value).unwrap_err();
             assert!(error.contains(words) && !error.contains('\n'), "{name} {value}: {error}");
         }
-        assert_eq!(settings.options(&SamplingDefaults::default()), before);
+        assert_eq!(options(&settings), before);
     }
 
     #[test]
     fn every_setting_is_shown_by_its_name() {
         let settings = settings();
-        let shown = settings.show(&settings.options(&SamplingDefaults::default()));
+        let shown = settings.show(&options(&settings));
         let names: Vec<&str> = shown.lines().filter_map(|l| l.split_whitespace().next()).collect();
         assert_eq!(names, Settings::names().iter().map(|n| n.replace('-', "_")).collect::<Vec<_>>());
         assert!(shown.contains("temp           0.5\n"), "{shown}");

@@ -45,6 +45,7 @@ impl<'m> Talk<'m> {
         let settings = Settings { sampling: args.sampling.clone(), n: args.n };
         let request = Request {
             model,
+            tokenizer: Some(tokenizer),
             max_new: 0,
             ignore_eos: args.ignore_eos,
             speculate: !args.no_speculation,
@@ -56,7 +57,7 @@ impl<'m> Talk<'m> {
             tokenizer,
             template,
             session,
-            sampler: Sampler::new(settings.options(&model.manifest().text.sampling)),
+            sampler: settings.sampler(&model.manifest().text.sampling),
             settings,
             request,
             conversation: Conversation::new(args.system.as_deref()),
@@ -66,9 +67,9 @@ impl<'m> Talk<'m> {
         talk
     }
 
-    /// Worker threads.
-    pub fn threads(&self) -> usize {
-        self.session.threads()
+    /// What it runs on.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Says something and gives the answer, which was printed; `None` where there is none, which was said. Then it is
@@ -146,7 +147,8 @@ impl<'m> Talk<'m> {
 
     /// Writes on after `text`.
     fn go_on(&mut self, text: &str) -> Result<Option<Answer>, Failure> {
-        let more = match self.tokenizer.encode(text, self.written.is_empty()) {
+        let context = self.session.context_length();
+        let more = match self.tokenizer.encode_within(text, self.written.is_empty(), context) {
             Ok(more) => more,
             Err(error) => {
                 note(error);
@@ -154,7 +156,6 @@ impl<'m> Talk<'m> {
             }
         };
         let ids = [&self.written[..], &more].concat();
-        let context = self.session.context_length();
         match ids.len() {
             0 => note("that gives no tokens"),
             len if len >= context => {
@@ -227,7 +228,7 @@ impl<'m> Talk<'m> {
     /// Changes a setting. The random sequence begins anew.
     pub fn set(&mut self, name: &str, value: &str) -> Done {
         self.settings.set(name, value)?;
-        self.sampler = Sampler::new(self.settings.options(&self.model.manifest().text.sampling));
+        self.sampler = self.settings.sampler(&self.model.manifest().text.sampling);
         self.limit();
         Ok(String::new())
     }

@@ -49,6 +49,11 @@ pub trait KvElement: Element<Raw = Self> + Copy + Default + Send + Sync + 'stati
     /// `scale * q`, `scale = 1 / s`: off by at most half of `scale` and some roundings. A row with NaN or infinity gets
     /// such a scale and zeros, so that its products are NaN; one whose maximum is too small for its reciprocal becomes 0.
     fn narrow(row: &[f32], to: &mut [Self]) -> f32;
+
+    /// Whether every finite value of `row` stays finite as an element.
+    fn holds(_row: &[f32]) -> bool {
+        true
+    }
 }
 
 impl KvElement for f32 {
@@ -67,6 +72,17 @@ impl KvElement for f16 {
     fn narrow(row: &[f32], to: &mut [f16]) -> f32 {
         to.convert_from_f32_slice(row);
         1.0
+    }
+
+    fn holds(row: &[f32]) -> bool {
+        // Halfway between the largest f16, 65504, and what would follow: from there on rounding gives infinity. Compared as
+        // integers and without a branch, so that it is a few vector instructions.
+        let (least, infinite) = (65520f32.to_bits() as i32, f32::INFINITY.to_bits() as i32);
+        let beyond = row.iter().fold(false, |beyond, x| {
+            let magnitude = (x.to_bits() & 0x7fff_ffff) as i32;
+            beyond | ((magnitude >= least) & (magnitude < infinite))
+        });
+        !beyond
     }
 }
 

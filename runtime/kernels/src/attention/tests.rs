@@ -388,3 +388,31 @@ fn a_cache_is_whole_blocks() {
 fn int8_wants_scales() {
     KvHead::<i8>::new(&[0; 2048], &[0; 2048], &[], &[], 16);
 }
+
+/// What becomes infinite as an element is said beforehand; what is infinite already is not the element's fault.
+#[test]
+fn elements_hold_what_stays_finite() {
+    let mut narrow = [f16::ZERO];
+    for x in [0.0, 1.0, 65504.0, 65519.99, 65520.0, 65536.0, 1e30, f32::MAX] {
+        for x in [x, -x] {
+            f16::narrow(&[x], &mut narrow);
+            for len in [1, 7, 16, 100] {
+                for at in [0, len / 2, len - 1] {
+                    let mut row = vec![3.0; len];
+                    row[at] = x;
+                    assert_eq!(f16::holds(&row), narrow[0].is_finite(), "{x} at {at} of {len}");
+                    assert!(f32::holds(&row) && i8::holds(&row));
+                }
+            }
+        }
+    }
+    assert!(f16::holds(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE]));
+    assert!(f16::holds(&[]));
+    // As integers with a scale even the largest floats are held.
+    for x in [65536.0, 1e30, 1e38, f32::MAX] {
+        let mut q = [0; 3];
+        let scale = i8::narrow(&[x, -x / 4.0, 0.0], &mut q);
+        assert!(scale.is_finite() && q == [127, -32, 0], "{x}: {scale} {q:?}");
+        assert!((scale / x * 127.0 - 1.0).abs() < 1e-5, "{x}");
+    }
+}

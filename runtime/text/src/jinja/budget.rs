@@ -87,11 +87,16 @@ impl<'a> Budget<'a> {
 
     /// Asks for room for a text of so many bytes that is about to be made.
     pub fn text(&self, bytes: usize) -> Result<()> {
+        self.grown(bytes, bytes)
+    }
+
+    /// Asks for room for a text that is about to grow to so many bytes, by so many.
+    pub fn grown(&self, bytes: usize, by: usize) -> Result<()> {
         if bytes > self.text {
             return exhausted(format!("the template makes a text of more than {} MiB", self.text >> 20));
         }
         self.room(bytes)?;
-        self.spend(bytes / COPIED)
+        self.spend(by / COPIED)
     }
 
     /// Asks for room for a list of so many items.

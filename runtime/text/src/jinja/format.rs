@@ -30,7 +30,7 @@ pub fn push_str(budget: &Budget, out: &mut String, value: &Value) -> Result<()> 
     match value {
         Value::Undefined(_) => Ok(()),
         Value::Str(text) | Value::Markup(text) => {
-            budget.text(out.len() + text.len())?;
+            budget.grown(out.len() + text.len(), text.len())?;
             out.push_str(text);
             Ok(())
         }
@@ -43,7 +43,7 @@ pub fn push_repr(budget: &Budget, out: &mut String, value: &Value) -> Result<()>
     budget.enter()?;
     let done = push_repr_inner(budget, out, value);
     budget.leave();
-    budget.text(out.len()).and(done)
+    budget.grown(out.len(), 0).and(done)
 }
 
 fn push_repr_inner(budget: &Budget, out: &mut String, value: &Value) -> Result<()> {
@@ -144,7 +144,7 @@ fn push_dict(budget: &Budget, out: &mut String, entries: &[Entry]) -> Result<()>
 
 /// `repr` of a string.
 fn push_quoted(budget: &Budget, out: &mut String, text: &str) -> Result<()> {
-    budget.text(out.len() + text.len())?;
+    budget.grown(out.len() + text.len(), text.len())?;
     budget.scan(text.len())?;
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);

@@ -55,7 +55,7 @@ pub fn to_json(run: &mut Run, value: &Value, args: Args) -> Result<String> {
 
 fn write(budget: &Budget, out: &mut String, value: &Value, style: &Style, level: usize) -> Result<()> {
     budget.enter()?;
-    budget.text(out.len())?;
+    budget.grown(out.len(), 0)?;
     match value {
         Value::None => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),
@@ -107,7 +107,7 @@ fn bracketed(
     out.push_str(&brackets[..1]);
     let new_line = |out: &mut String, level: usize| -> Result<()> {
         if let Some(indent) = &style.indent {
-            budget.text(out.len() + 1 + level * indent.len())?;
+            budget.grown(out.len() + 1 + level * indent.len(), level * indent.len())?;
             out.push('\n');
             (0..level).for_each(|_| out.push_str(indent));
         }
@@ -150,7 +150,7 @@ fn key(budget: &Budget, out: &mut String, name: &Value, style: &Style) -> Result
 }
 
 fn quote(budget: &Budget, out: &mut String, text: &str, ascii: bool) -> Result<()> {
-    budget.text(out.len() + text.len())?;
+    budget.grown(out.len() + text.len(), text.len())?;
     budget.scan(text.len())?;
     out.push('"');
     for c in text.chars() {

@@ -165,7 +165,7 @@ fn join(run: &Run, separator: &str, items: &[Value]) -> Result<Value> {
             }
             return failed(format!("sequence item {at}: expected str instance, {} found", item.type_name()));
         };
-        run.budget.text(out.len() + separator.len() + text.len())?;
+        run.budget.grown(out.len() + separator.len() + text.len(), separator.len() + text.len())?;
         if at > 0 {
             out.push_str(separator);
         }
@@ -286,7 +286,7 @@ fn expand_tabs(run: &Run, text: &str, size: i128) -> Result<String> {
         if c == '\t' {
             if size > 0 {
                 let spaces = size - column % size;
-                run.budget.text(out.len().saturating_add(spaces))?;
+                run.budget.grown(out.len().saturating_add(spaces), spaces)?;
                 out.extend(std::iter::repeat_n(' ', spaces));
                 column += spaces;
             }
@@ -362,7 +362,7 @@ pub fn join_strings(run: &mut Run, separator: &str, items: &Value) -> Result<Val
     let mut first = true;
     while let Some(item) = items.next(run)? {
         if !first {
-            run.budget.text(out.len() + separator.len())?;
+            run.budget.grown(out.len() + separator.len(), separator.len())?;
             out.push_str(separator);
         }
         first = false;

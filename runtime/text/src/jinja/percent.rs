@@ -54,7 +54,7 @@ pub fn format(run: &mut Run, format: &str, values: &Value) -> Result<String> {
             continue;
         }
         let directive = directive(run, &mut chars, &mut values, &mut by_name)?;
-        run.budget.text(out.len() + directive.len())?;
+        run.budget.grown(out.len() + directive.len(), directive.len())?;
         out.push_str(&directive);
     }
     run.budget.text(out.len())?;

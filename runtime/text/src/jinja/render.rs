@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
 
     pub fn write(&mut self, text: &str) -> Result<()> {
         self.written += text.len();
-        self.budget.text(self.written)?;
+        self.budget.grown(self.written, text.len())?;
         if let Some(out) = self.out.last_mut() {
             out.push_str(text);
         }

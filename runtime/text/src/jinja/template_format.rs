@@ -45,7 +45,7 @@ fn expand(run: &mut Run, text: &str, fields: &mut Fields, depth: u32) -> Result<
         }
         let end = field_end(after)?;
         let field = field(run, &after[..end], fields, depth)?;
-        run.budget.text(out.len() + field.len())?;
+        run.budget.grown(out.len() + field.len(), field.len())?;
         out.push_str(&field);
         rest = &after[end + 1..];
     }

@@ -256,7 +256,7 @@ fn url_encode(run: &mut Run, value: &Value) -> Result<Value> {
 
 fn quote(run: &Run, out: &mut String, text: &str, query: bool) -> Result<()> {
     run.budget.scan(text.len())?;
-    run.budget.text(out.len() + 3 * text.len())?;
+    run.budget.grown(out.len() + 3 * text.len(), 3 * text.len())?;
     for b in text.bytes() {
         match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => out.push(char::from(b)),

@@ -1,0 +1,287 @@
+//! What sets one target apart from the others: its emitter, the registers that shape a program, its block kernels, and the
+//! numbers that were found by measuring. A new target is one more entry here, besides its name and features in
+//! [`Target`] itself.
+
+use crate::block::asm::Width;
+use crate::block::vector::Shape;
+use crate::program::Dot;
+use trit_format::dense243::Code;
+use trit_format::target::Target;
+
+/// One target, as far as generating code for it goes.
+pub(crate) struct Tier {
+    pub emitter: Emitter,
+    /// How a program for weights of [`Code::SignedFix`] is shaped.
+    pub fix: Registers,
+    /// The same for [`Code::Spread`]; `None` where the target has no tables of 64 bytes to look up.
+    pub spread: Option<Registers>,
+    pub block: Option<Block>,
+    /// Kernels for whole rows of a matrix; of those for the same rows, the first is a good guess and the rest are to be timed.
+    pub matrix: &'static [Variant],
+    /// Kernels for the groups of a row. The stream of weights goes on from group to group, and with it what is prefetched.
+    /// Three rows are those of an activation of 24 bits, where they share a pass. An unroll of 8 takes a group of 32
+    /// columns in one iteration.
+    pub group: &'static [Variant],
+}
+
+/// What turns a program into instructions.
+#[derive(Clone, Copy)]
+pub(crate) enum Emitter {
+    /// Cranelift, for vectors of 128 bits.
+    Cranelift {
+        /// Instruction sets it may use, by its own names.
+        flags: &'static [&'static str],
+        /// Whether sums of two products are formed in i16 first: without an instruction that sums four.
+        pairs: bool,
+    },
+    /// `wide`, for vectors of 256 and 512 bits.
+    Wide,
+}
+
+/// What of a tier's registers shapes a program.
+#[derive(Clone, Copy)]
+pub(crate) struct Registers {
+    /// Bytes of a vector.
+    pub vector: u32,
+    /// Groups of accumulators, one for each feature, that fit the registers beside the operands.
+    pub accumulator_groups: u32,
+    /// Activation rows that share features.
+    pub most_rows: u32,
+    /// Parts whose features are computed side by side.
+    pub together: u8,
+    /// Sets of accumulators for a single row.
+    pub sets: u32,
+    pub dot: Dot,
+}
+
+/// Kernels for blocks of rows.
+pub(crate) struct Block {
+    pub method: Method,
+    /// For weights of [`Code::SignedFix`].
+    pub fix: FewestRows,
+    /// For weights of [`Code::Spread`], where the target reads them.
+    pub spread: Option<FewestRows>,
+}
+
+/// How a block kernel multiplies.
+#[derive(Clone, Copy)]
+pub(crate) enum Method {
+    Vector(Shape),
+    Amx,
+}
+
+/// Activation rows from which on a block kernel is faster than stream kernels, as measured
+/// (`examples/group_speed.rs`): the more decoding in registers costs, the fewer rows pay for decoding to memory.
+#[derive(Clone, Copy)]
+pub(crate) struct FewestRows {
+    pub matrix: u32,
+    /// A call of a block kernel serves one group, one of a stream kernel many.
+    pub group: u32,
+}
+
+/// A kernel that differs from its siblings in speed alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Variant {
+    /// Activation rows.
+    pub m: u32,
+    /// Quads of one iteration.
+    pub unroll: u32,
+    pub prefetch: Ahead,
+}
+
+/// How far ahead of the weights in use a kernel prefetches.
+#[derive(Clone, Copy)]
+pub(crate) enum Ahead {
+    /// So many bytes; none with 0.
+    Bytes(u32),
+    /// One tile: several rows take several passes over a tile, and meanwhile the next one arrives.
+    Tile,
+}
+
+impl Tier {
+    pub fn of(target: Target) -> &'static Tier {
+        match target {
+            Target::X86_64V2 => &V2,
+            Target::X86_64V3 => &V3,
+            Target::X86_64V3Vnni => &V3_VNNI,
+            Target::X86_64V4Vnni => &V4_VNNI,
+            Target::X86_64V4Vbmi => &V4_VBMI,
+            Target::X86_64Amx => &AMX,
+            Target::Aarch64 => &NEON,
+            Target::Aarch64Dotprod => &NEON_DOTPROD,
+            // `Target` may grow in its own crate first; `tests/text.rs` compiles a kernel for each.
+            _ => unreachable!("every target has an entry"),
+        }
+    }
+
+    /// `None` where no emitter of the target reads the code.
+    pub fn registers(&self, code: Code) -> Option<Registers> {
+        match code {
+            Code::SignedFix => Some(self.fix),
+            Code::Spread => self.spread,
+            _ => None,
+        }
+    }
+
+    /// From how many rows on a block kernel for `code` is the faster one; `None` where there is none.
+    pub fn fewest_rows(&self, code: Code) -> Option<FewestRows> {
+        let block = self.block.as_ref()?;
+        match code {
+            Code::SignedFix => Some(block.fix),
+            Code::Spread => block.spread,
+            _ => None,
+        }
+    }
+}
+
+const fn ahead(m: u32, unroll: u32, bytes: u32) -> Variant {
+    Variant { m, unroll, prefetch: Ahead::Bytes(bytes) }
+}
+
+const fn tile_ahead(m: u32, unroll: u32) -> Variant {
+    Variant { m, unroll, prefetch: Ahead::Tile }
+}
+
+const fn rows(matrix: u32, group: u32) -> FewestRows {
+    FewestRows { matrix, group }
+}
+
+const V2: Tier = Tier {
+    emitter: Emitter::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
+    // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold accumulators; a
+    // spilled temporary costs less than preparing the activations for two more passes.
+    fix: Registers {
+        vector: 16,
+        accumulator_groups: 2,
+        most_rows: 1,
+        together: 1,
+        sets: 1,
+        dot: Dot::SignedMagnitude,
+    },
+    spread: None,
+    block: None,
+    // Passes over a tile more than once; see `clif` for what is prefetched.
+    matrix: &[tile_ahead(1, 2), ahead(4, 2, 0)],
+    group: &[ahead(1, 4, 0), ahead(4, 4, 0)],
+};
+
+const V3: Tier = Tier {
+    emitter: Emitter::Wide,
+    fix: Registers { vector: 32, ..V2.fix },
+    spread: None,
+    block: Some(Block {
+        method: Method::Vector(Shape {
+            width: Width::Ymm,
+            dot: false,
+            rows: 6,
+            vectors: 2,
+            tail_vectors: 2,
+            quads: 64,
+        }),
+        fix: rows(2, 2),
+        spread: None,
+    }),
+    // Computes for longer than it waits for memory, and was fastest where weights had settled in the L2 cache.
+    matrix: &[ahead(1, 8, 32768), ahead(1, 4, 8192), ahead(1, 8, 65536), tile_ahead(2, 4), tile_ahead(4, 4)],
+    group: &[ahead(1, 8, 32768), ahead(1, 4, 8192), ahead(2, 4, 8192), ahead(4, 4, 8192)],
+};
+
+const V3_VNNI: Tier = Tier {
+    emitter: Emitter::Wide,
+    // 12 of 16 registers.
+    fix: Registers { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..V2.fix },
+    spread: None,
+    block: Some(Block {
+        method: Method::Vector(Shape {
+            width: Width::Ymm,
+            dot: true,
+            rows: 6,
+            vectors: 2,
+            tail_vectors: 2,
+            quads: 96,
+        }),
+        fix: rows(10, 10),
+        spread: None,
+    }),
+    matrix: &[ahead(1, 4, 12288), ahead(1, 2, 8192), ahead(1, 4, 16384), tile_ahead(2, 8), tile_ahead(4, 4)],
+    group: &[ahead(1, 8, 12288), ahead(1, 4, 12288), ahead(2, 8, 8192), ahead(4, 4, 8192)],
+};
+
+const V4_VNNI: Tier = Tier {
+    emitter: Emitter::Wide,
+    // 24 of 32 registers.
+    fix: Registers {
+        vector: 64,
+        accumulator_groups: 4,
+        most_rows: 4,
+        together: 1,
+        sets: 1,
+        dot: Dot::UnsignedSigned,
+    },
+    spread: None,
+    block: Some(Block {
+        method: Method::Vector(Shape {
+            width: Width::Zmm,
+            dot: true,
+            rows: 5,
+            vectors: 5,
+            tail_vectors: 5,
+            quads: 96,
+        }),
+        fix: rows(7, 8),
+        spread: None,
+    }),
+    matrix: &[
+        ahead(1, 4, 16384),
+        ahead(1, 8, 12288),
+        ahead(1, 4, 32768),
+        ahead(2, 2, 16384),
+        ahead(4, 4, 16384),
+    ],
+    group: &[
+        ahead(1, 8, 16384),
+        ahead(1, 4, 16384),
+        ahead(1, 8, 32768),
+        ahead(2, 8, 16384),
+        ahead(3, 4, 16384),
+        ahead(4, 4, 16384),
+    ],
+};
+
+const V4_VBMI: Tier = Tier {
+    // 20 of 32 registers, and four tables. One row takes 11 operations a vector on two ports: hardly more than the five
+    // cycles that one accumulator waits for itself, hence two sets.
+    spread: Some(Registers { sets: 2, ..V4_VNNI.fix }),
+    block: match V4_VNNI.block {
+        Some(block) => Some(Block { spread: Some(rows(7, 8)), ..block }),
+        None => None,
+    },
+    ..V4_VNNI
+};
+
+const AMX: Tier =
+    Tier { block: Some(Block { method: Method::Amx, fix: rows(5, 8), spread: Some(rows(7, 8)) }), ..V4_VBMI };
+
+const NEON: Tier = Tier {
+    emitter: Emitter::Cranelift { flags: &[], pairs: true },
+    // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
+    fix: Registers {
+        vector: 16,
+        accumulator_groups: 4,
+        most_rows: 4,
+        together: 2,
+        sets: 1,
+        dot: Dot::SignedSigned,
+    },
+    spread: None,
+    block: None,
+    // A tile is read once, in order, which hardware prefetches; several rows are bound by arithmetic.
+    matrix: &[ahead(1, 2, 0), ahead(4, 2, 0)],
+    group: &[ahead(1, 2, 0), ahead(3, 2, 0), ahead(4, 2, 0)],
+};
+
+const NEON_DOTPROD: Tier = Tier {
+    emitter: Emitter::Cranelift { flags: &["has_dotprod"], pairs: false },
+    fix: Registers { together: 4, ..NEON.fix },
+    ..NEON
+};

@@ -1,0 +1,82 @@
+//! Weights stored for one kind of CPU, stored anew for another.
+//!
+//! Every code holds five trits in a byte, so one becomes the other byte by byte, in place: the layout stays. Where a bundle
+//! was compiled for CPUs with a code of their own and runs on another, its copy in memory is changed once at load, and
+//! kernels are generated for the code that every CPU reads.
+
+use crate::RuntimeError;
+use crate::storage::Storage;
+use rayon::prelude::*;
+use trit_format::FormatError;
+use trit_format::dense243::Code;
+use trit_format::manifest::Product;
+
+/// The code that kernels of every tier read.
+pub(crate) const COMMON: Code = Code::SignedFix;
+/// Bytes that one thread changes at a time.
+const PIECE: usize = 1 << 20;
+
+/// Stores `weights`, the section that `products` stand in, as [`COMMON`], and has the products say so.
+///
+/// # Errors
+/// [`RuntimeError::Format`] with the first product that has a byte which stands for no trits.
+pub(crate) fn to_common(
+    storage: &Storage,
+    products: &mut [Product],
+    weights: &mut [u8],
+) -> Result<(), RuntimeError> {
+    for product in products.iter_mut().filter(|p| p.code != COMMON) {
+        let len = product.bytes().expect("validated") as usize;
+        let (tile, codes) = (product.tile_bytes() as usize, product.code_bytes() as usize);
+        let table = table(product.code);
+        let tiles = &mut weights[product.offset as usize..][..len];
+        // Scales of groups follow a tile's codes and stay as they are.
+        let per_piece = (PIECE / tile).max(1) * tile;
+        let change = |piece: &mut [u8]| {
+            piece.chunks_mut(tile).all(|tile| {
+                // The sum of what is wrong, so that the loop has no branch.
+                let wrong = tile[..codes].iter_mut().fold(0, |wrong, byte| {
+                    let new = table[usize::from(*byte)];
+                    *byte = new as u8;
+                    wrong | new >> 8
+                });
+                wrong == 0
+            })
+        };
+        if !tiles.par_chunks_mut(per_piece).all(change) {
+            let problem = format!(
+                "has a byte that is no five trits stored as {}; the file is damaged, compile the model again",
+                product.code.name()
+            );
+            let record = format!("product {}", product.name);
+            return Err(storage.format(FormatError::Record { record, problem }));
+        }
+        product.code = COMMON;
+    }
+    Ok(())
+}
+
+/// By byte of `from`, the byte of [`COMMON`]; above 255 where it stands for no trits.
+fn table(from: Code) -> [u16; 256] {
+    std::array::from_fn(|byte| {
+        from.load(byte as u8).map_or(0x100, |canonical| COMMON.store(canonical).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trit_format::dense243::VALUES;
+
+    #[test]
+    fn bytes_keep_their_trits() {
+        for code in Code::ALL {
+            let table = table(code);
+            for canonical in 0..VALUES as u8 {
+                let new = table[usize::from(code.store(canonical))];
+                assert_eq!(COMMON.load(new as u8), Some(canonical));
+            }
+            assert_eq!(table.iter().filter(|&&new| new > 255).count(), 256 - VALUES);
+        }
+    }
+}

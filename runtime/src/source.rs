@@ -1,0 +1,180 @@
+//! Where a bundle's bytes come from.
+//!
+//! Loading reads every byte that safety depends on once, into memory of its own, and checks that copy; so a source may
+//! answer each read as it likes, even differently each time, and gets no more than an error or wrong numbers.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// Bytes of one bundle, by position.
+pub trait Source: Send + Sync {
+    /// Bytes of the bundle.
+    fn len(&self) -> u64;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `to` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::UnexpectedEof`] where the source ends before.
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()>;
+
+    /// What happened to the bytes since the source was opened, for people, where something did and that can be known
+    /// without reading them: asked after every pass of a model that still needs the source.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn changed(&self) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// The file that holds the bundle and the bundle's offset in it, where it may be mapped: the memory then holds
+    /// whatever others write to the file.
+    fn file(&self) -> Option<(&File, u64)> {
+        None
+    }
+}
+
+/// A bundle in a file, or in a part of one.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    offset: u64,
+    len: u64,
+    /// Of the whole file, when it was opened.
+    identity: Identity,
+}
+
+/// What changes when a file is written to. Not its `ctime`, which also changes when another file is renamed over it or it
+/// is deleted, and neither touches the bytes that this process has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Identity> {
+        let metadata = file.metadata()?;
+        Ok(Identity { len: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+impl FileSource {
+    /// The whole file at `path`.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::IsADirectory`] for a folder.
+    pub fn open(path: &Path) -> io::Result<FileSource> {
+        let file = File::open(path)?;
+        if file.metadata()?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a .trit bundle"));
+        }
+        let len = file.metadata()?.len();
+        FileSource::part(file, 0, len)
+    }
+
+    /// The `len` bytes of a file from `offset` on: a bundle inside another file. It can be mapped where `offset` is a
+    /// multiple of 64, and is copied otherwise.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::UnexpectedEof`] where the file ends before.
+    pub fn part(file: File, offset: u64, len: u64) -> io::Result<FileSource> {
+        let identity = Identity::of(&file)?;
+        if offset.checked_add(len).is_none_or(|end| end > identity.len) {
+            let problem = format!("has {} bytes, too few for {len} from {offset} on", identity.len);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+        }
+        Ok(FileSource { file, offset, len, identity })
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        if offset.checked_add(to.len() as u64).is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read_exact_at(&self.file, to, self.offset + offset)
+    }
+
+    fn changed(&self) -> io::Result<Option<String>> {
+        let now = Identity::of(&self.file)?;
+        Ok(match self.identity.len {
+            len if now.len < len => Some(format!("it was cut off, from {len} to {} bytes", now.len)),
+            _ if now != self.identity => Some("it was written to".to_owned()),
+            _ => None,
+        })
+    }
+
+    fn file(&self) -> Option<(&File, u64)> {
+        Some((&self.file, self.offset))
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, to: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, to, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !to.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, to, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                to = &mut to[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_part_of_a_file_ends_where_it_says() {
+        let source = FileSource::part(file(b"0123456789"), 2, 5).unwrap();
+        let mut to = [0; 3];
+        source.read_at(2, &mut to).unwrap();
+        assert_eq!((&to, source.len()), (b"456", 5));
+        for offset in [3, 5, u64::MAX] {
+            assert_eq!(source.read_at(offset, &mut to).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+        for (offset, len) in [(2, 9), (11, 0), (u64::MAX, 2)] {
+            FileSource::part(file(b"0123456789"), offset, len).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn changes_of_the_file_are_seen() {
+        let written = file(b"0123456789");
+        let source = FileSource::part(written.try_clone().unwrap(), 0, 10).unwrap();
+        assert_eq!(source.changed().unwrap(), None);
+        written.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(source.changed().unwrap().unwrap().contains("written to"));
+        written.set_len(4).unwrap();
+        assert!(source.changed().unwrap().unwrap().contains("from 10 to 4 bytes"));
+        assert_eq!(source.read_at(3, &mut [0; 3]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
