@@ -116,7 +116,8 @@ fn tools_come_from_a_file_of_their_own_or_with_the_messages() {
     }
     let path = folder.path().join("tokenizer_config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    config["chat_template"] = "{{ messages[0].x }} {{ tools | tojson if tools else 'none' }}".into();
+    config["chat_template"] =
+        "{{ messages[0].x }} {{ tools | tojson if tools else 'none' }}{{ think }}{{ documents }}".into();
     std::fs::write(&path, config.to_string()).unwrap();
     let bundle = compile(folder.path(), "text-tools");
     let tools = r#"[{"type": "function", "function": {"name": "f", "a": 1}}]"#;
@@ -126,15 +127,22 @@ fn tools_come_from_a_file_of_their_own_or_with_the_messages() {
         run(trit_run(&[&args[..], tools].concat())).ok()
     };
     let messages = r#"[{"role": "user", "x": 1}]"#;
-    assert_eq!(template(messages, &[]), "1 none");
+    assert_eq!(template(messages, &[]), "1 noneNone");
+    let more =
+        format!(r#"{{"messages": {messages}, "documents": [], "chat_template_kwargs": {{"think": true}}}}"#);
+    assert_eq!(template(&more, &[]), "1 noneTrue[]");
     let separate = file("tools.json", tools);
-    assert_eq!(template(messages, &["--tools", &separate]), format!("1 {tools}"), "keys keep their order");
+    assert_eq!(
+        template(messages, &["--tools", &separate]),
+        format!("1 {tools}None"),
+        "keys keep their order"
+    );
     assert_eq!(
         template(&format!("{{\"messages\": {messages}, \"tools\": {tools}}}"), &[]),
-        format!("1 {tools}")
+        format!("1 {tools}None")
     );
     let named = file("named-tools.json", &format!("{{\"tools\": {tools}}}"));
-    assert_eq!(template(messages, &["--tools", &named]), format!("1 {tools}"));
+    assert_eq!(template(messages, &["--tools", &named]), format!("1 {tools}None"));
 }
 
 #[test]

@@ -80,6 +80,7 @@ impl Failure {
     /// A bundle's tokenizer or chat template could not be used, or a text is too long for the model.
     pub fn text(bundle: &Path, error: TextError) -> Failure {
         match error {
+            TextError::Interrupted => Failure::interrupted(),
             TextError::TooLong { .. } => Failure::usage(format_args!("{}: {error}", bundle.display())),
             _ => Failure::invalid(bundle, error),
         }
@@ -180,6 +181,7 @@ mod tests {
         assert_eq!(Failure::runtime(path, io).message.unwrap(), "a.trit: no luck");
         let failure = Failure::runtime(path, RuntimeError::Unsupported("this CPU lacks it".into()));
         assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this CPU lacks it"));
+        assert_eq!(Failure::text(path, TextError::Interrupted).code, INTERRUPTED);
     }
 
     #[test]

@@ -95,7 +95,10 @@ fn question(
     let template = tokenizer.chat_template().map_err(failed)?.ok_or_else(|| open::no_template(model))?;
     let mut conversation = Conversation::new(args.system.as_deref());
     conversation.ask(text);
-    conversation.prompt(tokenizer, &template, session.context_length()).map_err(failed)
+    let stoppable = interrupt::stoppable();
+    let stop = || stoppable.requested();
+    let ids = conversation.prompt(tokenizer, &template, session.context_length(), &stop).map_err(failed)?;
+    if stop() { Err(Failure::interrupted()) } else { Ok(ids) }
 }
 
 /// Where the prompt comes from; `None` where a person is to type it.

@@ -10,6 +10,7 @@ mod chat;
 mod failure;
 mod generate;
 mod interrupt;
+mod json_file;
 mod logits;
 mod mistaken;
 mod open;

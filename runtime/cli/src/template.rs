@@ -2,25 +2,26 @@
 
 use crate::failure::Failure;
 use crate::tokenize::print_text;
-use crate::{interrupt, mistaken};
+use crate::{interrupt, json_file, mistaken};
 use clap::Args;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trit_runtime::Texts;
 use trit_runtime::text::template::{TemplateInput, Value};
 
-/// Larger files are no conversations that anybody had, in bytes.
-const LARGEST: u64 = 64 << 20;
-
 #[derive(Debug, Args)]
 pub struct Template {
     /// The .trit bundle whose chat template it is.
     pub bundle: PathBuf,
-    /// JSON file with a list of messages, or {"messages": [...], "tools": [...]}; - is standard input.
+    /// JSON file with a list of messages, or an object with "messages" and perhaps "tools", "documents",
+    /// "add_generation_prompt" and "chat_template_kwargs"; - is standard input.
     #[arg(long, value_name = "FILE.json")]
     pub messages: PathBuf,
     /// JSON file with a list of tools, or {"tools": [...]}.
@@ -34,14 +35,41 @@ pub struct Template {
 /// A file of messages that is no bare list: what is sent to servers.
 #[derive(Deserialize)]
 struct Request {
-    messages: Value,
-    tools: Option<Value>,
+    messages: List,
+    tools: Option<List>,
+    documents: Option<List>,
+    add_generation_prompt: Option<bool>,
+    /// Further variables of the template, such as `enable_thinking`.
+    chat_template_kwargs: Option<BTreeMap<String, Value>>,
 }
 
 /// A file of tools that is no bare list.
 #[derive(Deserialize)]
 struct Tools {
-    tools: Value,
+    tools: List,
+}
+
+/// A value that is a list.
+struct List(Value);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<List, D::Error> {
+        deserializer.deserialize_seq(ListVisitor)
+    }
+}
+
+struct ListVisitor;
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = List;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<List, A::Error> {
+        Value::deserialize(SeqAccessDeserializer::new(items)).map(List)
+    }
 }
 
 /// Runs the command: prints the prompt byte for byte, without a line break of its own where that is no terminal.
@@ -53,17 +81,24 @@ pub fn run(args: &Template) -> Result<ExitCode, Failure> {
     let template = texts.chat_template().map_err(failed)?;
     let missing = || Failure::usage(format_args!("{}: has no chat template", bundle.display()));
     let template = template.ok_or_else(missing)?;
-    let as_request = |messages| Request { messages, tools: None };
-    let Request { messages, mut tools } = read(&args.messages, as_request)?;
-    if let Some(path) = &args.tools {
-        tools = Some(read(path, |tools| Tools { tools })?.tools);
-    }
-    let input = TemplateInput {
+    let as_request = |messages| Request {
         messages,
-        tools,
+        tools: None,
         documents: None,
-        add_generation_prompt: !args.no_generation_prompt,
-        variables: Vec::new(),
+        add_generation_prompt: None,
+        chat_template_kwargs: None,
+    };
+    let request = read(&args.messages, as_request)?;
+    let tools = match &args.tools {
+        Some(path) => Some(read(path, |tools| Tools { tools })?.tools),
+        None => request.tools,
+    };
+    let input = TemplateInput {
+        messages: request.messages.0,
+        tools: tools.map(|list| list.0),
+        documents: request.documents.map(|list| list.0),
+        add_generation_prompt: !args.no_generation_prompt && request.add_generation_prompt.unwrap_or(true),
+        variables: request.chat_template_kwargs.unwrap_or_default().into_iter().collect(),
     };
     let stoppable = interrupt::stoppable();
     let prompt = template.render_input(&input, &|| stoppable.requested());
@@ -72,25 +107,16 @@ pub fn run(args: &Template) -> Result<ExitCode, Failure> {
 }
 
 /// A JSON file: an object, or the list that is the most important of its members.
-fn read<T: DeserializeOwned>(path: &Path, of_list: impl Fn(Value) -> T) -> Result<T, Failure> {
-    let mut bytes = Vec::new();
-    let (name, read) = if path == Path::new("-") {
-        (Path::new("standard input"), io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes))
+fn read<T: DeserializeOwned>(path: &Path, of_list: impl Fn(List) -> T) -> Result<T, Failure> {
+    let (name, bytes) = if path == Path::new("-") {
+        (Path::new("standard input"), json_file::bytes(io::stdin().lock()))
     } else {
-        (path, File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)))
+        (path, File::open(path).map_err(|e| e.to_string()).and_then(json_file::bytes))
     };
-    read.map_err(|e| Failure::invalid(name, e))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Failure::invalid(
-            name,
-            format_args!("has more than {LARGEST} bytes, and no conversation has"),
-        ));
-    }
-    // Some editors begin a file with a byte order mark.
-    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let json = bytes.map_err(|e| Failure::invalid(name, e))?;
     let parsed = match json.trim_ascii_start().first() {
-        Some(b'[') => serde_json::from_slice(json).map(of_list),
-        _ => serde_json::from_slice(json),
+        Some(b'[') => serde_json::from_slice(&json).map(of_list),
+        _ => serde_json::from_slice(&json),
     };
     parsed.map_err(|e| {
         Failure::invalid(name, format_args!("is no list of this kind, nor an object with one: {e}"))

@@ -4,7 +4,7 @@
 //! itself, and one that does not was trained on what stands there. So the prompt of every turn is the one that the
 //! template makes of these messages anywhere else.
 
-use crate::{ChatTemplate, Message, TextError, Tokenizer};
+use crate::{ChatTemplate, Message, TemplateInput, TextError, Tokenizer};
 
 /// Messages so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,12 +83,14 @@ impl Conversation {
     ///
     /// # Errors
     /// [`TextError::TooLong`] where even the last question leaves no room, [`TextError::Template`] where the template
-    /// refuses the conversation or makes no prompt of it, [`TextError::Encode`]. The conversation then stays as it was.
+    /// refuses the conversation or makes no prompt of it, [`TextError::Interrupted`] where `interrupted` says so
+    /// meanwhile, [`TextError::Encode`]. The conversation then stays as it was.
     pub fn prompt(
         &mut self,
         tokenizer: &Tokenizer,
         template: &ChatTemplate,
         context: usize,
+        interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<u32>, TextError> {
         let room = context.saturating_sub(context / 8 + 1);
         let first = usize::from(self.system().is_some());
@@ -96,7 +98,7 @@ impl Conversation {
             // What stands before the second question belongs to the first turn, whoever said it.
             let from = if forgotten == 0 { first } else { turns[forgotten] };
             let messages = [&self.messages[..first], &self.messages[from..]].concat();
-            let text = template.render(&messages, true)?;
+            let text = template.render_input(&TemplateInput::new(&messages, true)?, interrupted)?;
             match tokenizer.encode_within(&text, false, room) {
                 Ok(ids) if ids.is_empty() => Err(TextError::Template("it made an empty prompt".into())),
                 Ok(ids) => Ok(Ok((messages, ids))),
@@ -170,10 +172,10 @@ mod tests {
         let generated = " \n The fox ran.\n\n";
         let mut conversation = Conversation::new(Some("Be brief."));
         conversation.ask("Who ran?");
-        conversation.prompt(&tokenizer, &template, 1024).unwrap();
+        conversation.prompt(&tokenizer, &template, 1024, &|| false).unwrap();
         conversation.answered(generated);
         conversation.ask("Where?");
-        let ids = conversation.prompt(&tokenizer, &template, 1024).unwrap();
+        let ids = conversation.prompt(&tokenizer, &template, 1024, &|| false).unwrap();
         let expected =
             format!("<system>Be brief.<user>Who ran?<assistant>{generated}<user>Where?<assistant>");
         assert_eq!(tokenizer.decode(&ids, false).unwrap(), expected);
@@ -185,12 +187,12 @@ mod tests {
         let (tokenizer, template) = (fables(), template());
         let mut conversation = Conversation::new(None);
         conversation.ask("Who ran?");
-        let prompt = conversation.prompt(&tokenizer, &template, 1024).unwrap();
+        let prompt = conversation.prompt(&tokenizer, &template, 1024, &|| false).unwrap();
         let generated = tokenizer.encode(" The fox ran. \n", false).unwrap();
         conversation.answered(tokenizer.decode(&generated, true).unwrap());
         conversation.ask("Where?");
         let held = [prompt, generated].concat();
-        let ids = conversation.prompt(&tokenizer, &template, 1024).unwrap();
+        let ids = conversation.prompt(&tokenizer, &template, 1024, &|| false).unwrap();
         assert_eq!(shared_prefix(&held, &ids), held.len(), "{held:?} {ids:?}");
         assert_eq!(shared_prefix(&ids, &ids), ids.len() - 1);
         assert_eq!(shared_prefix(&ids, &[]), 0);
@@ -199,17 +201,17 @@ mod tests {
     #[test]
     fn the_oldest_turns_are_forgotten_and_no_more_than_needed() {
         let (tokenizer, template) = (fables(), template());
-        let whole = long(20).prompt(&tokenizer, &template, 4096).unwrap().len();
+        let whole = long(20).prompt(&tokenizer, &template, 4096, &|| false).unwrap().len();
         for kept in 0..20 {
             // The context that `kept` turns just fit.
             let fitting = {
                 let mut conversation = Conversation::new(Some("Be brief."));
                 conversation.messages.extend_from_slice(&long(20).messages[1 + 2 * (20 - kept)..]);
-                conversation.prompt(&tokenizer, &template, 4096).unwrap().len()
+                conversation.prompt(&tokenizer, &template, 4096, &|| false).unwrap().len()
             };
             let context = (fitting..).find(|context| fitting + context / 8 < *context).unwrap();
             let mut conversation = long(20);
-            let ids = conversation.prompt(&tokenizer, &template, context).unwrap();
+            let ids = conversation.prompt(&tokenizer, &template, context, &|| false).unwrap();
             assert_eq!((ids.len(), said(&conversation).len()), (fitting, 2 + 2 * kept));
             assert!(fitting < whole);
             let said = said(&conversation);
@@ -222,7 +224,7 @@ mod tests {
         let (tokenizer, template) = (fables(), template());
         for mut conversation in [long(0), long(5)] {
             let before = conversation.clone();
-            let error = conversation.prompt(&tokenizer, &template, 8).unwrap_err();
+            let error = conversation.prompt(&tokenizer, &template, 8, &|| false).unwrap_err();
             assert!(matches!(error, TextError::TooLong { limit: 6, .. }), "{error}");
             assert_eq!(conversation, before, "what cannot be asked leaves everything as it was");
         }
@@ -234,10 +236,19 @@ mod tests {
         let mut conversation = long(1);
         conversation.ask("forbidden");
         let before = conversation.clone();
-        assert!(conversation.prompt(&tokenizer, &template, 1024).is_err());
+        assert!(conversation.prompt(&tokenizer, &template, 1024, &|| false).is_err());
         assert_eq!(conversation, before);
+        // A template is asked to stop only now and then.
+        let endless = ChatTemplate::new(
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            &[],
+        );
+        let stopped = conversation.prompt(&tokenizer, &endless.unwrap(), 1024, &|| true);
+        assert_eq!((stopped, &conversation), (Err(TextError::Interrupted), &before));
         let empty = ChatTemplate::new("{# nothing #}", &[]).unwrap();
-        assert!(long(1).prompt(&tokenizer, &empty, 1024).unwrap_err().to_string().contains("empty"));
+        assert!(
+            long(1).prompt(&tokenizer, &empty, 1024, &|| false).unwrap_err().to_string().contains("empty")
+        );
     }
 
     #[test]

@@ -8,11 +8,12 @@ use super::transcript;
 use crate::args::Generate;
 use crate::failure::{Failure, note, print};
 use crate::generate::{Answer, DEFAULT_TOKENS, Request};
+use crate::interrupt;
 use std::path::Path;
 use trit_runtime::generate::Finish;
 use trit_runtime::sample::Sampler;
 use trit_runtime::text::conversation::shared_prefix;
-use trit_runtime::text::{ChatTemplate, Conversation, Tokenizer};
+use trit_runtime::text::{ChatTemplate, Conversation, TemplateInput, TextError, Tokenizer};
 use trit_runtime::{Model, Session};
 
 /// A chat, or a text written together where there is no template.
@@ -113,8 +114,18 @@ impl<'m> Talk<'m> {
     fn answer(&mut self) -> Result<Option<Answer>, Failure> {
         let Some(template) = &self.template else { return Ok(None) };
         let context = self.session.context_length();
-        let answer = match self.conversation.prompt(self.tokenizer, template, context) {
+        let ids = {
+            let stoppable = interrupt::stoppable();
+            let stop = || stoppable.requested();
+            let ids = self.conversation.prompt(self.tokenizer, template, context, &stop);
+            if stop() { Err(TextError::Interrupted) } else { ids }
+        };
+        let answer = match ids {
             Ok(ids) => self.generate(&ids, "the oldest turns will be forgotten")?,
+            Err(TextError::Interrupted) => {
+                print("\n")?;
+                None
+            }
             Err(error) => {
                 note(format_args!("{}: {error}", self.model.path().display()));
                 None
@@ -235,7 +246,9 @@ impl<'m> Talk<'m> {
         let (conversation, left_out) = transcript::load(path)?;
         // Better now than after the next question.
         let refused = |e| format!("{}: this model cannot go on with that: {e}", path.display());
-        template.render(conversation.messages(), true).map_err(refused)?;
+        let input = TemplateInput::new(conversation.messages(), true).map_err(refused)?;
+        let stoppable = interrupt::stoppable();
+        template.render_input(&input, &|| stoppable.requested()).map_err(refused)?;
         self.conversation = conversation;
         if !left_out.is_empty() {
             let names = left_out.join(", ");

@@ -1,14 +1,19 @@
 //! Conversations in files: `/save` and `/load`.
 
-use serde_json::{Map, Value, json};
-use std::fs;
+use crate::json_file;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use trit_runtime::text::output::Pending;
 use trit_runtime::text::{Conversation, Message};
 
-/// Larger files are no conversations that anybody had, in bytes.
-const LARGEST: u64 = 64 << 20;
+/// What a file holds. A role stands before its content, as people read it.
+#[derive(Serialize)]
+struct Saved<'a> {
+    messages: &'a [Message],
+}
 
 /// Writes a conversation as `{"messages": [{"role": .., "content": ..}, ..]}`: whole or not at all, and never over a
 /// file that holds something else. Gives whether it replaced a conversation.
@@ -30,7 +35,7 @@ pub fn save(path: &Path, conversation: &Conversation) -> Result<bool, String> {
         messages(path).map_err(other)?;
     }
     let path = target.as_deref().unwrap_or(path);
-    let json = serde_json::to_string_pretty(&json!({ "messages": conversation.messages() }));
+    let json = serde_json::to_string_pretty(&Saved { messages: conversation.messages() });
     let json = json.map_err(|e| format!("{name}: {e}"))?;
     let mut pending = Pending::create(path).map_err(system)?;
     writeln!(pending.file(), "{json}").map_err(system)?;
@@ -53,13 +58,8 @@ fn messages(path: &Path) -> Result<(Vec<Message>, Vec<String>), String> {
     if !found.is_file() {
         return Err("it is no file".into());
     }
-    if found.len() > LARGEST {
-        return Err(format!("it has {} bytes, and no conversation has more than {LARGEST}", found.len()));
-    }
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    // Some editors begin a file with a byte order mark.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("it is no JSON: {e}"))?;
+    let bytes = json_file::bytes(File::open(path).map_err(|e| e.to_string())?)?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|e| format!("it is no JSON: {e}"))?;
     let list = match value {
         Value::Array(list) => list,
         Value::Object(mut object) => match object.remove("messages") {
@@ -125,6 +125,8 @@ mod tests {
         let path = folder.path().join("talk.json");
         assert_eq!(save(&path, &conversation()), Ok(false));
         assert_eq!(load(&path), Ok((conversation(), vec![])));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.find("\"role\"") < text.find("\"content\"") && text.ends_with("}\n"), "{text}");
         assert_eq!(save(&path, &Conversation::new(None)), Ok(true), "a conversation may be replaced");
         assert_eq!(load(&path), Ok((Conversation::new(None), vec![])));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
