@@ -143,12 +143,16 @@ fn unsafe_code_stands_in_few_named_places() {
         let code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
         code.flat_map(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_')).any(|w| w == "unsafe")
     };
+    // The compiler sees to these, whatever words stand in their texts.
+    let forbidding = ["format-spec", "runtime/text", "runtime/cli", "tests", "examples"];
+    let forbids = |name: &str| forbidding.iter().any(|krate| name.starts_with(&format!("{krate}/src/")));
     for path in sources() {
         let name = relative(&path);
         let here = name == "tests/tests/structure.rs" || allowed.iter().any(|a| name.starts_with(a));
+        let here = here || forbids(&name);
         assert!(here || !uses(&std::fs::read_to_string(&path).unwrap()), "{name} has unsafe code");
     }
-    for krate in ["format-spec", "runtime/text", "runtime/cli", "tests", "examples"] {
+    for krate in forbidding {
         let root = ["lib.rs", "main.rs"].map(|f| repository().join(krate).join("src").join(f));
         let root = root.iter().find(|p| p.exists()).unwrap();
         let text = std::fs::read_to_string(root).unwrap();
