@@ -138,7 +138,7 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
 }
 
-/// [`print`] for what people read and files have a part in.
+/// [`print()`] for what people read and files have a part in.
 ///
 /// # Errors
 /// [`Failure::stdout`].
