@@ -182,4 +182,15 @@ mod tests {
         );
         assert!(render("[1]", "").is_err() && render("{}", "").is_err());
     }
+
+    /// Also where no conversation reaches them.
+    #[test]
+    fn methods_that_are_lacking_are_refused_when_a_template_is_made() {
+        for method in ["encode()", "translate({})", "maketrans('a', 'b')"] {
+            let source = format!("a\n{{% if false %}}{{{{ messages[0].content.{method} }}}}{{% endif %}}");
+            let error = ChatTemplate::new(&source, &[]).err().unwrap().to_string();
+            let name = method.split('(').next().unwrap();
+            assert!(error.contains(&format!("the method '{name}' (line 2)")), "{error}");
+        }
+    }
 }

@@ -9,6 +9,10 @@ use super::render::Run;
 use super::value::{Missing, Value, undefined_error};
 use std::rc::Rc;
 
+/// Methods of text that this engine lacks. Nothing else in a template has methods of these names, so that a call is refused
+/// when the template is parsed.
+pub(super) const STR_REFUSED: &[&str] = &["encode", "maketrans", "translate"];
+
 /// What an object has under a name.
 enum Found {
     Value(Value),
@@ -152,7 +156,7 @@ impl Run<'_> {
             return Ok(Found::Unsafe);
         }
         let (methods, changes, refused): (&[&'static str], &[&str], &[&str]) = match of {
-            Value::Str(_) | Value::Markup(_) => (STR, &[], &["encode", "maketrans", "translate"]),
+            Value::Str(_) | Value::Markup(_) => (STR, &[], STR_REFUSED),
             Value::List(_) => (LIST, LIST_CHANGES, &[]),
             Value::Tuple(group) if group.is_group && matches!(name, "grouper" | "list") => {
                 return Ok(Found::Value(group[usize::from(name == "list")].clone()));

@@ -1,6 +1,7 @@
 //! Tokens to expressions: the second half of the parser, with Jinja2's precedence.
 
 use super::ast::{Apply, Arguments, Binary, Call, Comparison, Conditional, Expr, Slice};
+use super::attributes::STR_REFUSED;
 use super::error::{Error, Kind, Result};
 use super::lexer::{Tok, syntax};
 use super::parser::{Parser, is_literal};
@@ -345,6 +346,11 @@ impl Parser {
 
     fn call(&mut self, callee: Expr) -> Result<Expr> {
         let line = self.line();
+        if let Expr::Attribute(_, name, _) = &callee
+            && STR_REFUSED.contains(&&**name)
+        {
+            return Err(Error::new(Kind::Unsupported, format!("the method '{name}'")).at(line));
+        }
         let arguments = self.arguments()?;
         Ok(Expr::Call(Box::new(Call { callee, arguments, line })))
     }
