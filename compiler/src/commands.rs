@@ -8,13 +8,12 @@ use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
 use crate::scripts;
 use path::expect_file;
 use serde_json::json;
-use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trit_format::target::Target;
 use trit_text::output::{self, Interrupts};
-use trit_text::printable::escape;
+use trit_text::printable::{escape, escape_json};
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
 use tritc::ingest::{ActivationChoice, LoadOptions};
@@ -72,17 +71,7 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
 
 /// One line of JSON. What a terminal would obey is escaped inside its strings, the only place where it can be.
 fn json_line(value: &serde_json::Value) -> String {
-    let mut line = value.to_string();
-    if matches!(escape(&line), Cow::Owned(_)) {
-        let mut buffer = [0; 4];
-        let safe = |c: char| match escape(c.encode_utf8(&mut buffer)) {
-            Cow::Borrowed(same) => same.to_owned(),
-            // All of them are below U+10000.
-            Cow::Owned(_) => format!("\\u{:04x}", u32::from(c)),
-        };
-        line = line.chars().map(safe).collect();
-    }
-    line + "\n"
+    escape_json(&value.to_string()) + "\n"
 }
 
 /// How a checkpoint is to be read.

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use trit_runtime::text::TextError;
-use trit_runtime::text::printable::{escape, escape_lines};
+use trit_runtime::text::printable::{escape, escape_json, escape_lines};
 use trit_runtime::{RuntimeError, Session};
 
 /// Exit code after Ctrl-C: 128 and the signal's number, as shells count.
@@ -156,20 +156,6 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(format_args!("{json}\n"))
 }
 
-/// The same JSON with those characters as `\uXXXX` that JSON allows in strings and a terminal obeys.
-fn escape_json(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        let mut utf8 = [0; 4];
-        // JSON's own text has none of them; all are of the basic plane.
-        match escape(c.encode_utf8(&mut utf8)).len() {
-            n if n == c.len_utf8() => out.push(c),
-            _ => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,16 +168,6 @@ mod tests {
         let failure = Failure::runtime(path, RuntimeError::Unsupported("this CPU lacks it".into()));
         assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this CPU lacks it"));
         assert_eq!(Failure::text(path, TextError::Interrupted).code, INTERRUPTED);
-    }
-
-    #[test]
-    fn json_for_a_terminal_is_the_same_json() {
-        let text = "a\u{9b}31m\u{7f}\u{202e}\n é日👩\u{1b}";
-        let json = serde_json::to_string(&[text]).unwrap();
-        let escaped = escape_json(&json);
-        assert!(!escaped.contains(|c: char| c.is_control() || c == '\u{202e}'), "{escaped:?}");
-        assert!(escaped.contains(r"\u009b31m\u007f\u202e") && escaped.contains("é日👩"), "{escaped}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), [text]);
     }
 
     #[test]

@@ -66,6 +66,21 @@ fn turns_direction(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
+/// JSON that says the same, with what [`escape`] spells out as `\uXXXX`: JSON allows such characters in strings, and a terminal
+/// obeys them.
+pub fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let mut utf8 = [0; 4];
+        // JSON's own text has none of them; all are of the basic plane.
+        match escape(c.encode_utf8(&mut utf8)) {
+            Cow::Borrowed(_) => out.push(c),
+            Cow::Owned(_) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +115,15 @@ mod tests {
         let cut: String = text.chars().map(|c| piece(&c.to_string())).collect();
         assert_eq!(cut, piece(&text));
         assert!(matches!(TerminalFilter.piece("plain\n"), Cow::Borrowed("plain\n")));
+    }
+
+    #[test]
+    fn json_for_a_terminal_is_the_same_json() {
+        let text = "a\u{9b}31m\u{7f}\u{202e}\n é日👩\u{1b}";
+        let json = serde_json::to_string(&[text]).unwrap();
+        let escaped = escape_json(&json);
+        assert!(!escaped.contains(|c: char| c.is_control() || c == '\u{202e}'), "{escaped:?}");
+        assert!(escaped.contains(r"\u009b31m\u007f\u202e") && escaped.contains("é日👩"), "{escaped}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), [text]);
     }
 }
