@@ -256,7 +256,7 @@ impl<'m> Sink<'m> {
 #[derive(Serialize)]
 struct Report<'a> {
     ids: &'a [u32],
-    /// `null` where the prompt was given as ids.
+    /// `null` where the bundle has no tokenizer that can be used.
     text: Option<&'a str>,
     finish: &'static str,
     seed: u64,

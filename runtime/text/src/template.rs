@@ -101,7 +101,8 @@ mod tests {
         let messages: Vec<Message> = serde_json::from_value(cases["chat"]["messages"].clone()).unwrap();
         let template = tokenizer.chat_template().unwrap().unwrap();
         assert_eq!(template.render(&messages, true).unwrap(), cases["chat"]["rendered"].as_str().unwrap());
-        assert_eq!(tokenizer.encode_chat(&template, &messages).unwrap(), ids(&cases["chat"]["ids"]));
+        let prompt = template.render(&messages, true).unwrap();
+        assert_eq!(tokenizer.encode(&prompt, false).unwrap(), ids(&cases["chat"]["ids"]));
         assert_eq!(template.check(), Vec::<String>::new());
     }
 

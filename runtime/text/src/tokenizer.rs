@@ -6,7 +6,7 @@ use crate::guard::guarded;
 use crate::limits::steps::Around;
 use crate::limits::{Bpe, Vocabulary, check};
 use crate::stages::Stages;
-use crate::{ChatTemplate, Message, TextError, file};
+use crate::{ChatTemplate, TextError, file};
 use tokenizers::Decoder;
 use trit_format::manifest::TextInfo;
 
@@ -195,15 +195,6 @@ impl Tokenizer {
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
         let compile = |source: &String| ChatTemplate::new(source, &self.info.special_tokens);
         self.info.chat_template.as_ref().map(compile).transpose()
-    }
-
-    /// The ids of a conversation that the model is to continue. The template writes special tokens itself, so none
-    /// are added; there is one beginning-of-sequence token, not two.
-    ///
-    /// # Errors
-    /// [`TextError::Template`] where the template refuses the conversation, [`TextError::Encode`].
-    pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
-        self.encode(&template.render(messages, true)?, false)
     }
 
     /// A token that is not special.
