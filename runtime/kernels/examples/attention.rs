@@ -90,9 +90,10 @@ fn prefill<T: KvElement>(name: &str, context: usize, rows: usize) {
             window: usize::MAX,
             scale: SCALE,
         };
+        let head = cache.head(0);
         total += seconds(1, 40, |_| {
             let mut outs: Vec<&mut [f32]> = out.chunks_mut(GROUP * DIM).collect();
-            attend_rows(&queries, &cache.head(0), &mut scratch, black_box(&mut outs));
+            attend_rows(&queries, &|chunk| head.chunk(chunk), &mut scratch, black_box(&mut outs));
         });
     }
     let macs: usize = (0..rows).map(|r| (context + 1 + r) * GROUP * DIM * 2).sum();
@@ -123,7 +124,7 @@ fn decode<T: KvElement>(name: &str, positions: usize, rows: usize) {
     let t = seconds(heads, 5, |h| {
         let head = cache.head(h);
         for (chunk, out) in partials.chunks_exact_mut(queries.partial_len()).enumerate() {
-            partial(&queries, &head, chunk, &mut scratch, out);
+            partial(&queries, &head.chunk(chunk), chunk, &mut scratch, out);
         }
         for r in 0..rows {
             combine(&queries, r, &partials, black_box(&mut out));

@@ -154,35 +154,35 @@ fn aligned(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut memory[from..from + len]
 }
 
-/// What one chunk of the cache adds to each row: `[pairs, value_width]` weighted values, then `[pairs]` largest scores,
+/// What one chunk of the cache, `stored`, adds to each row: `[pairs, value_width]` weighted values, then `[pairs]` largest scores,
 /// then `[pairs]` sums of weights, [`Queries::partial_len`] elements of `out`. For rows that see nothing of the chunk they
 /// are 0, minus infinity and 0.
 ///
 /// # Panics
-/// If a slice is too short, the cache ends before the last row's position, or its heads have another width.
+/// If a slice is too short, the chunk ends before the last row's position, or its heads have another width.
 pub fn partial<T: KvElement>(
     queries: &Queries,
-    cache: &KvHead<T>,
+    stored: &KvHead<T>,
     chunk: usize,
     scratch: &mut AttendScratch,
     out: &mut [f32],
 ) {
-    partial_on(Tier::best(), queries, cache, chunk, scratch, out);
+    partial_on(Tier::best(), queries, stored, chunk, scratch, out);
 }
 
 fn partial_on<T: KvElement>(
     tier: Tier,
     queries: &Queries,
-    cache: &KvHead<T>,
+    stored: &KvHead<T>,
     chunk: usize,
     scratch: &mut AttendScratch,
     out: &mut [f32],
 ) {
-    assert_eq!(queries.head_dim, cache.head_dim());
+    assert_eq!(queries.head_dim, stored.head_dim());
     let (pairs, width) = (queries.pairs(), value_width(queries.head_dim));
     let (values, totals) = out[..queries.partial_len()].split_at_mut(pairs * width);
     let (max, sum) = totals.split_at_mut(pairs);
-    each_tile(tier, queries, cache, chunk, scratch, |rows, tile| {
+    each_tile(tier, queries, stored, chunk, scratch, |rows, tile| {
         let pairs = rows.start * queries.group..rows.end * queries.group;
         values[pairs.start * width..pairs.end * width].copy_from_slice(tile.values);
         max[pairs.clone()].copy_from_slice(tile.max);
@@ -200,11 +200,11 @@ struct Partial<'a> {
     sum: &'a [f32],
 }
 
-/// Computes one chunk for one tile of rows after the other.
+/// Computes one chunk, `stored`, for one tile of rows after the other.
 fn each_tile<T: KvElement>(
     tier: Tier,
     queries: &Queries,
-    cache: &KvHead<T>,
+    stored: &KvHead<T>,
     chunk: usize,
     scratch: &mut AttendScratch,
     mut done: impl FnMut(Range<usize>, Partial),
@@ -214,7 +214,7 @@ fn each_tile<T: KvElement>(
     }
     let positions = queries.last_visible().saturating_sub(chunk * CHUNK).min(CHUNK);
     let narrow = queries.pairs() <= NARROW;
-    let stored = cache.positions(chunk * CHUNK, positions, narrow);
+    let stored = stored.positions(positions, narrow);
     let width = value_width(queries.head_dim);
     let AttendScratch { keys, values, scores, partial, .. } = scratch;
     let widened = (!narrow && !T::IS_F32).then(|| {
@@ -268,28 +268,29 @@ fn combine_on(tier: Tier, queries: &Queries, row: usize, partials: &[f32], out: 
     }
 }
 
-/// The attention of every row: `outs[r]` `[group, head_dim]`.
+/// The attention of every row: `outs[r]` `[group, head_dim]`. `stored(chunk)` is a chunk of the cache; only those that rows
+/// see something of are asked for.
 ///
 /// # Panics
-/// If a slice is too short, the cache ends before the last row's position, or its heads have another width.
-pub fn attend_rows<T: KvElement>(
+/// If a slice is too short, a chunk ends before the last row's position, or its heads have another width.
+pub fn attend_rows<'a, T: KvElement>(
     queries: &Queries,
-    cache: &KvHead<T>,
+    stored: &dyn Fn(usize) -> KvHead<'a, T>,
     scratch: &mut AttendScratch,
     outs: &mut [&mut [f32]],
 ) {
-    attend_rows_on(Tier::best(), queries, cache, scratch, outs);
+    attend_rows_on(Tier::best(), queries, stored, scratch, outs);
 }
 
-fn attend_rows_on<T: KvElement>(
+fn attend_rows_on<'a, T: KvElement>(
     tier: Tier,
     queries: &Queries,
-    cache: &KvHead<T>,
+    stored: &dyn Fn(usize) -> KvHead<'a, T>,
     scratch: &mut AttendScratch,
     outs: &mut [&mut [f32]],
 ) {
     let (dim, group, width) = (queries.head_dim, queries.group, value_width(queries.head_dim));
-    assert!(dim == cache.head_dim() && outs.len() == queries.rows);
+    assert!(outs.len() == queries.rows);
     assert!(outs.iter().all(|out| out.len() == group * dim));
     if queries.pairs() == 0 || dim == 0 {
         return;
@@ -301,7 +302,9 @@ fn attend_rows_on<T: KvElement>(
     for chunk in queries.chunks() {
         let of = queries.rows_of(chunk);
         let (first, part) = (of.start, queries.part(of));
-        each_tile(tier, &part, cache, chunk, scratch, |rows, tile| {
+        let stored = stored(chunk);
+        assert_eq!(dim, stored.head_dim());
+        each_tile(tier, &part, &stored, chunk, scratch, |rows, tile| {
             for (i, row) in rows.enumerate() {
                 let is_first = part.first_chunk(row) == chunk;
                 for (head, out) in outs[first + row].chunks_exact_mut(dim).enumerate() {

@@ -95,8 +95,7 @@ impl KvElement for i8 {
     }
 }
 
-/// The keys and values of one KV head. A part of whole blocks of [`VALUE_BLOCK`] positions
-/// is one, too.
+/// The keys and values of one KV head, or of some of its positions: whole blocks of [`VALUE_BLOCK`].
 #[derive(Clone, Copy)]
 pub struct KvHead<'a, T> {
     keys: &'a [T],
@@ -170,21 +169,38 @@ impl<'a, T: KvElement> KvHead<'a, T> {
         self.head_dim
     }
 
-    /// `count` positions, rounded up to blocks of keys and of values, from `first`, which is a multiple of [`CHUNK`].
-    pub(super) fn positions(&self, first: usize, count: usize, streamed: bool) -> Stored<'a, T> {
-        debug_assert!(first.is_multiple_of(CHUNK));
-        if count == 0 {
-            return Stored { keys: &[], values: &[], key_scales: &[], value_scales: &[], streamed };
-        }
-        let at = first..first + padded_positions(count);
-        let keys = first..first + count.next_multiple_of(BLOCK);
+    /// Positions that there is room for.
+    fn capacity(&self) -> usize {
+        self.values.len().checked_div(value_width(self.head_dim)).unwrap_or(0)
+    }
+
+    /// The positions of chunk `chunk`, [`CHUNK`] of them, or fewer at the end of the cache. What a cache in pages keeps in
+    /// a page is what this gives of a cache in one piece.
+    ///
+    /// # Panics
+    /// If the cache ends before the chunk.
+    pub fn chunk(&self, chunk: usize) -> KvHead<'a, T> {
+        let at = chunk * CHUNK..((chunk + 1) * CHUNK).min(self.capacity());
         let width = value_width(self.head_dim);
         let scales = if T::SCALED { at.clone() } else { 0..0 };
-        Stored {
-            keys: &self.keys[keys.start * self.head_dim..keys.end * self.head_dim],
+        KvHead {
+            keys: &self.keys[at.start * self.head_dim..at.end * self.head_dim],
             values: &self.values[at.start * width..at.end * width],
             key_scales: &self.key_scales[scales.clone()],
             value_scales: &self.value_scales[scales],
+            head_dim: self.head_dim,
+        }
+    }
+
+    /// The first `count` positions, rounded up to blocks of keys and of values.
+    pub(super) fn positions(&self, count: usize, streamed: bool) -> Stored<'a, T> {
+        let (keys, values) = (count.next_multiple_of(BLOCK), padded_positions(count));
+        let scales = if T::SCALED { values } else { 0 };
+        Stored {
+            keys: &self.keys[..keys * self.head_dim],
+            values: &self.values[..values * value_width(self.head_dim)],
+            key_scales: &self.key_scales[..scales],
+            value_scales: &self.value_scales[..scales],
             streamed,
         }
     }

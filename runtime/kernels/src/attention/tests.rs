@@ -90,7 +90,7 @@ fn together<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> V
     let width = queries.group * queries.head_dim;
     let mut out = vec![f32::NAN; queries.rows * width];
     let mut outs: Vec<&mut [f32]> = out.chunks_mut(width).collect();
-    attend_rows_on(tier, queries, cache, &mut AttendScratch::default(), &mut outs);
+    attend_rows_on(tier, queries, &|chunk| cache.chunk(chunk), &mut AttendScratch::default(), &mut outs);
     out
 }
 
@@ -100,7 +100,7 @@ fn in_chunks<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> 
     let mut scratch = AttendScratch::default();
     let chunks = queries.chunks().zip(partials.chunks_mut(queries.partial_len()));
     for (chunk, out) in chunks.collect::<Vec<_>>().into_iter().rev() {
-        partial_on(tier, queries, cache, chunk, &mut scratch, out);
+        partial_on(tier, queries, &cache.chunk(chunk), chunk, &mut scratch, out);
     }
     let mut out = vec![f32::NAN; queries.rows * queries.group * queries.head_dim];
     for (row, out) in out.chunks_mut(queries.group * queries.head_dim).enumerate() {
