@@ -58,12 +58,22 @@ pub enum RuntimeError {
     /// An argument is out of range.
     #[error("{0}")]
     Input(String),
-    /// The sequence would outgrow the session's context.
+    /// No sequence can have that many tokens.
+    #[error(
+        "a context of {context} tokens is not possible; this bundle takes 1 to {longest}: {LONGER_BUNDLE}"
+    )]
+    Context {
+        /// Tokens asked for.
+        context: usize,
+        /// Tokens that the bundle was compiled for.
+        longest: usize,
+    },
+    /// The sequence would outgrow its context.
     #[error("{tokens} tokens do not fit the context of {context}; {}", longer(*context, *longest))]
     ContextFull {
         /// Tokens the sequence would have, or more.
         tokens: usize,
-        /// Tokens there is room for in this session.
+        /// Tokens there is room for in this sequence.
         context: usize,
         /// Tokens there could be room for: as many as the bundle was compiled for.
         longest: usize,
@@ -107,7 +117,7 @@ fn longer(context: usize, longest: usize) -> String {
 }
 
 /// What helps where a bundle's context is too short, whatever the session asks for.
-pub(crate) const LONGER_BUNDLE: &str =
+const LONGER_BUNDLE: &str =
     "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
 /// A part of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +151,7 @@ impl RuntimeError {
             | RuntimeError::Text { .. }
             | RuntimeError::NotFinite { .. }
             | RuntimeError::Suppressed { .. } => 3,
-            RuntimeError::Input(_) | RuntimeError::ContextFull { .. } => 2,
+            RuntimeError::Input(_) | RuntimeError::Context { .. } | RuntimeError::ContextFull { .. } => 2,
             RuntimeError::Unsupported(_) | RuntimeError::System(_) => 4,
             RuntimeError::Untrusted { .. } => 5,
             RuntimeError::Interrupted => 130,

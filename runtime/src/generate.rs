@@ -67,8 +67,7 @@ pub fn generate(
     let mut history = [session.tokens(), prompt].concat();
     sampler.begin(history.len());
     let vocab = session.model().manifest().hyperparameters.vocab_size as usize;
-    let (wants, named) = sampler.asks(&history, &[], vocab);
-    let advanced = session.advance(prompt, 1, wants, &named);
+    let advanced = session.advance(prompt, &[sampler.asks(&history, &[], vocab)]);
     let mut result = Generation {
         ids: Vec::new(),
         finish: Finish::Length,
@@ -81,7 +80,7 @@ pub fn generate(
         Err(RuntimeError::Interrupted) => return Ok(Generation { finish: Finish::Interrupted, ..result }),
         advanced => advanced?,
     }
-    let of_prompt = session.profile().cloned();
+    let of_prompt = session.profile();
     if of_prompt.is_some() {
         session.start_profile();
     }
@@ -95,7 +94,7 @@ pub fn generate(
     'passes: while result.ids.len() < options.max_new {
         let (mut right, before) = (0, history.len());
         loop {
-            let chosen = sampler.choose(session.scores(right), &history);
+            let chosen = session.logits(right).and_then(|logits| sampler.choose(logits, &history));
             let id = chosen.ok_or(RuntimeError::Suppressed { tokens: history.len() })?;
             if !options.ignore_eos && options.stop.contains(&id) {
                 result.finish = Finish::Stop;
@@ -130,14 +129,14 @@ pub fn generate(
             drafts.learn(guessed.len(), history.len() - before, pass.elapsed());
             let room = session.context_length() - session.position() - 1;
             let most =
-                room.min(options.max_new - result.ids.len() - 1).min(session.block() - 1).min(draft::MOST);
+                room.min(options.max_new - result.ids.len() - 1).min(session.chunk() - 1).min(draft::MOST);
             guessed = drafts.guess(&history, most).to_vec();
         }
         pass = Instant::now();
         result.guesses.0 += guessed.len();
-        let (wants, named) = sampler.asks(&history, &guessed, vocab);
+        let requests = vec![sampler.asks(&history, &guessed, vocab); 1 + guessed.len()];
         let last = history[history.len() - 1];
-        ran = match session.advance_guessing(last, &guessed, wants, &named) {
+        ran = match session.advance_drafted(last, &guessed, &requests) {
             Err(RuntimeError::Interrupted) => {
                 result.finish = Finish::Interrupted;
                 break;
@@ -152,6 +151,6 @@ pub fn generate(
     };
     session.truncate(session.position().min(run));
     result.decode = start.elapsed();
-    result.profiles = of_prompt.zip(session.profile().cloned()).map(|(prompt, decode)| [prompt, decode]);
+    result.profiles = of_prompt.zip(session.profile()).map(|(prompt, decode)| [prompt, decode]);
     Ok(result)
 }

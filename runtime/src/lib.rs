@@ -18,18 +18,15 @@
 #![deny(unsafe_code)]
 
 mod arena;
-mod attend;
-mod best;
 mod bind;
 pub mod cpu;
 mod dense;
 mod draft;
+pub mod engine;
 mod error;
-mod execute;
 pub mod fault;
 pub mod generate;
 mod grouped;
-mod kv;
 mod limits;
 mod load;
 mod mapping;
@@ -52,8 +49,10 @@ mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
 pub use cpu::CpuTiers;
+pub use engine::{
+    Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions,
+};
 pub use error::{Place, RuntimeError};
-pub use kv::KvType;
 pub use limits::available;
 pub use load::{LoadOptions, Model};
 pub use profile::Profile;

@@ -51,11 +51,6 @@ impl Pool {
         Ok(Pool { threads, count, patience, runs: (0..count).map(|_| Run::default()).collect() })
     }
 
-    /// Number of workers.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// Runs `work` once on every worker and returns when all are done.
     pub fn run(&self, work: impl Fn(&Worker) + Sync) {
         let barrier = Barrier::new(self.count, self.patience);
@@ -356,7 +351,7 @@ mod tests {
             }
             passed.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(passed.into_inner(), pool.count());
+        assert_eq!(passed.into_inner(), pool.count);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! enter the text and some logits; the logits leave changed, without the suppressed ones. Which logits a rule can change
 //! is known from the text alone ([`Rules::touched`]), so that heads that look for the largest need not compute the rest.
 
-use crate::sample::Candidate;
+use crate::engine::Candidate;
 use std::collections::{HashMap, HashSet};
 use trit_format::manifest::LogitRules;
 

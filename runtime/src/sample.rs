@@ -3,6 +3,7 @@
 //! The order is that of transformers: biases, repetition penalty, what is suppressed, temperature, top-k, top-p, min-p, then
 //! a draw. Equal logits are ordered by id, so that results do not depend on how candidates were found.
 
+use crate::engine::{Candidate, Logits, LogitsRequest};
 use crate::rules::Rules;
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -56,43 +57,11 @@ impl SamplerOptions {
     }
 }
 
-/// A token with its logit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
-    /// The token.
-    pub id: u32,
-    /// Its logit.
-    pub logit: f32,
-}
-
-/// Which logits a choice depends on. What is not among them cannot be chosen, so that it need not be computed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wants {
-    /// Every one.
-    All,
-    /// The `count` greatest, and those less than `within` below the greatest.
-    Best {
-        /// How many, at least 1.
-        count: usize,
-        /// How far below the greatest.
-        within: f32,
-    },
-}
-
-/// Logits to choose from.
-#[derive(Clone, Copy, Debug)]
-pub enum Scores<'a> {
-    /// All, `[vocab_size]`.
-    All(&'a [f32]),
-    /// Those wanted, perhaps with others, each with the logit it has among all; by id.
-    Some(&'a [Candidate]),
-}
-
 /// Most candidates that are looked for without computing every logit.
-const MOST_BEST: usize = 256;
+const MOST_LARGEST: usize = 256;
 /// Every logit is computed where more than one in this many is asked for by name: rows that are read one by one take
 /// several times as long as in sequence.
-const MOST_NAMED: usize = 16;
+const MOST_FORCED: usize = 16;
 
 /// A source of tokens: options and the state of the random sequence.
 #[derive(Clone, Debug)]
@@ -132,43 +101,45 @@ impl Sampler {
         &self.options
     }
 
-    /// What [`Sampler::sample`] needs to see, besides the tokens that [`Sampler::asks`] names.
-    pub fn wants(&self) -> Wants {
+    /// What [`Sampler::sample`] needs to know, if single tokens are not treated differently: see [`Sampler::asks`].
+    pub fn request(&self) -> LogitsRequest {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
+        let largest = |count, within| LogitsRequest::Largest { count, within, forced: Vec::new() };
         if self.is_greedy() {
-            return Wants::Best { count: 1, within: 0.0 };
+            return LogitsRequest::largest();
         }
         match top_k {
-            1..=MOST_BEST => Wants::Best { count: top_k, within: 0.0 },
+            1..=MOST_LARGEST => largest(top_k, 0.0),
             // Without top-k, top-p depends on the sum over all.
             0 if min_p > 0.0 && top_p >= 1.0 => {
                 // A little more than exp(-within / temperature) = min_p asks for.
-                Wants::Best { count: 1, within: temperature * (1e-3 - 1.001 * min_p.min(1.0).ln()) }
+                largest(1, temperature * (1e-3 - 1.001 * min_p.min(1.0).ln()))
             }
-            _ => Wants::All,
+            _ => LogitsRequest::All,
         }
     }
 
-    /// What [`Sampler::sample`] needs to see after `history`, and after each of the tokens `guessed` that may follow it, of a
-    /// vocabulary of `vocab` tokens: what it wants, and tokens whatever their logits, in order, because they are treated
+    /// What [`Sampler::sample`] needs to know after `history`, and after each of the tokens `drafted` that may follow it, of a
+    /// vocabulary of `vocab` tokens: [`Sampler::request`], with tokens whatever their logits, because they are treated
     /// differently.
-    pub fn asks(&self, history: &[u32], guessed: &[u32], vocab: usize) -> (Wants, Vec<u32>) {
-        let mut named = Vec::new();
+    pub fn asks(&self, history: &[u32], drafted: &[u32], vocab: usize) -> LogitsRequest {
+        let mut request = self.request();
+        let LogitsRequest::Largest { forced, .. } = &mut request else { return request };
         if !self.penalizes() && self.rules.is_empty() {
-            return (self.wants(), named);
+            return request;
         }
-        let text = [history, guessed].concat();
+        let text = [history, drafted].concat();
         if !self.rules.is_empty() {
-            (history.len()..=text.len()).for_each(|len| self.rules.touched(&text[..len], &mut named));
+            (history.len()..=text.len()).for_each(|len| self.rules.touched(&text[..len], forced));
         }
         if self.penalizes() {
-            named.extend(text);
+            forced.extend(text);
         }
-        named.sort_unstable();
-        named.dedup();
-        match named.len() > vocab / MOST_NAMED {
-            true => (Wants::All, Vec::new()),
-            false => (self.wants(), named),
+        forced.sort_unstable();
+        forced.dedup();
+        match forced.len() > vocab / MOST_FORCED {
+            true => LogitsRequest::All,
+            false => request,
         }
     }
 
@@ -183,22 +154,22 @@ impl Sampler {
 
     /// Chooses the next token; `history` is the sequence so far. Logits that are no finite numbers are never chosen;
     /// where there is nothing to choose, the result is 0.
-    pub fn sample(&mut self, scores: Scores, history: &[u32]) -> u32 {
-        self.choose(scores, history).unwrap_or(0)
+    pub fn sample(&mut self, logits: Logits, history: &[u32]) -> u32 {
+        self.choose(logits, history).unwrap_or(0)
     }
 
     /// As [`Sampler::sample`]; `None` where no logit is finite or every token is suppressed.
-    pub fn choose(&mut self, scores: Scores, history: &[u32]) -> Option<u32> {
+    pub fn choose(&mut self, logits: Logits, history: &[u32]) -> Option<u32> {
         self.candidates.clear();
-        match scores {
-            Scores::All(logits) if self.is_greedy() && !self.penalizes() && self.rules.is_empty() => {
+        match logits {
+            Logits::All(logits) if self.is_greedy() && !self.penalizes() && self.rules.is_empty() => {
                 return logits.iter().any(|l| l.is_finite()).then(|| argmax(logits));
             }
-            Scores::All(logits) => {
+            Logits::All(logits) => {
                 let all = logits.iter().enumerate().map(|(id, &logit)| Candidate { id: id as u32, logit });
                 self.candidates.extend(all.filter(|c| c.logit.is_finite()));
             }
-            Scores::Some(some) => self.candidates.extend(some.iter().filter(|c| c.logit.is_finite())),
+            Logits::Candidates(some) => self.candidates.extend(some.iter().filter(|c| c.logit.is_finite())),
         }
         if !self.rules.is_empty() {
             self.rules.bias(history, &mut self.candidates);
@@ -355,7 +326,7 @@ mod tests {
     /// Every id that 2000 draws give.
     fn drawn(options: SamplerOptions, logits: &[f32]) -> Vec<u32> {
         let mut sampler = Sampler::new(options);
-        let mut ids: Vec<u32> = (0..2000).map(|_| sampler.sample(Scores::All(logits), &[])).collect();
+        let mut ids: Vec<u32> = (0..2000).map(|_| sampler.sample(Logits::All(logits), &[])).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -378,7 +349,7 @@ mod tests {
     fn greedy_takes_the_lowest_of_equals() {
         for temperature in [0.0, -1.0, f32::NAN] {
             let mut sampler = Sampler::new(SamplerOptions { temperature, ..SAMPLE });
-            assert_eq!(sampler.sample(Scores::All(&[1.0, 3.0, 3.0, 2.0]), &[]), 1);
+            assert_eq!(sampler.sample(Logits::All(&[1.0, 3.0, 3.0, 2.0]), &[]), 1);
         }
     }
 
@@ -405,7 +376,7 @@ mod tests {
     fn top_p_sorts_as_far_as_it_must() {
         // 1000 equal logits: 0.9 of them, so that several rounds of sorting are needed, and the lowest ids stay.
         let mut sampler = Sampler::new(SamplerOptions { top_p: 0.9, ..SAMPLE });
-        sampler.sample(Scores::All(&[1.0; 1000]), &[]);
+        sampler.sample(Logits::All(&[1.0; 1000]), &[]);
         let mut ids: Vec<u32> = sampler.candidates.iter().map(|c| c.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (0..900).collect::<Vec<u32>>());
@@ -432,13 +403,13 @@ mod tests {
     #[test]
     fn the_penalty_counts_a_token_once_and_knows_signs() {
         let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, repeat_penalty: 2.0, ..SAMPLE });
-        let logits = Scores::All(&[4.0, -3.0, 3.0, 0.0]);
+        let logits = Logits::All(&[4.0, -3.0, 3.0, 0.0]);
         assert_eq!(sampler.sample(logits, &[0, 1, 0, 0, 99]), 2);
         assert_eq!(sampler.sample(logits, &[0, 2]), 0);
         let logits: Vec<f32> = sampler.candidates.iter().map(|c| c.logit).collect();
         assert_eq!(logits, [2.0, -3.0, 1.5, 0.0]);
         // -3 becomes -6, below -5.
-        assert_eq!(sampler.sample(Scores::All(&[-3.0, -5.0]), &[0]), 1);
+        assert_eq!(sampler.sample(Logits::All(&[-3.0, -5.0]), &[0]), 1);
     }
 
     #[test]
@@ -446,7 +417,7 @@ mod tests {
         let logits = logits(&[0.2, 0.5, 0.3]);
         let run = |seed| {
             let mut sampler = Sampler::new(SamplerOptions { seed, ..SAMPLE });
-            (0..32).map(|_| sampler.sample(Scores::All(&logits), &[])).collect::<Vec<u32>>()
+            (0..32).map(|_| sampler.sample(Logits::All(&logits), &[])).collect::<Vec<u32>>()
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
@@ -469,7 +440,7 @@ mod tests {
         let all = SamplerOptions { top_p: 0.99, min_p: 0.01, top_k: 4, ..SAMPLE };
         assert_eq!(drawn(all, &bad), [2, 4]);
         for options in [SAMPLE, SamplerOptions::default(), all] {
-            assert_eq!(Sampler::new(options).sample(Scores::All(&[f32::NAN; 3]), &[1]), 0);
+            assert_eq!(Sampler::new(options).sample(Logits::All(&[f32::NAN; 3]), &[1]), 0);
         }
         assert_eq!(
             drawn(SamplerOptions { temperature: f32::MIN_POSITIVE, ..SAMPLE }, &[f32::MIN, f32::MAX]),
@@ -496,7 +467,9 @@ mod tests {
             for options in options {
                 let options = SamplerOptions { seed: round, ..options };
                 let mut sampler = Sampler::new(options);
-                let Wants::Best { count, within } = sampler.wants() else { panic!("{options:?}") };
+                let LogitsRequest::Largest { count, within, .. } = sampler.request() else {
+                    panic!("{options:?}")
+                };
                 let seen: HashSet<u32> =
                     if sampler.penalizes() { history.iter().copied().collect() } else { HashSet::new() };
                 let mut order: Vec<Candidate> =
@@ -508,8 +481,8 @@ mod tests {
                     order.iter().copied().filter(|c| c.logit >= least || seen.contains(&c.id)).collect();
                 some.sort_by_key(|c| c.id);
                 assert!(some.len() < 250);
-                let all = Sampler::new(options).sample(Scores::All(&logits), &history);
-                assert_eq!(sampler.sample(Scores::Some(&some), &history), all, "{options:?}");
+                let all = Sampler::new(options).sample(Logits::All(&logits), &history);
+                assert_eq!(sampler.sample(Logits::Candidates(&some), &history), all, "{options:?}");
             }
         }
         for options in [
@@ -517,7 +490,7 @@ mod tests {
             SamplerOptions { top_p: 0.9, min_p: 0.1, ..SAMPLE },
             SamplerOptions { top_k: 257, ..SAMPLE },
         ] {
-            assert_eq!(Sampler::new(options).wants(), Wants::All);
+            assert_eq!(Sampler::new(options).request(), LogitsRequest::All);
         }
     }
 

@@ -69,9 +69,9 @@ impl Way {
         let options = SessionOptions {
             context: None,
             threads: Some(self.threads),
-            crowd: true,
+            oversubscribe: true,
             kv: KvType::F32,
-            block: self.block,
+            chunk: self.block,
         };
         Session::new(model, options).unwrap_or_else(|e| panic!("{self:?}: {e}"))
     }

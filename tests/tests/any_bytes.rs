@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use trit_format::container::{Header, SectionKind};
-use trit_runtime::sample::{Scores, Wants};
-use trit_runtime::{CpuTiers, KernelChoice, LoadOptions, Memory, Model, Session, SessionOptions, Tuning};
+use trit_runtime::{
+    CpuTiers, KernelChoice, LoadOptions, Logits, LogitsRequest, Memory, Model, Session, SessionOptions,
+    Tuning,
+};
 use trit_tests::workbench::{compile, compile_with, fixture, repository, scratch};
 
 /// A copy of a bundle whose weights, planes and tables are random bytes, or all one byte.
@@ -58,7 +60,7 @@ fn any_weights_planes_and_tables_are_numbers() {
                 let options = SessionOptions {
                     context: Some(64),
                     threads: Some(2),
-                    crowd: true,
+                    oversubscribe: true,
                     ..SessionOptions::default()
                 };
                 let mut session = Session::new(model, options).unwrap();
@@ -66,11 +68,11 @@ fn any_weights_planes_and_tables_are_numbers() {
                 // Whether what comes out is a number at all is not the question.
                 let _ = session.prefill(&ids).map(<[f32]>::len);
                 for (count, also) in [(1, &[][..]), (40, &[3, 5])] {
-                    let wants = Wants::Best { count, within: 0.5 };
-                    if session.advance(&[7], 1, wants, also).is_ok() {
-                        match session.scores(0) {
-                            Scores::All(all) => assert!(!all.is_empty()),
-                            Scores::Some(some) => assert!(some.len() >= also.len()),
+                    let request = LogitsRequest::Largest { count, within: 0.5, forced: also.to_vec() };
+                    if session.advance(&[7], &[request]).is_ok() {
+                        match session.logits(0).expect("asked for") {
+                            Logits::All(all) => assert!(!all.is_empty()),
+                            Logits::Candidates(some) => assert!(some.len() >= also.len()),
                         }
                     }
                 }

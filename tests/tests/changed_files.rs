@@ -18,8 +18,12 @@ fn options(memory: Memory) -> LoadOptions {
 }
 
 fn session(model: Arc<Model>) -> Session {
-    let options =
-        SessionOptions { context: Some(64), threads: Some(2), crowd: true, ..SessionOptions::default() };
+    let options = SessionOptions {
+        context: Some(64),
+        threads: Some(2),
+        oversubscribe: true,
+        ..SessionOptions::default()
+    };
     Session::new(model, options).unwrap()
 }
 

@@ -7,8 +7,10 @@ use std::sync::{Arc, LazyLock};
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::Manifest;
 use trit_runtime::generate::{GenerateOptions, generate};
-use trit_runtime::sample::{Sampler, SamplerOptions, Wants};
-use trit_runtime::{KvType, LoadOptions, Model, Place, RuntimeError, Session, SessionOptions, Tuning};
+use trit_runtime::sample::{Sampler, SamplerOptions};
+use trit_runtime::{
+    KvType, LoadOptions, LogitsRequest, Model, Place, RuntimeError, Session, SessionOptions, Tuning,
+};
 use trit_tests::workbench::{compile, fixture, run, scratch, trit_run};
 
 /// One layer, keys beyond 65504 from the first token on.
@@ -71,7 +73,8 @@ fn load(bundle: &Path) -> Arc<Model> {
 }
 
 fn session(model: &Arc<Model>, kv: KvType, threads: usize, block: usize) -> Session {
-    let options = SessionOptions { context: None, threads: Some(threads), crowd: true, kv, block };
+    let options =
+        SessionOptions { context: None, threads: Some(threads), oversubscribe: true, kv, chunk: block };
     Session::new(model.clone(), options).unwrap()
 }
 
@@ -233,8 +236,8 @@ fn what_makes_no_numbers_is_named() {
             };
             assert_eq!((found, at, token), (place, position, ids[position]), "{}", bundle.display());
             assert_eq!((error_code(&session.prefill(&ids)), session.position()), (3, 0));
-            let best = Wants::Best { count: 1, within: 0.0 };
-            assert_eq!((error_code(&session.advance(&ids, 1, best, &[])), session.position()), (3, 0));
+            let largest = [LogitsRequest::largest()];
+            assert_eq!((error_code(&session.advance(&ids, &largest)), session.position()), (3, 0));
             let mut before = 0;
             assert_eq!(error_code(&session.forward_all(&ids, &mut |_, _| before += 1)), 3);
             assert_eq!(before, if place == Place::Head { 0 } else { position });

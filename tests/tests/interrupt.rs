@@ -19,7 +19,7 @@ fn model() -> Arc<Model> {
 /// A session whose prompts take several passes, and the flag that stops it.
 fn session(threads: usize) -> (Session, Arc<AtomicBool>) {
     let options =
-        SessionOptions { threads: Some(threads), crowd: true, block: 8, ..SessionOptions::default() };
+        SessionOptions { threads: Some(threads), oversubscribe: true, chunk: 8, ..SessionOptions::default() };
     let mut session = Session::new(model(), options).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     session.interrupt_by(stop.clone());

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use trit_format::manifest::LogitRules;
 use trit_runtime::generate::{GenerateOptions, generate};
-use trit_runtime::sample::{Sampler, SamplerOptions, Scores, Wants};
-use trit_runtime::{KvType, LoadOptions, Model, RuntimeError, Session, SessionOptions, Tuning};
+use trit_runtime::sample::{Sampler, SamplerOptions};
+use trit_runtime::{
+    KvType, LoadOptions, Logits, LogitsRequest, Model, RuntimeError, Session, SessionOptions, Tuning,
+};
 use trit_tests::workbench::{compile, repository, run, scratch, trit_run, tritc};
 
 /// Repeats itself, so that guesses are made and some are right.
@@ -21,9 +23,9 @@ fn session(model: &Arc<Model>, threads: usize) -> Session {
     let options = SessionOptions {
         context: Some(512),
         threads: Some(threads),
-        crowd: true,
+        oversubscribe: true,
         kv: KvType::F16,
-        block: 64,
+        chunk: 64,
     };
     Session::new(model.clone(), options).unwrap()
 }
@@ -63,7 +65,7 @@ fn plainly(session: &mut Session, options: SamplerOptions, rules: &LogitRules) -
     let mut logits = session.prefill(&PROMPT).unwrap().to_vec();
     for index in 0..TOKENS {
         let scores = ruled(&logits, &text, index == 0, penalty, rules);
-        let id = sampler.sample(Scores::All(&scores), &text);
+        let id = sampler.sample(Logits::All(&scores), &text);
         text.push(id);
         logits.copy_from_slice(session.decode(id).unwrap());
     }
@@ -119,7 +121,7 @@ fn rules_give_the_tokens_that_all_logits_give() {
             for (threads, speculate) in [(1, false), (2, true)] {
                 let mut session = session(&model, threads);
                 let mut sampler = Sampler::with_rules(options, rules);
-                partly += usize::from(sampler.asks(&PROMPT, &[], 4096).0 != Wants::All);
+                partly += usize::from(sampler.asks(&PROMPT, &[], 4096) != LogitsRequest::All);
                 let request = GenerateOptions { max_new: TOKENS, stop: &[], ignore_eos: true, speculate };
                 let each = &mut |_| ControlFlow::Continue(());
                 let generation = generate(&mut session, &PROMPT, &mut sampler, &request, each).unwrap();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use trit_format::dense243::Code;
 use trit_format::target::Target;
 use trit_runtime::generate::{GenerateOptions, Generation, generate};
-use trit_runtime::sample::{Sampler, SamplerOptions, Scores, Wants, argmax};
+use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
-    CpuTiers, KernelChoice, KvType, LoadOptions, Memory, Model, Session, SessionOptions, Tuning,
+    CpuTiers, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Memory, Model, Session,
+    SessionOptions, Tuning,
 };
 use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, tritc};
 
@@ -27,7 +28,8 @@ fn load(name: &str, options: &LoadOptions) -> Arc<Model> {
 }
 
 fn session(model: &Arc<Model>, threads: usize, kv: KvType, block: usize) -> Session {
-    let options = SessionOptions { context: Some(512), threads: Some(threads), crowd: true, kv, block };
+    let options =
+        SessionOptions { context: Some(512), threads: Some(threads), oversubscribe: true, kv, chunk: block };
     Session::new(model.clone(), options).unwrap()
 }
 
@@ -56,7 +58,7 @@ fn plainly(session: &mut Session, options: SamplerOptions) -> Vec<u32> {
     let mut history = PROMPT.to_vec();
     let mut logits = session.prefill(&PROMPT).unwrap().to_vec();
     for _ in 0..TOKENS {
-        let id = sampler.sample(Scores::All(&logits), &history);
+        let id = sampler.sample(Logits::All(&logits), &history);
         history.push(id);
         logits.copy_from_slice(session.decode(id).unwrap());
     }
@@ -99,8 +101,9 @@ fn the_best_logits_are_those_of_the_whole_product() {
     for (i, &id) in PROMPT.iter().cycle().take(120).enumerate() {
         let logits = all.decode(id).unwrap().to_vec();
         let count = [1, 2, 40, 256][i % 4];
-        best.advance(&[id], 1, Wants::Best { count, within: [0.0, 1.5][i % 2] }, &also).unwrap();
-        let Scores::Some(some) = best.scores(0) else { panic!("all logits were computed") };
+        let request = LogitsRequest::Largest { count, within: [0.0, 1.5][i % 2], forced: also.to_vec() };
+        best.advance(&[id], &[request]).unwrap();
+        let Some(Logits::Candidates(some)) = best.logits(0) else { panic!("all logits were computed") };
         assert!(some.is_sorted_by(|a, b| a.id < b.id));
         for candidate in some {
             assert_eq!(candidate.logit.to_bits(), logits[candidate.id as usize].to_bits());
@@ -168,7 +171,8 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
             let model = Model::load(bundle, &options).unwrap();
             assert_eq!(model.selftest(Some(2), KvType::default()).unwrap().failures, [""; 0]);
             let prompt = [1, 2, 3, 46, 12, 300];
-            let options = SessionOptions { threads: Some(2), crowd: true, ..SessionOptions::default() };
+            let options =
+                SessionOptions { threads: Some(2), oversubscribe: true, ..SessionOptions::default() };
             let mut session = Session::new(model.clone(), options).unwrap();
             let request = GenerateOptions { max_new: 40, stop: &[], ignore_eos: true, speculate: true };
             let mut sampler = Sampler::new(SamplerOptions::default());
@@ -209,8 +213,13 @@ fn a_long_context_is_attended_the_same_by_any_number_of_threads() {
     let prompt: Vec<u32> = PROMPT.iter().copied().cycle().take(700).collect();
     let mut expected: Option<Vec<u32>> = None;
     for (threads, block) in [(1, 512), (2, 512), (5, 100), (4, 1)] {
-        let options =
-            SessionOptions { context: None, threads: Some(threads), crowd: true, kv: KvType::F16, block };
+        let options = SessionOptions {
+            context: None,
+            threads: Some(threads),
+            oversubscribe: true,
+            kv: KvType::F16,
+            chunk: block,
+        };
         let mut session = Session::new(model.clone(), options).unwrap();
         let mut bits: Vec<u32> = session.prefill(&prompt).unwrap().iter().map(|l| l.to_bits()).collect();
         bits.extend(session.decode(9).unwrap().iter().map(|l| l.to_bits()));

@@ -15,9 +15,8 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 use trit_runtime::format::target::Target;
-use trit_runtime::sample::{Sampler, SamplerOptions, Wants};
 use trit_runtime::stream::StreamBuffer;
-use trit_runtime::{Model, Profile, RuntimeError, Session, SessionOptions, cpu};
+use trit_runtime::{LogitsRequest, Model, Profile, RuntimeError, Session, SessionOptions, cpu};
 
 /// Least bytes read to measure the bandwidth: more than any cache holds.
 const STREAM_BYTES: usize = 512 << 20;
@@ -100,7 +99,7 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
         let options = SessionOptions {
             context: Some(context),
             threads: Some(threads),
-            crowd: true,
+            oversubscribe: true,
             kv: args.load.kv,
             ..SessionOptions::default()
         };
@@ -185,16 +184,16 @@ fn measure(
     progress: &ProgressBar,
 ) -> Result<Row, RuntimeError> {
     // What greedy generation asks of the head.
-    let wants = Sampler::new(SamplerOptions::default()).wants();
+    let requests = [LogitsRequest::largest()];
     session.truncate(0);
     if test.depth > 0 {
-        session.advance(&ids[..test.depth], 1, wants, &[])?;
+        session.advance(&ids[..test.depth], &requests)?;
     }
     let ids = &ids[test.depth..test.context()];
     let run = |session: &mut Session| {
         session.truncate(test.depth);
         let start = Instant::now();
-        pass(session, test.phase, ids, wants)?;
+        pass(session, test.phase, ids, &requests)?;
         progress.inc(1);
         Ok(test.tokens as f64 / start.elapsed().as_secs_f64())
     };
@@ -226,10 +225,15 @@ fn measure(
 }
 
 /// Runs tokens as a prompt, or one after the other.
-fn pass(session: &mut Session, phase: Phase, ids: &[u32], wants: Wants) -> Result<(), RuntimeError> {
+fn pass(
+    session: &mut Session,
+    phase: Phase,
+    ids: &[u32],
+    requests: &[LogitsRequest],
+) -> Result<(), RuntimeError> {
     for ids in ids.chunks(if phase == Phase::Decode { 1 } else { ids.len() }) {
-        session.advance(ids, 1, wants, &[])?;
-        black_box(session.scores(0));
+        session.advance(ids, requests)?;
+        black_box(session.logits(0));
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ fn scores_are_those_of_transformers() {
         if case.begins {
             sampler.begin(case.text.len());
         }
-        let chosen = sampler.choose(Scores::All(&case.logits), &case.text);
+        let chosen = sampler.choose(Logits::All(&case.logits), &case.text);
         let mut found = vec![None; case.scores.len()];
         if repeat_penalty != 1.0 || !sampler.rules.is_empty() {
             sampler.candidates.iter().for_each(|c| found[c.id as usize] = Some(c.logit));
@@ -53,9 +53,9 @@ fn where_all_is_suppressed_nothing_is_chosen() {
     let rules = LogitRules { suppress: vec![0, 2], no_repeat_ngram_size: 1, ..LogitRules::default() };
     for options in [SamplerOptions::default(), SamplerOptions { temperature: 1.0, ..Default::default() }] {
         let mut sampler = Sampler::with_rules(options, &rules);
-        assert_eq!(sampler.choose(Scores::All(&[1.0, 0.5, 2.0]), &[]), Some(1));
-        assert_eq!(sampler.choose(Scores::All(&[1.0, 0.5, 2.0]), &[1]), None);
-        assert_eq!(sampler.choose(Scores::All(&[f32::NAN; 3]), &[]), None);
+        assert_eq!(sampler.choose(Logits::All(&[1.0, 0.5, 2.0]), &[]), Some(1));
+        assert_eq!(sampler.choose(Logits::All(&[1.0, 0.5, 2.0]), &[1]), None);
+        assert_eq!(sampler.choose(Logits::All(&[f32::NAN; 3]), &[]), None);
     }
 }
 
@@ -95,27 +95,29 @@ fn what_is_asked_for_decides() {
         let mut logits: Vec<f32> = (0..VOCAB).map(|_| (random.next() % 64) as f32 / 8.0 - 2.0).collect();
         (0..6).for_each(|id| logits[id] += 4.0);
         let history: Vec<u32> = (0..random.next() % 12).map(|_| (random.next() % 6) as u32).collect();
-        let guessed: Vec<u32> = (0..random.next() % 4).map(|_| (random.next() % 6) as u32).collect();
+        let drafted: Vec<u32> = (0..random.next() % 4).map(|_| (random.next() % 6) as u32).collect();
         for options in options {
             let options = SamplerOptions { seed: round, ..options };
             let mut sampler = Sampler::with_rules(options, &rules);
             sampler.begin(history.len());
-            let (wants, named) = sampler.asks(&history, &guessed, VOCAB);
-            let Wants::Best { count, within } = wants else { continue };
+            let LogitsRequest::Largest { count, within, forced } = sampler.asks(&history, &drafted, VOCAB)
+            else {
+                continue;
+            };
             partly += 1;
-            assert!(named.is_sorted() && named.len() <= VOCAB / MOST_NAMED);
-            let mut unnamed: Vec<f32> =
-                (0..VOCAB as u32).filter(|id| !named.contains(id)).map(|id| logits[id as usize]).collect();
-            unnamed.sort_by(|a, b| b.total_cmp(a));
-            let least = unnamed[count - 1].min(unnamed[0] - within);
+            assert!(forced.is_sorted() && forced.len() <= VOCAB / MOST_FORCED);
+            let mut others: Vec<f32> =
+                (0..VOCAB as u32).filter(|id| !forced.contains(id)).map(|id| logits[id as usize]).collect();
+            others.sort_by(|a, b| b.total_cmp(a));
+            let least = others[count - 1].min(others[0] - within);
             let all = logits.iter().enumerate().map(|(id, &logit)| Candidate { id: id as u32, logit });
-            let some: Vec<Candidate> = all.filter(|c| c.logit >= least || named.contains(&c.id)).collect();
+            let some: Vec<Candidate> = all.filter(|c| c.logit >= least || forced.contains(&c.id)).collect();
             // The same for the text and for what may follow it.
-            let text = [&history[..], &guessed].concat();
+            let text = [&history[..], &drafted].concat();
             for len in history.len()..=text.len() {
                 let mut with_all = sampler.clone();
-                let expected = with_all.choose(Scores::All(&logits), &text[..len]);
-                let chosen = sampler.clone().choose(Scores::Some(&some), &text[..len]);
+                let expected = with_all.choose(Logits::All(&logits), &text[..len]);
+                let chosen = sampler.clone().choose(Logits::Candidates(&some), &text[..len]);
                 assert_eq!(chosen, expected, "round {round}, {options:?}, {rules:?}, {:?}", &text[..len]);
             }
         }
@@ -123,13 +125,14 @@ fn what_is_asked_for_decides() {
     assert!(partly > 1000, "{partly}");
 }
 
-/// Where many tokens are named, all logits are computed.
+/// Where many tokens are forced, all logits are computed.
 #[test]
-fn many_names_ask_for_all() {
+fn many_forced_tokens_ask_for_all() {
     let rules = LogitRules { suppress: (0..100).collect(), ..LogitRules::default() };
     let sampler = Sampler::with_rules(SamplerOptions::default(), &rules);
-    assert_eq!(sampler.asks(&[1], &[], 1000), (Wants::All, vec![]));
-    assert_eq!(sampler.asks(&[1], &[], 1600).1.len(), 100);
+    assert_eq!(sampler.asks(&[1], &[], 1000), LogitsRequest::All);
+    let asked = sampler.asks(&[1], &[], 1600);
+    assert!(matches!(asked, LogitsRequest::Largest { forced, .. } if forced.len() == 100));
     let sampler = Sampler::new(SamplerOptions::default());
-    assert_eq!(sampler.asks(&[1], &[2], 10), (sampler.wants(), vec![]));
+    assert_eq!(sampler.asks(&[1], &[2], 10), LogitsRequest::largest());
 }

@@ -8,8 +8,9 @@ mod shapes;
 use bundle::{Small, Variant};
 use std::sync::Arc;
 use trit_runtime::format::plan::DType;
-use trit_runtime::sample::{Scores, Wants};
-use trit_runtime::{KernelChoice, KvType, LoadOptions, Model, Session, SessionOptions, Tuning};
+use trit_runtime::{
+    KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Model, Session, SessionOptions, Tuning,
+};
 
 /// Past a chunk of attention.
 const TOKENS: usize = 290;
@@ -39,9 +40,9 @@ fn tokens(vocab: u32) -> Vec<u32> {
 /// The logits after every token, `[tokens, vocab]`.
 fn logits(model: &Arc<Model>, ids: &[u32], block: usize, threads: usize) -> Vec<f32> {
     let options = SessionOptions {
-        block,
+        chunk: block,
         threads: Some(threads),
-        crowd: true,
+        oversubscribe: true,
         kv: KvType::F32,
         ..SessionOptions::default()
     };
@@ -108,6 +109,8 @@ fn the_best_of_a_ternary_head_are_among_all() {
     let small = Small::new(VARIANTS[0]);
     let model = load(&small, "best", KernelChoice::Auto);
     let mut session = Session::new(model, SessionOptions::default()).unwrap();
-    session.advance(&[1, 2, 3], 2, Wants::Best { count: 1, within: 0.0 }, &[]).unwrap();
-    assert!(matches!(session.scores(1), Scores::All(logits) if logits.len() == small.vocab() as usize));
+    session.advance(&[1, 2, 3], &[LogitsRequest::largest(), LogitsRequest::largest()]).unwrap();
+    assert!(
+        matches!(session.logits(1), Some(Logits::All(logits) ) if logits.len() == small.vocab() as usize)
+    );
 }

@@ -5,11 +5,11 @@
 //! guarantees the other half, that buffers of one step do not overlap.
 #![allow(unsafe_code)]
 
-use crate::arena::{Arena, Exchange};
-use crate::attend::{Append, AppendNorms, Attend};
-use crate::best::{Head, HeadScratch, Request};
+use super::attend::{Append, AppendNorms, Attend, Attention, SplitKv};
+use super::kv::{KvCache, KvType};
+use super::screening::{self, Bounds, Largest, Screening, ScreeningScratch};
+use crate::arena::Arena;
 use crate::dense::Dense;
-use crate::kv::{KvCache, KvType};
 use crate::load::Model;
 use crate::pool::Worker;
 use crate::profile::Profile;
@@ -19,8 +19,7 @@ use half::f16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
-use trit_format::plan::{ActivationRule, BufferId, Epilogue, KvLayer, Quantized, Step, TensorId};
-use trit_kernels::attention::AttendScratch;
+use trit_format::plan::{ActivationRule, BufferId, Epilogue, KvLayer, PlanesId, Quantized, Step, TensorId};
 use trit_kernels::norm::norm_quantize;
 use trit_kernels::quantize::{QuantizedRow, quantize};
 use trit_kernels::rope::RopeTable;
@@ -30,61 +29,46 @@ const QUANTIZE_ROWS: usize = 8;
 /// Most rows of which every worker quantizes all, each for itself, instead of waiting for others to do a share.
 const OWN_ROWS: usize = 4;
 
-/// One token in a batch.
-#[derive(Clone, Copy)]
-pub(crate) struct Row {
-    pub token: u32,
-    pub position: usize,
-    /// Index into [`Batch::sequences`].
-    pub sequence: usize,
+/// Rows that run together: tokens of any sequences, those of one sequence beside each other.
+pub(crate) struct Pass<'a> {
+    /// By row.
+    pub tokens: &'a [u32],
+    /// They cover the rows in order.
+    pub runs: &'a [Run<'a>],
+    /// Rows whose logits are wanted, those first of which the largest suffice.
+    pub wanted: &'a [Wanted<'a>],
 }
 
-/// Rows that run together.
-pub(crate) struct Batch<'a> {
-    pub rows: &'a [Row],
-    pub sequences: &'a [KvCache],
-}
-
-/// Consecutive rows at consecutive positions of one sequence.
+/// The rows of one sequence, at consecutive positions.
 pub(crate) struct Run<'a> {
     pub rows: Range<usize>,
     /// Position of the first row.
     pub position: usize,
     pub cache: &'a KvCache,
+    /// The first row whose keys or values the cache could not hold, of those there were, counted from the run's first.
+    pub overflow: AtomicUsize,
 }
 
-impl Batch<'_> {
-    /// Cuts `rows` where a sequence ends.
-    fn runs(&self, rows: Range<usize>) -> impl Iterator<Item = Run<'_>> {
-        let mut start = rows.start;
-        std::iter::from_fn(move || {
-            let first = self.rows[start..rows.end].first()?;
-            let follows = |r: &usize| {
-                let (row, ahead) = (self.rows[*r], r - start);
-                row.sequence == first.sequence && row.position == first.position + ahead
-            };
-            let end = (start..rows.end).find(|r| !follows(r)).unwrap_or(rows.end);
-            let run =
-                Run { rows: start..end, position: first.position, cache: &self.sequences[first.sequence] };
-            start = end;
-            Some(run)
-        })
-    }
+/// A row whose logits are wanted.
+pub(crate) struct Wanted<'a> {
+    pub row: usize,
+    /// What suffices, if not all.
+    pub largest: Option<Largest<'a>>,
 }
 
-/// The model with what a session adds to it.
+/// The model with what an engine adds to it, and the rows to run.
 pub(crate) struct Executor<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
     pub ropes: &'a [(RopeKey, RopeTable)],
-    /// What of the logits is asked for, if not all.
-    pub best: Option<Request<'a>>,
-    /// Room for what [`attend::exchange_len`] says.
-    pub exchange: &'a Exchange,
+    pub pass: Pass<'a>,
+    /// Whether heads read both planes at once.
+    pub full: bool,
+    /// Where workers show each other what they found in planes.
+    pub bounds: &'a Bounds,
+    pub split_kv: &'a SplitKv,
     /// Set where nobody wants the result any more.
     pub stop: &'a AtomicBool,
-    /// The first row whose keys or values the cache could not hold, of those there were.
-    pub overflow: &'a AtomicUsize,
 }
 
 /// What determines a RoPE table.
@@ -108,7 +92,6 @@ impl RopeKey {
 #[derive(Default)]
 pub(crate) struct Scratch {
     products: ProductScratch,
-    pub attend: AttendScratch,
     /// Keys and values of a head for the rows of a block.
     pub heads: Vec<f32>,
     normed: Vec<f32>,
@@ -116,9 +99,10 @@ pub(crate) struct Scratch {
     bytes: Vec<u8>,
     /// Quantized rows by the plan's buffers, where there are at most [`OWN_ROWS`].
     own: Vec<(Quantized, OwnRows)>,
-    pub head: HeadScratch,
-    /// Whether the last head found what was asked for, and computed nothing else.
-    pub found: bool,
+    pub attention: Attention,
+    pub screening: ScreeningScratch,
+    /// By wanted row of the last pass: whether its candidates are in `screening`; its logits are in the arena otherwise.
+    pub screened: Vec<bool>,
     /// Where time went, if anybody asked.
     pub profile: Option<Profile>,
 }
@@ -141,18 +125,11 @@ impl Scratch {
 }
 
 impl Executor<'_> {
-    /// Runs `steps` for batch rows `rows`; false where it was stopped between two of them, for every worker alike.
-    pub fn run(
-        &self,
-        steps: &[Step],
-        batch: &Batch,
-        rows: Range<usize>,
-        worker: &Worker,
-        scratch: &mut Scratch,
-    ) -> bool {
+    /// Runs `steps` for rows `rows`; false where it was stopped between two of them, for every worker alike.
+    pub fn run(&self, steps: &[Step], rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) -> bool {
         for (i, step) in steps.iter().enumerate() {
             let start = scratch.profile.is_some().then(Instant::now);
-            self.step(step, batch, rows.clone(), worker, scratch);
+            self.step(step, rows.clone(), worker, scratch);
             let done = scratch.profile.is_some().then(Instant::now);
             if !self.goes_on(step, steps.get(i + 1), rows.len()) && worker.wait_or_stop(self.stop) {
                 return false;
@@ -162,6 +139,80 @@ impl Executor<'_> {
             }
         }
         true
+    }
+
+    /// Runs the head, which reads `input` alone, for the wanted rows, after all steps of the body; false as for
+    /// [`Executor::run`]. The logits of wanted row `i` are in row `head_row(i)` of the arena then, or in the candidates.
+    pub fn run_head(&self, steps: &[Step], input: BufferId, worker: &Worker, scratch: &mut Scratch) -> bool {
+        let wanted = self.pass.wanted;
+        // A head that is no `Step::Head` leaves all logits.
+        scratch.screened.clear();
+        scratch.screened.resize(wanted.len(), false);
+        scratch.screening.refined = 0;
+        let first = first_head_row(wanted);
+        if first.is_none() {
+            if worker.index == 0 {
+                // SAFETY: all workers have passed the barrier after the body, and wait at the next one for this worker: nobody
+                // else touches the buffer.
+                let rows: Vec<Vec<f32>> = unsafe {
+                    wanted.iter().map(|wanted| self.arena.row::<f32>(input, wanted.row).to_vec()).collect()
+                };
+                for (to, row) in rows.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { self.arena.row_mut::<f32>(input, to, 0, row.len()) }.copy_from_slice(row);
+                }
+            }
+            worker.wait();
+        }
+        let first = first.unwrap_or(0);
+        self.run(steps, first..first + wanted.len(), worker, scratch)
+    }
+
+    /// The logits of the wanted rows, which stand in rows `rows` of `input`.
+    fn head(
+        &self,
+        (input, table, planes, out): (BufferId, TensorId, Option<PlanesId>, BufferId),
+        rows: Range<usize>,
+        worker: &Worker,
+        scratch: &mut Scratch,
+    ) {
+        let wanted = self.pass.wanted;
+        let few = wanted.iter().take_while(|wanted| wanted.largest.is_some()).count();
+        if let Some(planes) = planes {
+            let (model, full, bounds) = (self.model, self.full, self.bounds);
+            let screening = Screening { model, table, planes, full, bounds };
+            for first in (0..few).step_by(screening::MOST_ROWS) {
+                // Bounds and runs of work are used again; after the last the step's own barrier follows.
+                if first > 0 {
+                    worker.wait();
+                }
+                let mut inputs = Vec::new();
+                for index in first..few.min(first + screening::MOST_ROWS) {
+                    // SAFETY: the step rule; the input is not written in this step.
+                    let row: &[f32] = unsafe { self.arena.row(input, rows.start + index) };
+                    if let Some(largest) = &wanted[index].largest
+                        && screening.prepare(inputs.len(), row, &mut scratch.screening)
+                    {
+                        inputs.push((index, row, largest));
+                    }
+                }
+                screening.find(&inputs, worker, &mut scratch.screening);
+                inputs.iter().for_each(|&(index, ..)| scratch.screened[index] = true);
+            }
+        }
+        // The same for every worker. What planes cannot bound, and what wants all, is multiplied whole.
+        let mut first = 0;
+        while let Some(skipped) = scratch.screened[first..].iter().position(|screened| !screened) {
+            let start = first + skipped;
+            let len = scratch.screened[start..].iter().take_while(|screened| !**screened).count();
+            if start > 0 {
+                worker.wait();
+            }
+            let dense = Dense { model: self.model, arena: self.arena, table, input, out, at: 0, add: false };
+            // SAFETY: the step rule; `run` shares out the rows of the table.
+            unsafe { dense.run(rows.start + start..rows.start + start + len, worker) };
+            first = start + len;
+        }
     }
 
     /// Whether workers may begin `next` while others are still at `step`: what the one leaves, each has for itself, and
@@ -219,12 +270,12 @@ impl Executor<'_> {
         scratch.normed = normed;
     }
 
-    fn step(&self, step: &Step, batch: &Batch, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
+    fn step(&self, step: &Step, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
         let arena = self.arena;
         let share = worker.share(rows.len());
         let mine = rows.start + share.start..rows.start + share.end;
         let mine = Rows { model: self.model, arena, rows: mine };
-        let token = |r: usize| batch.rows[r].token as usize;
+        let token = |r: usize| self.pass.tokens[r] as usize;
         match *step {
             Step::Embed { table, scale, out } => mine.embed(table, scale, out, token, &mut scratch.bytes),
             Step::EmbedTernary { product, out } => mine.embed_ternary(product, out, token),
@@ -284,58 +335,27 @@ impl Executor<'_> {
                     .find(|(key, _)| RopeKey::of(step) == Some(*key))
                     .expect("built for every step")
                     .1;
-                let heads = self.kv(layer as usize).n_kv_heads as usize;
-                for (i, run) in batch.runs(rows).enumerate() {
-                    if i > 0 {
-                        worker.wait();
-                    }
-                    for head in worker.claim(heads, 1).flatten() {
-                        let cache = run.cache.layer(layer as usize);
-                        let shape = self.kv(layer as usize);
-                        let overflow = self.overflow;
-                        let append = Append { run: &run, qkv, norms, rope, cache, head, shape, overflow };
-                        match cache.kv() {
-                            KvType::F16 => append.run::<f16>(arena, scratch),
-                            KvType::F32 => append.run::<f32>(arena, scratch),
-                            KvType::Int8 => append.run::<i8>(arena, scratch),
-                        }
+                let (layer, shape) = (layer as usize, self.kv(layer as usize));
+                let heads = shape.n_kv_heads as usize;
+                for unit in worker.claim(self.pass.runs.len() * heads, 1).flatten() {
+                    let (run, head) = (&self.pass.runs[unit / heads], unit % heads);
+                    let append = Append { run, qkv, norms, rope, layer, head, shape };
+                    match run.cache.kv() {
+                        KvType::F16 => append.run::<f16>(arena, &mut scratch.heads),
+                        KvType::F32 => append.run::<f32>(arena, &mut scratch.heads),
+                        KvType::Int8 => append.run::<i8>(arena, &mut scratch.heads),
                     }
                 }
             }
             Step::Attend { qkv, layer, scale, window, out } => {
-                for (i, run) in batch.runs(rows).enumerate() {
-                    if i > 0 {
-                        worker.wait();
-                    }
-                    let cache = run.cache.layer(layer as usize);
-                    let shape = self.kv(layer as usize);
-                    let window = window.map_or(usize::MAX, |window| window as usize);
-                    let exchange = self.exchange;
-                    let attend = Attend { run: &run, qkv, cache, shape, scale, window, out, exchange };
-                    match cache.kv() {
-                        KvType::F16 => attend.run::<f16>(arena, worker, scratch),
-                        KvType::F32 => attend.run::<f32>(arena, worker, scratch),
-                        KvType::Int8 => attend.run::<i8>(arena, worker, scratch),
-                    }
-                }
+                let (layer, shape) = (layer as usize, self.kv(layer as usize));
+                let window = window.map_or(usize::MAX, |window| window as usize);
+                let (runs, split_kv) = (self.pass.runs, self.split_kv);
+                let attend = Attend { runs, arena, qkv, layer, shape, scale, window, out, split_kv };
+                attend.run(worker, &mut scratch.attention);
             }
             Step::Head { input, table, planes, out } => {
-                let found = match (&self.best, planes) {
-                    (Some(request), Some(planes)) => {
-                        let head = Head { model: self.model, table, planes };
-                        // SAFETY: the step rule; the input is not written in this step.
-                        let inputs: Vec<&[f32]> =
-                            rows.clone().map(|r| unsafe { arena.row(input, r) }).collect();
-                        head.find(&inputs, request, worker, &mut scratch.head)
-                    }
-                    _ => false,
-                };
-                scratch.found = found;
-                if !found {
-                    let dense = Dense { model: self.model, arena, table, input, out, at: 0, add: false };
-                    // SAFETY: the step rule; `run` shares out the rows of the table.
-                    unsafe { dense.run(rows, worker) };
-                }
+                self.head((input, table, planes, out), rows, worker, scratch);
             }
             // Validation refuses steps this runtime does not know.
             ref other => unreachable!("{other:?}"),
@@ -345,4 +365,15 @@ impl Executor<'_> {
     fn kv(&self, layer: usize) -> KvLayer {
         self.model.manifest().plan.kv[layer]
     }
+}
+
+/// The first of the consecutive rows where the wanted ones stand in their order already; `None` where they must be moved.
+fn first_head_row(wanted: &[Wanted]) -> Option<usize> {
+    let first = wanted.first()?.row;
+    wanted.iter().enumerate().all(|(i, wanted)| wanted.row == first + i).then_some(first)
+}
+
+/// The row of the arena where the logits of wanted row `index` are after the head.
+pub(crate) fn head_row(wanted: &[Wanted], index: usize) -> usize {
+    first_head_row(wanted).unwrap_or(0) + index
 }

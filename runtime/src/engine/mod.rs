@@ -1,0 +1,255 @@
+//! Many sequences on one model.
+//!
+//! An [`Engine`] owns what a process needs once: threads, the memory that steps work in, RoPE tables. A [`Sequence`] owns what
+//! a text needs: its tokens and its KV cache. A [`Batch`] says which tokens of which sequences run in one [`Engine::step`]:
+//! weights come from memory once for all of them, and each sequence gets exactly the logits that it would get alone.
+//!
+//! ```no_run
+//! # use trit_runtime::{Batch, Engine, EngineOptions, LoadOptions, LogitsRequest, Model, SequenceOptions, RuntimeError};
+//! # fn main() -> Result<(), RuntimeError> {
+//! let model = Model::load("fables-12m.trit".as_ref(), &LoadOptions::default())?;
+//! let engine = Engine::new(model, EngineOptions::default())?;
+//! let mut first = engine.sequence(SequenceOptions::default())?;
+//! let mut second = engine.sequence(SequenceOptions::default())?;
+//! let request = [LogitsRequest::largest()];
+//! let mut batch = Batch::new();
+//! batch.push(&mut first, &[4093, 46, 1218, 605], &request);
+//! batch.push(&mut second, &[4093, 46], &request);
+//! for ran in engine.step(&mut batch)? {
+//!     ran?;
+//! }
+//! println!("{:?} {:?}", first.logits(0), second.logits(0));
+//! # Ok(())
+//! # }
+//! ```
+
+mod attend;
+mod batch;
+mod core;
+mod execute;
+mod finite;
+mod kv;
+mod logits;
+mod ropes;
+mod screening;
+mod sequence;
+mod step;
+
+pub use batch::Batch;
+pub use kv::KvType;
+pub use logits::{Candidate, Logits, LogitsRequest};
+pub use sequence::{Sequence, SequenceOptions};
+
+use self::core::Core;
+use crate::load::Model;
+use crate::profile::Profile;
+use crate::{RuntimeError, pool};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How an engine runs.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Worker threads; by default as many as the system grants this process, and never more but with `oversubscribe`.
+    pub threads: Option<usize>,
+    /// Start all of `threads`, even where they must share cores: slower, and of use only to test with.
+    pub oversubscribe: bool,
+    /// Most rows of a step. Memory for their activations is reserved, and committed as it is used.
+    pub rows: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> EngineOptions {
+        EngineOptions { threads: None, oversubscribe: false, rows: 512 }
+    }
+}
+
+/// A model with threads and memory to run it: one a process suffices.
+///
+/// Engines are shared between threads by reference; steps of one engine run one after the other.
+pub struct Engine {
+    model: Arc<Model>,
+    threads: usize,
+    rows: usize,
+    core: Mutex<Core>,
+}
+
+impl Engine {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where threads or memory are refused.
+    pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine, RuntimeError> {
+        if options.rows == 0 {
+            return Err(RuntimeError::Input("a step needs at least 1 row".into()));
+        }
+        let granted = pool::granted();
+        let threads = match options.threads {
+            None => granted,
+            Some(threads) if options.oversubscribe => threads,
+            Some(threads) => threads.min(granted),
+        };
+        let longest = model.manifest().hyperparameters.context_length as usize;
+        let rows = options.rows.min(longest);
+        let core = Mutex::new(Core::new(&model, threads, rows)?);
+        Ok(Engine { model, threads, rows, core })
+    }
+
+    /// The model it runs.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Most rows of a step.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// An empty sequence of its model.
+    ///
+    /// # Errors
+    /// As [`Sequence::new`].
+    pub fn sequence(&self, options: SequenceOptions) -> Result<Sequence, RuntimeError> {
+        Sequence::new(self.model.clone(), options)
+    }
+
+    /// Runs the rows of a batch in one pass, or in several where a cache has to be widened first. Gives for each part how many of
+    /// its tokens were appended, all but for drafted ones, or why none was: then that sequence is as it was before, and the
+    /// others have run.
+    ///
+    /// # Errors
+    /// No sequence has changed then. [`RuntimeError::Input`] where there are more rows than [`Engine::rows`],
+    /// [`RuntimeError::Interrupted`] (see [`Batch::interrupt_by`]), [`RuntimeError::Changed`] where the bundle's file was
+    /// changed, [`RuntimeError::System`] where memory is refused.
+    ///
+    /// Errors of a part: [`RuntimeError::Input`] for no tokens, one outside the vocabulary, more requests than tokens or a sequence
+    /// of another model, [`RuntimeError::ContextFull`], [`RuntimeError::NotFinite`] where a logit is no number,
+    /// [`RuntimeError::System`] where memory for its cache is refused.
+    pub fn step(&self, batch: &mut Batch) -> Result<Vec<Result<usize, RuntimeError>>, RuntimeError> {
+        self.core().step(&self.model, self.rows, batch)
+    }
+
+    /// Appends any number of tokens to one sequence, as many at a time as a step takes, and finds of the logits after each of
+    /// the last `requests.len()` of them what its request says. While `stop` is set, it ends.
+    ///
+    /// # Errors
+    /// As [`Engine::step`], of the step and of its part, and [`RuntimeError::Input`] for more requests than a step has rows. The
+    /// sequence is unchanged then.
+    pub fn advance(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        requests: &[LogitsRequest],
+        stop: Option<&AtomicBool>,
+    ) -> Result<(), RuntimeError> {
+        let start = sequence.position();
+        let result = self.advance_by_steps(sequence, ids, requests, stop);
+        if result.is_err() {
+            sequence.truncate(start);
+            sequence.forget_logits();
+        }
+        result
+    }
+
+    fn advance_by_steps(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        requests: &[LogitsRequest],
+        stop: Option<&AtomicBool>,
+    ) -> Result<(), RuntimeError> {
+        sequence.check(ids)?;
+        if requests.len() > ids.len().min(self.rows) {
+            return Err(RuntimeError::Input(format!(
+                "logits of {} rows are asked for, of {} tokens in steps of up to {}",
+                requests.len(),
+                ids.len(),
+                self.rows
+            )));
+        }
+        // The last step has at least the rows that are asked for.
+        let last = ((ids.len() - 1) % self.rows + 1).max(requests.len());
+        let (before, last) = ids.split_at(ids.len() - last);
+        for (chunk, requests) in
+            before.chunks(self.rows).map(|chunk| (chunk, &[][..])).chain([(last, requests)])
+        {
+            let mut batch = Batch { stop, ..Batch::new() };
+            batch.push(sequence, chunk, requests);
+            self.step(&mut batch)?.into_iter().collect::<Result<Vec<usize>, RuntimeError>>()?;
+        }
+        Ok(())
+    }
+
+    /// Appends tokens to one sequence and hands all logits after each, `[vocab_size]`, to `each`, with its index in `ids`.
+    ///
+    /// # Errors
+    /// As [`Engine::advance`]; logits before the error have been handed over then.
+    pub fn each_logits(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]),
+        stop: Option<&AtomicBool>,
+    ) -> Result<(), RuntimeError> {
+        sequence.check(ids)?;
+        let start = sequence.position();
+        let all = vec![LogitsRequest::All; self.rows.min(ids.len())];
+        for (index, chunk) in ids.chunks(self.rows).enumerate() {
+            let mut batch = Batch { stop, ..Batch::new() };
+            let mut hand_over = |row: usize, logits: Logits| {
+                if let Logits::All(logits) = logits {
+                    each(index * self.rows + row, logits);
+                }
+            };
+            batch.push(sequence, chunk, &all[..chunk.len()]);
+            batch.parts[0].each = Some(&mut hand_over);
+            let result = self.step(&mut batch);
+            drop(batch);
+            if let Err(error) = result.and_then(|mut parts| parts.remove(0)) {
+                sequence.truncate(start);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden states after
+    /// it. For looking into a model.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape, [`RuntimeError::Interrupted`] while
+    /// `stop` is set.
+    pub fn run_layer(
+        &self,
+        layer: usize,
+        hidden: &[f32],
+        options: SequenceOptions,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Vec<f32>, RuntimeError> {
+        self.core().run_layer(self.sequence(options)?, layer, hidden, stop)
+    }
+
+    /// Begins to measure where time goes, or begins anew.
+    pub fn start_profile(&self) {
+        self.core().profile = Some(Profile::default());
+    }
+
+    /// What was measured since [`Engine::start_profile`].
+    pub fn profile(&self) -> Option<Profile> {
+        self.core().profile.clone()
+    }
+
+    /// Ends that, and gives what was measured.
+    pub fn stop_profile(&self) -> Option<Profile> {
+        self.core().profile.take()
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
