@@ -144,6 +144,25 @@ fn bench_gives_a_row_for_each_test_and_thread_count() {
     }
 }
 
+/// Rows of several sequences at once count the tokens of all of them.
+#[test]
+fn bench_runs_sequences_at_once() {
+    let args =
+        ["bench", fables(), "-p", "0", "-n", "3", "-t", "2", "-r", "1", "-b", "1,3,20", "-d", "5", "--json"];
+    let json = run(trit_run(&args)).json();
+    let rows = json["rows"].as_array().unwrap();
+    let seen: Vec<(&str, u64)> =
+        rows.iter().map(|r| (r["test"].as_str().unwrap(), r["batch"].as_u64().unwrap())).collect();
+    assert_eq!(seen, [("tg3 @ d5", 1), ("tg3 x 3 @ d5", 3), ("tg3 x 20 @ d5", 20)]);
+    for row in rows {
+        assert!(row["tokens_per_s"].as_f64().unwrap() > 0.0 && row["tokens"] == 3, "{row}");
+        assert_eq!(row["share"].is_null(), row["batch"] != 1, "{row}");
+    }
+    for bad in ["0", "257", "x"] {
+        run(trit_run(&["bench", fables(), "-b", bad])).fails(2, &["from 1 to 256"]);
+    }
+}
+
 /// What a token reads is known from the model: nothing is left out and nothing is counted twice.
 #[test]
 fn bench_counts_the_weights_a_token_reads() {

@@ -212,6 +212,10 @@ pub struct Bench {
     #[arg(short, long, value_delimiter = ',', value_name = "0,4096", default_value = "0", allow_negative_numbers = true,
           value_parser = values::tokens)]
     pub depth: Vec<usize>,
+    /// Sequences that generate at once: tokens/s count those of all.
+    #[arg(short, long, value_delimiter = ',', value_name = "1,8", default_value = "1", allow_negative_numbers = true,
+          value_parser = values::sequences)]
+    pub batch: Vec<usize>,
     /// Text whose tokens are run, instead of tokens all over the vocabulary: how sure the model is decides how much of
     /// the head is read.
     #[arg(short, long, value_name = "TEXT")]

@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 use trit_runtime::format::target::Target;
 use trit_runtime::stream::StreamBuffer;
-use trit_runtime::{LogitsRequest, Model, Profile, RuntimeError, Session, SessionOptions, cpu};
+use trit_runtime::{
+    Batch, Engine, EngineOptions, LogitsRequest, Model, Profile, RuntimeError, Sequence, SequenceOptions, cpu,
+};
 
 /// Least bytes read to measure the bandwidth: more than any cache holds.
 const STREAM_BYTES: usize = 512 << 20;
@@ -31,22 +33,28 @@ struct Test {
     phase: Phase,
     tokens: usize,
     depth: usize,
+    /// Sequences at once.
+    batch: usize,
 }
 
 impl Test {
     /// In the order of llama-bench: at each depth the prompt, then the tokens after it.
     fn all(args: &Bench) -> Vec<Test> {
         let at = |&depth| {
-            let tests = [(Phase::Prefill, args.prompt), (Phase::Decode, args.n)];
-            tests.map(|(phase, tokens)| Test { phase, tokens, depth })
+            let prefill = Test { phase: Phase::Prefill, tokens: args.prompt, depth, batch: 1 };
+            let decode = args.batch.iter();
+            let decode =
+                decode.map(move |&batch| Test { phase: Phase::Decode, tokens: args.n, depth, batch });
+            std::iter::once(prefill).chain(decode)
         };
         args.depth.iter().flat_map(at).filter(|test| test.tokens > 0).collect()
     }
 
     fn name(&self) -> String {
-        let name = match self.phase {
-            Phase::Prefill => format!("pp{}", self.tokens),
-            Phase::Decode => format!("tg{}", self.tokens),
+        let name = match (self.phase, self.batch) {
+            (Phase::Prefill, _) => format!("pp{}", self.tokens),
+            (Phase::Decode, 1) => format!("tg{}", self.tokens),
+            (Phase::Decode, batch) => format!("tg{} x {batch}", self.tokens),
         };
         if self.depth == 0 { name } else { format!("{name} @ d{}", self.depth) }
     }
@@ -96,22 +104,23 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
     };
     let (mut peak, mut told) = (Peak::default(), false);
     for &threads in &threads {
-        let options = SessionOptions {
-            context: Some(context),
-            threads: Some(threads),
-            oversubscribe: true,
-            kv: args.load.kv,
-            ..SessionOptions::default()
-        };
         let failed = |e| Failure::runtime(&args.bundle, e);
-        let mut session = Session::new(model.clone(), options).map_err(failed)?;
-        let measure = |test: &Test| measure(&mut session, test, args, &ids, &progress);
+        let default = EngineOptions::default();
+        let batch = tests.iter().map(|test| test.batch).max().unwrap_or(1);
+        let rows = default.rows.min(context).max(batch);
+        let options = EngineOptions { threads: Some(threads), oversubscribe: true, rows };
+        let engine = Engine::new(model.clone(), options).map_err(failed)?;
+        let options = SequenceOptions { context: Some(context), kv: args.load.kv };
+        let sequences = (0..batch).map(|_| engine.sequence(options)).collect::<Result<Vec<Sequence>, _>>();
+        let mut sequences = sequences.map_err(failed)?;
+        let measure = |test: &Test| measure(&engine, &mut sequences, test, args, &ids, &progress);
         let mut rows =
             tests.iter().map(measure).collect::<Result<Vec<Row>, RuntimeError>>().map_err(failed)?;
-        if !std::mem::replace(&mut told, session.widened().is_some()) {
-            open::tell_widened(&session);
+        let widened = sequences.iter().find_map(Sequence::widened);
+        if !std::mem::replace(&mut told, widened.is_some()) {
+            open::tell_widened(widened);
         }
-        drop(session);
+        drop((engine, sequences));
         // Right after what it is compared with; its memory is not the model's.
         peak.read();
         let read = rows.iter().filter_map(|row| row.reading).map(|r| r.bytes() as usize).max();
@@ -177,33 +186,36 @@ fn ids(args: &Bench, model: &Model, n: usize) -> Result<Vec<u32>, Failure> {
 
 /// Runs one test, once to warm up, then as often as asked, then with a profile.
 fn measure(
-    session: &mut Session,
+    engine: &Engine,
+    sequences: &mut [Sequence],
     test: &Test,
     args: &Bench,
     ids: &[u32],
     progress: &ProgressBar,
 ) -> Result<Row, RuntimeError> {
-    // What greedy generation asks of the head.
-    let requests = [LogitsRequest::largest()];
-    session.truncate(0);
-    if test.depth > 0 {
-        session.advance(&ids[..test.depth], &requests)?;
+    let sequences = &mut sequences[..test.batch];
+    for sequence in &mut *sequences {
+        sequence.truncate(0);
+        if test.depth > 0 {
+            engine.advance(sequence, &ids[..test.depth], &[], None)?;
+        }
     }
     let ids = &ids[test.depth..test.context()];
-    let run = |session: &mut Session| {
-        session.truncate(test.depth);
+    let mut run = || {
+        sequences.iter_mut().for_each(|sequence| sequence.truncate(test.depth));
         let start = Instant::now();
-        pass(session, test.phase, ids, &requests)?;
+        pass(engine, sequences, test.phase, ids)?;
         progress.inc(1);
-        Ok(test.tokens as f64 / start.elapsed().as_secs_f64())
+        Ok((test.batch * test.tokens) as f64 / start.elapsed().as_secs_f64())
     };
-    run(session)?;
-    let mut rates =
-        (0..args.repetitions).map(|_| run(session)).collect::<Result<Vec<f64>, RuntimeError>>()?;
+    run()?;
+    let mut rates = (0..args.repetitions).map(|_| run()).collect::<Result<Vec<f64>, RuntimeError>>()?;
     let (tokens_per_s, min, max) = median_min_max(&mut rates);
-    let profile = profiled(session, test.passes(args), run)?;
-    let manifest = session.model().manifest();
-    let reading = profile.as_ref().filter(|_| test.phase == Phase::Decode).map(|profile| Reading {
+    let profile = profiled(engine, test.passes(args), run)?;
+    let manifest = engine.model().manifest();
+    // What a token reads is clear where it does not share it with others.
+    let alone = test.phase == Phase::Decode && test.batch == 1;
+    let reading = profile.as_ref().filter(|_| alone).map(|profile| Reading {
         ternary_bytes: traffic::ternary_bytes(manifest),
         linear_bytes: traffic::linear_bytes(manifest),
         head_bytes: traffic::head_bytes(manifest, profile),
@@ -214,8 +226,9 @@ fn measure(
         test: test.name(),
         phase: test.phase,
         tokens: test.tokens,
+        batch: test.batch,
         depth: test.depth,
-        threads: session.threads(),
+        threads: engine.threads(),
         tokens_per_s,
         min,
         max,
@@ -224,33 +237,42 @@ fn measure(
     })
 }
 
-/// Runs tokens as a prompt, or one after the other.
-fn pass(
-    session: &mut Session,
-    phase: Phase,
-    ids: &[u32],
-    requests: &[LogitsRequest],
-) -> Result<(), RuntimeError> {
-    for ids in ids.chunks(if phase == Phase::Decode { 1 } else { ids.len() }) {
-        session.advance(ids, requests)?;
-        black_box(session.logits(0));
+/// Runs tokens as a prompt, or one after the other in every sequence, each with other tokens. Of the logits it asks what greedy
+/// generation does.
+fn pass(engine: &Engine, sequences: &mut [Sequence], phase: Phase, ids: &[u32]) -> Result<(), RuntimeError> {
+    let request = [LogitsRequest::largest()];
+    if phase == Phase::Prefill {
+        engine.advance(&mut sequences[0], ids, &request, None)?;
+        black_box(sequences[0].logits(0));
+        return Ok(());
+    }
+    for step in 0..ids.len() {
+        let mut batch = Batch::new();
+        for (i, sequence) in sequences.iter_mut().enumerate() {
+            batch.push(sequence, std::slice::from_ref(&ids[(step + i) % ids.len()]), &request);
+        }
+        engine.step(&mut batch)?.into_iter().collect::<Result<Vec<usize>, RuntimeError>>()?;
+        drop(batch);
+        sequences.iter().for_each(|sequence| {
+            black_box(sequence.logits(0));
+        });
     }
     Ok(())
 }
 
 /// Runs `passes` times and gives the profile of the pass whose ternary products took a median time.
 fn profiled(
-    session: &mut Session,
+    engine: &Engine,
     passes: usize,
-    mut run: impl FnMut(&mut Session) -> Result<f64, RuntimeError>,
+    mut run: impl FnMut() -> Result<f64, RuntimeError>,
 ) -> Result<Option<Profile>, RuntimeError> {
     let mut profiles = Vec::new();
     for _ in 0..passes {
-        session.start_profile();
-        run(session)?;
-        profiles.extend(session.stop_profile());
+        engine.start_profile();
+        run()?;
+        profiles.extend(engine.stop_profile());
     }
-    let manifest = session.model().manifest();
+    let manifest = engine.model().manifest();
     let gb_s = |profile: &Profile| traffic::ternary_gb_s(manifest, profile).unwrap_or(0.0);
     profiles.sort_by(|a, b| gb_s(a).total_cmp(&gb_s(b)));
     let middle = profiles.len() / 2;
@@ -284,8 +306,9 @@ mod tests {
 
     #[test]
     fn tests_are_named_as_llama_bench_names_them() {
-        let test = |phase, tokens, depth| Test { phase, tokens, depth }.name();
-        assert_eq!(test(Phase::Prefill, 512, 0), "pp512");
-        assert_eq!(test(Phase::Decode, 128, 4096), "tg128 @ d4096");
+        let test = |phase, tokens, depth, batch| Test { phase, tokens, depth, batch }.name();
+        assert_eq!(test(Phase::Prefill, 512, 0, 1), "pp512");
+        assert_eq!(test(Phase::Decode, 128, 4096, 1), "tg128 @ d4096");
+        assert_eq!(test(Phase::Decode, 64, 0, 8), "tg64 x 8");
     }
 }

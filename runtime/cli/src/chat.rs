@@ -71,7 +71,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
                     }
                     profile::show_generation(&answer.generation);
                     if !std::mem::replace(&mut told, talk.session().widened().is_some()) {
-                        open::tell_widened(talk.session());
+                        open::tell_widened(talk.session().widened());
                     }
                 }
                 continue;

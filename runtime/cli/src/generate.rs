@@ -76,7 +76,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         }
     }
     profile::show_generation(&answer.generation);
-    open::tell_widened(&session);
+    open::tell_widened(session.widened());
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,

@@ -45,7 +45,7 @@ pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
     out.flush().map_err(written)?;
     drop(out);
     file.keep().map_err(written)?;
-    open::tell_widened(&session);
+    open::tell_widened(session.widened());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -50,9 +50,9 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
     Ok(session)
 }
 
-/// Says where the KV cache became another than the one that was asked for.
-pub fn tell_widened(session: &Session) {
-    if let Some(position) = session.widened() {
+/// Says where a KV cache became another than the one that was asked for, if it did.
+pub fn tell_widened(position: Option<usize>) {
+    if let Some(position) = position {
         note(format_args!(
             "kv: this model's keys or values are too large for f16, so from token {position} on the cache is one of f32, which \
              takes twice the memory; --kv f32 has it from the start"

@@ -54,7 +54,7 @@ pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
         progress.inc(window.len() as u64);
     }
     progress.finish_and_clear();
-    open::tell_widened(&session);
+    open::tell_widened(session.widened());
     if report.tokens == 0 {
         return Err(Failure::invalid(file, "has fewer than two tokens; there is nothing to predict"));
     }

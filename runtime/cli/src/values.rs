@@ -41,6 +41,11 @@ pub fn threads(text: &str) -> Result<u16, String> {
     parsed(text, |n| (1..=1024).contains(n), expected)
 }
 
+/// A number of sequences.
+pub fn sequences(text: &str) -> Result<usize, String> {
+    parsed(text, |n| (1..=256).contains(n), "a number of sequences from 1 to 256")
+}
+
 /// How often.
 pub fn repetitions(text: &str) -> Result<u16, String> {
     parsed(text, |&n| n > 0, "a number from 1 to 65535")

@@ -35,15 +35,17 @@ pub struct Report {
 /// One test with one number of threads.
 #[derive(Serialize)]
 pub struct Row {
-    /// `pp512`, `tg128`, `tg128 @ d4096`: as llama-bench names them.
+    /// `pp512`, `tg128`, `tg128 @ d4096`: as llama-bench names them; `tg128 x 8` for eight sequences at once.
     pub test: String,
     pub phase: Phase,
-    /// Tokens run.
+    /// Tokens run in each sequence.
     pub tokens: usize,
+    /// Sequences that ran at once.
+    pub batch: usize,
     /// Tokens in the KV cache before.
     pub depth: usize,
     pub threads: usize,
-    /// Median.
+    /// Median, over all sequences.
     pub tokens_per_s: f64,
     pub min: f64,
     pub max: f64,
