@@ -10,6 +10,9 @@ pub trait Nibbles: Isa {
     type Sums: Copy;
     /// Parts that the lanes are summed in, one after the other: several rows' sums of a part fit the registers.
     const PARTS: usize;
+    /// Whether products of whole bytes do not overflow, so that the nibbles of both planes are put together again for several
+    /// hidden states: half the products.
+    const BYTES: bool = false;
 
     /// No products yet.
     fn no_sums(self) -> Self::Sums;
@@ -25,6 +28,19 @@ pub trait Nibbles: Isa {
         upper: &[[i8; 64]; 2],
         lower: &[[i8; 64]; 2],
     );
+    /// [`Nibbles::add_products`] for both planes, `high` being plane 1 and `low` plane 0.
+    #[inline(always)]
+    fn add_bytes<const R: usize>(
+        self,
+        part: usize,
+        sums: &mut [Self::Sums; R],
+        [high, low]: [[&[u8; 64]; R]; 2],
+        upper: &[[i8; 64]; 2],
+        lower: &[[i8; 64]; 2],
+    ) {
+        self.add_products::<1, R>(part, sums, high, upper, lower);
+        self.add_products::<0, R>(part, sums, low, upper, lower);
+    }
     /// Adds the sums of a part times `2^SHIFT`, 0 or 1, to its lanes of `to`, wrapping.
     fn add_sums<const SHIFT: i32>(self, part: usize, sums: Self::Sums, to: &mut Self::I32);
     /// Asks for the cache line `ahead` bytes after `at`, which need not exist, in L2.
@@ -170,6 +186,7 @@ mod x86 {
         /// products of bytes do not overflow here.
         type Sums = [__m512i; 5];
         const PARTS: usize = 1;
+        const BYTES: bool = true;
 
         #[inline(always)]
         fn no_sums(self) -> Self::Sums {
@@ -200,6 +217,38 @@ mod x86 {
                     sums[PLANE + 2] = _mm512_dpbusd_epi32(sums[PLANE + 2], high, upper_high);
                     sums[PLANE + 1] = _mm512_dpbusd_epi32(sums[PLANE + 1], low, lower_low);
                     sums[PLANE] = _mm512_dpbusd_epi32(sums[PLANE], high, lower_high);
+                }
+            }
+        }
+        #[inline(always)]
+        fn add_bytes<const R: usize>(
+            self,
+            _part: usize,
+            sums: &mut [Self::Sums; R],
+            [high, low]: [[&[u8; 64]; R]; 2],
+            upper: &[[i8; 64]; 2],
+            lower: &[[i8; 64]; 2],
+        ) {
+            // SAFETY: `self` proves the features; each array is one register.
+            unsafe {
+                let upper_low = _mm512_loadu_si512(upper[0].as_ptr().cast());
+                let upper_high = _mm512_loadu_si512(upper[1].as_ptr().cast());
+                let lower_low = _mm512_loadu_si512(lower[0].as_ptr().cast());
+                let lower_high = _mm512_loadu_si512(lower[1].as_ptr().cast());
+                let mask = _mm512_set1_epi8(0xf);
+                for r in 0..R {
+                    let high = _mm512_loadu_si512(high[r].as_ptr().cast());
+                    let low = _mm512_loadu_si512(low[r].as_ptr().cast());
+                    // Where the mask has a bit the second, elsewhere the third operand.
+                    let bytes_low =
+                        _mm512_ternarylogic_epi32::<0xca>(mask, low, _mm512_slli_epi16::<4>(high));
+                    let bytes_high =
+                        _mm512_ternarylogic_epi32::<0xca>(mask, _mm512_srli_epi16::<4>(low), high);
+                    let sums = &mut sums[r];
+                    sums[3] = _mm512_dpbusd_epi32(sums[3], bytes_low, upper_low);
+                    sums[3] = _mm512_dpbusd_epi32(sums[3], bytes_high, upper_high);
+                    sums[1] = _mm512_dpbusd_epi32(sums[1], bytes_low, lower_low);
+                    sums[1] = _mm512_dpbusd_epi32(sums[1], bytes_high, lower_high);
                 }
             }
         }

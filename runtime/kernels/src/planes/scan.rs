@@ -113,7 +113,7 @@ fn scan_body<I: Nibbles, P: Pass>(
     assert!(hidden.len() == approx.len() && hidden.len() == bound.len());
     assert!(approx.iter().chain(bound.iter()).all(|out| out.len() == rows.len()));
     // More sums than these do not fit the registers. Groups take turns at a few rows, which stay in L2.
-    let most = if P::FULL { 2 } else { 4 };
+    let most = if P::FULL && !I::BYTES { 2 } else { 4 };
     let together = if hidden.len() > most { ROWS_TOGETHER } else { rows.len().max(1) };
     for first in (0..rows.len()).step_by(together) {
         let part = first..rows.len().min(first + together);
@@ -124,7 +124,7 @@ fn scan_body<I: Nibbles, P: Pass>(
                 [a] => some_rows::<I, P, 1>(isa, planes, start, part, [a], approx, bound),
                 [a, b] => some_rows::<I, P::Several, 2>(isa, planes, start, part, [a, b], approx, bound),
                 // Constant, so that no code is made for what does not occur.
-                _ if P::FULL => unreachable!("groups of 1 or 2"),
+                _ if P::FULL && !I::BYTES => unreachable!("groups of 1 or 2"),
                 [a, b, c] => {
                     some_rows::<I, P::Several, 3>(isa, planes, start, part, [a, b, c], approx, bound);
                 }
@@ -387,6 +387,27 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
 ) {
     let Ask { far, near, .. } = asked.ask;
     let mut sums = [[isa.no_sums(); R]; M];
+    if P::FULL && I::BYTES && M > 1 {
+        for v in 0..n {
+            let (mut high, mut low) = ([&[0; VECTOR]; R], [&[0; VECTOR]; R]);
+            for r in 0..R {
+                (high[r], low[r]) = (&rows.high[r][v], &rows.low[r][v]);
+                let at = far.wrapping_add((asked.vector + v * R + r) * VECTOR);
+                isa.prefetch_l2(asked.high, at);
+                isa.prefetch_l2(asked.low, at);
+            }
+            for m in 0..M {
+                let Digits { upper, lower } = &digits[m][v];
+                isa.add_bytes::<R>(part, &mut sums[m], [high, low], upper, lower);
+            }
+        }
+        for m in 0..M {
+            for r in 0..R {
+                isa.add_sums::<0>(part, sums[m][r], &mut products[m][r]);
+            }
+        }
+        return;
+    }
     for v in 0..n {
         let mut from = [&[0; VECTOR]; R];
         for r in 0..R {
