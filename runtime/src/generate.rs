@@ -1,15 +1,19 @@
-//! From a prompt to tokens.
+//! From a prompt to tokens and text.
 
 use crate::draft::{self, Drafts};
 use crate::sample::Sampler;
-use crate::{Profile, RuntimeError, Session};
+use crate::{Model, Profile, RuntimeError, Session};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use trit_text::conversation::shared_prefix;
+use trit_text::stop::StopTexts;
+use trit_text::{Detokenizer, TextError, Tokenizer};
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop id was sampled; it is not among the ids.
+    /// A stop id was sampled, which is not among the ids, or the text came to one to stop at.
     Stop,
     /// As many tokens as asked for.
     Length,
@@ -30,24 +34,41 @@ pub struct Generation {
     pub prefill: Duration,
     /// Time for the generated tokens.
     pub decode: Duration,
-    /// Tokens guessed from the text before them, and how many of them were right.
-    pub guesses: (usize, usize),
-    /// Where the time of the prompt and of the generated tokens went, where the session keeps a profile.
+    /// Tokens drafted from the text before them.
+    pub drafted: usize,
+    /// How many of those were right.
+    pub accepted: usize,
+    /// Where the time of the prompt and of the generated tokens went, where the engine keeps a profile.
     pub profiles: Option<[Profile; 2]>,
 }
 
 /// What to generate.
-#[derive(Clone, Copy, Debug)]
-pub struct GenerateOptions<'a> {
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
     /// Most tokens to generate.
     pub max_new: usize,
     /// Ids that end the generation.
-    pub stop: &'a [u32],
+    pub stop_ids: Vec<u32>,
+    /// Texts that end it where they would begin, for a [`Generator`]. An empty one is passed over.
+    pub stop_texts: Vec<String>,
     /// Go on past stop ids, which then are among the ids.
     pub ignore_eos: bool,
-    /// Guess tokens from the text before them and check several in one pass, where that pays. The tokens generated are
+    /// Draft tokens from the text before them and check several in one pass, where that pays. The tokens generated are
     /// the same.
-    pub speculate: bool,
+    pub draft: bool,
+}
+
+impl GenerateOptions {
+    /// Until the model ends its text.
+    pub fn of(model: &Model) -> GenerateOptions {
+        GenerateOptions {
+            max_new: usize::MAX,
+            stop_ids: model.manifest().text.stop.clone(),
+            stop_texts: Vec::new(),
+            ignore_eos: false,
+            draft: true,
+        }
+    }
 }
 
 /// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled. Interrupted before the
@@ -62,95 +83,329 @@ pub fn generate(
     options: &GenerateOptions,
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
-    let start = Instant::now();
-    // The sampler sees the whole sequence, the last token included, which the session has not run yet.
-    let mut history = [session.tokens(), prompt].concat();
-    sampler.begin(history.len());
-    let vocab = session.model().manifest().hyperparameters.vocab_size as usize;
-    let advanced = session.advance(prompt, &[sampler.asks(&history, &[], vocab)]);
-    let mut result = Generation {
-        ids: Vec::new(),
-        finish: Finish::Length,
-        prefill: start.elapsed(),
-        decode: Duration::ZERO,
-        guesses: (0, 0),
-        profiles: None,
-    };
-    match advanced {
-        Err(RuntimeError::Interrupted) => return Ok(Generation { finish: Finish::Interrupted, ..result }),
-        advanced => advanced?,
+    let mut run = Run::begin(session, prompt, sampler, options.clone())?;
+    while let Some(id) = run.next(session, sampler)? {
+        if each(id).is_break() {
+            run.stop(Finish::Interrupted);
+        }
     }
-    let of_prompt = session.profile();
-    if of_prompt.is_some() {
-        session.start_profile();
+    run.end(session);
+    Ok(run.generation)
+}
+
+/// A token with the text that it made certain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The token; `None` for text that was held back until the end.
+    pub id: Option<u32>,
+    /// Whole characters, often none or one word. Empty where the model has no tokenizer.
+    pub text: String,
+}
+
+/// Generates: an iterator of tokens and text that owns a session and a sampler.
+///
+/// ```no_run
+/// # use trit_runtime::generate::{GenerateOptions, Generator};
+/// # use trit_runtime::sample::{Sampler, SamplerOptions};
+/// # use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let model = Model::load("fables-12m.trit".as_ref(), &LoadOptions::default())?;
+/// let session = Session::new(model.clone(), SessionOptions::default())?;
+/// let mut generator = Generator::new(session, Sampler::new(SamplerOptions::default()))?;
+/// let prompt = model.tokenizer()?.ok_or("no tokenizer")?.encode("Once upon a time", true)?;
+/// generator.begin(&prompt, GenerateOptions { max_new: 50, ..GenerateOptions::of(&model) })?;
+/// for piece in &mut generator {
+///     print!("{}", piece?.text);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Generator {
+    session: Session,
+    sampler: Sampler,
+    tokenizer: Option<Arc<Tokenizer>>,
+    /// Of the text at hand, until it has ended.
+    run: Option<Run>,
+    text: Option<Detokenizer<Arc<Tokenizer>>>,
+    stops: StopTexts,
+    /// The last one, or the one at hand.
+    last: Option<Generation>,
+}
+
+impl Generator {
+    /// A generator of text, or of ids alone where the model has no tokenizer.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Text`] where the model has a tokenizer that cannot be used: see [`Generator::of_ids`].
+    pub fn new(session: Session, sampler: Sampler) -> Result<Generator, RuntimeError> {
+        let tokenizer = session.model().tokenizer()?.cloned();
+        Ok(Generator { tokenizer, ..Generator::of_ids(session, sampler) })
     }
-    let start = Instant::now();
-    let mut drafts = options.speculate.then(Drafts::new);
-    let mut pass = Instant::now();
-    // Tokens run after the last one that was chosen, and so only guessed.
-    let mut guessed: Vec<u32> = Vec::new();
-    // Rows of the pass.
-    let mut ran = 1;
-    'passes: while result.ids.len() < options.max_new {
-        let (mut right, before) = (0, history.len());
-        loop {
-            let chosen = session.logits(right).and_then(|logits| sampler.choose(logits, &history));
-            let id = chosen.ok_or(RuntimeError::Suppressed { tokens: history.len() })?;
-            if !options.ignore_eos && options.stop.contains(&id) {
-                result.finish = Finish::Stop;
-                break 'passes;
-            }
-            result.ids.push(id);
-            history.push(id);
-            if each(id).is_break() {
-                result.finish = Finish::Interrupted;
-                break 'passes;
-            }
-            if guessed.get(right) != Some(&id) || result.ids.len() == options.max_new {
-                break;
-            }
-            right += 1;
-            // The rows of further guesses did not run.
-            if right == ran {
-                break;
-            }
+
+    /// A generator of ids, which makes no text of them.
+    pub fn of_ids(session: Session, sampler: Sampler) -> Generator {
+        let stops = StopTexts::default();
+        Generator { session, sampler, tokenizer: None, run: None, text: None, stops, last: None }
+    }
+
+    /// Begins to generate after `ids`, the whole text so far. Of those that the session has run already, as many as it can are not
+    /// run again; the rest is run before this returns. Interrupted, it generates nothing.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`]; the session then holds what it had in common with `ids`. [`RuntimeError::Input`] for texts to stop
+    /// at without a tokenizer.
+    pub fn begin(&mut self, ids: &[u32], options: GenerateOptions) -> Result<(), RuntimeError> {
+        self.end();
+        if self.tokenizer.is_none() && !options.stop_texts.is_empty() {
+            return Err(RuntimeError::Input("without a tokenizer there are no texts to stop at".into()));
         }
-        result.guesses.1 += right;
-        // What was run after the last right guess never happened.
-        session.truncate(history.len() - 1);
-        if result.ids.len() == options.max_new {
-            break;
+        let known = shared_prefix(self.session.tokens(), ids);
+        self.session.truncate(known);
+        self.stops = StopTexts::new(&options.stop_texts);
+        self.text = self.tokenizer.clone().map(|tokenizer| Detokenizer::after(tokenizer, ids));
+        self.last = None;
+        self.run = Some(Run::begin(&mut self.session, &ids[known..], &mut self.sampler, options)?);
+        Ok(())
+    }
+
+    /// Ends what is at hand, if anything is, because nobody wants more of it.
+    pub fn interrupt(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.stop(Finish::Interrupted);
         }
-        if session.position() == session.context_length() {
-            result.finish = Finish::Context;
-            break;
+        self.end();
+    }
+
+    /// What was generated last: complete when the iterator has given `None`, or after [`Generator::interrupt`]; `None` before
+    /// anything ended.
+    pub fn generation(&self) -> Option<&Generation> {
+        self.last.as_ref()
+    }
+
+    /// What of a text stands before the first one to stop at: for the whole text of an answer.
+    pub fn before_stop<'a>(&self, text: &'a str) -> &'a str {
+        self.stops.before(text)
+    }
+
+    /// Whether it makes text of what it generates.
+    pub fn has_text(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
+    /// The session. While something is generated, it may be some tokens ahead.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The session, to be changed. What is at hand ends.
+    pub fn session_mut(&mut self) -> &mut Session {
+        self.interrupt();
+        &mut self.session
+    }
+
+    /// How tokens are chosen.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// Chooses otherwise from the next token on.
+    pub fn set_sampler(&mut self, sampler: Sampler) {
+        self.sampler = sampler;
+    }
+
+    /// Leaves the session as it is to be between generations.
+    fn end(&mut self) {
+        if let Some(mut run) = self.run.take() {
+            run.end(&mut self.session);
+            self.last = Some(run.generation);
         }
-        if let Some(drafts) = &mut drafts {
-            drafts.learn(guessed.len(), history.len() - before, pass.elapsed());
-            let room = session.context_length() - session.position() - 1;
-            let most =
-                room.min(options.max_new - result.ids.len() - 1).min(session.chunk() - 1).min(draft::MOST);
-            guessed = drafts.guess(&history, most).to_vec();
-        }
-        pass = Instant::now();
-        result.guesses.0 += guessed.len();
-        let requests = vec![sampler.asks(&history, &guessed, vocab); 1 + guessed.len()];
-        let last = history[history.len() - 1];
-        ran = match session.advance_drafted(last, &guessed, &requests) {
-            Err(RuntimeError::Interrupted) => {
-                result.finish = Finish::Interrupted;
-                break;
-            }
-            ran => ran?,
+    }
+
+    /// The next token with its text, or the text that is left.
+    fn piece(&mut self) -> Result<Option<Piece>, RuntimeError> {
+        let Some(run) = &mut self.run else { return Ok(None) };
+        let id = run.next(&mut self.session, &mut self.sampler)?;
+        let text = match (&mut self.text, id) {
+            (None, _) => Ok(String::new()),
+            (Some(text), Some(id)) => text.push(id),
+            (Some(text), None) => text.finish(),
         };
+        let text = text.map_err(|error: TextError| {
+            let path = self.session.model().path().to_owned();
+            RuntimeError::Text { path, problem: error.to_string() }
+        });
+        let mut text = self.stops.push(&text?);
+        if self.stops.found() {
+            run.stop(Finish::Stop);
+        }
+        if id.is_some() {
+            return Ok(Some(Piece { id, text }));
+        }
+        text.push_str(&self.stops.finish());
+        self.end();
+        Ok((!text.is_empty()).then_some(Piece { id, text }))
     }
-    // As without guesses, the session ends before the last token, which nothing needed to follow; a stop followed it.
-    let run = match result.finish {
-        Finish::Stop => history.len(),
-        _ => history.len() - usize::from(!result.ids.is_empty()),
-    };
-    session.truncate(session.position().min(run));
-    result.decode = start.elapsed();
-    result.profiles = of_prompt.zip(session.profile()).map(|(prompt, decode)| [prompt, decode]);
-    Ok(result)
+}
+
+impl Iterator for Generator {
+    type Item = Result<Piece, RuntimeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.piece();
+        if piece.is_err() {
+            self.interrupt();
+        }
+        piece.transpose()
+    }
+}
+
+/// A generation at hand. It is not tied to its session and sampler, which its owner hands to it.
+struct Run {
+    options: GenerateOptions,
+    /// The sampler sees the whole sequence, the last token included, which the session has not run yet.
+    history: Vec<u32>,
+    drafts: Option<Drafts>,
+    /// Tokens run after the last one that was chosen, and so only drafted.
+    drafted: Vec<u32>,
+    /// Rows of the pass.
+    ran: usize,
+    /// Which of them the next token is chosen from; `ran` where a pass is due.
+    row: usize,
+    /// When the pass began, and how long the text was.
+    pass: (Instant, usize),
+    started: Instant,
+    of_prompt: Option<Profile>,
+    ended: bool,
+    generation: Generation,
+}
+
+impl Run {
+    fn begin(
+        session: &mut Session,
+        prompt: &[u32],
+        sampler: &mut Sampler,
+        options: GenerateOptions,
+    ) -> Result<Run, RuntimeError> {
+        let start = Instant::now();
+        let history = [session.tokens(), prompt].concat();
+        sampler.begin(history.len());
+        let advanced = session.advance(prompt, &[sampler.asks(&history, &[], vocab(session))]);
+        let prefill = start.elapsed();
+        let interrupted = matches!(advanced, Err(RuntimeError::Interrupted));
+        if !interrupted {
+            advanced?;
+        }
+        let of_prompt = session.profile();
+        if of_prompt.is_some() {
+            session.start_profile();
+        }
+        let mut run = Run {
+            drafts: options.draft.then(Drafts::new),
+            drafted: Vec::new(),
+            ran: 1,
+            row: 0,
+            pass: (Instant::now(), history.len()),
+            started: Instant::now(),
+            of_prompt,
+            ended: false,
+            generation: Generation {
+                ids: Vec::new(),
+                finish: Finish::Length,
+                prefill,
+                decode: Duration::ZERO,
+                drafted: 0,
+                accepted: 0,
+                profiles: None,
+            },
+            history,
+            options,
+        };
+        if interrupted {
+            // The session never ran the prompt.
+            run.history.truncate(session.position());
+            run.stop(Finish::Interrupted);
+        }
+        Ok(run)
+    }
+
+    fn stop(&mut self, finish: Finish) {
+        if !self.ended {
+            self.generation.finish = finish;
+            self.ended = true;
+        }
+    }
+
+    /// The next token; `None` where the generation has ended.
+    fn next(&mut self, session: &mut Session, sampler: &mut Sampler) -> Result<Option<u32>, RuntimeError> {
+        if self.generation.ids.len() == self.options.max_new {
+            self.stop(Finish::Length);
+        }
+        if !self.ended && self.row == self.ran {
+            self.pass(session, sampler)?;
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        let chosen = session.logits(self.row).and_then(|logits| sampler.choose(logits, &self.history));
+        let id = chosen.ok_or(RuntimeError::Suppressed { tokens: self.history.len() })?;
+        if !self.options.ignore_eos && self.options.stop_ids.contains(&id) {
+            self.stop(Finish::Stop);
+            return Ok(None);
+        }
+        self.generation.ids.push(id);
+        self.history.push(id);
+        let right = self.drafted.get(self.row) == Some(&id);
+        if right && self.generation.ids.len() < self.options.max_new {
+            self.generation.accepted += 1;
+            self.row += 1;
+        } else {
+            self.row = self.ran;
+        }
+        Ok(Some(id))
+    }
+
+    /// Runs the last token, with what is drafted to follow it.
+    fn pass(&mut self, session: &mut Session, sampler: &mut Sampler) -> Result<(), RuntimeError> {
+        // What was run after the last right draft never happened.
+        session.truncate(self.history.len() - 1);
+        if session.position() == session.context_length() {
+            self.stop(Finish::Context);
+            return Ok(());
+        }
+        let (since, before) = self.pass;
+        if let Some(drafts) = &mut self.drafts {
+            drafts.learn(self.drafted.len(), self.history.len() - before, since.elapsed());
+            let room = session.context_length() - session.position() - 1;
+            let left = self.options.max_new - self.generation.ids.len() - 1;
+            let most = room.min(left).min(session.chunk() - 1).min(draft::MOST);
+            self.drafted = drafts.draft(&self.history, most).to_vec();
+        }
+        self.pass = (Instant::now(), self.history.len());
+        self.generation.drafted += self.drafted.len();
+        let request = sampler.asks(&self.history, &self.drafted, vocab(session));
+        let requests = vec![request; 1 + self.drafted.len()];
+        let last = self.history[self.history.len() - 1];
+        match session.advance_drafted(last, &self.drafted, &requests) {
+            Err(RuntimeError::Interrupted) => self.stop(Finish::Interrupted),
+            ran => (self.ran, self.row) = (ran?, 0),
+        }
+        Ok(())
+    }
+
+    /// Leaves the session before the last token, as without drafts: nothing needed to follow it. A stop id followed it.
+    fn end(&mut self, session: &mut Session) {
+        self.stop(Finish::Interrupted);
+        let run = match self.generation.finish {
+            Finish::Stop if self.row < self.ran => self.history.len(),
+            _ => self.history.len() - usize::from(!self.generation.ids.is_empty()),
+        };
+        session.truncate(run);
+        self.generation.decode = self.started.elapsed();
+        let profiles = self.of_prompt.take().zip(session.profile());
+        self.generation.profiles = profiles.map(|(prompt, decode)| [prompt, decode]);
+    }
+}
+
+fn vocab(session: &Session) -> usize {
+    session.model().manifest().hyperparameters.vocab_size as usize
 }

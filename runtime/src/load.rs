@@ -89,7 +89,7 @@ pub struct Model {
     tables: Tables,
     /// Bytes of `tokenizer.json`, until text is needed.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
-    tokenizer: OnceLock<Result<Option<Tokenizer>, String>>,
+    tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, String>>,
 }
 
 impl Model {
@@ -198,12 +198,12 @@ impl Model {
     ///
     /// # Errors
     /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
-    pub fn tokenizer(&self) -> Result<Option<&Tokenizer>, RuntimeError> {
+    pub fn tokenizer(&self) -> Result<Option<&Arc<Tokenizer>>, RuntimeError> {
         let made = self.tokenizer.get_or_init(|| {
             let json = self.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
             let vocab_size = self.manifest.hyperparameters.vocab_size;
             let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
-            made.transpose().map_err(|e| e.to_string())
+            made.transpose().map(|made| made.map(Arc::new)).map_err(|e| e.to_string())
         });
         match made {
             Ok(tokenizer) => Ok(tokenizer.as_ref()),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use trit_format::target::Target;
+use trit_runtime::generate::GenerateOptions;
 use trit_runtime::{
     CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions, Tuning,
 };
@@ -88,4 +89,9 @@ pub fn all_logits(session: &mut Session, ids: &[u32]) -> Vec<f32> {
         .forward_all(ids, &mut |_, logits| all.extend_from_slice(logits))
         .unwrap_or_else(|e| panic!("{e}"));
     all
+}
+
+/// As many tokens as asked for, whatever they are.
+pub fn endless(max_new: usize, draft: bool) -> GenerateOptions {
+    GenerateOptions { max_new, stop_ids: Vec::new(), stop_texts: Vec::new(), ignore_eos: true, draft }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::Manifest;
-use trit_runtime::generate::{GenerateOptions, generate};
+use trit_runtime::generate::generate;
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::{
     KvType, LoadOptions, LogitsRequest, Model, Place, RuntimeError, Session, SessionOptions, Tuning,
 };
+use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, fixture, run, scratch, trit_run};
 
 /// One layer, keys beyond 65504 from the first token on.
@@ -137,17 +138,17 @@ fn the_position_decides_where_f32_begins() {
     }
 }
 
-/// A guess that is wrong leaves nothing, not even a wider cache.
+/// A drafted token that is wrong leaves nothing, not even a wider cache.
 #[test]
-fn guesses_change_neither_tokens_nor_cache() {
+fn drafts_change_neither_tokens_nor_cache() {
     let model = load(mixed());
-    // The text had the large token after the last three, so that it is guessed.
+    // The text had the large token after the last three, so that it is drafted.
     for prompt in [vec![1, 2, 3, LARGE, 5, 1, 2, 3], vec![1, 2, 3, 4, 5, 1, 2, 3]] {
         let mut results = Vec::new();
         for speculate in [false, true] {
             let mut session = session(&model, KvType::F16, 2, 16);
             let mut sampler = Sampler::new(SamplerOptions::default());
-            let options = GenerateOptions { max_new: 60, stop: &[], ignore_eos: true, speculate };
+            let options = endless(60, speculate);
             let each = &mut |_| ControlFlow::Continue(());
             let generation = generate(&mut session, &prompt, &mut sampler, &options, each).unwrap();
             results.push((generation.ids, session.widened(), session.tokens().to_vec()));

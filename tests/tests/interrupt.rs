@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
-use trit_runtime::generate::{Finish, GenerateOptions, generate};
+use trit_runtime::generate::{Finish, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::{LoadOptions, Model, RuntimeError, Session, SessionOptions};
+use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, repository};
 
 fn model() -> Arc<Model> {
@@ -83,7 +84,7 @@ fn whenever_it_is_stopped_nothing_is_left_behind() {
 fn a_generation_is_stopped_in_its_prompt_or_after_some_tokens() {
     let (mut session, stop) = session(2);
     let mut sampler = Sampler::new(SamplerOptions::default());
-    let options = GenerateOptions { max_new: 20, stop: &[], ignore_eos: true, speculate: true };
+    let options = endless(20, true);
     stop.store(true, Relaxed);
     let none = generate(&mut session, &ids(30), &mut sampler, &options, &mut |_| ControlFlow::Continue(()));
     let none = none.unwrap();

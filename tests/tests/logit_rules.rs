@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use trit_format::manifest::LogitRules;
-use trit_runtime::generate::{GenerateOptions, generate};
+use trit_runtime::generate::generate;
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::{
     KvType, LoadOptions, Logits, LogitsRequest, Model, RuntimeError, Session, SessionOptions, Tuning,
 };
+use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, repository, run, scratch, trit_run, tritc};
 
-/// Repeats itself, so that guesses are made and some are right.
+/// Repeats itself, so that tokens are drafted and some are right.
 const PROMPT: [u32; 24] = [
     4093, 46, 1218, 605, 12, 300, 46, 1218, 605, 12, 301, 46, 1218, 605, 12, 300, 46, 1218, 605, 12, 301, 46,
     1218, 605,
@@ -122,7 +123,7 @@ fn rules_give_the_tokens_that_all_logits_give() {
                 let mut session = session(&model, threads);
                 let mut sampler = Sampler::with_rules(options, rules);
                 partly += usize::from(sampler.asks(&PROMPT, &[], 4096) != LogitsRequest::All);
-                let request = GenerateOptions { max_new: TOKENS, stop: &[], ignore_eos: true, speculate };
+                let request = endless(TOKENS, speculate);
                 let each = &mut |_| ControlFlow::Continue(());
                 let generation = generate(&mut session, &PROMPT, &mut sampler, &request, each).unwrap();
                 assert_eq!(generation.ids, expected, "{options:?} {rules:?} {threads} {speculate}");
@@ -132,7 +133,7 @@ fn rules_give_the_tokens_that_all_logits_give() {
     assert!(partly > 20, "{partly} ask for a part of the logits");
     let rules = LogitRules { suppress: (0..4096).collect(), ..none };
     let mut sampler = Sampler::with_rules(greedy, &rules);
-    let request = GenerateOptions { max_new: 3, stop: &[], ignore_eos: true, speculate: true };
+    let request = endless(3, true);
     let each = &mut |_| ControlFlow::Continue(());
     let error = generate(&mut session(&model, 1), &PROMPT, &mut sampler, &request, each).unwrap_err();
     assert!(matches!(error, RuntimeError::Suppressed { tokens: 24 }), "{error}");

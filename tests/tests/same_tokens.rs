@@ -1,4 +1,4 @@
-//! What may change speed changes no token: looking for the best logits alone, guessing tokens, threads, blocks of a
+//! What may change speed changes no token: looking for the best logits alone, drafting tokens, threads, blocks of a
 //! prompt, kernels, and how a sequence was reached.
 
 use std::io::Write;
@@ -7,15 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use trit_format::dense243::Code;
 use trit_format::target::Target;
-use trit_runtime::generate::{GenerateOptions, Generation, generate};
+use trit_runtime::generate::{Generation, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
     CpuTiers, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Memory, Model, Session,
     SessionOptions, Tuning,
 };
+use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, tritc};
 
-/// Repeats itself, so that guesses are made and some are right.
+/// Repeats itself, so that tokens are drafted and some are right.
 const PROMPT: [u32; 24] = [
     4093, 46, 1218, 605, 12, 300, 46, 1218, 605, 12, 301, 46, 1218, 605, 12, 300, 46, 1218, 605, 12, 301, 46,
     1218, 605,
@@ -35,7 +36,7 @@ fn session(model: &Arc<Model>, threads: usize, kv: KvType, block: usize) -> Sess
 
 fn run(session: &mut Session, options: SamplerOptions, speculate: bool) -> Generation {
     session.truncate(0);
-    let request = GenerateOptions { max_new: TOKENS, stop: &[], ignore_eos: true, speculate };
+    let request = endless(TOKENS, speculate);
     let mut sampler = Sampler::new(options);
     generate(session, &PROMPT, &mut sampler, &request, &mut |_| ControlFlow::Continue(())).unwrap()
 }
@@ -66,9 +67,9 @@ fn plainly(session: &mut Session, options: SamplerOptions) -> Vec<u32> {
 }
 
 #[test]
-fn guesses_and_the_best_logits_alone_choose_the_same_tokens() {
+fn drafts_and_the_best_logits_alone_choose_the_same_tokens() {
     let model = load("same-tokens", &LoadOptions::default());
-    let mut guessed = (0, 0);
+    let mut drafted = (0, 0);
     for kv in [KvType::F16, KvType::Int8] {
         let mut plain = session(&model, 1, kv, 1);
         for options in samplers() {
@@ -80,14 +81,14 @@ fn guesses_and_the_best_logits_alone_choose_the_same_tokens() {
                     assert_eq!(generation.ids, expected, "{kv:?} {options:?} {threads} {block} {speculate}");
                     assert_eq!(session.position(), PROMPT.len() + TOKENS - 1);
                     assert_eq!(session.tokens()[PROMPT.len()..], expected[..TOKENS - 1]);
-                    assert!(speculate || generation.guesses == (0, 0));
-                    guessed = (guessed.0 + generation.guesses.0, guessed.1 + generation.guesses.1);
+                    assert!(speculate || generation.drafted == 0);
+                    drafted = (drafted.0 + generation.drafted, drafted.1 + generation.accepted);
                 }
             }
         }
     }
-    eprintln!("{} tokens guessed, {} right", guessed.0, guessed.1);
-    assert!(guessed.1 > 0 && guessed.1 < guessed.0, "right and wrong guesses are both tried: {guessed:?}");
+    eprintln!("{} tokens drafted, {} right", drafted.0, drafted.1);
+    assert!(drafted.1 > 0 && drafted.1 < drafted.0, "right and wrong drafts are both tried: {drafted:?}");
 }
 
 /// Candidates have the logits they have among all, bit for bit, and include the best.
@@ -174,7 +175,7 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
             let options =
                 SessionOptions { threads: Some(2), oversubscribe: true, ..SessionOptions::default() };
             let mut session = Session::new(model.clone(), options).unwrap();
-            let request = GenerateOptions { max_new: 40, stop: &[], ignore_eos: true, speculate: true };
+            let request = endless(40, true);
             let mut sampler = Sampler::new(SamplerOptions::default());
             let go_on = &mut |_| ControlFlow::Continue(());
             (

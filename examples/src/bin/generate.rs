@@ -3,10 +3,8 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::ops::ControlFlow;
-use trit_runtime::generate::{GenerateOptions, generate};
+use trit_runtime::generate::{GenerateOptions, Generator};
 use trit_runtime::sample::{Sampler, SamplerOptions};
-use trit_runtime::text::Detokenizer;
 use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A model is immutable and shared by any number of sessions, each of them one sequence of tokens.
     let model = Model::load(bundle.as_ref(), &LoadOptions::default())?;
-    let mut session = Session::new(model.clone(), SessionOptions::default())?;
+    let session = Session::new(model.clone(), SessionOptions::default())?;
     eprintln!("{} kernels, {} threads", model.kernels(), session.threads());
 
     let tokenizer = model.tokenizer()?.ok_or("this model takes token ids only")?;
@@ -23,31 +21,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // As the model's authors suggest. The same seed gives the same text.
     let text = &model.manifest().text;
-    let mut sampler =
-        Sampler::with_rules(SamplerOptions::from_defaults(&text.sampling, 7), &text.sampling.rules);
-    let options = GenerateOptions { max_new: 100, stop: &text.stop, ignore_eos: false, speculate: true };
+    let sampler = Sampler::with_rules(SamplerOptions::from_defaults(&text.sampling, 7), &text.sampling.rules);
+    let mut generator = Generator::new(session, sampler)?;
+    generator.begin(&ids, GenerateOptions { max_new: 100, ..GenerateOptions::of(&model) })?;
 
-    // A character may take several tokens: the stream gives text as soon as it is whole.
-    let mut stream = Detokenizer::after(tokenizer, &ids);
-    let mut problem = None;
+    // A character may take several tokens: pieces are whole characters.
     print!("{prompt}");
-    let generation = generate(&mut session, &ids, &mut sampler, &options, &mut |id| {
-        let shown = stream.push(id).map_err(|e| e.to_string()).and_then(|piece| {
-            print!("{piece}");
-            std::io::stdout().flush().map_err(|e| e.to_string())
-        });
-        match shown {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(e) => {
-                problem = Some(e);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if let Some(problem) = problem {
-        return Err(problem.into());
+    for piece in &mut generator {
+        print!("{}", piece?.text);
+        std::io::stdout().flush()?;
     }
-    println!("{}", stream.finish()?);
+    println!();
+    let generation = generator.generation().ok_or("it has ended")?;
     let speed = generation.ids.len() as f64 / generation.decode.as_secs_f64();
     eprintln!("{} tokens, {speed:.0} tokens/s", generation.ids.len());
     Ok(())

@@ -32,7 +32,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     if args.profile {
         session.start_profile();
     }
-    let mut talk = Talk::new(args, &model, tokenizer, template, session);
+    let mut talk = Talk::new(args, &model, tokenizer, template, session)?;
     let mut terminal = Terminal::new(!args.no_history)?;
     let (mut leaving, mut told) = (false, false);
     loop {

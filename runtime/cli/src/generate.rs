@@ -2,18 +2,16 @@
 
 use crate::args::Generate;
 use crate::failure::{Failure, INTERRUPTED, note, print, print_json};
-use crate::stop::Stops;
 use crate::{chat, interrupt, mistaken, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
-use trit_runtime::generate::{Finish, GenerateOptions, Generation, generate};
-use trit_runtime::sample::Sampler;
+use trit_runtime::Session;
+use trit_runtime::generate::{Finish, GenerateOptions, Generation, Generator, Piece};
+use trit_runtime::text::conversation::shared_prefix;
 use trit_runtime::text::printable::TerminalFilter;
-use trit_runtime::text::{Conversation, Detokenizer, Tokenizer};
-use trit_runtime::{Model, Session};
+use trit_runtime::text::{Conversation, Tokenizer};
 
 /// Most tokens that are generated where `-n` does not say.
 pub const DEFAULT_TOKENS: usize = 256;
@@ -52,31 +50,33 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     if args.profile {
         session.start_profile();
     }
-    let mut sampler = args.sampling.sampler(&model.manifest().text.sampling);
-    let mut request = Request {
-        model: &model,
-        tokenizer,
+    let sampler = args.sampling.sampler(&model.manifest().text.sampling);
+    let (seed, threads) = (sampler.options().seed, session.threads());
+    let request = Request {
         max_new: args.n.unwrap_or(if chat { usize::MAX } else { DEFAULT_TOKENS }),
         ignore_eos: args.ignore_eos,
         speculate: !args.no_speculation,
         show: !args.json,
         stop: &args.stop,
     };
-    let answer = request.run(&mut session, &ids, &mut sampler)?;
+    let mut generator = match tokenizer {
+        Some(_) => Generator::new(session, sampler).map_err(|e| Failure::runtime(bundle, e))?,
+        None => Generator::of_ids(session, sampler),
+    };
+    let answer = request.run(&mut generator, &ids)?;
     let timings = answer.timings();
     if args.json {
         let Answer { generation, text, .. } = &answer;
         let text = tokenizer.map(|_| text.as_str());
-        let seed = sampler.options().seed;
         print_json(&Report { ids: &generation.ids, text, finish: finish(generation.finish), seed, timings })?;
     } else {
         print("\n")?;
         if terminal || args.verbose {
-            note(timings.line(session.threads()));
+            note(timings.line(threads));
         }
     }
     profile::show_generation(&answer.generation);
-    open::tell_widened(session.widened());
+    open::tell_widened(generator.session().widened());
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,
@@ -139,17 +139,14 @@ pub fn read_text(file: Option<&Path>) -> Result<String, Failure> {
 }
 
 /// One generation and where its text goes.
-pub struct Request<'m> {
-    pub model: &'m Model,
-    /// Makes text of what is generated; without it, ids are shown.
-    pub tokenizer: Option<&'m Tokenizer>,
+pub struct Request<'a> {
     pub max_new: usize,
     pub ignore_eos: bool,
     pub speculate: bool,
     /// Print text as it is generated.
     pub show: bool,
     /// Texts that end the answer and are no part of it.
-    pub stop: &'m [String],
+    pub stop: &'a [String],
 }
 
 /// What was generated.
@@ -162,93 +159,54 @@ pub struct Answer {
 }
 
 impl Request<'_> {
-    /// Appends `prompt` to the session and generates until the model, the limit, the context or the user ends it.
-    pub fn run(
-        &mut self,
-        session: &mut Session,
-        prompt: &[u32],
-        sampler: &mut Sampler,
-    ) -> Result<Answer, Failure> {
-        let bundle = self.model.path();
-        if !self.stop.is_empty() && self.tokenizer.is_none() {
-            open::tokenizer(self.model, "no --stop")?;
+    /// Generates after `ids` until the model, the limit, the context or the user ends it.
+    pub fn run(&self, generator: &mut Generator, ids: &[u32]) -> Result<Answer, Failure> {
+        let model = generator.session().model().clone();
+        let bundle = model.path();
+        if !self.stop.is_empty() {
+            open::tokenizer(&model, "no --stop")?;
         }
-        let mut sink = Sink::new(self.tokenizer, prompt, self.show, self.stop);
-        let start = session.position();
-        let stoppable = interrupt::stoppable();
-        let mut failed = None;
         let options = GenerateOptions {
             max_new: self.max_new,
-            stop: &self.model.manifest().text.stop,
+            stop_texts: self.stop.to_vec(),
             ignore_eos: self.ignore_eos,
-            speculate: self.speculate,
+            draft: self.speculate,
+            ..GenerateOptions::of(&model)
         };
-        let generation =
-            generate(session, prompt, sampler, &options, &mut |id| match sink.push(id, bundle) {
-                Err(failure) => {
-                    failed = Some(failure);
-                    ControlFlow::Break(())
+        let stoppable = interrupt::stoppable();
+        let failed = |e| Failure::runtime(bundle, e);
+        let prompt_tokens = ids.len() - shared_prefix(generator.session().tokens(), ids);
+        generator.begin(ids, options).map_err(failed)?;
+        // A terminal shows what is printed.
+        let filter = io::stdout().is_terminal().then_some(TerminalFilter);
+        let mut text = String::new();
+        while let Some(piece) = generator.next() {
+            let piece = match piece.map_err(failed)? {
+                Piece { id: Some(id), .. } if !generator.has_text() => {
+                    if text.is_empty() {
+                        id.to_string()
+                    } else {
+                        format!(",{id}")
+                    }
                 }
-                Ok(()) if sink.stops.found() || stoppable.requested() => ControlFlow::Break(()),
-                Ok(()) => ControlFlow::Continue(()),
-            });
-        let mut generation = generation.map_err(|e| Failure::runtime(bundle, e))?;
-        failed.map_or(Ok(()), Err)?;
-        sink.finish(bundle)?;
-        if sink.stops.found() {
-            generation.finish = Finish::Stop;
+                Piece { text, .. } => text,
+            };
+            text.push_str(&piece);
+            match &filter {
+                _ if !self.show || piece.is_empty() => {}
+                Some(filter) => print(filter.piece(&piece))?,
+                None => print(&piece)?,
+            }
+            if stoppable.requested() {
+                generator.interrupt();
+            }
         }
+        let generation = generator.generation().cloned();
+        let generation =
+            generation.ok_or_else(|| Failure::internal("a generation ended without a result"))?;
         // Interrupted in the prompt, the session is where it was.
-        let decoded = session.position().saturating_sub(start + prompt.len());
-        Ok(Answer { generation, text: sink.text, prompt_tokens: prompt.len(), decoded })
-    }
-}
-
-/// Collects text, and shows it.
-struct Sink<'m> {
-    stream: Option<Detokenizer<'m>>,
-    stops: Stops<'m>,
-    text: String,
-    show: bool,
-    /// Where a terminal shows it.
-    filter: Option<TerminalFilter>,
-}
-
-impl<'m> Sink<'m> {
-    fn new(tokenizer: Option<&'m Tokenizer>, prompt: &[u32], show: bool, stop: &'m [String]) -> Sink<'m> {
-        Sink {
-            stream: tokenizer.map(|t| Detokenizer::after(t, prompt)),
-            stops: Stops::new(stop),
-            text: String::new(),
-            show,
-            filter: io::stdout().is_terminal().then_some(TerminalFilter),
-        }
-    }
-
-    fn push(&mut self, id: u32, bundle: &Path) -> Result<(), Failure> {
-        let text = match &mut self.stream {
-            Some(stream) => stream.push(id).map_err(|e| Failure::text(bundle, e))?,
-            None if self.text.is_empty() => id.to_string(),
-            None => format!(",{id}"),
-        };
-        let text = self.stops.push(&text);
-        self.add(&text)
-    }
-
-    fn finish(&mut self, bundle: &Path) -> Result<(), Failure> {
-        let rest = self.stream.as_mut().map_or(Ok(String::new()), Detokenizer::finish);
-        let mut text = self.stops.push(&rest.map_err(|e| Failure::text(bundle, e))?);
-        text.push_str(&self.stops.finish());
-        self.add(&text)
-    }
-
-    fn add(&mut self, text: &str) -> Result<(), Failure> {
-        self.text.push_str(text);
-        match &self.filter {
-            _ if !self.show || text.is_empty() => Ok(()),
-            Some(filter) => print(filter.piece(text)),
-            None => print(text),
-        }
+        let decoded = generator.session().position().saturating_sub(ids.len());
+        Ok(Answer { generation, text, prompt_tokens, decoded })
     }
 }
 
@@ -290,8 +248,8 @@ impl Answer {
             generated_tokens: self.generation.ids.len(),
             generated_s,
             generated_tokens_per_s: rate(self.decoded, generated_s),
-            guessed_tokens: self.generation.guesses.0,
-            guessed_right: self.generation.guesses.1,
+            guessed_tokens: self.generation.drafted,
+            guessed_right: self.generation.accepted,
         }
     }
 }

@@ -18,7 +18,6 @@ mod perplexity;
 mod profile;
 mod scripts;
 mod selftest;
-mod stop;
 mod template;
 mod tokenize;
 mod values;

@@ -69,7 +69,7 @@ pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, F
     let bundle = model.path().display();
     let missing =
         || Failure::usage(format_args!("{bundle}: has no tokenizer and takes token ids only; use {instead}"));
-    model.tokenizer().map_err(|e| Failure::runtime(model.path(), e))?.ok_or_else(missing)
+    model.tokenizer().map_err(|e| Failure::runtime(model.path(), e))?.map(|made| &**made).ok_or_else(missing)
 }
 
 /// A model without a chat template was to chat.
@@ -80,10 +80,11 @@ pub fn no_template(model: &Model) -> Failure {
 
 /// The model's tokenizer for those who gave ids, and can do with ids where it has none, or none that can be used.
 pub fn tokenizer_if_usable(model: &Model) -> Option<&Tokenizer> {
-    model.tokenizer().unwrap_or_else(|error| {
+    let made = model.tokenizer().unwrap_or_else(|error| {
         note(format_args!("{error}; ids are shown instead of text"));
         None
-    })
+    });
+    made.map(|made| &**made)
 }
 
 /// A progress bar on standard error; nothing where that is no terminal.

@@ -56,6 +56,6 @@ pub fn show_generation(generation: &Generation) {
     let Some([prompt, decode]) = &generation.profiles else { return };
     show("prompt", prompt);
     show("generated tokens", decode);
-    let (made, right) = generation.guesses;
+    let (made, right) = (generation.drafted, generation.accepted);
     note_lines(format_args!("\nguessed {made} tokens, {right} of them right"));
 }

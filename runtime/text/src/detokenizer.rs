@@ -15,10 +15,12 @@
 
 use crate::stages::Stages;
 use crate::{TextError, Tokenizer};
+use std::borrow::Borrow;
 
 /// Turns one id after the other into text. Special tokens, and ids that no token has, give none.
-pub struct Detokenizer<'t> {
-    tokenizer: &'t Tokenizer,
+pub struct Detokenizer<T> {
+    /// Borrowed or shared.
+    tokenizer: T,
     state: State,
 }
 
@@ -31,21 +33,21 @@ enum State {
     },
 }
 
-impl<'t> Detokenizer<'t> {
+impl<T: Borrow<Tokenizer>> Detokenizer<T> {
     /// A stream whose first token begins a text.
-    pub fn new(tokenizer: &'t Tokenizer) -> Detokenizer<'t> {
+    pub fn new(tokenizer: T) -> Detokenizer<T> {
         Detokenizer::after(tokenizer, &[])
     }
 
     /// A stream whose first token continues `prompt`, whose own text is not given out.
-    pub fn after(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Detokenizer<'t> {
-        let Some(stages) = tokenizer.stages() else {
+    pub fn after(tokenizer: T, prompt: &[u32]) -> Detokenizer<T> {
+        let Some(stages) = tokenizer.borrow().stages().cloned() else {
             return Detokenizer {
                 tokenizer,
                 state: State::Whole { prompt: prompt.to_vec(), ids: Vec::new() },
             };
         };
-        let mut stream = Detokenizer { tokenizer, state: State::Stages(stages.clone()) };
+        let mut stream = Detokenizer { tokenizer, state: State::Stages(stages) };
         // A prompt that the decoder fails on matters no more than one it makes nothing of.
         for &id in prompt {
             let _ = stream.push(id);
@@ -60,7 +62,7 @@ impl<'t> Detokenizer<'t> {
     /// [`TextError::Decode`].
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
         match &mut self.state {
-            State::Stages(stages) => match self.tokenizer.shown_token(id) {
+            State::Stages(stages) => match self.tokenizer.borrow().shown_token(id) {
                 Some(token) => guarded(|| stages.push(token)),
                 None => Ok(String::new()),
             },
@@ -79,10 +81,11 @@ impl<'t> Detokenizer<'t> {
         match &mut self.state {
             State::Stages(stages) => guarded(|| stages.finish()),
             State::Whole { prompt, ids } => {
-                let before = self.tokenizer.decode(prompt, true)?;
-                let alone = self.tokenizer.decode(ids, true)?;
+                let tokenizer = self.tokenizer.borrow();
+                let before = tokenizer.decode(prompt, true)?;
+                let alone = tokenizer.decode(ids, true)?;
                 prompt.append(ids);
-                let all = self.tokenizer.decode(prompt, true)?;
+                let all = tokenizer.decode(prompt, true)?;
                 Ok(all.strip_prefix(&before).map_or(alone, str::to_owned))
             }
         }
@@ -118,7 +121,7 @@ mod tests {
         Tokenizer::new(json.to_string().as_bytes(), &info(), 261).unwrap()
     }
 
-    fn pieces(stream: &mut Detokenizer, ids: &[u32]) -> Vec<String> {
+    fn pieces(stream: &mut Detokenizer<&Tokenizer>, ids: &[u32]) -> Vec<String> {
         let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
         pieces.push(stream.finish().unwrap());
         pieces

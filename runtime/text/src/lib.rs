@@ -10,6 +10,7 @@
 //! | `coverage` | how few tokens a text can have |
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | `stages`, `letters` | a decoder, token by token |
+//! | [`stop`] | texts at which a generation ends |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 //! | [`conversation`] | what was said, and how much of it a context holds |
 //! | [`output`] | which files a command may replace, and files that appear whole or not at all |
@@ -29,6 +30,7 @@ mod limits;
 pub mod output;
 pub mod printable;
 mod stages;
+pub mod stop;
 pub mod template;
 pub mod tokenizer;
 

@@ -76,7 +76,7 @@ impl Pair {
         ids
     }
 
-    fn streamed(&self, mut stream: Detokenizer, ids: &[u32]) -> String {
+    fn streamed(&self, mut stream: Detokenizer<&Tokenizer>, ids: &[u32]) -> String {
         let mut text: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
         text.push_str(&stream.finish().unwrap());
         text

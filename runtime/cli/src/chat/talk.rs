@@ -10,9 +10,7 @@ use crate::failure::{Failure, note, print};
 use crate::generate::{Answer, DEFAULT_TOKENS, Request};
 use crate::interrupt;
 use std::path::Path;
-use trit_runtime::generate::Finish;
-use trit_runtime::sample::Sampler;
-use trit_runtime::text::conversation::shared_prefix;
+use trit_runtime::generate::{Finish, Generator};
 use trit_runtime::text::{ChatTemplate, Conversation, TemplateInput, TextError, Tokenizer};
 use trit_runtime::{Model, Session};
 
@@ -21,8 +19,7 @@ pub struct Talk<'m> {
     model: &'m Model,
     tokenizer: &'m Tokenizer,
     template: Option<ChatTemplate>,
-    session: Session,
-    sampler: Sampler,
+    generator: Generator,
     settings: Settings,
     request: Request<'m>,
     conversation: Conversation,
@@ -41,11 +38,11 @@ impl<'m> Talk<'m> {
         tokenizer: &'m Tokenizer,
         template: Option<ChatTemplate>,
         session: Session,
-    ) -> Talk<'m> {
+    ) -> Result<Talk<'m>, Failure> {
         let settings = Settings { sampling: args.sampling.clone(), n: args.n };
+        let sampler = settings.sampler(&model.manifest().text.sampling);
+        let generator = Generator::new(session, sampler).map_err(|e| Failure::runtime(model.path(), e))?;
         let request = Request {
-            model,
-            tokenizer: Some(tokenizer),
             max_new: 0,
             ignore_eos: args.ignore_eos,
             speculate: !args.no_speculation,
@@ -56,20 +53,19 @@ impl<'m> Talk<'m> {
             model,
             tokenizer,
             template,
-            session,
-            sampler: settings.sampler(&model.manifest().text.sampling),
+            generator,
             settings,
             request,
             conversation: Conversation::new(args.system.as_deref()),
             written: Vec::new(),
         };
         talk.limit();
-        talk
+        Ok(talk)
     }
 
     /// What it runs on.
     pub fn session(&self) -> &Session {
-        &self.session
+        self.generator.session()
     }
 
     /// Says something and gives the answer, which was printed; `None` where there is none, which was said. Then it is
@@ -113,7 +109,7 @@ impl<'m> Talk<'m> {
     /// Answers what was said last.
     fn answer(&mut self) -> Result<Option<Answer>, Failure> {
         let Some(template) = &self.template else { return Ok(None) };
-        let context = self.session.context_length();
+        let context = self.session().context_length();
         let ids = {
             let stoppable = interrupt::stoppable();
             let stop = || stoppable.requested();
@@ -135,19 +131,16 @@ impl<'m> Talk<'m> {
             // What transformers gives for these ids. The text that was printed may begin otherwise: some tokenizers drop
             // a space before the first word.
             let text = self.tokenizer.decode(&answer.generation.ids, true);
-            let mut text = text.map_err(|e| Failure::text(self.model.path(), e))?;
+            let text = text.map_err(|e| Failure::text(self.model.path(), e))?;
             // What was asked to end the answer is no part of it.
-            if let Some(end) = self.request.stop.iter().filter_map(|stop| text.find(stop)).min() {
-                text.truncate(end);
-            }
-            self.conversation.answered(text);
+            self.conversation.answered(self.generator.before_stop(&text));
         }
         Ok(answer)
     }
 
     /// Writes on after `text`.
     fn go_on(&mut self, text: &str) -> Result<Option<Answer>, Failure> {
-        let context = self.session.context_length();
+        let context = self.session().context_length();
         let more = match self.tokenizer.encode_within(text, self.written.is_empty(), context) {
             Ok(more) => more,
             Err(error) => {
@@ -174,16 +167,14 @@ impl<'m> Talk<'m> {
 
     /// Generates after `ids`, of which the session may have run some. `when_full` says what happens then.
     fn generate(&mut self, ids: &[u32], when_full: &str) -> Result<Option<Answer>, Failure> {
-        let known = shared_prefix(self.session.tokens(), ids);
-        self.session.truncate(known);
-        let answer = self.request.run(&mut self.session, &ids[known..], &mut self.sampler)?;
+        let answer = self.request.run(&mut self.generator, ids)?;
         print("\n")?;
         // Ctrl-C before the model had anything to say: nothing was asked.
         if answer.generation.finish == Finish::Interrupted && answer.generation.ids.is_empty() {
             return Ok(None);
         }
         if answer.generation.finish == Finish::Context {
-            let context = self.session.context_length();
+            let context = self.session().context_length();
             note(format_args!("the context of {context} tokens is full; {when_full}"));
         }
         Ok(Some(answer))
@@ -191,7 +182,7 @@ impl<'m> Talk<'m> {
 
     /// Forgets everything but the system message.
     pub fn reset(&mut self) -> String {
-        self.session.truncate(0);
+        self.generator.session_mut().truncate(0);
         self.written.clear();
         self.conversation = Conversation::new(self.conversation.system());
         String::new()
@@ -222,13 +213,13 @@ impl<'m> Talk<'m> {
 
     /// How tokens are chosen.
     pub fn settings(&self) -> String {
-        self.settings.show(self.sampler.options())
+        self.settings.show(self.generator.sampler().options())
     }
 
     /// Changes a setting. The random sequence begins anew.
     pub fn set(&mut self, name: &str, value: &str) -> Done {
         self.settings.set(name, value)?;
-        self.sampler = self.settings.sampler(&self.model.manifest().text.sampling);
+        self.generator.set_sampler(self.settings.sampler(&self.model.manifest().text.sampling));
         self.limit();
         Ok(String::new())
     }

@@ -1,20 +1,22 @@
-//! `--stop TEXT`: generation ends where one of the texts would be, and gives what stands before it.
+//! Texts to stop at: generation ends where one of them would be, and gives what stands before it.
 //!
 //! A text to stop at may begin in one token and end in another, so what could be its beginning is held back until more
 //! is known.
 
 /// Looks for texts to stop at in pieces of one text.
-pub struct Stops<'t> {
-    texts: &'t [String],
+#[derive(Clone, Debug, Default)]
+pub struct StopTexts {
+    texts: Vec<String>,
     /// Not given out yet: the beginning of a text to stop at, perhaps.
     held: String,
     found: bool,
 }
 
-impl<'t> Stops<'t> {
-    /// Of `texts`, none of which is empty.
-    pub fn new(texts: &'t [String]) -> Stops<'t> {
-        Stops { texts, held: String::new(), found: false }
+impl StopTexts {
+    /// Of `texts`. An empty one would stand everywhere; it is passed over.
+    pub fn new(texts: &[String]) -> StopTexts {
+        let texts = texts.iter().filter(|text| !text.is_empty()).cloned().collect();
+        StopTexts { texts, held: String::new(), found: false }
     }
 
     /// Whether a text to stop at has been found. Nothing is given out after that.
@@ -38,6 +40,12 @@ impl<'t> Stops<'t> {
         std::mem::replace(&mut self.held, rest)
     }
 
+    /// What of a whole text stands before the first text to stop at: all of it where there is none.
+    pub fn before<'a>(&self, whole: &'a str) -> &'a str {
+        let first = self.texts.iter().filter_map(|text| whole.find(text.as_str())).min();
+        first.map_or(whole, |end| &whole[..end])
+    }
+
     /// Gives what is held back: nothing more comes.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
@@ -57,7 +65,7 @@ mod tests {
     /// Everything that comes out, and whether it stopped.
     fn run(texts: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
         let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
-        let mut stops = Stops::new(&texts);
+        let mut stops = StopTexts::new(&texts);
         let mut out: Vec<String> = pieces.iter().map(|piece| stops.push(piece)).collect();
         out.push(stops.finish());
         (out, stops.found())
