@@ -21,21 +21,19 @@ impl Bundle {
     /// Maps the bundle at `path` and reads what it says about itself.
     ///
     /// # Errors
-    /// [`CompileError::Io`] and [`CompileError::Invalid`] where the file cannot be read or is no valid bundle.
+    /// [`CompileError::Io`], [`CompileError::NotABundle`] and [`CompileError::Invalid`] where the file cannot be read, is
+    /// no bundle, or is no valid one.
     pub fn open(path: &Path) -> Result<Bundle, CompileError> {
         let name = path.to_string_lossy();
         let checkpoint = [".safetensors", ".json", ".gguf", ".bin"].iter().any(|end| name.ends_with(end));
         if path.is_dir() || checkpoint {
-            let problem =
-                format!("is no .trit bundle; if it is a checkpoint, compile it: tritc compile {name}");
-            return Err(CompileError::Invalid { path: path.to_owned(), problem });
+            return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: true });
         }
         let file = MappedFile::open(path)?;
         let bytes = file.bytes();
-        // `tritc` itself makes bundles: the format's own advice to a user of the runtime would read oddly here.
+        // The format's own advice to a user of the runtime would read oddly where bundles are made.
         if !bytes.starts_with(&MAGIC) {
-            let problem = "is no .trit bundle; tritc compile makes one from a checkpoint".to_owned();
-            return Err(CompileError::Invalid { path: path.to_owned(), problem });
+            return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: false });
         }
         let invalid =
             |error: FormatError| CompileError::Invalid { path: path.to_owned(), problem: error.to_string() };

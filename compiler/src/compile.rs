@@ -1,7 +1,7 @@
 //! A model becomes a bundle.
 
 use crate::bundle::Bundle;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warning};
 use crate::golden::KnownResult;
 use crate::kernels::{self, CodeSection};
 use crate::lower::{Lowered, TensorData, packed_bytes};
@@ -20,10 +20,6 @@ const COMPILER: &str = concat!("tritc ", env!("CARGO_PKG_VERSION"));
 
 /// Bytes of a tensor that are digested and written at a time.
 const COPY_BYTES: usize = 8 << 20;
-
-/// Said of models whose results cannot be known well enough.
-const NO_GOLDEN: &str = "the model magnifies rounding so much that two correct programs disagree (as with random \
-                         weights); the bundle has no known results, and trit-run selftest checks only its kernels";
 
 /// What was made.
 #[derive(Clone, Debug)]
@@ -83,7 +79,7 @@ pub fn compile(
 
     match golden::known_result(model, progress)? {
         Some(KnownResult { ids, logits }) => lowered.push_golden(ids, logits),
-        None => progress.warn(NO_GOLDEN),
+        None => progress.warn(Warning::NoKnownResult),
     }
 
     let mut section = bundle.section(SectionKind::Tensors)?;

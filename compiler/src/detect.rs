@@ -118,15 +118,19 @@ struct Conflict {
 impl Conflict {
     fn error(&self, tensor: &RawTensor) -> CompileError {
         let ((first_column, first), (column, second)) = (self.first, self.second);
-        tensor.error(format!(
+        let problem = format!(
             "is not ternary: row {} holds the magnitudes {first} (column {first_column}) and {second} (column \
              {column}), which share a scale in every grouping tried: one scale for the tensor, a row, 256, 128, 64 or \
              32 columns. If these are the latent weights of a ternary model, declare it in config.json: \
              \"quantization_config\": {{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", \
-             \"quantization_mode\": \"online\"}}; or have them rounded with --quantize absmean, which gives a model \
-             that was not trained for it nothing but noise",
+             \"quantization_mode\": \"online\"}}",
             self.row
-        ))
+        );
+        CompileError::NotTernary {
+            path: tensor.bytes.path().to_owned(),
+            tensor: tensor.name.clone(),
+            problem,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use trit_format::target::Target;
 /// kernel begins with a line that names it.
 ///
 /// # Errors
-/// [`CompileError::Usage`] where there is no such kernel, with the names of those there are, and
+/// [`CompileError::NoSuchKernel`] where there is no such kernel, with the names of those there are, and
 /// [`CompileError::Invalid`] for code that does not match its digest.
 pub fn disasm(bundle: &Bundle, target: Option<Target>, kernel: Option<&str>) -> Result<String, CompileError> {
     let wanted = |k: &&KernelEntry| {
@@ -34,10 +34,6 @@ pub fn disasm(bundle: &Bundle, target: Option<Target>, kernel: Option<&str>) -> 
 
 fn no_such_kernel(bundle: &Bundle) -> CompileError {
     let name = |k: &KernelEntry| format!("{} for {}", k.spec, k.target);
-    let names: Vec<String> = bundle.manifest().kernels.iter().map(name).collect();
-    let path = bundle.path().display();
-    CompileError::Usage(match names.is_empty() {
-        true => format!("{path}: holds no code; it was compiled with --target portable"),
-        false => format!("{path}: has no such kernel; there are {}", names.join(", ")),
-    })
+    let names = bundle.manifest().kernels.iter().map(name).collect();
+    CompileError::NoSuchKernel { path: bundle.path().to_owned(), kernels: names }
 }

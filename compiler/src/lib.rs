@@ -13,8 +13,6 @@
 //! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
 //! | [`survey`] | what a checkpoint is, before it is compiled |
 //! | [`trust`] | records a bundle as one's own |
-//! | `memory` | what a program does where there is no more of it |
-//! | `signals` | leaves no unfinished file when the process is to end |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -42,7 +40,6 @@ pub mod ingest;
 pub mod inspect;
 mod kernels;
 pub mod lower;
-mod memory;
 pub mod model;
 pub mod pack;
 mod planes;
@@ -55,6 +52,5 @@ pub mod trust;
 pub mod verify;
 mod writer;
 
-pub use error::CompileError;
-pub use memory::EndsWhereMemoryEnds;
+pub use error::{Choice, CompileError, ErrorKind, Warning, Warnings};
 pub use writer::check_output;

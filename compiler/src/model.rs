@@ -3,7 +3,7 @@
 //! `ingest` reads files, `arch` turns them into a [`Model`], `pack`, `lower` and `bundle` take it from there. A model
 //! holds views into the mapped checkpoint, no decoded weights.
 
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::Inputs;
 use half::{bf16, f16};
 use std::fmt;
@@ -328,8 +328,8 @@ pub struct Model {
     pub text: TextInfo,
     /// Bytes of tokenizer.json.
     pub tokenizer: Option<Vec<u8>>,
-    /// Things the user should know, a line each.
-    pub warnings: Vec<String>,
+    /// What a user should know about it.
+    pub warnings: Warnings,
     /// What was found in the checkpoint's matrices.
     pub report: Vec<TensorReport>,
     /// The files it was read from, which must not change while it is compiled.

@@ -99,7 +99,11 @@ pub(crate) fn ternary(
 ) -> Result<Ternary, CompileError> {
     if let ElementType::Block(kind) = weight.dtype {
         if storage == Storage::Latent {
-            return Err(weight.error(format!("is {kind}, ternary already; leave away --quantize absmean")));
+            return Err(CompileError::AlreadyTernary {
+                path: weight.bytes.path().to_owned(),
+                tensor: weight.name.clone(),
+                stored: kind.to_string(),
+            });
         }
         let factor = scale.as_ref().map(read_scale).transpose()?;
         return gguf::ternary(weight, kind, factor, [rows, k]).map(|(ternary, _)| ternary);

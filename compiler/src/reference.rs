@@ -18,7 +18,7 @@ use trit_format::plan::{Activation, DType};
 /// Logits `[vocab]` after the last of `ids`.
 ///
 /// # Errors
-/// [`CompileError::Usage`] where there are no ids or one is outside the vocabulary, and illegal codes in the
+/// [`CompileError::TokenIds`] where there are no ids or one is outside the vocabulary, and illegal codes in the
 /// checkpoint.
 pub fn logits(model: &Model, ids: &[u32]) -> Result<Vec<f32>, CompileError> {
     let states = forward(model, ids, |_, _| ())?;
@@ -50,13 +50,13 @@ pub(crate) fn forward_jittered(
     let dims = &model.hyperparameters;
     let hidden_dim = dims.hidden_dim as usize;
     if let Some(id) = ids.iter().find(|&&id| id >= dims.vocab_size) {
-        return Err(CompileError::Usage(format!(
+        return Err(CompileError::TokenIds(format!(
             "token {id} is outside the vocabulary of {}",
             dims.vocab_size
         )));
     }
     if ids.is_empty() {
-        return Err(CompileError::Usage("a forward pass needs at least one token".to_owned()));
+        return Err(CompileError::TokenIds("a forward pass needs at least one token".to_owned()));
     }
     let mut h = vec![0.0; ids.len() * hidden_dim]; // [n, hidden]
     for (h, &id) in h.chunks_exact_mut(hidden_dim).zip(ids) {

@@ -1,5 +1,6 @@
 //! A [`Survey`] of a checkpoint, for people and for programs.
 
+use crate::error::Warning;
 use crate::ingest::Survey;
 use crate::inspect::{report, size};
 use crate::model::{Activations, Matrix, Scales, TensorReport};
@@ -8,8 +9,8 @@ use std::fmt::Write;
 use trit_format::plan::ScaleRule;
 use trit_text::printable::escape;
 
-/// A description of the checkpoint, a fact a line; why it is refused is not in it.
-pub fn describe(survey: &Survey) -> String {
+/// A description of the checkpoint, a fact a line; why it is refused is not in it. `words` says a warning.
+pub fn describe(survey: &Survey, words: impl Fn(&Warning) -> String) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         writeln!(text, "{name:<11} {}", escape(&value)).expect("writing to a string succeeds");
@@ -33,7 +34,7 @@ pub fn describe(survey: &Survey) -> String {
     }
     survey.facts.iter().for_each(|(name, fact)| line(name, fact.clone()));
     if let Some(activations) = survey.activations {
-        line("activations", words(activations).to_owned());
+        line("activations", activation_type(activations).to_owned());
         line("bundle", format!("about {}, without planes and code", size(bundle_bytes(survey))));
     }
     let reports: Vec<TensorReport> = survey.matrices.iter().map(|(report, _)| report.clone()).collect();
@@ -41,14 +42,15 @@ pub fn describe(survey: &Survey) -> String {
     if let Some(info) = &survey.text {
         line("text", crate::inspect::text_info(info, survey.tokenizer.is_some()));
     }
-    survey.warnings.iter().for_each(|warning| line("warning", warning.clone()));
+    survey.warnings.iter().for_each(|warning| line("warning", words(warning)));
     if survey.refusal.is_none() {
         line("compiles", "yes; the codes of packed weights are checked while compiling".to_owned());
     }
     text
 }
 
-/// The same and more as a JSON object.
+/// The same and more as a JSON object, without the warnings and why the checkpoint is refused: what a user can do about
+/// them depends on the program.
 pub fn json(survey: &Survey) -> Value {
     let tensors: Vec<Value> = survey
         .matrices
@@ -72,7 +74,7 @@ pub fn json(survey: &Survey) -> Value {
         "license": survey.license,
         "hyperparameters": survey.sizes,
         "configuration": facts,
-        "activations": survey.activations.map(words),
+        "activations": survey.activations.map(activation_type),
         "tensors": tensors,
         "text": survey.text.as_ref().map(|text| json!({
             "tokenizer": survey.tokenizer.is_some(),
@@ -81,15 +83,10 @@ pub fn json(survey: &Survey) -> Value {
             "stop": text.stop,
             "sampling": text.sampling,
         })),
-        "warnings": survey.warnings,
-        "refused": survey.refusal.as_ref().map(|error| json!({
-            "message": error.to_string(),
-            "exit_code": error.exit_code(),
-        })),
     })
 }
 
-fn words(activations: Activations) -> &'static str {
+fn activation_type(activations: Activations) -> &'static str {
     match activations {
         Activations::PerToken { .. } => "int8, one scale a token",
         Activations::Int8Groups => "int8, a scale for each group of columns",

@@ -4,7 +4,7 @@ use crate::error::CompileError;
 use std::str::FromStr;
 use trit_format::target::Target;
 
-/// One word of `--target`.
+/// A way to say which targets a bundle gets code for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetChoice {
     /// The best tier of this machine that has an emitter.
@@ -42,30 +42,20 @@ impl FromStr for TargetChoice {
 /// The targets that `choices` mean, each once, in the order of [`Target::ALL`].
 ///
 /// # Errors
-/// [`CompileError::Unsupported`] for a target without an emitter, and for `native` on a machine that has none of the
+/// [`CompileError::UnsupportedTarget`] for a target without an emitter, and for `native` on a machine that has none of the
 /// others.
 pub fn resolve(choices: &[TargetChoice]) -> Result<Vec<Target>, CompileError> {
     let supported = trit_codegen::supported();
-    let works = || supported.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
-    let refuse = |target: &str, problem: String| CompileError::Unsupported {
-        path: format!("--target {target}").into(),
-        problem,
-    };
     let mut wanted = Vec::new();
     for &choice in choices {
         match choice {
             TargetChoice::Portable => {}
             TargetChoice::All => wanted.extend_from_slice(supported),
             TargetChoice::Named(target) if supported.contains(&target) => wanted.push(target),
-            TargetChoice::Named(target) => {
-                let problem = format!("no code can be generated for it yet; what works now: {}", works());
-                return Err(refuse(target.name(), problem));
+            TargetChoice::Native if let Some(target) = native() => wanted.push(target),
+            TargetChoice::Named(_) | TargetChoice::Native => {
+                return Err(CompileError::UnsupportedTarget { choice, supported: supported.to_vec() });
             }
-            TargetChoice::Native => wanted.push(native().ok_or_else(|| {
-                let problem = "this machine has none of the tiers that code is generated for; \
-                               name those to compile for, or --target portable";
-                refuse("native", format!("{problem} (what works: {})", works()))
-            })?),
         }
     }
     Ok(Target::ALL.into_iter().filter(|t| wanted.contains(t)).collect())
@@ -94,7 +84,7 @@ mod tests {
     fn targets_without_an_emitter_are_refused_by_name() {
         for target in Target::ALL.into_iter().filter(|t| !trit_codegen::supported().contains(t)) {
             let error = resolve(&[TargetChoice::Named(target)]).unwrap_err();
-            assert_eq!(error.exit_code(), 4);
+            assert_eq!(error.kind(), crate::error::ErrorKind::Unsupported);
             let text = error.to_string();
             assert!(text.contains(target.name()) && text.contains("x86-64-v3"), "{text}");
         }

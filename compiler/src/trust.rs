@@ -7,10 +7,10 @@ use trit_format::trust::{Records, TrustError};
 /// Refuses an environment in which no record can be meant, before anything is compiled.
 ///
 /// # Errors
-/// [`CompileError::Usage`] where the variable that names the folder of records holds no absolute path.
+/// [`CompileError::TrustFolder`] where the variable that names the folder of records holds no absolute path.
 pub fn check_environment() -> Result<(), CompileError> {
     match Records::of_user() {
-        Err(error @ TrustError::Relative(_)) => Err(CompileError::Usage(error.to_string())),
+        Err(error @ TrustError::Relative(_)) => Err(CompileError::TrustFolder(error)),
         // Whoever has no folder gets a bundle all the same, and a warning.
         _ => Ok(()),
     }

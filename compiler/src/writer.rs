@@ -16,9 +16,9 @@ fn begins_as_bundle(file: &mut dyn Read) -> std::io::Result<bool> {
 /// Refuses to replace anything but a bundle.
 ///
 /// # Errors
-/// [`CompileError::Usage`] as [`output::check`].
+/// [`CompileError::Output`] as [`output::check`].
 pub fn check_output(out: &Path) -> Result<(), CompileError> {
-    output::check(out, &BUNDLE, &[]).map_err(CompileError::Usage)
+    output::check(out, &BUNDLE, &[]).map_err(CompileError::Output)
 }
 
 /// A bundle being written. Dropped unfinished, it leaves nothing behind.

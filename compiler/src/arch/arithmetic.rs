@@ -3,6 +3,9 @@
 //! Leaving such a key out makes another model, one that often still writes fluent text. So no refusal of one suggests
 //! to ignore it, and those that are known to change the arithmetic are not ignored even where that is asked for.
 
+use crate::error::{Choice, CompileError};
+use std::path::Path;
+
 /// Parts of names of keys that change the arithmetic in some model. One too many costs a suggestion, one too few a
 /// wrong model.
 const PARTS: &[&str] = &[
@@ -142,31 +145,47 @@ pub(crate) fn is_known(key: &str) -> bool {
     KNOWN.contains(&last) || key.split('.').any(|part| part == "hadamard" || part == "rotation")
 }
 
-/// What a refusal of a key that nothing reads ends with.
-pub(crate) fn remedy(key: &str) -> String {
-    if suggests_it(key) || is_known(key) {
-        "its name says that it changes the arithmetic, and it is not known how; without it the model's results would be \
-         wrong, so it cannot be compiled"
-            .to_owned()
-    } else {
-        format!(
-            "it is not known whether it changes the arithmetic, so it is not ignored in silence; if it does not, compile \
-             with --ignore-config-key {key}"
-        )
+/// The refusal of a key that nothing reads; `said` is the key and its value, as the file's format calls them, and
+/// `others` are keys that are not known either.
+pub(crate) fn unknown(path: &Path, key: &str, said: &str, others: Vec<String>) -> CompileError {
+    let changes_arithmetic = suggests_it(key) || is_known(key);
+    let reason = match changes_arithmetic {
+        true => {
+            "its name says that it changes the arithmetic, and it is not known how; without it the model's results would \
+             be wrong, so it cannot be compiled"
+        }
+        false => "it is not known whether it changes the arithmetic, so it is not ignored in silence",
+    };
+    CompileError::UnknownKey {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        problem: format!("{said}: {reason}"),
+        changes_arithmetic,
+        others,
     }
 }
 
-/// What is said where a key that counts is to be ignored.
-pub(crate) fn not_ignored(key: &str, place: &str) -> String {
-    format!(
-        "--ignore-config-key {key}: {place} has that key, and it decides what the model computes; without it the results \
-         would be another model's"
-    )
+/// The refusal to ignore a key that counts; `path` is the file that has it.
+pub(crate) fn not_ignored(key: &str, path: &Path) -> CompileError {
+    CompileError::Choice {
+        choice: Choice::IgnoredKey(key.to_owned()),
+        problem: format!(
+            "{} has that key, and it decides what the model computes; without it the results would be another model's",
+            path.display()
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn changes(key: &str) -> bool {
+        match unknown(Path::new("config.json"), key, key, Vec::new()) {
+            CompileError::UnknownKey { changes_arithmetic, .. } => changes_arithmetic,
+            other => panic!("{other}"),
+        }
+    }
 
     #[test]
     fn names_that_smell_of_arithmetic_get_no_suggestion() {
@@ -183,10 +202,10 @@ mod tests {
             "lm_head_bias",
             "llama.attention.sliding_window",
         ] {
-            assert!(!remedy(key).contains("--ignore-config-key"), "{key}");
+            assert!(changes(key), "{key}");
         }
         for key in ["brand", "prism.note", "unsloth_version", "llama.comment"] {
-            assert!(remedy(key).contains(&format!("--ignore-config-key {key}")), "{key}");
+            assert!(!changes(key), "{key}");
         }
     }
 }

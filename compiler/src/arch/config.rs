@@ -5,7 +5,7 @@ use crate::arch::harmless::HARMLESS;
 use crate::arch::keys::Keys;
 use crate::arch::positions::Positions;
 use crate::arch::quantization::Weights;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use serde_json::json;
 use trit_format::kernel::MAX_K;
 use trit_format::manifest::Hyperparameters;
@@ -46,7 +46,7 @@ impl Config {
         mut keys: Keys,
         family: &Family,
         context: Option<u32>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<Config, CompileError> {
         let dims = dimensions(&mut keys, family)?;
         let rms_eps = epsilon(&mut keys, "rms_norm_eps")?.unwrap_or(family.rms_eps);

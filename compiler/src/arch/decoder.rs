@@ -5,7 +5,7 @@ use crate::arch::family::Family;
 use crate::arch::quantization::Weights;
 use crate::arch::{Decoder, head};
 use crate::detect;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::ingest::gguf;
 use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
@@ -18,7 +18,7 @@ pub(crate) fn build(
     config: Config,
     activations: Activations,
     checkpoint: Checkpoint,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Decoder, CompileError> {
     let dims = config.dims;
     let hidden = dims.hidden_dim as usize;

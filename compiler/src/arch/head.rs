@@ -2,7 +2,7 @@
 
 use crate::arch::decoder::Tensors;
 use crate::arch::quantization::{Quantization, Weights};
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::checkpoint::RawTensor;
 use crate::model::Matrix;
 
@@ -11,7 +11,7 @@ const TABLE: &str = "[vocab_size, hidden_size]";
 /// The embedding, its factor, and the head where it is another matrix.
 pub(crate) fn tables(
     tensors: &mut Tensors<'_>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<(Matrix, f32, Option<Matrix>), CompileError> {
     let config = tensors.config;
     let shape = [config.dims.vocab_size, config.dims.hidden_dim].map(|n| n as usize);
@@ -73,7 +73,7 @@ fn ternary_head(
 fn own_head(
     tensors: &mut Tensors<'_>,
     embedding: &RawTensor,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Option<RawTensor>, CompileError> {
     let (tied, checkpoint) = (tensors.config.tied, &mut tensors.checkpoint);
     let head = checkpoint.take("lm_head.weight").or_else(|| checkpoint.take("model.lm_head.weight"));

@@ -21,7 +21,7 @@ mod positions;
 mod quantization;
 mod rope;
 
-use crate::error::CompileError;
+use crate::error::{Choice, CompileError, Warnings};
 use crate::ingest::checkpoint::Checkpoint;
 use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
 use crate::quantize::Storage;
@@ -75,7 +75,7 @@ pub(crate) fn understand(
     path: &Path,
     map: Map<String, Value>,
     wishes: Wishes<'_>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Understood, CompileError> {
     let mut keys = Keys::new(path, map);
     keys.ignore(wishes.ignored, warnings);
@@ -108,17 +108,18 @@ impl Understood {
     /// Takes linears of floats, about which the configuration says nothing, as latent weights.
     ///
     /// # Errors
-    /// [`CompileError::Usage`] where the configuration declares that they are something else.
+    /// [`CompileError::Choice`] where the configuration declares that they are something else.
     pub(crate) fn round_to_absmean(&mut self) -> Result<(), CompileError> {
         match &self.config.weights {
             Weights::Undeclared => self.config.weights = Weights::latent(),
             Weights::Declared(quantization) if quantization.storage == Storage::Latent => {}
             Weights::Declared(_) => {
-                return Err(CompileError::Usage(
-                    "--quantize absmean is for float weights, but the model's quantization_config declares ternary \
-                     ones with their scales; leave it away"
+                return Err(CompileError::Choice {
+                    choice: Choice::Rounding,
+                    problem: "is for float weights, but the model's quantization_config declares ternary ones with \
+                              their scales"
                         .to_owned(),
-                ));
+                });
             }
         }
         Ok(())
@@ -131,7 +132,7 @@ impl Understood {
     pub(crate) fn build(
         self,
         checkpoint: Checkpoint,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<Decoder, CompileError> {
         let declared = matches!(self.config.weights, Weights::Declared(_));
         let activations = if declared {

@@ -3,7 +3,7 @@
 use crate::arch::family::Family;
 use crate::arch::keys::Keys;
 use crate::arch::rope::{Facts, Rope};
-use crate::error::CompileError;
+use crate::error::{Choice, CompileError, Warning, Warnings};
 use trit_format::manifest::Hyperparameters;
 
 /// The RoPEs of a model and which of its layers slide a window over the text.
@@ -96,34 +96,28 @@ impl Positions {
         &self,
         keys: &Keys,
         wanted: Option<u32>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<u32, CompileError> {
         let rope = &self.ropes[0];
+        let refuse = |wanted, problem| CompileError::Choice { choice: Choice::Context(wanted), problem };
         warnings.extend(rope.warning().map(|warning| format!("{}: {warning}", keys.path().display())));
         let (own, longest) = (rope.context(), rope.longest());
         match (wanted, rope.change()) {
-            (Some(wanted), _) if wanted > LONGEST => Err(CompileError::Usage(format!(
-                "--context {wanted}: a bundle's context is {LONGEST} tokens at most"
-            ))),
-            (Some(0), _) => Err(CompileError::Usage("--context 0: a text has at least one token".to_owned())),
-            (Some(wanted), _) if wanted > longest => Err(CompileError::Usage(format!(
-                "--context {wanted}: {} says the model is made for up to {longest} tokens",
-                keys.path().display()
-            ))),
+            (Some(wanted), _) if wanted > LONGEST => {
+                Err(refuse(wanted, format!("a bundle's context is {LONGEST} tokens at most")))
+            }
+            (Some(0), _) => Err(refuse(0, "a text has at least one token".to_owned())),
+            (Some(wanted), _) if wanted > longest => {
+                let path = keys.path().display();
+                Err(refuse(wanted, format!("{path} says the model is made for up to {longest} tokens")))
+            }
             (Some(wanted), Some(change)) if wanted > change => {
-                warnings.push(format!(
-                    "texts of up to {change} tokens get LongRoPE's long factors too, which this bundle has for its \
-                     context of {wanted}; without --context it has the short ones"
-                ));
+                warnings.push(Warning::LongFactors { change, context: wanted });
                 Ok(wanted)
             }
             (Some(wanted), _) => Ok(wanted),
             (None, Some(change)) if !self.long_by_context => {
-                warnings.push(format!(
-                    "LongRoPE has short factors for texts of up to {change} tokens and long ones beyond; the bundle has \
-                     the short ones and a context of {change} tokens. For longer texts compile with the long ones: \
-                     --context N with N above {change}, up to {own}"
-                ));
+                warnings.push(Warning::ShortFactors { change, longest: own });
                 Ok(change)
             }
             (None, _) if own > LONGEST => {

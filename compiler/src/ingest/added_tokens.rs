@@ -3,7 +3,7 @@
 //! (`PreTrainedTokenizerFast.__init__`); here they are written into the bundle's `tokenizer.json`, of which not a byte
 //! changes besides.
 
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::companions::Companions;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -35,7 +35,7 @@ pub(crate) fn completed(
     tokenizer: &Tokenizer,
     companions: &Companions,
     vocab_size: u32,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Option<Vec<u8>>, CompileError> {
     let invalid = |path: &Path, problem: String| CompileError::Invalid { path: path.to_owned(), problem };
     let special = special(companions);

@@ -1,5 +1,6 @@
 //! What may be asked of a model beyond what its checkpoint says: types of activations, rounding of float weights.
 
+use crate::error::Warnings;
 use crate::model::Activations;
 
 /// What is asked of activations in ternary products.
@@ -16,14 +17,14 @@ pub enum ActivationChoice {
 
 impl ActivationChoice {
     /// The choice for a model that by itself takes `own`.
-    pub(super) fn of(self, own: Activations, warnings: &mut Vec<String>) -> Activations {
+    pub(super) fn of(self, own: Activations, warnings: &mut Warnings) -> Activations {
         match (self, own) {
             (ActivationChoice::Auto, _) | (ActivationChoice::Int8, Activations::PerToken { .. }) => own,
             (ActivationChoice::Int8, _) => Activations::Int8Groups,
             (ActivationChoice::F32, Activations::PerToken { .. }) => {
                 warnings.push(
-                    "the model was trained with int8 activations; with --activations f32 its results are others than \
-                     those of its authors' code"
+                    "the model was trained with int8 activations; with f32 activations its results are others than those of \
+                     its authors' code"
                         .to_owned(),
                 );
                 Activations::Float

@@ -155,9 +155,7 @@ pub(super) fn is_gguf(path: &Path) -> bool {
 pub(super) fn foreign(path: &Path) -> Option<CompileError> {
     let name = file_name(path);
     if name.ends_with(".trit") {
-        let problem =
-            "is a bundle, compiled already; run it with trit-run, or look into it with tritc inspect";
-        return Some(CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() });
+        return Some(CompileError::IsABundle { path: path.to_owned() });
     }
     let problem = if name.ends_with(".bin.index.json")
         || (name.starts_with("pytorch_model") && name.ends_with(".bin"))

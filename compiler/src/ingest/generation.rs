@@ -1,6 +1,6 @@
 //! What `generation_config.json` says of single tokens, and which of its keys are not applied.
 
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::companions::Companions;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,7 +23,7 @@ const SHOWN: usize = 60;
 pub(super) fn rules(
     companions: &Companions,
     vocab_size: u32,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<LogitRules, CompileError> {
     let Some((path, map)) = companions.generation_config() else {
         return Ok(LogitRules::default());
@@ -64,7 +64,7 @@ struct Reader<'a> {
     path: &'a Path,
     map: &'a Map<String, Value>,
     vocab_size: u32,
-    warnings: &'a mut Vec<String>,
+    warnings: &'a mut Warnings,
     /// Ids in all sequences so far.
     ids: usize,
 }

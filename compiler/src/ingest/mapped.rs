@@ -1,14 +1,12 @@
 //! Read-only mappings of checkpoint files, the compiler's only unsafe code: a checkpoint may be larger than memory.
 //!
-//! What a mapping gives up is what reading a file has: an error where the file got shorter. The system sends a signal
-//! instead, and `truncation` turns it into a message.
+//! A mapping has no error for a file that got shorter, as reading has. The system sends a signal instead; `regions` says
+//! whose mapping it hit.
 #![allow(unsafe_code)]
 
-#[cfg(unix)]
-mod truncation;
+mod regions;
 
-#[cfg(unix)]
-pub use truncation::explain_truncated_files;
+pub use regions::{mapped_file_at, record_mapped_files};
 
 use crate::error::CompileError;
 use crate::ingest::files::at;
@@ -28,8 +26,7 @@ pub(crate) struct MappedFile {
     /// The file as it was when it was mapped.
     source: Source,
     // Before the mapping, so that it is forgotten first.
-    #[cfg(unix)]
-    _region: truncation::Region,
+    _region: regions::Region,
     map: Mmap,
 }
 
@@ -54,7 +51,7 @@ impl MappedFile {
         // SAFETY: the mapping is read-only and nothing in this process writes to or truncates a file it reads a
         // checkpoint from. Another process that does so while we compile breaks this promise for any program that
         // maps files; it is the usual price of a mapping. Bytes that change are values all the same, and are noticed
-        // before the bundle gets its name (`Inputs::expect_unchanged`); a file that gets shorter ends the program.
+        // before the bundle gets its name (`Inputs::expect_unchanged`); a file that gets shorter ends the program, unless it handles SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Arc::new(MappedFile::new(path, Source::new(path, &metadata), map)))
     }
@@ -86,13 +83,7 @@ impl MappedFile {
     }
 
     fn new(path: &Path, source: Source, map: Mmap) -> MappedFile {
-        MappedFile {
-            path: path.to_owned(),
-            source,
-            #[cfg(unix)]
-            _region: truncation::Region::new(path, &map),
-            map,
-        }
+        MappedFile { path: path.to_owned(), source, _region: regions::Region::new(path, &map), map }
     }
 
     /// The whole file as a range.

@@ -30,19 +30,17 @@ mod text;
 mod unchanged;
 
 use crate::arch::{self, Wishes};
-use crate::error::CompileError;
+use crate::error::{Choice, CompileError, Warnings};
 use crate::model::Model;
 use checkpoint::Checkpoint;
 use companions::Companions;
 use files::{Files, Weights};
 use std::path::Path;
 use trit_format::manifest::ModelInfo;
-use trit_text::printable::escape;
 use unchanged::Source;
 
 pub use choices::{ActivationChoice, Quantize};
-#[cfg(unix)]
-pub use mapped::explain_truncated_files;
+pub use mapped::{mapped_file_at, record_mapped_files};
 pub use survey::{Survey, survey};
 pub use unchanged::Inputs;
 
@@ -158,7 +156,8 @@ fn read(
 
 /// A name that somebody gave the model.
 fn expect_name(name: &str) -> Result<&str, CompileError> {
-    let usage = |problem: String| Err(CompileError::Usage(format!("--name {}: {problem}", escape(name))));
+    let usage =
+        |problem: String| Err(CompileError::Choice { choice: Choice::Name(name.to_owned()), problem });
     match name {
         "" => usage("is empty".to_owned()),
         _ if name.len() > MAX_NAME => usage(format!("is over {MAX_NAME} bytes long")),
@@ -180,11 +179,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(
-        files: &Files,
-        options: &LoadOptions,
-        warnings: &mut Vec<String>,
-    ) -> Result<Opened, CompileError> {
+    fn open(files: &Files, options: &LoadOptions, warnings: &mut Warnings) -> Result<Opened, CompileError> {
         if let Weights::Gguf(path) = &files.weights {
             let gguf::Imported { companions, checkpoint, ignored, finish } =
                 gguf::import(path, options, warnings)?;

@@ -3,7 +3,7 @@
 //!
 //! [`load`]: crate::ingest::load
 
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::{LoadOptions, read};
 use crate::model::{Activations, Matrix, Model, TensorReport};
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ pub struct Survey {
     pub activations: Option<Activations>,
     /// Each matrix, and how its scale counts.
     pub matrices: Vec<(TensorReport, Option<Matrix>)>,
-    /// Things the user should know, a line each.
-    pub warnings: Vec<String>,
+    /// What a user should know about it.
+    pub warnings: Warnings,
     /// Why it cannot be compiled.
     pub refusal: Option<CompileError>,
 }

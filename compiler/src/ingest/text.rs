@@ -1,6 +1,6 @@
 //! Everything besides tensors: the tokenizer, its special tokens, the chat template, stop ids, sampling defaults.
 
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::added_tokens;
 use crate::ingest::companions::Companions;
 use crate::ingest::generation;
@@ -30,7 +30,7 @@ pub(crate) fn text(
     companions: &Companions,
     vocab_size: u32,
     without_tokenizer: bool,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Text, CompileError> {
     let (tokenizer, json) = match without_tokenizer {
         true => (None, None),
@@ -77,7 +77,7 @@ pub(crate) fn text(
 fn tokenizer(
     companions: &Companions,
     vocab_size: u32,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Option<(Tokenizer, Vec<u8>)>, CompileError> {
     let Some((path, bytes)) = companions.file("tokenizer.json") else {
         warnings.push(match companions.has_sentencepiece {
@@ -94,13 +94,7 @@ fn tokenizer(
             TextError::Tokenizer(problem) => problem,
             other => other.to_string(),
         };
-        CompileError::Invalid {
-            path: path.to_owned(),
-            problem: format!(
-                "is not a tokenizer that can be used: {problem}; --no-tokenizer makes a bundle that takes and gives \
-                 token ids only"
-            ),
-        }
+        CompileError::UnusableTokenizer { path: path.to_owned(), problem }
     };
     // What the bundle says besides matters to chat templates alone.
     let info = TextInfo {
@@ -130,7 +124,7 @@ fn ids(
     map: &Map<String, Value>,
     key: &str,
     vocab_size: u32,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Vec<u32>, CompileError> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -186,7 +180,7 @@ fn special_tokens(companions: &Companions) -> BTreeMap<String, String> {
 fn chat_template(
     companions: &Companions,
     special: &BTreeMap<String, String>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<(Option<String>, Option<String>), CompileError> {
     let Some((path, source)) = template_source(companions, warnings)? else { return Ok((None, None)) };
     let special: Vec<(String, String)> = special.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
@@ -208,7 +202,7 @@ fn chat_template(
 
 fn template_source<'a>(
     companions: &'a Companions,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Option<(&'a Path, String)>, CompileError> {
     #[derive(Deserialize)]
     struct Named {
@@ -257,7 +251,7 @@ fn template_source<'a>(
 fn sampling(
     companions: &Companions,
     vocab_size: u32,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<SamplingDefaults, CompileError> {
     let rules = generation::rules(companions, vocab_size, warnings)?;
     let Some((path, map)) = companions.generation_config() else {

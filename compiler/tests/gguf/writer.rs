@@ -241,7 +241,7 @@ impl File {
     pub fn error(&self) -> String {
         match self.load() {
             Ok(_) => panic!("it is read"),
-            Err(e) => format!("[{}] {e}", e.exit_code()),
+            Err(e) => format!("[{}] {}", crate::words::exit_code(&e), crate::words::message(&e)),
         }
     }
 

@@ -252,7 +252,7 @@ pub fn read(projection: &Projection) -> Result<Vec<i8>, CompileError> {
 pub fn refusal(result: Result<Model, CompileError>) -> String {
     match result {
         Ok(_) => panic!("was accepted"),
-        Err(e) => format!("[{}] {e}", e.exit_code()),
+        Err(e) => format!("[{}] {}", crate::words::exit_code(&e), crate::words::message(&e)),
     }
 }
 

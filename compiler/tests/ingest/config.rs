@@ -191,7 +191,7 @@ fn unknown_keys_can_be_ignored_by_name() {
     let ignore = |keys: &[&str]| ignoring(dir.path(), keys);
     says(&refusal(ignore(&["brand", "prism.note"])), &["quantization_config.made_by"]);
     let model = ignore(&["brand", "prism.note", "quantization_config.made_by", "absent.key"]).unwrap();
-    let warnings = model.warnings.join("\n");
+    let warnings = crate::warned(&model.warnings);
     says(&warnings, &["brand (\"x\") is ignored", "made_by (\"a quantizer\") is ignored"]);
     says(&warnings, &["there is no absent.key"]);
 }
@@ -316,7 +316,7 @@ fn contexts_beyond_any_bundles_are_cut() {
         checkpoint.set("max_position_embeddings", json!(key));
         let model = checkpoint.load().unwrap();
         assert_eq!(model.hyperparameters.context_length, 1 << 24);
-        let warnings = model.warnings.join("\n");
+        let warnings = crate::warned(&model.warnings);
         assert_eq!(warnings.contains(&format!("max_position_embeddings is {key}")), longest, "{warnings}");
         let dir = checkpoint.write();
         let context = Some((1 << 24) + 1);
@@ -402,7 +402,7 @@ fn the_context_chooses_longropes_factors() {
     let with = |context| load(dir.path(), &LoadOptions { context, ..Default::default() });
     let found = |context| {
         let model = with(context).unwrap();
-        let warnings = model.warnings.join("\n");
+        let warnings = crate::warned(&model.warnings);
         (model.hyperparameters.context_length, model.ropes[0].clone(), warnings)
     };
     let (context, short, warnings) = found(None);

@@ -12,7 +12,7 @@ fn refused(path: &Path) -> String {
     let options = LoadOptions::default();
     let error = refusal(load(path, &options));
     let seen = survey(path, &options).refusal.expect("the survey refuses it too");
-    assert_eq!(error, format!("[{}] {seen}", seen.exit_code()));
+    assert_eq!(error, format!("[{}] {}", crate::words::exit_code(&seen), crate::words::message(&seen)));
     error
 }
 
@@ -20,7 +20,7 @@ fn warnings(path: &Path) -> String {
     let options = LoadOptions::default();
     let warnings = load(path, &options).unwrap().warnings;
     assert_eq!(warnings, survey(path, &options).warnings);
-    warnings.join("\n")
+    crate::warned(&warnings)
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn what_no_bundle_can_hold_is_refused_at_once() {
     let model = load(dir.path(), &options).unwrap();
     assert_eq!(model.text.chat_template, None);
     for warnings in [&model.warnings, &survey(dir.path(), &options).warnings] {
-        says(&warnings.join("\n"), &["chat_template.jinja", "67108865 bytes", "NO chat template"]);
+        says(&crate::warned(warnings), &["chat_template.jinja", "67108865 bytes", "NO chat template"]);
     }
 
     let mut checkpoint = Checkpoint::bitnet();

@@ -150,7 +150,7 @@ fn the_illegal_code_is_refused_with_its_place() {
     checkpoint.tensors.get_mut(Q).unwrap().2[8 + 3] |= 0xc0;
     let model = checkpoint.load().unwrap();
     let error = read(&model.layers[0].q).unwrap_err();
-    assert_eq!(error.exit_code(), 3);
+    assert_eq!(crate::words::exit_code(&error), 3);
     says(&error.to_string(), &["model.safetensors", Q, "illegal code 3 at row 7, column 3", "packed row 1"]);
 }
 
@@ -249,7 +249,7 @@ fn the_head_is_tied_as_transformers_ties_it() {
     differs.tensors.get_mut("lm_head.weight").unwrap().2[0] ^= 1;
     let model = differs.load().unwrap();
     assert_eq!(model.head.unwrap().name(), "lm_head.weight");
-    assert!(model.warnings.iter().any(|w| w.contains("not tied")));
+    assert!(crate::warned(&model.warnings).contains("not tied"));
 
     let mut missing = Checkpoint::llama();
     missing.tensors.remove("lm_head.weight");

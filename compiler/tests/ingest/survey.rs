@@ -1,7 +1,8 @@
 //! What `tritc inspect` says about checkpoints.
 
 use crate::checkpoint::{Checkpoint, says};
-use serde_json::{Value, json};
+use crate::words;
+use serde_json::json;
 use std::fs;
 use std::path::Path;
 use tritc::ingest::{LoadOptions, Survey, survey};
@@ -25,7 +26,7 @@ fn a_checkpoint_that_compiles_is_described() {
     let dir = checkpoint.write();
     let found = look(dir.path());
     assert!(found.refusal.is_none());
-    let text = show::describe(&found);
+    let text = show::describe(&found, words::warning);
     let expected = [
         "model.safetensors, ",
         "model       BitNetForCausalLM\n",
@@ -49,7 +50,6 @@ fn a_checkpoint_that_compiles_is_described() {
     assert_eq!(object["architecture"], "BitNetForCausalLM");
     assert_eq!(object["hyperparameters"]["hidden_dim"], 8);
     assert_eq!(object["configuration"]["rope"], "linear, factor 4, theta 10000");
-    assert_eq!(object["refused"], Value::Null);
     assert_eq!(object["files"][0]["file"], "model.safetensors");
     let tensors = object["tensors"].as_array().unwrap();
     assert_eq!(tensors.len(), 15);
@@ -60,11 +60,11 @@ fn a_checkpoint_that_compiles_is_described() {
 #[test]
 fn the_direction_of_scales_is_named() {
     let found = look(Checkpoint::llama().write().path());
-    says(&show::describe(&found), &["the scale divides (bitlinear)"]);
+    says(&show::describe(&found, words::warning), &["the scale divides (bitlinear)"]);
     assert_eq!(show::json(&found)["tensors"][2]["scale"], "divides");
     let found = look(Checkpoint::online().write().path());
     says(
-        &show::describe(&found),
+        &show::describe(&found, words::warning),
         &["latent, made ternary by their absmean", "latent weights, rounded to trits"],
     );
 }
@@ -76,22 +76,22 @@ fn a_checkpoint_that_is_refused_is_described_as_far_as_it_is_understood() {
     unknown.set("prism.hadamard.group", json!(128));
     let found = look(unknown.write().path());
     assert_eq!((found.architecture, found.matrices.len()), (None, 0));
-    let object = show::json(&found);
-    assert_eq!(object["refused"]["exit_code"], 4);
-    says(object["refused"]["message"].as_str().unwrap(), &["prism.hadamard.group"]);
+    let refusal = found.refusal.as_ref().unwrap();
+    assert_eq!(words::exit_code(refusal), 4);
+    says(&words::message(refusal), &["prism.hadamard.group"]);
 
     let mut missing = Checkpoint::bitnet();
     missing.tensors.remove("model.norm.weight");
     let found = look(missing.write().path());
-    let text = show::describe(&found);
+    let text = show::describe(&found, words::warning);
     says(&text, &["model       BitNetForCausalLM", "rope        default", "bos 1"]);
     assert!(!text.contains("compiles"));
-    assert_eq!(show::json(&found)["refused"]["exit_code"], 3);
+    assert_eq!(words::exit_code(&found.refusal.unwrap()), 3);
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("model.trit"), "x").unwrap();
     let found = look(dir.path());
-    says(&found.refusal.unwrap().to_string(), &["model.trit", "is a bundle", "trit-run"]);
+    says(&words::message(&found.refusal.unwrap()), &["model.trit", "is a bundle", "trit-run"]);
 }
 
 #[test]
@@ -106,5 +106,5 @@ fn the_options_of_compile_apply() {
     };
     let found = survey(dir.path(), &options);
     assert!(found.refusal.is_none());
-    says(&show::describe(&found), &["context     32 tokens", "brand (\"x\") is ignored"]);
+    says(&show::describe(&found, words::warning), &["context     32 tokens", "brand (\"x\") is ignored"]);
 }

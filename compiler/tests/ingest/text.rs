@@ -38,7 +38,7 @@ fn stop_ids_are_gathered_from_every_place() {
     assert_eq!(model.text.special_tokens, special.map(|(a, b)| (a.to_owned(), b.to_owned())));
     assert_eq!(model.text.chat_template.as_deref(), Some("{{ messages }}<|im_end|>"));
     assert_eq!(model.tokenizer.unwrap(), tokenizer().to_string().into_bytes());
-    assert_eq!(model.warnings, Vec::<String>::new());
+    assert_eq!(&model.warnings[..], &[]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn chat_templates_are_found_in_every_place() {
     checkpoint.file("tokenizer_config.json", nameless.to_string());
     let model = checkpoint.load().unwrap();
     assert_eq!(model.text.chat_template, None);
-    says(&model.warnings.join("\n"), &["tokenizer_config.json", "\"default\""]);
+    says(&crate::warned(&model.warnings), &["tokenizer_config.json", "\"default\""]);
     checkpoint.file("tokenizer_config.json", json!({ "chat_template": 5 }).to_string());
     says(&checkpoint.error(), &["[3]", "tokenizer_config.json", "chat_template"]);
 }
@@ -81,20 +81,20 @@ fn templates_that_cannot_be_used_are_left_out_with_a_warning() {
     let model = checkpoint.load().unwrap();
     assert_eq!(model.text.chat_template, None);
     says(
-        &model.warnings.join("\n"),
+        &crate::warned(&model.warnings),
         &["chat_template.jinja", "not supported: the tag 'include' (line 2)", "NO chat template"],
     );
     // What ends a turn is known all the same.
     assert!(model.text.stop.contains(&15), "{:?}", model.text.stop);
     checkpoint.file("chat_template.jinja", "{{ messages }");
-    says(&checkpoint.load().unwrap().warnings.join("\n"), &["syntax error", "NO chat template"]);
+    says(&crate::warned(&checkpoint.load().unwrap().warnings), &["syntax error", "NO chat template"]);
     checkpoint.file("chat_template.jinja", " ".repeat((1 << 20) + 1));
-    says(&checkpoint.load().unwrap().warnings.join("\n"), &["1048577 bytes", "NO chat template"]);
+    says(&crate::warned(&checkpoint.load().unwrap().warnings), &["1048577 bytes", "NO chat template"]);
 
     checkpoint.file("chat_template.jinja", "{{ raise_exception('nobody may ask') }}");
     let model = checkpoint.load().unwrap();
     assert!(model.text.chat_template.is_some());
-    says(&model.warnings.join("\n"), &["fails for a question: nobody may ask (line 1)"]);
+    says(&crate::warned(&model.warnings), &["fails for a question: nobody may ask (line 1)"]);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn sampling_defaults_are_read_and_checked() {
         checkpoint.file("generation_config.json", config.to_string());
         let model = checkpoint.load().unwrap();
         says(
-            &model.warnings.join("\n"),
+            &crate::warned(&model.warnings),
             &["generation_config.json", &format!("{key} is {value}"), "left out"],
         );
         let sampling = model.text.sampling;
@@ -136,7 +136,7 @@ fn sampling_defaults_are_read_and_checked() {
     {
         checkpoint.file("generation_config.json", json!({ "top_k": value }).to_string());
         let model = checkpoint.load().unwrap();
-        assert_eq!((model.text.sampling.top_k, model.warnings.as_slice()), (k, &[][..]));
+        assert_eq!((model.text.sampling.top_k, &model.warnings[..]), (k, &[][..]));
     }
 }
 
@@ -146,7 +146,7 @@ fn ids_that_nothing_uses_refuse_nothing() {
     checkpoint.set("eos_token_id", json!([2, 16, -1])).set("bos_token_id", json!(99));
     let model = checkpoint.load().unwrap();
     assert_eq!((model.text.stop, model.text.bos), (vec![2], None));
-    let warnings = model.warnings.join("\n");
+    let warnings = crate::warned(&model.warnings);
     says(
         &warnings,
         &["config.json", "eos_token_id is 16", "0 to 15", "eos_token_id is -1", "bos_token_id is 99"],
@@ -163,7 +163,7 @@ fn ids_that_nothing_uses_refuse_nothing() {
     let model = checkpoint.load().unwrap();
     assert_eq!(model.text.stop, [2]);
     says(
-        &model.warnings.join("\n"),
+        &crate::warned(&model.warnings),
         &["tokenizer.json", "\"</s>\" has id 16", "vocab_size is 16", "refused"],
     );
     assert_eq!(model.tokenizer.unwrap(), large.to_string().into_bytes());
@@ -171,7 +171,10 @@ fn ids_that_nothing_uses_refuse_nothing() {
         large["model"]["vocab"][format!("[PAD{id}]")] = json!(id);
     }
     checkpoint.file("tokenizer.json", large.to_string());
-    says(&checkpoint.load().unwrap().warnings.join("\n"), &["\"[PAD19]\" has id 19", "4 tokens are beyond"]);
+    says(
+        &crate::warned(&checkpoint.load().unwrap().warnings),
+        &["\"[PAD19]\" has id 19", "4 tokens are beyond"],
+    );
 }
 
 #[test]
@@ -245,7 +248,10 @@ fn tokens_that_only_configurations_name_are_not_split() {
     checkpoint
         .file("tokenizer_config.json", json!({ "additional_special_tokens": ["<a>", "<c>"] }).to_string());
     assert_eq!(ids(&checkpoint, "a<a>b"), [0, 4, 1]);
-    says(&checkpoint.load().unwrap().warnings.join("\n"), &["tokenizer_config.json", "\"<c>\"", "left out"]);
+    says(
+        &crate::warned(&checkpoint.load().unwrap().warnings),
+        &["tokenizer_config.json", "\"<c>\"", "left out"],
+    );
     file["added_tokens"].as_array_mut().unwrap().pop();
     checkpoint.file("tokenizer.json", file.to_string());
     assert_eq!(ids(&checkpoint, "a<c>b"), [0, 15, 1]);
@@ -261,7 +267,7 @@ fn conflicts_between_configurations_are_named() {
     let mut named = |id: &str, content: &str| {
         let added = json!({ id: { "content": content } });
         checkpoint.file("tokenizer_config.json", json!({ "added_tokens_decoder": added }).to_string());
-        checkpoint.load().map(|model| model.warnings.join("\n")).map_err(|error| error.to_string())
+        checkpoint.load().map(|model| crate::warned(&model.warnings)).map_err(|error| error.to_string())
     };
     says(&named("5", "<s>").unwrap(), &["tokenizer_config.json", "\"<s>\" the id 5", "it has 13"]);
     says(
@@ -286,11 +292,11 @@ fn unigram_vocabularies_are_numbered_in_order() {
 fn what_is_missing_is_a_warning() {
     let mut checkpoint = Checkpoint::bitnet();
     checkpoint.unset("eos_token_id");
-    let warnings = checkpoint.load().unwrap().warnings.join("\n");
+    let warnings = crate::warned(&checkpoint.load().unwrap().warnings);
     says(&warnings, &["there is no tokenizer.json", "no stop token"]);
     checkpoint.file("tokenizer.model", "x");
     says(
-        &checkpoint.load().unwrap().warnings.join("\n"),
+        &crate::warned(&checkpoint.load().unwrap().warnings),
         &["tokenizer.model is not read", "save_pretrained"],
     );
     let mut checkpoint = with_text();
@@ -298,7 +304,7 @@ fn what_is_missing_is_a_warning() {
     checkpoint.file("tokenizer_config.json", json!({ "bos_token": "<s>" }).to_string());
     let model = checkpoint.load().unwrap();
     assert_eq!(model.text.bos, Some(13));
-    says(&model.warnings.join("\n"), &["bos_token_id is 1, but 13 is used"]);
+    says(&crate::warned(&model.warnings), &["bos_token_id is 1, but 13 is used"]);
 }
 
 #[test]
@@ -319,7 +325,7 @@ fn rules_for_tokens_are_read_and_checked() {
     assert_eq!(rules.bad_words, [vec![2, 3], vec![7]]);
     assert_eq!(rules.sequence_bias, [(vec![1, 2], 4.0), (vec![3], 1.0)]);
     says(
-        &model.warnings.join("\n"),
+        &crate::warned(&model.warnings),
         &[
             "suppress_tokens: 2 of its",
             "bad_words_ids: 1 of its",
@@ -353,7 +359,7 @@ fn keys_that_are_not_applied_are_named() {
     let mut checkpoint = with_text();
     let mut warnings = |config: Value| {
         checkpoint.file("generation_config.json", config.to_string());
-        checkpoint.load().unwrap().warnings.join("\n")
+        crate::warned(&checkpoint.load().unwrap().warnings)
     };
     let neutral = json!({
         "num_beams": 1, "penalty_alpha": null, "typical_p": 1.0, "epsilon_cutoff": 0.0, "min_length": 0,

@@ -142,7 +142,7 @@ fn senseless_settings_are_refused_by_name() {
     }
     for kind in ["dynamic", "proportional", "su", "mrope"] {
         let error = rope(json!({ "rope_scaling": { "type": kind, "factor": 2.0 } })).unwrap_err();
-        assert_eq!(error.exit_code(), 4);
+        assert_eq!(error.kind(), crate::error::ErrorKind::Unsupported);
         assert!(error.to_string().contains(&format!("rope_scaling.rope_type {kind:?} is not supported")));
     }
 }

@@ -2,7 +2,7 @@
 //! understood as any other; names of tensors become those of its checkpoint.
 
 use super::metadata::Metadata;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use serde_json::{Map, Value, json};
 use std::fmt::Display;
 
@@ -80,7 +80,7 @@ impl Architecture {
         name: &str,
         metadata: &mut Metadata,
         facts: &Facts,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<Map<String, Value>, CompileError> {
         let mut keys = Keys { metadata, name };
         let [n_layers, hidden, ffn, n_heads] =
@@ -139,7 +139,7 @@ impl Architecture {
         self,
         keys: &mut Keys,
         is_2b: bool,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<&'static str, CompileError> {
         let key = "hidden_activation";
         let stated = match keys.metadata.text(&keys.named(key))?.as_deref() {

@@ -2,7 +2,7 @@
 
 use super::metadata::Metadata;
 use super::tokenizer::Vocabulary;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -33,7 +33,7 @@ impl Splitter {
     pub(super) fn take(
         metadata: &mut Metadata,
         vocabulary: &Vocabulary,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<Splitter, CompileError> {
         let key = "tokenizer.ggml.pre";
         let Some(name) = metadata.text(key)? else {

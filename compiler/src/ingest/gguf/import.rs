@@ -6,7 +6,7 @@ use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
 use super::{floats, tokenizer};
 use crate::arch::Decoder;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use crate::ingest::LoadOptions;
 use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::ingest::companions::Companions;
@@ -52,7 +52,7 @@ enum Trained {
 pub(crate) fn import(
     path: &Path,
     options: &LoadOptions,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Imported, CompileError> {
     let mut gguf = Gguf::open(path)?;
     let mut metadata = Metadata::new(path, std::mem::take(&mut gguf.keys));
@@ -180,7 +180,7 @@ impl Finish {
     ///
     /// # Errors
     /// RoPE factors of another number; a BitNet model with scales that differ inside a matrix.
-    pub(crate) fn apply(self, model: &mut Decoder, warnings: &mut Vec<String>) -> Result<(), CompileError> {
+    pub(crate) fn apply(self, model: &mut Decoder, warnings: &mut Warnings) -> Result<(), CompileError> {
         if let Some(factors) = &self.rope_factors {
             self.divide_frequencies(model, factors)?;
         }

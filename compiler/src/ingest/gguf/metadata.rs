@@ -34,7 +34,7 @@ impl Metadata {
     }
 
     fn not_ignored(&self, key: &str) -> CompileError {
-        CompileError::Usage(arithmetic::not_ignored(key, &self.path.display().to_string()))
+        arithmetic::not_ignored(key, &self.path)
     }
 
     /// Treats `key` as absent; says whether it was there.
@@ -114,16 +114,13 @@ impl Metadata {
                 return Err(self.not_ignored(key));
             }
         }
-        // The first by name, but before all others one that no flag helps against.
+        // The first by name, but before all others one that cannot be ignored.
         let fatal =
             unknown.iter().position(|(key, _)| arithmetic::suggests_it(key) || arithmetic::is_known(key));
         let Some(&(key, value)) = unknown.get(fatal.unwrap_or(0)) else { return Ok(()) };
-        let others: Vec<&str> =
-            unknown.iter().map(|(other, _)| other.as_str()).filter(|o| o != key).collect();
-        let also =
-            if others.is_empty() { String::new() } else { format!(" (also unknown: {})", others.join(", ")) };
-        let remedy = arithmetic::remedy(key);
-        Err(self.unsupported(key, format!("is {value}, and is not known: {remedy}{also}")))
+        let others = unknown.iter().map(|(other, _)| *other).filter(|other| *other != key).cloned().collect();
+        let said = format!("metadata key {key} is {value}, and is not known");
+        Err(arithmetic::unknown(&self.path, key, &said, others))
     }
 
     /// An error: the value of a key is wrong.

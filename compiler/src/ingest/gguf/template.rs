@@ -2,7 +2,7 @@
 
 use super::metadata::Metadata;
 use super::tokenizer::Vocabulary;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 
 /// In the template that Microsoft's converter puts into every BitNet file, whatever the model was trained with.
 const PLACEHOLDER: &str = "BITNETAssistant";
@@ -16,7 +16,7 @@ const BITNET: &str = "{{ bos_token }}{% for message in messages %}{{ message['ro
 pub(super) fn chat_template(
     metadata: &mut Metadata,
     vocabulary: &Vocabulary,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Option<String>, CompileError> {
     let key = "tokenizer.chat_template";
     let template = metadata.text(key)?;

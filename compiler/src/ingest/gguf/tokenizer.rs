@@ -5,7 +5,7 @@ use super::metadata::Metadata;
 use super::sentencepiece;
 use super::template;
 use super::value::Array;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use serde_json::{Map, Value, json};
 
 /// Tokens that end a turn or a text, by the names they have in the models that use them.
@@ -74,7 +74,7 @@ impl Vocabulary<'_> {
 
     /// Makes tokens whole that are typed as ordinary text: those that end a turn, by name, and those in the chat
     /// template that look like tokens. A rendered conversation would else be split inside them.
-    fn correct(&mut self, template: &str, warnings: &mut Vec<String>) {
+    fn correct(&mut self, template: &str, warnings: &mut Warnings) {
         let mut corrected = Vec::new();
         for (token, kind) in
             self.tokens.iter().zip(&mut self.kinds).filter(|(_, kind)| **kind == Kind::Normal)
@@ -150,7 +150,7 @@ impl Vocabulary<'_> {
 pub(super) fn text(
     metadata: &mut Metadata,
     vocab_size: usize,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Text, CompileError> {
     let model = metadata.text("tokenizer.ggml.model")?;
     let list = metadata.array("tokenizer.ggml.tokens")?;
@@ -207,7 +207,7 @@ pub(super) fn text(
 pub(super) fn ids_alone(
     metadata: &mut Metadata,
     vocab_size: usize,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Text, CompileError> {
     let ids = SpecialIds::take(metadata, vocab_size, warnings)?;
     Ok(Text { stop: ids.stop(), bos: ids.bos, ..Text::default() })
@@ -275,7 +275,7 @@ impl SpecialIds {
     fn take(
         metadata: &mut Metadata,
         count: usize,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<SpecialIds, CompileError> {
         let mut wrong_bos = None;
         let mut id = |name: &str| {

@@ -1,27 +1,35 @@
 //! The `tritc` command: compiles checkpoints to bundles, and looks into bundles.
-#![forbid(unsafe_code)]
+// The allocator and the handler of one signal need unsafe code, and say why it is sound.
+#![deny(unsafe_code)]
 
+mod allocator;
+mod arguments;
 mod bar;
-mod cli;
 mod commands;
+#[cfg(all(test, target_os = "linux"))]
+mod disturbed;
+mod failure;
 mod scripts;
+mod signals;
+#[cfg(unix)]
+mod truncated;
 mod version;
+mod words;
 
 use clap::Parser;
-use commands::Failure;
+use failure::{CommandError, Failure};
 use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use trit_text::printable::{escape, escape_lines};
-use tritc::CompileError;
 
 #[global_allocator]
-static ALLOCATOR: tritc::EndsWhereMemoryEnds = tritc::EndsWhereMemoryEnds;
+static ALLOCATOR: allocator::EndsWhereMemoryEnds = allocator::EndsWhereMemoryEnds;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = arguments::Arguments::parse();
     #[cfg(unix)]
-    tritc::ingest::explain_truncated_files();
+    truncated::explain_truncated_files();
     match commands::run(arguments) {
         Ok(text) => print(&text),
         Err(Failure { error, text }) => {
@@ -38,7 +46,7 @@ fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(escape_lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(source) if source.kind() != ErrorKind::BrokenPipe => {
-            let error = CompileError::Io { path: "standard output".into(), source };
+            let error = CommandError::Output(source);
             report(&error);
             ExitCode::from(error.exit_code())
         }
@@ -47,7 +55,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// The error and what caused it, where its own message does not say that already.
-fn report(error: &CompileError) {
+fn report(error: &CommandError) {
     let mut message = format!("tritc: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,6 +1,6 @@
 //! The `tritc` command: what it prints, what it leaves, how it ends.
 
-use crate::reference::repository;
+use crate::repository;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -161,6 +161,11 @@ fn checkpoints_are_inspected() {
         assert!(said.contains("rope_scaling.rope_type \"dynamic\" is not supported"), "{said}");
         let shown = String::from_utf8(output.stdout).unwrap();
         assert!(shown.contains("copy"), "{shown}");
+        if arguments.contains(&"--json") {
+            let refused = &serde_json::from_str::<serde_json::Value>(&shown).unwrap()["refused"];
+            assert_eq!(refused["exit_code"], 4);
+            assert!(said.contains(refused["message"].as_str().unwrap()), "{refused} {said}");
+        }
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -3,49 +3,31 @@
 mod inspect;
 mod path;
 
+use crate::arguments::{Activations, Arguments, Command, Compile, Quantize, Reading};
 use crate::bar::Bar;
-use crate::cli::{Activations, Arguments, Command, Compile, Quantize, Reading};
-use crate::scripts;
+use crate::failure::{CommandError, Failure};
+use crate::{scripts, signals, words};
 use path::expect_file;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trit_format::target::Target;
-use trit_text::output::{self, Interrupts};
 use trit_text::printable::{escape, escape_json};
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
 use tritc::ingest::{ActivationChoice, LoadOptions};
 use tritc::inspect::{report, report_json, size};
-use tritc::{CompileError, compile, disasm, ingest, targets, trust, verify};
-
-/// Why a command failed, and what it has to say nevertheless.
-pub struct Failure {
-    pub error: CompileError,
-    /// For standard output.
-    pub text: String,
-}
-
-impl From<CompileError> for Failure {
-    fn from(error: CompileError) -> Failure {
-        Failure { error, text: String::new() }
-    }
-}
+use tritc::{compile, disasm, ingest, targets, trust, verify};
 
 /// Runs a command.
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            output::clean_up_when_killed(Interrupts::Too, || {});
+            signals::leave_nothing_unfinished();
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            let pool = pool.map_err(|e| {
-                CompileError::System(format!(
-                    "threads cannot be started: {e}; the system grants no more of them or has no memory for them, try \
-                     fewer with --threads"
-                ))
-            })?;
+            let pool = pool.map_err(CommandError::Threads)?;
             pool.install(|| run_compile(&arguments))?
         }
         Command::Inspect(arguments) => inspect::run(&arguments)?,
@@ -90,7 +72,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
     }
 }
 
-fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
+fn run_compile(arguments: &Compile) -> Result<String, CommandError> {
     let start = Instant::now();
     trust::check_environment()?;
     let targets = targets::resolve(&arguments.target)?;
@@ -112,8 +94,8 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     let compiled = compile::compile(&model, &out, &targets, &bar)?;
     let trusted = trust::record(&compiled.fingerprint);
 
-    let mut warnings = model.warnings.clone();
-    warnings.extend(bar.warnings());
+    let mut warnings: Vec<String> =
+        model.warnings.iter().chain(&bar.warnings()).map(words::warning).collect();
     if let Err(e) = &trusted {
         warnings.push(format!(
             "{}: cannot be recorded as trusted ({e}); trit-run will not run its code without --trust",
@@ -181,9 +163,9 @@ fn default_output(name: &str) -> PathBuf {
     PathBuf::from(format!("{}.trit", if stem.is_empty() { "model" } else { stem }))
 }
 
-fn open(path: &Path) -> Result<Bundle, CompileError> {
+fn open(path: &Path) -> Result<Bundle, CommandError> {
     expect_file(path)?;
-    Bundle::open(path)
+    Ok(Bundle::open(path)?)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use trit_text::printable::escape_lines;
+use tritc::Warning;
 use tritc::progress::{Progress, Stage};
 
 /// Shows a bar for each stage on standard error, where that is a terminal; with `verbose`, leaves a line for each
@@ -13,7 +14,7 @@ pub struct Bar {
     bar: ProgressBar,
     verbose: bool,
     stage: Mutex<Option<(&'static str, Instant)>>,
-    warnings: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<Warning>>,
 }
 
 impl Bar {
@@ -36,7 +37,7 @@ impl Bar {
     }
 
     /// The warnings so far.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<Warning> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -71,8 +72,8 @@ impl Progress for Bar {
         self.bar.inc(units);
     }
 
-    fn warn(&self, warning: &str) {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning.to_owned());
+    fn warn(&self, warning: Warning) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
     }
 
     fn end(&self) {

@@ -1,12 +1,15 @@
 //! `tritc inspect`, on bundles and on checkpoints.
 
+use crate::arguments::Inspect;
 use crate::bar::Bar;
-use crate::cli::Inspect;
 use crate::commands::path::{expect_file, is_bundle, is_checkpoint};
-use crate::commands::{Failure, json_line, load_options, open};
+use crate::commands::{json_line, load_options, open};
+use crate::failure::{CommandError, Failure};
+use crate::words;
+use serde_json::json;
 use std::path::Path;
 use tritc::ingest;
-use tritc::{CompileError, inspect, survey, trust};
+use tritc::{inspect, survey, trust};
 
 pub fn run(arguments: &Inspect) -> Result<String, Failure> {
     let path = &arguments.path;
@@ -20,7 +23,7 @@ pub fn run(arguments: &Inspect) -> Result<String, Failure> {
     }
 }
 
-fn bundle(arguments: &Inspect) -> Result<String, CompileError> {
+fn bundle(arguments: &Inspect) -> Result<String, CommandError> {
     trust::check_environment()?;
     let bundle = open(&arguments.path)?;
     let plan = arguments.plan.then(|| trit_format::text::plan(bundle.manifest()));
@@ -43,23 +46,33 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
     if arguments.plan {
         let problem =
             format!("--plan: {} is a checkpoint; only a bundle has a plan, compile it first", path.display());
-        return Err(CompileError::Usage(problem).into());
+        return Err(CommandError::Usage(problem).into());
     }
     let bar = Bar::new(false);
     let mut survey = ingest::survey(path, &load_options(&arguments.reading));
     drop(bar);
     let text = match arguments.json {
-        true => json_line(&survey::json(&survey)),
-        false => survey::describe(&survey),
+        true => {
+            let mut object = survey::json(&survey);
+            object["warnings"] = survey.warnings.iter().map(words::warning).collect();
+            object["refused"] = match &survey.refusal {
+                None => serde_json::Value::Null,
+                Some(error) => {
+                    json!({ "message": words::message(error), "exit_code": words::exit_code(error) })
+                }
+            };
+            json_line(&object)
+        }
+        false => survey::describe(&survey, words::warning),
     };
     match survey.refusal.take() {
         None => Ok(text),
-        Some(error) => Err(Failure { error, text }),
+        Some(error) => Err(Failure { error: error.into(), text }),
     }
 }
 
-fn neither(path: &Path) -> CompileError {
+fn neither(path: &Path) -> CommandError {
     let problem = "is neither a bundle nor a checkpoint; give a .trit file, a model's directory, model.safetensors, \
                    model.safetensors.index.json or a GGUF file";
-    CompileError::Unsupported { path: path.to_owned(), problem: problem.to_owned() }
+    CommandError::WrongFile { path: path.to_owned(), problem: problem.to_owned() }
 }

@@ -1,14 +1,15 @@
 //! Paths on the command line that lead nowhere, or to something else than was meant.
 
+use crate::failure::CommandError;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use trit_format::container::MAGIC;
-use tritc::{CompileError, ingest};
+use tritc::ingest;
 
 /// Says early and helpfully that there is nothing at `path`.
-pub fn expect_file(path: &Path) -> Result<(), CompileError> {
+pub fn expect_file(path: &Path) -> Result<(), CommandError> {
     if ingest::is_there(path)? {
         return Ok(());
     }
@@ -23,7 +24,7 @@ pub fn expect_file(path: &Path) -> Result<(), CompileError> {
         (None, Some(other)) => format!("no such file; did you mean {}?", other.display()),
         (None, None) => "no such file".to_owned(),
     };
-    Err(CompileError::Invalid { path: path.to_owned(), problem })
+    Err(CommandError::NoSuchFile { path: path.to_owned(), problem })
 }
 
 /// Whether `path` could be the name of a model on Hugging Face: ORG/NAME, and no file's.

@@ -1,6 +1,6 @@
 //! What reaches a terminal: no control sequence of a file's, and an exit code that says what went wrong.
 
-use crate::reference::repository;
+use crate::repository;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::Path;

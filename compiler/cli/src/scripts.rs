@@ -1,8 +1,8 @@
 //! `tritc completions` and `tritc man`: what shells and `man` want to know, made from the command line itself.
 
-use crate::cli::Arguments;
+use crate::arguments::Arguments;
+use crate::failure::CommandError;
 use clap::CommandFactory;
-use tritc::CompileError;
 
 /// A shell's completion script.
 pub fn completions(shell: clap_complete::Shell) -> String {
@@ -14,16 +14,16 @@ pub fn completions(shell: clap_complete::Shell) -> String {
 /// A manual page: of a command, or of the whole.
 ///
 /// # Errors
-/// [`CompileError::Usage`] where there is no such command.
-pub fn man(name: Option<&str>) -> Result<String, CompileError> {
+/// [`CommandError::Usage`] where there is no such command.
+pub fn man(name: Option<&str>) -> Result<String, CommandError> {
     let mut command = Arguments::command();
     // Gives subcommands their whole names.
     command.build();
     if let Some(name) = name {
         let found = command.find_subcommand(name).cloned();
-        command = found.ok_or_else(|| CompileError::Usage(format!("tritc has no command {name}")))?;
+        command = found.ok_or_else(|| CommandError::Usage(format!("tritc has no command {name}")))?;
     }
     let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page).map_err(|e| CompileError::Internal(e.to_string()))?;
+    clap_mangen::Man::new(command).render(&mut page).map_err(|e| CommandError::Internal(e.to_string()))?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
