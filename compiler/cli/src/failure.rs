@@ -1,6 +1,7 @@
 //! Why a command failed: an error of the library, or one that only a command line can have.
 
 use crate::words;
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use tritc::CompileError;
@@ -10,7 +11,7 @@ use tritc::CompileError;
 pub enum CommandError {
     /// The library refused.
     #[error("{}", words::message(.0))]
-    Compile(#[from] CompileError),
+    Compile(CompileError),
     /// The command line asks for something that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -44,7 +45,21 @@ pub enum CommandError {
     Internal(String),
 }
 
+impl From<CompileError> for CommandError {
+    fn from(error: CompileError) -> CommandError {
+        CommandError::Compile(error)
+    }
+}
+
 impl CommandError {
+    /// What caused the error. The library's error is no cause: the message is its own, in this program's words.
+    pub fn cause(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            CommandError::Compile(error) => error.source(),
+            other => other.source(),
+        }
+    }
+
     /// The process exit code: 1 a defect of the compiler, 2 usage, 3 input that is invalid or a system that did not
     /// give what was asked of it (a file, memory, room on a disk), 4 unsupported.
     pub fn exit_code(&self) -> u8 {

@@ -18,7 +18,6 @@ mod words;
 
 use clap::Parser;
 use failure::{CommandError, Failure};
-use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use trit_text::printable::{escape, escape_lines};
@@ -57,7 +56,7 @@ fn print(text: &str) -> ExitCode {
 /// The error and what caused it, where its own message does not say that already.
 fn report(error: &CommandError) {
     let mut message = format!("tritc: {error}");
-    let mut cause = error.source();
+    let mut cause = error.cause();
     while let Some(error) = cause {
         let text = error.to_string();
         if !message.contains(&text) {

@@ -79,6 +79,17 @@ fn what_cannot_be_done_is_said() {
         2,
         &["--quantize absmean", "declares ternary"],
     );
+    // Once, and in the words of the command line alone.
+    let whole = |arguments: &[&str]| String::from_utf8(run(arguments).stderr).unwrap();
+    assert_eq!(
+        whole(&["compile", &packed, "--quantize", "absmean"]),
+        "tritc: --quantize absmean is for float weights, but the model's quantization_config declares ternary ones with \
+         their scales; leave it away\n"
+    );
+    assert_eq!(
+        whole(&["compile", &fixture, "--context", "16777217"]),
+        "tritc: --context 16777217: a bundle's context is 16777216 tokens at most\n"
+    );
     let typo = fixture.replace("bitnet-online", "bitnet-onlin");
     fails(&run(&["compile", &typo]), 3, &["bitnet-onlin: no such file; did you mean", "bitnet-online?"]);
     fails(&run(&["compile", "no/such/model"]), 3, &["there is no folder no"]);
