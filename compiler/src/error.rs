@@ -3,7 +3,6 @@
 //! Errors are data: a variant carries the file, the thing in it and the cause. Their words name no option of a command
 //! line, because this library has none; a program that has options adds the remedy that fits a variant.
 
-use crate::targets::TargetChoice;
 use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -140,10 +139,10 @@ pub enum CompileError {
         others: Vec<String>,
     },
     /// There is no emitter for a target, or none for this machine.
-    #[error("{}", unsupported_target(.choice, .supported))]
+    #[error("{}", unsupported_target(*.target, .supported))]
     UnsupportedTarget {
-        /// What was asked for.
-        choice: TargetChoice,
+        /// The target that was asked for; `None` for whatever this machine runs.
+        target: Option<Target>,
         /// The targets that code can be generated for.
         supported: Vec<Target>,
     },
@@ -167,14 +166,14 @@ pub enum CompileError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Choice {
-    /// The model's name, [`LoadOptions::name`](crate::ingest::LoadOptions::name).
+    /// The model's name, [`LoadOptions::name`](crate::load::LoadOptions::name).
     Name(String),
-    /// The bundle's context length in tokens, [`LoadOptions::context`](crate::ingest::LoadOptions::context).
+    /// The bundle's context length in tokens, [`LoadOptions::context`](crate::load::LoadOptions::context).
     Context(u32),
     /// A key to be ignored, one of
-    /// [`LoadOptions::ignore_config_keys`](crate::ingest::LoadOptions::ignore_config_keys).
+    /// [`LoadOptions::ignore_config_keys`](crate::load::LoadOptions::ignore_config_keys).
     IgnoredKey(String),
-    /// That float weights are rounded, [`LoadOptions::quantize`](crate::ingest::LoadOptions::quantize).
+    /// That float weights are rounded, [`LoadOptions::quantize`](crate::load::LoadOptions::quantize).
     Rounding,
 }
 
@@ -200,13 +199,15 @@ fn also_unknown(keys: &[String]) -> String {
     if keys.is_empty() { String::new() } else { format!(" (also unknown: {})", keys.join(", ")) }
 }
 
-fn unsupported_target(choice: &TargetChoice, supported: &[Target]) -> String {
+fn unsupported_target(target: Option<Target>, supported: &[Target]) -> String {
     let works = supported.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
-    match choice {
-        TargetChoice::Named(target) => {
+    match target {
+        Some(target) => {
             format!("target {target}: no code can be generated for it yet; what works now: {works}")
         }
-        _ => format!("this machine has none of the tiers that code is generated for (what works: {works})"),
+        None => {
+            format!("this machine has none of the tiers that code is generated for (what works: {works})")
+        }
     }
 }
 

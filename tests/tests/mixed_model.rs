@@ -6,9 +6,9 @@ mod mixed;
 
 use trit_tests::distance::relative_l2;
 use trit_tests::ways::{all_logits, ways};
+use tritc::compile::targets::{TargetChoice, resolve};
 use tritc::model::Activations;
 use tritc::progress::Silent;
-use tritc::targets::{TargetChoice, resolve};
 use tritc::{compile, reference};
 
 /// Both round alike, so that int8 differs only where a sum in another order moves a value over a boundary.

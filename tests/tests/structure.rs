@@ -173,7 +173,7 @@ fn unsafe_code_stands_in_few_named_places() {
         "compiler/codegen/examples/",
         "compiler/codegen/src/jit.rs",
         "compiler/codegen/tests/",
-        "compiler/src/ingest/mapped.rs",
+        "compiler/src/files/mapped.rs",
         "runtime/kernels/src/",
         "runtime/src/arena.rs",
         "runtime/src/attend.rs",

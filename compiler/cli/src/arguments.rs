@@ -4,7 +4,7 @@ use crate::version;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use trit_format::target::Target;
-use tritc::targets::TargetChoice;
+use tritc::compile::targets::TargetChoice;
 
 /// Ahead-of-time compiler for ternary language models.
 #[derive(Parser)]

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use trit_format::target::Target;
 use trit_text::printable::{escape, escape_json};
 use tritc::bundle::Bundle;
-use tritc::compile::Compiled;
-use tritc::ingest::{ActivationChoice, LoadOptions};
-use tritc::inspect::{report, report_json, size};
-use tritc::{compile, disasm, ingest, targets, trust, verify};
+use tritc::bundle::trust;
+use tritc::compile::{Compiled, compile, targets};
+use tritc::inspect::{disasm, report, report_json, size, verify};
+use tritc::load::{self, ActivationChoice, LoadOptions};
 
 /// Runs a command.
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
@@ -66,7 +66,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
             Activations::Int8 => ActivationChoice::Int8,
             Activations::F32 => ActivationChoice::F32,
         },
-        quantize: reading.quantize.map(|Quantize::Absmean| ingest::Quantize::Absmean),
+        quantize: reading.quantize.map(|Quantize::Absmean| load::Quantize::Absmean),
         without_tokenizer: reading.no_tokenizer,
         context: reading.context,
     }
@@ -78,11 +78,11 @@ fn run_compile(arguments: &Compile) -> Result<String, CommandError> {
     let targets = targets::resolve(&arguments.target)?;
     expect_file(&arguments.path)?;
     if let Some(out) = &arguments.output {
-        tritc::check_output(out)?;
+        tritc::bundle::check_output(out)?;
     }
     let bar = Bar::new(arguments.verbose);
     let options = LoadOptions { name: arguments.name.clone(), ..load_options(&arguments.reading) };
-    let model = ingest::load(&arguments.path, &options)?;
+    let model = load::load(&arguments.path, &options)?;
     if arguments.verbose {
         bar.lines(&report(&model.report));
     }
@@ -90,8 +90,8 @@ fn run_compile(arguments: &Compile) -> Result<String, CommandError> {
         Some(out) => out.clone(),
         None => default_output(&model.info.name),
     };
-    tritc::check_output(&out)?;
-    let compiled = compile::compile(&model, &out, &targets, &bar)?;
+    tritc::bundle::check_output(&out)?;
+    let compiled = compile(&model, &out, &targets, &bar)?;
     let trusted = trust::record(&compiled.fingerprint);
 
     let mut warnings: Vec<String> =

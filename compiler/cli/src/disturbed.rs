@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 use tritc::compile::compile;
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::progress::{Progress, Silent, Stage};
 
 /// Names a child its folder; its presence makes a test's process that child.

@@ -1,12 +1,12 @@
 //! A checkpoint that gets shorter while it is mapped ends the program in a message, not in SIGBUS without a word.
 //!
-//! The library records where files are mapped (`tritc::ingest::record_mapped_files`). The handler of the signal is the
+//! The library records where files are mapped (`tritc::files::record_mapped_files`). The handler of the signal is the
 //! program's. It may run at any instruction, so it calls only what POSIX allows there: `write`, `_exit` and `signal`.
 #![allow(unsafe_code)]
 
 use libc::{c_int, c_void, siginfo_t};
 use std::ptr;
-use tritc::ingest::{mapped_file_at, record_mapped_files};
+use tritc::files::{mapped_file_at, record_mapped_files};
 
 /// The exit code of input that is invalid.
 const INVALID: c_int = 3;

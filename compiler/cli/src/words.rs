@@ -1,6 +1,5 @@
 //! What the library's errors and warnings say on a command line: their own words, and what to do in this program's options.
 
-use tritc::targets::TargetChoice;
 use tritc::{Choice, CompileError, ErrorKind, Warning};
 
 /// The message of an error, without its causes.
@@ -34,7 +33,7 @@ pub fn message(error: &CompileError) -> String {
         CompileError::UnknownKey { key, changes_arithmetic: false, .. } => {
             format!("{error}; if it does not, compile with --ignore-config-key {key}")
         }
-        CompileError::UnsupportedTarget { choice: TargetChoice::Named(_), .. } => format!("--{error}"),
+        CompileError::UnsupportedTarget { target: Some(_), .. } => format!("--{error}"),
         CompileError::UnsupportedTarget { .. } => {
             format!("--target native: {error}; name those to compile for, or --target portable")
         }

@@ -1,5 +1,6 @@
 //! `config.json`, typed: what is used is named here, what is harmless is listed, and all else is refused by name.
 
+use crate::arch::factors::Factors;
 use crate::arch::family::Family;
 use crate::arch::harmless::HARMLESS;
 use crate::arch::keys::Keys;
@@ -16,25 +17,11 @@ use trit_format::plan::Activation;
 pub(crate) struct Config {
     /// With the bundle's context length, which may be less than the model's.
     pub(crate) dims: Hyperparameters,
-    pub(crate) rms_eps: f32,
+    pub(crate) factors: Factors,
     pub(crate) activation: Activation,
     pub(crate) positions: Positions,
     pub(crate) tied: bool,
     pub(crate) weights: Weights,
-    /// Factor on attention's scores.
-    pub(crate) attention_scale: f32,
-    pub(crate) embedding_scale: EmbeddingScale,
-    /// Factor on the final norm's weights, which is one on the logits.
-    pub(crate) final_scale: f32,
-}
-
-/// What rows of the embedding are multiplied with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum EmbeddingScale {
-    /// This number.
-    Exactly(f32),
-    /// This number as the table's own type holds it: transformers casts Gemma's `sqrt(hidden_size)`.
-    InTableType(f32),
 }
 
 impl Config {
@@ -55,21 +42,11 @@ impl Config {
         let tied = keys.take("tie_word_embeddings")?.unwrap_or(family.tied);
         refuse_active(&mut keys, &dims, rms_eps)?;
         let weights = Weights::take(&mut keys, family)?;
-        let mut config = Config {
-            dims,
-            rms_eps: rms_eps as f32,
-            activation,
-            positions,
-            tied,
-            weights,
-            attention_scale: f64::from(dims.head_dim).powf(-0.5) as f32,
-            embedding_scale: EmbeddingScale::Exactly(1.0),
-            final_scale: 1.0,
-        };
-        (family.own)(&mut keys, &mut config)?;
-        config.dims.context_length = config.positions.context(&keys, context, warnings)?;
+        let factors = (family.factors)(&mut keys, &dims, Factors::usual(&dims, rms_eps as f32))?;
+        let context_length = positions.context(&keys, context, warnings)?;
         keys.refuse_rest(HARMLESS)?;
-        Ok(config)
+        let dims = Hyperparameters { context_length, ..dims };
+        Ok(Config { dims, factors, activation, positions, tied, weights })
     }
 }
 

@@ -1,15 +1,15 @@
 //! Decoder-only transformers with Llama's tensor names: the tensors of each layer, taken and checked.
 
-use crate::arch::config::{Config, EmbeddingScale};
+use crate::arch::config::Config;
+use crate::arch::factors::EmbeddingScale;
 use crate::arch::family::Family;
 use crate::arch::quantization::Weights;
 use crate::arch::{Decoder, head};
-use crate::detect;
+use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::error::{CompileError, Warnings};
-use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
-use crate::ingest::gguf;
 use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
-use crate::quantize::{self, Storage};
+use crate::weights::stored::Storage;
+use crate::weights::{dense, detect, order, stored};
 use half::{bf16, f16};
 
 /// Takes every tensor of the model; nothing may be left over.
@@ -30,7 +30,7 @@ pub(crate) fn build(
         layers.push(tensors.layer(index)?);
     }
     let (name, mut final_norm) = tensors.norm("model.norm", hidden, "hidden_size")?;
-    final_norm.iter_mut().for_each(|weight| *weight *= config.final_scale);
+    final_norm.iter_mut().for_each(|weight| *weight *= config.factors.final_scale);
     refuse_rest(&tensors.checkpoint, family)?;
     let inner_eps = match &config.weights {
         Weights::Declared(quantization) => quantization.inner_norm,
@@ -39,11 +39,11 @@ pub(crate) fn build(
     Ok(Decoder {
         architecture: family.architecture,
         dims,
-        rms_eps: config.rms_eps,
-        linear_rms_eps: inner_eps.unwrap_or(config.rms_eps),
+        rms_eps: config.factors.rms_eps,
+        linear_rms_eps: inner_eps.unwrap_or(config.factors.rms_eps),
         activations,
         activation: config.activation,
-        attention_scale: config.attention_scale,
+        attention_scale: config.factors.attention_scale,
         embedding_scale,
         ropes: config.positions.ropes.iter().map(|rope| rope.table(dims.context_length)).collect(),
         embedding,
@@ -121,7 +121,7 @@ impl Tensors<'_> {
         let interleaved = weight.interleaved_heads;
         let Projection { norm, mut matrix } = self.as_stored(weight, module, rows, k)?;
         if let Some(heads) = interleaved {
-            matrix = gguf::in_order(matrix, heads)?;
+            matrix = order::in_order(matrix, heads)?;
         }
         Ok(Projection { norm, matrix })
     }
@@ -162,7 +162,7 @@ impl Tensors<'_> {
             Some(tensor) => tensor,
             None => self.checkpoint.require(&format!("{module}.rms_norm.weight"))?,
         };
-        quantize::norm(tensor, k, "in features")
+        dense::norm(tensor, k, "in features")
     }
 
     /// A ternary matrix as the configuration declares it.
@@ -174,8 +174,8 @@ impl Tensors<'_> {
         storage: Storage,
     ) -> Result<Matrix, CompileError> {
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
-        let mut report = detect::report(&weight, Found::Latent);
-        let ternary = quantize::ternary(weight, scale, (rows, k), storage)?;
+        let mut report = weight.report(Found::Latent);
+        let ternary = stored::ternary(weight, scale, (rows, k), storage)?;
         if storage != Storage::Latent {
             report.found = ternary.scales.into();
         }
@@ -190,8 +190,8 @@ impl Tensors<'_> {
         shape: &[usize],
         what: &str,
     ) -> Result<Matrix, CompileError> {
-        self.report.push(detect::report(&tensor, Found::Floats));
-        quantize::dense(tensor, shape, what).map(Matrix::Dense)
+        self.report.push(tensor.report(Found::Floats));
+        dense::dense(tensor, shape, what).map(Matrix::Dense)
     }
 
     /// An embedding or head about which the configuration says nothing.
@@ -208,7 +208,7 @@ impl Tensors<'_> {
     /// Norm weights, as they multiply.
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
         let tensor = self.checkpoint.require(&format!("{module}.weight"))?;
-        let (name, mut weights) = quantize::norm(tensor, len, what)?;
+        let (name, mut weights) = dense::norm(tensor, len, what)?;
         if self.family.norms.less_one {
             weights.iter_mut().for_each(|weight| *weight += 1.0);
         }

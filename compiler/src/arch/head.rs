@@ -2,8 +2,8 @@
 
 use crate::arch::decoder::Tensors;
 use crate::arch::quantization::{Quantization, Weights};
+use crate::checkpoint::RawTensor;
 use crate::error::{CompileError, Warnings};
-use crate::ingest::checkpoint::RawTensor;
 use crate::model::Matrix;
 
 const TABLE: &str = "[vocab_size, hidden_size]";
@@ -16,7 +16,7 @@ pub(crate) fn tables(
     let config = tensors.config;
     let shape = [config.dims.vocab_size, config.dims.hidden_dim].map(|n| n as usize);
     let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
-    let scale = config.embedding_scale.of(embedding.dtype);
+    let scale = config.factors.embedding_scale.of(embedding.dtype);
     let (embedding, head) = match &config.weights {
         Weights::Declared(quantization) if !keeps_head(quantization) => {
             let head = ternary_head(tensors, quantization, shape)?;

@@ -1,6 +1,6 @@
 //! A JSON object whose keys are taken one by one, so that what nobody understood can be refused by name.
 
-use crate::arch::arithmetic;
+use crate::checkpoint::arithmetic;
 use crate::error::{CompileError, Warnings};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

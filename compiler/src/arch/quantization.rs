@@ -5,7 +5,7 @@ use crate::arch::family::Family;
 use crate::arch::keys::Keys;
 use crate::arch::modules::Kept;
 use crate::error::CompileError;
-use crate::quantize::Storage;
+use crate::weights::stored::Storage;
 use serde_json::Value;
 
 /// What the configuration says about the weights of linears.

@@ -3,7 +3,7 @@
 use super::{ALIGNMENT, TensorData};
 use crate::error::CompileError;
 use crate::model::{Dense, NormWeights, Scales, Ternary};
-use crate::planes;
+use crate::pack::planes;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
 use trit_format::kernel::MAX_K;

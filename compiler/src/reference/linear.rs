@@ -2,8 +2,9 @@
 //!
 //! Input is `[n, k]`, results are `[n, rows]`.
 
-use super::{rms_norm, widen_row};
+use super::rms_norm;
 use crate::error::CompileError;
+use crate::model::float::widen_row;
 use crate::model::{Dense, Matrix, Model, Projection, Scales, Ternary};
 use rayon::prelude::*;
 use trit_format::plan::{ActivationRule, ScaleRule};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tritc::ErrorKind;
 use tritc::compile::compile;
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::progress::Silent;
 
 fn parts(folder: &Path) -> Vec<String> {

@@ -10,10 +10,10 @@ use trit_format::tile;
 use tritc::CompileError;
 use tritc::bundle::Bundle;
 use tritc::compile::compile;
+use tritc::inspect::verify::verify;
 use tritc::model::{Activations, Matrix, Model, Scales, Ternary};
 use tritc::progress::Silent;
 use tritc::reference;
-use tritc::verify::verify;
 
 /// The weights of a grouped product as SPEC.md says they stand, `[tiles * 80, k]`.
 fn decoded(bundle: &Bundle, product: &Product) -> Vec<f32> {

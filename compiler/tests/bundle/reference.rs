@@ -2,7 +2,7 @@
 
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
-use tritc::ingest::{ActivationChoice, LoadOptions, load};
+use tritc::load::{ActivationChoice, LoadOptions, load};
 use tritc::{CompileError, reference};
 
 use crate::synthetic;

@@ -8,8 +8,8 @@ use trit_format::manifest::Manifest;
 use trit_format::target::Target;
 use tritc::CompileError;
 use tritc::bundle::Bundle;
-use tritc::disasm::disasm;
-use tritc::verify::verify;
+use tritc::inspect::disasm::disasm;
+use tritc::inspect::verify::verify;
 
 pub fn problem(result: Result<impl Sized, CompileError>) -> String {
     match result {

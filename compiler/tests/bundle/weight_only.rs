@@ -4,7 +4,7 @@ use crate::reference::repository;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::PathBuf;
-use tritc::ingest::{ActivationChoice, LoadOptions, load};
+use tritc::load::{ActivationChoice, LoadOptions, load};
 use tritc::model::{Activations, Found, Model};
 use tritc::reference;
 

@@ -4,9 +4,10 @@ use crate::synthetic::{self, Numbers};
 use std::fs;
 use std::path::Path;
 use trit_format::target::Target;
+use tritc::CompileError;
+use tritc::bundle::check_output;
 use tritc::compile::compile;
 use tritc::progress::Silent;
-use tritc::{CompileError, check_output};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =

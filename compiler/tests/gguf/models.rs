@@ -3,7 +3,7 @@
 use crate::writer::{File, MATRICES, Q, Value, bool, f32, load_path, q2_0, read, ternary, text, trits, u32};
 use half::f16;
 use trit_format::plan::{Activation, ScaleRule};
-use tritc::ingest::{ActivationChoice, LoadOptions, load};
+use tritc::load::{ActivationChoice, LoadOptions, load};
 use tritc::model::{Activations, Scales};
 
 fn bent(bend: impl FnOnce(&mut File)) -> File {

@@ -312,7 +312,7 @@ fn without_a_tokenizer_its_keys_do_not_matter() {
     let file = bent(|file| {
         file.key("tokenizer.ggml.pre", text("viking")).without_key("tokenizer.ggml.merges");
     });
-    let options = tritc::ingest::LoadOptions { without_tokenizer: true, ..Default::default() };
+    let options = tritc::load::LoadOptions { without_tokenizer: true, ..Default::default() };
     let model = file.load_with(&options).unwrap();
     assert_eq!((model.tokenizer, model.text.stop, model.text.bos), (None, vec![8], Some(7)));
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use trit_format::plan::ScaleRule;
 use tritc::CompileError;
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::model::{Model, Projection, Scales, Ternary};
 
 /// One tensor: type, shape, little-endian bytes.

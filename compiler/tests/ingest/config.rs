@@ -5,7 +5,7 @@ use serde_json::json;
 use std::path::Path;
 use trit_format::plan::ScaleRule;
 use tritc::CompileError;
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::model::{Activations, Model};
 
 #[test]

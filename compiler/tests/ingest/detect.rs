@@ -5,7 +5,7 @@ use half::f16;
 use safetensors::Dtype;
 use serde_json::json;
 use trit_format::plan::{DType, ScaleRule};
-use tritc::ingest::{LoadOptions, Quantize, load};
+use tritc::load::{LoadOptions, Quantize, load};
 use tritc::model::{Activations, Found, Matrix, Scales};
 
 const FFN: usize = 160;

@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, Q, read, refusal, says, scale, trits, write_
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::model::Model;
 
 fn load_path(path: impl AsRef<Path>) -> Result<Model, tritc::CompileError> {

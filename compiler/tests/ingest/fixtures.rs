@@ -3,7 +3,7 @@
 use crate::checkpoint::{read, scale};
 use std::path::{Path, PathBuf};
 use trit_format::plan::{Activation, ScaleRule};
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::model::Model;
 
 fn fixture(name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use safetensors::Dtype;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use tritc::ingest::{LoadOptions, load, survey};
+use tritc::load::{LoadOptions, load, survey};
 
 /// What both `compile` and `inspect` say, which must be the same.
 fn refused(path: &Path) -> String {

@@ -5,8 +5,8 @@ use crate::words;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use tritc::ingest::{LoadOptions, Survey, survey};
-use tritc::survey as show;
+use tritc::inspect::survey as show;
+use tritc::load::{LoadOptions, Survey, survey};
 
 fn look(path: &Path) -> Survey {
     let before: Vec<_> =

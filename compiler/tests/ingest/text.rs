@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, says};
 use serde_json::{Value, json};
-use tritc::ingest::{LoadOptions, load, survey};
+use tritc::load::{LoadOptions, load, survey};
 
 fn tokenizer() -> Value {
     json!({

@@ -8,8 +8,9 @@ use crate::failure::{CommandError, Failure};
 use crate::words;
 use serde_json::json;
 use std::path::Path;
-use tritc::ingest;
-use tritc::{inspect, survey, trust};
+use tritc::bundle::trust;
+use tritc::inspect::{self, survey};
+use tritc::load;
 
 pub fn run(arguments: &Inspect) -> Result<String, Failure> {
     let path = &arguments.path;
@@ -49,7 +50,7 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
         return Err(CommandError::Usage(problem).into());
     }
     let bar = Bar::new(false);
-    let mut survey = ingest::survey(path, &load_options(&arguments.reading));
+    let mut survey = load::survey(path, &load_options(&arguments.reading));
     drop(bar);
     let text = match arguments.json {
         true => {

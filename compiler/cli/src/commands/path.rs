@@ -6,11 +6,11 @@ use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use trit_format::container::MAGIC;
-use tritc::ingest;
+use tritc::load;
 
 /// Says early and helpfully that there is nothing at `path`.
 pub fn expect_file(path: &Path) -> Result<(), CommandError> {
-    if ingest::is_there(path)? {
+    if load::is_there(path)? {
         return Ok(());
     }
     let missing = path.ancestors().skip(1).find(|p| !p.as_os_str().is_empty() && !p.exists());

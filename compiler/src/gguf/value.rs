@@ -1,0 +1,227 @@
+//! Values of metadata keys. Arrays stay in the mapped file and are read when they are asked for: a vocabulary of some
+//! hundred thousand strings costs no memory until then.
+
+use super::cursor::{Cursor, Problem};
+use crate::files::mapped::{MappedFile, MappedSlice};
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest text that is copied, in bytes: some hundred times the longest template in use. Arrays stay in the file.
+const MAX_TEXT: usize = 16 << 20;
+
+/// Arrays inside arrays that are stepped over; no key that is read has any.
+const MAX_NESTING: u32 = 4;
+
+/// Types of values, by their numbers in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    String,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+const KINDS: [Kind; 13] = [
+    Kind::U8,
+    Kind::I8,
+    Kind::U16,
+    Kind::I16,
+    Kind::U32,
+    Kind::I32,
+    Kind::F32,
+    Kind::Bool,
+    Kind::String,
+    Kind::Array,
+    Kind::U64,
+    Kind::I64,
+    Kind::F64,
+];
+
+impl Kind {
+    fn take(cursor: &mut Cursor) -> Result<Kind, Problem> {
+        let id = cursor.u32()?;
+        KINDS
+            .get(id as usize)
+            .copied()
+            .ok_or_else(|| format!("is of the unknown type {id}; the file is damaged or of a newer format"))
+    }
+
+    /// Bytes of one value, `None` where they differ from value to value.
+    fn size(self) -> Option<u64> {
+        match self {
+            Kind::U8 | Kind::I8 | Kind::Bool => Some(1),
+            Kind::U16 | Kind::I16 => Some(2),
+            Kind::U32 | Kind::I32 | Kind::F32 => Some(4),
+            Kind::U64 | Kind::I64 | Kind::F64 => Some(8),
+            Kind::String | Kind::Array => None,
+        }
+    }
+}
+
+/// The value of a key.
+#[derive(Clone)]
+pub(crate) enum Value {
+    /// Any unsigned integer.
+    Unsigned(u64),
+    /// Any signed integer.
+    Signed(i64),
+    /// F32 and F64.
+    Float(f64),
+    Bool(bool),
+    String(String),
+    Array(Array),
+}
+
+impl Value {
+    /// Takes the type and the value.
+    pub(super) fn take(cursor: &mut Cursor, file: &Arc<MappedFile>) -> Result<Value, Problem> {
+        match Kind::take(cursor)? {
+            Kind::Array => Array::take(cursor, file).map(Value::Array),
+            kind => Value::scalar(kind, cursor),
+        }
+    }
+
+    /// Takes a value that is no array.
+    fn scalar(kind: Kind, cursor: &mut Cursor) -> Result<Value, Problem> {
+        Ok(match kind {
+            Kind::U8 => Value::Unsigned(cursor.u8()?.into()),
+            Kind::I8 => Value::Signed((cursor.u8()? as i8).into()),
+            Kind::U16 => Value::Unsigned(cursor.u16()?.into()),
+            Kind::I16 => Value::Signed((cursor.u16()? as i16).into()),
+            Kind::U32 => Value::Unsigned(cursor.u32()?.into()),
+            Kind::I32 => Value::Signed((cursor.u32()? as i32).into()),
+            Kind::U64 => Value::Unsigned(cursor.u64()?),
+            Kind::I64 => Value::Signed(cursor.u64()? as i64),
+            Kind::F32 => Value::Float(f32::from_bits(cursor.u32()?).into()),
+            Kind::F64 => Value::Float(f64::from_bits(cursor.u64()?)),
+            Kind::Bool => match cursor.u8()? {
+                0 => Value::Bool(false),
+                1 => Value::Bool(true),
+                other => return Err(format!("is a bool of value {other}, expected 0 or 1")),
+            },
+            Kind::String => Value::String(text(cursor.string()?)?),
+            Kind::Array => return Err("is an array inside an array".to_owned()),
+        })
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<String, Problem> {
+    if bytes.len() > MAX_TEXT {
+        return Err(format!("is a text of {} bytes, expected no more than {MAX_TEXT}", bytes.len()));
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(e) => Err(format!("is not UTF-8: {e}")),
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Unsigned(value) => write!(f, "{value}"),
+            Value::Signed(value) => write!(f, "{value}"),
+            Value::Float(value) => write!(f, "{value}"),
+            Value::Bool(value) => write!(f, "{value}"),
+            // Templates are long; what is printed only has to tell values apart.
+            Value::String(text) if text.chars().count() > 60 => {
+                write!(f, "{:?}...", text.chars().take(60).collect::<String>())
+            }
+            Value::String(text) => write!(f, "{text:?}"),
+            Value::Array(array) => write!(f, "an array of {} {:?}", array.len, array.kind),
+        }
+    }
+}
+
+/// An array in the file.
+#[derive(Clone)]
+pub(crate) struct Array {
+    kind: Kind,
+    len: usize,
+    bytes: MappedSlice,
+}
+
+impl Array {
+    /// Takes element type, length and elements; the elements are only stepped over.
+    fn take(cursor: &mut Cursor, file: &Arc<MappedFile>) -> Result<Array, Problem> {
+        let (kind, len) = (Kind::take(cursor)?, cursor.u64()?);
+        let start = cursor.at();
+        skip(cursor, kind, len, MAX_NESTING)?;
+        let bytes = MappedSlice::new(file.clone(), start..cursor.at());
+        match (usize::try_from(len), bytes) {
+            (Ok(len), Some(bytes)) => Ok(Array { kind, len, bytes }),
+            _ => Err(format!("is an array of {len} elements, more than the file can hold")),
+        }
+    }
+
+    /// Elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The elements as text.
+    ///
+    /// # Errors
+    /// Another element type, and text that is not UTF-8, by its index.
+    pub(crate) fn strings(&self) -> Result<Vec<&str>, Problem> {
+        if self.kind != Kind::String {
+            return Err(format!("is an array of {:?}, expected one of strings", self.kind));
+        }
+        let mut cursor = Cursor::new(self.bytes.as_ref(), 0);
+        // Every string takes eight bytes at least, so the array is no longer than the file.
+        let mut strings = Vec::with_capacity(self.len.min(self.bytes.as_ref().len() / 8));
+        for index in 0..self.len {
+            let text = std::str::from_utf8(cursor.string()?);
+            strings.push(text.map_err(|e| format!("element {index} is not UTF-8: {e}"))?);
+        }
+        Ok(strings)
+    }
+
+    /// The elements as numbers of any type.
+    ///
+    /// # Errors
+    /// Elements that are no numbers.
+    pub(crate) fn numbers(&self) -> Result<Vec<f64>, Problem> {
+        let mut cursor = Cursor::new(self.bytes.as_ref(), 0);
+        let mut numbers = Vec::with_capacity(self.len.min(self.bytes.as_ref().len()));
+        for index in 0..self.len {
+            numbers.push(match Value::scalar(self.kind, &mut cursor)? {
+                Value::Unsigned(value) => value as f64,
+                Value::Signed(value) => value as f64,
+                Value::Float(value) => value,
+                _ => return Err(format!("element {index} is {:?}, expected a number", self.kind)),
+            });
+        }
+        Ok(numbers)
+    }
+}
+
+/// Steps over `len` elements.
+fn skip(cursor: &mut Cursor, kind: Kind, len: u64, depth: u32) -> Result<(), Problem> {
+    if let Some(size) = kind.size() {
+        let bytes = len.checked_mul(size).ok_or_else(|| format!("is an array of {len} elements"))?;
+        return cursor.take(bytes).map(drop);
+    }
+    if depth == 0 {
+        return Err(format!("nests arrays more than {MAX_NESTING} deep"));
+    }
+    // Ends at the file's end at the latest: each element takes eight bytes or more.
+    for _ in 0..len {
+        match kind {
+            Kind::String => drop(cursor.string()?),
+            _ => {
+                let (kind, len) = (Kind::take(cursor)?, cursor.u64()?);
+                skip(cursor, kind, len, depth - 1)?;
+            }
+        }
+    }
+    Ok(())
+}

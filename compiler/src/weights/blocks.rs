@@ -1,0 +1,187 @@
+//! Tensors of ternary blocks become ternary matrices: nothing is decoded up front, rows are read from the mapped file.
+
+use crate::checkpoint::BlockType;
+use crate::checkpoint::RawTensor;
+use crate::error::CompileError;
+use crate::model::float::Float;
+use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
+use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT};
+use crate::weights::trits;
+use half::f16;
+use rayon::prelude::*;
+use std::sync::Arc;
+use trit_format::plan::ScaleRule;
+
+/// Rows that one thread looks at in one go.
+const ROWS: usize = 64;
+
+/// The matrix `[rows, k]` in a tensor of ternary blocks, with the coarsest grouping of scales that holds, as for floats:
+/// one for all of it, one for each row, or one for some columns, blocks of zeros excepted.
+///
+/// `factor` is the value of a scale tensor beside it.
+///
+/// # Errors
+/// Another shape or type; scales that are negative or not finite; scales that differ where there is a factor too.
+pub(crate) fn ternary(
+    tensor: RawTensor,
+    kind: BlockType,
+    factor: Option<f32>,
+    [rows, k]: [usize; 2],
+) -> Result<(Ternary, TensorReport), CompileError> {
+    if !kind.is_ternary() {
+        return Err(tensor.unsupported(format!(
+            "is {kind}, which is not ternary; only embeddings, heads and norms are read from it. Quantize the model's \
+             F16 file again, with this tensor ternary or F16"
+        )));
+    }
+    tensor.expect_shape(&[rows, k], &format!("{rows} rows of {k}"))?;
+    let fits = |bytes: &usize| bytes.checked_mul(rows) == Some(tensor.bytes.as_ref().len());
+    let row_bytes = kind.row_bytes(k).filter(fits).ok_or_else(|| {
+        CompileError::Internal(format!("tensor {} of {kind} is not of its own size", tensor.name))
+    })?;
+    let name = tensor.name.clone();
+    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k };
+    let seen = blocks.look()?;
+    blocks.tensor.bytes.release();
+    let mut scales = seen.scales(blocks.float());
+    match (&mut scales, factor) {
+        (_, None) => {}
+        (Scales::Tensor { scale, rule: ScaleRule::Multiply }, Some(factor)) => *scale *= factor,
+        (Scales::Tensor { .. } | Scales::Rows { .. }, Some(_)) => {
+            return Err(blocks.tensor.error(
+                "has blocks of different scales and a scale tensor beside it, which only go with one scale; convert \
+                 the model again",
+            ));
+        }
+    }
+    if let Scales::Tensor { scale, .. } = scales
+        && !(scale.is_finite() && scale > 0.0)
+    {
+        return Err(blocks
+            .tensor
+            .error(format!("has the scale {scale}, which must be finite and above zero")));
+    }
+    if let Scales::Rows { columns: columns @ 1.., .. } = scales {
+        blocks.columns = columns as usize;
+    }
+    let report = seen.report(&blocks.tensor);
+    Ok((Ternary { name, rows, k, scales, trits: Arc::new(blocks) }, report))
+}
+
+/// A mapped tensor of ternary blocks.
+struct Blocks {
+    tensor: RawTensor,
+    kind: BlockType,
+    row_bytes: usize,
+    /// Columns that share a scale in the matrix, a whole number of blocks; all of a row where that does.
+    columns: usize,
+}
+
+impl Blocks {
+    fn row(&self, row: usize) -> &[u8] {
+        &self.tensor.bytes.as_ref()[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// The blocks of a row, and the scale of each as it is stored.
+    fn blocks(&self, row: usize) -> impl Iterator<Item = (&[u8], f32)> {
+        let (header, blocks) = self.row(row).split_at(self.kind.row_header());
+        let own = trits::scale_at(self.kind);
+        let of_row = match *header {
+            [a, b] => f16::from_le_bytes([a, b]).to_f32(),
+            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+            _ => 0.0,
+        };
+        blocks.chunks_exact(self.kind.bytes()).map(move |block| match own {
+            Some(at) => (block, f16::from_le_bytes([block[at], block[at + 1]]).to_f32()),
+            None => (block, of_row),
+        })
+    }
+
+    /// The type of scales in the file.
+    fn float(&self) -> Float {
+        if self.kind == BlockType::Iq2Bn { Float::F32 } else { Float::F16 }
+    }
+
+    /// Checks all scales, and finds which of them are one.
+    fn look(&self) -> Result<ScaleScan, CompileError> {
+        let rows = self.tensor.shape[0];
+        let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
+        let look = |start: usize| {
+            let (mut seen, mut units) = (ScaleScan::default(), Vec::new());
+            for row in start..(start + ROWS).min(rows) {
+                self.units(row, &mut units)?;
+                seen.row(&units);
+            }
+            Ok(seen)
+        };
+        let found: Vec<ScaleScan> = starts.into_par_iter().map(look).collect::<Result<_, CompileError>>()?;
+        let mut all = ScaleScan::default();
+        found.into_iter().for_each(|seen| all.merge(seen));
+        Ok(all)
+    }
+
+    /// The magnitudes of a row's units: its blocks' scales, 0 where there are only zeros.
+    fn units(&self, row: usize, units: &mut Vec<Magnitude>) -> Result<(), CompileError> {
+        units.clear();
+        let weights = self.kind.weights();
+        for (index, (block, scale)) in self.blocks(row).enumerate() {
+            if !(scale.is_finite() && scale >= 0.0) {
+                return Err(self.tensor.error(format!(
+                    "has the scale {scale} at row {row}, column {}; scales must be finite and not below zero. The \
+                     file is damaged, download it again",
+                    index * weights
+                )));
+            }
+            let magnitude = match self.float() {
+                _ if scale == 0.0 || trits::are_zero(self.kind, block) => 0,
+                Float::F32 => scale.to_bits(),
+                _ => f16::from_f32(scale).to_bits().into(),
+            };
+            units.extend(std::iter::repeat_n(magnitude, weights / UNIT));
+        }
+        Ok(())
+    }
+}
+
+impl TernaryRows for Blocks {
+    fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
+        let weights = self.kind.weights();
+        for (index, ((block, scale), trits)) in
+            self.blocks(row).zip(out.chunks_exact_mut(weights)).enumerate()
+        {
+            trits::decode(self.kind, block, trits).map_err(|at| {
+                self.tensor.error(format!(
+                    "has a byte that stands for no trits at row {row}, in columns {} to {}: {:#04x}, byte {at} of a \
+                     {} block; the file is damaged, or holds more than -1, 0 and 1",
+                    index * weights,
+                    (index + 1) * weights - 1,
+                    block[at],
+                    self.kind
+                ))
+            })?;
+            // Times zero; in the matrix they may share a scale that is none.
+            if scale == 0.0 {
+                trits.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
+        out.fill(0.0);
+        let weights = self.kind.weights();
+        for (index, (block, scale)) in self.blocks(row).enumerate() {
+            // All blocks of a group that are not zero have the same.
+            if !trits::are_zero(self.kind, block)
+                && let Some(out) = out.get_mut(index * weights / self.columns)
+            {
+                *out = out.max(scale);
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.tensor.bytes.release();
+    }
+}
