@@ -78,10 +78,10 @@ pub struct Reading {
     /// Type of activations in ternary products; auto is what the model was trained with, or int8 by groups of columns
     /// where it was trained without quantized activations
     #[arg(long, value_enum, default_value = "auto")]
-    pub activations: Activations,
+    pub activations: ActivationsOption,
     /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
     #[arg(long, value_enum)]
-    pub quantize: Option<Quantize>,
+    pub quantize: Option<QuantizeOption>,
     /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once.
     /// Keys that are known to change what the model computes are not ignored
     #[arg(long, value_name = "KEY")]
@@ -124,14 +124,14 @@ pub struct Compile {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Activations {
+pub enum ActivationsOption {
     Auto,
     Int8,
     F32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Quantize {
+pub enum QuantizeOption {
     Absmean,
 }
 

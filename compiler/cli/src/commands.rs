@@ -3,7 +3,7 @@
 mod inspect;
 mod path;
 
-use crate::arguments::{Activations, Arguments, Command, Compile, Quantize, Reading};
+use crate::arguments::{ActivationsOption, Arguments, Command, Compile, QuantizeOption, Reading};
 use crate::bar::Bar;
 use crate::failure::{CommandError, Failure};
 use crate::{scripts, signals, words};
@@ -62,11 +62,11 @@ fn load_options(reading: &Reading) -> LoadOptions {
         name: None,
         ignore_config_keys: reading.ignore_config_key.clone(),
         activations: match reading.activations {
-            Activations::Auto => ActivationChoice::Auto,
-            Activations::Int8 => ActivationChoice::Int8,
-            Activations::F32 => ActivationChoice::F32,
+            ActivationsOption::Auto => ActivationChoice::Auto,
+            ActivationsOption::Int8 => ActivationChoice::Int8,
+            ActivationsOption::F32 => ActivationChoice::F32,
         },
-        quantize: reading.quantize.map(|Quantize::Absmean| load::Quantize::Absmean),
+        quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
         without_tokenizer: reading.no_tokenizer,
         context: reading.context,
     }

@@ -29,7 +29,7 @@ pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, Codegen
         return Err(CodegenError::Code { spec: *spec, target });
     }
     let code = match block.method {
-        Method::Vector(shape) => vector::emit(spec, shape),
+        Method::Vector(blocking) => vector::emit(spec, blocking),
         Method::Amx => amx::emit(spec),
     };
     code.map_err(|e| CodegenError::backend(spec, target, e))

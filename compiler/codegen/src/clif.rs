@@ -16,7 +16,7 @@ mod ops;
 
 use crate::error::CodegenError;
 use crate::program::Program;
-use crate::tier::{Emitter, Tier};
+use crate::tier::{Backend, Tier};
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
@@ -68,7 +68,7 @@ pub(crate) fn isa(target: Target, placing: Placing) -> Result<OwnedTargetIsa, St
         Arch::Aarch64 => "aarch64",
     };
     let mut builder = isa::lookup_by_name(architecture).map_err(|e| e.to_string())?;
-    if let Emitter::Cranelift { flags, .. } = Tier::of(target).emitter {
+    if let Backend::Cranelift { flags, .. } = Tier::of(target).backend {
         flags.iter().try_for_each(|flag| builder.enable(flag)).map_err(|e| e.to_string())?;
     }
     builder.finish(settings::Flags::new(shared)).map_err(|e| e.to_string())

@@ -1,20 +1,20 @@
-//! What sets one target apart from the others: its emitter, the registers that shape a program, its block kernels, and the
+//! What sets one target apart from the others: its emitter, the registers that blocking a program, its block kernels, and the
 //! numbers that were found by measuring. A new target is one more entry here, besides its name and features in
 //! [`Target`] itself.
 
 use crate::block::asm::Width;
-use crate::block::vector::Shape;
+use crate::block::vector::VectorBlocking;
 use crate::program::Dot;
 use trit_format::dense243::Code;
 use trit_format::target::Target;
 
 /// One target, as far as generating code for it goes.
 pub(crate) struct Tier {
-    pub emitter: Emitter,
+    pub backend: Backend,
     /// How a program for weights of [`Code::SignedFix`] is shaped.
-    pub fix: Registers,
+    pub fix: RegisterBudget,
     /// The same for [`Code::Spread`]; `None` where the target has no tables of 64 bytes to look up.
-    pub spread: Option<Registers>,
+    pub spread: Option<RegisterBudget>,
     pub block: Option<Block>,
     /// Kernels for whole rows of a matrix; of those for the same rows, the first is a good guess and the rest are to be timed.
     pub matrix: &'static [Variant],
@@ -26,7 +26,7 @@ pub(crate) struct Tier {
 
 /// What turns a program into instructions.
 #[derive(Clone, Copy)]
-pub(crate) enum Emitter {
+pub(crate) enum Backend {
     /// Cranelift, for vectors of 128 bits.
     Cranelift {
         /// Instruction sets it may use, by its own names.
@@ -40,7 +40,7 @@ pub(crate) enum Emitter {
 
 /// What of a tier's registers shapes a program.
 #[derive(Clone, Copy)]
-pub(crate) struct Registers {
+pub(crate) struct RegisterBudget {
     /// Bytes of a vector.
     pub vector: u32,
     /// Groups of accumulators, one for each feature, that fit the registers beside the operands.
@@ -66,7 +66,7 @@ pub(crate) struct Block {
 /// How a block kernel multiplies.
 #[derive(Clone, Copy)]
 pub(crate) enum Method {
-    Vector(Shape),
+    Vector(VectorBlocking),
     Amx,
 }
 
@@ -115,7 +115,7 @@ impl Tier {
     }
 
     /// `None` where no emitter of the target reads the code.
-    pub fn registers(&self, code: Code) -> Option<Registers> {
+    pub fn registers(&self, code: Code) -> Option<RegisterBudget> {
         match code {
             Code::SignedFix => Some(self.fix),
             Code::Spread => self.spread,
@@ -147,10 +147,10 @@ const fn rows(matrix: u32, group: u32) -> FewestRows {
 }
 
 const V2: Tier = Tier {
-    emitter: Emitter::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
+    backend: Backend::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
     // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold accumulators; a
     // spilled temporary costs less than preparing the activations for two more passes.
-    fix: Registers {
+    fix: RegisterBudget {
         vector: 16,
         accumulator_groups: 2,
         most_rows: 1,
@@ -166,11 +166,11 @@ const V2: Tier = Tier {
 };
 
 const V3: Tier = Tier {
-    emitter: Emitter::Wide,
-    fix: Registers { vector: 32, ..V2.fix },
+    backend: Backend::Wide,
+    fix: RegisterBudget { vector: 32, ..V2.fix },
     spread: None,
     block: Some(Block {
-        method: Method::Vector(Shape {
+        method: Method::Vector(VectorBlocking {
             width: Width::Ymm,
             dot: false,
             rows: 6,
@@ -187,12 +187,12 @@ const V3: Tier = Tier {
 };
 
 const V3_VNNI: Tier = Tier {
-    emitter: Emitter::Wide,
+    backend: Backend::Wide,
     // 12 of 16 registers.
-    fix: Registers { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..V2.fix },
+    fix: RegisterBudget { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..V2.fix },
     spread: None,
     block: Some(Block {
-        method: Method::Vector(Shape {
+        method: Method::Vector(VectorBlocking {
             width: Width::Ymm,
             dot: true,
             rows: 6,
@@ -208,9 +208,9 @@ const V3_VNNI: Tier = Tier {
 };
 
 const V4_VNNI: Tier = Tier {
-    emitter: Emitter::Wide,
+    backend: Backend::Wide,
     // 24 of 32 registers.
-    fix: Registers {
+    fix: RegisterBudget {
         vector: 64,
         accumulator_groups: 4,
         most_rows: 4,
@@ -220,7 +220,7 @@ const V4_VNNI: Tier = Tier {
     },
     spread: None,
     block: Some(Block {
-        method: Method::Vector(Shape {
+        method: Method::Vector(VectorBlocking {
             width: Width::Zmm,
             dot: true,
             rows: 5,
@@ -251,7 +251,7 @@ const V4_VNNI: Tier = Tier {
 const V4_VBMI: Tier = Tier {
     // 20 of 32 registers, and four tables. One row takes 11 operations a vector on two ports: hardly more than the five
     // cycles that one accumulator waits for itself, hence two sets.
-    spread: Some(Registers { sets: 2, ..V4_VNNI.fix }),
+    spread: Some(RegisterBudget { sets: 2, ..V4_VNNI.fix }),
     block: match V4_VNNI.block {
         Some(block) => Some(Block { spread: Some(rows(7, 8)), ..block }),
         None => None,
@@ -263,9 +263,9 @@ const AMX: Tier =
     Tier { block: Some(Block { method: Method::Amx, fix: rows(5, 8), spread: Some(rows(7, 8)) }), ..V4_VBMI };
 
 const NEON: Tier = Tier {
-    emitter: Emitter::Cranelift { flags: &[], pairs: true },
+    backend: Backend::Cranelift { flags: &[], pairs: true },
     // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
-    fix: Registers {
+    fix: RegisterBudget {
         vector: 16,
         accumulator_groups: 4,
         most_rows: 4,
@@ -281,7 +281,7 @@ const NEON: Tier = Tier {
 };
 
 const NEON_DOTPROD: Tier = Tier {
-    emitter: Emitter::Cranelift { flags: &["has_dotprod"], pairs: false },
-    fix: Registers { together: 4, ..NEON.fix },
+    backend: Backend::Cranelift { flags: &["has_dotprod"], pairs: false },
+    fix: RegisterBudget { together: 4, ..NEON.fix },
     ..NEON
 };

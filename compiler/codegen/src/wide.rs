@@ -32,11 +32,11 @@ const ALIGNMENT: usize = 64;
 pub(crate) fn emit(program: &Program) -> Result<Vec<u8>, CodegenError> {
     // How long the code is shows once it is assembled, and does not depend on the gap behind it.
     let refused = |refused: Refused| CodegenError::backend(&program.spec, program.target, refused);
-    let (bytes, code) = Emitter::assemble(program, 0).map_err(refused)?;
+    let (bytes, code) = WideEmitter::assemble(program, 0).map_err(refused)?;
     if code.is_multiple_of(ALIGNMENT) {
         return Ok(bytes);
     }
-    Ok(Emitter::assemble(program, code.next_multiple_of(ALIGNMENT) - code).map_err(refused)?.0)
+    Ok(WideEmitter::assemble(program, code.next_multiple_of(ALIGNMENT) - code).map_err(refused)?.0)
 }
 
 /// Why a program cannot be written with this tier's registers and instructions.
@@ -89,7 +89,7 @@ const MAX_ROWS: u8 = 4;
 /// | `rbx` | results of the tile |
 /// | `r11` | iterations left |
 /// | `r14` | next line to prefetch, where a tile is passed over several times |
-struct Emitter<'p> {
+struct WideEmitter<'p> {
     asm: CodeAssembler,
     program: &'p Program,
     registers: Registers,
@@ -99,14 +99,14 @@ struct Emitter<'p> {
     lane: u32,
 }
 
-impl Emitter<'_> {
+impl WideEmitter<'_> {
     /// The kernel with `gap` bytes between code and constants, and the length of its code.
     fn assemble(program: &Program, gap: usize) -> Result<(Vec<u8>, usize), Refused> {
         let mut asm = CodeAssembler::new(64)?;
         let registers = Registers::of(program)?;
         let constants = Constants::of(program, registers.unused(), &mut asm);
         let prefetch = Prefetch::of(&program.body);
-        let mut emitter = Emitter { asm, program, registers, constants, prefetch, lane: 0 };
+        let mut emitter = WideEmitter { asm, program, registers, constants, prefetch, lane: 0 };
         emitter.kernel()?;
         if gap > 0 {
             emitter.asm.db(&vec![0; gap])?;

@@ -5,7 +5,7 @@ use crate::arch::family::Family;
 use crate::arch::harmless::HARMLESS;
 use crate::arch::keys::Keys;
 use crate::arch::positions::Positions;
-use crate::arch::quantization::Weights;
+use crate::arch::quantization::LinearWeights;
 use crate::error::{CompileError, Warnings};
 use serde_json::json;
 use trit_format::kernel::MAX_K;
@@ -21,7 +21,7 @@ pub(crate) struct Config {
     pub(crate) activation: Activation,
     pub(crate) positions: Positions,
     pub(crate) tied: bool,
-    pub(crate) weights: Weights,
+    pub(crate) weights: LinearWeights,
 }
 
 impl Config {
@@ -41,7 +41,7 @@ impl Config {
         let positions = (family.positions)(&mut keys, family, &dims)?;
         let tied = keys.take("tie_word_embeddings")?.unwrap_or(family.tied);
         refuse_active(&mut keys, &dims, rms_eps)?;
-        let weights = Weights::take(&mut keys, family)?;
+        let weights = LinearWeights::take(&mut keys, family)?;
         let factors = (family.factors)(&mut keys, &dims, Factors::usual(&dims, rms_eps as f32))?;
         let context_length = positions.context(&keys, context, warnings)?;
         keys.refuse_rest(HARMLESS)?;

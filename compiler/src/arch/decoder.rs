@@ -3,7 +3,7 @@
 use crate::arch::config::Config;
 use crate::arch::factors::EmbeddingScale;
 use crate::arch::family::Family;
-use crate::arch::quantization::Weights;
+use crate::arch::quantization::LinearWeights;
 use crate::arch::{Decoder, head};
 use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::error::{CompileError, Warnings};
@@ -33,8 +33,8 @@ pub(crate) fn build(
     final_norm.iter_mut().for_each(|weight| *weight *= config.factors.final_scale);
     refuse_rest(&tensors.checkpoint, family)?;
     let inner_eps = match &config.weights {
-        Weights::Declared(quantization) => quantization.inner_norm,
-        Weights::Undeclared => None,
+        LinearWeights::Declared(quantization) => quantization.inner_norm,
+        LinearWeights::Undeclared => None,
     };
     Ok(Decoder {
         architecture: family.architecture,
@@ -136,12 +136,12 @@ impl Tensors<'_> {
     ) -> Result<Projection, CompileError> {
         let config = self.config;
         let quantization = match &config.weights {
-            Weights::Declared(quantization) if !quantization.kept.has(module) => quantization,
-            Weights::Declared(_) => {
+            LinearWeights::Declared(quantization) if !quantization.kept.has(module) => quantization,
+            LinearWeights::Declared(_) => {
                 let matrix = self.floats(weight, &[rows, k], "of a linear that is not quantized")?;
                 return Ok(Projection { norm: None, matrix });
             }
-            Weights::Undeclared => {
+            LinearWeights::Undeclared => {
                 let (matrix, report) = detect::linear(weight, [rows, k])?;
                 self.report.push(report);
                 return Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) });

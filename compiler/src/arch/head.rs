@@ -1,7 +1,7 @@
 //! The embedding and the head: one table or two, of floats or trits.
 
 use crate::arch::decoder::Tensors;
-use crate::arch::quantization::{Quantization, Weights};
+use crate::arch::quantization::{LinearWeights, Quantization};
 use crate::checkpoint::RawTensor;
 use crate::error::{CompileError, Warnings};
 use crate::model::Matrix;
@@ -18,16 +18,16 @@ pub(crate) fn tables(
     let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
     let scale = config.factors.embedding_scale.of(embedding.dtype);
     let (embedding, head) = match &config.weights {
-        Weights::Declared(quantization) if !keeps_head(quantization) => {
+        LinearWeights::Declared(quantization) if !keeps_head(quantization) => {
             let head = ternary_head(tensors, quantization, shape)?;
             (tensors.floats(embedding, &shape, TABLE)?, Some(head))
         }
-        Weights::Declared(_) => {
+        LinearWeights::Declared(_) => {
             let head = own_head(tensors, &embedding, warnings)?;
             let embedding = tensors.floats(embedding, &shape, TABLE)?;
             (embedding, head.map(|head| tensors.floats(head, &shape, TABLE)).transpose()?)
         }
-        Weights::Undeclared => {
+        LinearWeights::Undeclared => {
             let head = own_head(tensors, &embedding, warnings)?;
             // No step multiplies rows of a ternary table, so one with a factor on it stays as it is.
             let embedding = match scale {

@@ -32,7 +32,7 @@ use crate::weights::stored::Storage;
 use config::Config;
 use family::Family;
 use keys::Keys;
-use quantization::Weights;
+use quantization::LinearWeights;
 use serde_json::{Map, Value};
 use std::path::Path;
 use trit_format::manifest::Hyperparameters;
@@ -116,11 +116,11 @@ impl ParsedConfig {
     /// [`CompileError::Choice`] where the configuration declares that they are something else.
     pub(crate) fn rounded(self) -> Result<ParsedConfig, CompileError> {
         let weights = match self.config.weights {
-            Weights::Undeclared => Weights::latent(),
-            Weights::Declared(quantization) if quantization.storage == Storage::Latent => {
-                Weights::Declared(quantization)
+            LinearWeights::Undeclared => LinearWeights::latent(),
+            LinearWeights::Declared(quantization) if quantization.storage == Storage::Latent => {
+                LinearWeights::Declared(quantization)
             }
-            Weights::Declared(_) => {
+            LinearWeights::Declared(_) => {
                 return Err(CompileError::Choice {
                     choice: Choice::Rounding,
                     problem: "is for float weights, but the model's quantization_config declares ternary ones with \
@@ -142,7 +142,7 @@ impl ParsedConfig {
         overrides: &Overrides,
         warnings: &mut Warnings,
     ) -> Result<Decoder, CompileError> {
-        let declared = matches!(self.config.weights, Weights::Declared(_));
+        let declared = matches!(self.config.weights, LinearWeights::Declared(_));
         let activations = if declared {
             // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
             Activations::PerToken { floor: 1e-5 }

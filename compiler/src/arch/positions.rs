@@ -2,7 +2,7 @@
 
 use crate::arch::family::Family;
 use crate::arch::keys::Keys;
-use crate::arch::rope::{Facts, Rope};
+use crate::arch::rope::{RopeConfig, RopeInputs};
 use crate::error::{Choice, CompileError, Warning, Warnings};
 use trit_format::manifest::Hyperparameters;
 
@@ -10,7 +10,7 @@ use trit_format::manifest::Hyperparameters;
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
     /// The first is that of layers with full attention.
-    pub(crate) ropes: Vec<Rope>,
+    pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) sliding: Option<Sliding>,
     /// Whether LongRoPE's long factors are for all texts of a model with more than the original context, which is what
     /// some model's own code does where transformers looks at each text.
@@ -39,7 +39,7 @@ impl Positions {
     /// Takes one RoPE and full attention for all layers.
     ///
     /// # Errors
-    /// As [`Rope::take`], and windows.
+    /// As [`RopeConfig::take`], and windows.
     pub(crate) fn uniform(
         keys: &mut Keys,
         family: &Family,
@@ -60,7 +60,7 @@ impl Positions {
                 format!("layer_types holds {other:?}, which is not supported (only \"full_attention\")");
             return Err(keys.unsupported(problem));
         }
-        let rope = Rope::take(keys, Facts::new(family, dims))?;
+        let rope = RopeConfig::take(keys, RopeInputs::new(family, dims))?;
         // TriLM's second name for the base.
         keys.expect("rotary_emb_base", &rope.theta().into())?;
         Ok(Positions { ropes: vec![rope], sliding: None, long_by_context: false })

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// What the configuration says about the weights of linears.
 #[derive(Clone, Debug)]
-pub(crate) enum Weights {
+pub(crate) enum LinearWeights {
     /// Ternary, with int8 activations.
     Declared(Quantization),
     /// Nothing: floats, ternary or not, that were trained without int8 activations.
@@ -26,28 +26,28 @@ pub(crate) struct Quantization {
     pub(crate) kept: Kept,
 }
 
-impl Weights {
+impl LinearWeights {
     /// Latent weights in all linears but the head.
-    pub(crate) fn latent() -> Weights {
+    pub(crate) fn latent() -> LinearWeights {
         let kept = Kept::head();
-        Weights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept })
+        LinearWeights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept })
     }
 
     /// Takes `quantization_config`.
     ///
     /// # Errors
     /// A method, class, mode or key that is not known.
-    pub(crate) fn take(keys: &mut Keys, family: &Family) -> Result<Weights, CompileError> {
+    pub(crate) fn take(keys: &mut Keys, family: &Family) -> Result<LinearWeights, CompileError> {
         refuse_mlx(keys)?;
         let Some(mut inner) = keys.object("quantization_config")? else {
             if !family.latent {
-                return Ok(Weights::Undeclared);
+                return Ok(LinearWeights::Undeclared);
             }
-            return Ok(Weights::latent());
+            return Ok(LinearWeights::latent());
         };
         let quantization = Quantization::take(&mut inner, family)?;
         inner.refuse_rest(&["_load_in_4bit", "_load_in_8bit"])?;
-        Ok(Weights::Declared(quantization))
+        Ok(LinearWeights::Declared(quantization))
     }
 }
 
@@ -142,10 +142,10 @@ fn storage(keys: &mut Keys, first: Option<&'static str>) -> Result<Storage, Comp
     }
 }
 
-impl Weights {
+impl LinearWeights {
     /// What they are, in words.
     pub(crate) fn describe(&self) -> String {
-        let Weights::Declared(quantization) = self else {
+        let LinearWeights::Declared(quantization) = self else {
             return "not declared; floats that are found to be ternary are".to_owned();
         };
         let storage = match quantization.storage {

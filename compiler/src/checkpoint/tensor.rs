@@ -3,7 +3,7 @@
 use crate::checkpoint::block_type::BlockType;
 use crate::error::CompileError;
 use crate::files::mapped::MappedSlice;
-use crate::model::float::Float;
+use crate::model::float::FloatType;
 use crate::model::{Found, TensorBytes, TensorReport};
 use safetensors::Dtype;
 use std::fmt;
@@ -25,11 +25,11 @@ pub(crate) enum ElementType {
 
 impl ElementType {
     /// The float type, where it is one that tensors of models have.
-    pub(crate) fn float(self) -> Option<Float> {
+    pub(crate) fn float(self) -> Option<FloatType> {
         match self {
-            ElementType::F32 => Some(Float::F32),
-            ElementType::F16 => Some(Float::F16),
-            ElementType::Bf16 => Some(Float::Bf16),
+            ElementType::F32 => Some(FloatType::F32),
+            ElementType::F16 => Some(FloatType::F16),
+            ElementType::Bf16 => Some(FloatType::Bf16),
             _ => None,
         }
     }

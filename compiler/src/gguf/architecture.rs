@@ -18,7 +18,7 @@ pub(super) enum Architecture {
 }
 
 /// Shapes that tensors say where metadata is silent.
-pub(super) struct Facts {
+pub(super) struct TensorFacts {
     /// Rows of the embedding.
     pub(super) vocab_size: usize,
     /// Whether there is a head apart from the embedding.
@@ -74,15 +74,15 @@ impl Architecture {
     /// The configuration. Takes every key of the architecture that is known; `name` is its text.
     ///
     /// # Errors
-    /// Keys that are missing or wrong, and values that change the arithmetic in a way that is not known.
+    /// ArchitectureKeys that are missing or wrong, and values that change the arithmetic in a way that is not known.
     pub(super) fn config(
         self,
         name: &str,
         metadata: &mut Metadata,
-        facts: &Facts,
+        facts: &TensorFacts,
         warnings: &mut Warnings,
     ) -> Result<Map<String, Value>, CompileError> {
-        let mut keys = Keys { metadata, name };
+        let mut keys = ArchitectureKeys { metadata, name };
         let [n_layers, hidden, ffn, n_heads] =
             ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"]
                 .map(|key| keys.size(key));
@@ -137,7 +137,7 @@ impl Architecture {
     /// `hidden_act`. Old files of 2B-4T say nothing, and programs ran it with SiLU (microsoft/BitNet issues 588, 602).
     fn activation(
         self,
-        keys: &mut Keys,
+        keys: &mut ArchitectureKeys,
         is_2b: bool,
         warnings: &mut Warnings,
     ) -> Result<&'static str, CompileError> {
@@ -175,13 +175,13 @@ impl Architecture {
     }
 }
 
-/// Keys that start with the architecture's name.
-struct Keys<'a> {
+/// ArchitectureKeys that start with the architecture's name.
+struct ArchitectureKeys<'a> {
     metadata: &'a mut Metadata,
     name: &'a str,
 }
 
-impl Keys<'_> {
+impl ArchitectureKeys<'_> {
     fn named(&self, key: &str) -> String {
         format!("{}.{key}", self.name)
     }

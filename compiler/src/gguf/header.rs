@@ -43,7 +43,7 @@ pub(super) struct TensorInfo {
 }
 
 /// All that stands before the data.
-pub(super) struct Header {
+pub(super) struct GgufHeader {
     pub(super) keys: BTreeMap<String, Value>,
     pub(super) tensors: Vec<TensorInfo>,
     /// Where the data starts, a multiple of the alignment.
@@ -52,12 +52,12 @@ pub(super) struct Header {
     pub(super) alignment: u64,
 }
 
-impl Header {
+impl GgufHeader {
     /// Reads the header of `file`.
     ///
     /// # Errors
     /// Everything that is not as above, by the name of the key or tensor.
-    pub(super) fn read(file: &Arc<MappedFile>) -> Result<Header, CompileError> {
+    pub(super) fn read(file: &Arc<MappedFile>) -> Result<GgufHeader, CompileError> {
         let path = file.path();
         let invalid = |problem: Problem| CompileError::Invalid { path: path.to_owned(), problem };
         let mut cursor = Cursor::new(file.bytes(), 0);
@@ -72,7 +72,7 @@ impl Header {
             .checked_next_multiple_of(alignment)
             .and_then(|data| usize::try_from(data).ok())
             .ok_or_else(|| invalid("has a header without end".to_owned()))?;
-        Ok(Header { keys, tensors, data, alignment })
+        Ok(GgufHeader { keys, tensors, data, alignment })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A GGUF file becomes what the files of a checkpoint become: model files and tensors by their checkpoint names.
 
-use super::architecture::{Architecture, Facts};
+use super::architecture::{Architecture, TensorFacts};
 use super::metadata::Metadata;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
@@ -20,7 +20,7 @@ pub(crate) struct Imported {
     pub(crate) model_files: ModelFiles,
     /// The tensors. Those of floats in blocks are widened already.
     pub(crate) checkpoint: Checkpoint,
-    /// Keys to be ignored that are none of the file's.
+    /// ArchitectureKeys to be ignored that are none of the file's.
     pub(crate) ignored: Vec<String>,
     /// What no `config.json` can say.
     pub(crate) overrides: Overrides,
@@ -68,7 +68,7 @@ pub(crate) fn import(
 }
 
 /// What the tensors say about the model.
-fn facts(gguf: &Gguf) -> Result<Facts, CompileError> {
+fn facts(gguf: &Gguf) -> Result<TensorFacts, CompileError> {
     let key = "token_embd.weight";
     let embedding = gguf.tensors.get(key).ok_or_else(|| CompileError::Tensor {
         path: gguf.path.clone(),
@@ -78,7 +78,7 @@ fn facts(gguf: &Gguf) -> Result<Facts, CompileError> {
     let &[vocab_size, _] = embedding.shape.as_slice() else {
         return Err(embedding.error(format!("has shape {:?}, expected two dimensions", embedding.shape)));
     };
-    Ok(Facts {
+    Ok(TensorFacts {
         vocab_size,
         head: gguf.tensors.contains_key("output.weight"),
         scales: gguf.tensors.keys().any(|name| name.starts_with("blk.") && name.ends_with(".scale")),

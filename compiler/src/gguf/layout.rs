@@ -1,6 +1,6 @@
 //! Where each tensor lies in the file: sizes from types and shapes, checked against offsets and against each other.
 
-use super::header::{Header, TensorInfo};
+use super::header::{GgufHeader, TensorInfo};
 use super::types::TensorType;
 use crate::checkpoint::BlockType;
 use crate::checkpoint::{ElementType, RawTensor};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// # Errors
 /// Rows that are no whole number of blocks, sizes and offsets beyond the file, overlaps; a file whose Q2_0 tensors fit
 /// neither of that type's two forms.
-pub(super) fn tensors(file: &Arc<MappedFile>, header: &Header) -> Result<Vec<RawTensor>, CompileError> {
+pub(super) fn tensors(file: &Arc<MappedFile>, header: &GgufHeader) -> Result<Vec<RawTensor>, CompileError> {
     let path = file.path();
     let mut order: Vec<&TensorInfo> = header.tensors.iter().collect();
     order.sort_by_key(|tensor| tensor.offset);
@@ -67,7 +67,7 @@ fn element_type(kind: TensorType) -> ElementType {
 }
 
 /// The tensor's first byte in the file.
-fn start(header: &Header, tensor: &TensorInfo) -> Result<usize, String> {
+fn start(header: &GgufHeader, tensor: &TensorInfo) -> Result<usize, String> {
     if !tensor.offset.is_multiple_of(header.alignment) {
         return Err(format!(
             "has the offset {}, no multiple of the alignment {}",
@@ -95,7 +95,7 @@ fn size(tensor: &TensorInfo, kind: TensorType) -> Result<usize, String> {
 
 /// Which of the two types with the number 42 the file has: told by the bytes up to the next tensor, of all tensors of
 /// that type together, as small ones fit both.
-fn q2_0(file: &MappedFile, header: &Header, order: &[&TensorInfo]) -> Result<BlockType, CompileError> {
+fn q2_0(file: &MappedFile, header: &GgufHeader, order: &[&TensorInfo]) -> Result<BlockType, CompileError> {
     let mut forms = vec![BlockType::Q2_0, BlockType::Q2_0Prism];
     for (index, tensor) in order.iter().enumerate() {
         if tensor.kind != TensorType::Block(BlockType::Q2_0) {

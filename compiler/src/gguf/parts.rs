@@ -1,7 +1,7 @@
 //! A GGUF model in one file or in parts (`NAME-00001-of-00003.gguf`): the first part has all metadata, each its own
 //! tensors.
 
-use super::header::Header;
+use super::header::GgufHeader;
 use super::layout;
 use super::value::Value;
 use crate::checkpoint::RawTensor;
@@ -102,7 +102,7 @@ struct Part {
 fn read(path: &Path) -> Result<Part, CompileError> {
     let file = MappedFile::open(path)?;
     file.refuse_lfs_pointer()?;
-    let header = Header::read(&file)?;
+    let header = GgufHeader::read(&file)?;
     let tensors = layout::tensors(&file, &header)?;
     Ok(Part { source: file.source().clone(), keys: header.keys, tensors })
 }

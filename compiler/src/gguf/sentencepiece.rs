@@ -5,7 +5,7 @@
 //! they follow from the scores, as in transformers' `convert_slow_tokenizer.py` (`generate_merges`, `LlamaConverter`).
 
 use super::metadata::Metadata;
-use super::tokenizer::{Kind, Vocabulary, numbers};
+use super::tokenizer::{TokenKind, Vocabulary, numbers};
 use crate::error::CompileError;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -33,8 +33,8 @@ pub(super) fn tokenizer(
     let prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let merges = merges(metadata, vocabulary)?;
     let unknown = unknown.and_then(|id| vocabulary.tokens.get(usize::try_from(id).ok()?).copied());
-    let unknown =
-        unknown.or(vocabulary.used().find(|(_, _, kind)| *kind == Kind::Unknown).map(|(_, token, _)| token));
+    let unknown = unknown
+        .or(vocabulary.used().find(|(_, _, kind)| *kind == TokenKind::Unknown).map(|(_, token, _)| token));
     let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let normalizers = match prefix {
         true => vec![json!({"type": "Prepend", "prepend": SPACE}), space],
@@ -64,7 +64,7 @@ pub(super) fn tokenizer(
             "continuing_subword_prefix": null,
             "end_of_word_suffix": null,
             "fuse_unk": true,
-            "byte_fallback": vocabulary.kinds.contains(&Kind::Byte),
+            "byte_fallback": vocabulary.kinds.contains(&TokenKind::Byte),
             "ignore_merges": false,
             "vocab": vocabulary.ids(),
             "merges": merges,
@@ -90,7 +90,7 @@ fn merges(metadata: &mut Metadata, vocabulary: &Vocabulary) -> Result<Vec<Value>
         return Err(metadata.invalid(key, format!("says NaN of token {id}")));
     }
     // No text merges to any other kind, nor from one.
-    let normal = || vocabulary.used().filter(|(_, _, kind)| *kind == Kind::Normal);
+    let normal = || vocabulary.used().filter(|(_, _, kind)| *kind == TokenKind::Normal);
     let ids: HashMap<&str, usize> = normal().map(|(id, token, _)| (token, id)).collect();
     let mut merges = Vec::new();
     for (id, token, _) in normal() {

@@ -25,7 +25,7 @@ const ENDS: [&str; 11] = [
 
 /// What metadata says about text.
 #[derive(Default)]
-pub(super) struct Text {
+pub(super) struct TextMetadata {
     /// Bytes of a `tokenizer.json`; `None` where the file has no vocabulary.
     pub(super) tokenizer: Option<Vec<u8>>,
     /// As `tokenizer_config.json`: special tokens and the chat template.
@@ -37,12 +37,12 @@ pub(super) struct Text {
 
 /// Types of tokens, by their numbers in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     Normal,
     Unknown,
     /// Stands for no text: the start, the end of a turn.
     Control,
-    /// Text that is never split.
+    /// TextMetadata that is never split.
     UserDefined,
     /// Fills up the vocabulary.
     Unused,
@@ -53,7 +53,7 @@ pub(super) enum Kind {
 /// The vocabulary and what is added to every text.
 pub(super) struct Vocabulary<'a> {
     pub(super) tokens: Vec<&'a str>,
-    pub(super) kinds: Vec<Kind>,
+    pub(super) kinds: Vec<TokenKind>,
     /// The token before every text, by id.
     pub(super) before: Option<u64>,
     /// The token after every text, by id.
@@ -67,9 +67,11 @@ impl Vocabulary<'_> {
     }
 
     /// The tokens that can be in a text, with their ids.
-    pub(super) fn used(&self) -> impl Iterator<Item = (usize, &str, Kind)> {
+    pub(super) fn used(&self) -> impl Iterator<Item = (usize, &str, TokenKind)> {
         let tokens = self.tokens.iter().zip(&self.kinds).enumerate();
-        tokens.filter(|(_, (_, kind))| **kind != Kind::Unused).map(|(id, (token, kind))| (id, *token, *kind))
+        tokens
+            .filter(|(_, (_, kind))| **kind != TokenKind::Unused)
+            .map(|(id, (token, kind))| (id, *token, *kind))
     }
 
     /// Makes tokens whole that are typed as ordinary text: those that end a turn, by name, and those in the chat
@@ -77,17 +79,17 @@ impl Vocabulary<'_> {
     fn correct(&mut self, template: &str, warnings: &mut Warnings) {
         let mut corrected = Vec::new();
         for (token, kind) in
-            self.tokens.iter().zip(&mut self.kinds).filter(|(_, kind)| **kind == Kind::Normal)
+            self.tokens.iter().zip(&mut self.kinds).filter(|(_, kind)| **kind == TokenKind::Normal)
         {
             let marked = |open: &str, close: &str| {
                 token.len() > open.len() + close.len() && token.starts_with(open) && token.ends_with(close)
             };
             let control = marked("<|", "|>") || marked("<\u{ff5c}", "\u{ff5c}>");
             *kind = match (ENDS.contains(token), template.contains(token)) {
-                (true, _) => Kind::Control,
-                (false, true) if control => Kind::Control,
+                (true, _) => TokenKind::Control,
+                (false, true) if control => TokenKind::Control,
                 // What else stands in brackets may be meant to be read.
-                (false, true) if marked("<", ">") || marked("[", "]") => Kind::UserDefined,
+                (false, true) if marked("<", ">") || marked("[", "]") => TokenKind::UserDefined,
                 _ => continue,
             };
             corrected.push(format!("{token:?}"));
@@ -108,13 +110,13 @@ impl Vocabulary<'_> {
 
     /// `added_tokens`: those that a text is split at first.
     pub(super) fn added(&self) -> Vec<Value> {
-        let added = self
-            .used()
-            .filter(|(_, _, kind)| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown));
+        let added = self.used().filter(|(_, _, kind)| {
+            matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown)
+        });
         added
             .map(|(id, token, kind)| {
                 json!({
-                    "id": id, "content": token, "special": kind != Kind::UserDefined, "normalized": false,
+                    "id": id, "content": token, "special": kind != TokenKind::UserDefined, "normalized": false,
                     "single_word": false, "lstrip": false, "rstrip": false,
                 })
             })
@@ -151,11 +153,11 @@ pub(super) fn text(
     metadata: &mut Metadata,
     vocab_size: usize,
     warnings: &mut Warnings,
-) -> Result<Text, CompileError> {
+) -> Result<TextMetadata, CompileError> {
     let model = metadata.text("tokenizer.ggml.model")?;
     let list = metadata.array("tokenizer.ggml.tokens")?;
     let (Some(model), Some(list)) = (model, list) else {
-        return Ok(Text::default());
+        return Ok(TextMetadata::default());
     };
     let key = "tokenizer.ggml.tokens";
     // Padding may lie beyond the table; of what else does, texts cannot have any.
@@ -172,7 +174,9 @@ pub(super) fn text(
     // Some converters write every token as normal; these would then be split like any text.
     for id in ids.stop().into_iter().chain(ids.bos) {
         let kind = usize::try_from(id).ok().and_then(|id| vocabulary.kinds.get_mut(id));
-        kind.into_iter().filter(|kind| **kind == Kind::Normal).for_each(|kind| *kind = Kind::Control);
+        kind.into_iter()
+            .filter(|kind| **kind == TokenKind::Normal)
+            .for_each(|kind| *kind = TokenKind::Control);
     }
     vocabulary.correct(template.as_deref().unwrap_or_default(), warnings);
     let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
@@ -197,7 +201,7 @@ pub(super) fn text(
     config.extend(template.map(|template| ("chat_template".to_owned(), template.into())));
     let tokenizer =
         serde_json::to_vec(&json).map_err(|e| CompileError::Internal(format!("tokenizer.json: {e}")))?;
-    Ok(Text { tokenizer: Some(tokenizer), config, stop: ids.stop(), bos: ids.bos })
+    Ok(TextMetadata { tokenizer: Some(tokenizer), config, stop: ids.stop(), bos: ids.bos })
 }
 
 /// Takes the ids alone, for a model of `vocab_size` tokens.
@@ -208,26 +212,26 @@ pub(super) fn ids_alone(
     metadata: &mut Metadata,
     vocab_size: usize,
     warnings: &mut Warnings,
-) -> Result<Text, CompileError> {
+) -> Result<TextMetadata, CompileError> {
     let ids = SpecialIds::take(metadata, vocab_size, warnings)?;
-    Ok(Text { stop: ids.stop(), bos: ids.bos, ..Text::default() })
+    Ok(TextMetadata { stop: ids.stop(), bos: ids.bos, ..TextMetadata::default() })
 }
 
 /// `tokenizer.ggml.token_type`, or all normal.
-fn kinds(metadata: &mut Metadata, count: usize) -> Result<Vec<Kind>, CompileError> {
+fn kinds(metadata: &mut Metadata, count: usize) -> Result<Vec<TokenKind>, CompileError> {
     let key = "tokenizer.ggml.token_type";
-    let Some(list) = metadata.array(key)? else { return Ok(vec![Kind::Normal; count]) };
+    let Some(list) = metadata.array(key)? else { return Ok(vec![TokenKind::Normal; count]) };
     numbers(metadata, key, &list, count)?
         .into_iter()
         .enumerate()
         .map(|(id, number)| match number {
             // 0 is "undefined" there, and its tokens are read as any other.
-            0.0 | 1.0 => Ok(Kind::Normal),
-            2.0 => Ok(Kind::Unknown),
-            3.0 => Ok(Kind::Control),
-            4.0 => Ok(Kind::UserDefined),
-            5.0 => Ok(Kind::Unused),
-            6.0 => Ok(Kind::Byte),
+            0.0 | 1.0 => Ok(TokenKind::Normal),
+            2.0 => Ok(TokenKind::Unknown),
+            3.0 => Ok(TokenKind::Control),
+            4.0 => Ok(TokenKind::UserDefined),
+            5.0 => Ok(TokenKind::Unused),
+            6.0 => Ok(TokenKind::Byte),
             other => Err(metadata.invalid(key, format!("says {other} of token {id}, expected 0 to 6"))),
         })
         .collect()

@@ -14,7 +14,7 @@ const MAX_NESTING: u32 = 4;
 
 /// Types of values, by their numbers in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     U8,
     I8,
     U16,
@@ -30,24 +30,24 @@ pub(crate) enum Kind {
     F64,
 }
 
-const KINDS: [Kind; 13] = [
-    Kind::U8,
-    Kind::I8,
-    Kind::U16,
-    Kind::I16,
-    Kind::U32,
-    Kind::I32,
-    Kind::F32,
-    Kind::Bool,
-    Kind::String,
-    Kind::Array,
-    Kind::U64,
-    Kind::I64,
-    Kind::F64,
+const KINDS: [ValueKind; 13] = [
+    ValueKind::U8,
+    ValueKind::I8,
+    ValueKind::U16,
+    ValueKind::I16,
+    ValueKind::U32,
+    ValueKind::I32,
+    ValueKind::F32,
+    ValueKind::Bool,
+    ValueKind::String,
+    ValueKind::Array,
+    ValueKind::U64,
+    ValueKind::I64,
+    ValueKind::F64,
 ];
 
-impl Kind {
-    fn take(cursor: &mut Cursor) -> Result<Kind, Problem> {
+impl ValueKind {
+    fn take(cursor: &mut Cursor) -> Result<ValueKind, Problem> {
         let id = cursor.u32()?;
         KINDS
             .get(id as usize)
@@ -58,11 +58,11 @@ impl Kind {
     /// Bytes of one value, `None` where they differ from value to value.
     fn size(self) -> Option<u64> {
         match self {
-            Kind::U8 | Kind::I8 | Kind::Bool => Some(1),
-            Kind::U16 | Kind::I16 => Some(2),
-            Kind::U32 | Kind::I32 | Kind::F32 => Some(4),
-            Kind::U64 | Kind::I64 | Kind::F64 => Some(8),
-            Kind::String | Kind::Array => None,
+            ValueKind::U8 | ValueKind::I8 | ValueKind::Bool => Some(1),
+            ValueKind::U16 | ValueKind::I16 => Some(2),
+            ValueKind::U32 | ValueKind::I32 | ValueKind::F32 => Some(4),
+            ValueKind::U64 | ValueKind::I64 | ValueKind::F64 => Some(8),
+            ValueKind::String | ValueKind::Array => None,
         }
     }
 }
@@ -84,32 +84,32 @@ pub(crate) enum Value {
 impl Value {
     /// Takes the type and the value.
     pub(super) fn take(cursor: &mut Cursor, file: &Arc<MappedFile>) -> Result<Value, Problem> {
-        match Kind::take(cursor)? {
-            Kind::Array => Array::take(cursor, file).map(Value::Array),
+        match ValueKind::take(cursor)? {
+            ValueKind::Array => Array::take(cursor, file).map(Value::Array),
             kind => Value::scalar(kind, cursor),
         }
     }
 
     /// Takes a value that is no array.
-    fn scalar(kind: Kind, cursor: &mut Cursor) -> Result<Value, Problem> {
+    fn scalar(kind: ValueKind, cursor: &mut Cursor) -> Result<Value, Problem> {
         Ok(match kind {
-            Kind::U8 => Value::Unsigned(cursor.u8()?.into()),
-            Kind::I8 => Value::Signed((cursor.u8()? as i8).into()),
-            Kind::U16 => Value::Unsigned(cursor.u16()?.into()),
-            Kind::I16 => Value::Signed((cursor.u16()? as i16).into()),
-            Kind::U32 => Value::Unsigned(cursor.u32()?.into()),
-            Kind::I32 => Value::Signed((cursor.u32()? as i32).into()),
-            Kind::U64 => Value::Unsigned(cursor.u64()?),
-            Kind::I64 => Value::Signed(cursor.u64()? as i64),
-            Kind::F32 => Value::Float(f32::from_bits(cursor.u32()?).into()),
-            Kind::F64 => Value::Float(f64::from_bits(cursor.u64()?)),
-            Kind::Bool => match cursor.u8()? {
+            ValueKind::U8 => Value::Unsigned(cursor.u8()?.into()),
+            ValueKind::I8 => Value::Signed((cursor.u8()? as i8).into()),
+            ValueKind::U16 => Value::Unsigned(cursor.u16()?.into()),
+            ValueKind::I16 => Value::Signed((cursor.u16()? as i16).into()),
+            ValueKind::U32 => Value::Unsigned(cursor.u32()?.into()),
+            ValueKind::I32 => Value::Signed((cursor.u32()? as i32).into()),
+            ValueKind::U64 => Value::Unsigned(cursor.u64()?),
+            ValueKind::I64 => Value::Signed(cursor.u64()? as i64),
+            ValueKind::F32 => Value::Float(f32::from_bits(cursor.u32()?).into()),
+            ValueKind::F64 => Value::Float(f64::from_bits(cursor.u64()?)),
+            ValueKind::Bool => match cursor.u8()? {
                 0 => Value::Bool(false),
                 1 => Value::Bool(true),
                 other => return Err(format!("is a bool of value {other}, expected 0 or 1")),
             },
-            Kind::String => Value::String(text(cursor.string()?)?),
-            Kind::Array => return Err("is an array inside an array".to_owned()),
+            ValueKind::String => Value::String(text(cursor.string()?)?),
+            ValueKind::Array => return Err("is an array inside an array".to_owned()),
         })
     }
 }
@@ -144,7 +144,7 @@ impl fmt::Display for Value {
 /// An array in the file.
 #[derive(Clone)]
 pub(crate) struct Array {
-    kind: Kind,
+    kind: ValueKind,
     len: usize,
     bytes: MappedSlice,
 }
@@ -152,7 +152,7 @@ pub(crate) struct Array {
 impl Array {
     /// Takes element type, length and elements; the elements are only stepped over.
     fn take(cursor: &mut Cursor, file: &Arc<MappedFile>) -> Result<Array, Problem> {
-        let (kind, len) = (Kind::take(cursor)?, cursor.u64()?);
+        let (kind, len) = (ValueKind::take(cursor)?, cursor.u64()?);
         let start = cursor.at();
         skip(cursor, kind, len, MAX_NESTING)?;
         let bytes = MappedSlice::new(file.clone(), start..cursor.at());
@@ -172,7 +172,7 @@ impl Array {
     /// # Errors
     /// Another element type, and text that is not UTF-8, by its index.
     pub(crate) fn strings(&self) -> Result<Vec<&str>, Problem> {
-        if self.kind != Kind::String {
+        if self.kind != ValueKind::String {
             return Err(format!("is an array of {:?}, expected one of strings", self.kind));
         }
         let mut cursor = Cursor::new(self.bytes.as_ref(), 0);
@@ -205,7 +205,7 @@ impl Array {
 }
 
 /// Steps over `len` elements.
-fn skip(cursor: &mut Cursor, kind: Kind, len: u64, depth: u32) -> Result<(), Problem> {
+fn skip(cursor: &mut Cursor, kind: ValueKind, len: u64, depth: u32) -> Result<(), Problem> {
     if let Some(size) = kind.size() {
         let bytes = len.checked_mul(size).ok_or_else(|| format!("is an array of {len} elements"))?;
         return cursor.take(bytes).map(drop);
@@ -216,9 +216,9 @@ fn skip(cursor: &mut Cursor, kind: Kind, len: u64, depth: u32) -> Result<(), Pro
     // Ends at the file's end at the latest: each element takes eight bytes or more.
     for _ in 0..len {
         match kind {
-            Kind::String => drop(cursor.string()?),
+            ValueKind::String => drop(cursor.string()?),
             _ => {
-                let (kind, len) = (Kind::take(cursor)?, cursor.u64()?);
+                let (kind, len) = (ValueKind::take(cursor)?, cursor.u64()?);
                 skip(cursor, kind, len, depth - 1)?;
             }
         }

@@ -90,7 +90,7 @@ fn activation_type(activations: Activations) -> &'static str {
     match activations {
         Activations::PerToken { .. } => "int8, one scale a token",
         Activations::Int8Groups => "int8, a scale for each group of columns",
-        Activations::Float => "f32",
+        Activations::F32 => "f32",
     }
 }
 

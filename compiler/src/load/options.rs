@@ -44,9 +44,9 @@ impl ActivationChoice {
                      its authors' code"
                         .to_owned(),
                 );
-                Activations::Float
+                Activations::F32
             }
-            (ActivationChoice::F32, _) => Activations::Float,
+            (ActivationChoice::F32, _) => Activations::F32,
         }
     }
 }

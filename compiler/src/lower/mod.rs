@@ -101,7 +101,7 @@ impl<'m> Lowered<'m> {
 
 /// The embedding as it stands in the bundle; a tied head is the same.
 #[derive(Clone, Copy)]
-enum Table {
+enum EmbeddingTable {
     Dense(TensorId),
     Ternary(ProductId),
 }
@@ -149,13 +149,13 @@ impl<'m> Lowering<'m> {
     }
 
     /// The first step, and the table that a tied head uses again.
-    fn embed(&mut self, out: BufferId) -> Result<Table, CompileError> {
+    fn embed(&mut self, out: BufferId) -> Result<EmbeddingTable, CompileError> {
         let scale = self.model.embedding_scale;
         match &self.model.embedding {
             Matrix::Dense(dense) => {
                 let table = self.out.dense(dense)?;
                 self.steps.push(Step::Embed { table, scale, out });
-                Ok(Table::Dense(table))
+                Ok(EmbeddingTable::Dense(table))
             }
             Matrix::Ternary(ternary) if scale == 1.0 => {
                 // Embedding rows are read by their own scales, so the product is grouped whatever the rule.
@@ -163,7 +163,7 @@ impl<'m> Lowering<'m> {
                 let product =
                     self.out.product(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
                 self.steps.push(Step::EmbedTernary { product, out });
-                Ok(Table::Ternary(product))
+                Ok(EmbeddingTable::Ternary(product))
             }
             Matrix::Ternary(ternary) => Err(CompileError::Unsupported {
                 path: ternary.name.clone().into(),
@@ -245,26 +245,26 @@ impl<'m> Lowering<'m> {
     }
 
     /// The steps after the last layer; gives the logits.
-    fn head(&mut self, h: BufferId, embedding: Table) -> Result<BufferId, CompileError> {
+    fn head(&mut self, h: BufferId, embedding: EmbeddingTable) -> Result<BufferId, CompileError> {
         let dims = &self.model.hyperparameters;
         let table = match &self.model.head {
             None => embedding,
-            Some(Matrix::Dense(dense)) => Table::Dense(self.out.dense(dense)?),
+            Some(Matrix::Dense(dense)) => EmbeddingTable::Dense(self.out.dense(dense)?),
             Some(Matrix::Ternary(ternary)) => {
                 let (name, rule) = (ternary.name.clone(), self.model.rule(ternary));
-                Table::Ternary(self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?)
+                EmbeddingTable::Ternary(self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?)
             }
         };
         let (weight, eps) = (self.out.norm(&self.model.final_norm), self.model.rms_eps);
         let logits = self.f32s("logits", dims.vocab_size);
         match table {
-            Table::Dense(table) => {
+            EmbeddingTable::Dense(table) => {
                 let x = self.f32s("x", dims.hidden_dim);
                 let planes = self.out.planes(table);
                 self.steps.push(Step::RmsNorm { input: h, weight, eps, out: x });
                 self.steps.push(Step::Head { input: x, table, planes, out: logits });
             }
-            Table::Ternary(product) => {
+            EmbeddingTable::Ternary(product) => {
                 let rule = self.model.head_rule().ok_or_else(|| {
                     CompileError::Internal("a ternary head has a rule for its input".to_owned())
                 })?;

@@ -5,27 +5,27 @@ use trit_format::plan::DType;
 
 /// Element types of float tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Float {
+pub(crate) enum FloatType {
     F32,
     F16,
     Bf16,
 }
 
-impl Float {
+impl FloatType {
     pub(crate) fn dtype(self) -> DType {
         match self {
-            Float::F32 => DType::F32,
-            Float::F16 => DType::F16,
-            Float::Bf16 => DType::Bf16,
+            FloatType::F32 => DType::F32,
+            FloatType::F16 => DType::F16,
+            FloatType::Bf16 => DType::Bf16,
         }
     }
 
     /// Calls `f` with every element of `bytes`, widened to f32.
     pub(crate) fn each(self, bytes: &[u8], mut f: impl FnMut(f32)) {
         match self {
-            Float::F32 => bytes.as_chunks().0.iter().for_each(|&b| f(f32::from_le_bytes(b))),
-            Float::F16 => bytes.as_chunks().0.iter().for_each(|&b| f(f16::from_le_bytes(b).to_f32())),
-            Float::Bf16 => bytes.as_chunks().0.iter().for_each(|&b| f(widen_bf16(b))),
+            FloatType::F32 => bytes.as_chunks().0.iter().for_each(|&b| f(f32::from_le_bytes(b))),
+            FloatType::F16 => bytes.as_chunks().0.iter().for_each(|&b| f(f16::from_le_bytes(b).to_f32())),
+            FloatType::Bf16 => bytes.as_chunks().0.iter().for_each(|&b| f(widen_bf16(b))),
         }
     }
 }

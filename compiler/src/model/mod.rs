@@ -55,7 +55,7 @@ pub enum Activations {
     /// Int8 with a scale for each group of columns: for models that were trained without quantized activations.
     Int8Groups,
     /// f32.
-    Float,
+    F32,
 }
 
 /// One transformer layer.
@@ -164,7 +164,7 @@ impl Model {
     pub fn table_rule(&self, table: &Ternary) -> ActivationRule {
         let columns = table.group_columns();
         match self.activations {
-            Activations::Float => ActivationRule::Fixed24PerGroup { columns },
+            Activations::F32 => ActivationRule::Fixed24PerGroup { columns },
             Activations::PerToken { .. } | Activations::Int8Groups => {
                 ActivationRule::AbsmaxPerGroup { columns }
             }

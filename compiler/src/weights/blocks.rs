@@ -3,7 +3,7 @@
 use crate::checkpoint::BlockType;
 use crate::checkpoint::RawTensor;
 use crate::error::CompileError;
-use crate::model::float::Float;
+use crate::model::float::FloatType;
 use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT};
 use crate::weights::trits;
@@ -41,9 +41,9 @@ pub(crate) fn ternary(
     })?;
     let name = tensor.name.clone();
     let mut blocks = Blocks { tensor, kind, row_bytes, columns: k };
-    let seen = blocks.look()?;
+    let scan = blocks.look()?;
     blocks.tensor.bytes.release();
-    let mut scales = seen.scales(blocks.float());
+    let mut scales = scan.scales(blocks.float());
     match (&mut scales, factor) {
         (_, None) => {}
         (Scales::Tensor { scale, rule: ScaleRule::Multiply }, Some(factor)) => *scale *= factor,
@@ -64,7 +64,7 @@ pub(crate) fn ternary(
     if let Scales::Rows { columns: columns @ 1.., .. } = scales {
         blocks.columns = columns as usize;
     }
-    let report = seen.report(&blocks.tensor);
+    let report = scan.report(&blocks.tensor);
     Ok((Ternary { name, rows, k, scales, trits: Arc::new(blocks) }, report))
 }
 
@@ -98,8 +98,8 @@ impl Blocks {
     }
 
     /// The type of scales in the file.
-    fn float(&self) -> Float {
-        if self.kind == BlockType::Iq2Bn { Float::F32 } else { Float::F16 }
+    fn float(&self) -> FloatType {
+        if self.kind == BlockType::Iq2Bn { FloatType::F32 } else { FloatType::F16 }
     }
 
     /// Checks all scales, and finds which of them are one.
@@ -107,16 +107,16 @@ impl Blocks {
         let rows = self.tensor.shape[0];
         let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
         let look = |start: usize| {
-            let (mut seen, mut units) = (ScaleScan::default(), Vec::new());
+            let (mut scan, mut units) = (ScaleScan::default(), Vec::new());
             for row in start..(start + ROWS).min(rows) {
                 self.units(row, &mut units)?;
-                seen.row(&units);
+                scan.row(&units);
             }
-            Ok(seen)
+            Ok(scan)
         };
         let found: Vec<ScaleScan> = starts.into_par_iter().map(look).collect::<Result<_, CompileError>>()?;
         let mut all = ScaleScan::default();
-        found.into_iter().for_each(|seen| all.merge(seen));
+        found.into_iter().for_each(|scan| all.merge(scan));
         Ok(all)
     }
 
@@ -134,7 +134,7 @@ impl Blocks {
             }
             let magnitude = match self.float() {
                 _ if scale == 0.0 || trits::are_zero(self.kind, block) => 0,
-                Float::F32 => scale.to_bits(),
+                FloatType::F32 => scale.to_bits(),
                 _ => f16::from_f32(scale).to_bits().into(),
             };
             units.extend(std::iter::repeat_n(magnitude, weights / UNIT));

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::RawTensor;
 use crate::error::CompileError;
-use crate::model::float::Float;
+use crate::model::float::FloatType;
 use crate::model::{Dense, NormWeights};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const CHUNK: usize = 1 << 18;
 /// Folds each chunk of a float tensor in parallel; the results stand in the order of the chunks.
 pub(super) fn scan<T: Send + Sync + Copy>(
     tensor: &RawTensor,
-    float: Float,
+    float: FloatType,
     start: T,
     fold: impl Fn(T, f32) -> T + Sync,
 ) -> Vec<T> {
@@ -61,7 +61,11 @@ pub(crate) fn norm(tensor: RawTensor, len: usize, what: &str) -> Result<NormWeig
 ///
 /// # Errors
 /// A wrong dtype or shape.
-pub(crate) fn expect_float(tensor: &RawTensor, shape: &[usize], what: &str) -> Result<Float, CompileError> {
+pub(crate) fn expect_float(
+    tensor: &RawTensor,
+    shape: &[usize],
+    what: &str,
+) -> Result<FloatType, CompileError> {
     let float = tensor.dtype.float().ok_or_else(|| {
         let problem = format!("is {}, which is not supported; expected BF16, F16 or F32", tensor.dtype);
         tensor.unsupported(problem)
@@ -71,7 +75,7 @@ pub(crate) fn expect_float(tensor: &RawTensor, shape: &[usize], what: &str) -> R
 }
 
 /// Names the first element that is NaN or infinite.
-pub(crate) fn not_finite(tensor: &RawTensor, float: Float) -> CompileError {
+pub(crate) fn not_finite(tensor: &RawTensor, float: FloatType) -> CompileError {
     let (mut at, mut first) = (0usize, None);
     float.each(tensor.bytes.as_ref(), |x| {
         if first.is_none() && !x.is_finite() {

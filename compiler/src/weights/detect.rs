@@ -7,7 +7,7 @@
 
 use crate::checkpoint::{ElementType, RawTensor};
 use crate::error::CompileError;
-use crate::model::float::Float;
+use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
 use crate::weights::{blocks, dense};
@@ -25,7 +25,7 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
         return blocks::ternary(tensor, kind, None, shape);
     }
     match detect(&tensor, shape, "[out features, in features]")? {
-        Ok(seen) => ternary(seen, tensor, shape),
+        Ok(scan) => ternary(scan, tensor, shape),
         Err(conflict) => Err(conflict.error(&tensor)),
     }
 }
@@ -40,8 +40,8 @@ pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, Ten
         return Ok((Matrix::Ternary(ternary), report));
     }
     let what = "[vocab_size, hidden_size]";
-    if let Ok(seen) = detect(&tensor, shape, what)? {
-        let (ternary, report) = ternary(seen, tensor, shape)?;
+    if let Ok(scan) = detect(&tensor, shape, what)? {
+        let (ternary, report) = ternary(scan, tensor, shape)?;
         return Ok((Matrix::Ternary(ternary), report));
     }
     let report = tensor.report(Found::Floats);
@@ -73,9 +73,9 @@ fn detect(
         let look = |(nth, rows)| look(float, rows, row_bytes, first + nth * chunk);
         let found: Vec<Result<ScaleScan, Stop>> = chunks.map(look).collect();
         first += bytes.len() / row_bytes;
-        for seen in found {
-            match seen {
-                Ok(seen) => all.merge(seen),
+        for scan in found {
+            match scan {
+                Ok(scan) => all.merge(scan),
                 Err(Stop::Conflict(conflict)) => return Ok(Err(conflict)),
                 Err(Stop::NotFinite) => return Err(dense::not_finite(tensor, float)),
             }
@@ -123,7 +123,7 @@ fn ternary(
     tensor: RawTensor,
     [rows, k]: [usize; 2],
 ) -> Result<(Ternary, TensorReport), CompileError> {
-    let float = tensor.dtype.float().unwrap_or(Float::F32);
+    let float = tensor.dtype.float().unwrap_or(FloatType::F32);
     let (scales, mut report) = (scan.scales(float), scan.report(&tensor));
     report.zeros = Some(scan.zeros as f64 / (rows * k).max(1) as f64);
     let columns = match scales {
@@ -150,11 +150,11 @@ fn magnitude16(bytes: [u8; 2]) -> Magnitude {
 }
 
 /// Looks at whole rows, the first of which is row `first` of the tensor.
-fn look(float: Float, rows: &[u8], row_bytes: usize, first: usize) -> Result<ScaleScan, Stop> {
+fn look(float: FloatType, rows: &[u8], row_bytes: usize, first: usize) -> Result<ScaleScan, Stop> {
     match float {
-        Float::F32 => look_at(rows, row_bytes, first, float, 0x7f80_0000, magnitude32),
-        Float::F16 => look_at(rows, row_bytes, first, float, 0x7c00, magnitude16),
-        Float::Bf16 => look_at(rows, row_bytes, first, float, 0x7f80, magnitude16),
+        FloatType::F32 => look_at(rows, row_bytes, first, float, 0x7f80_0000, magnitude32),
+        FloatType::F16 => look_at(rows, row_bytes, first, float, 0x7c00, magnitude16),
+        FloatType::Bf16 => look_at(rows, row_bytes, first, float, 0x7f80, magnitude16),
     }
 }
 
@@ -163,11 +163,11 @@ fn look_at<const N: usize>(
     rows: &[u8],
     row_bytes: usize,
     first: usize,
-    float: Float,
+    float: FloatType,
     infinity: Magnitude,
     magnitude: impl Fn([u8; N]) -> Magnitude,
 ) -> Result<ScaleScan, Stop> {
-    let mut seen = ScaleScan::default();
+    let mut scan = ScaleScan::default();
     let mut units: Vec<Magnitude> = Vec::with_capacity(row_bytes / N / UNIT + 1);
     for (index, row) in rows.chunks_exact(row_bytes).enumerate() {
         units.clear();
@@ -186,12 +186,12 @@ fn look_at<const N: usize>(
             if largest != 0 && zeros + full != unit.len() as u32 {
                 return Err(Stop::Conflict(conflict(unit, first + index, nth * UNIT, float, magnitude)));
             }
-            seen.zeros += u64::from(zeros);
+            scan.zeros += u64::from(zeros);
             units.push(largest);
         }
-        seen.row(&units);
+        scan.row(&units);
     }
-    Ok(seen)
+    Ok(scan)
 }
 
 /// The first two magnitudes in a unit that has more than one.
@@ -199,7 +199,7 @@ fn conflict<const N: usize>(
     unit: &[[u8; N]],
     row: usize,
     column: usize,
-    float: Float,
+    float: FloatType,
     magnitude: impl Fn([u8; N]) -> Magnitude,
 ) -> Conflict {
     let mut found = unit.iter().map(|&b| magnitude(b)).enumerate().filter(|&(_, m)| m != 0);
@@ -212,7 +212,7 @@ fn conflict<const N: usize>(
 /// Floats that were found to be ternary.
 struct FakeQuantRows {
     tensor: RawTensor,
-    float: Float,
+    float: FloatType,
     k: usize,
     /// Columns that share a scale, `k` where all of a row do.
     columns: usize,
@@ -236,8 +236,8 @@ impl TernaryRows for FakeQuantRows {
         }
         let row = self.row(row);
         match self.float {
-            Float::F32 => signs(row, out, i32::from_le_bytes),
-            Float::F16 | Float::Bf16 => signs(row, out, |b| i32::from(i16::from_le_bytes(b)) << 16),
+            FloatType::F32 => signs(row, out, i32::from_le_bytes),
+            FloatType::F16 | FloatType::Bf16 => signs(row, out, |b| i32::from(i16::from_le_bytes(b)) << 16),
         }
         Ok(())
     }
@@ -247,8 +247,8 @@ impl TernaryRows for FakeQuantRows {
         for (scale, group) in out.iter_mut().zip(self.row(row).chunks(bytes)) {
             // Every element is the scale, its negative or zero.
             let largest = match self.float {
-                Float::F32 => largest(group, magnitude32),
-                Float::F16 | Float::Bf16 => largest(group, magnitude16),
+                FloatType::F32 => largest(group, magnitude32),
+                FloatType::F16 | FloatType::Bf16 => largest(group, magnitude16),
             };
             *scale = widen(self.float, largest);
         }
@@ -266,11 +266,11 @@ mod tests {
 
     fn found(rows: &[&[f32]]) -> Result<ScaleScan, Stop> {
         let bytes: Vec<u8> = rows.iter().flat_map(|r| r.iter().flat_map(|x| x.to_le_bytes())).collect();
-        look(Float::F32, &bytes, rows[0].len() * 4, 0)
+        look(FloatType::F32, &bytes, rows[0].len() * 4, 0)
     }
 
     fn grouping(rows: &[&[f32]]) -> Option<Found> {
-        found(rows).ok().map(|seen| seen.found())
+        found(rows).ok().map(|scan| scan.found())
     }
 
     /// `k` columns, a scale for each `columns`, with zeros and both signs in every group.

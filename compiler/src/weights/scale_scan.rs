@@ -4,7 +4,7 @@
 //! matrix, one for each row, or one for each 256, 128, 64 or 32 columns of a row, the coarsest that holds leaves.
 
 use crate::checkpoint::RawTensor;
-use crate::model::float::Float;
+use crate::model::float::FloatType;
 use crate::model::{Found, Scales, TensorReport};
 use half::{bf16, f16};
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ const MOST_COUNTED: usize = 1 << 15;
 /// Bits of a float without its sign: equal for equal magnitudes, 0 for zeros, ordered as magnitudes are.
 pub(crate) type Magnitude = u32;
 
-/// What was seen in some rows. Bits, not values: two floats share a scale if they are the same but for the sign.
+/// What was scan in some rows. Bits, not values: two floats share a scale if they are the same but for the sign.
 #[derive(Default)]
 pub(crate) struct ScaleScan {
     /// For each of [`GROUPS`] whether some group of that many columns holds two magnitudes.
@@ -58,7 +58,7 @@ impl Magnitudes {
 }
 
 impl ScaleScan {
-    /// Adds what was seen in other rows.
+    /// Adds what was scan in other rows.
     pub(crate) fn merge(&mut self, other: ScaleScan) {
         for (split, other) in self.split_groups.iter_mut().zip(other.split_groups) {
             *split |= other;
@@ -103,7 +103,7 @@ impl ScaleScan {
     }
 
     /// The scales of the coarsest grouping that holds; magnitudes are of that type.
-    pub(crate) fn scales(&self, float: Float) -> Scales {
+    pub(crate) fn scales(&self, float: FloatType) -> Scales {
         match self.found() {
             // A matrix of zeros has the scale that every matrix may have.
             Found::PerTensor if self.first == 0 => Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply },
@@ -113,15 +113,15 @@ impl ScaleScan {
         }
     }
 
-    /// The report of a tensor in which this was seen.
+    /// The report of a tensor in which this was scan.
     pub(crate) fn report(&self, tensor: &RawTensor) -> TensorReport {
         let scales = self.magnitudes.0.as_ref().map(|set| set.len() as u64);
         TensorReport { scales, ..tensor.report(self.found()) }
     }
 
     /// The smallest type that holds all scales: that of the tensor, or a smaller one where f32 is more than they need.
-    fn scale_type(&self, float: Float) -> DType {
-        let (Float::F32, Some(set)) = (float, &self.magnitudes.0) else { return float.dtype() };
+    fn scale_type(&self, float: FloatType) -> DType {
+        let (FloatType::F32, Some(set)) = (float, &self.magnitudes.0) else { return float.dtype() };
         let all = |fits: fn(f32) -> bool| set.iter().all(|&bits| fits(f32::from_bits(bits)));
         if all(|x| f16::from_f32(x).to_f32() == x) {
             DType::F16
@@ -141,10 +141,10 @@ fn differ(units: &[Magnitude]) -> bool {
 }
 
 /// The value of a magnitude.
-pub(super) fn widen(float: Float, magnitude: Magnitude) -> f32 {
+pub(super) fn widen(float: FloatType, magnitude: Magnitude) -> f32 {
     match float {
-        Float::F32 => f32::from_bits(magnitude),
-        Float::F16 => f16::from_bits(magnitude as u16).to_f32(),
-        Float::Bf16 => bf16::from_bits(magnitude as u16).to_f32(),
+        FloatType::F32 => f32::from_bits(magnitude),
+        FloatType::F16 => f16::from_bits(magnitude as u16).to_f32(),
+        FloatType::Bf16 => bf16::from_bits(magnitude as u16).to_f32(),
     }
 }

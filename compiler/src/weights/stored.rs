@@ -4,7 +4,7 @@
 
 use crate::checkpoint::{ElementType, RawTensor};
 use crate::error::CompileError;
-use crate::model::float::{Float, widen_bf16};
+use crate::model::float::{FloatType, widen_bf16};
 use crate::model::{Scales, Ternary, TernaryRows};
 use crate::weights::blocks;
 use crate::weights::dense::{not_finite, place, scan};
@@ -136,7 +136,7 @@ fn read_scale(tensor: &RawTensor) -> Result<f32, CompileError> {
 }
 
 /// `g = 1 / max(mean|W|, 1e-5)` in f32, the mean summed in f64: what transformers' `WeightQuant` multiplies with.
-fn absmean_gain(tensor: &RawTensor, float: Float) -> Result<f32, CompileError> {
+fn absmean_gain(tensor: &RawTensor, float: FloatType) -> Result<f32, CompileError> {
     let sums = scan(tensor, float, 0.0f64, |sum, x| sum + f64::from(x.abs()));
     let sum: f64 = sums.iter().sum();
     if !sum.is_finite() {
@@ -148,7 +148,7 @@ fn absmean_gain(tensor: &RawTensor, float: Float) -> Result<f32, CompileError> {
 
 /// Checks that unpacked offline weights are trits already. They are never quantized again: the zeros would shrink
 /// the mean.
-fn expect_ternary(tensor: &RawTensor, float: Float) -> Result<(), CompileError> {
+fn expect_ternary(tensor: &RawTensor, float: FloatType) -> Result<(), CompileError> {
     let counts = scan(tensor, float, (0usize, None), |(at, first): (usize, Option<_>), x| {
         let odd = x != 0.0 && x.abs() != 1.0;
         (at + 1, first.or(odd.then_some((at, x))))
@@ -205,7 +205,7 @@ impl TernaryRows for PackedRows {
 /// Floats: the trit is `clamp(round_half_even(w * gain), -1, 1)`.
 struct FloatRows {
     tensor: RawTensor,
-    float: Float,
+    float: FloatType,
     k: usize,
     gain: f32,
 }
@@ -228,9 +228,9 @@ impl TernaryRows for FloatRows {
         let len = self.k * self.float.dtype().size();
         let bytes = &self.tensor.bytes.as_ref()[row * len..][..len];
         match self.float {
-            Float::F32 => round(bytes, out, self.gain, f32::from_le_bytes),
-            Float::F16 => round(bytes, out, self.gain, |b| f16::from_le_bytes(b).to_f32()),
-            Float::Bf16 => round(bytes, out, self.gain, widen_bf16),
+            FloatType::F32 => round(bytes, out, self.gain, f32::from_le_bytes),
+            FloatType::F16 => round(bytes, out, self.gain, |b| f16::from_le_bytes(b).to_f32()),
+            FloatType::Bf16 => round(bytes, out, self.gain, widen_bf16),
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ fn models_named_bitnet_run_as_such() {
     // A wish still counts.
     let (_dir, path) = file.write();
     let options = LoadOptions { activations: ActivationChoice::F32, ..Default::default() };
-    assert_eq!(load(&path, &options).unwrap().activations, Activations::Float);
+    assert_eq!(load(&path, &options).unwrap().activations, Activations::F32);
     // Not with scales that no BitNet model has.
     file.at(Q).bytes = [q2_0(&[1; 64], 0.5), q2_0(&[1; 63 * 64], 0.75)].concat();
     assert_eq!(file.load().unwrap().activations, Activations::Int8Groups);

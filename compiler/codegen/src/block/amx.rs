@@ -104,7 +104,7 @@ fn local(l: Local) -> AsmMemoryOperand {
 }
 
 /// What is known of `k`, and how its panels come about.
-struct Shape {
+struct AmxBlocking {
     code: Code,
     /// Bytes of a tile of weights, and its quads.
     tile: i32,
@@ -116,8 +116,8 @@ struct Shape {
     blocks: i32,
 }
 
-impl Shape {
-    fn new(spec: &KernelSpec) -> Shape {
+impl AmxBlocking {
+    fn new(spec: &KernelSpec) -> AmxBlocking {
         let k = spec.k as usize;
         let steps = k.div_ceil(BLOCK_COLUMNS);
         let block = steps.div_ceil(steps.div_ceil(BLOCK_STEPS));
@@ -125,7 +125,7 @@ impl Shape {
         let last = steps - (blocks - 1) * block;
         let [steps, block, last, blocks] = [steps, block, last, blocks].map(|n| n as i32);
         let (tile, quads) = (tile::bytes(k) as i32, (padded_k(k) / QUAD) as i32);
-        Shape { code: spec.code, tile, quads, steps, block, last, blocks }
+        AmxBlocking { code: spec.code, tile, quads, steps, block, last, blocks }
     }
 
     /// Where in scratch memory decoded tiles begin, after a group of packed activations: `[digit, quad, tile, 64]`
@@ -151,7 +151,7 @@ type Decoders = [[CodeLabel; TRITS]; 2];
 pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let mut assembler = Asm::new(Width::Zmm)?;
     let a = &mut assembler;
-    let shape = &Shape::new(spec);
+    let blocking = &AmxBlocking::new(spec);
     let saved = [rbx, rbp, r12, r13, r14, r15];
     saved.into_iter().try_for_each(|register| a.code.push(register))?;
     a.code.sub(rsp, FRAME)?;
@@ -172,16 +172,16 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     a.code.shl(OUT_STRIDE, 2)?;
     a.code.mov(SCRATCH, arguments::scratch())?;
     a.code.mov(LINE, 128u64)?;
-    pack_tail(a, shape)?;
+    pack_tail(a, blocking)?;
 
     let mut decoders: Decoders = std::array::from_fn(|_| std::array::from_fn(|_| a.code.create_label()));
     let (mut few, mut end) = (a.code.create_label(), a.code.create_label());
     a.code.cmp(arguments::rows(), FEW_ROWS)?;
     a.code.jbe(few)?;
-    tiles(a, shape, Panels::Stored, &decoders)?;
+    tiles(a, blocking, Panels::Stored, &decoders)?;
     a.code.jmp(end)?;
     a.place(&mut few)?;
-    tiles(a, shape, Panels::Passing, &decoders)?;
+    tiles(a, blocking, Panels::Passing, &decoders)?;
     a.place(&mut end)?;
 
     a.code.tilerelease()?;
@@ -192,7 +192,7 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     for (tiles, labels) in (1..).zip(&mut decoders) {
         for (digit, label) in (0..).zip(labels) {
             a.place(label)?;
-            decode_step(a, shape, tiles, digit)?;
+            decode_step(a, blocking, tiles, digit)?;
         }
     }
     assembler.finish()
@@ -200,7 +200,7 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
 
 /// The rows past the last whole group go to scratch memory, so that whole tiles may be loaded: `[step, row, 64]`.
 /// What stands in the missing rows is of no matter, as it only meets their results.
-fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
+fn pack_tail(a: &mut Asm, blocking: &AmxBlocking) -> Emitted {
     let mut none = a.code.create_label();
     a.code.mov(rcx, arguments::rows())?;
     a.code.mov(rax, rcx)?;
@@ -214,7 +214,7 @@ fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
     let row = a.here()?;
     a.code.mov(rbx, rbp)?;
     a.code.mov(rsi, rax)?;
-    a.code.mov(r11, shape.steps as u64)?;
+    a.code.mov(r11, blocking.steps as u64)?;
     let step = a.here()?;
     a.load(0, rsi, 0)?;
     a.store(rbx, 0, 0)?;
@@ -230,12 +230,12 @@ fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
 }
 
 /// All tiles, two at a time, and one that may be left.
-fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emitted {
+fn tiles(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, decoders: &Decoders) -> Emitted {
     match panels {
-        Panels::Stored => decode::constants(a, shape.code, Digits::Signed)?,
+        Panels::Stored => decode::constants(a, blocking.code, Digits::Signed)?,
         Panels::Passing => decode::constants(a, Code::Spread, Digits::Signed)?,
     }
-    if panels == Panels::Passing && shape.code != Code::Spread {
+    if panels == Panels::Passing && blocking.code != Code::Spread {
         decode::spread_constants(a)?;
     }
     let (mut one, mut end) = (a.code.create_label(), a.code.create_label());
@@ -244,13 +244,13 @@ fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emi
     a.code.je(one)?;
     for tiles in [2, 1] {
         match panels {
-            Panels::Stored => store_panels(a, shape, tiles)?,
-            Panels::Passing if shape.copied() => copy(a, shape, tiles)?,
+            Panels::Stored => store_panels(a, blocking, tiles)?,
+            Panels::Passing if blocking.copied() => copy(a, blocking, tiles)?,
             Panels::Passing => {}
         }
-        groups(a, shape, panels, tiles, decoders)?;
+        groups(a, blocking, panels, tiles, decoders)?;
         if tiles == 2 {
-            a.code.add(local(Local::Weights), 2 * shape.tile)?;
+            a.code.add(local(Local::Weights), 2 * blocking.tile)?;
             a.code.add(OUT, 2 * TILE_OUT)?;
             a.code.sub(local(Local::Tiles), 2)?;
             a.code.jne(two)?;
@@ -262,21 +262,21 @@ fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emi
 }
 
 /// Decodes one or two tiles.
-fn store_panels(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
+fn store_panels(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
     const QUADS: i32 = 4;
     let each = |a: &mut Asm, quads: i32| -> Emitted {
         for (quad, tile) in (0..quads).flat_map(|quad| (0..i32::from(tiles)).map(move |tile| (quad, tile))) {
-            let from = i64::from(quad * VECTOR as i32 + tile * shape.tile);
+            let from = i64::from(quad * VECTOR as i32 + tile * blocking.tile);
             let to = i64::from(quad * 128 + tile * 64);
-            let digit = |d: usize| (TARGET, d as i64 * i64::from(shape.digit()) + to);
-            decode::vector(a, shape.code, (SOURCE, from), std::array::from_fn(digit))?;
+            let digit = |d: usize| (TARGET, d as i64 * i64::from(blocking.digit()) + to);
+            decode::vector(a, blocking.code, (SOURCE, from), std::array::from_fn(digit))?;
         }
         Ok(())
     };
     a.code.mov(SOURCE, local(Local::Weights))?;
-    a.code.lea(TARGET, ptr(SCRATCH + shape.decoded()))?;
-    if shape.quads >= QUADS {
-        a.code.mov(rcx, (shape.quads / QUADS) as u64)?;
+    a.code.lea(TARGET, ptr(SCRATCH + blocking.decoded()))?;
+    if blocking.quads >= QUADS {
+        a.code.mov(rcx, (blocking.quads / QUADS) as u64)?;
         let quads = a.here()?;
         each(a, QUADS)?;
         a.code.add(SOURCE, QUADS * VECTOR as i32)?;
@@ -284,17 +284,17 @@ fn store_panels(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
         a.code.dec(rcx)?;
         a.code.jne(quads)?;
     }
-    each(a, shape.quads % QUADS)
+    each(a, blocking.quads % QUADS)
 }
 
 /// Copies one or two tiles to scratch memory, each followed by what fills its last step.
-fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
+fn copy(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
     a.code.mov(SOURCE, local(Local::Weights))?;
     for tile in 0..i32::from(tiles) {
-        a.code.lea(TARGET, ptr(SCRATCH + (shape.decoded() + tile * shape.steps * STEP_WEIGHTS)))?;
-        a.code.mov(rcx, shape.quads as u64)?;
+        a.code.lea(TARGET, ptr(SCRATCH + (blocking.decoded() + tile * blocking.steps * STEP_WEIGHTS)))?;
+        a.code.mov(rcx, blocking.quads as u64)?;
         let quad = a.here()?;
-        if shape.code == Code::Spread {
+        if blocking.code == Code::Spread {
             a.load(0, SOURCE, 0)?;
             a.store(TARGET, 0, 0)?;
         } else {
@@ -309,7 +309,7 @@ fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
 }
 
 /// All activation rows by one or two tiles.
-fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Decoders) -> Emitted {
+fn groups(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, tiles: u8, decoders: &Decoders) -> Emitted {
     a.code.mov(rdi, local(Local::Args))?;
     a.code.mov(rax, arguments::rows())?;
     a.code.mov(local(Local::RowsLeft), rax)?;
@@ -332,10 +332,10 @@ fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Deco
     a.code.cmp(rax, TILE_ROWS)?;
     a.code.jle(few)?;
     a.place(&mut whole)?;
-    Group { shape, panels, rows: 2, tiles, decoders }.blocks(a)?;
+    Group { blocking, panels, rows: 2, tiles, decoders }.blocks(a)?;
     a.code.jmp(many)?;
     a.place(&mut few)?;
-    Group { shape, panels, rows: 1, tiles, decoders }.blocks(a)?;
+    Group { blocking, panels, rows: 1, tiles, decoders }.blocks(a)?;
     a.place(&mut many)?;
     a.code.cmp(local(Local::Direct), 0)?;
     a.code.je(indirect)?;
@@ -369,8 +369,8 @@ fn write_results(a: &mut Asm, tiles: u8) -> Emitted {
 }
 
 /// A routine: one digit of one or two tiles for the step at [`SOURCE`], which moves on, to the panels at [`TARGET`].
-fn decode_step(a: &mut Asm, shape: &Shape, tiles: i32, digit: u8) -> Emitted {
-    let tile_bytes = if shape.copied() { shape.steps * STEP_WEIGHTS } else { shape.tile };
+fn decode_step(a: &mut Asm, blocking: &AmxBlocking, tiles: i32, digit: u8) -> Emitted {
+    let tile_bytes = if blocking.copied() { blocking.steps * STEP_WEIGHTS } else { blocking.tile };
     for (quad, tile) in (0..STEP_QUADS).flat_map(|quad| (0..tiles).map(move |tile| (quad, tile))) {
         let from = (SOURCE, i64::from(quad * VECTOR as i32 + tile * tile_bytes));
         decode::one_digit(a, digit, from, (TARGET, i64::from(quad * 128 + tile * 64)))?;

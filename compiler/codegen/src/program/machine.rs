@@ -1,7 +1,7 @@
 //! What of a tier shapes a program, and the program's inner parts.
 
 use super::{Acc, Dot, FEATURES, Node, Op, Reg, Start, Table, Touch};
-use crate::tier::{Registers, Tier};
+use crate::tier::{RegisterBudget, Tier};
 use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
@@ -12,7 +12,7 @@ const INVERSE_OF_7: i32 = 0xb6db_6db7_u32 as i32;
 
 /// What of a tier shapes the program.
 pub(super) struct Machine {
-    pub registers: Registers,
+    pub registers: RegisterBudget,
     decode: Decode,
 }
 

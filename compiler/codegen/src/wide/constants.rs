@@ -44,7 +44,7 @@ impl Constant {
 
 /// A constant or a value as the last operand of an instruction.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
+pub(super) enum Operand {
     Register(Vector),
     Memory(AsmMemoryOperand),
 }
@@ -69,13 +69,13 @@ impl Constants {
 
     /// # Panics
     /// If the program does not need it.
-    pub(super) fn source(&self, constant: Constant) -> Source {
+    pub(super) fn operand(&self, constant: Constant) -> Operand {
         let &(_, label, register) = self
             .0
             .iter()
             .find(|(c, ..)| *c == constant)
             .expect("all constants of the program were collected");
-        register.map_or_else(|| Source::Memory(ptr(label)), Source::Register)
+        register.map_or_else(|| Operand::Memory(ptr(label)), Operand::Register)
     }
 
     /// Registers to be loaded before the first tile, and from where.

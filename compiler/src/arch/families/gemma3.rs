@@ -5,7 +5,7 @@ use crate::arch::factors::{EmbeddingScale, Factors};
 use crate::arch::family::{Family, LLAMA, Norms};
 use crate::arch::keys::Keys;
 use crate::arch::positions::{Positions, Sliding, SlidingLayers};
-use crate::arch::rope::{Facts, Rope};
+use crate::arch::rope::{RopeConfig, RopeInputs};
 use crate::error::CompileError;
 use serde_json::{Value, json};
 use trit_format::manifest::Hyperparameters;
@@ -46,7 +46,7 @@ pub(crate) const GEMMA3: Family = Family {
 };
 
 fn positions(keys: &mut Keys, family: &Family, dims: &Hyperparameters) -> Result<Positions, CompileError> {
-    let (full, sliding) = Rope::take_by_layer_type(keys, Facts::new(family, dims), 10_000.0)?;
+    let (full, sliding) = RopeConfig::take_by_layer_type(keys, RopeInputs::new(family, dims), 10_000.0)?;
     let pattern: u32 = match keys.take("sliding_window_pattern")? {
         Some(pattern) => pattern,
         None => keys.take("_sliding_window_pattern")?.unwrap_or(6),

@@ -1,15 +1,15 @@
 //! Frequencies as transformers computes them: torch's f32 operations in torch's order, in which a number divided by a
 //! tensor is the reciprocal, then a product.
 
-use crate::arch::rope::Rope;
+use crate::arch::rope::RopeConfig;
 use crate::arch::rope::scaling::{LongRope, Scaling, Yarn};
 use crate::model;
 use std::f64::consts::PI;
 
-impl Rope {
+impl RopeConfig {
     /// The `head_dim / 2` frequencies of a bundle for texts of up to `context` tokens, and the factor on cos and sin.
     pub(crate) fn table(&self, context: u32) -> model::Rope {
-        let head_dim = self.facts.head_dim;
+        let head_dim = self.inputs.head_dim;
         let base = f64::from(self.theta as f32);
         let powers = (0..head_dim / 2).map(|i| {
             let exponent = (2 * i) as f32 / head_dim as f32;
