@@ -76,6 +76,9 @@ pub enum CompileError {
         /// What is wrong.
         problem: String,
     },
+    /// A model that was made by hand is not what its sizes say.
+    #[error("the model {0}")]
+    Model(String),
     /// A tensor is missing or wrong.
     #[error("{path}: tensor {tensor}: {problem}")]
     Tensor {
@@ -238,6 +241,7 @@ impl CompileError {
             | CompileError::NotABundle { .. }
             | CompileError::IsABundle { .. }
             | CompileError::UnusableTokenizer { .. }
+            | CompileError::Model(_)
             | CompileError::Tensor { .. }
             | CompileError::NotTernary { .. }
             | CompileError::AlreadyTernary { .. }

@@ -1,13 +1,14 @@
-//! Does a key change what a forward pass computes? Told by its name, where nothing here reads it.
+//! Decides by the name of a key that nothing reads whether the key changes what a forward pass computes.
 //!
-//! Leaving such a key out makes another model, one that often still writes fluent text. So no refusal of one suggests
-//! to ignore it, and those that are known to change the arithmetic are not ignored even where that is asked for.
+//! Leaving such a key out makes another model, and that model often still writes fluent text. So no refusal of such a
+//! key suggests to ignore it. Keys that are known to change the arithmetic are not ignored even where the user asks
+//! for it.
 
 use crate::error::{Choice, CompileError};
 use std::path::Path;
 
-/// Parts of names of keys that change the arithmetic in some model. One too many costs a suggestion, one too few a
-/// wrong model.
+/// Parts of names of keys that change the arithmetic in some model. A part too many costs the user a suggestion; a
+/// part too few costs a wrong model.
 const PARTS: &[&str] = &[
     "act",
     "alibi",

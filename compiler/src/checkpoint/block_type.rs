@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A type that stores weights in blocks. What is in a block: `ternary` and `floats`.
+/// A type that stores weights in blocks. `weights::trits` and `weights::floats` say what is in a block.
 ///
 /// | type | id | weights | bytes | scale | bits per weight | from |
 /// |---|---|---|---|---|---|---|
@@ -60,7 +60,7 @@ impl BlockType {
         }
     }
 
-    /// Bytes before the first block of each row: its scale, where it has one for the row.
+    /// Bytes before the first block of each row. They hold the scale, where the type has one for a whole row.
     pub(crate) fn row_header(self) -> usize {
         match self {
             BlockType::Iq1Bn => 2,
@@ -69,7 +69,7 @@ impl BlockType {
         }
     }
 
-    /// Bytes of a row of `k` weights; `None` where that is no whole number of blocks, or beyond all memory.
+    /// Bytes of a row of `k` weights; `None` where the row is no whole number of blocks or larger than any memory.
     pub(crate) fn row_bytes(self, k: usize) -> Option<usize> {
         if !k.is_multiple_of(self.weights()) {
             return None;

@@ -18,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) use block_type::BlockType;
 pub(crate) use tensor::{ElementType, RawTensor};
 
-/// All tensors of a checkpoint. What is understood is taken out, so that what is left is what was not.
+/// All tensors of a checkpoint. Whoever understands a tensor takes it out, so that what is left was not understood.
 pub(crate) struct Checkpoint {
     /// The file that leads to all tensors: the safetensors file or the index.
     pub(crate) path: PathBuf,
@@ -129,7 +129,7 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<I
     file.refuse_lfs_pointer()?;
     // `read_metadata` checks that the tensors are in bounds, do not overlap and cover the file exactly.
     let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| match &e {
-        // A type that the format got later, or another program's own.
+        // The type was added to the format later, or it is another program's own.
         SafeTensorError::InvalidHeaderDeserialization(e) if e.to_string().starts_with("unknown variant") => {
             let problem = format!("has a tensor of a type that is not known ({e}), so it cannot be read");
             CompileError::Unsupported { path: path.to_owned(), problem }

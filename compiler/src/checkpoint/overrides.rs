@@ -1,4 +1,5 @@
-//! What a checkpoint's file says about its model that no `config.json` can say. GGUF files do; `arch` applies it.
+//! What a checkpoint's file says about its model and no `config.json` can say. GGUF files say such things; `arch`
+//! applies them.
 
 /// Changes to the model that is built from the configuration and the tensors. Plain data: none by default.
 #[derive(Clone, Debug, Default)]
@@ -14,9 +15,9 @@ pub(crate) struct Overrides {
 pub(crate) enum Trained {
     /// Int8 with a scale for each token: the architecture says so.
     PerToken,
-    /// The same, if its name says the truth, and its weights have one scale per matrix.
+    /// The same, judged by the model's name alone. It counts only where each matrix has one scale.
     PerTokenByName,
-    /// What the configuration says counts.
+    /// The file does not say; what the configuration says counts.
     #[default]
     Unknown,
 }

@@ -15,11 +15,11 @@ pub(crate) enum ElementType {
     F16,
     Bf16,
     F64,
-    /// Bytes: four trits each where a matrix is packed.
+    /// Bytes. Where a matrix is packed, each holds four trits.
     U8,
     /// Blocks of weights, in GGUF files.
     Block(BlockType),
-    /// Another one of safetensors, which no tensor of a model has.
+    /// Any other type of safetensors. No tensor of a model has one.
     Other(Dtype),
 }
 
@@ -106,6 +106,17 @@ impl RawTensor {
             scales: None,
             zeros: None,
         }
+    }
+
+    /// Row `row` of those that are `len` bytes long each.
+    ///
+    /// # Errors
+    /// [`CompileError::Internal`] where the tensor has no such row.
+    pub(crate) fn row(&self, row: usize, len: usize) -> Result<&[u8], CompileError> {
+        let range = row.checked_mul(len).and_then(|start| Some(start..start.checked_add(len)?));
+        range.and_then(|range| self.bytes.as_ref().get(range)).ok_or_else(|| {
+            CompileError::Internal(format!("tensor {} has no row {row} of {len} bytes", self.name))
+        })
     }
 
     /// Checks the shape; `what` says where the expectation comes from.

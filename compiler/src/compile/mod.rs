@@ -1,4 +1,4 @@
-//! A model becomes a bundle.
+//! Compiles a model to a bundle.
 
 pub(crate) mod kernels;
 pub mod targets;
@@ -64,6 +64,7 @@ pub fn compile(
     targets: &[Target],
     progress: &dyn Progress,
 ) -> Result<Compiled, CompileError> {
+    model.check()?;
     let mut lowered = Lowered::new(model, kernels::weight_code(targets))?;
     let mut code = Vec::with_capacity(targets.len());
     for &target in targets {

@@ -1,4 +1,5 @@
-//! Read-only mappings of checkpoint files, the compiler's only unsafe code: a checkpoint may be larger than memory.
+//! Maps checkpoint files for reading, because a checkpoint may be larger than memory. This is the library's only
+//! unsafe code.
 //!
 //! A mapping has no error for a file that got shorter, as reading has. The system sends a signal instead; `regions` says
 //! whose mapping it hit.
@@ -24,7 +25,7 @@ pub(crate) struct MappedFile {
     path: PathBuf,
     /// The file as it was when it was mapped.
     source: InputFile,
-    // Before the mapping, so that it is forgotten first.
+    // This field stands before the mapping, so that it is dropped first.
     _region: regions::Region,
     map: Mmap,
 }
@@ -35,7 +36,7 @@ impl MappedFile {
         let io = |source| CompileError::Io { path: path.to_owned(), source };
         let invalid =
             |problem: &str| CompileError::Invalid { path: path.to_owned(), problem: problem.to_owned() };
-        // Says more of a link to nothing than opening it does, and opening a pipe waits for whoever writes to it.
+        // `at` says more about a link to nothing than opening it would, and opening a pipe would wait for its writer.
         if at(path)?.is_some_and(|metadata| !metadata.is_file()) {
             return Err(invalid("is not a file"));
         }
@@ -49,8 +50,9 @@ impl MappedFile {
         }
         // SAFETY: the mapping is read-only and nothing in this process writes to or truncates a file it reads a
         // checkpoint from. Another process that does so while we compile breaks this promise for any program that
-        // maps files; it is the usual price of a mapping. Bytes that change are values all the same, and are noticed
-        // before the bundle gets its name (`Inputs::expect_unchanged`); a file that gets shorter ends the program, unless it handles SIGBUS.
+        // maps files; it is the usual price of a mapping. Bytes that change are still values, and the change is
+        // noticed before the bundle gets its name (`Inputs::expect_unchanged`); a file that gets shorter ends the
+        // program, unless it handles SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Arc::new(MappedFile::new(path, InputFile::new(path, &metadata), map)))
     }
@@ -59,7 +61,7 @@ impl MappedFile {
     /// that errors about its contents are to name.
     ///
     /// # Errors
-    /// No space, or what `write` returns, with the folder and what to do.
+    /// There is no space, or `write` fails. The error names the folder and what to do.
     pub(crate) fn temporary(
         origin: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -115,7 +117,7 @@ impl MappedFile {
     }
 }
 
-/// Bytes of a batch, about.
+/// About so many bytes are in a batch.
 const BATCH_BYTES: usize = 32 << 20;
 
 /// See [`MappedSlice::batches`].
@@ -158,23 +160,23 @@ impl MappedSlice {
         self.file.path()
     }
 
-    /// The bytes in batches of some 32 MB, multiples of `unit` bytes but for the last: what was read is given back when the
-    /// next batch is asked for, so that a pass over a table larger than memory does not keep it resident.
-    ///
-    /// # Panics
-    /// If `unit` is 0.
+    /// The bytes in batches of some 32 MB. Each batch but the last is a multiple of `unit` bytes, which count as 1
+    /// where they are 0. A batch is given back to the system when the next one is asked for, so that a pass over a
+    /// table larger than memory does not keep it resident.
     pub(crate) fn batches(&self, unit: usize) -> Batches<'_> {
+        let unit = unit.max(1);
         let len = (BATCH_BYTES / unit).max(1) * unit;
         Batches { slice: self, chunks: self.as_ref().chunks(len) }
     }
 
-    /// Gives the range's pages back to the system; reading it again loads them again. Keeps the resident memory of
-    /// a pass over a large checkpoint bounded.
+    /// Gives the range's pages back to the system; reading the range again loads them again. This bounds the resident
+    /// memory of a pass over a large checkpoint.
     pub(crate) fn release(&self) {
         #[cfg(unix)]
         {
-            // SAFETY: the mapping is a shared, read-only mapping of a file (made in `MappedFile::open` or `MappedFile::temporary`), so dropped
-            // pages come back with the file's bytes, whoever still holds a reference to them.
+            // SAFETY: the mapping is a shared, read-only mapping of a file (made in `MappedFile::open` or
+            // `MappedFile::temporary`), so pages that are dropped come back with the bytes of the file, also for
+            // those who still hold a reference to them.
             let advised = unsafe {
                 self.file.map.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,
@@ -182,7 +184,7 @@ impl MappedSlice {
                     self.range.len(),
                 )
             };
-            // Only advice: where the system declines it, more memory stays resident and nothing else changes.
+            // This is only advice. Where the system declines it, more memory stays resident and nothing else changes.
             drop(advised);
         }
     }

@@ -30,7 +30,8 @@ impl FloatType {
     }
 }
 
-/// A bf16 is the upper half of an f32. Without `half`'s detour for NaN, so that loops over it vectorize.
+/// A bf16 is the upper half of an f32. The crate `half` treats NaN apart; this function does not, so that loops over
+/// it vectorize.
 pub(crate) fn widen_bf16(bytes: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
@@ -43,7 +44,8 @@ pub(crate) fn widen_row(dtype: DType, matrix: &[u8], row: usize, out: &mut [f32]
         DType::F32 => widen(bytes, out, f32::from_le_bytes),
         DType::F16 => widen(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         DType::Bf16 => widen(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-        other => unreachable!("checkpoints hold no dense {other:?}"),
+        // Checkpoints give no other type, and `Model::check` refuses others in models that were made by hand.
+        other => unreachable!("matrices hold no {other:?}"),
     }
 }
 

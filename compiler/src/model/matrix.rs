@@ -11,36 +11,37 @@ pub trait TernaryRows: Send + Sync {
     /// Writes row `row` as trits; `out` is `k` long.
     ///
     /// # Errors
-    /// An illegal code in the row, with the tensor's name and the place.
+    /// The row holds an illegal code. The error has the tensor's name and the place.
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError>;
 
-    /// Writes the scales of row `row`, first column first; `out` is [`Ternary::scales_per_row`] long. They are finite,
-    /// not below zero and exact in the type that [`Scales::Rows`] names. Only asked of matrices with such scales.
+    /// Writes the scales of row `row`, first column first; `out` is [`Ternary::scales_per_row`] long. They are
+    /// finite, not below zero and exact in the type that [`Scales::Rows`] names. This is only called for matrices
+    /// with such scales.
     ///
     /// # Errors
-    /// A scale that is none, with the tensor's name and the place.
+    /// A scale is not finite or below zero. The error has the tensor's name and the place.
     fn read_scales(&self, row: usize, _out: &mut [f32]) -> Result<(), CompileError> {
         Err(CompileError::Internal(format!("row {row} of a matrix with one scale has no scales of its own")))
     }
 
-    /// Lets go of memory that reading has pulled in; rows can still be read. Called after a pass over a matrix, so
-    /// that a checkpoint larger than memory does not stay resident.
+    /// Releases memory that reading has pulled in; rows can still be read. This is called after a pass over a matrix,
+    /// so that a checkpoint larger than memory does not stay resident.
     fn release(&self) {}
 }
 
 /// The scales of a ternary matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scales {
-    /// One for all of it.
+    /// One scale for the whole matrix.
     Tensor {
         /// Finite and above zero.
         scale: f32,
-        /// Its direction.
+        /// Whether trits are multiplied with it or divided by it.
         rule: ScaleRule,
     },
-    /// Some for each row, to multiply with; [`TernaryRows::read_scales`] gives them.
+    /// Each row has scales of its own, to multiply with; [`TernaryRows::read_scales`] gives them.
     Rows {
-        /// Columns that share a scale; 0: one scale a row.
+        /// How many columns share a scale; 0 where all columns of a row do.
         columns: u32,
         /// F16, BF16 or F32: the smallest type that holds them exactly.
         dtype: DType,
@@ -72,8 +73,9 @@ impl Ternary {
         }
     }
 
-    /// Columns of a group where activations are quantized in groups: 128, as many as exact sums of
-    /// [`Fixed24PerGroup`](trit_format::plan::ActivationRule::Fixed24PerGroup) allow, or fewer, so that no group has two scales of the weights.
+    /// The number of columns of a group where activations are quantized in groups. It is 128, as many as exact sums
+    /// of [`Fixed24PerGroup`](trit_format::plan::ActivationRule::Fixed24PerGroup) allow, or fewer where otherwise a
+    /// group would have two scales of the weights.
     pub fn group_columns(&self) -> u32 {
         let own = match self.scales {
             Scales::Tensor { .. } => 0,
@@ -90,11 +92,11 @@ impl Ternary {
         }
     }
 
-    /// The factors on each run of `columns` columns of row `row`, or the one on all of it where `columns` is 0; no
-    /// run may cross from one scale to the next. `out` has an element for each run.
+    /// Writes the factors on each run of `columns` columns of row `row`, or the one on the whole row where `columns`
+    /// is 0. No run may cross from one scale to the next. `out` has an element for each run.
     ///
     /// # Errors
-    /// As [`TernaryRows::read_scales`].
+    /// As [`TernaryRows::read_scales`], and where `out` is longer than the row has runs.
     pub fn factors(&self, row: usize, columns: u32, out: &mut [f32]) -> Result<(), CompileError> {
         match self.scales {
             Scales::Tensor { scale, rule } => out.fill(factor(scale, rule)),
@@ -108,7 +110,11 @@ impl Ternary {
                 let mut scales = vec![0.0; self.scales_per_row()];
                 self.trits.read_scales(row, &mut scales)?;
                 for (run, factor) in out.iter_mut().enumerate() {
-                    *factor = scales[run * columns as usize / own as usize];
+                    let scale = scales.get(run * columns as usize / own as usize).ok_or_else(|| {
+                        let problem = format!("{} has no {} runs of {columns} columns", self.name, run + 1);
+                        CompileError::Internal(problem)
+                    })?;
+                    *factor = *scale;
                 }
             }
         }
@@ -121,7 +127,7 @@ fn factor(scale: f32, rule: ScaleRule) -> f32 {
     match rule {
         ScaleRule::Multiply => scale,
         ScaleRule::Divide => 1.0 / scale,
-        other => unreachable!("ingest makes no {other:?}"),
+        other => unreachable!("the format has no {other:?}"),
     }
 }
 
@@ -138,8 +144,8 @@ fn smallest(x: f32) -> DType {
 
 /// The bytes of a tensor, which need not be in memory.
 pub trait TensorBytes: AsRef<[u8]> + Send + Sync {
-    /// Lets go of memory that reading has pulled in; the bytes can be read again. Called time and again during a pass
-    /// over a table, so that one larger than memory does not stay resident.
+    /// Releases memory that reading has pulled in; the bytes can be read again. This is called repeatedly during a
+    /// pass over a table, so that a table larger than memory does not stay resident.
     fn release(&self) {}
 }
 
@@ -154,7 +160,7 @@ pub struct Dense {
     pub dtype: DType,
     /// Row-major.
     pub shape: Vec<usize>,
-    /// Little-endian elements. A range of the mapped file behind an `Arc`.
+    /// Little-endian elements. Checkpoints give a range of the mapped file.
     pub data: Arc<dyn TensorBytes>,
 }
 
@@ -192,7 +198,7 @@ impl Matrix {
         }
     }
 
-    /// `[rows, k]`. Of floats of another shape, `[0, 0]`.
+    /// `[rows, k]`, or `[0, 0]` for floats that are no matrix.
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Matrix::Ternary(ternary) => [ternary.rows, ternary.k],

@@ -1,8 +1,10 @@
-//! A checkpoint understood: what the arch modules make of it, and all that the later stages know about it.
+//! The model that a checkpoint holds: what `arch` makes of the checkpoint, and all that the later stages know about
+//! it.
 //!
-//! `ingest` reads files, `arch` turns them into a [`Model`], `pack`, `lower` and `bundle` take it from there. A model
-//! holds views into the mapped checkpoint, no decoded weights.
+//! `load` reads files, `arch` turns them into the parts of a [`Model`]; `pack`, `lower` and `compile` take it from there. A
+//! model holds views into the mapped checkpoint, no decoded weights.
 
+mod check;
 pub(crate) mod float;
 pub(crate) mod matrix;
 
@@ -73,7 +75,7 @@ pub struct Layer {
     pub head_norms: Option<HeadNorms>,
     /// Which of [`Model::ropes`].
     pub rope: usize,
-    /// Most positions that a token attends to, its own among them; all where there is none.
+    /// How many positions a token attends to at most, including its own; `None` where it attends to all.
     pub window: Option<u32>,
     /// Between attention and its output product (BitNet's attn_sub_norm).
     pub attention_sub_norm: Option<NormWeights>,
@@ -149,8 +151,8 @@ impl Model {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// How the input of a product with `matrix` is quantized. Weights with scales of their own for each row or group
-    /// are multiplied group by group, so BitNet's rule, one scale a token, is for matrices with one scale alone.
+    /// How the input of a product with `matrix` is quantized. Weights with a scale for each row or group are
+    /// multiplied group by group. So only matrices with a single scale get BitNet's rule, one scale a token.
     pub fn rule(&self, matrix: &Ternary) -> ActivationRule {
         match (self.activations, matrix.scales) {
             (Activations::PerToken { floor }, Scales::Tensor { .. }) => {
@@ -160,7 +162,7 @@ impl Model {
         }
     }
 
-    /// How the input of a product with a ternary table is quantized, which serves as embedding too.
+    /// How the input of a product with a ternary table is quantized, where the table is the embedding too.
     pub fn table_rule(&self, table: &Ternary) -> ActivationRule {
         let columns = table.group_columns();
         match self.activations {

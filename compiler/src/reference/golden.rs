@@ -1,21 +1,21 @@
-//! Known results for `trit-run selftest`: a few tokens and the logits after them.
+//! Makes known results for the runtime's self-test: a few tokens and the logits after them.
 //!
 //! Activations are rounded to int8, so an error in the last bit of a float may move a value to the other side of a
-//! rounding boundary, and two correct programs then differ by about 1e-2. Here a prompt is looked for where that
-//! hardly happens: one whose logits stay put when every product's input is changed in its last bits.
+//! rounding boundary, and two correct programs then differ by about 1e-2. This module looks for a prompt where that
+//! hardly happens: its logits stay nearly the same when the input of every product is changed in its last bits.
 
 use crate::error::CompileError;
 use crate::model::{Layer, Model, Projection};
 use crate::progress::{Progress, Stage};
 use crate::reference;
 
-/// Relative change of inputs: some rounding errors of f32, as other orders of summation give.
+/// The relative change of inputs: some rounding errors of f32, about as large as those of another order of summation.
 const JITTER: f32 = 1e-6;
 /// Relative L2 distance of logits below which no better prompt is looked for.
 const STEADY: f64 = 1e-5;
 /// Relative L2 distance of logits up to which a result can be told from a wrong one. The self-test allows 3e-2.
 const USABLE: f64 = 1.5e-2;
-/// Prompts tried for a small model, and weights read at most for trying more than one.
+/// How many prompts are tried for a small model, and how many weights are read at most to try more than one.
 const TRIES: u64 = 16;
 const WEIGHTS_READ: u64 = 2_000_000_000;
 
@@ -58,7 +58,7 @@ pub(crate) fn known_result(
     Ok(best.filter(|(distance, _)| *distance <= USABLE).map(|(_, result)| result))
 }
 
-/// Four tokens: how texts of this model begin, then some from all over the vocabulary.
+/// Four tokens: the one that texts of this model begin with, then some from all over the vocabulary.
 fn prompt(model: &Model, attempt: u32) -> Vec<u32> {
     let vocab_size = model.hyperparameters.vocab_size;
     let spread = |nth: u32| {
@@ -69,7 +69,7 @@ fn prompt(model: &Model, attempt: u32) -> Vec<u32> {
     ids
 }
 
-/// `|a - b| / |b|` in the L2 norm; infinite where it is no number.
+/// `|a - b| / |b|` in the L2 norm; infinite where that is not a number.
 fn relative_l2(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f32| f64::from(x) * f64::from(x);
     let error: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();

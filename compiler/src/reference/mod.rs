@@ -1,5 +1,5 @@
-//! The compiler's own forward pass, straight from the checkpoint's trits: slow, readable, and independent of tiles,
-//! plans and kernels. Its logits go into the bundle as known results, and tests compare against it.
+//! The compiler's own forward pass. It works on the checkpoint's trits, and is slow, readable, and independent of
+//! tiles, plans and kernels. Its logits go into the bundle as known results, and tests compare against it.
 //!
 //! A model and token ids enter, logits leave. All tokens go through one layer before the next is touched, so that
 //! each weight is read once. Sums of floats are taken in f64 and rounded once; `exp`, `sin` and `cos` are those of
@@ -19,8 +19,8 @@ use trit_format::plan::Activation;
 /// Logits `[vocab]` after the last of `ids`.
 ///
 /// # Errors
-/// [`CompileError::TokenIds`] where there are no ids or one is outside the vocabulary, and illegal codes in the
-/// checkpoint.
+/// [`CompileError::TokenIds`] where there are no ids or one is outside the vocabulary, [`CompileError::Model`] for a model
+/// that is not what its sizes say, and illegal codes in the checkpoint.
 pub fn logits(model: &Model, ids: &[u32]) -> Result<Vec<f32>, CompileError> {
     let states = forward(model, ids, |_, _| ())?;
     let hidden_dim = model.hyperparameters.hidden_dim as usize;
@@ -40,14 +40,15 @@ pub fn forward(
     forward_jittered(model, ids, 0.0, each_layer)
 }
 
-/// [`forward`] with the input of every product wrong by up to the fraction `jitter`, always in the same way: what
-/// becomes of errors in the last bits.
+/// [`forward`] with an error of up to the fraction `jitter` in the input of every product, always in the same way. It
+/// shows what errors in the last bits lead to.
 pub(crate) fn forward_jittered(
     model: &Model,
     ids: &[u32],
     jitter: f32,
     mut each_layer: impl FnMut(usize, &[f32]),
 ) -> Result<Vec<f32>, CompileError> {
+    model.check()?;
     let dims = &model.hyperparameters;
     let hidden_dim = dims.hidden_dim as usize;
     if let Some(id) = ids.iter().find(|&&id| id >= dims.vocab_size) {
@@ -71,7 +72,7 @@ pub(crate) fn forward_jittered(
         let mut k = project(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
         let v = project(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
         if let Some(norms) = &layer.head_norms {
-            // The weights are those of one head, so every head is a row of its own here.
+            // The norm has the weights of one head, so every head counts as a row here.
             q = rms_norm(&q, &norms.q.1, eps);
             k = rms_norm(&k, &norms.k.1, eps);
         }
@@ -108,12 +109,14 @@ fn embed(model: &Model, id: usize, out: &mut [f32]) -> Result<(), CompileError> 
 /// Logits `[vocab]` of one normalized state `[hidden]`.
 ///
 /// # Errors
-/// [`CompileError::Internal`] for a state of another width.
+/// [`CompileError::Model`] for a model that is not what its sizes say, [`CompileError::TokenIds`] for a state of another
+/// width.
 pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
+    model.check()?;
     let table = model.head(); // [vocab, hidden]
     if table.shape()[1] != state.len() {
-        return Err(CompileError::Internal(format!(
-            "the head is {:?}, a state {}",
+        return Err(CompileError::TokenIds(format!(
+            "the head is {:?}, but the state has {} numbers",
             table.shape(),
             state.len()
         )));
@@ -170,7 +173,8 @@ fn rope(rope: &Rope, x: &mut [f32], heads: usize) {
     }
 }
 
-/// Causal attention, to the last positions where the layer has a window: q `[n, n_heads * head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
+/// Causal attention. Where the layer has a window, it sees only the last positions. The shapes are q `[n, n_heads *
+/// head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
 fn attention(model: &Model, layer: &Layer, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let dims = &model.hyperparameters;
     let (n_heads, n_kv_heads) = (dims.n_heads as usize, dims.n_kv_heads as usize);
@@ -213,6 +217,6 @@ fn activate(x: f32, activation: Activation) -> f32 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             (0.5 * x * (1.0 + libm::tanh(inner))) as f32
         }
-        other => unreachable!("arch makes no {other:?}"),
+        other => unreachable!("the format has no {other:?}"),
     }
 }

@@ -1,4 +1,5 @@
-//! Tensors of ternary blocks become ternary matrices: nothing is decoded up front, rows are read from the mapped file.
+//! Makes ternary matrices of tensors of ternary blocks. Nothing is decoded up front; rows are read from the mapped
+//! file.
 
 use crate::checkpoint::BlockType;
 use crate::checkpoint::RawTensor;
@@ -15,8 +16,8 @@ use trit_format::plan::ScaleRule;
 /// Rows that one thread looks at in one go.
 const ROWS: usize = 64;
 
-/// The matrix `[rows, k]` in a tensor of ternary blocks, with the coarsest grouping of scales that holds, as for floats:
-/// one for all of it, one for each row, or one for some columns, blocks of zeros excepted.
+/// The matrix `[rows, k]` in a tensor of ternary blocks. As for floats, its scales are grouped as coarsely as they
+/// can be: one for the whole matrix, one for each row, or one for some columns. Blocks of zeros fit every scale.
 ///
 /// `factor` is the value of a scale tensor beside it.
 ///
@@ -73,28 +74,24 @@ struct Blocks {
     tensor: RawTensor,
     kind: BlockType,
     row_bytes: usize,
-    /// Columns that share a scale in the matrix, a whole number of blocks; all of a row where that does.
+    /// How many columns of the matrix share a scale. They are a whole number of blocks, or all columns of a row.
     columns: usize,
 }
 
 impl Blocks {
-    fn row(&self, row: usize) -> &[u8] {
-        &self.tensor.bytes.as_ref()[row * self.row_bytes..][..self.row_bytes]
-    }
-
     /// The blocks of a row, and the scale of each as it is stored.
-    fn blocks(&self, row: usize) -> impl Iterator<Item = (&[u8], f32)> {
-        let (header, blocks) = self.row(row).split_at(self.kind.row_header());
+    fn blocks(&self, row: usize) -> Result<impl Iterator<Item = (&[u8], f32)>, CompileError> {
+        let (header, blocks) = self.tensor.row(row, self.row_bytes)?.split_at(self.kind.row_header());
         let own = trits::scale_at(self.kind);
         let of_row = match *header {
             [a, b] => f16::from_le_bytes([a, b]).to_f32(),
             [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
             _ => 0.0,
         };
-        blocks.chunks_exact(self.kind.bytes()).map(move |block| match own {
+        Ok(blocks.chunks_exact(self.kind.bytes()).map(move |block| match own {
             Some(at) => (block, f16::from_le_bytes([block[at], block[at + 1]]).to_f32()),
             None => (block, of_row),
-        })
+        }))
     }
 
     /// The type of scales in the file.
@@ -102,7 +99,7 @@ impl Blocks {
         if self.kind == BlockType::Iq2Bn { FloatType::F32 } else { FloatType::F16 }
     }
 
-    /// Checks all scales, and finds which of them are one.
+    /// Checks all scales, and finds which of them are equal.
     fn look(&self) -> Result<ScaleScan, CompileError> {
         let rows = self.tensor.shape[0];
         let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
@@ -120,11 +117,11 @@ impl Blocks {
         Ok(all)
     }
 
-    /// The magnitudes of a row's units: its blocks' scales, 0 where there are only zeros.
+    /// The magnitudes of a row's units. They are the scales of its blocks, and 0 for blocks of zeros only.
     fn units(&self, row: usize, units: &mut Vec<Magnitude>) -> Result<(), CompileError> {
         units.clear();
         let weights = self.kind.weights();
-        for (index, (block, scale)) in self.blocks(row).enumerate() {
+        for (index, (block, scale)) in self.blocks(row)?.enumerate() {
             if !(scale.is_finite() && scale >= 0.0) {
                 return Err(self.tensor.error(format!(
                     "has the scale {scale} at row {row}, column {}; scales must be finite and not below zero. The \
@@ -147,7 +144,7 @@ impl TernaryRows for Blocks {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
         let weights = self.kind.weights();
         for (index, ((block, scale), trits)) in
-            self.blocks(row).zip(out.chunks_exact_mut(weights)).enumerate()
+            self.blocks(row)?.zip(out.chunks_exact_mut(weights)).enumerate()
         {
             trits::decode(self.kind, block, trits).map_err(|at| {
                 self.tensor.error(format!(
@@ -159,7 +156,7 @@ impl TernaryRows for Blocks {
                     self.kind
                 ))
             })?;
-            // Times zero; in the matrix they may share a scale that is none.
+            // The weights are zero. In the matrix they may share a scale with others, and that scale is not zero.
             if scale == 0.0 {
                 trits.fill(0);
             }
@@ -170,8 +167,8 @@ impl TernaryRows for Blocks {
     fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
         out.fill(0.0);
         let weights = self.kind.weights();
-        for (index, (block, scale)) in self.blocks(row).enumerate() {
-            // All blocks of a group that are not zero have the same.
+        for (index, (block, scale)) in self.blocks(row)?.enumerate() {
+            // All blocks of a group that are not zero have the same scale.
             if !trits::are_zero(self.kind, block)
                 && let Some(out) = out.get_mut(index * weights / self.columns)
             {

@@ -7,7 +7,8 @@ use crate::model::{Dense, NormWeights};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Elements that one thread scans at a time. A constant, so that sums do not depend on the number of threads.
+/// How many elements one thread scans at a time. This is a constant, so that sums do not depend on the number of
+/// threads.
 const CHUNK: usize = 1 << 18;
 
 /// Folds each chunk of a float tensor in parallel; the results stand in the order of the chunks.

@@ -1,9 +1,10 @@
-//! Are these floats ternary, and how finely are they scaled?
+//! Finds out whether floats are ternary, and how finely they are scaled.
 //!
 //! Weight-only ternary models are also published as plain floats, each weight multiplied with its scale
-//! ("pseudo-quantized"). A matrix of floats enters. Of one scale for all of it, one for each row, or one for each 256,
-//! 128, 64 or 32 columns of a row, the coarsest is found in which every group holds only -s, 0 and s, compared bit for
-//! bit; groups of zeros fit every scale. Nothing is rounded: what fits none of these is no ternary matrix.
+//! ("pseudo-quantized"). A matrix of floats enters. The groupings tried are one scale for the whole matrix, one for
+//! each row, and one for each 256, 128, 64 or 32 columns of a row. The coarsest one is taken in which every group
+//! holds only -s, 0 and s, compared bit for bit; groups of zeros fit every scale. Nothing is rounded, so a matrix
+//! that fits none of these is not ternary.
 
 use crate::checkpoint::{ElementType, RawTensor};
 use crate::error::CompileError;
@@ -30,7 +31,7 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
     }
 }
 
-/// An embedding or head `[rows, k]`: ternary where it is, else the floats that it is.
+/// An embedding or head `[rows, k]`: a ternary matrix where the floats are ternary, else the floats themselves.
 ///
 /// # Errors
 /// A wrong type or shape, or an element that is not finite.
@@ -214,14 +215,13 @@ struct FakeQuantRows {
     tensor: RawTensor,
     float: FloatType,
     k: usize,
-    /// Columns that share a scale, `k` where all of a row do.
+    /// How many columns share a scale; `k` where all columns of a row do.
     columns: usize,
 }
 
 impl FakeQuantRows {
-    fn row(&self, row: usize) -> &[u8] {
-        let len = self.k * self.float.dtype().size();
-        &self.tensor.bytes.as_ref()[row * len..][..len]
+    fn row(&self, row: usize) -> Result<&[u8], CompileError> {
+        self.tensor.row(row, self.k * self.float.dtype().size())
     }
 }
 
@@ -229,12 +229,12 @@ impl TernaryRows for FakeQuantRows {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
         fn signs<const N: usize>(row: &[u8], out: &mut [i8], bits: impl Fn([u8; N]) -> i32) {
             for (trit, &b) in out.iter_mut().zip(row.as_chunks().0) {
-                // The sign is the highest bit; shifted out, only zeros are zero.
+                // The sign is the highest bit. Once it is shifted out, only zeros are zero.
                 let bits = bits(b);
                 *trit = if bits << 1 == 0 { 0 } else { 1 | (bits >> 31) as i8 };
             }
         }
-        let row = self.row(row);
+        let row = self.row(row)?;
         match self.float {
             FloatType::F32 => signs(row, out, i32::from_le_bytes),
             FloatType::F16 | FloatType::Bf16 => signs(row, out, |b| i32::from(i16::from_le_bytes(b)) << 16),
@@ -244,8 +244,8 @@ impl TernaryRows for FakeQuantRows {
 
     fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
         let bytes = self.columns * self.float.dtype().size();
-        for (scale, group) in out.iter_mut().zip(self.row(row).chunks(bytes)) {
-            // Every element is the scale, its negative or zero.
+        for (scale, group) in out.iter_mut().zip(self.row(row)?.chunks(bytes)) {
+            // Every element is the scale, its negative, or zero.
             let largest = match self.float {
                 FloatType::F32 => largest(group, magnitude32),
                 FloatType::F16 | FloatType::Bf16 => largest(group, magnitude16),

@@ -1,4 +1,4 @@
-//! Blocks of small integers that stand for floats: embeddings, heads and norms are widened to f32.
+//! Widens blocks of small integers that stand for floats to f32. Embeddings, heads and norms are stored so.
 //!
 //! | type | bytes of a block | weight |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | Q4_K | f16 d, f16 m, 12 of 6-bit pairs, 128 of two codes | `(d * scale) * q - m * min`, a pair for 32 weights |
 //! | Q6_K | 128 of lower 4 bits, 64 of upper 2, 16 i8 scales, f16 d | `(d * scale) * (q - 32)`, a scale for 16 weights |
 //!
-//! In f32, in this order: the same numbers as ggml's `dequantize_row_*`.
+//! All operations are in f32 and in this order, which gives the same numbers as ggml's `dequantize_row_*`.
 
 use crate::checkpoint::BlockType;
 use crate::checkpoint::{ElementType, RawTensor};
@@ -15,8 +15,8 @@ use crate::files::mapped::MappedFile;
 use half::f16;
 use std::io::Write;
 
-/// The tensor with f32 elements, in an unlinked temporary file that is mapped: memory stays bounded, whatever its size.
-/// Tensors of floats and of trits stay as they are.
+/// The tensor with f32 elements. They go to a mapped temporary file without a name, so that memory stays bounded
+/// whatever the size of the tensor. Tensors of floats and of trits stay as they are.
 ///
 /// # Errors
 /// A temporary file that cannot be written.
@@ -48,7 +48,7 @@ fn decode(kind: BlockType, block: &[u8], out: &mut [f32]) {
         }
         BlockType::Q4K => q4_k(block, out),
         BlockType::Q6K => q6_k(block, out),
-        // `widened` calls it for no other type.
+        // `widened` calls this function for no other type.
         _ => out.fill(f32::NAN),
     }
 }
@@ -62,15 +62,15 @@ fn q4_k(block: &[u8], out: &mut [f32]) {
     for (group, out) in out.chunks_exact_mut(32).enumerate() {
         let (scale, min) = pair(pairs, group);
         let (scale, min) = (d * f32::from(scale), m * f32::from(min));
-        // Two groups share 32 bytes: the lower halves are the first one's.
+        // Two groups share 32 bytes. The lower halves of the bytes belong to the first group.
         let codes = &block[16 + 32 * (group / 2)..][..32];
         let shift = 4 * (group % 2);
         out.iter_mut().zip(codes).for_each(|(out, code)| *out = scale * f32::from(code >> shift & 15) - min);
     }
 }
 
-/// The scale and minimum of 6 bits of a group: the first four in bytes of their own, of the last four the upper two
-/// bits are the upper bits of those.
+/// The scale and the minimum of a group, 6 bits each. Those of the first four groups stand in bytes of their own. Of
+/// those of the last four groups, the upper two bits stand in the upper two bits of these bytes.
 fn pair(pairs: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         return (pairs[group] & 63, pairs[group + 4] & 63);
@@ -86,7 +86,7 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
         let scales = &block[192 + 8 * half..][..8];
         for (i, out) in out.iter_mut().enumerate() {
             let (run, at) = (i / 32, i % 32);
-            // Runs 0 and 1 are the lower halves of the 64 bytes, 2 and 3 the upper ones.
+            // Runs 0 and 1 are in the lower halves of the 64 bytes, runs 2 and 3 in the upper halves.
             let low = low[32 * (run % 2) + at] >> (4 * (run / 2)) & 15;
             let code = low | (high[at] >> (2 * run) & 3) << 4;
             *out = d * f32::from(scales[i / 16] as i8) * f32::from(code as i8 - 32);

@@ -1,5 +1,5 @@
-//! Llama files hold the rows of q and k in another order: RoPE there turns neighbours, not the halves of a head, and
-//! converters reorder rows for it. Undone here, so that the rest of the compiler sees one order.
+//! GGUF files of Llama models hold the rows of q and k in another order, because RoPE there rotates neighbours and
+//! not the halves of a head. This module undoes it, so that the rest of the compiler sees one order.
 //!
 //! Row `i` of the first half of a head is stored at `2 * i`, row `i` of the second half at `2 * i + 1`.
 
@@ -24,7 +24,8 @@ impl Interleaved {
     }
 }
 
-/// The matrix of q or k with rows in the usual order, from one that stores those of each of its `heads` interleaved.
+/// The matrix of q or k with its rows in the usual order. `matrix` stores the rows of each of its `heads`
+/// interleaved.
 ///
 /// # Errors
 /// Rows that are no whole number of such heads.
@@ -65,7 +66,7 @@ impl TernaryRows for Reordered {
     }
 }
 
-/// Floats are read as a whole, so they are written once more, into a temporary file.
+/// Floats are read as a whole matrix, so they are written once more, in order, to a temporary file.
 fn copied(dense: Dense, order: Interleaved, rows: usize) -> Result<Dense, CompileError> {
     let stored = (*dense.data).as_ref();
     let row_bytes = stored.len() / rows;

@@ -1,7 +1,7 @@
 //! What a scan over weights finds out about their scales: how many columns share one, and which type holds all.
 //!
-//! Rows enter as the magnitudes of their units, 32 columns each, from floats or from blocks. Of one scale for all of a
-//! matrix, one for each row, or one for each 256, 128, 64 or 32 columns of a row, the coarsest that holds leaves.
+//! Rows of floats or of blocks enter as the magnitudes of their units of 32 columns. The coarsest grouping that holds
+//! leaves: one scale for the whole matrix, one for each row, or one for each 256, 128, 64 or 32 columns of a row.
 
 use crate::checkpoint::RawTensor;
 use crate::model::float::FloatType;
@@ -14,30 +14,31 @@ use trit_format::plan::{DType, ScaleRule};
 pub(crate) const UNIT: usize = 32;
 /// Columns of the groups between a row and a unit, the coarsest first.
 const GROUPS: [usize; 3] = [256, 128, 64];
-/// Different scales that are counted. f16 and bf16 have no more magnitudes.
+/// How many different scales are counted at most. f16 and bf16 have no more magnitudes.
 const MOST_COUNTED: usize = 1 << 15;
 
 /// Bits of a float without its sign: equal for equal magnitudes, 0 for zeros, ordered as magnitudes are.
 pub(crate) type Magnitude = u32;
 
-/// What was scan in some rows. Bits, not values: two floats share a scale if they are the same but for the sign.
+/// What a scan over some rows found. It compares bits, not values: two floats share a scale if they differ in nothing
+/// but the sign.
 #[derive(Default)]
 pub(crate) struct ScaleScan {
     /// For each of [`GROUPS`] whether some group of that many columns holds two magnitudes.
     split_groups: [bool; GROUPS.len()],
-    /// Whether some row does.
+    /// Whether some row holds two magnitudes.
     split_rows: bool,
-    /// Whether the rows do.
+    /// Whether the rows together hold two magnitudes.
     split: bool,
-    /// The first that is not zero; 0 where there is none yet.
+    /// The first magnitude that is not zero; 0 where there is none yet.
     first: Magnitude,
     /// How many elements are zero.
     pub(super) zeros: u64,
-    /// Different ones; `None` from [`MOST_COUNTED`] on.
+    /// The different magnitudes; none are listed once there are more than [`MOST_COUNTED`].
     pub(super) magnitudes: Magnitudes,
 }
 
-/// A set that stops counting.
+/// A set of magnitudes, or `None` once it has become too large to count.
 pub(super) struct Magnitudes(pub(super) Option<BTreeSet<Magnitude>>);
 
 impl Default for Magnitudes {
@@ -58,7 +59,7 @@ impl Magnitudes {
 }
 
 impl ScaleScan {
-    /// Adds what was scan in other rows.
+    /// Adds what a scan over other rows found.
     pub(crate) fn merge(&mut self, other: ScaleScan) {
         for (split, other) in self.split_groups.iter_mut().zip(other.split_groups) {
             *split |= other;
@@ -113,13 +114,14 @@ impl ScaleScan {
         }
     }
 
-    /// The report of a tensor in which this was scan.
+    /// The report of the tensor that was scanned.
     pub(crate) fn report(&self, tensor: &RawTensor) -> TensorReport {
         let scales = self.magnitudes.0.as_ref().map(|set| set.len() as u64);
         TensorReport { scales, ..tensor.report(self.found()) }
     }
 
-    /// The smallest type that holds all scales: that of the tensor, or a smaller one where f32 is more than they need.
+    /// The smallest type that holds all scales. It is the type of the tensor, or a smaller one where the scales do
+    /// not need f32.
     fn scale_type(&self, float: FloatType) -> DType {
         let (FloatType::F32, Some(set)) = (float, &self.magnitudes.0) else { return float.dtype() };
         let all = |fits: fn(f32) -> bool| set.iter().all(|&bits| fits(f32::from_bits(bits)));

@@ -19,7 +19,7 @@ pub(crate) enum Storage {
     Packed,
     /// U8 or floats that are -1, 0 or 1, and the scale `mean|W|` to multiply with (`autobitlinear`, offline).
     Offline,
-    /// The floats training worked on; scale and trits follow from them (`autobitlinear`, online).
+    /// The floats that training worked on. Scale and trits follow from them (`autobitlinear`, online).
     Latent,
 }
 
@@ -126,7 +126,7 @@ fn read_scale(tensor: &RawTensor) -> Result<f32, CompileError> {
         }
     }
     match scale {
-        // Some divide: then the reciprocal multiplies.
+        // Some scales divide, and then the reciprocal multiplies.
         Some(scale) if scale.is_finite() && scale > 0.0 && scale.recip().is_finite() => Ok(scale),
         scale => Err(tensor.error(format!(
             "is {}; a scale and its reciprocal must be finite and above zero",
@@ -167,7 +167,8 @@ fn expect_ternary(tensor: &RawTensor, float: FloatType) -> Result<(), CompileErr
     Ok(())
 }
 
-/// Four rows to a byte: row `i * packed_rows + r` is bits `2 * i` of packed row `r`, stored as trit + 1.
+/// A matrix with four rows to a byte. Row `i * packed_rows + r` is in bits `2 * i` of packed row `r`, stored as trit
+/// + 1.
 struct PackedRows {
     tensor: RawTensor,
     packed_rows: usize,
@@ -176,9 +177,12 @@ struct PackedRows {
 
 impl TernaryRows for PackedRows {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
-        let shift = 2 * (row / self.packed_rows);
-        let start = row % self.packed_rows * self.k;
-        let bytes = &self.tensor.bytes.as_ref()[start..start + self.k];
+        let packed = self.packed_rows.max(1);
+        let shift = 2 * (row / packed);
+        if shift > 6 {
+            return Err(CompileError::Internal(format!("tensor {} has no row {row}", self.tensor.name)));
+        }
+        let bytes = self.tensor.row(row % packed, self.k)?;
         let mut highest = 0;
         for (trit, byte) in out.iter_mut().zip(bytes) {
             let code = (byte >> shift) & 3;
@@ -202,7 +206,7 @@ impl TernaryRows for PackedRows {
     }
 }
 
-/// Floats: the trit is `clamp(round_half_even(w * gain), -1, 1)`.
+/// A matrix of floats. The trit of `w` is `clamp(round_half_even(w * gain), -1, 1)`.
 struct FloatRows {
     tensor: RawTensor,
     float: FloatType,
@@ -210,8 +214,8 @@ struct FloatRows {
     gain: f32,
 }
 
-/// `clamp(round_half_even(x), -1, 1)`: a half rounds to the even zero, all beyond it to the sign. Compares only, so
-/// that it vectorizes on machines without a rounding instruction.
+/// `clamp(round_half_even(x), -1, 1)`. A half rounds to the even number zero; everything beyond it rounds to its
+/// sign. The function only compares, so that it vectorizes on machines without a rounding instruction.
 fn round_to_trit(x: f32) -> i8 {
     i8::from(x > 0.5) - i8::from(x < -0.5)
 }
@@ -226,7 +230,7 @@ fn round<const N: usize>(bytes: &[u8], out: &mut [i8], gain: f32, widen: impl Fn
 impl TernaryRows for FloatRows {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
         let len = self.k * self.float.dtype().size();
-        let bytes = &self.tensor.bytes.as_ref()[row * len..][..len];
+        let bytes = self.tensor.row(row, len)?;
         match self.float {
             FloatType::F32 => round(bytes, out, self.gain, f32::from_le_bytes),
             FloatType::F16 => round(bytes, out, self.gain, |b| f16::from_le_bytes(b).to_f32()),

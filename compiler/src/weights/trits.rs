@@ -18,13 +18,13 @@
 
 use crate::checkpoint::BlockType;
 
-/// A byte that stands for no trits: its index in the block.
+/// The index in the block of a byte that stands for no trits.
 pub(super) type Illegal = usize;
 
 /// The trits of every byte that stands for five digits, most significant first; `NONE` where it stands for none.
 static FIVE: [[i8; 5]; 256] = five();
 
-/// What no trit is.
+/// A value that no trit has.
 const NONE: i8 = i8::MAX;
 
 const fn five() -> [[i8; 5]; 256] {
@@ -59,13 +59,13 @@ pub(super) fn decode(kind: BlockType, block: &[u8], out: &mut [i8]) -> Result<()
         }
         BlockType::Iq1Bn => sixteens(block, out),
         BlockType::Iq2Bn => planes(block, out),
-        // `Blocks` is made of ternary types only.
+        // `Blocks` holds ternary types only.
         BlockType::Q8_0 | BlockType::Q4K | BlockType::Q6K => Err(0),
     }
 }
 
-/// Whether all trits of a block are zero, told by its bytes: 1 is the code of zero, 128 the byte of five zeros, 127 that
-/// of four, 43 that of four in a shared byte. Bytes that stand for no trits are none of these.
+/// Whether all trits of a block are zero, judged by its bytes. The code of zero is 1, the byte of five zeros is 128,
+/// that of four is 127, and that of four in a shared byte is 43. Bytes that stand for no trits are none of these.
 pub(super) fn are_zero(kind: BlockType, block: &[u8]) -> bool {
     let all = |bytes: &[u8], zeros: u8| bytes.iter().all(|&byte| byte == zeros);
     match kind {
@@ -90,7 +90,7 @@ pub(super) fn scale_at(kind: BlockType) -> Option<usize> {
     }
 }
 
-/// Three runs of bytes, the last of four digits: digit n of the bytes of a run are trits one after another.
+/// Three runs of bytes, the last with four digits a byte. The digits n of the bytes of a run are successive trits.
 fn staged(block: &[u8], out: &mut [i8], runs: [usize; 3]) -> Result<(), Illegal> {
     let (mut start, mut rest) = (0, out);
     for (run, digits) in runs.into_iter().zip([5, 5, 4]) {
@@ -107,7 +107,7 @@ fn staged(block: &[u8], out: &mut [i8], runs: [usize; 3]) -> Result<(), Illegal>
     Ok(())
 }
 
-/// Four codes to a byte, those of the same bits one after another.
+/// Four codes to a byte. Codes in the same bits of successive bytes are successive trits.
 fn planes(bytes: &[u8], out: &mut [i8]) -> Result<(), Illegal> {
     for (plane, trits) in out.chunks_exact_mut(bytes.len()).enumerate() {
         trits.iter_mut().zip(bytes).for_each(|(trit, byte)| *trit = code(*byte, plane));
@@ -115,7 +115,7 @@ fn planes(bytes: &[u8], out: &mut [i8]) -> Result<(), Illegal> {
     legal(bytes)
 }
 
-/// Four codes to a byte, those of a byte one after another.
+/// Four codes to a byte. The codes of a byte are successive trits.
 fn codes(bytes: &[u8], out: &mut [i8]) -> Result<(), Illegal> {
     for (trits, byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(bytes) {
         *trits = [0, 1, 2, 3].map(|i| code(*byte, i));
@@ -127,10 +127,10 @@ fn code(byte: u8, i: usize) -> i8 {
     (byte >> (2 * i) & 3) as i8 - 1
 }
 
-/// Four codes to a byte: none may be 3, which would be +2.
+/// Four codes to a byte. None may be 3, which would stand for +2.
 fn legal(bytes: &[u8]) -> Result<(), Illegal> {
     let illegal = |byte: &u8| byte & (byte >> 1) & 0x55 != 0;
-    // Without a branch on the way, as nearly all blocks are legal.
+    // The loop has no branch, because nearly all blocks are legal.
     match bytes.iter().fold(false, |any, byte| any | illegal(byte)) {
         false => Ok(()),
         true => Err(bytes.iter().position(illegal).unwrap_or(0)),

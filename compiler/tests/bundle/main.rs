@@ -3,6 +3,7 @@
 mod contents;
 mod disturbed;
 mod grouped;
+mod handmade;
 mod mixed;
 mod planes;
 mod reference;
