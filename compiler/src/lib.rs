@@ -34,7 +34,7 @@
 //! # Ok(())
 //! # }
 //! ```
-// One module maps files, and says why that is sound.
+// Only the module that maps files has unsafe code, and it says why that is sound.
 #![deny(unsafe_code)]
 
 mod arch;

@@ -2,7 +2,7 @@
 
 use crate::error::Warning;
 
-/// Hears of progress. Every method does nothing by default.
+/// Is told of the progress of a compilation. By default, every method does nothing.
 pub trait Progress: Sync {
     /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers
     /// for [`Stage::Check`], which may end early, bytes of planes for [`Stage::Quantize`].

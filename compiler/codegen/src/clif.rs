@@ -7,9 +7,10 @@
 //! Code is compiled at optimization level "none": the IR below is already in the order and form wanted, whereas the
 //! optimizer moves pure operations down to their uses, which makes the features of all unrolled quads live at once.
 //!
-//! Cranelift has no prefetch operation either. A [`Touch`](crate::program::Touch) is a plain byte load inside the
-//! weights, of the next tile instead of [`KernelSpec::prefetch`](trit_format::kernel::KernelSpec::prefetch) bytes
-//! ahead: a tile is passed over several times, and only the first pass would gain from reading ahead within it.
+//! Cranelift has no prefetch operation either. A [`Touch`](crate::program::Touch) becomes a plain byte load inside
+//! the weights. It loads from the next tile instead of
+//! [`KernelSpec::prefetch`](trit_format::kernel::KernelSpec::prefetch) bytes ahead, because a tile is passed over
+//! several times and only the first pass would gain from reading ahead within it.
 
 mod lower;
 mod ops;

@@ -1,6 +1,6 @@
-//! What sets one target apart from the others: its emitter, the registers that blocking a program, its block kernels, and the
-//! numbers that were found by measuring. A new target is one more entry here, besides its name and features in
-//! [`Target`] itself.
+//! What sets one target apart from the others: its emitter, the registers that decide the form of a program, its
+//! block kernels, and the numbers that were found by measuring. A new target is one more entry here, besides its name
+//! and features in [`Target`] itself.
 
 use crate::block::asm::Width;
 use crate::block::vector::VectorBlocking;
@@ -16,11 +16,12 @@ pub(crate) struct Tier {
     /// The same for [`Code::Spread`]; `None` where the target has no tables of 64 bytes to look up.
     pub spread: Option<RegisterBudget>,
     pub block: Option<Block>,
-    /// Kernels for whole rows of a matrix; of those for the same rows, the first is a good guess and the rest are to be timed.
+    /// Kernels for whole rows of a matrix. Of those for the same number of activation rows, the first is a good guess
+    /// and the others are to be timed.
     pub matrix: &'static [Variant],
-    /// Kernels for the groups of a row. The stream of weights goes on from group to group, and with it what is prefetched.
-    /// Three rows are those of an activation of 24 bits, where they share a pass. An unroll of 8 takes a group of 32
-    /// columns in one iteration.
+    /// Kernels for the groups of a row. The weights of successive groups are contiguous, so prefetching goes on from
+    /// one group to the next. Kernels of three rows are for activations of 24 bits, whose three digits share a pass.
+    /// An unroll of 8 takes a group of 32 columns in one iteration.
     pub group: &'static [Variant],
 }
 
@@ -31,14 +32,14 @@ pub(crate) enum Backend {
     Cranelift {
         /// Instruction sets it may use, by its own names.
         flags: &'static [&'static str],
-        /// Whether sums of two products are formed in i16 first: without an instruction that sums four.
+        /// Whether sums of two products are formed in i16 first. That is so where no instruction sums four products.
         pairs: bool,
     },
     /// `wide`, for vectors of 256 and 512 bits.
     Wide,
 }
 
-/// What of a tier's registers shapes a program.
+/// The numbers of registers of a tier, which decide the form of a program.
 #[derive(Clone, Copy)]
 pub(crate) struct RegisterBudget {
     /// Bytes of a vector.
@@ -70,8 +71,8 @@ pub(crate) enum Method {
     Amx,
 }
 
-/// Activation rows from which on a block kernel is faster than stream kernels, as measured
-/// (`examples/group_speed.rs`): the more decoding in registers costs, the fewer rows pay for decoding to memory.
+/// From how many activation rows on a block kernel is faster than stream kernels, as measured
+/// (`examples/group_speed.rs`). The more decoding in registers costs, the fewer rows make up for decoding to memory.
 #[derive(Clone, Copy)]
 pub(crate) struct FewestRows {
     pub matrix: u32,
@@ -79,7 +80,7 @@ pub(crate) struct FewestRows {
     pub group: u32,
 }
 
-/// A kernel that differs from its siblings in speed alone.
+/// A kernel that differs from its siblings only in speed.
 #[derive(Clone, Copy)]
 pub(crate) struct Variant {
     /// Activation rows.
@@ -92,9 +93,9 @@ pub(crate) struct Variant {
 /// How far ahead of the weights in use a kernel prefetches.
 #[derive(Clone, Copy)]
 pub(crate) enum Ahead {
-    /// So many bytes; none with 0.
+    /// By so many bytes; with 0, nothing is prefetched.
     Bytes(u32),
-    /// One tile: several rows take several passes over a tile, and meanwhile the next one arrives.
+    /// By one tile. Several rows take several passes over a tile, and meanwhile the next tile arrives.
     Tile,
 }
 
@@ -109,7 +110,8 @@ impl Tier {
             Target::X86_64Amx => &AMX,
             Target::Aarch64 => &NEON,
             Target::Aarch64Dotprod => &NEON_DOTPROD,
-            // `Target` may grow in its own crate first; `tests/text.rs` compiles a kernel for each.
+            // `Target` may get a new variant in its own crate first. `tests/text.rs` compiles a kernel for each, so
+            // that it shows.
             _ => unreachable!("every target has an entry"),
         }
     }
@@ -148,8 +150,8 @@ const fn rows(matrix: u32, group: u32) -> FewestRows {
 
 const V2: Tier = Tier {
     backend: Backend::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
-    // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold accumulators; a
-    // spilled temporary costs less than preparing the activations for two more passes.
+    // The activation's sign goes into the features, so rows have no features in common. 12 of 16 registers hold
+    // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
     fix: RegisterBudget {
         vector: 16,
         accumulator_groups: 2,
@@ -160,7 +162,7 @@ const V2: Tier = Tier {
     },
     spread: None,
     block: None,
-    // Passes over a tile more than once; see `clif` for what is prefetched.
+    // These kernels pass over a tile more than once; `clif` says what is prefetched.
     matrix: &[tile_ahead(1, 2), ahead(4, 2, 0)],
     group: &[ahead(1, 4, 0), ahead(4, 4, 0)],
 };
@@ -181,7 +183,8 @@ const V3: Tier = Tier {
         fix: rows(2, 2),
         spread: None,
     }),
-    // Computes for longer than it waits for memory, and was fastest where weights had settled in the L2 cache.
+    // The kernel computes for longer than it waits for memory. It was fastest where weights had arrived in the L2
+    // cache.
     matrix: &[ahead(1, 8, 32768), ahead(1, 4, 8192), ahead(1, 8, 65536), tile_ahead(2, 4), tile_ahead(4, 4)],
     group: &[ahead(1, 8, 32768), ahead(1, 4, 8192), ahead(2, 4, 8192), ahead(4, 4, 8192)],
 };

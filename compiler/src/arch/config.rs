@@ -1,4 +1,5 @@
-//! `config.json`, typed: what is used is named here, what is harmless is listed, and all else is refused by name.
+//! `config.json`, typed. The keys that are used are named here, harmless keys are listed, and every other key is
+//! refused by name.
 
 use crate::arch::factors::Factors;
 use crate::arch::family::Family;
@@ -53,7 +54,7 @@ impl Config {
 /// A number that is added to a mean of squares.
 pub(crate) fn epsilon(keys: &mut Keys, key: &str) -> Result<Option<f64>, CompileError> {
     match keys.take::<f64>(key)? {
-        // It is an f32 where it is used.
+        // It is used as an f32, so it must be one.
         Some(eps) if !((eps as f32).is_finite() && eps as f32 > 0.0) => {
             Err(keys.invalid(format!("{} is {eps}, expected a number above zero", keys.named(key))))
         }
@@ -78,7 +79,7 @@ fn activation(keys: &mut Keys, family: &Family) -> Result<Activation, CompileErr
 fn dimensions(keys: &mut Keys, family: &Family) -> Result<Hyperparameters, CompileError> {
     let (hidden_dim, n_heads): (u32, u32) =
         (keys.require("hidden_size")?, keys.require("num_attention_heads")?);
-    // In transformers an absent key takes the class's default, but null what follows from other keys.
+    // In transformers an absent key takes the default of its class, but null takes what follows from other keys.
     let default_head_dim = family.head_dim.filter(|_| !keys.is_null("head_dim"));
     let explicit_head_dim: Option<u32> = keys.take("head_dim")?.or(default_head_dim);
     let default_kv_heads = family.n_kv_heads.filter(|_| !keys.is_null("num_key_value_heads"));
@@ -153,7 +154,7 @@ fn refuse_active(keys: &mut Keys, dims: &Hyperparameters, rms_eps: f64) -> Resul
         keys.expect(key, &json!(false))?;
     }
     keys.expect("pruned_heads", &json!({}))?;
-    // Other names for what was read, and for what is always so.
+    // These are other names for keys that were read, and for what is always so.
     keys.expect("activation", &json!("swiglu"))?;
     keys.expect("dims_per_head", &dims.head_dim.into())?;
     keys.expect("layer_norm_eps", &rms_eps.into())?;

@@ -1,4 +1,4 @@
-//! Decoder-only transformers with Llama's tensor names: the tensors of each layer, taken and checked.
+//! Takes and checks the tensors of decoder-only transformers with Llama's tensor names, layer by layer.
 
 use crate::arch::config::Config;
 use crate::arch::factors::EmbeddingScale;
@@ -24,7 +24,7 @@ pub(crate) fn build(
     let hidden = dims.hidden_dim as usize;
     let mut tensors = Tensors { checkpoint, family, config: &config, report: Vec::new() };
     let (embedding, embedding_scale, head) = head::tables(&mut tensors, warnings)?;
-    // Not reserved ahead: n_layers is untrusted, and the first layer that is missing ends the loop.
+    // No room is reserved ahead, because n_layers is untrusted. The first layer that is missing ends the loop.
     let mut layers = Vec::new();
     for index in 0..dims.n_layers {
         layers.push(tensors.layer(index)?);
@@ -126,7 +126,7 @@ impl Tensors<'_> {
         Ok(Projection { norm, matrix })
     }
 
-    /// A linear with the rows of its weights in the order that they are stored in.
+    /// A linear with the rows of its weights in the order in which they are stored.
     fn as_stored(
         &mut self,
         weight: RawTensor,
@@ -205,7 +205,7 @@ impl Tensors<'_> {
         Ok(matrix)
     }
 
-    /// Norm weights, as they multiply.
+    /// Norm weights as they multiply, with the one added that some families leave out.
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
         let tensor = self.checkpoint.require(&format!("{module}.weight"))?;
         let (name, mut weights) = dense::norm(tensor, len, what)?;
@@ -216,7 +216,7 @@ impl Tensors<'_> {
     }
 }
 
-/// A tensor that nobody asked for would have changed the arithmetic, unless it only caches it.
+/// Refuses tensors that nobody asked for. Each would have changed the arithmetic, unless it only caches a part of it.
 fn refuse_rest(checkpoint: &Checkpoint, family: &Family) -> Result<(), CompileError> {
     let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq");
     let mut rest = checkpoint.rest().filter(|t| !harmless(&t.name));

@@ -5,7 +5,7 @@ use trit_format::manifest::Hyperparameters;
 /// The factors of a model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Factors {
-    /// Added to means of squares in RMSNorms.
+    /// The number that RMSNorms add to means of squares.
     pub(crate) rms_eps: f32,
     /// Factor on attention's scores.
     pub(crate) attention_scale: f32,

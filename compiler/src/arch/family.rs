@@ -1,4 +1,4 @@
-//! What a family of models is: names, defaults, and where its layers differ from Llama's.
+//! A family of models: its names, its defaults, and where its layers differ from Llama's.
 
 use crate::arch::factors::Factors;
 use crate::arch::keys::Keys;
@@ -27,7 +27,7 @@ pub(crate) struct Family {
     pub(crate) norms: Norms,
     /// Takes the keys that say how positions enter.
     pub(crate) positions: fn(&mut Keys, &Family, &Hyperparameters) -> Result<Positions, CompileError>,
-    /// Takes the keys that no other family has. Gets Llama's factors and gives the family's own.
+    /// Takes the keys that no other family has. It gets Llama's factors and returns the family's own.
     pub(crate) factors: fn(&mut Keys, &Hyperparameters, Factors) -> Result<Factors, CompileError>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Family {
 pub(crate) struct Norms {
     /// Before o and down.
     pub(crate) sub: Option<[&'static str; 2]>,
-    /// Of what o and down give, before it is added.
+    /// Of the results of o and down, before they are added.
     pub(crate) post: Option<[&'static str; 2]>,
     /// Before the feed-forward part.
     pub(crate) ffn: &'static str,

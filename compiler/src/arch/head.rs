@@ -29,7 +29,8 @@ pub(crate) fn tables(
         }
         LinearWeights::Undeclared => {
             let head = own_head(tensors, &embedding, warnings)?;
-            // No step multiplies rows of a ternary table, so one with a factor on it stays as it is.
+            // No step multiplies rows of a ternary table with a factor, so a table that has one stays a table of
+            // floats.
             let embedding = match scale {
                 1.0 => tensors.undeclared_table(embedding, shape)?,
                 _ => tensors.floats(embedding, &shape, TABLE)?,
@@ -45,7 +46,7 @@ fn keeps_head(quantization: &Quantization) -> bool {
     ["lm_head", "model.lm_head"].iter().any(|module| quantization.kept.has(module))
 }
 
-/// A head that is quantized like every other linear, because `modules_to_not_convert` leaves it out.
+/// A head that is quantized like every other linear, because `modules_to_not_convert` does not list it.
 fn ternary_head(
     tensors: &mut Tensors<'_>,
     quantization: &Quantization,
@@ -69,7 +70,8 @@ fn ternary_head(
     tensors.ternary(weight, module, shape, quantization.storage)
 }
 
-/// The head, where it is not the embedding. As in transformers a head that differs wins over `tie_word_embeddings`.
+/// The head, where it is not the embedding. As in transformers, a head that differs from the embedding wins over
+/// `tie_word_embeddings`.
 fn own_head(
     tensors: &mut Tensors<'_>,
     embedding: &RawTensor,

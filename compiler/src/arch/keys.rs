@@ -27,8 +27,8 @@ impl Keys {
         &self.path
     }
 
-    /// Leaves out the keys that the user wants ignored, each a dotted path, and says so. Those that something here asks
-    /// for decide what the model computes: taking them is an error.
+    /// Leaves out the keys that the user wants ignored, each a dotted path, and says so. Asking for such a key later
+    /// is an error, because then the key decides what the model computes.
     pub(crate) fn ignore(&mut self, ignored: &[String], warnings: &mut Warnings) {
         for key in ignored {
             match self.find(key) {
@@ -120,7 +120,7 @@ impl Keys {
                 return Err(self.not_ignored(key));
             }
         }
-        // The first by name, but before all others one that cannot be ignored.
+        // The first by name is reported, but one that cannot be ignored comes before all others.
         let fatal =
             unknown.iter().position(|(key, _)| arithmetic::suggests_it(key) || arithmetic::is_known(key));
         let Some(&(ref key, value)) = unknown.get(fatal.unwrap_or(0)) else { return Ok(()) };
@@ -149,7 +149,7 @@ impl Keys {
     }
 }
 
-/// The value, without the rest of a long one.
+/// The value as text, cut where it is long.
 fn shortened(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(200) {

@@ -1,4 +1,4 @@
-//! What a checkpoint's file says that its configuration cannot is applied to the model that was built.
+//! Applies to the built model what the checkpoint's file says and its configuration cannot say.
 
 use crate::arch::Decoder;
 use crate::checkpoint::overrides::{Overrides, Trained};

@@ -1,4 +1,4 @@
-//! What differs between layers: which RoPE rotates, and how far back attention looks.
+//! How positions enter, which may differ between layers: the RoPE, and how far back attention looks.
 
 use crate::arch::family::Family;
 use crate::arch::keys::Keys;
@@ -12,8 +12,8 @@ pub(crate) struct Positions {
     /// The first is that of layers with full attention.
     pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) sliding: Option<Sliding>,
-    /// Whether LongRoPE's long factors are for all texts of a model with more than the original context, which is what
-    /// some model's own code does where transformers looks at each text.
+    /// Whether a model with more than the original context uses LongRoPE's long factors for all texts, as the code of
+    /// some models does. transformers chooses for each text.
     pub(crate) long_by_context: bool,
 }
 
@@ -88,10 +88,11 @@ impl Positions {
         Some(format!("{} tokens in {layers}", sliding.window))
     }
 
-    /// The bundle's context length: `wanted`, or the longest for which the settings mean one thing.
+    /// The bundle's context length. It is `wanted`, or the longest for which one choice of the settings serves all
+    /// texts.
     ///
     /// # Errors
-    /// A wish beyond what the model was made for.
+    /// More tokens are wanted than the model was made for.
     pub(crate) fn context(
         &self,
         keys: &Keys,

@@ -1,4 +1,4 @@
-//! `quantization_config`: how the ternary matrices are stored, and which linears are none.
+//! `quantization_config`: how the ternary matrices are stored, and which linears stay floats.
 
 use crate::arch::config::epsilon;
 use crate::arch::family::Family;
@@ -75,7 +75,7 @@ impl Quantization {
     }
 }
 
-/// What mlx-lm writes, twice: groups of integers with a scale and a bias each.
+/// Refuses what mlx-lm writes, under two keys: groups of integers, each with a scale and a bias.
 fn refuse_mlx(keys: &mut Keys) -> Result<(), CompileError> {
     let Some(mlx) = keys.take::<Value>("quantization")? else { return Ok(()) };
     let [bits, group] =
@@ -86,9 +86,10 @@ fn refuse_mlx(keys: &mut Keys) -> Result<(), CompileError> {
     )))
 }
 
-/// The mode that the first revision of microsoft/bitnet-b1.58-2B-4T (April 2025) and checkpoints made like it declare:
-/// `offline_quantization` or `online_quantization`, before there were `linear_class` and `quantization_mode`. Both are
-/// of the class that is called "autobitlinear" since: an offline scale multiplies.
+/// The mode that the first revision of microsoft/bitnet-b1.58-2B-4T (April 2025) and checkpoints made like it
+/// declare: `offline_quantization` or `online_quantization`, before there were `linear_class` and
+/// `quantization_mode`. Both belong to the class that has been called "autobitlinear" since then, whose offline scale
+/// multiplies.
 fn first_revision(keys: &mut Keys) -> Result<Option<&'static str>, CompileError> {
     let [offline, online] =
         ["offline", "online"].map(|mode| keys.take::<bool>(&format!("{mode}_quantization")));
@@ -107,8 +108,8 @@ fn first_revision(keys: &mut Keys) -> Result<Option<&'static str>, CompileError>
     }
 }
 
-/// How the ternary matrices are stored; `first` is what [`first_revision`] gives. The direction of the scale is the
-/// class's, never guessed from its size.
+/// How the ternary matrices are stored; `first` is what [`first_revision`] gives. The class says in which direction
+/// the scale counts; that is never guessed from its size.
 fn storage(keys: &mut Keys, first: Option<&'static str>) -> Result<Storage, CompileError> {
     let class: Option<String> = keys.take("linear_class")?;
     let mode: Option<String> = keys.take("quantization_mode")?;

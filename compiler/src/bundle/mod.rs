@@ -1,4 +1,4 @@
-//! A bundle on disk, opened for looking at: `inspect`, `disasm`, `verify`, and the check of a bundle just written.
+//! Opens a bundle on disk to look at it, for `inspect` and for the check of a bundle that was just written.
 
 pub mod trust;
 pub(crate) mod writer;
@@ -69,7 +69,7 @@ impl Bundle {
         self.file.bytes()
     }
 
-    /// The bytes of a section, none where there is no such section.
+    /// The bytes of a section. They are none where there is no such section.
     pub fn section(&self, kind: SectionKind) -> &[u8] {
         self.header.section(kind).map_or(&[], |s| &self.bytes()[s.range()])
     }

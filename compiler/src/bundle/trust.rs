@@ -4,14 +4,14 @@ use crate::error::CompileError;
 use std::path::PathBuf;
 use trit_format::trust::{Records, TrustError};
 
-/// Refuses an environment in which no record can be meant, before anything is compiled.
+/// Refuses an environment in which no record can be made, before anything is compiled.
 ///
 /// # Errors
 /// [`CompileError::TrustFolder`] where the variable that names the folder of records holds no absolute path.
 pub fn check_environment() -> Result<(), CompileError> {
     match Records::of_user() {
         Err(error @ TrustError::Relative(_)) => Err(CompileError::TrustFolder(error)),
-        // Whoever has no folder gets a bundle all the same, and a warning.
+        // Users without such a folder get a bundle all the same, and a warning.
         _ => Ok(()),
     }
 }
@@ -19,7 +19,7 @@ pub fn check_environment() -> Result<(), CompileError> {
 /// Records the bundle with that fingerprint ([`crate::bundle::Bundle::fingerprint`]) as trusted.
 ///
 /// # Errors
-/// Where there is no folder for records, it cannot be written, or others than this user may write to it.
+/// There is no folder for records, it cannot be written, or other users may write to it.
 pub fn record(fingerprint: &str) -> Result<PathBuf, TrustError> {
     Records::of_user()?.add(fingerprint)
 }
@@ -27,7 +27,7 @@ pub fn record(fingerprint: &str) -> Result<PathBuf, TrustError> {
 /// Whether the bundle with that fingerprint is recorded as trusted.
 ///
 /// # Errors
-/// Where there is a folder for records, or a record, that does not count.
+/// There is a folder for records, or a record, that does not count because of who owns it.
 pub fn is_recorded(fingerprint: &str) -> Result<bool, TrustError> {
     match Records::of_user() {
         Err(TrustError::NoFolder) => Ok(false),

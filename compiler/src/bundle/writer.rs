@@ -21,7 +21,7 @@ pub fn check_output(out: &Path) -> Result<(), CompileError> {
     output::check(out, &BUNDLE, &[]).map_err(CompileError::Output)
 }
 
-/// A bundle being written. Dropped unfinished, it leaves nothing behind.
+/// A bundle that is being written. Where it is dropped unfinished, it leaves nothing behind.
 pub(crate) struct BundleWriter {
     file: Pending,
     out: PathBuf,
@@ -79,7 +79,7 @@ impl BundleWriter {
     }
 }
 
-/// A section being written.
+/// A section that is being written.
 pub(crate) struct SectionWriter<'b> {
     kind: SectionKind,
     offset: u64,

@@ -1,4 +1,5 @@
-//! Machine code for the products of a model: which kernels a bundle carries, and the bytes of a code section.
+//! Machine code for the products of a model: decides which kernels a bundle carries, and makes the bytes of a code
+//! section.
 
 use crate::error::CompileError;
 use rayon::prelude::*;
@@ -9,7 +10,7 @@ use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelSpec};
 use trit_format::manifest::Product;
 use trit_format::target::Target;
 
-/// Kernels start at multiples of this many bytes, as instruction fetch likes it.
+/// Kernels start at multiples of this many bytes, a cache line, from which the CPU fetches instructions fastest.
 const ALIGNMENT: usize = 64;
 
 /// The code section of one target and the records of the kernels in it.
@@ -42,7 +43,7 @@ pub(crate) fn specs(products: &[Product], target: Target) -> Result<Vec<KernelSp
     Ok(specs)
 }
 
-/// Generates `specs` for `target`, in that order, one behind the other.
+/// Generates the kernels `specs` for `target`, one after another in this order.
 ///
 /// # Errors
 /// [`CompileError::Codegen`] for the first that the emitter refuses.

@@ -39,7 +39,7 @@ impl FromStr for TargetChoice {
     }
 }
 
-/// The targets that `choices` mean, each once, in the order of [`Target::ALL`].
+/// The targets that `choices` stand for, each once, in the order of [`Target::ALL`].
 ///
 /// # Errors
 /// [`CompileError::UnsupportedTarget`] for a target without an emitter, and for `native` on a machine that has none of the

@@ -10,8 +10,8 @@ use std::io::Read;
 use trit_format::manifest::Source;
 use trit_text::printable::escape;
 
-/// Digests `files` in parallel and lists them in their order. Read, not mapped: no page of it stays resident. Control
-/// characters in names are spelled out.
+/// Digests `files` in parallel and lists them in their order. The files are read, not mapped, so that none of their
+/// pages stays resident. Control characters in names are spelled out.
 ///
 /// # Errors
 /// A file that cannot be read, or that is no longer the one that was opened.

@@ -1,15 +1,17 @@
-//! Which of the files in a folder is the model: what transformers would load, and what people have beside it.
+//! Finds out which of the files in a folder is the model. It is the one that transformers would load; people keep
+//! other files beside it.
 
 use crate::error::CompileError;
 use crate::files::locate::{Files, INDEX, SINGLE, TensorFiles, at, file_name, foreign, is_gguf, shard_count};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Finds the checkpoint in the folder `dir`. As transformers does: the single file first, then the index. Where there is
-/// no safetensors file, a GGUF file. A model's folder in a Hugging Face cache stands for its current snapshot.
+/// Finds the checkpoint in the folder `dir`. As in transformers, the single safetensors file comes first, then the
+/// index. Where there is neither, a GGUF file is taken. A model's folder in a Hugging Face cache stands for its
+/// current snapshot.
 ///
 /// # Errors
-/// A folder without a model, or with several of which none is the one to take.
+/// The folder holds no model, or it holds several and nothing says which of them is meant.
 pub(super) fn locate(dir: &Path) -> Result<Files, CompileError> {
     let entries = fs::read_dir(dir).map_err(|source| CompileError::Io { path: dir.to_owned(), source })?;
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -40,7 +42,7 @@ fn invalid(dir: &Path, problem: String) -> CompileError {
     CompileError::Invalid { path: dir.to_owned(), problem }
 }
 
-/// What else could have been meant, where `taken` is what transformers would take.
+/// A note on another file that the user may have meant; `taken` is the one that transformers would take.
 fn beside(dir: &Path, taken: &str, found: &[PathBuf]) -> Option<String> {
     let other = |path: &&PathBuf| is_gguf(path) || (taken == SINGLE && file_name(path) == INDEX);
     let other = file_name(found.iter().find(other)?);
@@ -77,7 +79,7 @@ fn holds_model(path: &Path) -> bool {
     names.any(|(name, gguf)| gguf || name == SINGLE || name == INDEX)
 }
 
-/// The GGUF file among those of a directory, or the first part of the one model in parts.
+/// The one GGUF file of a directory, or the first part of the one model that is in parts.
 fn gguf(dir: &Path, found: &[PathBuf]) -> Result<Option<PathBuf>, CompileError> {
     if found.iter().any(|path| file_name(path).ends_with(".safetensors")) {
         return Ok(None);
@@ -108,7 +110,7 @@ fn snapshot(dir: &Path) -> Result<Option<PathBuf>, CompileError> {
     let snapshots = dir.join("snapshots");
     let Ok(entries) = fs::read_dir(&snapshots) else { return Ok(None) };
     if let Ok(revision) = fs::read_to_string(dir.join("refs").join("main")) {
-        // The file is as untrusted as the rest: a name with directories could lead anywhere.
+        // The file is as untrusted as the rest. A name with directories in it could lead anywhere.
         let mut components = Path::new(revision.trim()).components();
         if let (Some(Component::Normal(name)), None) = (components.next(), components.next()) {
             let named = snapshots.join(name);

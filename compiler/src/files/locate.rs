@@ -13,7 +13,7 @@ pub(crate) enum TensorFiles {
     File(PathBuf),
     /// `model.safetensors.index.json`, which names the shards.
     Index(PathBuf),
-    /// A GGUF file, which holds all that the model's other files say; or the first of several parts.
+    /// A GGUF file or the first of its parts. It also holds what the model's other files say.
     Gguf(PathBuf),
 }
 
@@ -34,7 +34,7 @@ const GGUF: &str = ".gguf";
 /// What is at `path`, behind links; `None` where there is nothing.
 ///
 /// # Errors
-/// A link to nothing, or a place that cannot be looked at.
+/// The path is a link to nothing, or the system does not let it be looked at.
 pub(crate) fn at(path: &Path) -> Result<Option<Metadata>, CompileError> {
     let source = match fs::metadata(path) {
         Ok(metadata) => return Ok(Some(metadata)),
@@ -95,7 +95,7 @@ impl Files {
     /// The model's file `name` beside the tensors, where the checkpoint has it.
     ///
     /// # Errors
-    /// A link to nothing, or something that is no file: what it was to say would be missing.
+    /// It is a link to nothing, or no file. It is not passed over, because then what it says would be missing.
     pub(crate) fn beside(&self, name: &str) -> Result<Option<PathBuf>, CompileError> {
         let path = self.dir.join(name);
         match at(&path)? {
@@ -105,9 +105,9 @@ impl Files {
         }
     }
 
-    /// A name for the model: that of its directory, or of the repository where the directory is a snapshot in a
-    /// Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`); of a GGUF file its own, as several models may share
-    /// a directory. Control characters are spelled out.
+    /// A name for the model. It is the name of the directory, or of the repository where the directory is a snapshot
+    /// in a Hugging Face cache (`models--ORG--NAME/snapshots/REVISION`). A GGUF file gives its own name, because
+    /// several models may share a directory. Control characters are spelled out.
     pub(crate) fn model_name(&self) -> String {
         escape(&self.name_by_place()).into_owned()
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// ModelFiles that shape the bundle, in the order its sources list them.
+/// The files that shape the bundle, in the order in which its sources list them.
 const NAMES: [&str; 7] = [
     "config.json",
     "generation_config.json",
@@ -19,7 +19,7 @@ const NAMES: [&str; 7] = [
     "chat_template.json",
 ];
 
-/// So many of them say nothing of text.
+/// The first so many of them say nothing about text.
 const NUMBERS: usize = 2;
 
 /// Largest of them that is read, in bytes: some thirty times the largest tokenizer in use.
@@ -95,7 +95,7 @@ impl ModelFiles {
             .map(|(_, path, bytes)| (path.as_path(), bytes.as_slice()))
     }
 
-    /// The files of the model_files, in order.
+    /// The files as they were when they were read, in order.
     pub(crate) fn sources(&self) -> &[InputFile] {
         &self.sources
     }
@@ -129,7 +129,7 @@ impl ModelFiles {
 /// nothing and is skipped.
 ///
 /// # Errors
-/// UTF-16, and what Git leaves in place of a large file that it did not fetch.
+/// The file is UTF-16, or it is what Git leaves in place of a large file that it did not fetch.
 pub(crate) fn expect_utf8(path: &Path, bytes: &[u8]) -> Result<usize, CompileError> {
     let problem = match bytes {
         [0xef, 0xbb, 0xbf, ..] => return Ok(3),
@@ -158,7 +158,7 @@ fn license(files: &Files, objects: &BTreeMap<&'static str, (PathBuf, Map<String,
     if let Some(license) = objects.get("config.json").and_then(|(_, map)| map.get("license")?.as_str()) {
         return Some(license.to_owned());
     }
-    // Without them the licence is not stated, and nothing else is missing.
+    // Where these files cannot be read the licence is not stated. Nothing else depends on them.
     let text = |name: &str| InputFile::read(&files.beside(name).ok()??, MAX_BYTES).ok();
     if let Some((_, card)) = text("README.md")
         && let Some(license) = front_matter_license(&String::from_utf8_lossy(&card))
@@ -175,7 +175,8 @@ fn license(files: &Files, objects: &BTreeMap<&'static str, (PathBuf, Map<String,
     None
 }
 
-/// `license:` in the YAML between the first two `---` lines, `license_name:` where that says "other".
+/// The value of `license:` in the YAML between the first two `---` lines, or of `license_name:` where the first says
+/// "other".
 fn front_matter_license(card: &str) -> Option<String> {
     let mut lines = card.lines().map(str::trim_end);
     if lines.next()?.trim_start_matches('\u{feff}') != "---" {

@@ -1,5 +1,5 @@
-//! Did anybody write to a file since it was opened? A compilation takes minutes and reads its mapped checkpoint more than
-//! once; a bundle of halves of two checkpoints must not come out of it.
+//! Notices whether somebody wrote to a file since it was opened. A compilation takes minutes and reads its mapped
+//! checkpoint more than once, and it must not make a bundle of halves of two checkpoints.
 
 use crate::error::CompileError;
 use crate::files::locate::at;
@@ -8,13 +8,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What tells a file from the same one after it was written to, or replaced.
+/// What differs between a file and the same file after it was written to or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
     /// Bytes.
     len: u64,
     modified: Option<SystemTime>,
-    /// Device and number of the file there, where the system has such.
+    /// The device, and the number of the file on it, where the system has such numbers.
     place: Option<(u64, u64)>,
 }
 
@@ -44,7 +44,8 @@ impl InputFile {
         InputFile { path: path.to_owned(), identity: Identity::of(metadata) }
     }
 
-    /// Reads all of the file at `path`, of which at most `most` bytes make sense.
+    /// Reads all of the file at `path`. A file of more than `most` bytes is refused, because no such file makes
+    /// sense.
     ///
     /// # Errors
     /// A file that cannot be read, or is larger.
@@ -60,7 +61,7 @@ impl InputFile {
             return Err(too_long());
         }
         let mut bytes = Vec::new();
-        // Of a file that grows no more is read.
+        // Where the file grows meanwhile, no more of it is read.
         let read = bytes.try_reserve_exact(source.identity.len as usize);
         read.map_err(|e| CompileError::System(format!("{}: no memory to read it: {e}", path.display())))?;
         file.take(most + 1).read_to_end(&mut bytes).map_err(io)?;

@@ -1,5 +1,5 @@
-//! Architectures: what metadata says about the model becomes the `config.json` of the same model, which is then
-//! understood as any other; names of tensors become those of its checkpoint.
+//! Turns what metadata says about the model into the `config.json` of the same model, which is then read as any
+//! other.
 
 use super::metadata::Metadata;
 use crate::error::{CompileError, Warnings};
@@ -9,7 +9,8 @@ use std::fmt::Display;
 /// What `general.architecture` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Architecture {
-    /// llama.cpp's: the first BitNet b1.58, by 1bitLLM; or later models that converters put under the same name.
+    /// llama.cpp's name. It stands for the first BitNet b1.58, by 1bitLLM, or for later models that converters put
+    /// under it.
     Bitnet,
     /// Microsoft's: BitNet b1.58 2B-4T, `bitnet-b1.58` and before it `bitnet-25`.
     Bitnet2B,
@@ -17,7 +18,7 @@ pub(super) enum Architecture {
     Qwen3,
 }
 
-/// Shapes that tensors say where metadata is silent.
+/// What the tensors say where metadata is silent.
 pub(super) struct TensorFacts {
     /// Rows of the embedding.
     pub(super) vocab_size: usize,
@@ -74,7 +75,7 @@ impl Architecture {
     /// The configuration. Takes every key of the architecture that is known; `name` is its text.
     ///
     /// # Errors
-    /// ArchitectureKeys that are missing or wrong, and values that change the arithmetic in a way that is not known.
+    /// Keys that are missing or wrong, and values that change the arithmetic in a way that is not known.
     pub(super) fn config(
         self,
         name: &str,
@@ -175,7 +176,7 @@ impl Architecture {
     }
 }
 
-/// ArchitectureKeys that start with the architecture's name.
+/// Keys that start with the architecture's name.
 struct ArchitectureKeys<'a> {
     metadata: &'a mut Metadata,
     name: &'a str,

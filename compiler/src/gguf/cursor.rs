@@ -1,4 +1,4 @@
-//! Reads little-endian numbers and strings from hostile bytes: every length is checked before anything is taken.
+//! Reads little-endian numbers and strings from hostile bytes. Every length is checked before anything is taken.
 
 /// What is wrong with the bytes, without the file or key it is about.
 pub(super) type Problem = String;

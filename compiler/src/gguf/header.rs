@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Most keys and most tensors of a file: twenty times what the largest models have. Bounds what a hostile count can make
-/// us allocate.
+/// Most keys and most tensors of a file: twenty times what the largest models have. The limit bounds what a hostile
+/// count can make us allocate.
 const MAX_ENTRIES: u64 = 1 << 16;
 
 /// Most dimensions of a tensor in ggml.
@@ -56,7 +56,7 @@ impl GgufHeader {
     /// Reads the header of `file`.
     ///
     /// # Errors
-    /// Everything that is not as above, by the name of the key or tensor.
+    /// The file is not as the table says. The error names the key or tensor.
     pub(super) fn read(file: &Arc<MappedFile>) -> Result<GgufHeader, CompileError> {
         let path = file.path();
         let invalid = |problem: Problem| CompileError::Invalid { path: path.to_owned(), problem };
@@ -101,7 +101,7 @@ fn counts(cursor: &mut Cursor) -> Result<(u64, u64), Refusal> {
                     .to_owned(),
             ));
         }
-        // No version is so high; a big-endian file has its bytes the other way round.
+        // No version is so high. This is a big-endian file, whose bytes stand the other way round.
         version if version.swap_bytes() < 1 << 16 => {
             return Err(Refusal::Unsupported(
                 "is a big-endian GGUF file; convert it with gguf-py's gguf_convert_endian.py".to_owned(),

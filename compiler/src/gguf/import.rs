@@ -1,4 +1,4 @@
-//! A GGUF file becomes what the files of a checkpoint become: model files and tensors by their checkpoint names.
+//! Turns a GGUF file into what the files of a checkpoint give: model files, and tensors by their checkpoint names.
 
 use super::architecture::{Architecture, TensorFacts};
 use super::metadata::Metadata;
@@ -18,9 +18,9 @@ use std::path::Path;
 pub(crate) struct Imported {
     /// As the small files beside a checkpoint.
     pub(crate) model_files: ModelFiles,
-    /// The tensors. Those of floats in blocks are widened already.
+    /// The tensors. Floats that are stored in blocks are widened already.
     pub(crate) checkpoint: Checkpoint,
-    /// ArchitectureKeys to be ignored that are none of the file's.
+    /// Keys that are to be ignored and that the file does not have.
     pub(crate) ignored: Vec<String>,
     /// What no `config.json` can say.
     pub(crate) overrides: Overrides,
@@ -29,7 +29,7 @@ pub(crate) struct Imported {
 /// Reads the file at `path`, or the parts of which it is the first. `ignored` are keys to be treated as absent.
 ///
 /// # Errors
-/// Damage, and what is not known, by key or tensor.
+/// The file is damaged, or a key or tensor is not known.
 pub(crate) fn import(
     path: &Path,
     ignored: &[String],
@@ -124,7 +124,7 @@ fn rope_divisors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
     }
     let factors: Vec<f32> =
         tensor.bytes.as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    // Below one are the frequencies themselves, which the first converters of BitNet wrote under this name.
+    // Numbers below one are the frequencies themselves. The first converters of BitNet wrote them under this name.
     match factors.iter().position(|factor| !(factor.is_finite() && *factor >= 1.0)) {
         None => Ok(factors),
         Some(at) => Err(tensor.error(format!(
@@ -134,7 +134,7 @@ fn rope_divisors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
     }
 }
 
-/// BitNet models converted as Llama are known by name alone.
+/// BitNet models that were converted as Llama can only be recognized by their names.
 fn trained(architecture: Architecture, metadata: &mut Metadata) -> Result<Trained, CompileError> {
     if architecture.is_bitnet() {
         return Ok(Trained::PerToken);

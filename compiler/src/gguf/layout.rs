@@ -1,4 +1,4 @@
-//! Where each tensor lies in the file: sizes from types and shapes, checked against offsets and against each other.
+//! Finds where each tensor lies in the file. Sizes follow from types and shapes and are checked against the offsets.
 
 use super::header::{GgufHeader, TensorInfo};
 use super::types::TensorType;
@@ -9,7 +9,7 @@ use crate::files::mapped::{MappedFile, MappedSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The tensors of a file, none outside of it and no two in the same bytes.
+/// The tensors of a file. None lies outside of it, and no two lie in the same bytes.
 ///
 /// # Errors
 /// Rows that are no whole number of blocks, sizes and offsets beyond the file, overlaps; a file whose Q2_0 tensors fit
@@ -93,8 +93,8 @@ fn size(tensor: &TensorInfo, kind: TensorType) -> Result<usize, String> {
     outer.iter().try_fold(row, |size, n| size.checked_mul(*n)).ok_or_else(overflow)
 }
 
-/// Which of the two types with the number 42 the file has: told by the bytes up to the next tensor, of all tensors of
-/// that type together, as small ones fit both.
+/// Which of the two types with the number 42 the file has. The bytes up to the next tensor tell. All tensors of that
+/// type are looked at together, because small ones fit both types.
 fn q2_0(file: &MappedFile, header: &GgufHeader, order: &[&TensorInfo]) -> Result<BlockType, CompileError> {
     let mut forms = vec![BlockType::Q2_0, BlockType::Q2_0Prism];
     for (index, tensor) in order.iter().enumerate() {
@@ -126,6 +126,7 @@ fn q2_0(file: &MappedFile, header: &GgufHeader, order: &[&TensorInfo]) -> Result
         }
         forms = fitting;
     }
-    // Where both fit all tensors there are too few weights to matter, and upstream's form is the one to expect.
+    // Where both types fit all tensors there are too few weights for it to matter, and upstream's type is the
+    // likelier one.
     Ok(forms[0])
 }

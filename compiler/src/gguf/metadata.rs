@@ -1,4 +1,4 @@
-//! Metadata keys, taken one by one, so that what is left is what was not understood.
+//! Metadata keys. They are taken one by one, so that what is left was not understood.
 
 use super::value::{Array, Value};
 use crate::checkpoint::arithmetic;
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Metadata {
     path: PathBuf,
     keys: BTreeMap<String, Value>,
-    /// Keys that the user wants ignored. Those that something asks for decide what the model computes.
+    /// Keys that the user wants ignored. Asking for one of them is an error, because it decides what the model
+    /// computes.
     ignored: BTreeSet<String>,
 }
 
@@ -114,7 +115,7 @@ impl Metadata {
                 return Err(self.not_ignored(key));
             }
         }
-        // The first by name, but before all others one that cannot be ignored.
+        // The first by name is reported, but one that cannot be ignored comes before all others.
         let fatal =
             unknown.iter().position(|(key, _)| arithmetic::suggests_it(key) || arithmetic::is_known(key));
         let Some(&(key, value)) = unknown.get(fatal.unwrap_or(0)) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Names of tensors in GGUF files, and those of the same tensors in checkpoints.
+//! The names of tensors in GGUF files, and the names of the same tensors in checkpoints.
 
 /// Tensors outside the layers.
 const WHOLE: [(&str, &str); 3] = [
@@ -30,7 +30,7 @@ pub(super) fn checkpoint_name(name: &str) -> Option<String> {
         return Some((*whole).to_owned());
     }
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    // As it is written: "01" is no layer.
+    // The number must be written as numbers are: "01" is no layer.
     let layer = layer.parse::<u32>().ok().filter(|number| number.to_string() == layer)?;
     let (part, kind) = part.rsplit_once('.')?;
     let kind = match kind {

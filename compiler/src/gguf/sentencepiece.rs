@@ -89,7 +89,7 @@ fn merges(metadata: &mut Metadata, vocabulary: &Vocabulary) -> Result<Vec<Value>
     if let Some(id) = scores.iter().position(|score| score.is_nan()) {
         return Err(metadata.invalid(key, format!("says NaN of token {id}")));
     }
-    // No text merges to any other kind, nor from one.
+    // Merges neither make tokens of other kinds nor use them.
     let normal = || vocabulary.used().filter(|(_, _, kind)| *kind == TokenKind::Normal);
     let ids: HashMap<&str, usize> = normal().map(|(id, token, _)| (token, id)).collect();
     let mut merges = Vec::new();

@@ -42,11 +42,11 @@ pub(super) enum TokenKind {
     Unknown,
     /// Stands for no text: the start, the end of a turn.
     Control,
-    /// TextMetadata that is never split.
+    /// Text that is never split.
     UserDefined,
     /// Fills up the vocabulary.
     Unused,
-    /// One byte, of a text that no other tokens make.
+    /// One byte of a text that no other tokens make up.
     Byte,
 }
 
@@ -74,8 +74,9 @@ impl Vocabulary<'_> {
             .map(|(id, (token, kind))| (id, *token, *kind))
     }
 
-    /// Makes tokens whole that are typed as ordinary text: those that end a turn, by name, and those in the chat
-    /// template that look like tokens. A rendered conversation would else be split inside them.
+    /// Some files type special tokens as ordinary text. This makes tokens of that kind unsplittable: those that end a
+    /// turn, by name, and those in the chat template that look like tokens. Otherwise a rendered conversation would
+    /// be split inside them.
     fn correct(&mut self, template: &str, warnings: &mut Warnings) {
         let mut corrected = Vec::new();
         for (token, kind) in
@@ -88,7 +89,7 @@ impl Vocabulary<'_> {
             *kind = match (ENDS.contains(token), template.contains(token)) {
                 (true, _) => TokenKind::Control,
                 (false, true) if control => TokenKind::Control,
-                // What else stands in brackets may be meant to be read.
+                // Other words in brackets may be meant as text.
                 (false, true) if marked("<", ">") || marked("[", "]") => TokenKind::UserDefined,
                 _ => continue,
             };
@@ -108,7 +109,7 @@ impl Vocabulary<'_> {
         self.used().map(|(id, token, _)| (token.to_owned(), id.into())).collect()
     }
 
-    /// `added_tokens`: those that a text is split at first.
+    /// `added_tokens`: a text is split at these first.
     pub(super) fn added(&self) -> Vec<Value> {
         let added = self.used().filter(|(_, _, kind)| {
             matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown)
@@ -160,7 +161,7 @@ pub(super) fn text(
         return Ok(TextMetadata::default());
     };
     let key = "tokenizer.ggml.tokens";
-    // Padding may lie beyond the table; of what else does, texts cannot have any.
+    // Padding may lie beyond the table. No other token may, because texts could contain it.
     if list.len() > vocab_size + (vocab_size / 16).max(256) {
         let problem = format!("lists {} tokens, but token_embd.weight has {vocab_size} rows", list.len());
         return Err(metadata.invalid(key, problem));
@@ -171,7 +172,7 @@ pub(super) fn text(
     refuse_twins(metadata, &vocabulary)?;
     let ids = SpecialIds::take(metadata, vocabulary.tokens.len(), warnings)?;
     let template = template::chat_template(metadata, &vocabulary, warnings)?;
-    // Some converters write every token as normal; these would then be split like any text.
+    // Some converters write every token as normal. Without this, special tokens would then be split like any text.
     for id in ids.stop().into_iter().chain(ids.bos) {
         let kind = usize::try_from(id).ok().and_then(|id| vocabulary.kinds.get_mut(id));
         kind.into_iter()
@@ -250,7 +251,7 @@ pub(super) fn numbers(
     list.numbers().map_err(|e| metadata.invalid(key, e))
 }
 
-/// Two ids for the same text: only one could ever be read.
+/// Two ids have the same text. Only one of them could ever be read.
 fn refuse_twins(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<(), CompileError> {
     let mut first = std::collections::HashMap::new();
     for (id, token, _) in vocabulary.used() {
@@ -266,7 +267,7 @@ fn refuse_twins(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<(), Comp
 struct SpecialIds {
     bos: Option<u64>,
     eos: Option<u64>,
-    /// Of a turn, and of a message: both end generation.
+    /// The ends of a turn and of a message. Both end generation.
     ends: [Option<u64>; 2],
     unknown: Option<u64>,
     padding: Option<u64>,
@@ -275,7 +276,7 @@ struct SpecialIds {
 }
 
 impl SpecialIds {
-    /// Ids that no token has stand for "none": -1, or the same as an integer without sign. They are ignored.
+    /// Ids that no token has are ignored, because they stand for "none": -1, or the same as an unsigned integer.
     fn take(
         metadata: &mut Metadata,
         count: usize,

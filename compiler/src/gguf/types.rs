@@ -43,10 +43,10 @@ const OTHERS: [(u32, &str); 26] = [
 ];
 
 impl TensorType {
-    /// The type of the number `id`. For 42 the upstream one; `layout` tells the two apart.
+    /// The type of the number `id`. For 42 it is the upstream type; `layout` tells the two types apart.
     ///
     /// # Errors
-    /// Every other number, with its name where it has one, and what to do.
+    /// The number is any other. The error has its name, where it has one, and what to do.
     pub(crate) fn of(id: u32) -> Result<TensorType, String> {
         Ok(match id {
             0 => TensorType::F32,
@@ -89,7 +89,7 @@ impl TensorType {
         })
     }
 
-    /// Bytes of a row of `k` elements; `None` where that is no whole number of blocks, or beyond all memory.
+    /// Bytes of a row of `k` elements; `None` where the row is no whole number of blocks or larger than any memory.
     pub(crate) fn row_bytes(self, k: usize) -> Option<usize> {
         match self {
             TensorType::F32 => k.checked_mul(4),

@@ -131,7 +131,7 @@ impl fmt::Display for Value {
             Value::Signed(value) => write!(f, "{value}"),
             Value::Float(value) => write!(f, "{value}"),
             Value::Bool(value) => write!(f, "{value}"),
-            // Templates are long; what is printed only has to tell values apart.
+            // Templates are long, and a message only has to show which value is meant.
             Value::String(text) if text.chars().count() > 60 => {
                 write!(f, "{:?}...", text.chars().take(60).collect::<String>())
             }
@@ -213,7 +213,7 @@ fn skip(cursor: &mut Cursor, kind: ValueKind, len: u64, depth: u32) -> Result<()
     if depth == 0 {
         return Err(format!("nests arrays more than {MAX_NESTING} deep"));
     }
-    // Ends at the file's end at the latest: each element takes eight bytes or more.
+    // The loop ends at the end of the file at the latest, because each element takes eight bytes or more.
     for _ in 0..len {
         match kind {
             ValueKind::String => drop(cursor.string()?),

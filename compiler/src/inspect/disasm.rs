@@ -6,8 +6,8 @@ use std::fmt::Write;
 use trit_format::kernel::KernelEntry;
 use trit_format::target::Target;
 
-/// The instructions of every kernel for `target` whose name contains `kernel`; of all where those are `None`. Each
-/// kernel begins with a line that names it.
+/// The instructions of every kernel for `target` whose name contains `kernel`. Where either is `None`, it excludes no
+/// kernel. Each kernel begins with a line that names it.
 ///
 /// # Errors
 /// [`CompileError::NoSuchKernel`] where there is no such kernel, with the names of those there are, and

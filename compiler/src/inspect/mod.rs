@@ -79,8 +79,8 @@ pub fn describe(bundle: &Bundle) -> String {
     text
 }
 
-/// What was found in the matrices of a checkpoint, a line for each. Those that differ in nothing but the layer they
-/// belong to and in counts share one.
+/// What was found in the matrices of a checkpoint, a line for each. Matrices that differ only in their layer and in
+/// counts share a line.
 pub fn report(tensors: &[TensorReport]) -> String {
     let mut kinds: Vec<(String, Vec<&TensorReport>)> = Vec::new();
     for tensor in tensors {
@@ -108,7 +108,8 @@ pub fn report(tensors: &[TensorReport]) -> String {
     text
 }
 
-/// From the least to the greatest of numbers, with a comma before and `unit` behind; nothing where one is not known.
+/// The least and the greatest of numbers, with a comma before and `unit` behind them; nothing where one of them is
+/// not known.
 fn range(numbers: impl Iterator<Item = Option<u64>>, unit: &str) -> String {
     let Some(numbers) = numbers.collect::<Option<Vec<u64>>>() else { return String::new() };
     match (numbers.iter().min(), numbers.iter().max()) {
@@ -129,7 +130,7 @@ pub fn report_json(tensors: &[TensorReport]) -> Value {
     tensors.iter().map(tensor).collect()
 }
 
-/// A tensor's name with its first number, that of its layer, left open.
+/// A tensor's name with a star in place of its first number, which is that of its layer.
 fn without_layer(name: &str) -> String {
     let mut parts: Vec<&str> = name.split('.').collect();
     if let Some(number) = parts.iter_mut().find(|p| p.bytes().all(|b| b.is_ascii_digit())) {
@@ -284,7 +285,7 @@ fn kernels_by_target(manifest: &Manifest) -> BTreeMap<Target, Vec<(String, u64)>
     targets
 }
 
-/// The variant's name in small letters.
+/// The name of an enum's variant in small letters.
 fn lower(variant: impl std::fmt::Debug) -> String {
     format!("{variant:?}").to_lowercase()
 }

@@ -94,7 +94,7 @@ fn activation_type(activations: Activations) -> &'static str {
     }
 }
 
-/// What a scale does, where there is one for the whole matrix.
+/// Whether the scales of a matrix divide or multiply, where it is ternary.
 fn direction(matrix: &Matrix) -> Option<&'static str> {
     match matrix.ternary()?.scales {
         Scales::Tensor { rule: ScaleRule::Divide, .. } => Some("divides"),

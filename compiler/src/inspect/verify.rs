@@ -1,4 +1,4 @@
-//! Is a bundle whole, and is its code what this compiler generates?
+//! Checks that a bundle is whole, and that its code is what this compiler generates.
 
 use crate::bundle::Bundle;
 use crate::compile::kernels;
@@ -44,7 +44,7 @@ pub fn verify(bundle: &Bundle, rebuild: bool) -> Result<Verified, CompileError> 
     Ok(Verified { sections: bundle.header().sections.len(), kernels: entries.len(), rebuilt: rebuild })
 }
 
-/// Said of differences from what another version made.
+/// A remark for bundles that another version made, because that explains differences.
 fn other_compiler(bundle: &Bundle) -> String {
     let version = concat!("tritc ", env!("CARGO_PKG_VERSION"));
     match bundle.manifest().compiler.as_str() {
@@ -53,12 +53,12 @@ fn other_compiler(bundle: &Bundle) -> String {
     }
 }
 
-/// Planes are made again from their tables. Their bounds decide which logits are computed, so planes of another table
-/// would give wrong tokens.
+/// Makes the planes again from their tables and compares them. Their bounds decide which logits are computed, so
+/// planes of another table would give wrong tokens.
 fn rebuild_planes(bundle: &Bundle) -> Result<(), CompileError> {
     let manifest = bundle.manifest();
     for record in &manifest.planes {
-        // Validated: the table is a matrix, and both lie inside their sections.
+        // The manifest was validated: the table is a matrix, and both lie inside their sections.
         let tensor = &manifest.tensors[record.table.0 as usize];
         let layout = Layout::new(tensor.shape[0], tensor.shape[1]);
         let bytes = tensor.bytes().unwrap_or_default() as usize;
@@ -82,7 +82,7 @@ fn rebuild_planes(bundle: &Bundle) -> Result<(), CompileError> {
     Ok(())
 }
 
-/// Whole sections are compared, so that nothing hides between kernels.
+/// Compares whole sections, so that nothing hides between kernels.
 fn rebuild_section(bundle: &Bundle, target: Target) -> Result<(), CompileError> {
     let entries: Vec<&KernelEntry> =
         bundle.manifest().kernels.iter().filter(|k| k.target == target).collect();

@@ -33,8 +33,8 @@ pub fn is_there(path: &Path) -> Result<bool, CompileError> {
     Ok(locate::at(path)?.is_some())
 }
 
-/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's directory.
-/// `config.json` and the tokenizer's files are found beside the tensors; in a GGUF file is all of it.
+/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's
+/// directory. `config.json` and the tokenizer's files are found beside the tensors; a GGUF file holds all of it.
 ///
 /// Every tensor's presence, dtype and shape and every scale is checked here, and whether a bundle can hold the model; the
 /// codes of packed matrices are checked when their rows are read.
@@ -45,8 +45,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, CompileError> {
     read(path, options, true, &mut Survey::default())
 }
 
-/// Reads the checkpoint at `path`. What is found on the way is noted in `survey`, for whoever wants to know how far it
-/// came. Files are digested only where that is asked for, as it takes as long as reading all of them.
+/// Reads the checkpoint at `path`. What is found on the way is noted in `survey`, so that a caller knows how far
+/// reading came. Files are digested only where `digest` says so, because that takes as long as reading all of them.
 fn read(
     path: &Path,
     options: &LoadOptions,

@@ -23,7 +23,7 @@ pub struct LoadOptions {
 /// What is asked of activations in ternary products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ActivationChoice {
-    /// As the model was trained where that is known, else int8 by groups.
+    /// As the model was trained, where that is known; else int8 by groups.
     #[default]
     Auto,
     /// Int8: one scale a token where the model was trained so, else one for each group of columns.
@@ -33,7 +33,7 @@ pub enum ActivationChoice {
 }
 
 impl ActivationChoice {
-    /// The choice for a model that by itself takes `own`.
+    /// The type of activations for a model that takes `own` if nobody chooses.
     pub(super) fn of(self, own: Activations, warnings: &mut Warnings) -> Activations {
         match (self, own) {
             (ActivationChoice::Auto, _) | (ActivationChoice::Int8, Activations::PerToken { .. }) => own,
@@ -54,6 +54,6 @@ impl ActivationChoice {
 /// How float weights become ternary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantize {
-    /// As BitNet's latent weights: by the mean of each matrix's magnitudes, with int8 activations.
+    /// As BitNet does with its latent weights: by the mean of each matrix's magnitudes, with int8 activations.
     Absmean,
 }

@@ -1,5 +1,5 @@
-//! What a checkpoint is and what compiling it would do, as far as it can be told: everything that [`load`] reads and
-//! checks, except that what refuses it ends nothing but the survey, and that no file is digested.
+//! Says what a checkpoint is and what compiling it would do. It reads and checks everything that [`load`] does, but
+//! digests no file. Where something refuses the checkpoint, the survey says so and ends.
 //!
 //! [`load`]: crate::load::load
 
@@ -44,8 +44,8 @@ impl std::fmt::Debug for Matrix {
     }
 }
 
-/// Looks at the checkpoint at `path`. Nothing is written. Packed weights are not read; floats are, where only they can
-/// tell whether they are ternary.
+/// Looks at the checkpoint at `path`. Nothing is written. Packed weights are not read. Floats are read where only
+/// they can tell whether they are ternary.
 pub fn survey(path: &Path, options: &LoadOptions) -> Survey {
     let mut survey = Survey { path: path.to_owned(), ..Survey::default() };
     survey.refusal = read(path, options, false, &mut survey).err();

@@ -26,8 +26,8 @@ pub(crate) fn manifest(model: &Model, lowered: Lowered<'_>) -> Manifest {
     }
 }
 
-/// Can a bundle hold the model? Readers of bundles bound sizes, counts and numbers; what is beyond them is refused before
-/// anything is written. `path` is the file that the model was read from.
+/// Checks that a bundle can hold the model. Readers of bundles bound sizes, counts and numbers. What is beyond these
+/// bounds is refused before anything is written. `path` is the file that the model was read from.
 ///
 /// # Errors
 /// [`CompileError::Unsupported`] with what is beyond which bound; as [`Lowered::new`].
@@ -35,7 +35,7 @@ pub(crate) fn expect_fit(model: &Model, path: &Path) -> Result<(), CompileError>
     let unsupported = |problem: String| CompileError::Unsupported { path: path.to_owned(), problem };
     let lowered = Lowered::new(model, trit_codegen::best_code(&[]))?;
     let manifest = manifest(model, lowered);
-    // As long as any; where the records lie in them is the compiler's own doing.
+    // The sections count as long enough for anything, because the compiler itself decides where records lie in them.
     let section = |kind| Section { kind, offset: 0, len: u64::MAX / 2, digest: Digest([0; 32]) };
     let kinds = [SectionKind::Manifest, SectionKind::Weights, SectionKind::Tensors, SectionKind::Planes];
     let header = Header { sections: kinds.map(section).into() };

@@ -1,7 +1,7 @@
 //! Model to plan: which matrices are multiplied together, which steps run in which order, where buffers stand.
 //!
-//! A [`Model`] enters; the plan, the records of products and tensors with their places in the bundle, and for each
-//! record where its data comes from leave. Nothing is read here but shapes.
+//! A [`Model`] enters. The plan leaves, with the records of products and tensors, their places in the bundle, and for
+//! each record where its data comes from. Only shapes are read here.
 //!
 //! | module | does |
 //! |---|---|
@@ -99,7 +99,7 @@ impl<'m> Lowered<'m> {
     }
 }
 
-/// The embedding as it stands in the bundle; a tied head is the same.
+/// The embedding as it stands in the bundle. A tied head is the same table.
 #[derive(Clone, Copy)]
 enum EmbeddingTable {
     Dense(TensorId),
@@ -158,7 +158,8 @@ impl<'m> Lowering<'m> {
                 Ok(EmbeddingTable::Dense(table))
             }
             Matrix::Ternary(ternary) if scale == 1.0 => {
-                // Embedding rows are read by their own scales, so the product is grouped whatever the rule.
+                // The runtime reads rows of the embedding by their own scales, so the product is grouped whatever the
+                // rule.
                 let rule = self.model.table_rule(ternary);
                 let product =
                     self.out.product(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;

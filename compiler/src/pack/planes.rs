@@ -1,6 +1,6 @@
-//! A head's table to planes: the planes section, made row by row on all threads.
+//! Makes the planes section from a head's table, row by row on all threads.
 //!
-//! A table enters, the four arrays of its planes leave in order through a sink. Memory is bounded: the low plane is
+//! A table enters; the four arrays of its planes leave in order through a sink. Memory is bounded: the low plane is
 //! encoded in a second pass over the table, not kept during the first. `trit_format::planes` says what a row becomes.
 
 use crate::error::CompileError;
@@ -11,7 +11,8 @@ use trit_format::planes::{Layout, ROW_BYTES, encode_row};
 
 /// Bytes of a plane in memory at a time.
 const CHUNK_BYTES: usize = 16 << 20;
-/// Rows and columns from which on planes are worth their bytes: below, selecting costs what reading less saves.
+/// The least rows, and below the least columns, for which planes are worth their bytes. For smaller tables, selecting
+/// rows costs as much as reading less saves.
 const LEAST_ROWS: u64 = 1024;
 /// See [`LEAST_ROWS`].
 const LEAST_HIDDEN: u64 = 256;

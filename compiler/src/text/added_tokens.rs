@@ -1,7 +1,7 @@
-//! Tokens that `tokenizer_config.json` and `special_tokens_map.json` name, and `tokenizer.json` does not list among its
-//! added tokens: a text must not be split inside them. transformers adds them when it loads a tokenizer
-//! (`PreTrainedTokenizerFast.__init__`); here they are written into the bundle's `tokenizer.json`, of which not a byte
-//! changes besides.
+//! Tokens that `tokenizer_config.json` and `special_tokens_map.json` name, and `tokenizer.json` does not list among
+//! its added tokens: a text must not be split inside them. transformers adds them when it loads a tokenizer
+//! (`PreTrainedTokenizerFast.__init__`); here they are written into the bundle's `tokenizer.json`, and no other byte
+//! of it changes.
 
 use crate::error::{CompileError, Warnings};
 use crate::files::model_files::ModelFiles;
@@ -20,12 +20,12 @@ const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 /// A token as configurations write it: its text, or an object with `content`.
 struct Named {
     content: String,
-    /// Of an object.
+    /// What an object has.
     flags: Option<Map<String, Value>>,
 }
 
-/// Gives `json` with the tokens that its configuration names, or `None` where it has them all. `tokenizer` is made of
-/// `json`.
+/// Gives `json` with the tokens that its configuration names, or `None` where it already has them all. `tokenizer`
+/// was made from `json`.
 ///
 /// # Errors
 /// Two tokens with the same id.
@@ -86,7 +86,7 @@ pub(crate) fn completed(
         if places.contains_key(&named.content) {
             continue;
         }
-        // Behind all others, as transformers does.
+        // The new tokens come after all others, as in transformers.
         let next = tokenizer.end().max(new_ids.last_key_value().map_or(0, |(id, _)| id.saturating_add(1)));
         let id = tokenizer.id_of(&named.content).unwrap_or(next);
         if id == next && id >= vocab_size {
@@ -193,7 +193,7 @@ fn decoder(model_files: &ModelFiles) -> Result<Vec<(&Path, u32, Named)>, Compile
 fn spliced(json: &[u8], tokens: &[u8]) -> Vec<u8> {
     let (before, after, key) = match value_of(json, b"\"added_tokens\"") {
         Some(range) => (&json[..range.start], &json[range.end..], &b""[..]),
-        // Nothing in the file is empty, so that something follows.
+        // The object is not empty, so something follows.
         None => {
             let start = json.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
             (&json[..start], &json[start..], &b"\"added_tokens\":"[..])

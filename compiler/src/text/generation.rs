@@ -1,4 +1,4 @@
-//! What `generation_config.json` says of single tokens, and which of its keys are not applied.
+//! Reads what `generation_config.json` says about single tokens, and warns of its keys that are not applied.
 
 use crate::error::{CompileError, Warnings};
 use crate::files::model_files::ModelFiles;
@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use trit_format::manifest::LogitRules;
 
-/// Most entries of a list, most ids in all sequences, and the longest run of tokens: as in the format.
+/// The largest numbers of entries in a list and of ids in all sequences, and the longest run of tokens. They are
+/// those of the bundle format.
 const MOST: usize = 1 << 16;
 const MOST_IDS: usize = 1 << 20;
 const MOST_NGRAM: u64 = 1 << 10;
@@ -42,7 +43,7 @@ pub(super) fn rules(
         .iter()
         .filter_map(Value::as_u64)
         .collect();
-    // That a text may end is no matter of bad words, says transformers.
+    // As in transformers, bad words do not keep a text from ending.
     let mut bad_words = reader.words("bad_words_ids")?;
     bad_words.retain(|word| !matches!(word[..], [id] if eos.contains(&id.into())));
     let rules = LogitRules {
@@ -99,7 +100,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The ids of a list that the model has, each once. transformers, too, passes over others, such as -1.
+    /// The ids of a list, each once and only those that the model has. transformers passes over the others too, such
+    /// as -1.
     fn tokens(&mut self, key: &str) -> Result<Vec<u32>, CompileError> {
         let listed: Vec<i64> = self.read(key, "a list of token ids")?.unwrap_or_default();
         self.few(key, listed.len(), MOST)?;
@@ -146,7 +148,8 @@ impl Reader<'_> {
         Ok(words)
     }
 
-    /// Of a sequence that is listed twice the last bias counts, in the place of the first, as in Python's dictionaries.
+    /// Where a sequence is listed twice, the last bias counts and takes the place of the first, as in Python's
+    /// dictionaries.
     fn biases(&mut self, key: &str) -> Result<Vec<(Vec<u32>, f32)>, CompileError> {
         let expected = "a list of [[token ids], bias]";
         let listed: Vec<(Vec<i64>, f32)> = self.read(key, expected)?.unwrap_or_default();
@@ -235,7 +238,7 @@ fn not_applied(map: &Map<String, Value>, context: Option<u64>) -> Option<String>
                 Neutral::Absent => value.as_array().is_none_or(|list| !list.is_empty()),
                 Neutral::Number(n) => value.as_f64() != Some(*n),
                 Neutral::False => value.as_bool() != Some(false),
-                // Longer than the context no text gets anyway.
+                // No text gets longer than the context anyway.
                 Neutral::Context => {
                     value.as_u64().is_none_or(|len| context.is_none_or(|context| len < context))
                 }

@@ -15,7 +15,7 @@ use trit_text::{ChatTemplate, TextError, Tokenizer};
 /// Tokens that end a turn in the chat templates that use them.
 const END_OF_TURN: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 
-/// What a bundle says of text.
+/// What a bundle says about text.
 pub(crate) struct Text {
     pub(crate) info: TextInfo,
     /// The bytes of a `tokenizer.json` that was tried out.
@@ -26,7 +26,7 @@ pub(crate) struct Text {
 /// take and give token ids only.
 ///
 /// # Errors
-/// ModelFiles of the wrong form, and a tokenizer that cannot be used.
+/// Files of the wrong form, and a tokenizer that cannot be used.
 pub(crate) fn text(
     model_files: &ModelFiles,
     vocab_size: u32,
@@ -42,7 +42,7 @@ pub(crate) fn text(
         true => (None, None),
         false => chat_template(model_files, &special, warnings)?,
     };
-    // Of ids that the model does not have, the tokenizer warned already.
+    // The tokenizer has warned already of ids that the model does not have.
     let id_of_token = |token: &str| tokenizer.as_ref()?.id_of(token).filter(|id| *id < vocab_size);
     let id_of = |name: &str| special.get(name).and_then(|content| id_of_token(content));
 
@@ -97,7 +97,7 @@ fn tokenizer(
         };
         CompileError::UnusableTokenizer { path: path.to_owned(), problem }
     };
-    // What the bundle says besides matters to chat templates alone.
+    // What else the bundle says matters only to chat templates.
     let info = TextInfo {
         chat_template: None,
         special_tokens: Vec::new(),
@@ -118,8 +118,8 @@ fn tokenizer(
     Ok(Some((tokenizer, json)))
 }
 
-/// An id, or a list of them; null and absent are none. Ids that the model does not have are no reason to refuse it: they
-/// stand for "none" in some configurations, and nothing can use them.
+/// An id, or a list of them; null and absent are none. Ids that the model does not have are no reason to refuse it,
+/// because they stand for "none" in some configurations and nothing can use them.
 fn ids(
     path: &Path,
     map: &Map<String, Value>,
@@ -173,11 +173,12 @@ fn special_tokens(model_files: &ModelFiles) -> BTreeMap<String, String> {
     tokens
 }
 
-/// The Jinja source, from where transformers' tokenizers take it: a file of its own, else `tokenizer_config.json`. There
-/// it is a string, a list of named templates, or an object of them; among several the one named `default` is used.
-/// `chat_template.json` belongs to processors of images, and counts only where nothing else is. A template that this
-/// program cannot use is left out, with a warning that says why: the model still takes ids and text. Given are what was
-/// found, which tells what ends a turn, and what of it is used.
+/// The source of the chat template, from where transformers' tokenizers take it: from a file of its own, or else from
+/// `tokenizer_config.json`. There it is a string, a list of named templates, or an object of them; among several, the
+/// one named `default` is used. `chat_template.json` belongs to processors of images and counts only where there is
+/// nothing else. A template that this program cannot use is left out, with a warning that says why: the model still
+/// takes ids and text. Returns the template that was found, which tells what ends a turn, and the template that is
+/// used.
 fn chat_template(
     model_files: &ModelFiles,
     special: &BTreeMap<String, String>,
@@ -235,7 +236,7 @@ fn template_source<'a>(
         })?;
         let default = match templates {
             Templates::One(template) => Some(template),
-            // Of two with one name transformers keeps the last.
+            // Where two have the same name, transformers keeps the last.
             Templates::List(list) => list.into_iter().rfind(|t| t.name == "default").map(|t| t.template),
             Templates::Object(mut named) => named.remove("default"),
         };
@@ -270,13 +271,13 @@ fn sampling(
         let of = |value: &Value| value.as_f64().map(|x| x as f32).filter(|&x| is_usable(x));
         usable(key, expected, &|value| of(value).is_some()).and_then(of)
     };
-    // More than this is no other than choosing evenly.
+    // A higher temperature is the same as choosing evenly.
     let temperature = number("temperature", "a number from 0 to 1e6", &|x| (0.0..=1e6).contains(&x));
     let top_p = number("top_p", "a number from 0 to 1", &|x| (0.0..=1.0).contains(&x));
     let min_p = number("min_p", "a number from 0 to 1", &|x| (0.0..=1.0).contains(&x));
     let repetition_penalty =
         number("repetition_penalty", "a number above 0", &|x| x.is_finite() && x >= f32::MIN_POSITIVE);
-    // Floats that are whole are written for integers; -1 and 0 both say "all".
+    // Some files have whole floats in place of integers. Both -1 and 0 mean "all".
     let whole = |value: &Value| {
         let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15).map(|x| x as i64);
         value.as_i64().or_else(float).filter(|&k| k >= -1)

@@ -27,17 +27,18 @@ use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::{BLOCK_COLUMNS, KernelSpec};
 use trit_format::tile::{self, QUAD, ROWS, VECTOR, padded_k};
 
-/// Where the trits of two tiles stand as matrices B of `tdpbssd`, 16 lanes of 4 columns a row.
+/// Where the trits of two tiles stand as the matrices B of `tdpbssd`, with 16 lanes of 4 columns a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Panels {
-    /// All of them in scratch memory, which is L2, decoded before the first product. Decoding is bound by stores, five
-    /// lines for each line of weights.
+    /// All panels are in scratch memory, that is in L2, and are decoded before the first product. Stores bound
+    /// decoding, five lines for each line of weights.
     Stored,
-    /// Those of a step in L1, decoded anew for every 32 rows while the multiplier works on the step before.
+    /// The panels of one step are in L1. They are decoded anew for every 32 rows, while the multiplier works on the
+    /// step before.
     Passing,
 }
 
-/// Most rows for which panels are decoded anew; with more, to decode once is faster.
+/// The most rows for which panels are decoded anew. With more rows, it is faster to decode once.
 const FEW_ROWS: i32 = 128;
 /// Rows of a tile register.
 const TILE_ROWS: i32 = 16;
@@ -103,7 +104,7 @@ fn local(l: Local) -> AsmMemoryOperand {
     slot(l as i32)
 }
 
-/// What is known of `k`, and how its panels come about.
+/// The sizes that follow from `k`, and where its panels come from.
 struct AmxBlocking {
     code: Code,
     /// Bytes of a tile of weights, and its quads.
@@ -199,7 +200,7 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
 }
 
 /// The rows past the last whole group go to scratch memory, so that whole tiles may be loaded: `[step, row, 64]`.
-/// What stands in the missing rows is of no matter, as it only meets their results.
+/// What stands in the missing rows does not matter, because it only enters the results of these rows.
 fn pack_tail(a: &mut Asm, blocking: &AmxBlocking) -> Emitted {
     let mut none = a.code.create_label();
     a.code.mov(rcx, arguments::rows())?;

@@ -235,7 +235,7 @@ impl Asm {
         self.code.add_instruction(Instruction::with2(Code::VEX_Tileloadd_tmm_sibmem, tile(d), m)?)
     }
 
-    /// As [`Asm::tile_load`], of what will not be read again soon: it need not displace what stands in L1.
+    /// As [`Asm::tile_load`], for what will not be read again soon. It need not displace other data from L1.
     pub(super) fn tile_stream(
         &mut self,
         d: u8,
@@ -293,7 +293,8 @@ impl Asm {
         Ok(label)
     }
 
-    /// Lets a label stand here. Labels of nested loops may meet, and an instruction carries one only.
+    /// Sets a label here. Labels of nested loops may stand at the same place, but an instruction can only carry one,
+    /// so an instruction without bytes separates them.
     pub(super) fn place(&mut self, label: &mut CodeLabel) -> Emitted {
         self.code.set_label(label)?;
         self.code.zero_bytes()

@@ -26,17 +26,17 @@ const QUAD_BYTES: i64 = (TRITS * VECTOR) as i64;
 /// Quads one iteration of the inner loop handles. Activations are zero up to a multiple of more.
 const UNROLL: usize = 4;
 
-/// How products are formed and rows share registers.
+/// How products are formed, and how many rows and vectors share the registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VectorBlocking {
     pub(crate) width: Width,
-    /// Whether four products are summed by one instruction; else two, into i16.
+    /// Whether one instruction sums four products; otherwise one sums two, into i16.
     pub(crate) dot: bool,
     /// Activation rows of a group.
     pub(crate) rows: u8,
     /// Vectors of a pass over the tile's 80 rows, a divisor of all.
     pub(crate) vectors: u8,
-    /// The same for fewer rows: more vectors, so that enough sums are under way.
+    /// The same for few rows. There are more vectors then, so that enough sums are in progress at the same time.
     pub(crate) tail_vectors: u8,
     /// Most quads of a chunk, a multiple of [`UNROLL`].
     pub(crate) quads: usize,

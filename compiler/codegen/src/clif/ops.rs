@@ -38,7 +38,8 @@ impl Lower<'_> {
             }
             Op::Broadcast(r, row) => {
                 let from = self.row(at, Pointer::Activations, row);
-                // A float load goes straight to a vector register; an integer one would pass through another.
+                // A load of a float goes straight to a vector register; that of an integer would pass through a
+                // general one.
                 let four = self.b.ins().load(F32, MemFlagsData::trusted(), from, (quad * QUAD as u32) as i32);
                 let all = self.b.ins().splat(F32X4, four);
                 self.define(r, |b| b.ins().bitcast(I8X16, little(), all));
@@ -67,7 +68,7 @@ impl Lower<'_> {
             }
             Op::Times3(r, x) => {
                 let x = self.reg(x);
-                // One instruction in place of two additions; x86-64 cannot multiply bytes.
+                // This is one instruction in place of two additions. x86-64 cannot multiply bytes.
                 if self.program.target.arch() == Arch::Aarch64 {
                     let three = self.three;
                     return self.define(r, |b| b.ins().imul(x, three));

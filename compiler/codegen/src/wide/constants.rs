@@ -1,4 +1,4 @@
-//! Vectors of constants: behind the code, and in registers while there are any left.
+//! Vectors of constants. They stand behind the code, and in registers as long as any are left.
 
 use super::Refused;
 use super::registers::Vector;
@@ -7,7 +7,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::{AsmMemoryOperand, CodeAssembler, CodeLabel, ptr};
 use std::ops::Range;
 
-/// What an operation takes from memory or a register.
+/// A constant that an operation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Constant {
     /// 0x80 in every byte.
@@ -53,7 +53,7 @@ pub(super) enum Operand {
 pub(super) struct Constants(Vec<(Constant, CodeLabel, Option<Vector>)>);
 
 impl Constants {
-    /// Those that the program needs; the inner loops' are first to get registers.
+    /// The constants that the program needs. Those of inner loops get registers first.
     pub(super) fn of(program: &Program, registers: Range<Vector>, asm: &mut CodeAssembler) -> Constants {
         let (mut inner, mut outer) = (Vec::new(), Vec::new());
         collect(&program.body, &mut inner, &mut outer);

@@ -72,7 +72,7 @@ impl WideEmitter<'_> {
         let (places, _) = registers::places(ops);
         let mut i = 0;
         while i < ops.len() {
-            // A byte that is only wanted as u8 need not be loaded by an instruction of its own.
+            // Where a byte is only needed as u8, the exclusive or loads it, and no instruction of its own does.
             if let (&Op::Load(r, part), Some(&Op::XorSign(_, x))) = (&ops[i], ops.get(i + 1))
                 && r == x
                 && !ops[i + 2..].iter().any(|op| op.reads().any(|read| read == r))
@@ -250,7 +250,7 @@ impl WideEmitter<'_> {
         }
     }
 
-    /// As `row`; the triple is made anew in a register that is free outside the inner loop.
+    /// As `row`. The triple stride is computed anew in a register that is free outside the inner loop.
     fn row_of_epilogue(
         &mut self,
         first: AsmRegister64,

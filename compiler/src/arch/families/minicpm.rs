@@ -1,9 +1,10 @@
 //! MiniCPM (OpenBMB's `modeling_minicpm.py`): Llama with three factors, on the embedding (`scale_emb`), on what each
 //! layer adds (`c = scale_depth / sqrt(num_hidden_layers)`), and on the head's input (`dim_model_base / hidden_size`).
 //!
-//! No step multiplies what a layer adds. The whole residual stream is kept divided by `c` instead: then layers add
-//! unscaled results, the embedding's factor is `scale_emb / c`, and RMSNorm, which takes out every factor of its input,
-//! takes out this one too when its epsilon is divided by `c * c`. The head's factor goes into the final norm's weights.
+//! No step multiplies what a layer adds. Instead, the whole residual stream is kept divided by `c`. Then layers add
+//! unscaled results, and the embedding's factor is `scale_emb / c`. RMSNorm takes out every factor of its input; it
+//! takes out this one too when its epsilon is divided by `c * c`. The head's factor goes into the final norm's
+//! weights.
 
 use crate::arch::factors::{EmbeddingScale, Factors};
 use crate::arch::family::{Family, LLAMA};
@@ -25,7 +26,8 @@ pub(crate) const MINICPM: Family = Family {
         let depth = factor(keys, "scale_depth")?;
         let base = factor(keys, "dim_model_base")?;
         let layers = dims.n_layers;
-        // Counts in draft models alone, whose layers are fewer than those they were trained beside.
+        // This key only counts in draft models, which have fewer layers than the models that they were trained
+        // beside.
         keys.take::<u32>("mup_denominator")?;
         let added = depth / f64::from(layers).sqrt();
         let embedding_scale = (scale_emb / added) as f32;
@@ -41,7 +43,7 @@ pub(crate) const MINICPM: Family = Family {
     ..LLAMA
 };
 
-/// A factor. All three are required: what an absent one means differs between versions.
+/// A factor. All three are required, because versions differ in what an absent one means.
 fn factor(keys: &mut Keys, key: &str) -> Result<f64, CompileError> {
     let value: f64 = keys.require(key)?;
     if value.is_finite() && value > 0.0 {

@@ -15,12 +15,12 @@ use scaling::Scaling;
 use serde_json::json;
 use trit_format::manifest::Hyperparameters;
 
-/// What a model's configuration says elsewhere and RoPE depends on.
+/// What RoPE depends on and the configuration says elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RopeInputs {
-    /// Where the configuration names no base.
+    /// The base, where the configuration names none.
     pub(crate) theta: f64,
-    /// Frequencies are half of it.
+    /// The size of a head. There are half as many frequencies.
     pub(crate) head_dim: u32,
     /// `max_position_embeddings`.
     pub(crate) context: u32,
@@ -93,7 +93,7 @@ impl RopeConfig {
         Ok((full, sliding))
     }
 
-    /// One RoPE from the base that stands outside and what stands inside of either spelling.
+    /// One RoPE, from the base that stands outside of the two spellings and what stands inside each of them.
     fn joined(
         keys: &Keys,
         outer_theta: Option<f64>,
@@ -119,7 +119,7 @@ impl RopeConfig {
         }
         let scaling = new.or(old).map_or(Scaling::Default, |inner| inner.scaling);
         if matches!(scaling, Scaling::Yarn(_)) && theta <= 1.0 {
-            // Its correction range divides by the base's logarithm.
+            // YaRN's correction range divides by the logarithm of the base.
             return Err(keys.invalid(format!("rope_theta is {theta}; YaRN needs one above 1")));
         }
         Ok(RopeConfig { theta, scaling, inputs })
@@ -182,8 +182,8 @@ impl Inner {
         Ok(Inner { theta, scaling })
     }
 
-    /// The parameters of one type of layer. There transformers looks for YaRN's `truncate` in the wrong object, so
-    /// that it has no effect; what was meant is unclear.
+    /// The parameters of one type of layer. transformers looks for YaRN's `truncate` in the wrong object here, so
+    /// that the key has no effect. It is unclear what was meant, so the key is refused.
     fn take_nested(mut keys: Keys, inputs: RopeInputs) -> Result<Inner, CompileError> {
         keys.expect("truncate", &json!(true))?;
         Inner::take(keys, None, inputs)

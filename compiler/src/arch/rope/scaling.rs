@@ -1,5 +1,5 @@
-//! What is done to the plain frequencies: types of RoPE and their keys, as transformers' `modeling_rope_utils.py`
-//! reads them.
+//! The types of RoPE, which say what is done to the plain frequencies, and their keys as transformers'
+//! `modeling_rope_utils.py` reads them.
 
 use crate::arch::keys::Keys;
 use crate::arch::rope::RopeInputs;
@@ -18,11 +18,11 @@ pub(super) enum Scaling {
     LongRope(LongRope),
 }
 
-/// Frequencies that turn fast stay, slow ones are divided by the factor, and between them is a ramp.
+/// YaRN: fast frequencies stay, slow ones are divided by the factor, and a ramp joins them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Yarn {
     pub(super) factor: f64,
-    /// Context length of the training before.
+    /// Context length of the training before the extension.
     pub(super) original: f64,
     pub(super) beta_fast: f64,
     pub(super) beta_slow: f64,
@@ -105,12 +105,13 @@ fn kind(keys: &mut Keys) -> Result<Option<String>, CompileError> {
     }
 }
 
-/// The context length of the training before. transformers lets the outer key win, and falls back to the context.
+/// The context length of the training before the extension. As in transformers, the outer key wins, and the context
+/// is the default.
 fn original(keys: &mut Keys, outer: Option<u32>, inputs: RopeInputs) -> Result<u32, CompileError> {
     let key = "original_max_position_embeddings";
     let inner: Option<u32> = keys.take(key)?;
     match outer.or(inner).unwrap_or(inputs.context) {
-        // A logarithm of it is divided by.
+        // Something is divided by its logarithm.
         0 | 1 => Err(keys.invalid(format!("{} must be above one", keys.named(key)))),
         original => Ok(original),
     }
@@ -163,7 +164,7 @@ fn factors(keys: &mut Keys, key: &str, inputs: RopeInputs) -> Result<Vec<f64>, C
             keys.invalid(format!("{key} holds {found} numbers, expected {expected} (half of a head)"))
         );
     }
-    // They are f32 where they are used.
+    // They are used as f32, so they must be such numbers.
     match factors.iter().find(|&&x| !((x as f32).is_finite() && x as f32 > 0.0)) {
         Some(x) => Err(keys.invalid(format!("{key} holds {x}, expected numbers above zero"))),
         None => Ok(factors),
