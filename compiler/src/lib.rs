@@ -1,4 +1,5 @@
-//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint or a GGUF file becomes a `.trit` bundle.
+//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint or a GGUF file becomes a `.trit`
+//! bundle.
 //!
 //! The folders stand in the order of this list. Each uses only those above it, which `tests/tests/layers.rs` asserts.
 //!

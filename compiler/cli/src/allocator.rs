@@ -4,8 +4,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The system's allocator, for a program to declare as its `#[global_allocator]`. Where an allocation fails, the process
-/// ends.
+/// The system's allocator, for a program to declare as its `#[global_allocator]`. Where an allocation fails, the
+/// process ends.
 pub struct EndsWhereMemoryEnds;
 
 /// Ends the process where there is no memory at `pointer`, as the allocator gave it.

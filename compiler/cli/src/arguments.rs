@@ -89,16 +89,16 @@ pub struct Reading {
     /// Leave the tokenizer and the chat template out: the bundle takes and gives token ids only
     #[arg(long)]
     pub no_tokenizer: bool,
-    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors are
-    /// for: beyond those the long factors are taken]
+    /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors
+    /// are for: beyond those the long factors are taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
 }
 
 #[derive(clap::Args)]
 pub struct Compile {
-    /// model.safetensors, model.safetensors.index.json, a .gguf file (the first of several parts), or a model directory;
-    /// config.json and tokenizer.json are found beside safetensors files
+    /// model.safetensors, model.safetensors.index.json, a .gguf file (the first of several parts), or a model
+    /// directory; config.json and tokenizer.json are found beside safetensors files
     pub path: PathBuf,
     /// The bundle to write [default: the model's name with .trit, in the current directory]
     #[arg(short, long, value_name = "OUT.trit")]

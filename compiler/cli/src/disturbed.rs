@@ -1,4 +1,5 @@
-//! Tests of compilations that are disturbed: by signals, by a checkpoint that gets shorter, by what an earlier one left.
+//! Tests of compilations that are disturbed: by signals, by a checkpoint that gets shorter, by what an earlier one
+//! left.
 
 use crate::{signals, truncated};
 use std::fs::{self, File};

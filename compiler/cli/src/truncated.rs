@@ -34,7 +34,8 @@ extern "C" fn explain(signal: c_int, info: *mut siginfo_t, _context: *mut c_void
         let rest = b": got shorter while it was read, or cannot be read from its disk any more. No bundle was written; \
                      compile again when nothing writes to it\n";
         for part in [&b"tritc: "[..], name, rest] {
-            // SAFETY: `write` may be called in a handler; the part is as long as it says. Printed or not, the process ends.
+            // SAFETY: `write` may be called in a handler; the part is as long as it says. Printed or not, the process
+            // ends.
             unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
         }
         // SAFETY: `_exit` may be called in a handler.

@@ -1,4 +1,5 @@
-//! What the library's errors and warnings say on a command line: their own words, and what to do in this program's options.
+//! What the library's errors and warnings say on a command line: their own words, and what to do in this program's
+//! options.
 
 use tritc::{Choice, CompileError, ErrorKind, Warning};
 

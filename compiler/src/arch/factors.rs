@@ -1,4 +1,5 @@
-//! Numbers that a family's arithmetic has beside its sizes: factors on embedding, scores and logits, and the norms' epsilon.
+//! Numbers that a family's arithmetic has beside its sizes: factors on embedding, scores and logits, and the norms'
+//! epsilon.
 
 use trit_format::manifest::Hyperparameters;
 

@@ -25,8 +25,8 @@ impl Bundle {
     /// Maps the bundle at `path` and reads what it says about itself.
     ///
     /// # Errors
-    /// [`CompileError::Io`], [`CompileError::NotABundle`] and [`CompileError::Invalid`] where the file cannot be read, is
-    /// no bundle, or is no valid one.
+    /// [`CompileError::Io`], [`CompileError::NotABundle`] and [`CompileError::Invalid`] where the file cannot be
+    /// read, is no bundle, or is no valid one.
     pub fn open(path: &Path) -> Result<Bundle, CompileError> {
         let name = path.to_string_lossy();
         let checkpoint = [".safetensors", ".json", ".gguf", ".bin"].iter().any(|end| name.ends_with(end));

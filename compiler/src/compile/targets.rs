@@ -42,8 +42,8 @@ impl FromStr for TargetChoice {
 /// The targets that `choices` stand for, each once, in the order of [`Target::ALL`].
 ///
 /// # Errors
-/// [`CompileError::UnsupportedTarget`] for a target without an emitter, and for `native` on a machine that has none of the
-/// others.
+/// [`CompileError::UnsupportedTarget`] for a target without an emitter, and for `native` on a machine that has none
+/// of the others.
 pub fn resolve(choices: &[TargetChoice]) -> Result<Vec<Target>, CompileError> {
     let supported = trit_codegen::supported();
     let unsupported = |target| CompileError::UnsupportedTarget { target, supported: supported.to_vec() };

@@ -1,8 +1,8 @@
 //! Maps checkpoint files for reading, because a checkpoint may be larger than memory. This is the library's only
 //! unsafe code.
 //!
-//! A mapping has no error for a file that got shorter, as reading has. The system sends a signal instead; `regions` says
-//! whose mapping it hit.
+//! A mapping has no error for a file that got shorter, as reading has. The system sends a signal instead; `regions`
+//! says whose mapping it hit.
 #![allow(unsafe_code)]
 
 mod regions;

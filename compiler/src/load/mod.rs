@@ -1,5 +1,5 @@
-//! Reads a checkpoint: a path enters, a [`Model`] that views the mapped files leaves. [`survey`] does the same without an
-//! end at the first error, and says what it found.
+//! Reads a checkpoint: a path enters, a [`Model`] that views the mapped files leaves. [`survey`] does the same
+//! without an end at the first error, and says what it found.
 
 mod options;
 mod survey;
@@ -36,8 +36,8 @@ pub fn is_there(path: &Path) -> Result<bool, CompileError> {
 /// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's
 /// directory. `config.json` and the tokenizer's files are found beside the tensors; a GGUF file holds all of it.
 ///
-/// Every tensor's presence, dtype and shape and every scale is checked here, and whether a bundle can hold the model; the
-/// codes of packed matrices are checked when their rows are read.
+/// Every tensor's presence, dtype and shape and every scale is checked here, and whether a bundle can hold the model;
+/// the codes of packed matrices are checked when their rows are read.
 ///
 /// # Errors
 /// Anything that is missing, damaged, contradictory or unknown, by the name of the file, key or tensor.

@@ -1,4 +1,5 @@
-//! Matrices of a checkpoint: of trits with scales, or of floats. They are views into mapped files and give rows when asked.
+//! Matrices of a checkpoint: of trits with scales, or of floats. They are views into mapped files and give rows when
+//! asked.
 
 use crate::error::CompileError;
 use half::{bf16, f16};

@@ -1,8 +1,8 @@
 //! The model that a checkpoint holds: what `arch` makes of the checkpoint, and all that the later stages know about
 //! it.
 //!
-//! `load` reads files, `arch` turns them into the parts of a [`Model`]; `pack`, `lower` and `compile` take it from there. A
-//! model holds views into the mapped checkpoint, no decoded weights.
+//! `load` reads files, `arch` turns them into the parts of a [`Model`]; `pack`, `lower` and `compile` take it from
+//! there. A model holds views into the mapped checkpoint, no decoded weights.
 
 mod check;
 pub(crate) mod float;

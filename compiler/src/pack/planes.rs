@@ -23,7 +23,8 @@ pub(crate) fn layout(shape: &[u64]) -> Option<Layout> {
     Layout::new(rows, hidden).filter(|_| rows >= LEAST_ROWS && hidden >= LEAST_HIDDEN)
 }
 
-/// Encodes a table of little-endian floats and hands the bytes of its planes to `sink` in order, `layout.bytes()` in all.
+/// Encodes a table of little-endian floats and hands the bytes of its planes to `sink` in order, `layout.bytes()` in
+/// all.
 ///
 /// # Errors
 /// What `sink` gives.

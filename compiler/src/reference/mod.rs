@@ -5,8 +5,8 @@
 //! each weight is read once. Sums of floats are taken in f64 and rounded once; `exp`, `sin` and `cos` are those of
 //! the `libm` crate: the results are the same bits on every machine, and so is the bundle that holds them.
 //!
-//! Names and shapes are those of `modeling_bitnet.py`, `modeling_llama.py`, `modeling_qwen3.py` and `modeling_gemma3.py`
-//! in transformers. `n` is the number of tokens; token `t` stands at position `t`.
+//! Names and shapes are those of `modeling_bitnet.py`, `modeling_llama.py`, `modeling_qwen3.py` and
+//! `modeling_gemma3.py` in transformers. `n` is the number of tokens; token `t` stands at position `t`.
 
 pub(crate) mod golden;
 mod linear;
@@ -19,8 +19,8 @@ use trit_format::plan::Activation;
 /// Logits `[vocab]` after the last of `ids`.
 ///
 /// # Errors
-/// [`CompileError::TokenIds`] where there are no ids or one is outside the vocabulary, [`CompileError::Model`] for a model
-/// that is not what its sizes say, and illegal codes in the checkpoint.
+/// [`CompileError::TokenIds`] where there are no ids or one is outside the vocabulary, [`CompileError::Model`] for a
+/// model that is not what its sizes say, and illegal codes in the checkpoint.
 pub fn logits(model: &Model, ids: &[u32]) -> Result<Vec<f32>, CompileError> {
     let states = forward(model, ids, |_, _| ())?;
     let hidden_dim = model.hyperparameters.hidden_dim as usize;
@@ -109,8 +109,8 @@ fn embed(model: &Model, id: usize, out: &mut [f32]) -> Result<(), CompileError> 
 /// Logits `[vocab]` of one normalized state `[hidden]`.
 ///
 /// # Errors
-/// [`CompileError::Model`] for a model that is not what its sizes say, [`CompileError::TokenIds`] for a state of another
-/// width.
+/// [`CompileError::Model`] for a model that is not what its sizes say, [`CompileError::TokenIds`] for a state of
+/// another width.
 pub fn head(model: &Model, state: &[f32]) -> Result<Vec<f32>, CompileError> {
     model.check()?;
     let table = model.head(); // [vocab, hidden]

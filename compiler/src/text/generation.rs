@@ -224,8 +224,8 @@ const NOT_APPLIED_SAMPLING: [(&str, Neutral); 4] = [
     ("top_h", Neutral::Absent),
 ];
 
-/// Names and values of keys that change what transformers generates and that are not applied, for a model made for `context`
-/// tokens.
+/// Names and values of keys that change what transformers generates and that are not applied, for a model made for
+/// `context` tokens.
 fn not_applied(map: &Map<String, Value>, context: Option<u64>) -> Option<String> {
     let samples = map.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
     let sampling = NOT_APPLIED_SAMPLING.iter().filter(|_| samples);

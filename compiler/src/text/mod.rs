@@ -22,8 +22,8 @@ pub(crate) struct Text {
     pub(crate) tokenizer: Option<Vec<u8>>,
 }
 
-/// Reads what the model's files say about text for a model of `vocab_size` tokens. `without_tokenizer` is for bundles that
-/// take and give token ids only.
+/// Reads what the model's files say about text for a model of `vocab_size` tokens. `without_tokenizer` is for bundles
+/// that take and give token ids only.
 ///
 /// # Errors
 /// Files of the wrong form, and a tokenizer that cannot be used.

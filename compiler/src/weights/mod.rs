@@ -1,5 +1,5 @@
-//! Tensors as they are stored become the matrices of a model. Nothing is decoded up front: a matrix keeps its range of the
-//! mapped checkpoint and gives rows when it is asked for them.
+//! Tensors as they are stored become the matrices of a model. Nothing is decoded up front: a matrix keeps its range
+//! of the mapped checkpoint and gives rows when it is asked for them.
 //!
 //! | module | makes |
 //! |---|---|

@@ -11,10 +11,10 @@
 //! | IQ1_BN | 12 of five digits, 1 of four digits | sixteen i: five to a byte, last digit first; the 16th in the last byte |
 //! | IQ2_BN | 16 of four codes | byte i % 16, bits 2 * (i / 16) |
 //!
-//! A byte of digits stands for the number `q = sum over n of (trit_n + 1) * 3^(4 - n)` as `ceil(q * 256 / 243)`, so that
-//! its digits come out of multiplications: digit n is the upper byte of `3 * (byte * 3^n mod 256)`. Of the 256 bytes 13
-//! stand for no number; with four digits the fifth is zero. Sources: `ggml-quants.c` of llama.cpp and of PrismML's fork,
-//! `iqk_quantize.cpp` of ik_llama.cpp.
+//! A byte of digits stands for the number `q = sum over n of (trit_n + 1) * 3^(4 - n)` as `ceil(q * 256 / 243)`, so
+//! that its digits come out of multiplications: digit n is the upper byte of `3 * (byte * 3^n mod 256)`. Of the 256
+//! bytes 13 stand for no number; with four digits the fifth is zero. Sources: `ggml-quants.c` of llama.cpp and of
+//! PrismML's fork, `iqk_quantize.cpp` of ik_llama.cpp.
 
 use crate::checkpoint::BlockType;
 

@@ -8,9 +8,10 @@
 //!         for 64 columns of the block
 //! ```
 //!
-//! Two panels of 16 tile rows and the activations of 64 columns are 4 KiB, which the multiplier consumes in 64 cycles;
-//! L2 does not deliver all of that, but half of it, the panels, at no cost. Within a block of k the activations of 32 rows
-//! stay in L1, or nearly, while their sums pass through scratch memory. Where the panels come from depends on the number of rows, see [`Panels`].
+//! Two panels of 16 tile rows and the activations of 64 columns are 4 KiB, which the multiplier consumes in 64
+//! cycles; L2 does not deliver all of that, but half of it, the panels, at no cost. Within a block of k the
+//! activations of 32 rows stay in L1, or nearly, while their sums pass through scratch memory. Where the panels come
+//! from depends on the number of rows, see [`Panels`].
 //!
 //! On a Xeon of 2023 at 2.8 GHz the multiplier reaches 4.4 TOPS with operands from L1, and 3.8 where activations come
 //! from L2 and results go there. Passing sums on costs a fifth of that with blocks of 512 columns, a sixth with 1280.
@@ -44,7 +45,8 @@ const FEW_ROWS: i32 = 128;
 const TILE_ROWS: i32 = 16;
 /// Bytes of two panels, or of 32 activation rows, by 64 columns.
 const STEP: i32 = 2 * TILE_ROWS * 64;
-/// Most steps of a block of k: 40 KiB of activations. Fewer passes of the sums are worth more than a place in L1 for all.
+/// Most steps of a block of k: 40 KiB of activations. Fewer passes of the sums are worth more than a place in L1 for
+/// all.
 const BLOCK_STEPS: usize = 20;
 /// Quads of a step.
 const STEP_QUADS: i32 = (BLOCK_COLUMNS / QUAD) as i32;

@@ -1,9 +1,9 @@
 //! Which file is mapped at an address, for a program's handler of SIGBUS.
 //!
-//! Where a mapped file gets shorter while it is read, the system sends SIGBUS instead of an error. A library must not take
-//! signals, so this one keeps only what a handler cannot find out by itself, and keeps it only for programs that ask for
-//! it with [`record_mapped_files`]. A handler may run at any instruction. It may call [`mapped_file_at`], which takes no
-//! lock and no memory: it walks a list that only grows and whose entries are never freed.
+//! Where a mapped file gets shorter while it is read, the system sends SIGBUS instead of an error. A library must not
+//! take signals, so this one keeps only what a handler cannot find out by itself, and keeps it only for programs that
+//! ask for it with [`record_mapped_files`]. A handler may run at any instruction. It may call [`mapped_file_at`],
+//! which takes no lock and no memory: it walks a list that only grows and whose entries are never freed.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -22,8 +22,8 @@ struct Entry {
 static RECORDING: AtomicBool = AtomicBool::new(false);
 static FIRST: OnceLock<&'static Entry> = OnceLock::new();
 
-/// From here on, records where files are mapped, so that [`mapped_file_at`] finds them. Each file that is mapped then costs
-/// some hundred bytes, which are kept until the process ends.
+/// From here on, records where files are mapped, so that [`mapped_file_at`] finds them. Each file that is mapped then
+/// costs some hundred bytes, which are kept until the process ends.
 pub fn record_mapped_files() {
     RECORDING.store(true, Ordering::Relaxed);
 }
