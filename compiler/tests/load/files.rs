@@ -83,7 +83,7 @@ fn names_sources_and_licence_are_recorded() {
 
 #[test]
 fn paths_that_hold_no_checkpoint_say_what_they_hold() {
-    let dir = Checkpoint::bitnet().write_companions();
+    let dir = Checkpoint::bitnet().write_model_files();
     let error = |path: &Path| refusal(load_path(path));
     says(&error(&dir.path().join("absent")), &["[3]", "absent"]);
     says(&error(dir.path()), &["[3]", "neither model.safetensors nor model.safetensors.index.json"]);
@@ -94,7 +94,7 @@ fn paths_that_hold_no_checkpoint_say_what_they_hold() {
     for (code, file, why) in
         [("[3]", "model.trit", "is a bundle"), ("[4]", "pytorch_model.bin", "safe_serialization=True")]
     {
-        let dir = Checkpoint::bitnet().write_companions();
+        let dir = Checkpoint::bitnet().write_model_files();
         let path = dir.path().join(file);
         fs::write(&path, "x").unwrap();
         says(&error(dir.path()), &[code, file, why]);

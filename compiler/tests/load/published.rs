@@ -125,7 +125,7 @@ fn models_that_are_not_read_are_refused_by_what_they_are() {
         tensors: BTreeMap::new(),
         files: BTreeMap::from([("pytorch_model.bin".to_owned(), vec![0x80, 2])]),
     };
-    let dir = bitcpm.write_companions();
+    let dir = bitcpm.write_model_files();
     let error = refusal(load(dir.path(), &LoadOptions::default()));
     says(&error, &["[4]", "pytorch_model.bin", "pickle", "save_pretrained"]);
 }

@@ -173,7 +173,7 @@ impl Checkpoint {
     }
 
     /// Writes everything but the tensors.
-    pub fn write_companions(&self) -> TempDir {
+    pub fn write_model_files(&self) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("config.json"), self.config.to_string()).unwrap();
         for (name, contents) in &self.files {
@@ -184,14 +184,14 @@ impl Checkpoint {
 
     /// Writes it as one file.
     pub fn write(&self) -> TempDir {
-        let dir = self.write_companions();
+        let dir = self.write_model_files();
         write_tensors(&dir.path().join("model.safetensors"), self.tensors.iter());
         dir
     }
 
     /// Writes it as two shards and an index, which is returned to be bent and written by `write_index`.
     pub fn write_shards(&self) -> (TempDir, BTreeMap<String, String>) {
-        let dir = self.write_companions();
+        let dir = self.write_model_files();
         let mut index = BTreeMap::new();
         for part in 0..2 {
             let file = format!("model-0000{}-of-00002.safetensors", part + 1);
