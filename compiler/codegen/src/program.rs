@@ -7,16 +7,16 @@
 //! # Arithmetic
 //!
 //! [`SignedFix`](trit_format::dense243::Code::SignedFix): a stored byte `x_0` (as i8) holds the trits of five rows.
-//! Its features `x_{j+1} = 3 * x_j mod 256` are multiplied by the activation and summed, `X_j = sum x_j * a`, and `(3
-//! * X_j - X_{j+1}) >> 8` is the ternary dot product of tile digit `4 - j`, exactly. With bytes read as u8 (`x_0 ^
-//! 0x80`) the same expression gives that plus `sum a`. The shift sees `256 * (sum + sum a)` in i32, so that the
-//! result is exact for activations of -127 to 127 up to [`MAX_K`](trit_format::kernel::MAX_K) columns, and for -128
-//! too up to 32768.
+//! Its features `x_{j+1} = 3 * x_j mod 256` are multiplied by the activation and summed, `X_j = sum x_j * a`, and
+//! `(3 * X_j - X_{j+1}) >> 8` is the ternary dot product of tile digit `4 - j`, exactly. With bytes read as u8
+//! (`x_0 ^ 0x80`) the same expression gives that plus `sum a`. The shift sees `256 * (sum + sum a)` in i32, so that
+//! the result is exact for activations of -127 to 127 up to [`MAX_K`](trit_format::kernel::MAX_K) columns, and for
+//! -128 too up to 32768.
 //!
-//! [`Spread`](trit_format::dense243::Code::Spread): a stored byte is `28 * h + l` with `h = d_3 + 3 * d_4` and `l =
-//! d_0 + 3 * d_1 + 9 * d_2`, where digit `d_i` is trit `i` plus 1. `h` depends on the byte's upper six bits alone, so
-//! that one [`Table`] gives `28 * h` and another `d_4`; `l` is below 28, an index itself. The five features are `l`,
-//! `d_1`, `d_2`, `28 * h` and `d_4`; their sums give those of the digits, each `sum a` too much.
+//! [`Spread`](trit_format::dense243::Code::Spread): a stored byte is `28 * h + l` with `h = d_3 + 3 * d_4` and
+//! `l = d_0 + 3 * d_1 + 9 * d_2`, where digit `d_i` is trit `i` plus 1. `h` depends on the byte's upper six bits
+//! alone, so that one [`Table`] gives `28 * h` and another `d_4`; `l` is below 28, an index itself. The five features
+//! are `l`, `d_1`, `d_2`, `28 * h` and `d_4`; their sums give those of the digits, each `sum a` too much.
 
 use crate::error::{CodegenError, check};
 use trit_format::dense243::TRITS;

@@ -173,8 +173,8 @@ fn rope(rope: &Rope, x: &mut [f32], heads: usize) {
     }
 }
 
-/// Causal attention. Where the layer has a window, it sees only the last positions. The shapes are q `[n, n_heads *
-/// head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
+/// Causal attention. Where the layer has a window, it sees only the last positions. The shapes are q
+/// `[n, n_heads * head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
 fn attention(model: &Model, layer: &Layer, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let dims = &model.hyperparameters;
     let (n_heads, n_kv_heads) = (dims.n_heads as usize, dims.n_kv_heads as usize);
