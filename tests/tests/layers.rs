@@ -66,7 +66,7 @@ fn files(folder: &Path, modules: &[String], found: &mut Vec<(PathBuf, Vec<String
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let below = [modules, &[stem.clone()]].concat();
+        let below = [modules, std::slice::from_ref(&stem)].concat();
         if path.is_dir() {
             files(&path, &below, found);
         } else if stem == "mod" {
