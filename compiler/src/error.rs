@@ -1,8 +1,15 @@
-//! What can go wrong while compiling.
+//! What can go wrong while compiling, and what a user should know though nothing went wrong.
+//!
+//! Errors are data: a variant carries the file, the thing in it and the cause. Their words name no option of a command
+//! line, because this library has none; a program that has options adds the remedy that fits a variant.
 
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
+use trit_format::target::Target;
+use trit_format::trust::TrustError;
 
-/// Why a checkpoint could not be compiled. Messages name the file or tensor and the remedy.
+/// Why something could not be done. Messages name the file or tensor, and the remedy where it is one in the files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {
@@ -14,10 +21,32 @@ pub enum CompileError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The command line asks for something that makes no sense.
+    /// Something that the caller chose makes no sense for this model.
+    #[error("{choice}: {problem}")]
+    Choice {
+        /// What was chosen.
+        choice: Choice,
+        /// Why that is not possible.
+        problem: String,
+    },
+    /// A forward pass was asked for with token ids that the model does not have, or with none.
     #[error("{0}")]
-    Usage(String),
-    /// The checkpoint or one of its companions is wrong.
+    TokenIds(String),
+    /// What stands where the bundle is to be written must not be replaced.
+    #[error("{0}")]
+    Output(String),
+    /// The environment names no folder in which trusted bundles could be recorded.
+    #[error("{0}")]
+    TrustFolder(TrustError),
+    /// A bundle has no kernel of that name, or for that target.
+    #[error("{path}: {}", no_such_kernel(.kernels))]
+    NoSuchKernel {
+        /// The bundle.
+        path: PathBuf,
+        /// The kernels that it has, with their targets; none where it was compiled without code.
+        kernels: Vec<String>,
+    },
+    /// The checkpoint or one of the files beside it is wrong.
     #[error("{path}: {problem}")]
     Invalid {
         /// The file.
@@ -25,6 +54,31 @@ pub enum CompileError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// A file that is no bundle was to be opened as one.
+    #[error("{path}: is no .trit bundle")]
+    NotABundle {
+        /// The file or folder.
+        path: PathBuf,
+        /// Whether its name is one that checkpoints have.
+        may_be_checkpoint: bool,
+    },
+    /// A bundle was to be read as a checkpoint.
+    #[error("{path}: is a bundle, compiled already")]
+    IsABundle {
+        /// The bundle.
+        path: PathBuf,
+    },
+    /// The tokenizer cannot be used. The model can be compiled without it.
+    #[error("{path}: is not a tokenizer that can be used: {problem}")]
+    UnusableTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A model that was made by hand is not what its sizes say.
+    #[error("the model {0}")]
+    Model(String),
     /// A tensor is missing or wrong.
     #[error("{path}: tensor {tensor}: {problem}")]
     Tensor {
@@ -34,6 +88,26 @@ pub enum CompileError {
         tensor: String,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// Float weights about which the configuration says nothing are not ternary. They could be rounded.
+    #[error("{path}: tensor {tensor}: {problem}")]
+    NotTernary {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Where two magnitudes meet that share a scale, and what to declare if the weights are latent ones.
+        problem: String,
+    },
+    /// Weights were to be rounded that are ternary already.
+    #[error("{path}: tensor {tensor}: is {stored}, ternary already, and cannot be rounded")]
+    AlreadyTernary {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type in the file.
+        stored: String,
     },
     /// A tensor is of a type or form that is known, or may be, and cannot be compiled.
     #[error("{path}: tensor {tensor}: {problem}")]
@@ -45,7 +119,7 @@ pub enum CompileError {
         /// What is not supported and what to do.
         problem: String,
     },
-    /// Well-formed, but nothing we can compile.
+    /// The file is well-formed, but nothing that can be compiled.
     #[error("{path}: {problem}")]
     Unsupported {
         /// The file.
@@ -53,10 +127,32 @@ pub enum CompileError {
         /// What is not supported and what to do.
         problem: String,
     },
+    /// The configuration has a key that is not known.
+    #[error("{path}: {problem}{}", also_unknown(.others))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, with the names of the objects around it.
+        key: String,
+        /// The key, its value, and why it is not passed over.
+        problem: String,
+        /// Whether the key's name says that it changes what the model computes. Such a key cannot be ignored.
+        changes_arithmetic: bool,
+        /// Other keys that are not known either.
+        others: Vec<String>,
+    },
+    /// There is no emitter for a target, or none for this machine.
+    #[error("{}", unsupported_target(*.target, .supported))]
+    UnsupportedTarget {
+        /// The target that was asked for; `None` for whatever this machine runs.
+        target: Option<Target>,
+        /// The targets that code can be generated for.
+        supported: Vec<Target>,
+    },
     /// The system did not give what compiling takes: memory, threads.
     #[error("{0}")]
     System(String),
-    /// No code could be generated.
+    /// A kernel could not be generated.
     #[error("code generation failed for {kernel}: {problem}")]
     Codegen {
         /// The kernel's name.
@@ -69,18 +165,169 @@ pub enum CompileError {
     Internal(String),
 }
 
-impl CompileError {
-    /// The process exit code: 1 a defect of the compiler, 2 usage, 3 input that is invalid or a system that did not
-    /// give what was asked of it (a file, memory, room on a disk), 4 unsupported.
-    pub fn exit_code(&self) -> u8 {
+/// Something about a compilation that the caller may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Choice {
+    /// The model's name, [`LoadOptions::name`](crate::load::LoadOptions::name).
+    Name(String),
+    /// The bundle's context length in tokens, [`LoadOptions::context`](crate::load::LoadOptions::context).
+    Context(u32),
+    /// A key to be ignored, one of
+    /// [`LoadOptions::ignore_config_keys`](crate::load::LoadOptions::ignore_config_keys).
+    IgnoredKey(String),
+    /// That float weights are rounded, [`LoadOptions::quantize`](crate::load::LoadOptions::quantize).
+    Rounding,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CompileError::Usage(_) => 2,
-            CompileError::Invalid { .. }
-            | CompileError::Tensor { .. }
-            | CompileError::Io { .. }
-            | CompileError::System(_) => 3,
-            CompileError::Unsupported { .. } | CompileError::UnsupportedTensor { .. } => 4,
-            CompileError::Codegen { .. } | CompileError::Internal(_) => 1,
+            Choice::Name(name) => write!(f, "the name {}", trit_text::printable::escape(name)),
+            Choice::Context(context) => write!(f, "a context of {context} tokens"),
+            Choice::IgnoredKey(key) => write!(f, "the ignored key {key}"),
+            Choice::Rounding => f.write_str("rounding float weights"),
         }
+    }
+}
+
+fn no_such_kernel(kernels: &[String]) -> String {
+    match kernels {
+        [] => "holds no code".to_owned(),
+        kernels => format!("has no such kernel; there are {}", kernels.join(", ")),
+    }
+}
+
+fn also_unknown(keys: &[String]) -> String {
+    if keys.is_empty() { String::new() } else { format!(" (also unknown: {})", keys.join(", ")) }
+}
+
+fn unsupported_target(target: Option<Target>, supported: &[Target]) -> String {
+    let works = supported.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
+    match target {
+        Some(target) => {
+            format!("target {target}: no code can be generated for it yet; what works now: {works}")
+        }
+        None => {
+            format!("this machine has none of the tiers that code is generated for (what works: {works})")
+        }
+    }
+}
+
+/// Of what kind an error is: who or what has to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The caller chose something that makes no sense.
+    Choice,
+    /// A file is wrong, or the system did not give what was asked of it: a file, memory, room on a disk.
+    Input,
+    /// Everything is well-formed, but not supported.
+    Unsupported,
+    /// The compiler has a defect.
+    Defect,
+}
+
+impl CompileError {
+    /// Of what kind the error is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            CompileError::Choice { .. }
+            | CompileError::TokenIds(_)
+            | CompileError::Output(_)
+            | CompileError::TrustFolder(_)
+            | CompileError::NoSuchKernel { .. } => ErrorKind::Choice,
+            CompileError::Io { .. }
+            | CompileError::Invalid { .. }
+            | CompileError::NotABundle { .. }
+            | CompileError::IsABundle { .. }
+            | CompileError::UnusableTokenizer { .. }
+            | CompileError::Model(_)
+            | CompileError::Tensor { .. }
+            | CompileError::NotTernary { .. }
+            | CompileError::AlreadyTernary { .. }
+            | CompileError::System(_) => ErrorKind::Input,
+            CompileError::Unsupported { .. }
+            | CompileError::UnsupportedTensor { .. }
+            | CompileError::UnknownKey { .. }
+            | CompileError::UnsupportedTarget { .. } => ErrorKind::Unsupported,
+            CompileError::Codegen { .. } | CompileError::Internal(_) => ErrorKind::Defect,
+        }
+    }
+}
+
+/// Something that a user should know. The model is compiled all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// One sentence.
+    Text(String),
+    /// LongRoPE has two lists of factors, one for texts of up to `change` tokens and one for longer texts. The bundle
+    /// has the first, and a context of `change` tokens.
+    ShortFactors {
+        /// Longest text of the short factors.
+        change: u32,
+        /// The context length that the model is made for.
+        longest: u32,
+    },
+    /// The bundle has LongRoPE's long factors for all of its texts, also for those that the short ones are made for.
+    LongFactors {
+        /// Longest text of the short factors.
+        change: u32,
+        /// The bundle's context length.
+        context: u32,
+    },
+    /// The model magnifies rounding errors so much that no result of it can be known.
+    NoKnownResult,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::Text(text) => f.write_str(text),
+            Warning::ShortFactors { change, .. } => write!(
+                f,
+                "LongRoPE has short factors for texts of up to {change} tokens and long ones beyond; the bundle has the \
+                 short ones and a context of {change} tokens"
+            ),
+            Warning::LongFactors { change, context } => write!(
+                f,
+                "texts of up to {change} tokens get LongRoPE's long factors too, which this bundle has for its context of \
+                 {context}"
+            ),
+            Warning::NoKnownResult => f.write_str(
+                "the model magnifies rounding so much that two correct programs disagree (as with random weights); the \
+                 bundle has no known results",
+            ),
+        }
+    }
+}
+
+impl From<String> for Warning {
+    fn from(text: String) -> Warning {
+        Warning::Text(text)
+    }
+}
+
+/// Warnings, in the order in which they came up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Warnings(Vec<Warning>);
+
+impl Warnings {
+    /// Adds one.
+    pub fn push(&mut self, warning: impl Into<Warning>) {
+        self.0.push(warning.into());
+    }
+
+    /// Adds several.
+    pub fn extend(&mut self, warnings: impl IntoIterator<Item = impl Into<Warning>>) {
+        self.0.extend(warnings.into_iter().map(Into::into));
+    }
+}
+
+impl Deref for Warnings {
+    type Target = [Warning];
+
+    fn deref(&self) -> &[Warning] {
+        &self.0
     }
 }

@@ -1,60 +1,58 @@
-//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint or a GGUF file becomes a `.trit` bundle.
+//! Ahead-of-time compiler for ternary language models: a Hugging Face checkpoint or a GGUF file becomes a `.trit`
+//! bundle.
+//!
+//! The folders stand in the order of this list. Each uses only those above it, which `tests/tests/layers.rs` asserts.
 //!
 //! | module | does |
 //! |---|---|
-//! | [`ingest`] | files to a [`model::Model`], with `arch` (families), `quantize` (storage forms) and `detect` (ternary floats) |
-//! | [`lower`] | model to plan: fused products, steps, buffers in the arena |
-//! | [`pack`] | trits to tiles |
-//! | `planes` | the head's table to two planes of 4 bits |
-//! | `kernels` | the machine code of every product, by target |
-//! | [`mod@reference`], `golden` | the compiler's own forward pass; known results from it |
-//! | [`compile`] | all of it in order, to a file |
-//! | `writer`, [`bundle`] | writes a bundle; opens one |
-//! | [`inspect`], [`disasm`], [`verify`] | what is in a bundle |
-//! | [`survey`] | what a checkpoint is, before it is compiled |
-//! | [`trust`] | records a bundle as one's own |
-//! | `memory` | what a program does where there is no more of it |
-//! | `signals` | leaves no unfinished file when the process is to end |
+//! | [`error`], [`progress`] | what can go wrong; how far a compilation has come |
+//! | [`files`] | finds, maps and digests the files of a checkpoint, and notices who changes them |
+//! | [`model`] | what a model is to all that follow: matrices, layers, sizes |
+//! | `checkpoint` | tensors by name; keys of configurations that change the arithmetic |
+//! | `weights` | stored tensors to matrices of trits or floats |
+//! | `gguf` | a GGUF file as if it were such a checkpoint |
+//! | `text` | tokenizer, template, stop ids, sampling defaults |
+//! | `arch` | configuration and tensors of each family to the layers of a model |
+//! | `pack` | trits to tiles; the head's table to two planes of 4 bits |
+//! | `lower` | model to plan: fused products, steps, buffers in the arena; the manifest |
+//! | [`load`] | all of reading: a path to a [`model::Model`], or to a survey of what it holds |
+//! | [`mod@reference`] | the compiler's own forward pass; known results from it |
+//! | [`bundle`] | writes a bundle; opens one; records it as one's own |
+//! | [`compile`] | a model to a bundle, with the machine code of every product, by target |
+//! | [`inspect`] | what is in a bundle, what a checkpoint is, whether a bundle is whole |
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use tritc::{compile, ingest, progress, targets};
+//! use tritc::compile::{compile, targets};
+//! use tritc::load::{LoadOptions, load};
+//! use tritc::progress;
 //!
 //! # fn main() -> Result<(), tritc::CompileError> {
-//! let model = ingest::load(Path::new("fables-12m"), &ingest::LoadOptions::default())?;
+//! let model = load(Path::new("fables-12m"), &LoadOptions::default())?;
 //! let targets = targets::resolve(&[targets::TargetChoice::All])?;
-//! let compiled = compile::compile(&model, Path::new("fables-12m.trit"), &targets, &progress::Silent)?;
+//! let compiled = compile(&model, Path::new("fables-12m.trit"), &targets, &progress::Silent)?;
 //! println!("{} bytes", compiled.bytes());
 //! # Ok(())
 //! # }
 //! ```
-// One module maps files, one allocates, and both say why that is sound.
+// Only the module that maps files has unsafe code, and it says why that is sound.
 #![deny(unsafe_code)]
 
 mod arch;
 pub mod bundle;
+mod checkpoint;
 pub mod compile;
-mod detect;
-pub mod disasm;
 pub mod error;
-mod golden;
-pub mod ingest;
+pub mod files;
+mod gguf;
 pub mod inspect;
-mod kernels;
-pub mod lower;
-mod memory;
+pub mod load;
+mod lower;
 pub mod model;
-pub mod pack;
-mod planes;
+mod pack;
 pub mod progress;
-mod quantize;
 pub mod reference;
-pub mod survey;
-pub mod targets;
-pub mod trust;
-pub mod verify;
-mod writer;
+mod text;
+mod weights;
 
-pub use error::CompileError;
-pub use memory::EndsWhereMemoryEnds;
-pub use writer::check_output;
+pub use error::{Choice, CompileError, ErrorKind, Warning, Warnings};

@@ -4,6 +4,8 @@
 //! `trit_format::tile` says where a weight stands; here it gets there fast. The groups of a grouped product stand one
 //! after another, which is the layout of a tile whose columns are filled up to whole groups; their scales follow.
 
+pub(crate) mod planes;
+
 use crate::error::CompileError;
 use crate::model::Ternary;
 use half::{bf16, f16};

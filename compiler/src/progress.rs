@@ -1,6 +1,8 @@
 //! How far a compilation has come, for whoever wants to show it.
 
-/// Hears of progress. Every method does nothing by default.
+use crate::error::Warning;
+
+/// Is told of the progress of a compilation. By default, every method does nothing.
 pub trait Progress: Sync {
     /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers
     /// for [`Stage::Check`], which may end early, bytes of planes for [`Stage::Quantize`].
@@ -9,8 +11,8 @@ pub trait Progress: Sync {
     /// That many units of the stage are done.
     fn advance(&self, _units: u64) {}
 
-    /// Something the user should know came up, one sentence.
-    fn warn(&self, _warning: &str) {}
+    /// Something came up that a user should know.
+    fn warn(&self, _warning: Warning) {}
 
     /// All stages are over.
     fn end(&self) {}

@@ -38,10 +38,17 @@ pub fn decode(byte: u8) -> Option<[i8; TRITS]> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Code {
-    /// `max(1, ceil(256 * b / 243)) ^ 0x80`, read as i8: a fixed-point fraction of 256, so that multiplying by 3
-    /// modulo 256 shifts out one trit. Never -128, so its negation fits i8.
+    /// Fixed point, in the way of TQ1_0: `max(1, ceil(256 * b / 243)) ^ 0x80`, read as i8. The byte is a fraction of 256,
+    /// so that multiplying it by 3 modulo 256 shifts out one trit. It is never -128, so its negation fits i8.
+    ///
+    /// The idea is that of llama.cpp's TQ1_0 (compilade, ggml-org/llama.cpp pull request 8151): five trits are stored as
+    /// `ceil(256 * b / 243)`, rounded up, and each multiplication by 3 brings up the next trit above the byte. Only this
+    /// idea was taken. The least 1, the flipped sign bit, the order of trits and tiles, and the kernels are this
+    /// project's: they never extract a trit, but sum the products of the bytes `3^j * x mod 256` and take the
+    /// difference of two such sums (`trit_codegen::program`).
     SignedFix,
-    /// `b + b / 27`: the upper two trits become a 6-bit table index. Made for AVX-512 VBMI.
+    /// Made for lookup: `b + b / 27`. The upper six bits are the index of a table that gives the upper two trits, and
+    /// what is left is an index of the lower three. It needs tables of 64 bytes, which AVX-512 VBMI has.
     Spread,
 }
 

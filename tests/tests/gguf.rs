@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use trit_format::plan::{DType, ScaleRule};
 use trit_runtime::text::Tokenizer;
 use trit_tests::workbench::{compile, fixture, repository, run, scratch, trit_run};
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::model::{Activations, Dense, Matrix, Model, Scales, Ternary};
 use tritc::reference;
 

@@ -6,9 +6,9 @@ mod mixed;
 
 use trit_tests::distance::relative_l2;
 use trit_tests::ways::{all_logits, ways};
+use tritc::compile::targets::{TargetChoice, resolve};
 use tritc::model::Activations;
 use tritc::progress::Silent;
-use tritc::targets::{TargetChoice, resolve};
 use tritc::{compile, reference};
 
 /// Both round alike, so that int8 differs only where a sum in another order moves a value over a boundary.
@@ -16,7 +16,7 @@ use tritc::{compile, reference};
 fn every_step_computes_what_the_reference_does() {
     let folder = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..9).map(|i| (i * 37 + 5) % mixed::VOCAB as u32).collect();
-    for (activations, allowed) in [(Activations::Float, 1e-5), (Activations::Int8Groups, 2e-2)] {
+    for (activations, allowed) in [(Activations::F32, 1e-5), (Activations::Int8Groups, 2e-2)] {
         let model = mixed::model(activations);
         let out = folder.path().join(format!("{activations:?}.trit"));
         compile::compile(&model, &out, &resolve(&[TargetChoice::All]).unwrap(), &Silent).unwrap();

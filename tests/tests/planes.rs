@@ -23,7 +23,7 @@ struct Subject {
 
 impl Subject {
     fn new(checkpoint: &Path) -> Subject {
-        let model = tritc::ingest::load(checkpoint, &Default::default()).unwrap();
+        let model = tritc::load::load(checkpoint, &Default::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out.trit");
         tritc::compile::compile(&model, &out, &[], &tritc::progress::Silent).unwrap();

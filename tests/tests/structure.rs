@@ -40,7 +40,7 @@ fn documented() -> Arrows {
         let package = ticked(cells[1]).remove(0);
         // Packages only: a crate's cell may also name a feature.
         let mut to: BTreeSet<String> =
-            ticked(cells[3]).into_iter().filter(|n| n == "tritc" || n.starts_with("trit-")).collect();
+            ticked(cells[3]).into_iter().filter(|n| n.starts_with("trit")).collect();
         if cells[3].trim() == "all" {
             to.insert("all".into());
         }
@@ -80,13 +80,63 @@ fn compiler_and_runtime_never_see_each_other() {
         ("tritc", "trit-runtime"),
         ("tritc", "trit-kernels"),
         ("tritc", "trit-run"),
+        ("tritc", "tritc-cli"),
+        ("tritc-cli", "trit-runtime"),
+        ("tritc-cli", "trit-kernels"),
+        ("tritc-cli", "trit-run"),
         ("trit-runtime", "tritc"),
+        ("trit-runtime", "tritc-cli"),
         ("trit-run", "tritc"),
+        ("trit-run", "tritc-cli"),
         ("trit-examples", "tritc"),
+        ("trit-examples", "tritc-cli"),
     ] {
         assert!(!reach(from).contains(never), "{from} must not see {never}");
     }
     assert!(reach("trit-format").is_empty());
+}
+
+/// The compiler's libraries know no command line: what they depend on has none, they do not end the process, and none of
+/// their texts names an option. `compiler/cli` adds all that.
+#[test]
+fn the_compilers_libraries_know_no_command_line() {
+    let outside =
+        ["clap", "clap_complete", "clap_mangen", "ctrlc", "indicatif", "libc", "rustyline", "signal-hook"];
+    for package in packages().iter().filter(|p| ["tritc", "trit-codegen"].contains(&p.name.as_str())) {
+        let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
+        let found: Vec<_> = normal.map(|d| d.name.as_str()).filter(|name| outside.contains(name)).collect();
+        assert!(found.is_empty(), "{} depends on {found:?}", package.name);
+    }
+    let is_option = |text: &str| {
+        let mut parts = text.split("--").skip(1);
+        text.contains('"') && parts.any(|part| part.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    let mut seen = 0;
+    for path in sources() {
+        let name = relative(&path);
+        if !["compiler/src/", "compiler/codegen/src/"].iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        seen += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in
+            text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
+            for word in [
+                "process::exit",
+                "process::abort",
+                "_exit(",
+                "ExitCode",
+                "exit_code",
+                "sigaction",
+                "set_handler",
+            ] {
+                assert!(!line.contains(word), "{name}:{}: {word}", number + 1);
+            }
+            assert!(!is_option(line), "{name}:{}: names an option: {line}", number + 1);
+        }
+    }
+    assert!(seen > 60, "the sources are where they are looked for");
 }
 
 /// Every Rust file of the repository.
@@ -117,12 +167,13 @@ fn relative(path: &Path) -> String {
 #[test]
 fn unsafe_code_stands_in_few_named_places() {
     let allowed = [
+        "compiler/cli/src/allocator.rs",
+        "compiler/cli/src/truncated.rs",
         "compiler/codegen/benches/",
         "compiler/codegen/examples/",
         "compiler/codegen/src/jit.rs",
         "compiler/codegen/tests/",
-        "compiler/src/ingest/mapped",
-        "compiler/src/memory.rs",
+        "compiler/src/files/mapped.rs",
         "runtime/kernels/src/",
         "runtime/src/arena.rs",
         "runtime/src/attend.rs",

@@ -14,7 +14,7 @@ fn fables() -> PathBuf {
 
 /// A bundle whose tokenizer no compiler would write.
 fn with_tokenizer(name: &str, json: &[u8]) -> PathBuf {
-    let mut model = tritc::ingest::load(&fixture("llama-bitlinear"), &Default::default()).unwrap();
+    let mut model = tritc::load::load(&fixture("llama-bitlinear"), &Default::default()).unwrap();
     model.tokenizer = Some(json.to_vec());
     let out = scratch().join(format!("{name}.trit"));
     tritc::compile::compile(&model, &out, &[], &tritc::progress::Silent).unwrap();

@@ -44,6 +44,6 @@ fn products(spec: &KernelSpec, target: Target) -> Result<usize, CodegenError> {
             text.lines().find_map(|line| line.trim().strip_prefix(what)?.split_once("step ")?.1.parse().ok());
         found.unwrap_or(1)
     };
-    let lanes: usize = if program.vector == 16 { step("for lane") } else { LANES };
+    let lanes: usize = if program.vector() == 16 { step("for lane") } else { LANES };
     Ok(step("for row") * lanes * QUAD * (ROWS / LANES))
 }

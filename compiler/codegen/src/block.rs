@@ -1,5 +1,5 @@
-//! Block kernels: a tile's digits are decoded once into scratch memory and meet many activation rows. x86-64 only,
-//! from AVX2 on.
+//! Block kernels: a tile's digits are decoded once into scratch memory and multiplied with many activation rows. Only
+//! x86-64 has them, from AVX2 on.
 
 mod amx;
 mod arguments;
@@ -14,8 +14,8 @@ use trit_format::dense243::Code;
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
 
-/// Activation rows from which on the kernel of the target that reads weights of the code is faster than stream kernels.
-/// `None` where [`emit`] serves no such kernel.
+/// From how many activation rows on the block kernel of the target for weights of this code is faster than stream
+/// kernels. `None` where [`emit`] serves no such kernel.
 pub(crate) fn fewest_rows(k: u32, target: Target, code: Code) -> Option<u32> {
     let rows = Tier::of(target).fewest_rows(code)?;
     Some(if k <= MAX_GROUP { rows.group } else { rows.matrix })
@@ -29,7 +29,7 @@ pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, Codegen
         return Err(CodegenError::Code { spec: *spec, target });
     }
     let code = match block.method {
-        Method::Vector(shape) => vector::emit(spec, shape),
+        Method::Vector(blocking) => vector::emit(spec, blocking),
         Method::Amx => amx::emit(spec),
     };
     code.map_err(|e| CodegenError::backend(spec, target, e))

@@ -7,16 +7,17 @@
 //! Code is compiled at optimization level "none": the IR below is already in the order and form wanted, whereas the
 //! optimizer moves pure operations down to their uses, which makes the features of all unrolled quads live at once.
 //!
-//! Cranelift has no prefetch operation either. A [`Touch`](crate::program::Touch) is a plain byte load inside the
-//! weights, of the next tile instead of [`KernelSpec::prefetch`](trit_format::kernel::KernelSpec::prefetch) bytes
-//! ahead: a tile is passed over several times, and only the first pass would gain from reading ahead within it.
+//! Cranelift has no prefetch operation either. A [`Touch`](crate::program::Touch) becomes a plain byte load inside
+//! the weights. It loads from the next tile instead of
+//! [`KernelSpec::prefetch`](trit_format::kernel::KernelSpec::prefetch) bytes ahead, because a tile is passed over
+//! several times and only the first pass would gain from reading ahead within it.
 
 mod lower;
 mod ops;
 
 use crate::error::CodegenError;
 use crate::program::Program;
-use crate::tier::{Emitter, Tier};
+use crate::tier::{Backend, Tier};
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
@@ -68,7 +69,7 @@ pub(crate) fn isa(target: Target, placing: Placing) -> Result<OwnedTargetIsa, St
         Arch::Aarch64 => "aarch64",
     };
     let mut builder = isa::lookup_by_name(architecture).map_err(|e| e.to_string())?;
-    if let Emitter::Cranelift { flags, .. } = Tier::of(target).emitter {
+    if let Backend::Cranelift { flags, .. } = Tier::of(target).backend {
         flags.iter().try_for_each(|flag| builder.enable(flag)).map_err(|e| e.to_string())?;
     }
     builder.finish(settings::Flags::new(shared)).map_err(|e| e.to_string())

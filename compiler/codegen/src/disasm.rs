@@ -1,4 +1,4 @@
-//! Machine code as text: what is in the bytes, whoever wrote them.
+//! Machine code as text. The bytes may come from anywhere.
 
 use iced_x86::{Formatter, NasmFormatter};
 use std::fmt::Write;

@@ -31,7 +31,7 @@ pub type KernelFn = unsafe extern "C" fn(*const KernelArgs);
 /// the memory.
 pub struct JitCode {
     kernels: Vec<KernelFn>,
-    /// Only kept to be freed; the mutex makes it shareable between threads and is never locked.
+    /// This is only kept to be freed. The mutex makes it shareable between threads and is never locked.
     module: Mutex<Option<JITModule>>,
 }
 
@@ -47,7 +47,7 @@ impl JitCode {
             return Err(CodegenError::Foreign { spec, target });
         }
         let Some(&(spec, target)) = kernels.first() else { return Ok(code) };
-        // Only its name and alignment matter here: the module is given finished bytes.
+        // Only the name and the alignment of code matter here, because the module is given finished bytes.
         let isa = clif::isa(target, Placing::Here).map_err(|e| CodegenError::backend(&spec, target, e))?;
         let builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         let module =
@@ -79,7 +79,18 @@ impl JitCode {
         self.kernels.is_empty()
     }
 
-    /// The `i`th kernel, valid until `self` is dropped.
+    /// The `i`th kernel, valid until `self` is dropped; `None` where fewer were placed.
+    pub fn get(&self, i: usize) -> Option<KernelFn> {
+        self.kernels.get(i).copied()
+    }
+
+    /// The kernels in the order of the pairs that they were made from, valid until `self` is dropped.
+    pub fn kernels(&self) -> &[KernelFn] {
+        &self.kernels
+    }
+
+    /// The `i`th kernel, valid until `self` is dropped. Where the number is a caller's own, [`JitCode::get`] does not
+    /// panic.
     ///
     /// # Panics
     /// If fewer were placed.

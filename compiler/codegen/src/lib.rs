@@ -35,7 +35,7 @@ pub use jit::{JitCode, KernelFn};
 pub use program::Program;
 pub use specs::default_specs;
 
-use tier::{Emitter, Tier};
+use tier::{Backend, Tier};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
@@ -61,9 +61,9 @@ pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> 
         return block::emit(spec, target);
     }
     let program = Program::new(spec, target)?;
-    match Tier::of(target).emitter {
-        Emitter::Cranelift { .. } => clif::emit(&program),
-        Emitter::Wide => wide::emit(&program),
+    match Tier::of(target).backend {
+        Backend::Cranelift { .. } => clif::emit(&program),
+        Backend::Wide => wide::emit(&program),
     }
 }
 
@@ -77,9 +77,9 @@ pub fn disassemble(spec: &KernelSpec, target: Target) -> Result<String, CodegenE
         return Ok(disassemble_bytes(&block::emit(spec, target)?, target));
     }
     let program = Program::new(spec, target)?;
-    match Tier::of(target).emitter {
-        Emitter::Cranelift { .. } => clif::disassemble(&program),
-        Emitter::Wide => Ok(disassemble_bytes(&wide::emit(&program)?, target)),
+    match Tier::of(target).backend {
+        Backend::Cranelift { .. } => clif::disassemble(&program),
+        Backend::Wide => Ok(disassemble_bytes(&wide::emit(&program)?, target)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A kernel as a small program over virtual vectors: what every emitter lowers, and what people read.
+//! A kernel as a small program over virtual vectors. Every emitter lowers it, and people can read it.
 //!
 //! A [`KernelSpec`] and a [`Target`] enter, a tree of loops and about a dozen operations leaves. The program fixes the
 //! arithmetic (which [`Dot`], so which correction), the order of the passes over a tile and how many accumulators live
@@ -6,17 +6,17 @@
 //!
 //! # Arithmetic
 //!
-//! [`SignedFix`](trit_format::dense243::Code::SignedFix): a stored byte `x_0` (as i8) holds the trits of five rows. Its features
-//! `x_{j+1} = 3 * x_j mod 256` are multiplied by the activation and summed, `X_j = sum x_j * a`, and
+//! [`SignedFix`](trit_format::dense243::Code::SignedFix): a stored byte `x_0` (as i8) holds the trits of five rows.
+//! Its features `x_{j+1} = 3 * x_j mod 256` are multiplied by the activation and summed, `X_j = sum x_j * a`, and
 //! `(3 * X_j - X_{j+1}) >> 8` is the ternary dot product of tile digit `4 - j`, exactly. With bytes read as u8
 //! (`x_0 ^ 0x80`) the same expression gives that plus `sum a`. The shift sees `256 * (sum + sum a)` in i32, so that
 //! the result is exact for activations of -127 to 127 up to [`MAX_K`](trit_format::kernel::MAX_K) columns, and for
 //! -128 too up to 32768.
 //!
-//! [`Spread`](trit_format::dense243::Code::Spread): a stored byte is `28 * h + l` with `h = d_3 + 3 * d_4` and `l = d_0 + 3 * d_1 + 9 * d_2`, where
-//! digit `d_i` is trit `i` plus 1. `h` depends on the byte's upper six bits alone, so that one [`Table`] gives `28 * h`
-//! and another `d_4`; `l` is below 28, an index itself. The five features are `l`, `d_1`, `d_2`, `28 * h` and `d_4`;
-//! their sums give those of the digits, each `sum a` too much.
+//! [`Spread`](trit_format::dense243::Code::Spread): a stored byte is `28 * h + l` with `h = d_3 + 3 * d_4` and
+//! `l = d_0 + 3 * d_1 + 9 * d_2`, where digit `d_i` is trit `i` plus 1. `h` depends on the byte's upper six bits
+//! alone, so that one [`Table`] gives `28 * h` and another `d_4`; `l` is below 28, an index itself. The five features
+//! are `l`, `d_1`, `d_2`, `28 * h` and `d_4`; their sums give those of the digits, each `sum a` too much.
 
 use crate::error::{CodegenError, check};
 use trit_format::dense243::TRITS;
@@ -60,7 +60,7 @@ pub enum Table {
 }
 
 impl Table {
-    /// Its bytes. Entries that no stored byte reaches are of no matter.
+    /// Its bytes. No stored byte reaches the other entries, so their values do not matter.
     pub fn bytes(self) -> [u8; 64] {
         // A byte 28 * h + l has the upper six bits 7 * h + l / 4, and l / 4 is below 7.
         std::array::from_fn(|i| match self {
@@ -75,12 +75,12 @@ impl Table {
 /// How four products are formed and summed into each lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dot {
-    /// u8 features by i8 activations (`vpdpbusd`); each result holds `sum a` too much.
+    /// u8 features by i8 activations (`vpdpbusd`). Each result is too large by `sum a`.
     UnsignedSigned,
     /// i8 by i8 (`sdot`, or `smull` and pairwise sums).
     SignedSigned,
-    /// i8 features that carry the activation's sign, by the activation's magnitude as u8 (`pmaddubsw`). Sums of two
-    /// products reach at most `2 * 127 * 128 = 32512`, so that they never saturate: no feature is -128.
+    /// i8 features that carry the activation's sign, by the activation's magnitude as u8 (`pmaddubsw`). No feature is
+    /// -128, so sums of two products reach at most `2 * 127 * 128 = 32512` and never saturate.
     SignedMagnitude,
 }
 
@@ -105,7 +105,7 @@ pub enum Op {
     TimesSign(Reg, Reg, Reg),
     /// Three times each byte, modulo 256: the next feature.
     Times3(Reg, Reg),
-    /// Each byte shifted right by so many bits; as many of its upper bits are left unspecified.
+    /// Each byte shifted right by so many bits. As many upper bits of the result are unspecified.
     ShiftRight(Reg, Reg, u8),
     /// The table's byte for the lower six bits of each byte.
     Lookup(Reg, Reg, Table),
@@ -188,7 +188,7 @@ impl Op {
     }
 }
 
-/// What brings weights into the cache before they are needed, once an iteration of the inner loop.
+/// Brings weights into the cache before they are needed, once in each iteration of the inner loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touch {
     /// Where the address stands when a tile begins.
@@ -202,9 +202,9 @@ pub struct Touch {
 /// Where a [`Touch`] begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At the next tile. It is read, which stays inside the weights: the last tile touches itself.
+    /// At the next tile. The bytes are read and so must lie inside the weights: the last tile touches itself.
     NextTile,
-    /// So many bytes past the start of this tile; prefetched, which may name any address.
+    /// So many bytes past the start of this tile. The bytes are prefetched, for which any address is allowed.
     Ahead(u32),
 }
 
@@ -240,7 +240,7 @@ pub enum Node {
         count: u32,
         /// Quads of one iteration.
         unroll: u32,
-        /// Sets of accumulators that successive quads of an iteration take in turn, so that sums need not wait for
+        /// Sets of accumulators that successive quads of an iteration use in turn, so that sums need not wait for
         /// each other. [`Op::Zero`] clears all; when the loop ends they are added up into the first.
         sets: u32,
         /// Once an iteration.
@@ -254,21 +254,21 @@ pub enum Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// What it computes.
-    pub spec: KernelSpec,
+    pub(crate) spec: KernelSpec,
     /// For which tier.
-    pub target: Target,
+    pub(crate) target: Target,
     /// Bytes of a vector register.
-    pub vector: u32,
+    pub(crate) vector: u32,
     /// The tile loop.
-    pub body: Vec<Node>,
+    pub(crate) body: Vec<Node>,
 }
 
 impl Program {
     /// The program of `spec` on `target`.
     ///
     /// # Errors
-    /// [`CodegenError::Unsupported`] for a target without an emitter, [`CodegenError::Kind`], [`CodegenError::Code`] and
-    /// [`CodegenError::Range`] for a specification that cannot be served.
+    /// [`CodegenError::Unsupported`] for a target without an emitter, [`CodegenError::Kind`], [`CodegenError::Code`]
+    /// and [`CodegenError::Range`] for a specification that cannot be served.
     pub fn new(spec: &KernelSpec, target: Target) -> Result<Program, CodegenError> {
         check(spec)?;
         if !crate::supported().contains(&target) {
@@ -278,7 +278,7 @@ impl Program {
             return Err(CodegenError::Kind { spec: *spec, target });
         }
         let machine = Machine::of(target, spec.code).ok_or(CodegenError::Code { spec: *spec, target })?;
-        // Rows in as few groups as possible, then what is left in one smaller group.
+        // The rows form as few groups as possible. What is left forms one smaller group.
         let rows = spec.m.min(machine.registers.most_rows);
         let mut groups = vec![(0, spec.m / rows, rows)];
         if !spec.m.is_multiple_of(rows) {
@@ -293,6 +293,16 @@ impl Program {
         });
         let body = vec![Node::Tiles(body.collect())];
         Ok(Program { spec: *spec, target, vector: machine.registers.vector, body })
+    }
+
+    /// Bytes of a vector register.
+    pub fn vector(&self) -> u32 {
+        self.vector
+    }
+
+    /// The tile loop.
+    pub fn body(&self) -> &[Node] {
+        &self.body
     }
 
     /// Lanes in one vector.

@@ -1,46 +1,47 @@
-//! What sets one target apart from the others: its emitter, the registers that shape a program, its block kernels, and the
-//! numbers that were found by measuring. A new target is one more entry here, besides its name and features in
-//! [`Target`] itself.
+//! What sets one target apart from the others: its emitter, the registers that decide the form of a program, its
+//! block kernels, and the numbers that were found by measuring. A new target is one more entry here, besides its name
+//! and features in [`Target`] itself.
 
 use crate::block::asm::Width;
-use crate::block::vector::Shape;
+use crate::block::vector::VectorBlocking;
 use crate::program::Dot;
 use trit_format::dense243::Code;
 use trit_format::target::Target;
 
 /// One target, as far as generating code for it goes.
 pub(crate) struct Tier {
-    pub emitter: Emitter,
+    pub backend: Backend,
     /// How a program for weights of [`Code::SignedFix`] is shaped.
-    pub fix: Registers,
+    pub fix: RegisterBudget,
     /// The same for [`Code::Spread`]; `None` where the target has no tables of 64 bytes to look up.
-    pub spread: Option<Registers>,
+    pub spread: Option<RegisterBudget>,
     pub block: Option<Block>,
-    /// Kernels for whole rows of a matrix; of those for the same rows, the first is a good guess and the rest are to be timed.
+    /// Kernels for whole rows of a matrix. Of those for the same number of activation rows, the first is a good guess
+    /// and the others are to be timed.
     pub matrix: &'static [Variant],
-    /// Kernels for the groups of a row. The stream of weights goes on from group to group, and with it what is prefetched.
-    /// Three rows are those of an activation of 24 bits, where they share a pass. An unroll of 8 takes a group of 32
-    /// columns in one iteration.
+    /// Kernels for the groups of a row. The weights of successive groups are contiguous, so prefetching goes on from
+    /// one group to the next. Kernels of three rows are for activations of 24 bits, whose three digits share a pass.
+    /// An unroll of 8 takes a group of 32 columns in one iteration.
     pub group: &'static [Variant],
 }
 
 /// What turns a program into instructions.
 #[derive(Clone, Copy)]
-pub(crate) enum Emitter {
+pub(crate) enum Backend {
     /// Cranelift, for vectors of 128 bits.
     Cranelift {
         /// Instruction sets it may use, by its own names.
         flags: &'static [&'static str],
-        /// Whether sums of two products are formed in i16 first: without an instruction that sums four.
+        /// Whether sums of two products are formed in i16 first. That is so where no instruction sums four products.
         pairs: bool,
     },
     /// `wide`, for vectors of 256 and 512 bits.
     Wide,
 }
 
-/// What of a tier's registers shapes a program.
+/// The numbers of registers of a tier, which decide the form of a program.
 #[derive(Clone, Copy)]
-pub(crate) struct Registers {
+pub(crate) struct RegisterBudget {
     /// Bytes of a vector.
     pub vector: u32,
     /// Groups of accumulators, one for each feature, that fit the registers beside the operands.
@@ -66,12 +67,12 @@ pub(crate) struct Block {
 /// How a block kernel multiplies.
 #[derive(Clone, Copy)]
 pub(crate) enum Method {
-    Vector(Shape),
+    Vector(VectorBlocking),
     Amx,
 }
 
-/// Activation rows from which on a block kernel is faster than stream kernels, as measured
-/// (`examples/group_speed.rs`): the more decoding in registers costs, the fewer rows pay for decoding to memory.
+/// From how many activation rows on a block kernel is faster than stream kernels, as measured
+/// (`examples/group_speed.rs`). The more decoding in registers costs, the fewer rows make up for decoding to memory.
 #[derive(Clone, Copy)]
 pub(crate) struct FewestRows {
     pub matrix: u32,
@@ -79,7 +80,7 @@ pub(crate) struct FewestRows {
     pub group: u32,
 }
 
-/// A kernel that differs from its siblings in speed alone.
+/// A kernel that differs from its siblings only in speed.
 #[derive(Clone, Copy)]
 pub(crate) struct Variant {
     /// Activation rows.
@@ -92,9 +93,9 @@ pub(crate) struct Variant {
 /// How far ahead of the weights in use a kernel prefetches.
 #[derive(Clone, Copy)]
 pub(crate) enum Ahead {
-    /// So many bytes; none with 0.
+    /// By so many bytes; with 0, nothing is prefetched.
     Bytes(u32),
-    /// One tile: several rows take several passes over a tile, and meanwhile the next one arrives.
+    /// By one tile. Several rows take several passes over a tile, and meanwhile the next tile arrives.
     Tile,
 }
 
@@ -109,13 +110,14 @@ impl Tier {
             Target::X86_64Amx => &AMX,
             Target::Aarch64 => &NEON,
             Target::Aarch64Dotprod => &NEON_DOTPROD,
-            // `Target` may grow in its own crate first; `tests/text.rs` compiles a kernel for each.
+            // `Target` may get a new variant in its own crate first. `tests/text.rs` compiles a kernel for each, so
+            // that it shows.
             _ => unreachable!("every target has an entry"),
         }
     }
 
     /// `None` where no emitter of the target reads the code.
-    pub fn registers(&self, code: Code) -> Option<Registers> {
+    pub fn registers(&self, code: Code) -> Option<RegisterBudget> {
         match code {
             Code::SignedFix => Some(self.fix),
             Code::Spread => self.spread,
@@ -147,10 +149,10 @@ const fn rows(matrix: u32, group: u32) -> FewestRows {
 }
 
 const V2: Tier = Tier {
-    emitter: Emitter::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
-    // The activation's sign goes into the features, so rows have none in common. 12 of 16 registers hold accumulators; a
-    // spilled temporary costs less than preparing the activations for two more passes.
-    fix: Registers {
+    backend: Backend::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
+    // The activation's sign goes into the features, so rows have no features in common. 12 of 16 registers hold
+    // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
+    fix: RegisterBudget {
         vector: 16,
         accumulator_groups: 2,
         most_rows: 1,
@@ -160,17 +162,17 @@ const V2: Tier = Tier {
     },
     spread: None,
     block: None,
-    // Passes over a tile more than once; see `clif` for what is prefetched.
+    // These kernels pass over a tile more than once; `clif` says what is prefetched.
     matrix: &[tile_ahead(1, 2), ahead(4, 2, 0)],
     group: &[ahead(1, 4, 0), ahead(4, 4, 0)],
 };
 
 const V3: Tier = Tier {
-    emitter: Emitter::Wide,
-    fix: Registers { vector: 32, ..V2.fix },
+    backend: Backend::Wide,
+    fix: RegisterBudget { vector: 32, ..V2.fix },
     spread: None,
     block: Some(Block {
-        method: Method::Vector(Shape {
+        method: Method::Vector(VectorBlocking {
             width: Width::Ymm,
             dot: false,
             rows: 6,
@@ -181,18 +183,19 @@ const V3: Tier = Tier {
         fix: rows(2, 2),
         spread: None,
     }),
-    // Computes for longer than it waits for memory, and was fastest where weights had settled in the L2 cache.
+    // The kernel computes for longer than it waits for memory. It was fastest where weights had arrived in the L2
+    // cache.
     matrix: &[ahead(1, 8, 32768), ahead(1, 4, 8192), ahead(1, 8, 65536), tile_ahead(2, 4), tile_ahead(4, 4)],
     group: &[ahead(1, 8, 32768), ahead(1, 4, 8192), ahead(2, 4, 8192), ahead(4, 4, 8192)],
 };
 
 const V3_VNNI: Tier = Tier {
-    emitter: Emitter::Wide,
+    backend: Backend::Wide,
     // 12 of 16 registers.
-    fix: Registers { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..V2.fix },
+    fix: RegisterBudget { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..V2.fix },
     spread: None,
     block: Some(Block {
-        method: Method::Vector(Shape {
+        method: Method::Vector(VectorBlocking {
             width: Width::Ymm,
             dot: true,
             rows: 6,
@@ -208,9 +211,9 @@ const V3_VNNI: Tier = Tier {
 };
 
 const V4_VNNI: Tier = Tier {
-    emitter: Emitter::Wide,
+    backend: Backend::Wide,
     // 24 of 32 registers.
-    fix: Registers {
+    fix: RegisterBudget {
         vector: 64,
         accumulator_groups: 4,
         most_rows: 4,
@@ -220,7 +223,7 @@ const V4_VNNI: Tier = Tier {
     },
     spread: None,
     block: Some(Block {
-        method: Method::Vector(Shape {
+        method: Method::Vector(VectorBlocking {
             width: Width::Zmm,
             dot: true,
             rows: 5,
@@ -251,7 +254,7 @@ const V4_VNNI: Tier = Tier {
 const V4_VBMI: Tier = Tier {
     // 20 of 32 registers, and four tables. One row takes 11 operations a vector on two ports: hardly more than the five
     // cycles that one accumulator waits for itself, hence two sets.
-    spread: Some(Registers { sets: 2, ..V4_VNNI.fix }),
+    spread: Some(RegisterBudget { sets: 2, ..V4_VNNI.fix }),
     block: match V4_VNNI.block {
         Some(block) => Some(Block { spread: Some(rows(7, 8)), ..block }),
         None => None,
@@ -263,9 +266,9 @@ const AMX: Tier =
     Tier { block: Some(Block { method: Method::Amx, fix: rows(5, 8), spread: Some(rows(7, 8)) }), ..V4_VBMI };
 
 const NEON: Tier = Tier {
-    emitter: Emitter::Cranelift { flags: &[], pairs: true },
+    backend: Backend::Cranelift { flags: &[], pairs: true },
     // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
-    fix: Registers {
+    fix: RegisterBudget {
         vector: 16,
         accumulator_groups: 4,
         most_rows: 4,
@@ -281,7 +284,7 @@ const NEON: Tier = Tier {
 };
 
 const NEON_DOTPROD: Tier = Tier {
-    emitter: Emitter::Cranelift { flags: &["has_dotprod"], pairs: false },
-    fix: Registers { together: 4, ..NEON.fix },
+    backend: Backend::Cranelift { flags: &["has_dotprod"], pairs: false },
+    fix: RegisterBudget { together: 4, ..NEON.fix },
     ..NEON
 };

@@ -1,8 +1,8 @@
 //! The wide emitter: lowers a [`Program`] to x86-64 machine code with 256-bit (VEX) or 512-bit (EVEX) vectors.
 //!
 //! It chooses instructions, registers and addressing; arithmetic, passes and unrolling are the program's. Everything
-//! lives in registers: a program that needs more is refused. The order of operations is kept, since the cores these
-//! tiers exist on rename registers and look far enough ahead to overlap several quads by themselves.
+//! lives in registers: a program that needs more is refused. The order of operations is kept, because the CPUs with
+//! these tiers rename registers and look far enough ahead to overlap several quads by themselves.
 //!
 //! A kernel is one function of the System V convention. Constants stand behind the code, aligned to a vector, and are
 //! addressed relative to the instruction pointer; those used most stay in registers that are left.
@@ -30,20 +30,20 @@ const ALIGNMENT: usize = 64;
 
 /// Machine code of `program`.
 pub(crate) fn emit(program: &Program) -> Result<Vec<u8>, CodegenError> {
-    // How long the code is shows once it is assembled, and does not depend on the gap behind it.
+    // The length of the code is known once it is assembled, and it does not depend on the gap behind the code.
     let refused = |refused: Refused| CodegenError::backend(&program.spec, program.target, refused);
-    let (bytes, code) = Emitter::assemble(program, 0).map_err(refused)?;
+    let (bytes, code) = WideEmitter::assemble(program, 0).map_err(refused)?;
     if code.is_multiple_of(ALIGNMENT) {
         return Ok(bytes);
     }
-    Ok(Emitter::assemble(program, code.next_multiple_of(ALIGNMENT) - code).map_err(refused)?.0)
+    Ok(WideEmitter::assemble(program, code.next_multiple_of(ALIGNMENT) - code).map_err(refused)?.0)
 }
 
 /// Why a program cannot be written with this tier's registers and instructions.
 enum Refused {
     /// The assembler refused an instruction.
     Assembler(IcedError),
-    /// More values are live at once than there are registers.
+    /// More values are live at the same time than there are registers.
     Registers { needed: usize, found: usize },
     /// The tier has no such operation.
     Operation(Op),
@@ -89,7 +89,7 @@ const MAX_ROWS: u8 = 4;
 /// | `rbx` | results of the tile |
 /// | `r11` | iterations left |
 /// | `r14` | next line to prefetch, where a tile is passed over several times |
-struct Emitter<'p> {
+struct WideEmitter<'p> {
     asm: CodeAssembler,
     program: &'p Program,
     registers: Registers,
@@ -99,14 +99,14 @@ struct Emitter<'p> {
     lane: u32,
 }
 
-impl Emitter<'_> {
+impl WideEmitter<'_> {
     /// The kernel with `gap` bytes between code and constants, and the length of its code.
     fn assemble(program: &Program, gap: usize) -> Result<(Vec<u8>, usize), Refused> {
         let mut asm = CodeAssembler::new(64)?;
         let registers = Registers::of(program)?;
         let constants = Constants::of(program, registers.unused(), &mut asm);
         let prefetch = Prefetch::of(&program.body);
-        let mut emitter = Emitter { asm, program, registers, constants, prefetch, lane: 0 };
+        let mut emitter = WideEmitter { asm, program, registers, constants, prefetch, lane: 0 };
         emitter.kernel()?;
         if gap > 0 {
             emitter.asm.db(&vec![0; gap])?;
@@ -165,8 +165,8 @@ impl Emitter<'_> {
         let field = |offset: usize| qword_ptr(rdi + offset as i32);
         self.asm.mov(rdx, field(offset_of!(KernelArgs, activations)))?;
         self.asm.mov(r15, field(offset_of!(KernelArgs, sums)))?;
-        // What leads from where the rows of a tile leave off to where the next tile's begin, on the stack: general
-        // registers are all taken.
+        // The distances from where the rows of a tile end to where those of the next tile begin. They are kept on the
+        // stack, because all general registers are taken.
         let rows = rows_moved_on(body);
         for (advance, bytes, stride) in [
             (offset_of!(KernelArgs, sum_advance), size_of::<i32>(), r13),
@@ -196,7 +196,8 @@ impl Emitter<'_> {
     /// Groups of rows follow one another, so that each begins where the one before ended.
     fn rows(&mut self, groups: u32, rows: u32, body: &[Node], last: bool) -> Result<(), Refused> {
         let mut next = self.asm.create_label();
-        // General registers are all taken; a group runs for thousands of cycles.
+        // The counter is kept on the stack, because all general registers are taken. A group runs for thousands of
+        // cycles, so that costs nothing.
         if groups > 1 {
             self.asm.push(groups as i32)?;
             self.asm.set_label(&mut next)?;
@@ -243,7 +244,7 @@ impl Emitter<'_> {
     fn iteration(&mut self, unroll: u32, sets: u32, body: &[Op]) -> Result<(), Refused> {
         for quad in 0..unroll {
             if let Some(Prefetch::Apart(_, touch)) = self.prefetch {
-                // Apart from each other: two at once made the kernel a fifth slower than one.
+                // The prefetches stand apart from each other: two at once made the kernel a fifth slower than one.
                 for line in (0..touch.lines).filter(|line| line * unroll / touch.lines == quad) {
                     self.asm.prefetcht0(qword_ptr(r14 + (line * VECTOR as u32) as i32))?;
                 }
@@ -264,7 +265,7 @@ impl Emitter<'_> {
     }
 }
 
-/// Whether pointers move on to the rows that follow: after the last group of a tile there are none.
+/// Whether pointers move on to the rows that follow. After the last group of a tile there are none.
 fn moves_on(groups: u32, last: bool) -> bool {
     groups > 1 || !last
 }
@@ -282,14 +283,15 @@ fn rows_moved_on(tile: &[Node]) -> u32 {
 /// How lines to be prefetched are found.
 #[derive(Clone, Copy)]
 enum Prefetch {
-    /// So many bytes past the weights, which a tile's only pass goes over in order.
+    /// So many bytes past the weights that are loaded. This is for tiles with a single pass, which goes over them in
+    /// order.
     Along(u32),
-    /// By an address of its own, so many bytes past the tile when a tile begins.
+    /// By an address of its own, which stands so many bytes past the tile when a tile begins.
     Apart(u32, Touch),
 }
 
 impl Prefetch {
-    /// From the first inner loop: all of a kernel's are alike.
+    /// Found in the first inner loop, because all inner loops of a kernel are alike.
     fn of(nodes: &[Node]) -> Option<Prefetch> {
         nodes.iter().find_map(|node| match node {
             Node::Tiles(body) | Node::Rows { body, .. } | Node::Lanes { body, .. } => Prefetch::of(body),

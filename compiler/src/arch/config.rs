@@ -1,11 +1,13 @@
-//! `config.json`, typed: what is used is named here, what is harmless is listed, and all else is refused by name.
+//! `config.json`, typed. The keys that are used are named here, harmless keys are listed, and every other key is
+//! refused by name.
 
+use crate::arch::factors::Factors;
 use crate::arch::family::Family;
 use crate::arch::harmless::HARMLESS;
 use crate::arch::keys::Keys;
 use crate::arch::positions::Positions;
-use crate::arch::quantization::Weights;
-use crate::error::CompileError;
+use crate::arch::quantization::LinearWeights;
+use crate::error::{CompileError, Warnings};
 use serde_json::json;
 use trit_format::kernel::MAX_K;
 use trit_format::manifest::Hyperparameters;
@@ -16,25 +18,11 @@ use trit_format::plan::Activation;
 pub(crate) struct Config {
     /// With the bundle's context length, which may be less than the model's.
     pub(crate) dims: Hyperparameters,
-    pub(crate) rms_eps: f32,
+    pub(crate) factors: Factors,
     pub(crate) activation: Activation,
     pub(crate) positions: Positions,
     pub(crate) tied: bool,
-    pub(crate) weights: Weights,
-    /// Factor on attention's scores.
-    pub(crate) attention_scale: f32,
-    pub(crate) embedding_scale: EmbeddingScale,
-    /// Factor on the final norm's weights, which is one on the logits.
-    pub(crate) final_scale: f32,
-}
-
-/// What rows of the embedding are multiplied with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum EmbeddingScale {
-    /// This number.
-    Exactly(f32),
-    /// This number as the table's own type holds it: transformers casts Gemma's `sqrt(hidden_size)`.
-    InTableType(f32),
+    pub(crate) weights: LinearWeights,
 }
 
 impl Config {
@@ -46,7 +34,7 @@ impl Config {
         mut keys: Keys,
         family: &Family,
         context: Option<u32>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<Config, CompileError> {
         let dims = dimensions(&mut keys, family)?;
         let rms_eps = epsilon(&mut keys, "rms_norm_eps")?.unwrap_or(family.rms_eps);
@@ -54,29 +42,19 @@ impl Config {
         let positions = (family.positions)(&mut keys, family, &dims)?;
         let tied = keys.take("tie_word_embeddings")?.unwrap_or(family.tied);
         refuse_active(&mut keys, &dims, rms_eps)?;
-        let weights = Weights::take(&mut keys, family)?;
-        let mut config = Config {
-            dims,
-            rms_eps: rms_eps as f32,
-            activation,
-            positions,
-            tied,
-            weights,
-            attention_scale: f64::from(dims.head_dim).powf(-0.5) as f32,
-            embedding_scale: EmbeddingScale::Exactly(1.0),
-            final_scale: 1.0,
-        };
-        (family.own)(&mut keys, &mut config)?;
-        config.dims.context_length = config.positions.context(&keys, context, warnings)?;
+        let weights = LinearWeights::take(&mut keys, family)?;
+        let factors = (family.factors)(&mut keys, &dims, Factors::usual(&dims, rms_eps as f32))?;
+        let context_length = positions.context(&keys, context, warnings)?;
         keys.refuse_rest(HARMLESS)?;
-        Ok(config)
+        let dims = Hyperparameters { context_length, ..dims };
+        Ok(Config { dims, factors, activation, positions, tied, weights })
     }
 }
 
 /// A number that is added to a mean of squares.
 pub(crate) fn epsilon(keys: &mut Keys, key: &str) -> Result<Option<f64>, CompileError> {
     match keys.take::<f64>(key)? {
-        // It is an f32 where it is used.
+        // It is used as an f32, so it must be one.
         Some(eps) if !((eps as f32).is_finite() && eps as f32 > 0.0) => {
             Err(keys.invalid(format!("{} is {eps}, expected a number above zero", keys.named(key))))
         }
@@ -101,7 +79,7 @@ fn activation(keys: &mut Keys, family: &Family) -> Result<Activation, CompileErr
 fn dimensions(keys: &mut Keys, family: &Family) -> Result<Hyperparameters, CompileError> {
     let (hidden_dim, n_heads): (u32, u32) =
         (keys.require("hidden_size")?, keys.require("num_attention_heads")?);
-    // In transformers an absent key takes the class's default, but null what follows from other keys.
+    // In transformers an absent key takes the default of its class, but null takes what follows from other keys.
     let default_head_dim = family.head_dim.filter(|_| !keys.is_null("head_dim"));
     let explicit_head_dim: Option<u32> = keys.take("head_dim")?.or(default_head_dim);
     let default_kv_heads = family.n_kv_heads.filter(|_| !keys.is_null("num_key_value_heads"));
@@ -176,7 +154,7 @@ fn refuse_active(keys: &mut Keys, dims: &Hyperparameters, rms_eps: f64) -> Resul
         keys.expect(key, &json!(false))?;
     }
     keys.expect("pruned_heads", &json!({}))?;
-    // Other names for what was read, and for what is always so.
+    // These are other names for keys that were read, and for what is always so.
     keys.expect("activation", &json!("swiglu"))?;
     keys.expect("dims_per_head", &dims.head_dim.into())?;
     keys.expect("layer_norm_eps", &rms_eps.into())?;

@@ -1,15 +1,15 @@
-//! Decoder-only transformers with Llama's tensor names: the tensors of each layer, taken and checked.
+//! Takes and checks the tensors of decoder-only transformers with Llama's tensor names, layer by layer.
 
-use crate::arch::config::{Config, EmbeddingScale};
+use crate::arch::config::Config;
+use crate::arch::factors::EmbeddingScale;
 use crate::arch::family::Family;
-use crate::arch::quantization::Weights;
+use crate::arch::quantization::LinearWeights;
 use crate::arch::{Decoder, head};
-use crate::detect;
-use crate::error::CompileError;
-use crate::ingest::checkpoint::{Checkpoint, ElementType, RawTensor};
-use crate::ingest::gguf;
+use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
+use crate::error::{CompileError, Warnings};
 use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
-use crate::quantize::{self, Storage};
+use crate::weights::stored::Storage;
+use crate::weights::{dense, detect, order, stored};
 use half::{bf16, f16};
 
 /// Takes every tensor of the model; nothing may be left over.
@@ -18,32 +18,32 @@ pub(crate) fn build(
     config: Config,
     activations: Activations,
     checkpoint: Checkpoint,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Decoder, CompileError> {
     let dims = config.dims;
     let hidden = dims.hidden_dim as usize;
     let mut tensors = Tensors { checkpoint, family, config: &config, report: Vec::new() };
     let (embedding, embedding_scale, head) = head::tables(&mut tensors, warnings)?;
-    // Not reserved ahead: n_layers is untrusted, and the first layer that is missing ends the loop.
+    // No room is reserved ahead, because n_layers is untrusted. The first layer that is missing ends the loop.
     let mut layers = Vec::new();
     for index in 0..dims.n_layers {
         layers.push(tensors.layer(index)?);
     }
     let (name, mut final_norm) = tensors.norm("model.norm", hidden, "hidden_size")?;
-    final_norm.iter_mut().for_each(|weight| *weight *= config.final_scale);
+    final_norm.iter_mut().for_each(|weight| *weight *= config.factors.final_scale);
     refuse_rest(&tensors.checkpoint, family)?;
     let inner_eps = match &config.weights {
-        Weights::Declared(quantization) => quantization.inner_norm,
-        Weights::Undeclared => None,
+        LinearWeights::Declared(quantization) => quantization.inner_norm,
+        LinearWeights::Undeclared => None,
     };
     Ok(Decoder {
         architecture: family.architecture,
         dims,
-        rms_eps: config.rms_eps,
-        linear_rms_eps: inner_eps.unwrap_or(config.rms_eps),
+        rms_eps: config.factors.rms_eps,
+        linear_rms_eps: inner_eps.unwrap_or(config.factors.rms_eps),
         activations,
         activation: config.activation,
-        attention_scale: config.attention_scale,
+        attention_scale: config.factors.attention_scale,
         embedding_scale,
         ropes: config.positions.ropes.iter().map(|rope| rope.table(dims.context_length)).collect(),
         embedding,
@@ -121,12 +121,12 @@ impl Tensors<'_> {
         let interleaved = weight.interleaved_heads;
         let Projection { norm, mut matrix } = self.as_stored(weight, module, rows, k)?;
         if let Some(heads) = interleaved {
-            matrix = gguf::in_order(matrix, heads)?;
+            matrix = order::in_order(matrix, heads)?;
         }
         Ok(Projection { norm, matrix })
     }
 
-    /// A linear with the rows of its weights in the order that they are stored in.
+    /// A linear with the rows of its weights in the order in which they are stored.
     fn as_stored(
         &mut self,
         weight: RawTensor,
@@ -136,12 +136,12 @@ impl Tensors<'_> {
     ) -> Result<Projection, CompileError> {
         let config = self.config;
         let quantization = match &config.weights {
-            Weights::Declared(quantization) if !quantization.kept.has(module) => quantization,
-            Weights::Declared(_) => {
+            LinearWeights::Declared(quantization) if !quantization.kept.has(module) => quantization,
+            LinearWeights::Declared(_) => {
                 let matrix = self.floats(weight, &[rows, k], "of a linear that is not quantized")?;
                 return Ok(Projection { norm: None, matrix });
             }
-            Weights::Undeclared => {
+            LinearWeights::Undeclared => {
                 let (matrix, report) = detect::linear(weight, [rows, k])?;
                 self.report.push(report);
                 return Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) });
@@ -162,7 +162,7 @@ impl Tensors<'_> {
             Some(tensor) => tensor,
             None => self.checkpoint.require(&format!("{module}.rms_norm.weight"))?,
         };
-        quantize::norm(tensor, k, "in features")
+        dense::norm(tensor, k, "in features")
     }
 
     /// A ternary matrix as the configuration declares it.
@@ -174,8 +174,8 @@ impl Tensors<'_> {
         storage: Storage,
     ) -> Result<Matrix, CompileError> {
         let scale = self.checkpoint.take(&format!("{module}.weight_scale"));
-        let mut report = detect::report(&weight, Found::Latent);
-        let ternary = quantize::ternary(weight, scale, (rows, k), storage)?;
+        let mut report = weight.report(Found::Latent);
+        let ternary = stored::ternary(weight, scale, (rows, k), storage)?;
         if storage != Storage::Latent {
             report.found = ternary.scales.into();
         }
@@ -190,8 +190,8 @@ impl Tensors<'_> {
         shape: &[usize],
         what: &str,
     ) -> Result<Matrix, CompileError> {
-        self.report.push(detect::report(&tensor, Found::Floats));
-        quantize::dense(tensor, shape, what).map(Matrix::Dense)
+        self.report.push(tensor.report(Found::Floats));
+        dense::dense(tensor, shape, what).map(Matrix::Dense)
     }
 
     /// An embedding or head about which the configuration says nothing.
@@ -205,10 +205,10 @@ impl Tensors<'_> {
         Ok(matrix)
     }
 
-    /// Norm weights, as they multiply.
+    /// Norm weights as they multiply, with the one added that some families leave out.
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
         let tensor = self.checkpoint.require(&format!("{module}.weight"))?;
-        let (name, mut weights) = quantize::norm(tensor, len, what)?;
+        let (name, mut weights) = dense::norm(tensor, len, what)?;
         if self.family.norms.less_one {
             weights.iter_mut().for_each(|weight| *weight += 1.0);
         }
@@ -216,7 +216,7 @@ impl Tensors<'_> {
     }
 }
 
-/// A tensor that nobody asked for would have changed the arithmetic, unless it only caches it.
+/// Refuses tensors that nobody asked for. Each would have changed the arithmetic, unless it only caches a part of it.
 fn refuse_rest(checkpoint: &Checkpoint, family: &Family) -> Result<(), CompileError> {
     let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq");
     let mut rest = checkpoint.rest().filter(|t| !harmless(&t.name));

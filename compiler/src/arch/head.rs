@@ -1,9 +1,9 @@
 //! The embedding and the head: one table or two, of floats or trits.
 
 use crate::arch::decoder::Tensors;
-use crate::arch::quantization::{Quantization, Weights};
-use crate::error::CompileError;
-use crate::ingest::checkpoint::RawTensor;
+use crate::arch::quantization::{LinearWeights, Quantization};
+use crate::checkpoint::RawTensor;
+use crate::error::{CompileError, Warnings};
 use crate::model::Matrix;
 
 const TABLE: &str = "[vocab_size, hidden_size]";
@@ -11,25 +11,26 @@ const TABLE: &str = "[vocab_size, hidden_size]";
 /// The embedding, its factor, and the head where it is another matrix.
 pub(crate) fn tables(
     tensors: &mut Tensors<'_>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<(Matrix, f32, Option<Matrix>), CompileError> {
     let config = tensors.config;
     let shape = [config.dims.vocab_size, config.dims.hidden_dim].map(|n| n as usize);
     let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
-    let scale = config.embedding_scale.of(embedding.dtype);
+    let scale = config.factors.embedding_scale.of(embedding.dtype);
     let (embedding, head) = match &config.weights {
-        Weights::Declared(quantization) if !keeps_head(quantization) => {
+        LinearWeights::Declared(quantization) if !keeps_head(quantization) => {
             let head = ternary_head(tensors, quantization, shape)?;
             (tensors.floats(embedding, &shape, TABLE)?, Some(head))
         }
-        Weights::Declared(_) => {
+        LinearWeights::Declared(_) => {
             let head = own_head(tensors, &embedding, warnings)?;
             let embedding = tensors.floats(embedding, &shape, TABLE)?;
             (embedding, head.map(|head| tensors.floats(head, &shape, TABLE)).transpose()?)
         }
-        Weights::Undeclared => {
+        LinearWeights::Undeclared => {
             let head = own_head(tensors, &embedding, warnings)?;
-            // No step multiplies rows of a ternary table, so one with a factor on it stays as it is.
+            // No step multiplies rows of a ternary table with a factor, so a table that has one stays a table of
+            // floats.
             let embedding = match scale {
                 1.0 => tensors.undeclared_table(embedding, shape)?,
                 _ => tensors.floats(embedding, &shape, TABLE)?,
@@ -45,7 +46,7 @@ fn keeps_head(quantization: &Quantization) -> bool {
     ["lm_head", "model.lm_head"].iter().any(|module| quantization.kept.has(module))
 }
 
-/// A head that is quantized like every other linear, because `modules_to_not_convert` leaves it out.
+/// A head that is quantized like every other linear, because `modules_to_not_convert` does not list it.
 fn ternary_head(
     tensors: &mut Tensors<'_>,
     quantization: &Quantization,
@@ -69,11 +70,12 @@ fn ternary_head(
     tensors.ternary(weight, module, shape, quantization.storage)
 }
 
-/// The head, where it is not the embedding. As in transformers a head that differs wins over `tie_word_embeddings`.
+/// The head, where it is not the embedding. As in transformers, a head that differs from the embedding wins over
+/// `tie_word_embeddings`.
 fn own_head(
     tensors: &mut Tensors<'_>,
     embedding: &RawTensor,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Option<RawTensor>, CompileError> {
     let (tied, checkpoint) = (tensors.config.tied, &mut tensors.checkpoint);
     let head = checkpoint.take("lm_head.weight").or_else(|| checkpoint.take("model.lm_head.weight"));

@@ -1,7 +1,7 @@
 //! A JSON object whose keys are taken one by one, so that what nobody understood can be refused by name.
 
-use crate::arch::arithmetic;
-use crate::error::CompileError;
+use crate::checkpoint::arithmetic;
+use crate::error::{CompileError, Warnings};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -27,9 +27,9 @@ impl Keys {
         &self.path
     }
 
-    /// Leaves out the keys that the user wants ignored, each a dotted path, and says so. Those that something here asks
-    /// for decide what the model computes: taking them is an error.
-    pub(crate) fn ignore(&mut self, ignored: &[String], warnings: &mut Vec<String>) {
+    /// Leaves out the keys that the user wants ignored, each a dotted path, and says so. Asking for such a key later
+    /// is an error, because then the key decides what the model computes.
+    pub(crate) fn ignore(&mut self, ignored: &[String], warnings: &mut Warnings) {
         for key in ignored {
             match self.find(key) {
                 Some(value) => {
@@ -59,7 +59,7 @@ impl Keys {
     }
 
     fn not_ignored(&self, key: &str) -> CompileError {
-        CompileError::Usage(arithmetic::not_ignored(&self.named(key), &self.path.display().to_string()))
+        arithmetic::not_ignored(&self.named(key), &self.path)
     }
 
     /// Takes an optional key; null counts as absent.
@@ -105,7 +105,7 @@ impl Keys {
     /// Refuses every key that is left, is not null, not harmless and not to be ignored.
     ///
     /// # Errors
-    /// The first such key, by its name; [`CompileError::Usage`] where one that is known to change the arithmetic is to
+    /// The first such key, by its name; [`CompileError::Choice`] where one that is known to change the arithmetic is to
     /// be ignored.
     pub(crate) fn refuse_rest(self, harmless: &[&str]) -> Result<(), CompileError> {
         let on = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
@@ -120,16 +120,17 @@ impl Keys {
                 return Err(self.not_ignored(key));
             }
         }
-        // The first by name, but before all others one that no flag helps against.
+        // The first by name is reported, but one that cannot be ignored comes before all others.
         let fatal =
             unknown.iter().position(|(key, _)| arithmetic::suggests_it(key) || arithmetic::is_known(key));
         let Some(&(ref key, value)) = unknown.get(fatal.unwrap_or(0)) else { return Ok(()) };
-        let others: Vec<&str> =
-            unknown.iter().map(|(other, _)| other.as_str()).filter(|o| o != key).collect();
-        let also =
-            if others.is_empty() { String::new() } else { format!(" (also unknown: {})", others.join(", ")) };
-        let remedy = arithmetic::remedy(key);
-        Err(self.unsupported(format!("unknown key {key} = {}: {remedy}{also}", shortened(value))))
+        let others = unknown.iter().map(|(other, _)| other).filter(|other| *other != key).cloned().collect();
+        Err(arithmetic::unknown(
+            &self.path,
+            key,
+            &format!("unknown key {key} = {}", shortened(value)),
+            others,
+        ))
     }
 
     /// The key with the names of the objects around it.
@@ -148,7 +149,7 @@ impl Keys {
     }
 }
 
-/// The value, without the rest of a long one.
+/// The value as text, cut where it is long.
 fn shortened(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(200) {

@@ -5,30 +5,34 @@
 //! |---|---|
 //! | `family`, `families` | the families, each where it differs from Llama |
 //! | `config`, `quantization`, `modules`, `positions`, `rope` | `config.json`, typed |
-//! | `keys`, `harmless`, `arithmetic` | takes keys one by one, so that what nobody took is refused by name |
+//! | `factors` | the numbers of a family's arithmetic |
+//! | `keys`, `harmless` | takes keys one by one, so that what nobody took is refused by name |
 //! | `decoder`, `head` | the tensors, taken and checked |
+//! | `overrides` | what only the checkpoint's file says |
 
-pub(crate) mod arithmetic;
 mod config;
 mod decoder;
+mod factors;
 mod families;
 mod family;
 mod harmless;
 mod head;
 mod keys;
 mod modules;
+mod overrides;
 mod positions;
 mod quantization;
 mod rope;
 
-use crate::error::CompileError;
-use crate::ingest::checkpoint::Checkpoint;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::overrides::Overrides;
+use crate::error::{Choice, CompileError, Warnings};
 use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
-use crate::quantize::Storage;
+use crate::weights::stored::Storage;
 use config::Config;
 use family::Family;
 use keys::Keys;
-use quantization::Weights;
+use quantization::LinearWeights;
 use serde_json::{Map, Value};
 use std::path::Path;
 use trit_format::manifest::Hyperparameters;
@@ -53,14 +57,14 @@ pub(crate) struct Decoder {
 }
 
 /// What has been read of `config.json`.
-pub(crate) struct Understood {
+pub(crate) struct ParsedConfig {
     family: &'static Family,
     config: Config,
 }
 
 /// How `config.json` is to be read.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Wishes<'a> {
+pub(crate) struct ConfigOptions<'a> {
     /// Keys to treat as absent.
     pub(crate) ignored: &'a [String],
     /// The bundle's context length.
@@ -71,20 +75,20 @@ pub(crate) struct Wishes<'a> {
 ///
 /// # Errors
 /// An architecture, key or value that is not known, or a configuration that contradicts itself.
-pub(crate) fn understand(
+pub(crate) fn parse(
     path: &Path,
     map: Map<String, Value>,
-    wishes: Wishes<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Understood, CompileError> {
+    options: ConfigOptions<'_>,
+    warnings: &mut Warnings,
+) -> Result<ParsedConfig, CompileError> {
     let mut keys = Keys::new(path, map);
-    keys.ignore(wishes.ignored, warnings);
-    let family = family::family(&mut keys)?;
-    let config = Config::take(keys, family, wishes.context, warnings)?;
-    Ok(Understood { family, config })
+    keys.ignore(options.ignored, warnings);
+    let family = families::find(&mut keys)?;
+    let config = Config::take(keys, family, options.context, warnings)?;
+    Ok(ParsedConfig { family, config })
 }
 
-impl Understood {
+impl ParsedConfig {
     /// The model's sizes.
     pub(crate) fn dims(&self) -> &Hyperparameters {
         &self.config.dims
@@ -95,51 +99,59 @@ impl Understood {
         self.family.architecture
     }
 
-    /// What the configuration says, a name and a fact each, for people.
-    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+    /// What the configuration and the overrides say, a name and a fact each, for people.
+    pub(crate) fn facts(&self, overrides: &Overrides) -> Vec<(&'static str, String)> {
         let (config, context) = (&self.config, self.config.dims.context_length);
         let ropes: Vec<String> = config.positions.ropes.iter().map(|rope| rope.describe(context)).collect();
         let mut facts = vec![("rope", ropes.join("; in sliding layers "))];
         facts.extend(config.positions.describe().map(|window| ("window", window)));
         facts.push(("weights", config.weights.describe()));
+        facts.extend(overrides::facts(overrides));
         facts
     }
 
-    /// Takes linears of floats, about which the configuration says nothing, as latent weights.
+    /// The same with linears of floats, about which the configuration says nothing, taken as latent weights.
     ///
     /// # Errors
-    /// [`CompileError::Usage`] where the configuration declares that they are something else.
-    pub(crate) fn round_to_absmean(&mut self) -> Result<(), CompileError> {
-        match &self.config.weights {
-            Weights::Undeclared => self.config.weights = Weights::latent(),
-            Weights::Declared(quantization) if quantization.storage == Storage::Latent => {}
-            Weights::Declared(_) => {
-                return Err(CompileError::Usage(
-                    "--quantize absmean is for float weights, but the model's quantization_config declares ternary \
-                     ones with their scales; leave it away"
-                        .to_owned(),
-                ));
+    /// [`CompileError::Choice`] where the configuration declares that they are something else.
+    pub(crate) fn rounded(self) -> Result<ParsedConfig, CompileError> {
+        let weights = match self.config.weights {
+            LinearWeights::Undeclared => LinearWeights::latent(),
+            LinearWeights::Declared(quantization) if quantization.storage == Storage::Latent => {
+                LinearWeights::Declared(quantization)
             }
-        }
-        Ok(())
+            LinearWeights::Declared(_) => {
+                return Err(CompileError::Choice {
+                    choice: Choice::Rounding,
+                    problem: "is for float weights, but the model's quantization_config declares ternary ones with \
+                              their scales"
+                        .to_owned(),
+                });
+            }
+        };
+        Ok(ParsedConfig { config: Config { weights, ..self.config }, ..self })
     }
 
-    /// Takes the model's tensors from the checkpoint.
+    /// Takes the model's tensors from the checkpoint, and applies the overrides to what they make.
     ///
     /// # Errors
-    /// A tensor that is missing, wrong, or left over.
+    /// A tensor that is missing, wrong, or left over; overrides that do not fit the model.
     pub(crate) fn build(
         self,
         checkpoint: Checkpoint,
-        warnings: &mut Vec<String>,
+        overrides: &Overrides,
+        warnings: &mut Warnings,
     ) -> Result<Decoder, CompileError> {
-        let declared = matches!(self.config.weights, Weights::Declared(_));
+        let declared = matches!(self.config.weights, LinearWeights::Declared(_));
         let activations = if declared {
             // What every `quant_method: "bitnet"` linear does; see `BitLinear.activation_quant` in transformers.
             Activations::PerToken { floor: 1e-5 }
         } else {
             Activations::Int8Groups
         };
-        decoder::build(self.family, self.config, activations, checkpoint, warnings)
+        let path = checkpoint.path.clone();
+        let mut decoder = decoder::build(self.family, self.config, activations, checkpoint, warnings)?;
+        overrides::apply(overrides, &path, &mut decoder, warnings)?;
+        Ok(decoder)
     }
 }

@@ -1,8 +1,8 @@
 //! `modules_to_not_convert`: which linears stay as they are, by transformers' patterns for module names.
 //!
 //! `should_convert_module` in transformers takes each entry as a regular expression that matches from the start of a
-//! module's full name up to a boundary between modules, and as a plain suffix of it. What names of modules need of
-//! regular expressions is understood: letters, `.`, `\.`, `.*`; other entries are refused by name.
+//! module's full name up to a boundary between modules, and as a plain suffix of it. Only the regular expressions
+//! that names of modules need are understood: letters, `.`, `\.` and `.*`. Other entries are refused by name.
 
 use crate::arch::keys::Keys;
 use crate::error::CompileError;
@@ -29,7 +29,7 @@ enum Token {
 }
 
 impl Kept {
-    /// Takes the list; without one the head stays.
+    /// Takes the list. Without a list, the head alone stays unquantized.
     ///
     /// # Errors
     /// An entry that is not understood.
@@ -90,7 +90,8 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
 impl Pattern {
     fn matches(&self, module: &str) -> bool {
         let name: Vec<char> = module.chars().collect();
-        // Ends of the prefixes that the tokens so far match. Linear in name and pattern: the pattern is untrusted.
+        // The ends of the prefixes that the tokens so far match. The time is linear in name and pattern, because the
+        // pattern is untrusted.
         let mut ends = vec![false; name.len() + 1];
         ends[0] = true;
         for token in &self.tokens {

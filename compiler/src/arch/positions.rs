@@ -1,19 +1,19 @@
-//! What differs between layers: which RoPE rotates, and how far back attention looks.
+//! How positions enter, which may differ between layers: the RoPE, and how far back attention looks.
 
 use crate::arch::family::Family;
 use crate::arch::keys::Keys;
-use crate::arch::rope::{Facts, Rope};
-use crate::error::CompileError;
+use crate::arch::rope::{RopeConfig, RopeInputs};
+use crate::error::{Choice, CompileError, Warning, Warnings};
 use trit_format::manifest::Hyperparameters;
 
 /// The RoPEs of a model and which of its layers slide a window over the text.
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
     /// The first is that of layers with full attention.
-    pub(crate) ropes: Vec<Rope>,
+    pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) sliding: Option<Sliding>,
-    /// Whether LongRoPE's long factors are for all texts of a model with more than the original context, which is what
-    /// some model's own code does where transformers looks at each text.
+    /// Whether a model with more than the original context uses LongRoPE's long factors for all texts, as the code of
+    /// some models does. transformers chooses for each text.
     pub(crate) long_by_context: bool,
 }
 
@@ -39,7 +39,7 @@ impl Positions {
     /// Takes one RoPE and full attention for all layers.
     ///
     /// # Errors
-    /// As [`Rope::take`], and windows.
+    /// As [`RopeConfig::take`], and windows.
     pub(crate) fn uniform(
         keys: &mut Keys,
         family: &Family,
@@ -60,7 +60,7 @@ impl Positions {
                 format!("layer_types holds {other:?}, which is not supported (only \"full_attention\")");
             return Err(keys.unsupported(problem));
         }
-        let rope = Rope::take(keys, Facts::new(family, dims))?;
+        let rope = RopeConfig::take(keys, RopeInputs::new(family, dims))?;
         // TriLM's second name for the base.
         keys.expect("rotary_emb_base", &rope.theta().into())?;
         Ok(Positions { ropes: vec![rope], sliding: None, long_by_context: false })
@@ -88,42 +88,37 @@ impl Positions {
         Some(format!("{} tokens in {layers}", sliding.window))
     }
 
-    /// The bundle's context length: `wanted`, or the longest for which the settings mean one thing.
+    /// The bundle's context length. It is `wanted`, or the longest for which one choice of the settings serves all
+    /// texts.
     ///
     /// # Errors
-    /// A wish beyond what the model was made for.
+    /// More tokens are wanted than the model was made for.
     pub(crate) fn context(
         &self,
         keys: &Keys,
         wanted: Option<u32>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Warnings,
     ) -> Result<u32, CompileError> {
         let rope = &self.ropes[0];
+        let refuse = |wanted, problem| CompileError::Choice { choice: Choice::Context(wanted), problem };
         warnings.extend(rope.warning().map(|warning| format!("{}: {warning}", keys.path().display())));
         let (own, longest) = (rope.context(), rope.longest());
         match (wanted, rope.change()) {
-            (Some(wanted), _) if wanted > LONGEST => Err(CompileError::Usage(format!(
-                "--context {wanted}: a bundle's context is {LONGEST} tokens at most"
-            ))),
-            (Some(0), _) => Err(CompileError::Usage("--context 0: a text has at least one token".to_owned())),
-            (Some(wanted), _) if wanted > longest => Err(CompileError::Usage(format!(
-                "--context {wanted}: {} says the model is made for up to {longest} tokens",
-                keys.path().display()
-            ))),
+            (Some(wanted), _) if wanted > LONGEST => {
+                Err(refuse(wanted, format!("a bundle's context is {LONGEST} tokens at most")))
+            }
+            (Some(0), _) => Err(refuse(0, "a text has at least one token".to_owned())),
+            (Some(wanted), _) if wanted > longest => {
+                let path = keys.path().display();
+                Err(refuse(wanted, format!("{path} says the model is made for up to {longest} tokens")))
+            }
             (Some(wanted), Some(change)) if wanted > change => {
-                warnings.push(format!(
-                    "texts of up to {change} tokens get LongRoPE's long factors too, which this bundle has for its \
-                     context of {wanted}; without --context it has the short ones"
-                ));
+                warnings.push(Warning::LongFactors { change, context: wanted });
                 Ok(wanted)
             }
             (Some(wanted), _) => Ok(wanted),
             (None, Some(change)) if !self.long_by_context => {
-                warnings.push(format!(
-                    "LongRoPE has short factors for texts of up to {change} tokens and long ones beyond; the bundle has \
-                     the short ones and a context of {change} tokens. For longer texts compile with the long ones: \
-                     --context N with N above {change}, up to {own}"
-                ));
+                warnings.push(Warning::ShortFactors { change, longest: own });
                 Ok(change)
             }
             (None, _) if own > LONGEST => {

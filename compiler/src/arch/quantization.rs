@@ -1,16 +1,16 @@
-//! `quantization_config`: how the ternary matrices are stored, and which linears are none.
+//! `quantization_config`: how the ternary matrices are stored, and which linears stay floats.
 
 use crate::arch::config::epsilon;
 use crate::arch::family::Family;
 use crate::arch::keys::Keys;
 use crate::arch::modules::Kept;
 use crate::error::CompileError;
-use crate::quantize::Storage;
+use crate::weights::stored::Storage;
 use serde_json::Value;
 
 /// What the configuration says about the weights of linears.
 #[derive(Clone, Debug)]
-pub(crate) enum Weights {
+pub(crate) enum LinearWeights {
     /// Ternary, with int8 activations.
     Declared(Quantization),
     /// Nothing: floats, ternary or not, that were trained without int8 activations.
@@ -26,28 +26,28 @@ pub(crate) struct Quantization {
     pub(crate) kept: Kept,
 }
 
-impl Weights {
+impl LinearWeights {
     /// Latent weights in all linears but the head.
-    pub(crate) fn latent() -> Weights {
+    pub(crate) fn latent() -> LinearWeights {
         let kept = Kept::head();
-        Weights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept })
+        LinearWeights::Declared(Quantization { storage: Storage::Latent, inner_norm: None, kept })
     }
 
     /// Takes `quantization_config`.
     ///
     /// # Errors
     /// A method, class, mode or key that is not known.
-    pub(crate) fn take(keys: &mut Keys, family: &Family) -> Result<Weights, CompileError> {
+    pub(crate) fn take(keys: &mut Keys, family: &Family) -> Result<LinearWeights, CompileError> {
         refuse_mlx(keys)?;
         let Some(mut inner) = keys.object("quantization_config")? else {
             if !family.latent {
-                return Ok(Weights::Undeclared);
+                return Ok(LinearWeights::Undeclared);
             }
-            return Ok(Weights::latent());
+            return Ok(LinearWeights::latent());
         };
         let quantization = Quantization::take(&mut inner, family)?;
         inner.refuse_rest(&["_load_in_4bit", "_load_in_8bit"])?;
-        Ok(Weights::Declared(quantization))
+        Ok(LinearWeights::Declared(quantization))
     }
 }
 
@@ -75,7 +75,7 @@ impl Quantization {
     }
 }
 
-/// What mlx-lm writes, twice: groups of integers with a scale and a bias each.
+/// Refuses what mlx-lm writes, under two keys: groups of integers, each with a scale and a bias.
 fn refuse_mlx(keys: &mut Keys) -> Result<(), CompileError> {
     let Some(mlx) = keys.take::<Value>("quantization")? else { return Ok(()) };
     let [bits, group] =
@@ -86,9 +86,10 @@ fn refuse_mlx(keys: &mut Keys) -> Result<(), CompileError> {
     )))
 }
 
-/// The mode that the first revision of microsoft/bitnet-b1.58-2B-4T (April 2025) and checkpoints made like it declare:
-/// `offline_quantization` or `online_quantization`, before there were `linear_class` and `quantization_mode`. Both are
-/// of the class that is called "autobitlinear" since: an offline scale multiplies.
+/// The mode that the first revision of microsoft/bitnet-b1.58-2B-4T (April 2025) and checkpoints made like it
+/// declare: `offline_quantization` or `online_quantization`, before there were `linear_class` and
+/// `quantization_mode`. Both belong to the class that has been called "autobitlinear" since then, whose offline scale
+/// multiplies.
 fn first_revision(keys: &mut Keys) -> Result<Option<&'static str>, CompileError> {
     let [offline, online] =
         ["offline", "online"].map(|mode| keys.take::<bool>(&format!("{mode}_quantization")));
@@ -107,8 +108,8 @@ fn first_revision(keys: &mut Keys) -> Result<Option<&'static str>, CompileError>
     }
 }
 
-/// How the ternary matrices are stored; `first` is what [`first_revision`] gives. The direction of the scale is the
-/// class's, never guessed from its size.
+/// How the ternary matrices are stored; `first` is what [`first_revision`] gives. The class says in which direction
+/// the scale counts; that is never guessed from its size.
 fn storage(keys: &mut Keys, first: Option<&'static str>) -> Result<Storage, CompileError> {
     let class: Option<String> = keys.take("linear_class")?;
     let mode: Option<String> = keys.take("quantization_mode")?;
@@ -142,10 +143,10 @@ fn storage(keys: &mut Keys, first: Option<&'static str>) -> Result<Storage, Comp
     }
 }
 
-impl Weights {
+impl LinearWeights {
     /// What they are, in words.
     pub(crate) fn describe(&self) -> String {
-        let Weights::Declared(quantization) = self else {
+        let LinearWeights::Declared(quantization) = self else {
             return "not declared; floats that are found to be ternary are".to_owned();
         };
         let storage = match quantization.storage {

@@ -1,4 +1,4 @@
-//! Where buffers stand in the arena: buffers that are never needed at the same time share their place.
+//! Places buffers in the arena. Buffers that are never needed at the same time share their place.
 
 use trit_format::plan::{Buffer, BufferId, Epilogue, Quantized, Step};
 
@@ -14,7 +14,8 @@ pub(super) fn place(
 ) -> u64 {
     let apart = conflicts(buffers.len(), body.iter().chain(head), residual, logits);
     let size = |b: &Buffer| b.stride.next_multiple_of(super::ALIGNMENT);
-    // The largest first: small ones fit the gaps. The residual stream at the start, where people look for it.
+    // The largest are placed first, because small ones fit the gaps. The residual stream stands at the start, where
+    // people look for it.
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     order.sort_by_key(|&b| (b != residual.0 as usize, std::cmp::Reverse(size(&buffers[b])), b));
     let mut placed: Vec<usize> = Vec::with_capacity(buffers.len());
@@ -52,7 +53,7 @@ fn conflicts<'s>(
     }
     for step in steps.rev() {
         let Operands { reads, writes } = operands(step);
-        // What a step writes needs a place even if nobody reads it.
+        // A buffer that a step writes needs a place even if nobody reads it.
         let mut together = live.clone();
         reads.iter().chain(&writes).for_each(|id| together[id.0 as usize] = true);
         for a in 0..buffers {
@@ -66,7 +67,8 @@ fn conflicts<'s>(
     apart
 }
 
-/// Whether a product needs what is in its output before: it adds to it, or fills only the rest of it.
+/// Whether a product needs what its output holds before: because it adds to it, or because it fills only a part of
+/// it.
 fn kept(epilogue: Epilogue, at: u32) -> bool {
     epilogue == Epilogue::Add || at > 0
 }

@@ -1,5 +1,5 @@
-//! Projections that share their input become products and steps: together where one product can serve them, else one
-//! after the other.
+//! Turns projections that share their input into products and steps. They become one product where one can serve them
+//! all, else one product each.
 
 use super::Lowering;
 use crate::error::CompileError;
@@ -7,7 +7,7 @@ use crate::model::{Layer, Matrix, NormWeights, Projection};
 use trit_format::manifest::RowOrder;
 use trit_format::plan::{ActivationRule, BufferId, Epilogue, Quantized, Step};
 
-/// What projections are given.
+/// The input of projections.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'m> {
     /// f32 `[k]`.
@@ -16,7 +16,7 @@ pub(super) struct Input<'m> {
     pub norm: Option<&'m NormWeights>,
     /// Name of the buffer for the normalized input, where one is needed.
     pub normed: &'static str,
-    /// What names of its quantized copies begin with.
+    /// How the names of its quantized copies begin.
     pub quantized: &'static str,
 }
 
@@ -95,7 +95,7 @@ impl<'m> Lowering<'m> {
             self.steps.push(Step::Ternary { product, input: x, epilogue, out, at: 0 });
             return Ok(());
         }
-        // Normalized once for both.
+        // The input is normalized once for both.
         let input = self.settle(input, [gate, up]);
         let up_out = self.f32s("up", self.len(out));
         self.linear(prefix, &[("gate", gate)], input, Epilogue::Store, out)?;
@@ -104,8 +104,8 @@ impl<'m> Lowering<'m> {
         Ok(())
     }
 
-    /// The rule by which a projection takes its input, where others may share the quantized input: it is ternary and
-    /// has no norm of its own.
+    /// The rule by which the input of a projection is quantized, where others may share the quantized input. That is
+    /// so where the projection is ternary and has no norm of its own.
     fn shared_rule(&self, projection: &Projection) -> Option<ActivationRule> {
         let ternary = projection.matrix.ternary().filter(|_| projection.norm.is_none())?;
         Some(self.model.rule(ternary))
@@ -151,7 +151,7 @@ impl<'m> Lowering<'m> {
         self.buffers[id.0 as usize].len
     }
 
-    /// A model is made by code, not read: a shape that does not fit is a fault of ours.
+    /// `Model::check` has passed, so a shape that does not fit is a defect of the compiler.
     fn expect_columns(
         &self,
         projections: impl IntoIterator<Item = &'m Projection>,

@@ -3,7 +3,7 @@
 use super::{ALIGNMENT, TensorData};
 use crate::error::CompileError;
 use crate::model::{Dense, NormWeights, Scales, Ternary};
-use crate::planes;
+use crate::pack::planes;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
 use trit_format::kernel::MAX_K;
@@ -100,8 +100,8 @@ fn segment(matrix: &Ternary, grouped: bool) -> Result<Segment, CompileError> {
     }
 }
 
-/// How scales stand in a product of `matrices` with groups of `columns`: as fine as the finest of them need, in a type
-/// that holds them all exactly.
+/// How scales stand in a product of `matrices` with groups of `columns`. They are as fine as the finest matrix needs,
+/// in a type that holds them all exactly.
 fn grouping(matrices: &[&Ternary], columns: u32) -> Result<Grouping, CompileError> {
     let mut scale_columns = 0;
     for matrix in matrices {
@@ -123,12 +123,12 @@ fn grouping(matrices: &[&Ternary], columns: u32) -> Result<Grouping, CompileErro
     Ok(Grouping { columns, scale_columns, scale })
 }
 
-/// With 0, one scale a row, everything else is the finer.
+/// 0 means one scale a row, and every other number is finer.
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Bytes of a product in the weight section. Rows and columns of matrices that were in memory or a file fit.
+/// Bytes of a product in the weight section. They fit, because the matrices were in memory or in a file.
 pub(crate) fn packed_bytes(product: &Product) -> u64 {
     product.bytes().expect("a matrix that exists has a size")
 }

@@ -1,14 +1,16 @@
-//! Products of the reference: matrices of floats, and ternary ones with activations as each rule says.
+//! The products of the reference: with matrices of floats, and with ternary ones, whose activations are quantized as
+//! each rule says.
 //!
 //! Input is `[n, k]`, results are `[n, rows]`.
 
-use super::{rms_norm, widen_row};
+use super::rms_norm;
 use crate::error::CompileError;
+use crate::model::float::widen_row;
 use crate::model::{Dense, Matrix, Model, Projection, Scales, Ternary};
 use rayon::prelude::*;
 use trit_format::plan::{ActivationRule, ScaleRule};
 
-/// Rows after which memory is let go of: some 64 MB of a large table.
+/// After how many rows memory is released: some 64 MB of a large table.
 const BATCH: usize = 4096;
 
 /// One linear layer: its norm where it has one, then the product.
@@ -56,7 +58,7 @@ pub(super) fn ternary(matrix: &Ternary, x: &[f32], rule: ActivationRule) -> Resu
     match rule {
         ActivationRule::AbsmaxPerToken { floor } => per_token(matrix, x, floor),
         ActivationRule::AbsmaxPerGroup { columns } => per_group(matrix, x, columns),
-        // What the integers stand for. The format bounds how far they are from it.
+        // The rule's integers stand for the floats themselves, and the format bounds how far they may be from them.
         ActivationRule::Fixed24PerGroup { columns } => floats(matrix, x, columns),
         other => unreachable!("a model has no {other:?}"),
     }
@@ -97,7 +99,7 @@ fn per_token(matrix: &Ternary, x: &[f32], floor: f32) -> Result<Vec<f32>, Compil
             *y = match rule {
                 ScaleRule::Multiply => sum as f32 / s * scale,
                 ScaleRule::Divide => sum as f32 / (s * scale),
-                other => unreachable!("ingest makes no {other:?}"),
+                other => unreachable!("the format has no {other:?}"),
             };
         }
         Ok(())
@@ -114,7 +116,7 @@ fn per_group(matrix: &Ternary, x: &[f32], columns: u32) -> Result<Vec<f32>, Comp
     for group in x.chunks_exact(k).flat_map(|x| x.chunks(width)) {
         let max = group.iter().fold(0f32, |max, x| max.max(x.abs()));
         let s = 127.0 * (1.0 / max);
-        // No finite reciprocal: the values are zero or next to it.
+        // The reciprocal is not finite, because the values are zero or nearly so.
         let usable = (1.0 / max).is_finite();
         values.extend(group.iter().map(|x| if usable { (x * s).round_ties_even() as i8 } else { 0 }));
         units.push(if usable { max / 127.0 } else { 0.0 });
@@ -165,8 +167,8 @@ fn sum(terms: impl Iterator<Item = f64>) -> f64 {
     parts.iter().sum()
 }
 
-/// Results `[n, rows]` of `row`, which computes those of one row for all `n` tokens, with memory that it may keep for
-/// its next row. `release` lets go of what reading rows has pulled in.
+/// The results `[n, rows]` of `row`, which computes those of one row for all `n` tokens. It gets memory that it may
+/// use again for its next row. `release` releases memory that reading rows has pulled in.
 fn by_rows<T: Default>(
     rows: usize,
     n: usize,

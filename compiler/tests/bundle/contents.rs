@@ -145,7 +145,7 @@ fn known_results_are_steady_and_the_references() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["bitnet-online", "bitnet-llama3-rope", "llama-bitlinear"] {
         let path = repository().join("tests/fixtures").join(name);
-        let model = tritc::ingest::load(&path, &Default::default()).unwrap();
+        let model = tritc::load::load(&path, &Default::default()).unwrap();
         let bundle = compiled(&model, folder.path(), &[]);
         let [golden] = bundle.manifest().goldens.as_slice() else { panic!("{name}: no known result") };
         assert_eq!(golden.ids.len(), 4);

@@ -10,10 +10,10 @@ use trit_format::tile;
 use tritc::CompileError;
 use tritc::bundle::Bundle;
 use tritc::compile::compile;
+use tritc::inspect::verify::verify;
 use tritc::model::{Activations, Matrix, Model, Scales, Ternary};
 use tritc::progress::Silent;
 use tritc::reference;
-use tritc::verify::verify;
 
 /// The weights of a grouped product as SPEC.md says they stand, `[tiles * 80, k]`.
 fn decoded(bundle: &Bundle, product: &Product) -> Vec<f32> {
@@ -54,7 +54,7 @@ fn matrices(model: &Model) -> Vec<&Ternary> {
 #[test]
 fn every_weight_and_scale_stands_where_the_format_says() {
     let folder = tempfile::tempdir().unwrap();
-    for activations in [Activations::Int8Groups, Activations::Float] {
+    for activations in [Activations::Int8Groups, Activations::F32] {
         let model = mixed::model(activations);
         let bundle = compiled(&model, folder.path(), &[]);
         for product in &bundle.manifest().products {
@@ -116,7 +116,7 @@ fn matrices_share_a_product_at_the_finest_of_their_scales() {
 #[test]
 fn the_plan_has_a_step_for_all_that_a_model_can_have() {
     let folder = tempfile::tempdir().unwrap();
-    let bundle = compiled(&mixed::model(Activations::Float), folder.path(), &[]);
+    let bundle = compiled(&mixed::model(Activations::F32), folder.path(), &[]);
     let plan = &bundle.manifest().plan;
     let name = |id: trit_format::plan::BufferId| plan.buffers[id.0 as usize].name.as_str();
     assert!(matches!(plan.body[0], Step::EmbedTernary { .. }));
@@ -188,7 +188,7 @@ fn ternary_products_are_those_of_their_floats() {
         let error: f64 = found.iter().zip(&expected).map(|(a, b)| square(a - b)).sum();
         (error / expected.iter().map(|x| square(*x)).sum::<f64>()).sqrt()
     };
-    let (floats, int8) = (distance(Activations::Float), distance(Activations::Int8Groups));
+    let (floats, int8) = (distance(Activations::F32), distance(Activations::Int8Groups));
     assert!(floats < 1e-6, "{floats}");
     assert!((1e-4..2e-2).contains(&int8), "{int8}");
 }

@@ -189,7 +189,7 @@ pub fn model(activations: Activations) -> Model {
             sampling: Default::default(),
         },
         tokenizer: None,
-        warnings: Vec::new(),
+        warnings: Default::default(),
         report: Vec::new(),
         inputs: Default::default(),
     }

@@ -11,13 +11,13 @@ use trit_format::plan::{DType, PlanesId, Step};
 use trit_format::planes::{Layout, ROW_BYTES, encode_row};
 use tritc::bundle::Bundle;
 use tritc::inspect;
-use tritc::verify::verify;
+use tritc::inspect::verify::verify;
 
 #[test]
 fn planes_are_the_readable_encoding_of_the_heads_rows() {
     let folder = tempfile::tempdir().unwrap();
     let model =
-        tritc::ingest::load(&repository().join("examples/models/fables-12m"), &Default::default()).unwrap();
+        tritc::load::load(&repository().join("examples/models/fables-12m"), &Default::default()).unwrap();
     let bundle = compiled(&model, folder.path(), &[]);
     let manifest = bundle.manifest();
     let [record] = manifest.planes.as_slice() else { panic!("{:?}", manifest.planes) };

@@ -2,7 +2,7 @@
 
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
-use tritc::ingest::{ActivationChoice, LoadOptions, load};
+use tritc::load::{ActivationChoice, LoadOptions, load};
 use tritc::{CompileError, reference};
 
 use crate::synthetic;
@@ -148,6 +148,6 @@ fn longropes_long_factors() {
 fn ids_outside_the_vocabulary_are_refused() {
     let model = synthetic::model();
     for ids in [&[][..], &[1, synthetic::VOCAB as u32]] {
-        assert!(matches!(reference::logits(&model, ids), Err(CompileError::Usage(_))));
+        assert!(matches!(reference::logits(&model, ids), Err(CompileError::TokenIds(_))));
     }
 }

@@ -147,7 +147,7 @@ pub fn model() -> Model {
             sampling: Default::default(),
         },
         tokenizer: None,
-        warnings: Vec::new(),
+        warnings: Default::default(),
         report: Vec::new(),
         inputs: Default::default(),
     }

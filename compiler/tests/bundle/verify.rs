@@ -8,8 +8,8 @@ use trit_format::manifest::Manifest;
 use trit_format::target::Target;
 use tritc::CompileError;
 use tritc::bundle::Bundle;
-use tritc::disasm::disasm;
-use tritc::verify::verify;
+use tritc::inspect::disasm::disasm;
+use tritc::inspect::verify::verify;
 
 pub fn problem(result: Result<impl Sized, CompileError>) -> String {
     match result {
@@ -107,6 +107,6 @@ fn disassembly_names_its_kernels_and_what_there_is_instead() {
     let some = disasm(&bundle, Some(Target::X86_64V2), Some("k36_")).unwrap();
     assert!(some.contains("pmaddubsw") && !some.contains("for aarch64") && !some.contains("k90_"), "{some}");
     let error = disasm(&bundle, Some(Target::X86_64V3), None).unwrap_err();
-    assert!(matches!(error, CompileError::Usage(_)));
+    assert!(matches!(error, CompileError::NoSuchKernel { .. }));
     assert!(error.to_string().contains(&bundle.manifest().kernels[0].spec.to_string()), "{error}");
 }

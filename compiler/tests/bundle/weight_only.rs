@@ -4,7 +4,7 @@ use crate::reference::repository;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::PathBuf;
-use tritc::ingest::{ActivationChoice, LoadOptions, load};
+use tritc::load::{ActivationChoice, LoadOptions, load};
 use tritc::model::{Activations, Found, Model};
 use tritc::reference;
 
@@ -64,7 +64,7 @@ fn largest(logits: &[f32]) -> u32 {
 /// With float activations every logit and every greedy token is transformers' own.
 fn matches_transformers(name: &str) {
     let model = model(name, ActivationChoice::F32);
-    assert_eq!(model.activations, Activations::Float);
+    assert_eq!(model.activations, Activations::F32);
     for Prompt { ids, greedy, logits, margins } in prompts(name) {
         let given: Vec<u32> = ids.iter().chain(&greedy[..63]).copied().collect();
         let found = all_logits(&model, &given);

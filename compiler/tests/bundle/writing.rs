@@ -4,9 +4,10 @@ use crate::synthetic::{self, Numbers};
 use std::fs;
 use std::path::Path;
 use trit_format::target::Target;
+use tritc::CompileError;
+use tritc::bundle::check_output;
 use tritc::compile::compile;
 use tritc::progress::Silent;
-use tritc::{CompileError, check_output};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -67,7 +68,7 @@ fn outputs_that_make_no_sense_are_refused_before_any_work() {
         (text.clone(), "is no .trit bundle"),
     ] {
         let error = check_output(&out).unwrap_err();
-        assert!(matches!(error, CompileError::Usage(_)));
+        assert!(matches!(error, CompileError::Output(_)));
         let message = error.to_string();
         assert!(message.contains(words) && message.contains(&out.display().to_string()), "{message}");
     }

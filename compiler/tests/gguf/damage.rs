@@ -53,7 +53,7 @@ fn damaged_files_never_panic() {
             }
             Err(error) => {
                 refused += 1;
-                assert!(matches!(error.exit_code(), 3 | 4), "{error}");
+                assert!(matches!(crate::words::exit_code(&error), 3 | 4), "{error}");
             }
         }
     }

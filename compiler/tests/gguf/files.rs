@@ -35,7 +35,7 @@ fn write(dir: &Path, parts: &[File; 2]) {
 
 fn refused(path: &Path, words: &[&str]) {
     let error = load_path(path).err().unwrap_or_else(|| panic!("it is read"));
-    let error = format!("[{}] {error}", error.exit_code());
+    let error = format!("[{}] {}", crate::words::exit_code(&error), crate::words::message(&error));
     for word in words {
         assert!(error.contains(word), "{word:?} is not in: {error}");
     }

@@ -151,6 +151,6 @@ fn truncated_anywhere() {
     for len in (0..header).chain((header..bytes.len() - 32).step_by(997)) {
         std::fs::write(&path, &bytes[..len]).unwrap();
         let error = crate::writer::load_path(&path).err().unwrap_or_else(|| panic!("{len} bytes are read"));
-        assert_eq!(error.exit_code(), 3, "{len}: {error}");
+        assert_eq!(crate::words::exit_code(&error), 3, "{len}: {error}");
     }
 }

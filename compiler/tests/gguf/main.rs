@@ -9,3 +9,12 @@ mod hostile;
 mod models;
 mod text;
 mod writer;
+
+/// The command's words for errors and warnings, so that messages are tested as users see them.
+#[path = "../../cli/src/words.rs"]
+mod words;
+
+/// Warnings as the command prints them, a line each.
+fn warned(warnings: &[tritc::Warning]) -> String {
+    warnings.iter().map(words::warning).collect::<Vec<_>>().join("\n")
+}

@@ -3,7 +3,7 @@
 use crate::writer::{File, MATRICES, Q, Value, bool, f32, load_path, q2_0, read, ternary, text, trits, u32};
 use half::f16;
 use trit_format::plan::{Activation, ScaleRule};
-use tritc::ingest::{ActivationChoice, LoadOptions, load};
+use tritc::load::{ActivationChoice, LoadOptions, load};
 use tritc::model::{Activations, Scales};
 
 fn bent(bend: impl FnOnce(&mut File)) -> File {
@@ -66,11 +66,11 @@ fn models_named_bitnet_run_as_such() {
     file.key("general.name", text("Falcon3 7B Instruct 1.58bit"));
     let model = file.load().unwrap();
     assert_eq!(model.activations, PER_TOKEN);
-    assert!(model.warnings.iter().any(|w| w.contains("BitNet model by its name")), "{:?}", model.warnings);
+    assert!(crate::warned(&model.warnings).contains("BitNet model by its name"), "{:?}", model.warnings);
     // A wish still counts.
     let (_dir, path) = file.write();
     let options = LoadOptions { activations: ActivationChoice::F32, ..Default::default() };
-    assert_eq!(load(&path, &options).unwrap().activations, Activations::Float);
+    assert_eq!(load(&path, &options).unwrap().activations, Activations::F32);
     // Not with scales that no BitNet model has.
     file.at(Q).bytes = [q2_0(&[1; 64], 0.5), q2_0(&[1; 63 * 64], 0.75)].concat();
     assert_eq!(file.load().unwrap().activations, Activations::Int8Groups);
@@ -224,7 +224,7 @@ fn unknown_keys_and_tensors() {
     };
     for keys in [&["bitnet-b1.58.logit_scale"][..], &[hadamard], &["bitnet-b1.58.rope.freq_base"]] {
         let error = ignoring(&file, keys).err().unwrap();
-        assert!(error.exit_code() == 2 && error.to_string().contains(keys[0]), "{error}");
+        assert!(crate::words::exit_code(&error) == 2 && error.to_string().contains(keys[0]), "{error}");
     }
     let note = bent(|file| {
         file.key("bitnet-b1.58.comment", text("x"));
@@ -232,7 +232,7 @@ fn unknown_keys_and_tensors() {
     note.refused(&["[4]", "--ignore-config-key bitnet-b1.58.comment"]);
     let model = ignoring(&note, &["bitnet-b1.58.comment", "nothing"]).unwrap();
     for warning in ["comment (\"x\") is ignored", "no nothing to ignore"] {
-        assert!(model.warnings.iter().any(|w| w.contains(warning)), "{warning}: {:?}", model.warnings);
+        assert!(crate::warned(&model.warnings).contains(warning), "{warning}: {:?}", model.warnings);
     }
     bent(|file| {
         file.key("bitnet-b1.58.context_length", Value(10, (1u64 << 40).to_le_bytes().to_vec()));

@@ -165,7 +165,7 @@ fn the_file_of_bitnet_2b() {
         "tokenizer.ggml.pre is missing; the tokenizer is taken for Llama 3's",
         "placeholder, not the model's",
     ] {
-        assert!(model.warnings.iter().any(|w| w.contains(warning)), "{warning}: {:?}", model.warnings);
+        assert!(crate::warned(&model.warnings).contains(warning), "{warning}: {:?}", model.warnings);
     }
     let template = model.text.chat_template.unwrap();
     assert!(template.contains("<|eot_id|>") && template.contains("'Assistant: '"), "{template}");
@@ -250,7 +250,7 @@ fn tokens_of_conversations_are_whole_however_they_are_typed() {
     assert_eq!(normal.tokenizer, control.tokenizer);
     assert_eq!(normal.text, control.text);
     let says = "\"<|eot_id|>\" are ordinary text";
-    assert!(normal.warnings.iter().any(|warning| warning.contains(says)), "{:?}", normal.warnings);
+    assert!(crate::warned(&normal.warnings).contains(says), "{:?}", normal.warnings);
     assert!(control.warnings.is_empty(), "{:?}", control.warnings);
 }
 
@@ -280,7 +280,7 @@ fn ids_that_stand_for_none_are_ignored() {
     });
     let model = model.load().unwrap();
     assert_eq!((model.text.bos, &model.text.stop[..]), (None, &[8, 9][..]));
-    let warnings = model.warnings.join("\n");
+    let warnings = crate::warned(&model.warnings);
     for words in [
         "padding_token_id is 4294967295",
         "unknown_token_id is -1",
@@ -304,7 +304,7 @@ fn tokens_beyond_the_table_refuse_no_file() {
     let model = file.load().unwrap();
     assert_eq!(ids(&tokenizer(&model), "abc", false), [6]);
     let words = "\"[PAD19]\" has id 19, but the model's vocab_size is 16, and 4 tokens are beyond it";
-    assert!(model.warnings.iter().any(|warning| warning.contains(words)), "{:?}", model.warnings);
+    assert!(crate::warned(&model.warnings).contains(words), "{:?}", model.warnings);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn without_a_tokenizer_its_keys_do_not_matter() {
     let file = bent(|file| {
         file.key("tokenizer.ggml.pre", text("viking")).without_key("tokenizer.ggml.merges");
     });
-    let options = tritc::ingest::LoadOptions { without_tokenizer: true, ..Default::default() };
+    let options = tritc::load::LoadOptions { without_tokenizer: true, ..Default::default() };
     let model = file.load_with(&options).unwrap();
     assert_eq!((model.tokenizer, model.text.stop, model.text.bos), (None, vec![8], Some(7)));
 }

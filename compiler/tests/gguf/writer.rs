@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tritc::CompileError;
-use tritc::ingest::{LoadOptions, load};
+use tritc::load::{LoadOptions, load};
 use tritc::model::{Model, Projection, Ternary};
 
 /// A value with its type, as it stands in the file.
@@ -241,7 +241,7 @@ impl File {
     pub fn error(&self) -> String {
         match self.load() {
             Ok(_) => panic!("it is read"),
-            Err(e) => format!("[{}] {e}", e.exit_code()),
+            Err(e) => format!("[{}] {}", crate::words::exit_code(&e), crate::words::message(&e)),
         }
     }
 

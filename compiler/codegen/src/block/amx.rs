@@ -8,9 +8,10 @@
 //!         for 64 columns of the block
 //! ```
 //!
-//! Two panels of 16 tile rows and the activations of 64 columns are 4 KiB, which the multiplier consumes in 64 cycles;
-//! L2 does not deliver all of that, but half of it, the panels, at no cost. Within a block of k the activations of 32 rows
-//! stay in L1, or nearly, while their sums pass through scratch memory. Where the panels come from depends on the number of rows, see [`Panels`].
+//! Two panels of 16 tile rows and the activations of 64 columns are 4 KiB, which the multiplier consumes in 64
+//! cycles; L2 does not deliver all of that, but half of it, the panels, at no cost. Within a block of k the
+//! activations of 32 rows stay in L1, or nearly, while their sums pass through scratch memory. Where the panels come
+//! from depends on the number of rows, see [`Panels`].
 //!
 //! On a Xeon of 2023 at 2.8 GHz the multiplier reaches 4.4 TOPS with operands from L1, and 3.8 where activations come
 //! from L2 and results go there. Passing sums on costs a fifth of that with blocks of 512 columns, a sixth with 1280.
@@ -27,23 +28,25 @@ use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::{BLOCK_COLUMNS, KernelSpec};
 use trit_format::tile::{self, QUAD, ROWS, VECTOR, padded_k};
 
-/// Where the trits of two tiles stand as matrices B of `tdpbssd`, 16 lanes of 4 columns a row.
+/// Where the trits of two tiles stand as the matrices B of `tdpbssd`, with 16 lanes of 4 columns a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Panels {
-    /// All of them in scratch memory, which is L2, decoded before the first product. Decoding is bound by stores, five
-    /// lines for each line of weights.
+    /// All panels are in scratch memory, that is in L2, and are decoded before the first product. Stores bound
+    /// decoding, five lines for each line of weights.
     Stored,
-    /// Those of a step in L1, decoded anew for every 32 rows while the multiplier works on the step before.
+    /// The panels of one step are in L1. They are decoded anew for every 32 rows, while the multiplier works on the
+    /// step before.
     Passing,
 }
 
-/// Most rows for which panels are decoded anew; with more, to decode once is faster.
+/// The most rows for which panels are decoded anew. With more rows, it is faster to decode once.
 const FEW_ROWS: i32 = 128;
 /// Rows of a tile register.
 const TILE_ROWS: i32 = 16;
 /// Bytes of two panels, or of 32 activation rows, by 64 columns.
 const STEP: i32 = 2 * TILE_ROWS * 64;
-/// Most steps of a block of k: 40 KiB of activations. Fewer passes of the sums are worth more than a place in L1 for all.
+/// Most steps of a block of k: 40 KiB of activations. Fewer passes of the sums are worth more than a place in L1 for
+/// all.
 const BLOCK_STEPS: usize = 20;
 /// Quads of a step.
 const STEP_QUADS: i32 = (BLOCK_COLUMNS / QUAD) as i32;
@@ -103,8 +106,8 @@ fn local(l: Local) -> AsmMemoryOperand {
     slot(l as i32)
 }
 
-/// What is known of `k`, and how its panels come about.
-struct Shape {
+/// The sizes that follow from `k`, and where its panels come from.
+struct AmxBlocking {
     code: Code,
     /// Bytes of a tile of weights, and its quads.
     tile: i32,
@@ -116,8 +119,8 @@ struct Shape {
     blocks: i32,
 }
 
-impl Shape {
-    fn new(spec: &KernelSpec) -> Shape {
+impl AmxBlocking {
+    fn new(spec: &KernelSpec) -> AmxBlocking {
         let k = spec.k as usize;
         let steps = k.div_ceil(BLOCK_COLUMNS);
         let block = steps.div_ceil(steps.div_ceil(BLOCK_STEPS));
@@ -125,7 +128,7 @@ impl Shape {
         let last = steps - (blocks - 1) * block;
         let [steps, block, last, blocks] = [steps, block, last, blocks].map(|n| n as i32);
         let (tile, quads) = (tile::bytes(k) as i32, (padded_k(k) / QUAD) as i32);
-        Shape { code: spec.code, tile, quads, steps, block, last, blocks }
+        AmxBlocking { code: spec.code, tile, quads, steps, block, last, blocks }
     }
 
     /// Where in scratch memory decoded tiles begin, after a group of packed activations: `[digit, quad, tile, 64]`
@@ -151,7 +154,7 @@ type Decoders = [[CodeLabel; TRITS]; 2];
 pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let mut assembler = Asm::new(Width::Zmm)?;
     let a = &mut assembler;
-    let shape = &Shape::new(spec);
+    let blocking = &AmxBlocking::new(spec);
     let saved = [rbx, rbp, r12, r13, r14, r15];
     saved.into_iter().try_for_each(|register| a.code.push(register))?;
     a.code.sub(rsp, FRAME)?;
@@ -172,16 +175,16 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     a.code.shl(OUT_STRIDE, 2)?;
     a.code.mov(SCRATCH, arguments::scratch())?;
     a.code.mov(LINE, 128u64)?;
-    pack_tail(a, shape)?;
+    pack_tail(a, blocking)?;
 
     let mut decoders: Decoders = std::array::from_fn(|_| std::array::from_fn(|_| a.code.create_label()));
     let (mut few, mut end) = (a.code.create_label(), a.code.create_label());
     a.code.cmp(arguments::rows(), FEW_ROWS)?;
     a.code.jbe(few)?;
-    tiles(a, shape, Panels::Stored, &decoders)?;
+    tiles(a, blocking, Panels::Stored, &decoders)?;
     a.code.jmp(end)?;
     a.place(&mut few)?;
-    tiles(a, shape, Panels::Passing, &decoders)?;
+    tiles(a, blocking, Panels::Passing, &decoders)?;
     a.place(&mut end)?;
 
     a.code.tilerelease()?;
@@ -192,15 +195,15 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     for (tiles, labels) in (1..).zip(&mut decoders) {
         for (digit, label) in (0..).zip(labels) {
             a.place(label)?;
-            decode_step(a, shape, tiles, digit)?;
+            decode_step(a, blocking, tiles, digit)?;
         }
     }
     assembler.finish()
 }
 
 /// The rows past the last whole group go to scratch memory, so that whole tiles may be loaded: `[step, row, 64]`.
-/// What stands in the missing rows is of no matter, as it only meets their results.
-fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
+/// What stands in the missing rows does not matter, because it only enters the results of these rows.
+fn pack_tail(a: &mut Asm, blocking: &AmxBlocking) -> Emitted {
     let mut none = a.code.create_label();
     a.code.mov(rcx, arguments::rows())?;
     a.code.mov(rax, rcx)?;
@@ -214,7 +217,7 @@ fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
     let row = a.here()?;
     a.code.mov(rbx, rbp)?;
     a.code.mov(rsi, rax)?;
-    a.code.mov(r11, shape.steps as u64)?;
+    a.code.mov(r11, blocking.steps as u64)?;
     let step = a.here()?;
     a.load(0, rsi, 0)?;
     a.store(rbx, 0, 0)?;
@@ -230,12 +233,12 @@ fn pack_tail(a: &mut Asm, shape: &Shape) -> Emitted {
 }
 
 /// All tiles, two at a time, and one that may be left.
-fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emitted {
+fn tiles(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, decoders: &Decoders) -> Emitted {
     match panels {
-        Panels::Stored => decode::constants(a, shape.code, Digits::Signed)?,
+        Panels::Stored => decode::constants(a, blocking.code, Digits::Signed)?,
         Panels::Passing => decode::constants(a, Code::Spread, Digits::Signed)?,
     }
-    if panels == Panels::Passing && shape.code != Code::Spread {
+    if panels == Panels::Passing && blocking.code != Code::Spread {
         decode::spread_constants(a)?;
     }
     let (mut one, mut end) = (a.code.create_label(), a.code.create_label());
@@ -244,13 +247,13 @@ fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emi
     a.code.je(one)?;
     for tiles in [2, 1] {
         match panels {
-            Panels::Stored => store_panels(a, shape, tiles)?,
-            Panels::Passing if shape.copied() => copy(a, shape, tiles)?,
+            Panels::Stored => store_panels(a, blocking, tiles)?,
+            Panels::Passing if blocking.copied() => copy(a, blocking, tiles)?,
             Panels::Passing => {}
         }
-        groups(a, shape, panels, tiles, decoders)?;
+        groups(a, blocking, panels, tiles, decoders)?;
         if tiles == 2 {
-            a.code.add(local(Local::Weights), 2 * shape.tile)?;
+            a.code.add(local(Local::Weights), 2 * blocking.tile)?;
             a.code.add(OUT, 2 * TILE_OUT)?;
             a.code.sub(local(Local::Tiles), 2)?;
             a.code.jne(two)?;
@@ -262,21 +265,21 @@ fn tiles(a: &mut Asm, shape: &Shape, panels: Panels, decoders: &Decoders) -> Emi
 }
 
 /// Decodes one or two tiles.
-fn store_panels(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
+fn store_panels(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
     const QUADS: i32 = 4;
     let each = |a: &mut Asm, quads: i32| -> Emitted {
         for (quad, tile) in (0..quads).flat_map(|quad| (0..i32::from(tiles)).map(move |tile| (quad, tile))) {
-            let from = i64::from(quad * VECTOR as i32 + tile * shape.tile);
+            let from = i64::from(quad * VECTOR as i32 + tile * blocking.tile);
             let to = i64::from(quad * 128 + tile * 64);
-            let digit = |d: usize| (TARGET, d as i64 * i64::from(shape.digit()) + to);
-            decode::vector(a, shape.code, (SOURCE, from), std::array::from_fn(digit))?;
+            let digit = |d: usize| (TARGET, d as i64 * i64::from(blocking.digit()) + to);
+            decode::vector(a, blocking.code, (SOURCE, from), std::array::from_fn(digit))?;
         }
         Ok(())
     };
     a.code.mov(SOURCE, local(Local::Weights))?;
-    a.code.lea(TARGET, ptr(SCRATCH + shape.decoded()))?;
-    if shape.quads >= QUADS {
-        a.code.mov(rcx, (shape.quads / QUADS) as u64)?;
+    a.code.lea(TARGET, ptr(SCRATCH + blocking.decoded()))?;
+    if blocking.quads >= QUADS {
+        a.code.mov(rcx, (blocking.quads / QUADS) as u64)?;
         let quads = a.here()?;
         each(a, QUADS)?;
         a.code.add(SOURCE, QUADS * VECTOR as i32)?;
@@ -284,17 +287,17 @@ fn store_panels(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
         a.code.dec(rcx)?;
         a.code.jne(quads)?;
     }
-    each(a, shape.quads % QUADS)
+    each(a, blocking.quads % QUADS)
 }
 
 /// Copies one or two tiles to scratch memory, each followed by what fills its last step.
-fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
+fn copy(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
     a.code.mov(SOURCE, local(Local::Weights))?;
     for tile in 0..i32::from(tiles) {
-        a.code.lea(TARGET, ptr(SCRATCH + (shape.decoded() + tile * shape.steps * STEP_WEIGHTS)))?;
-        a.code.mov(rcx, shape.quads as u64)?;
+        a.code.lea(TARGET, ptr(SCRATCH + (blocking.decoded() + tile * blocking.steps * STEP_WEIGHTS)))?;
+        a.code.mov(rcx, blocking.quads as u64)?;
         let quad = a.here()?;
-        if shape.code == Code::Spread {
+        if blocking.code == Code::Spread {
             a.load(0, SOURCE, 0)?;
             a.store(TARGET, 0, 0)?;
         } else {
@@ -309,7 +312,7 @@ fn copy(a: &mut Asm, shape: &Shape, tiles: u8) -> Emitted {
 }
 
 /// All activation rows by one or two tiles.
-fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Decoders) -> Emitted {
+fn groups(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, tiles: u8, decoders: &Decoders) -> Emitted {
     a.code.mov(rdi, local(Local::Args))?;
     a.code.mov(rax, arguments::rows())?;
     a.code.mov(local(Local::RowsLeft), rax)?;
@@ -332,10 +335,10 @@ fn groups(a: &mut Asm, shape: &Shape, panels: Panels, tiles: u8, decoders: &Deco
     a.code.cmp(rax, TILE_ROWS)?;
     a.code.jle(few)?;
     a.place(&mut whole)?;
-    Group { shape, panels, rows: 2, tiles, decoders }.blocks(a)?;
+    Group { blocking, panels, rows: 2, tiles, decoders }.blocks(a)?;
     a.code.jmp(many)?;
     a.place(&mut few)?;
-    Group { shape, panels, rows: 1, tiles, decoders }.blocks(a)?;
+    Group { blocking, panels, rows: 1, tiles, decoders }.blocks(a)?;
     a.place(&mut many)?;
     a.code.cmp(local(Local::Direct), 0)?;
     a.code.je(indirect)?;
@@ -369,8 +372,8 @@ fn write_results(a: &mut Asm, tiles: u8) -> Emitted {
 }
 
 /// A routine: one digit of one or two tiles for the step at [`SOURCE`], which moves on, to the panels at [`TARGET`].
-fn decode_step(a: &mut Asm, shape: &Shape, tiles: i32, digit: u8) -> Emitted {
-    let tile_bytes = if shape.copied() { shape.steps * STEP_WEIGHTS } else { shape.tile };
+fn decode_step(a: &mut Asm, blocking: &AmxBlocking, tiles: i32, digit: u8) -> Emitted {
+    let tile_bytes = if blocking.copied() { blocking.steps * STEP_WEIGHTS } else { blocking.tile };
     for (quad, tile) in (0..STEP_QUADS).flat_map(|quad| (0..tiles).map(move |tile| (quad, tile))) {
         let from = (SOURCE, i64::from(quad * VECTOR as i32 + tile * tile_bytes));
         decode::one_digit(a, digit, from, (TARGET, i64::from(quad * 128 + tile * 64)))?;

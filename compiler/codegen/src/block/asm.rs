@@ -27,20 +27,26 @@ impl Width {
 
 /// An instruction in its 256-bit and its 512-bit form.
 #[derive(Clone, Copy)]
-pub(super) struct Op(Code, Code);
+pub(super) struct VectorInstruction(Code, Code);
 
-pub(super) const VPADDB: Op = Op(Code::VEX_Vpaddb_ymm_ymm_ymmm256, Code::EVEX_Vpaddb_zmm_k1z_zmm_zmmm512);
-pub(super) const VPADDW: Op = Op(Code::VEX_Vpaddw_ymm_ymm_ymmm256, Code::EVEX_Vpaddw_zmm_k1z_zmm_zmmm512);
-pub(super) const VPADDD: Op = Op(Code::VEX_Vpaddd_ymm_ymm_ymmm256, Code::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32);
-pub(super) const VPSUBB: Op = Op(Code::VEX_Vpsubb_ymm_ymm_ymmm256, Code::EVEX_Vpsubb_zmm_k1z_zmm_zmmm512);
-pub(super) const VPSUBD: Op = Op(Code::VEX_Vpsubd_ymm_ymm_ymmm256, Code::EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32);
-pub(super) const VPXOR: Op = Op(Code::VEX_Vpxor_ymm_ymm_ymmm256, Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32);
-pub(super) const VPDPBUSD: Op =
-    Op(Code::VEX_Vpdpbusd_ymm_ymm_ymmm256, Code::EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32);
-pub(super) const VPMADDUBSW: Op =
-    Op(Code::VEX_Vpmaddubsw_ymm_ymm_ymmm256, Code::EVEX_Vpmaddubsw_zmm_k1z_zmm_zmmm512);
-pub(super) const VPMADDWD: Op =
-    Op(Code::VEX_Vpmaddwd_ymm_ymm_ymmm256, Code::EVEX_Vpmaddwd_zmm_k1z_zmm_zmmm512);
+pub(super) const VPADDB: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpaddb_ymm_ymm_ymmm256, Code::EVEX_Vpaddb_zmm_k1z_zmm_zmmm512);
+pub(super) const VPADDW: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpaddw_ymm_ymm_ymmm256, Code::EVEX_Vpaddw_zmm_k1z_zmm_zmmm512);
+pub(super) const VPADDD: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpaddd_ymm_ymm_ymmm256, Code::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32);
+pub(super) const VPSUBB: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpsubb_ymm_ymm_ymmm256, Code::EVEX_Vpsubb_zmm_k1z_zmm_zmmm512);
+pub(super) const VPSUBD: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpsubd_ymm_ymm_ymmm256, Code::EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32);
+pub(super) const VPXOR: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpxor_ymm_ymm_ymmm256, Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32);
+pub(super) const VPDPBUSD: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpdpbusd_ymm_ymm_ymmm256, Code::EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32);
+pub(super) const VPMADDUBSW: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpmaddubsw_ymm_ymm_ymmm256, Code::EVEX_Vpmaddubsw_zmm_k1z_zmm_zmmm512);
+pub(super) const VPMADDWD: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpmaddwd_ymm_ymm_ymmm256, Code::EVEX_Vpmaddwd_zmm_k1z_zmm_zmmm512);
 
 /// Emits instructions, and after them the constants they use.
 pub(super) struct Asm {
@@ -61,7 +67,7 @@ impl Asm {
         }
     }
 
-    fn pick(&self, op: Op) -> Code {
+    fn pick(&self, op: VectorInstruction) -> Code {
         match self.width {
             Width::Ymm => op.0,
             Width::Zmm => op.1,
@@ -69,20 +75,27 @@ impl Asm {
     }
 
     /// `d = a op b`.
-    pub(super) fn op(&mut self, op: Op, d: u8, a: u8, b: u8) -> Emitted {
+    pub(super) fn op(&mut self, op: VectorInstruction, d: u8, a: u8, b: u8) -> Emitted {
         let i = Instruction::with3(self.pick(op), self.vector(d), self.vector(a), self.vector(b))?;
         self.code.add_instruction(i)
     }
 
     /// `d = a op [base + at]`.
-    pub(super) fn op_mem(&mut self, op: Op, d: u8, a: u8, base: AsmRegister64, at: i64) -> Emitted {
+    pub(super) fn op_mem(
+        &mut self,
+        op: VectorInstruction,
+        d: u8,
+        a: u8,
+        base: AsmRegister64,
+        at: i64,
+    ) -> Emitted {
         let m = memory(base, at);
         let i = Instruction::with3(self.pick(op), self.vector(d), self.vector(a), m)?;
         self.code.add_instruction(i)
     }
 
     /// `d{mask} = a op b`, other bytes of `d` kept; 512-bit only.
-    pub(super) fn op_masked(&mut self, op: Op, d: u8, mask: u32, a: u8, b: u8) -> Emitted {
+    pub(super) fn op_masked(&mut self, op: VectorInstruction, d: u8, mask: u32, a: u8, b: u8) -> Emitted {
         let mut i = Instruction::with3(op.1, self.vector(d), self.vector(a), self.vector(b))?;
         i.set_op_mask(Register::K0 + mask);
         self.code.add_instruction(i)
@@ -90,14 +103,16 @@ impl Asm {
 
     /// Loads a whole vector, of any alignment.
     pub(super) fn load(&mut self, d: u8, base: AsmRegister64, at: i64) -> Emitted {
-        let code = self.pick(Op(Code::VEX_Vmovdqu_ymm_ymmm256, Code::EVEX_Vmovdqu64_zmm_k1z_zmmm512));
+        let code =
+            self.pick(VectorInstruction(Code::VEX_Vmovdqu_ymm_ymmm256, Code::EVEX_Vmovdqu64_zmm_k1z_zmmm512));
         let i = Instruction::with2(code, self.vector(d), memory(base, at))?;
         self.code.add_instruction(i)
     }
 
     /// Stores a whole vector, of any alignment.
     pub(super) fn store(&mut self, base: AsmRegister64, at: i64, s: u8) -> Emitted {
-        let code = self.pick(Op(Code::VEX_Vmovdqu_ymmm256_ymm, Code::EVEX_Vmovdqu64_zmmm512_k1z_zmm));
+        let code =
+            self.pick(VectorInstruction(Code::VEX_Vmovdqu_ymmm256_ymm, Code::EVEX_Vmovdqu64_zmmm512_k1z_zmm));
         let i = Instruction::with2(code, memory(base, at), self.vector(s))?;
         self.code.add_instruction(i)
     }
@@ -110,7 +125,10 @@ impl Asm {
         index: Option<(AsmRegister64, u32)>,
         at: i64,
     ) -> Emitted {
-        let code = self.pick(Op(Code::VEX_Vpbroadcastd_ymm_xmmm32, Code::EVEX_Vpbroadcastd_zmm_k1z_xmmm32));
+        let code = self.pick(VectorInstruction(
+            Code::VEX_Vpbroadcastd_ymm_xmmm32,
+            Code::EVEX_Vpbroadcastd_zmm_k1z_xmmm32,
+        ));
         let m = match index {
             Some((index, scale)) => {
                 MemoryOperand::with_base_index_scale_displ_size(base.into(), index.into(), scale, at, 1)
@@ -172,7 +190,8 @@ impl Asm {
 
     /// Each 16-bit word shifted right.
     pub(super) fn shift_words_right(&mut self, d: u8, a: u8, bits: u32) -> Emitted {
-        let code = self.pick(Op(Code::VEX_Vpsrlw_ymm_ymm_imm8, Code::EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8));
+        let code = self
+            .pick(VectorInstruction(Code::VEX_Vpsrlw_ymm_ymm_imm8, Code::EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8));
         self.code.add_instruction(Instruction::with3(code, self.vector(d), self.vector(a), bits)?)
     }
 
@@ -216,7 +235,7 @@ impl Asm {
         self.code.add_instruction(Instruction::with2(Code::VEX_Tileloadd_tmm_sibmem, tile(d), m)?)
     }
 
-    /// As [`Asm::tile_load`], of what will not be read again soon: it need not displace what stands in L1.
+    /// As [`Asm::tile_load`], for what will not be read again soon. It need not displace other data from L1.
     pub(super) fn tile_stream(
         &mut self,
         d: u8,
@@ -274,7 +293,8 @@ impl Asm {
         Ok(label)
     }
 
-    /// Lets a label stand here. Labels of nested loops may meet, and an instruction carries one only.
+    /// Sets a label here. Labels of nested loops may stand at the same place, but an instruction can only carry one,
+    /// so an instruction without bytes separates them.
     pub(super) fn place(&mut self, label: &mut CodeLabel) -> Emitted {
         self.code.set_label(label)?;
         self.code.zero_bytes()

@@ -1,4 +1,4 @@
-//! Stored weight bytes to digits: one vector of bytes gives five vectors, one for each tile digit.
+//! Decodes stored weight bytes to digits. One vector of bytes gives five vectors, one for each tile digit.
 
 use super::asm::{Asm, Emitted, VPADDB, VPSUBB, Width};
 use iced_x86::code_asm::AsmRegister64;
@@ -44,7 +44,7 @@ pub(super) fn constants(a: &mut Asm, code: Code, digits: Digits) -> Emitted {
         }
         _ => {
             // A fraction x of 256 holds digit 1 from 86 on and 2 from 171 on, since 3 * 86 and 3 * 171 are the first
-            // to reach 256 and 512. The sign bit flipped, as stored.
+            // to reach 256 and 512. The sign bit is flipped, as in the stored byte.
             a.constant(CONSTANTS, [85 ^ 0x80; 64])?;
             a.constant(CONSTANTS + 1, [170 ^ 0x80; 64])?;
             a.constant(CONSTANTS + 2, all(base))?;
@@ -68,7 +68,8 @@ pub(super) fn vector(
             a.lookup(U, T, CONSTANTS)?;
             a.op(VPSUBB, X, X, U)?;
             for (digit, (base, at)) in to.into_iter().enumerate() {
-                // The shift by words leaves bits of the neighbour above the six that the lookup reads.
+                // The shift of 16-bit words leaves bits of the neighbouring byte above the six bits that the lookup
+                // reads.
                 a.lookup(U, if digit < 3 { X } else { T }, CONSTANTS + 1 + digit as u8)?;
                 a.store(base, at, U)?;
             }
@@ -121,7 +122,7 @@ pub(super) fn one_digit(
 /// Loads the constants that [`spread`] uses, into registers 9 to 14.
 pub(super) fn spread_constants(a: &mut Asm) -> Emitted {
     for low in 0..4u8 {
-        // Bytes that store nothing may become anything.
+        // No weight is stored as these bytes, so their results do not matter.
         let spread = |i: usize| {
             let byte = Code::SignedFix.load(i as u8 * 4 + low);
             byte.map_or(0, |byte| Code::Spread.store(byte))
@@ -132,8 +133,8 @@ pub(super) fn spread_constants(a: &mut Asm) -> Emitted {
     a.constant(SPREAD + 5, [2; 64])
 }
 
-/// Bytes at `from`, stored as [`Code::SignedFix`], to [`Code::Spread`]: of four tables of the upper six bits the lower
-/// two select one.
+/// Bytes at `from`, stored as [`Code::SignedFix`], to [`Code::Spread`]: the lower two bits select one of four tables,
+/// which are looked up by the upper six bits.
 pub(super) fn spread(a: &mut Asm, from: (AsmRegister64, i64), to: (AsmRegister64, i64)) -> Emitted {
     a.load(X, from.0, from.1)?;
     a.shift_words_right(T, X, 2)?;

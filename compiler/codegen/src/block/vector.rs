@@ -26,23 +26,23 @@ const QUAD_BYTES: i64 = (TRITS * VECTOR) as i64;
 /// Quads one iteration of the inner loop handles. Activations are zero up to a multiple of more.
 const UNROLL: usize = 4;
 
-/// How products are formed and rows share registers.
+/// How products are formed, and how many rows and vectors share the registers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct VectorBlocking {
     pub(crate) width: Width,
-    /// Whether four products are summed by one instruction; else two, into i16.
+    /// Whether one instruction sums four products; otherwise one sums two, into i16.
     pub(crate) dot: bool,
     /// Activation rows of a group.
     pub(crate) rows: u8,
     /// Vectors of a pass over the tile's 80 rows, a divisor of all.
     pub(crate) vectors: u8,
-    /// The same for fewer rows: more vectors, so that enough sums are under way.
+    /// The same for few rows. There are more vectors then, so that enough sums are in progress at the same time.
     pub(crate) tail_vectors: u8,
     /// Most quads of a chunk, a multiple of [`UNROLL`].
     pub(crate) quads: usize,
 }
 
-impl Shape {
+impl VectorBlocking {
     /// Quads of all chunks but the last, of the last, and how many chunks.
     pub(super) fn chunks(&self, k: usize) -> (usize, usize, usize) {
         let quads = (padded_k(k) / QUAD).next_multiple_of(UNROLL);
@@ -73,10 +73,10 @@ const QUADS: i32 = 2;
 const PASSES: i32 = 3;
 const FRAME: i32 = 8 * 4 + 8;
 
-pub(super) fn emit(spec: &KernelSpec, shape: Shape) -> Result<Vec<u8>, IcedError> {
-    let mut a = Asm::new(shape.width)?;
+pub(super) fn emit(spec: &KernelSpec, blocking: VectorBlocking) -> Result<Vec<u8>, IcedError> {
+    let mut a = Asm::new(blocking.width)?;
     let k = spec.k as usize;
-    let (chunk, last, chunks) = shape.chunks(k);
+    let (chunk, last, chunks) = blocking.chunks(k);
     for register in [rbx, rbp, r12, r13, r14, r15] {
         a.code.push(register)?;
     }
@@ -108,7 +108,7 @@ pub(super) fn emit(spec: &KernelSpec, shape: Shape) -> Result<Vec<u8>, IcedError
     a.place(&mut is_last)?;
     a.code.mov(slot(QUADS), rax)?;
     decode_chunk(&mut a, spec, chunk)?;
-    groups(&mut a, shape, chunks)?;
+    groups(&mut a, blocking, chunks)?;
     a.code.add(ACTIVATIONS, (chunk * QUAD) as i32)?;
     a.code.dec(slot(CHUNKS))?;
     a.code.jne(next_chunk)?;
@@ -142,30 +142,30 @@ fn decode_chunk(a: &mut Asm, spec: &KernelSpec, chunk: usize) -> Emitted {
 }
 
 /// All activation rows by the digits of a chunk.
-fn groups(a: &mut Asm, shape: Shape, chunks: usize) -> Emitted {
+fn groups(a: &mut Asm, blocking: VectorBlocking, chunks: usize) -> Emitted {
     a.code.mov(ROW, ACTIVATIONS)?;
     a.code.mov(ROW_OUT, OUT)?;
     a.code.mov(ROW_SUMS, arguments::sums())?;
     a.code.mov(ROWS_LEFT, arguments::rows())?;
     let (mut tail, mut done) = (a.code.create_label(), a.code.create_label());
-    a.code.cmp(ROWS_LEFT, i32::from(shape.rows))?;
+    a.code.cmp(ROWS_LEFT, i32::from(blocking.rows))?;
     a.code.jb(tail)?;
     let group = a.here()?;
-    rows(a, shape, shape.rows, chunks)?;
+    rows(a, blocking, blocking.rows, chunks)?;
     for (pointer, stride) in [(ROW, STRIDE), (ROW_OUT, OUT_STRIDE), (ROW_SUMS, SUM_STRIDE)] {
-        for _ in 0..shape.rows {
+        for _ in 0..blocking.rows {
             a.code.add(pointer, stride)?;
         }
     }
-    a.code.sub(ROWS_LEFT, i32::from(shape.rows))?;
-    a.code.cmp(ROWS_LEFT, i32::from(shape.rows))?;
+    a.code.sub(ROWS_LEFT, i32::from(blocking.rows))?;
+    a.code.cmp(ROWS_LEFT, i32::from(blocking.rows))?;
     a.code.jae(group)?;
     a.place(&mut tail)?;
-    for left in 1..shape.rows {
+    for left in 1..blocking.rows {
         let mut other = a.code.create_label();
         a.code.cmp(ROWS_LEFT, i32::from(left))?;
         a.code.jne(other)?;
-        rows(a, shape, left, chunks)?;
+        rows(a, blocking, left, chunks)?;
         a.code.jmp(done)?;
         a.place(&mut other)?;
     }
@@ -173,22 +173,22 @@ fn groups(a: &mut Asm, shape: Shape, chunks: usize) -> Emitted {
 }
 
 /// `rows` activation rows by the digits of a chunk, in passes over the tile's 80 rows.
-fn rows(a: &mut Asm, shape: Shape, rows: u8, chunks: usize) -> Emitted {
-    let in_tile = (TRITS * VECTOR) as i64 / shape.width.bytes();
-    let vectors = i64::from(if usize::from(rows) * 2 <= usize::from(shape.rows) {
-        shape.tail_vectors
+fn rows(a: &mut Asm, blocking: VectorBlocking, rows: u8, chunks: usize) -> Emitted {
+    let in_tile = (TRITS * VECTOR) as i64 / blocking.width.bytes();
+    let vectors = i64::from(if usize::from(rows) * 2 <= usize::from(blocking.rows) {
+        blocking.tail_vectors
     } else {
-        shape.vectors
+        blocking.vectors
     });
     let passes = in_tile / vectors;
     debug_assert_eq!(in_tile % vectors, 0);
     if passes == 1 {
-        return pass(a, shape, rows, vectors as u8, chunks);
+        return pass(a, blocking, rows, vectors as u8, chunks);
     }
     a.code.mov(slot(PASSES), passes as i32)?;
     let again = a.here()?;
-    pass(a, shape, rows, vectors as u8, chunks)?;
-    let step = (vectors * shape.width.bytes()) as i32;
+    pass(a, blocking, rows, vectors as u8, chunks)?;
+    let step = (vectors * blocking.width.bytes()) as i32;
     a.code.add(DIGITS, step)?;
     a.code.add(ROW_OUT, step)?;
     a.code.dec(slot(PASSES))?;
@@ -198,8 +198,8 @@ fn rows(a: &mut Asm, shape: Shape, rows: u8, chunks: usize) -> Emitted {
 }
 
 /// `rows` activation rows by `vectors` vectors of the tile's rows.
-fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8, chunks: usize) -> Emitted {
-    let bytes = shape.width.bytes();
+fn pass(a: &mut Asm, blocking: VectorBlocking, rows: u8, vectors: u8, chunks: usize) -> Emitted {
+    let bytes = blocking.width.bytes();
     let accumulator = |row: u8, v: u8| row * vectors + v;
     let digits = |v: u8| rows * vectors + v;
     let activation = rows * vectors + vectors;
@@ -221,7 +221,7 @@ fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8, chunks: usize) -> Emit
             let index = (scale > 0).then_some((STRIDE, u32::from(scale)));
             a.broadcast(activation, base, index, quad * QUAD as i64)?;
             for v in 0..vectors {
-                if shape.dot {
+                if blocking.dot {
                     a.op(VPDPBUSD, accumulator(row, v), digits(v), activation)?;
                 } else {
                     a.op(VPMADDUBSW, product, digits(v), activation)?;
@@ -242,7 +242,7 @@ fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8, chunks: usize) -> Emit
     a.code.sub(ROW, rcx)?;
 
     let temporary = activation;
-    if !shape.dot {
+    if !blocking.dot {
         a.constant(product, std::array::from_fn(|i| (i % 2 == 0) as u8))?;
         for n in 0..rows * vectors {
             a.op(VPMADDWD, n, n, product)?;

@@ -1,4 +1,4 @@
-//! [`Program`] to Cranelift IR: the function, its loops and their pointers.
+//! Lowers a [`Program`] to Cranelift IR: the function, its loops and their pointers.
 
 use crate::program::{FEATURES, Node, Op, Program, Touch};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -76,7 +76,7 @@ pub(super) struct Lower<'a> {
     tiles: Value,
     /// Bytes from one activation row to the next, in each operand that has rows.
     row_strides: [Step; 3],
-    /// Multiples of them for the rows of a group after the first, made outside the loops.
+    /// Multiples of these strides for the rows of a group after the first. They are made outside the loops.
     row_offsets: Vec<[Step; 3]>,
     /// Next byte to touch, where anything is touched.
     touched: Variable,
@@ -84,7 +84,7 @@ pub(super) struct Lower<'a> {
     pub(super) accumulators: Vec<Variable>,
     /// Values of the program's registers in the operations lowered last.
     pub(super) registers: Vec<Option<Value>>,
-    /// 0, 3 and 0x80 in each byte, made once, outside the loops; no code where nothing uses them.
+    /// 0, 3 and 0x80 in each byte. They are made once, outside the loops. Where nothing uses them, they give no code.
     pub(super) zero: Value,
     pub(super) three: Value,
     pub(super) sign_bits: Value,
@@ -164,7 +164,7 @@ impl<'a> Lower<'a> {
         self.b.ins().load(I64, MemFlagsData::trusted(), self.args, offset as i32)
     }
 
-    /// What so many activation rows take in each operand that has rows.
+    /// How many bytes so many activation rows take in each operand that has rows.
     fn rows_bytes(&mut self, rows: u32) -> Vec<Step> {
         if rows == 0 {
             return Vec::new();
@@ -200,7 +200,7 @@ impl<'a> Lower<'a> {
         });
     }
 
-    /// The remainder comes first: nothing after the loop then uses its pointers, so that they advance in place.
+    /// The remainder comes first. Then nothing after the loop uses its pointers, so that they advance in place.
     fn quads(&mut self, count: u32, unroll: u32, touch: Option<Touch>, body: &[Op], at: At) {
         let first = count % unroll;
         (0..first).for_each(|quad| body.iter().for_each(|op| self.op(op, at, quad)));
@@ -231,7 +231,7 @@ impl<'a> Lower<'a> {
     fn touch(&mut self, touch: Touch) {
         let at = self.b.use_var(self.touched);
         for line in 0..touch.lines {
-            // As far as Cranelift knows it may trap, so that it stays although nothing uses its result.
+            // For all that Cranelift knows the load may trap, so it is kept although nothing uses its result.
             self.b.ins().load(I8, MemFlagsData::new(), at, (line * VECTOR as u32) as i32);
         }
         let next = self.b.ins().iadd_imm_s(at, i64::from(touch.stride));

@@ -2,7 +2,7 @@
 
 use super::lower::{At, I32_BYTES, Lower, MAX_PARTS, Pointer, constant};
 use crate::program::{Acc, Dot, FEATURES, Op, Reg};
-use crate::tier::{Emitter, Tier};
+use crate::tier::{Backend, Tier};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I32, I32X4};
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Value};
@@ -38,7 +38,8 @@ impl Lower<'_> {
             }
             Op::Broadcast(r, row) => {
                 let from = self.row(at, Pointer::Activations, row);
-                // A float load goes straight to a vector register; an integer one would pass through another.
+                // A load of a float goes straight to a vector register; that of an integer would pass through a
+                // general one.
                 let four = self.b.ins().load(F32, MemFlagsData::trusted(), from, (quad * QUAD as u32) as i32);
                 let all = self.b.ins().splat(F32X4, four);
                 self.define(r, |b| b.ins().bitcast(I8X16, little(), all));
@@ -67,7 +68,7 @@ impl Lower<'_> {
             }
             Op::Times3(r, x) => {
                 let x = self.reg(x);
-                // One instruction in place of two additions; x86-64 cannot multiply bytes.
+                // This is one instruction in place of two additions. x86-64 cannot multiply bytes.
                 if self.program.target.arch() == Arch::Aarch64 {
                     let three = self.three;
                     return self.define(r, |b| b.ins().imul(x, three));
@@ -133,8 +134,8 @@ impl Lower<'_> {
                 let (a_low, a_high) = (b.ins().swiden_low(a), b.ins().swiden_high(a));
                 // x86-64 wants the signed operand first.
                 let (low, high) = (b.ins().imul(a_low, x_low), b.ins().imul(a_high, x_high));
-                let emitter = Tier::of(self.program.target).emitter;
-                let fours = if matches!(emitter, Emitter::Cranelift { pairs: true, .. }) {
+                let backend = Tier::of(self.program.target).backend;
+                let fours = if matches!(backend, Backend::Cranelift { pairs: true, .. }) {
                     // Without the dot-product instruction, sums of two products are formed in i16: at most
                     // 2 * 127 * 128 = 32512, since no feature is -128.
                     let pairs = b.ins().iadd_pairwise(low, high);

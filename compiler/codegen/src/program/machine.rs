@@ -1,18 +1,18 @@
-//! What of a tier shapes a program, and the program's inner parts.
+//! Makes the inner parts of a program, in the form that the registers of a tier allow.
 
 use super::{Acc, Dot, FEATURES, Node, Op, Reg, Start, Table, Touch};
-use crate::tier::{Registers, Tier};
+use crate::tier::{RegisterBudget, Tier};
 use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
 use trit_format::tile::{self, QUAD, VECTOR, padded_k};
 
-/// The inverse of 7 modulo `2^32`: multiplying a multiple of 7 by it divides.
+/// The inverse of 7 modulo `2^32`. Multiplying a multiple of 7 by it divides it by 7.
 const INVERSE_OF_7: i32 = 0xb6db_6db7_u32 as i32;
 
-/// What of a tier shapes the program.
+/// What decides the form of a program for a tier.
 pub(super) struct Machine {
-    pub registers: Registers,
+    pub registers: RegisterBudget,
     decode: Decode,
 }
 
@@ -47,8 +47,8 @@ struct Factor {
 enum Sign {
     /// A mask.
     Mask(Reg),
-    /// The activations of that row, broadcast once more: a register they would keep holds a constant instead, without
-    /// which every dot product reads it from memory.
+    /// The activations of that row, which are broadcast once more. The register that they would otherwise keep holds
+    /// a constant instead; without it, every dot product would read the constant from memory.
     Row(u8),
 }
 
@@ -67,7 +67,7 @@ impl Machine {
         VECTOR as u32 / self.registers.vector
     }
 
-    /// Vectors of lanes in one pass: a power of two, so that passes are alike.
+    /// Vectors of lanes in one pass. They are a power of two, so that all passes are alike.
     fn parts(&self, rows: u32) -> u32 {
         let most = (self.registers.accumulator_groups / rows).clamp(1, self.vectors());
         1 << most.ilog2()
@@ -102,9 +102,9 @@ impl Machine {
         Node::Lanes { parts: parts.into(), body }
     }
 
-    /// A line for every 64 bytes the passes consume, spread evenly over all of them.
+    /// One cache line for every 64 bytes that the passes consume, spread evenly over all passes.
     fn touch(&self, spec: &KernelSpec, passes: u32) -> Option<Touch> {
-        // Only the first of several passes waits for memory: what is to come next then is the next tile.
+        // Only the first of several passes waits for memory, so what is needed next is the next tile.
         let start = match self.registers.vector {
             16 => Start::NextTile,
             _ if passes == 1 => Start::Ahead(spec.prefetch),
@@ -211,7 +211,7 @@ impl Machine {
                     if let Some(sum) = sum {
                         value = regs.def(&mut ops, |r| Op::Subtract(r, value, sum));
                     }
-                    // The first product of three shifts out the most significant trit.
+                    // Multiplying by three shifts the most significant trit out first.
                     ops.push(Op::Store { value, row, digit: TRITS as u8 - 1 - feature, part });
                 }
             }

@@ -1,4 +1,4 @@
-//! Vectors of constants: behind the code, and in registers while there are any left.
+//! Vectors of constants. They stand behind the code, and in registers as long as any are left.
 
 use super::Refused;
 use super::registers::Vector;
@@ -7,7 +7,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::{AsmMemoryOperand, CodeAssembler, CodeLabel, ptr};
 use std::ops::Range;
 
-/// What an operation takes from memory or a register.
+/// A constant that an operation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Constant {
     /// 0x80 in every byte.
@@ -44,7 +44,7 @@ impl Constant {
 
 /// A constant or a value as the last operand of an instruction.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
+pub(super) enum Operand {
     Register(Vector),
     Memory(AsmMemoryOperand),
 }
@@ -53,7 +53,7 @@ pub(super) enum Source {
 pub(super) struct Constants(Vec<(Constant, CodeLabel, Option<Vector>)>);
 
 impl Constants {
-    /// Those that the program needs; the inner loops' are first to get registers.
+    /// The constants that the program needs. Those of inner loops get registers first.
     pub(super) fn of(program: &Program, registers: Range<Vector>, asm: &mut CodeAssembler) -> Constants {
         let (mut inner, mut outer) = (Vec::new(), Vec::new());
         collect(&program.body, &mut inner, &mut outer);
@@ -69,13 +69,13 @@ impl Constants {
 
     /// # Panics
     /// If the program does not need it.
-    pub(super) fn source(&self, constant: Constant) -> Source {
+    pub(super) fn operand(&self, constant: Constant) -> Operand {
         let &(_, label, register) = self
             .0
             .iter()
             .find(|(c, ..)| *c == constant)
             .expect("all constants of the program were collected");
-        register.map_or_else(|| Source::Memory(ptr(label)), Source::Register)
+        register.map_or_else(|| Operand::Memory(ptr(label)), Operand::Register)
     }
 
     /// Registers to be loaded before the first tile, and from where.

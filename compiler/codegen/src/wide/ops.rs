@@ -1,8 +1,8 @@
 //! The operations of a [`Program`](crate::program::Program) as VEX or EVEX instructions.
 
-use super::constants::{Constant, Source};
+use super::constants::{Constant, Operand};
 use super::registers::{self, Places, Vector};
-use super::{Emitter, MAX_ROWS, Refused};
+use super::{MAX_ROWS, Refused, WideEmitter};
 use crate::program::{Dot, Op};
 use iced_x86::code_asm::*;
 use trit_format::tile::{LANES, QUAD, VECTOR};
@@ -25,16 +25,16 @@ fn zmm(register: Vector) -> AsmRegisterZmm {
 
 /// `name dest, x, source` in the program's width. A second name is that of the 512-bit form.
 macro_rules! three {
-    ($e:ident, $name:ident, $d:expr, $x:expr, $source:expr) => {
-        three!($e, $name, $name, $d, $x, $source)
+    ($e:ident, $name:ident, $d:expr, $x:expr, $operand:expr) => {
+        three!($e, $name, $name, $d, $x, $operand)
     };
-    ($e:ident, $name:ident, $wide:ident, $d:expr, $x:expr, $source:expr) => {{
+    ($e:ident, $name:ident, $wide:ident, $d:expr, $x:expr, $operand:expr) => {{
         let (d, x) = ($d, $x);
-        match ($e.program.vector == 64, $source) {
-            (true, Source::Register(y)) => $e.asm.$wide(zmm(d), zmm(x), zmm(y)),
-            (true, Source::Memory(y)) => $e.asm.$wide(zmm(d), zmm(x), y),
-            (false, Source::Register(y)) => $e.asm.$name(ymm(d), ymm(x), ymm(y)),
-            (false, Source::Memory(y)) => $e.asm.$name(ymm(d), ymm(x), y),
+        match ($e.program.vector == 64, $operand) {
+            (true, Operand::Register(y)) => $e.asm.$wide(zmm(d), zmm(x), zmm(y)),
+            (true, Operand::Memory(y)) => $e.asm.$wide(zmm(d), zmm(x), y),
+            (false, Operand::Register(y)) => $e.asm.$name(ymm(d), ymm(x), ymm(y)),
+            (false, Operand::Memory(y)) => $e.asm.$name(ymm(d), ymm(x), y),
         }
     }};
 }
@@ -59,7 +59,7 @@ macro_rules! shift {
     };
 }
 
-impl Emitter<'_> {
+impl WideEmitter<'_> {
     pub(super) fn load_constants(&mut self) -> Result<(), Refused> {
         for (register, from) in self.constants.loads() {
             two!(self, vmovdqu, vmovdqu64, register, from)?;
@@ -72,14 +72,14 @@ impl Emitter<'_> {
         let (places, _) = registers::places(ops);
         let mut i = 0;
         while i < ops.len() {
-            // A byte that is only wanted as u8 need not be loaded by an instruction of its own.
+            // Where a byte is only needed as u8, the exclusive or loads it, and no instruction of its own does.
             if let (&Op::Load(r, part), Some(&Op::XorSign(_, x))) = (&ops[i], ops.get(i + 1))
                 && r == x
                 && !ops[i + 2..].iter().any(|op| op.reads().any(|read| read == r))
-                && let Source::Register(bits) = self.constants.source(Constant::SignBits)
+                && let Operand::Register(bits) = self.constants.operand(Constant::SignBits)
             {
                 let to = self.written(&places[i + 1]);
-                let from = Source::Memory(self.weights(quad, part));
+                let from = Operand::Memory(self.weights(quad, part));
                 three!(self, vpxor, vpxord, to, bits, from)?;
                 i += 2;
                 continue;
@@ -107,7 +107,7 @@ impl Emitter<'_> {
                 two!(self, vmovdqu, vmovdqu64, self.written(places), from)?;
             }
             Op::XorSign(..) => {
-                let bits = self.constants.source(Constant::SignBits);
+                let bits = self.constants.operand(Constant::SignBits);
                 three!(self, vpxor, vpxord, self.written(places), read(0), bits)?;
             }
             Op::Magnitude(..) => {
@@ -123,8 +123,8 @@ impl Emitter<'_> {
             }
             Op::Times3(..) => {
                 let (d, x) = (self.written(places), read(0));
-                three!(self, vpaddb, d, x, Source::Register(x))?;
-                three!(self, vpaddb, d, d, Source::Register(x))?;
+                three!(self, vpaddb, d, x, Operand::Register(x))?;
+                three!(self, vpaddb, d, d, Operand::Register(x))?;
             }
             Op::ShiftRight(_, _, n) => {
                 let (d, x) = (self.written(places), read(0));
@@ -132,24 +132,24 @@ impl Emitter<'_> {
             }
             Op::Lookup(_, _, table) if self.program.vector == 64 => {
                 let (d, x) = (self.written(places), read(0));
-                match self.constants.source(Constant::Table(table)) {
-                    Source::Register(table) => self.asm.vpermb(zmm(d), zmm(x), zmm(table))?,
-                    Source::Memory(table) => self.asm.vpermb(zmm(d), zmm(x), table)?,
+                match self.constants.operand(Constant::Table(table)) {
+                    Operand::Register(table) => self.asm.vpermb(zmm(d), zmm(x), zmm(table))?,
+                    Operand::Memory(table) => self.asm.vpermb(zmm(d), zmm(x), table)?,
                 }
             }
             Op::SubtractBytes(..) => {
-                three!(self, vpsubb, self.written(places), read(0), Source::Register(read(1)))?;
+                three!(self, vpsubb, self.written(places), read(0), Operand::Register(read(1)))?;
             }
             Op::Dot4(acc, _, _, dot) => {
                 let (acc, x, a) = (self.registers.accumulator(acc, set), read(0), read(1));
                 match dot {
-                    Dot::UnsignedSigned => three!(self, vpdpbusd, acc, x, Source::Register(a))?,
+                    Dot::UnsignedSigned => three!(self, vpdpbusd, acc, x, Operand::Register(a))?,
                     Dot::SignedMagnitude => {
                         let t = self.written(places);
                         // The first operand is the unsigned one.
-                        three!(self, vpmaddubsw, t, a, Source::Register(x))?;
-                        three!(self, vpmaddwd, t, t, self.constants.source(Constant::Ones))?;
-                        three!(self, vpaddd, acc, acc, Source::Register(t))?;
+                        three!(self, vpmaddubsw, t, a, Operand::Register(x))?;
+                        three!(self, vpmaddwd, t, t, self.constants.operand(Constant::Ones))?;
+                        three!(self, vpaddd, acc, acc, Operand::Register(t))?;
                     }
                     Dot::SignedSigned => return Err(Refused::Operation(*op)),
                 }
@@ -161,9 +161,9 @@ impl Emitter<'_> {
             Op::Recover(_, high, low) => {
                 let [high, low] = [high, low].map(|acc| self.registers.accumulator(acc, 0));
                 let d = self.written(places);
-                three!(self, vpaddd, d, high, Source::Register(high))?;
-                three!(self, vpaddd, d, d, Source::Register(high))?;
-                three!(self, vpsubd, d, d, Source::Register(low))?;
+                three!(self, vpaddd, d, high, Operand::Register(high))?;
+                three!(self, vpaddd, d, d, Operand::Register(high))?;
+                three!(self, vpsubd, d, d, Operand::Register(low))?;
                 shift!(self, vpsrad, d, d, 8)?;
             }
             // The accumulator's own register is read.
@@ -174,7 +174,7 @@ impl Emitter<'_> {
                     vpmulld,
                     self.written(places),
                     read(0),
-                    self.constants.source(Constant::I32(c))
+                    self.constants.operand(Constant::I32(c))
                 )?;
             }
             Op::ShiftRightI32(_, _, n) => {
@@ -182,7 +182,7 @@ impl Emitter<'_> {
                 shift!(self, vpsrad, d, x, u32::from(n))?;
             }
             Op::Subtract(..) => {
-                three!(self, vpsubd, self.written(places), read(0), Source::Register(read(1)))?;
+                three!(self, vpsubd, self.written(places), read(0), Operand::Register(read(1)))?;
             }
             Op::Store { row, digit, part, .. } => {
                 let value = read(0);
@@ -214,14 +214,14 @@ impl Emitter<'_> {
     pub(super) fn add_up(&mut self, sets: u32) -> Result<(), Refused> {
         for set in 1..sets {
             for (to, from) in self.registers.set(0).zip(self.registers.set(set)) {
-                three!(self, vpaddd, to, to, Source::Register(from))?;
+                three!(self, vpaddd, to, to, Operand::Register(from))?;
             }
         }
         Ok(())
     }
 
     fn zero(&mut self, register: Vector) -> Result<(), Refused> {
-        Ok(three!(self, vpxor, vpxord, register, register, Source::Register(register))?)
+        Ok(three!(self, vpxor, vpxord, register, register, Operand::Register(register))?)
     }
 
     /// # Panics
@@ -250,7 +250,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// As `row`; the triple is made anew in a register that is free outside the inner loop.
+    /// As `row`. The triple stride is computed anew in a register that is free outside the inner loop.
     fn row_of_epilogue(
         &mut self,
         first: AsmRegister64,

@@ -1,4 +1,5 @@
-//! Which vector register holds what: accumulators first, then the values of a block of operations, then constants.
+//! Decides which vector register holds what. Accumulators come first, then the values of a block of operations, then
+//! constants.
 
 use super::Refused;
 use crate::program::{Acc, Dot, Node, Op, Program, Reg};
@@ -16,18 +17,18 @@ pub(super) enum Place {
     Accumulator(Acc),
 }
 
-/// Where an operation finds its operands and leaves its result.
+/// The registers of an operation's operands and of its result.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Places {
     /// In the order of [`Op::reads`].
     pub reads: [Option<Place>; 2],
-    /// The result; for a [`Op::Dot4`] that takes several instructions, what they pass on.
+    /// The result. For an [`Op::Dot4`] that takes several instructions, it is the value that they pass on.
     pub writes: Option<Place>,
 }
 
 /// The registers of a kernel.
 pub(super) struct Registers {
-    /// Accumulators of all sets in the pass that has most.
+    /// The number of accumulators of all sets in the pass that has most of them.
     accumulators: usize,
     temporaries: usize,
     found: usize,
@@ -99,8 +100,9 @@ impl Registers {
     }
 }
 
-/// Places for the operations of one block, and how many temporaries they take. A temporary is free again after its last
-/// use, for the result of the same operation too, except where that is written before the operand is read last.
+/// Places for the operations of one block, and how many temporaries they take. A temporary is free again after its
+/// last use. The result of the same operation may take it too, unless the result is written before the operand is
+/// read for the last time.
 ///
 /// # Panics
 /// If a register is read before it is written.

@@ -189,7 +189,7 @@ fn any_number_of_rows_unroll_and_prefetch() {
 
 /// Bytes of the target's vectors.
 fn vector(target: Target) -> u32 {
-    Program::new(&stream(4, 1, Code::SignedFix, 1, 0), target).unwrap().vector
+    Program::new(&stream(4, 1, Code::SignedFix, 1, 0), target).unwrap().vector()
 }
 
 /// Instructions of a kernel, and how many of them have each mnemonic.

@@ -8,10 +8,11 @@ pub(crate) const BITNET_1BITLLM: Family = Family {
     architecture: "BitnetForCausalLM",
     latent: true,
     norms: Norms { sub: Some(["self_attn.inner_attn_ln", "mlp.ffn_layernorm"]), ..LLAMA.norms },
-    own: |keys, _| {
+    factors: |keys, _, usual| {
         // Ternary weights are "1 bit" there.
         keys.expect("weight_bits", &json!(1))?;
-        keys.expect("input_bits", &json!(8))
+        keys.expect("input_bits", &json!(8))?;
+        Ok(usual)
     },
     ..LLAMA
 };

@@ -1,11 +1,11 @@
 //! The text model of Gemma 3 (transformers' `models/gemma3`): norms on both sides of attention and feed-forward, whose
 //! weights are stored less one, most layers with a sliding window and a RoPE of their own, scaled embeddings.
 
-use crate::arch::config::EmbeddingScale;
+use crate::arch::factors::{EmbeddingScale, Factors};
 use crate::arch::family::{Family, LLAMA, Norms};
 use crate::arch::keys::Keys;
 use crate::arch::positions::{Positions, Sliding, SlidingLayers};
-use crate::arch::rope::{Facts, Rope};
+use crate::arch::rope::{RopeConfig, RopeInputs};
 use crate::error::CompileError;
 use serde_json::{Value, json};
 use trit_format::manifest::Hyperparameters;
@@ -28,25 +28,25 @@ pub(crate) const GEMMA3: Family = Family {
         ..LLAMA.norms
     },
     positions,
-    own: |keys, config| {
+    factors: |keys, dims, usual| {
         for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
             keys.expect(key, &Value::Null)?;
         }
         keys.expect("use_bidirectional_attention", &json!(false))?;
         let scalar: f64 = keys.take("query_pre_attn_scalar")?.unwrap_or(256.0);
-        config.attention_scale = scalar.powf(-0.5) as f32;
-        if !(config.attention_scale.is_finite() && config.attention_scale > 0.0) {
+        let attention_scale = scalar.powf(-0.5) as f32;
+        if !(attention_scale.is_finite() && attention_scale > 0.0) {
             let problem = format!("query_pre_attn_scalar is {scalar}, expected a number above zero");
             return Err(keys.invalid(problem));
         }
-        config.embedding_scale = EmbeddingScale::InTableType(f64::from(config.dims.hidden_dim).sqrt() as f32);
-        Ok(())
+        let embedding_scale = EmbeddingScale::InTableType(f64::from(dims.hidden_dim).sqrt() as f32);
+        Ok(Factors { attention_scale, embedding_scale, ..usual })
     },
     ..LLAMA
 };
 
 fn positions(keys: &mut Keys, family: &Family, dims: &Hyperparameters) -> Result<Positions, CompileError> {
-    let (full, sliding) = Rope::take_by_layer_type(keys, Facts::new(family, dims), 10_000.0)?;
+    let (full, sliding) = RopeConfig::take_by_layer_type(keys, RopeInputs::new(family, dims), 10_000.0)?;
     let pattern: u32 = match keys.take("sliding_window_pattern")? {
         Some(pattern) => pattern,
         None => keys.take("_sliding_window_pattern")?.unwrap_or(6),

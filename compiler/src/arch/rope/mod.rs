@@ -15,31 +15,31 @@ use scaling::Scaling;
 use serde_json::json;
 use trit_format::manifest::Hyperparameters;
 
-/// What a model's configuration says elsewhere and RoPE depends on.
+/// What RoPE depends on and the configuration says elsewhere.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
-    /// Where the configuration names no base.
+pub(crate) struct RopeInputs {
+    /// The base, where the configuration names none.
     pub(crate) theta: f64,
-    /// Frequencies are half of it.
+    /// The size of a head. There are half as many frequencies.
     pub(crate) head_dim: u32,
     /// `max_position_embeddings`.
     pub(crate) context: u32,
 }
 
-impl Facts {
+impl RopeInputs {
     /// Those of a model of `family` with these sizes.
-    pub(crate) fn new(family: &Family, dims: &Hyperparameters) -> Facts {
-        Facts { theta: family.rope_theta, head_dim: dims.head_dim, context: dims.context_length }
+    pub(crate) fn new(family: &Family, dims: &Hyperparameters) -> RopeInputs {
+        RopeInputs { theta: family.rope_theta, head_dim: dims.head_dim, context: dims.context_length }
     }
 }
 
 /// RoPE as the configuration describes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Rope {
+pub(crate) struct RopeConfig {
     /// Its base.
     theta: f64,
     scaling: Scaling,
-    facts: Facts,
+    inputs: RopeInputs,
 }
 
 /// The object under `rope_scaling` or `rope_parameters`.
@@ -48,58 +48,58 @@ struct Inner {
     scaling: Scaling,
 }
 
-impl Rope {
+impl RopeConfig {
     /// Reads `rope_theta` with `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5).
     ///
     /// # Errors
     /// Contradictory spellings, missing or senseless numbers, types and keys that are not known.
-    pub(crate) fn take(keys: &mut Keys, facts: Facts) -> Result<Rope, CompileError> {
+    pub(crate) fn take(keys: &mut Keys, inputs: RopeInputs) -> Result<RopeConfig, CompileError> {
         let theta = keys.take("rope_theta")?;
         let original = keys.take("original_max_position_embeddings")?;
         keys.expect("partial_rotary_factor", &json!(1.0))?;
         let old =
-            keys.object("rope_scaling")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
+            keys.object("rope_scaling")?.map(|inner| Inner::take(inner, original, inputs)).transpose()?;
         let new =
-            keys.object("rope_parameters")?.map(|inner| Inner::take(inner, original, facts)).transpose()?;
-        Rope::joined(keys, theta, [old, new], facts)
+            keys.object("rope_parameters")?.map(|inner| Inner::take(inner, original, inputs)).transpose()?;
+        RopeConfig::joined(keys, theta, [old, new], inputs)
     }
 
     /// Reads Gemma 3's two RoPEs, `(full, sliding)`: `rope_theta`, `rope_scaling` and `rope_local_base_freq`, or
     /// `rope_parameters` with an object for each type of layer. `local_theta` is the sliding layers' default base.
     ///
     /// # Errors
-    /// As [`Rope::take`].
+    /// As [`RopeConfig::take`].
     pub(crate) fn take_by_layer_type(
         keys: &mut Keys,
-        facts: Facts,
+        inputs: RopeInputs,
         local_theta: f64,
-    ) -> Result<(Rope, Rope), CompileError> {
-        let local = Facts { theta: local_theta, ..facts };
+    ) -> Result<(RopeConfig, RopeConfig), CompileError> {
+        let local = RopeInputs { theta: local_theta, ..inputs };
         let [full_theta, sliding_theta] = [keys.take("rope_theta")?, keys.take("rope_local_base_freq")?];
         keys.expect("partial_rotary_factor", &json!(1.0))?;
-        let old = keys.object("rope_scaling")?.map(|inner| Inner::take(inner, None, facts)).transpose()?;
+        let old = keys.object("rope_scaling")?.map(|inner| Inner::take(inner, None, inputs)).transpose()?;
         let (mut full, mut sliding) = (None, None);
         if let Some(mut by_type) = keys.object("rope_parameters")? {
-            let mut of = |name, facts| {
+            let mut of = |name, inputs| {
                 let inner = by_type.object(name)?;
-                inner.map(|inner| Inner::take_nested(inner, facts)).transpose()
+                inner.map(|inner| Inner::take_nested(inner, inputs)).transpose()
             };
-            full = of("full_attention", facts)?;
+            full = of("full_attention", inputs)?;
             sliding = of("sliding_attention", local)?;
             by_type.refuse_rest(&[])?;
         }
-        let full = Rope::joined(keys, full_theta, [old, full], facts)?;
-        let sliding = Rope::joined(keys, sliding_theta, [None, sliding], local)?;
+        let full = RopeConfig::joined(keys, full_theta, [old, full], inputs)?;
+        let sliding = RopeConfig::joined(keys, sliding_theta, [None, sliding], local)?;
         Ok((full, sliding))
     }
 
-    /// One RoPE from the base that stands outside and what stands inside of either spelling.
+    /// One RoPE, from the base that stands outside of the two spellings and what stands inside each of them.
     fn joined(
         keys: &Keys,
         outer_theta: Option<f64>,
         [old, new]: [Option<Inner>; 2],
-        facts: Facts,
-    ) -> Result<Rope, CompileError> {
+        inputs: RopeInputs,
+    ) -> Result<RopeConfig, CompileError> {
         let differ = |a: Option<f64>, b: Option<f64>| a.zip(b).is_some_and(|(a, b)| a != b);
         if let (Some(a), Some(b)) = (&old, &new)
             && (a.scaling != b.scaling || differ(a.theta, b.theta))
@@ -113,16 +113,16 @@ impl Rope {
             return Err(keys
                 .invalid(format!("rope_theta is {outer} in one place and {inner} in another; remove one")));
         }
-        let theta = inner_theta.or(outer_theta).unwrap_or(facts.theta);
+        let theta = inner_theta.or(outer_theta).unwrap_or(inputs.theta);
         if !(theta.is_finite() && theta > 0.0) {
             return Err(keys.invalid(format!("rope_theta is {theta}, expected a number above zero")));
         }
         let scaling = new.or(old).map_or(Scaling::Default, |inner| inner.scaling);
         if matches!(scaling, Scaling::Yarn(_)) && theta <= 1.0 {
-            // Its correction range divides by the base's logarithm.
+            // YaRN's correction range divides by the logarithm of the base.
             return Err(keys.invalid(format!("rope_theta is {theta}; YaRN needs one above 1")));
         }
-        Ok(Rope { theta, scaling, facts })
+        Ok(RopeConfig { theta, scaling, inputs })
     }
 
     /// The base of its frequencies.
@@ -132,12 +132,12 @@ impl Rope {
 
     /// `max_position_embeddings`.
     pub(crate) fn context(&self) -> u32 {
-        self.facts.context
+        self.inputs.context
     }
 
     /// The largest context length that these settings were made for.
     pub(crate) fn longest(&self) -> u32 {
-        let context = self.facts.context;
+        let context = self.inputs.context;
         match &self.scaling {
             Scaling::Yarn(yarn) => context.max((yarn.factor * yarn.original) as u32),
             _ => context,
@@ -146,7 +146,7 @@ impl Rope {
 
     /// Where LongRoPE changes from its short factors to its long ones, if that is within the context.
     pub(crate) fn change(&self) -> Option<u32> {
-        let context = self.facts.context;
+        let context = self.inputs.context;
         match &self.scaling {
             Scaling::LongRope(long) if long.original < context => Some(long.original),
             _ => None,
@@ -155,7 +155,7 @@ impl Rope {
 
     /// What a user should know about the settings.
     pub(crate) fn warning(&self) -> Option<String> {
-        let context = self.facts.context;
+        let context = self.inputs.context;
         let Scaling::Yarn(yarn) = &self.scaling else { return None };
         let implied = f64::from(context) / yarn.original;
         (implied != yarn.factor && implied != 1.0).then(|| {
@@ -174,18 +174,18 @@ impl Rope {
 }
 
 impl Inner {
-    fn take(mut keys: Keys, outer_original: Option<u32>, facts: Facts) -> Result<Inner, CompileError> {
+    fn take(mut keys: Keys, outer_original: Option<u32>, inputs: RopeInputs) -> Result<Inner, CompileError> {
         let theta = keys.take("rope_theta")?;
         keys.expect("partial_rotary_factor", &json!(1.0))?;
-        let scaling = Scaling::take(&mut keys, outer_original, facts)?;
+        let scaling = Scaling::take(&mut keys, outer_original, inputs)?;
         keys.refuse_rest(&[])?;
         Ok(Inner { theta, scaling })
     }
 
-    /// The parameters of one type of layer. There transformers looks for YaRN's `truncate` in the wrong object, so
-    /// that it has no effect; what was meant is unclear.
-    fn take_nested(mut keys: Keys, facts: Facts) -> Result<Inner, CompileError> {
+    /// The parameters of one type of layer. transformers looks for YaRN's `truncate` in the wrong object here, so
+    /// that the key has no effect. It is unclear what was meant, so the key is refused.
+    fn take_nested(mut keys: Keys, inputs: RopeInputs) -> Result<Inner, CompileError> {
         keys.expect("truncate", &json!(true))?;
-        Inner::take(keys, None, facts)
+        Inner::take(keys, None, inputs)
     }
 }

@@ -1,8 +1,8 @@
-//! What is done to the plain frequencies: types of RoPE and their keys, as transformers' `modeling_rope_utils.py`
-//! reads them.
+//! The types of RoPE, which say what is done to the plain frequencies, and their keys as transformers'
+//! `modeling_rope_utils.py` reads them.
 
 use crate::arch::keys::Keys;
-use crate::arch::rope::Facts;
+use crate::arch::rope::RopeInputs;
 use crate::error::CompileError;
 
 /// Every type that is known.
@@ -18,11 +18,11 @@ pub(super) enum Scaling {
     LongRope(LongRope),
 }
 
-/// Frequencies that turn fast stay, slow ones are divided by the factor, and between them is a ramp.
+/// YaRN: fast frequencies stay, slow ones are divided by the factor, and a ramp joins them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Yarn {
     pub(super) factor: f64,
-    /// Context length of the training before.
+    /// Context length of the training before the extension.
     pub(super) original: f64,
     pub(super) beta_fast: f64,
     pub(super) beta_slow: f64,
@@ -48,7 +48,7 @@ impl Scaling {
     pub(super) fn take(
         keys: &mut Keys,
         outer_original: Option<u32>,
-        facts: Facts,
+        inputs: RopeInputs,
     ) -> Result<Scaling, CompileError> {
         match kind(keys)?.as_deref() {
             None | Some("default") => {
@@ -67,11 +67,11 @@ impl Scaling {
                         keys.named("low_freq_factor")
                     )));
                 }
-                let original = original(keys, outer_original, facts)?.into();
+                let original = original(keys, outer_original, inputs)?.into();
                 Ok(Scaling::Llama3 { factor, low, high, original })
             }
-            Some("yarn") => yarn(keys, outer_original, facts).map(Scaling::Yarn),
-            Some("longrope") => long_rope(keys, outer_original, facts).map(Scaling::LongRope),
+            Some("yarn") => yarn(keys, outer_original, inputs).map(Scaling::Yarn),
+            Some("longrope") => long_rope(keys, outer_original, inputs).map(Scaling::LongRope),
             Some(other) => Err(keys.unsupported(format!(
                 "{} {other:?} is not supported (only {TYPES})",
                 keys.named("rope_type")
@@ -105,20 +105,21 @@ fn kind(keys: &mut Keys) -> Result<Option<String>, CompileError> {
     }
 }
 
-/// The context length of the training before. transformers lets the outer key win, and falls back to the context.
-fn original(keys: &mut Keys, outer: Option<u32>, facts: Facts) -> Result<u32, CompileError> {
+/// The context length of the training before the extension. As in transformers, the outer key wins, and the context
+/// is the default.
+fn original(keys: &mut Keys, outer: Option<u32>, inputs: RopeInputs) -> Result<u32, CompileError> {
     let key = "original_max_position_embeddings";
     let inner: Option<u32> = keys.take(key)?;
-    match outer.or(inner).unwrap_or(facts.context) {
-        // A logarithm of it is divided by.
+    match outer.or(inner).unwrap_or(inputs.context) {
+        // Something is divided by its logarithm.
         0 | 1 => Err(keys.invalid(format!("{} must be above one", keys.named(key)))),
         original => Ok(original),
     }
 }
 
-fn yarn(keys: &mut Keys, outer: Option<u32>, facts: Facts) -> Result<Yarn, CompileError> {
-    let original = f64::from(original(keys, outer, facts)?);
-    let factor = optional(keys, "factor")?.unwrap_or(f64::from(facts.context) / original);
+fn yarn(keys: &mut Keys, outer: Option<u32>, inputs: RopeInputs) -> Result<Yarn, CompileError> {
+    let original = f64::from(original(keys, outer, inputs)?);
+    let factor = optional(keys, "factor")?.unwrap_or(f64::from(inputs.context) / original);
     // As in Python, a zero counts as absent.
     let mut set = |key| Ok(keys.take::<f64>(key)?.filter(|&value| value != 0.0));
     let [mscale, mscale_all_dim] = [set("mscale")?, set("mscale_all_dim")?];
@@ -140,11 +141,11 @@ fn yarn(keys: &mut Keys, outer: Option<u32>, facts: Facts) -> Result<Yarn, Compi
     Ok(Yarn { factor, original, beta_fast, beta_slow, truncate, attention: checked(keys, attention)? })
 }
 
-fn long_rope(keys: &mut Keys, outer: Option<u32>, facts: Facts) -> Result<LongRope, CompileError> {
-    let short = factors(keys, "short_factor", facts)?;
-    let long = factors(keys, "long_factor", facts)?;
-    let original = original(keys, outer, facts)?;
-    let factor = optional(keys, "factor")?.unwrap_or(f64::from(facts.context) / f64::from(original));
+fn long_rope(keys: &mut Keys, outer: Option<u32>, inputs: RopeInputs) -> Result<LongRope, CompileError> {
+    let short = factors(keys, "short_factor", inputs)?;
+    let long = factors(keys, "long_factor", inputs)?;
+    let original = original(keys, outer, inputs)?;
+    let factor = optional(keys, "factor")?.unwrap_or(f64::from(inputs.context) / f64::from(original));
     let by_factor = || match factor {
         factor if factor <= 1.0 => 1.0,
         factor => (1.0 + factor.ln() / f64::from(original).ln()).sqrt(),
@@ -154,16 +155,16 @@ fn long_rope(keys: &mut Keys, outer: Option<u32>, facts: Facts) -> Result<LongRo
 }
 
 /// A divisor for each frequency.
-fn factors(keys: &mut Keys, key: &str, facts: Facts) -> Result<Vec<f64>, CompileError> {
+fn factors(keys: &mut Keys, key: &str, inputs: RopeInputs) -> Result<Vec<f64>, CompileError> {
     let factors: Vec<f64> = keys.require(key)?;
     let key = keys.named(key);
-    if factors.len() != facts.head_dim as usize / 2 {
-        let (found, expected) = (factors.len(), facts.head_dim / 2);
+    if factors.len() != inputs.head_dim as usize / 2 {
+        let (found, expected) = (factors.len(), inputs.head_dim / 2);
         return Err(
             keys.invalid(format!("{key} holds {found} numbers, expected {expected} (half of a head)"))
         );
     }
-    // They are f32 where they are used.
+    // They are used as f32, so they must be such numbers.
     match factors.iter().find(|&&x| !((x as f32).is_finite() && x as f32 > 0.0)) {
         Some(x) => Err(keys.invalid(format!("{key} holds {x}, expected numbers above zero"))),
         None => Ok(factors),

@@ -1,19 +1,19 @@
-//! Frequencies as transformers computes them: torch's f32 operations in torch's order, in which a number divided by a
-//! tensor is the reciprocal, then a product.
+//! Frequencies as transformers computes them: with torch's f32 operations in torch's order. In torch, a number
+//! divided by a tensor is the product of the number and the reciprocal.
 
-use crate::arch::rope::Rope;
+use crate::arch::rope::RopeConfig;
 use crate::arch::rope::scaling::{LongRope, Scaling, Yarn};
 use crate::model;
 use std::f64::consts::PI;
 
-impl Rope {
+impl RopeConfig {
     /// The `head_dim / 2` frequencies of a bundle for texts of up to `context` tokens, and the factor on cos and sin.
     pub(crate) fn table(&self, context: u32) -> model::Rope {
-        let head_dim = self.facts.head_dim;
+        let head_dim = self.inputs.head_dim;
         let base = f64::from(self.theta as f32);
         let powers = (0..head_dim / 2).map(|i| {
             let exponent = (2 * i) as f32 / head_dim as f32;
-            // The f32 power, rounded from f64: the same on every platform, whatever its powf.
+            // The f32 power is rounded from f64, so that it is the same on every platform.
             base.powf(f64::from(exponent)) as f32
         });
         let plain = powers.clone().map(|power| 1.0 / power);
@@ -65,7 +65,7 @@ impl Yarn {
             (low, high) = (low.floor(), high.ceil());
         }
         let (low, high) = (low.max(0.0), high.min(head_dim - 1.0));
-        // As there: no division by zero.
+        // As in transformers, this avoids a division by zero.
         (low, if low == high { high + 0.001 } else { high })
     }
 

@@ -5,19 +5,19 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Heads of 32, a context of 32768 and a base of 1e6 where nothing else is said.
-fn rope(config: Value) -> Result<Rope, CompileError> {
+fn rope(config: Value) -> Result<RopeConfig, CompileError> {
     let Value::Object(map) = config else { panic!("not an object") };
     let context = map.get("context").and_then(Value::as_u64).unwrap_or(32_768) as u32;
     let mut keys = Keys::new(Path::new("config.json"), map);
     keys.take::<u32>("context")?;
-    let rope = Rope::take(&mut keys, Facts { theta: 1e6, head_dim: 32, context })?;
+    let rope = RopeConfig::take(&mut keys, RopeInputs { theta: 1e6, head_dim: 32, context })?;
     keys.refuse_rest(&[])?;
     Ok(rope)
 }
 
 /// torch's power may miss the nearest f32 by one unit, ours does not.
 #[track_caller]
-fn has_bits(rope: &Rope, context: u32, expected: [u32; 16], scaling: f32) {
+fn has_bits(rope: &RopeConfig, context: u32, expected: [u32; 16], scaling: f32) {
     let table = rope.table(context);
     for (i, (found, expected)) in table.inv_freq.iter().zip(expected).enumerate() {
         assert!(found.to_bits().abs_diff(expected) <= 1, "{i}: {found} is not {}", f32::from_bits(expected));
@@ -142,7 +142,7 @@ fn senseless_settings_are_refused_by_name() {
     }
     for kind in ["dynamic", "proportional", "su", "mrope"] {
         let error = rope(json!({ "rope_scaling": { "type": kind, "factor": 2.0 } })).unwrap_err();
-        assert_eq!(error.exit_code(), 4);
+        assert_eq!(error.kind(), crate::error::ErrorKind::Unsupported);
         assert!(error.to_string().contains(&format!("rope_scaling.rope_type {kind:?} is not supported")));
     }
 }
@@ -153,8 +153,8 @@ fn ropes_by_layer_type() {
     let of = |config: Value| {
         let Value::Object(map) = config else { panic!("not an object") };
         let mut keys = Keys::new(Path::new("config.json"), map);
-        let facts = Facts { theta: 1e6, head_dim: 4, context: 1024 };
-        let ropes = Rope::take_by_layer_type(&mut keys, facts, 1e4)?;
+        let inputs = RopeInputs { theta: 1e6, head_dim: 4, context: 1024 };
+        let ropes = RopeConfig::take_by_layer_type(&mut keys, inputs, 1e4)?;
         keys.refuse_rest(&[])?;
         Ok::<_, CompileError>([ropes.0, ropes.1].map(|rope| rope.table(1024).inv_freq))
     };

@@ -4,7 +4,7 @@ use super::*;
 
 /// One or two tile registers of activation rows by one or two tiles.
 pub(super) struct Group<'a> {
-    pub(super) shape: &'a Shape,
+    pub(super) blocking: &'a AmxBlocking,
     pub(super) panels: Panels,
     /// Tile registers of activation rows, 1 or 2.
     pub(super) rows: u8,
@@ -22,25 +22,25 @@ impl Group<'_> {
 
     /// All blocks of k and all digits.
     pub(super) fn blocks(&self, a: &mut Asm) -> Emitted {
-        let shape = self.shape;
+        let blocking = self.blocking;
         a.code.mov(local(Local::GroupStart), ROW)?;
         let bytes = match self.panels {
             Panels::Stored => STEP,
             Panels::Passing => STEP_WEIGHTS,
         };
-        if self.panels == Panels::Stored || shape.copied() {
-            a.code.lea(rax, ptr(SCRATCH + shape.decoded()))?;
+        if self.panels == Panels::Stored || blocking.copied() {
+            a.code.lea(rax, ptr(SCRATCH + blocking.decoded()))?;
         } else {
             a.code.mov(rax, local(Local::Weights))?;
         }
         a.code.mov(local(Local::BlockStart), rax)?;
-        a.code.mov(local(Local::BlocksLeft), shape.blocks)?;
+        a.code.mov(local(Local::BlocksLeft), blocking.blocks)?;
         let block = a.here()?;
         let mut sized = a.code.create_label();
-        a.code.mov(rcx, shape.last as u64)?;
+        a.code.mov(rcx, blocking.last as u64)?;
         a.code.cmp(local(Local::BlocksLeft), 1)?;
         a.code.je(sized)?;
-        a.code.mov(rcx, shape.block as u64)?;
+        a.code.mov(rcx, blocking.block as u64)?;
         a.place(&mut sized)?;
         a.code.mov(local(Local::Steps), rcx)?;
         if self.panels == Panels::Passing {
@@ -52,9 +52,9 @@ impl Group<'_> {
         }
         (0..TRITS).try_for_each(|digit| self.multiply(a, digit))?;
         a.code.mov(rax, ROW_STEP)?;
-        a.code.imul_3(rax, rax, shape.block)?;
+        a.code.imul_3(rax, rax, blocking.block)?;
         a.code.add(ROW, rax)?;
-        a.code.add(local(Local::BlockStart), shape.block * bytes)?;
+        a.code.add(local(Local::BlockStart), blocking.block * bytes)?;
         a.code.dec(local(Local::BlocksLeft))?;
         a.code.jne(block)?;
         // The next group of rows.
@@ -70,7 +70,7 @@ impl Group<'_> {
 
     /// One digit for one block of k.
     fn multiply(&self, a: &mut Asm, digit: usize) -> Emitted {
-        let shape = self.shape;
+        let blocking = self.blocking;
         // In scratch memory sums stand as `[digit, row, tile, 16]`.
         let sums = |i: u8, j: u8| {
             i64::from(digit as i32 * SUMS + i32::from(i) * TILE_ROWS * 128 + i32::from(j) * 64)
@@ -81,7 +81,7 @@ impl Group<'_> {
         a.code.shl(rbx, TILE_ROWS.ilog2())?;
         a.code.add(rbx, ROW)?;
         a.code.mov(rcx, local(Local::Steps))?;
-        a.code.cmp(local(Local::BlocksLeft), shape.blocks)?;
+        a.code.cmp(local(Local::BlocksLeft), blocking.blocks)?;
         a.code.jne(later)?;
         self.accumulators().try_for_each(|(i, j)| a.tile_zero(2 * i + j))?;
         a.code.jmp(ready)?;
@@ -91,7 +91,7 @@ impl Group<'_> {
         match self.panels {
             Panels::Stored => {
                 a.code.mov(PANEL, local(Local::BlockStart))?;
-                a.code.add(PANEL, digit as i32 * shape.digit())?;
+                a.code.add(PANEL, digit as i32 * blocking.digit())?;
                 let step = a.here()?;
                 self.step(a)?;
                 a.code.add(PANEL, STEP)?;

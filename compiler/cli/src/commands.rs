@@ -1,0 +1,183 @@
+//! What each command does: parsed arguments enter, text for standard output leaves.
+
+mod inspect;
+mod path;
+
+use crate::arguments::{ActivationsOption, Arguments, Command, Compile, QuantizeOption, Reading};
+use crate::bar::Bar;
+use crate::failure::{CommandError, Failure};
+use crate::{scripts, signals, words};
+use path::expect_file;
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use trit_format::target::Target;
+use trit_text::printable::{escape, escape_json};
+use tritc::bundle::Bundle;
+use tritc::bundle::trust;
+use tritc::compile::{Compiled, compile, targets};
+use tritc::inspect::{disasm, report, report_json, size, verify};
+use tritc::load::{self, ActivationChoice, LoadOptions};
+
+/// Runs a command.
+pub fn run(arguments: Arguments) -> Result<String, Failure> {
+    let text = match arguments.command {
+        Command::Compile(arguments) => {
+            signals::leave_nothing_unfinished();
+            let threads = arguments.threads.unwrap_or(0).into();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let pool = pool.map_err(CommandError::Threads)?;
+            pool.install(|| run_compile(&arguments))?
+        }
+        Command::Inspect(arguments) => inspect::run(&arguments)?,
+        Command::Disasm { bundle, target, kernel } => {
+            disasm::disasm(&open(&bundle)?, target, kernel.as_deref())?
+        }
+        Command::Verify { bundle, rebuild } => {
+            let verified = verify::verify(&open(&bundle)?, rebuild)?;
+            let rebuilt =
+                if verified.rebuilt { ", code and planes are what this tritc generates" } else { "" };
+            format!(
+                "{}: ok: {} sections and {} kernels match their digests{rebuilt}\n",
+                bundle.display(),
+                verified.sections,
+                verified.kernels
+            )
+        }
+        Command::Completions { shell } => scripts::completions(shell),
+        Command::Man { command } => scripts::man(command.as_deref())?,
+    };
+    Ok(text)
+}
+
+/// One line of JSON. What a terminal would obey is escaped inside its strings, the only place where it can be.
+fn json_line(value: &serde_json::Value) -> String {
+    escape_json(&value.to_string()) + "\n"
+}
+
+/// How a checkpoint is to be read.
+fn load_options(reading: &Reading) -> LoadOptions {
+    LoadOptions {
+        name: None,
+        ignore_config_keys: reading.ignore_config_key.clone(),
+        activations: match reading.activations {
+            ActivationsOption::Auto => ActivationChoice::Auto,
+            ActivationsOption::Int8 => ActivationChoice::Int8,
+            ActivationsOption::F32 => ActivationChoice::F32,
+        },
+        quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
+        without_tokenizer: reading.no_tokenizer,
+        context: reading.context,
+    }
+}
+
+fn run_compile(arguments: &Compile) -> Result<String, CommandError> {
+    let start = Instant::now();
+    trust::check_environment()?;
+    let targets = targets::resolve(&arguments.target)?;
+    expect_file(&arguments.path)?;
+    if let Some(out) = &arguments.output {
+        tritc::bundle::check_output(out)?;
+    }
+    let bar = Bar::new(arguments.verbose);
+    let options = LoadOptions { name: arguments.name.clone(), ..load_options(&arguments.reading) };
+    let model = load::load(&arguments.path, &options)?;
+    if arguments.verbose {
+        bar.lines(&report(&model.report));
+    }
+    let out = match &arguments.output {
+        Some(out) => out.clone(),
+        None => default_output(&model.info.name),
+    };
+    tritc::bundle::check_output(&out)?;
+    let compiled = compile(&model, &out, &targets, &bar)?;
+    let trusted = trust::record(&compiled.fingerprint);
+
+    let mut warnings: Vec<String> =
+        model.warnings.iter().chain(&bar.warnings()).map(words::warning).collect();
+    if let Err(e) = &trusted {
+        warnings.push(format!(
+            "{}: cannot be recorded as trusted ({e}); trit-run will not run its code without --trust",
+            out.display()
+        ));
+    }
+    for warning in &warnings {
+        // Where standard error is closed there is nobody to warn.
+        let _ = writeln!(std::io::stderr(), "tritc: warning: {}", escape(warning));
+    }
+    let elapsed = start.elapsed();
+    Ok(match arguments.json {
+        false => summary(&model.info.name, &model.info.architecture, &out, &compiled, &targets, elapsed),
+        true => {
+            let object = json!({
+                "bundle": out.display().to_string(),
+                "name": model.info.name,
+                "architecture": model.info.architecture,
+                "bytes": compiled.bytes(),
+                "fingerprint": compiled.fingerprint,
+                "trusted": trusted.is_ok(),
+                "ternary_weights": compiled.weights,
+                "ternary_bytes": compiled.weight_bytes(),
+                "bits_per_weight": compiled.bits_per_weight(),
+                "targets": targets.iter().map(|t| t.name()).collect::<Vec<_>>(),
+                "kernels": compiled.kernels,
+                "tensors": report_json(&model.report),
+                "warnings": warnings,
+                "seconds": elapsed.as_secs_f64(),
+            });
+            json_line(&object)
+        }
+    })
+}
+
+fn summary(
+    name: &str,
+    architecture: &str,
+    out: &Path,
+    compiled: &Compiled,
+    targets: &[Target],
+    elapsed: Duration,
+) -> String {
+    let names: Vec<&str> = targets.iter().map(|t| t.name()).collect();
+    let kernels = match names.is_empty() {
+        true => "none (portable)".to_owned(),
+        false => format!("{} for {}", compiled.kernels, names.join(", ")),
+    };
+    let (weights, bits) = (compiled.weights as f64 / 1e6, compiled.bits_per_weight());
+    format!(
+        "{}: {}\nmodel    {name} ({architecture})\nternary  {weights:.1} M weights, {bits:.3} bits each\n\
+         kernels  {kernels}\ntime     {:.1} s\n",
+        out.display(),
+        size(compiled.bytes()),
+        elapsed.as_secs_f64(),
+    )
+}
+
+/// The model's name as a file in the current directory; names may hold anything.
+fn default_output(name: &str) -> PathBuf {
+    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let stem: String = name.chars().map(safe).collect();
+    // Not hidden, and not `.trit` alone.
+    let stem = stem.trim_start_matches('.');
+    PathBuf::from(format!("{}.trit", if stem.is_empty() { "model" } else { stem }))
+}
+
+fn open(path: &Path) -> Result<Bundle, CommandError> {
+    expect_file(path)?;
+    Ok(Bundle::open(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_nothing_that_a_terminal_obeys_and_reads_back_the_same() {
+        let value = json!({"name": "a\u{7f}\u{9b}31m\u{202e}\u{2028}\u{1b}[2J\n", "é": ["日本", "\\"]});
+        let line = json_line(&value);
+        assert!(line.ends_with('\n') && escape(line.trim_end()) == line.trim_end(), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+        assert_eq!(json_line(&json!({"a": "é"})), "{\"a\":\"é\"}\n");
+    }
+}

@@ -1,0 +1,15 @@
+//! What this program is: its version, the commit it was built from, and the tiers it generates code for.
+
+use std::sync::LazyLock;
+
+/// What `--version` prints after the program's name.
+pub fn long() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let commit = option_env!("TRIT_COMMIT").map_or(String::new(), |commit| format!(" ({commit})"));
+        let code: Vec<&str> = trit_codegen::supported().iter().map(|target| target.name()).collect();
+        let native = tritc::compile::targets::native().map_or("portable", |target| target.name());
+        let version = env!("CARGO_PKG_VERSION");
+        format!("{version}{commit}\ngenerates code for: {}\nnative here: {native}", code.join(", "))
+    });
+    &TEXT
+}

@@ -1,0 +1,76 @@
+//! What the library's errors and warnings say on a command line: their own words, and what to do in this program's
+//! options.
+
+use tritc::{Choice, CompileError, ErrorKind, Warning};
+
+/// The message of an error, without its causes.
+pub fn message(error: &CompileError) -> String {
+    match error {
+        CompileError::Choice { choice: Choice::Rounding, problem } => {
+            format!("--quantize absmean {problem}; leave it away")
+        }
+        CompileError::Choice { choice, problem } => match option(choice) {
+            Some(option) => format!("{option}: {problem}"),
+            None => error.to_string(),
+        },
+        CompileError::NoSuchKernel { kernels, .. } if kernels.is_empty() => {
+            format!("{error}; it was compiled with --target portable")
+        }
+        CompileError::NotABundle { path, may_be_checkpoint: true } => {
+            format!("{error}; if it is a checkpoint, compile it: tritc compile {}", path.display())
+        }
+        CompileError::NotABundle { .. } => format!("{error}; tritc compile makes one from a checkpoint"),
+        CompileError::IsABundle { .. } => {
+            format!("{error}; run it with trit-run, or look into it with tritc inspect")
+        }
+        CompileError::UnusableTokenizer { .. } => {
+            format!("{error}; --no-tokenizer makes a bundle that takes and gives token ids only")
+        }
+        CompileError::NotTernary { .. } => format!(
+            "{error}; or have them rounded with --quantize absmean, which gives a model that was not trained for it \
+             nothing but noise"
+        ),
+        CompileError::AlreadyTernary { .. } => format!("{error}; leave away --quantize absmean"),
+        CompileError::UnknownKey { key, changes_arithmetic: false, .. } => {
+            format!("{error}; if it does not, compile with --ignore-config-key {key}")
+        }
+        CompileError::UnsupportedTarget { target: Some(_), .. } => format!("--{error}"),
+        CompileError::UnsupportedTarget { .. } => {
+            format!("--target native: {error}; name those to compile for, or --target portable")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The option by which something is chosen, as it was given.
+fn option(choice: &Choice) -> Option<String> {
+    match choice {
+        Choice::Name(name) => Some(format!("--name {name}")),
+        Choice::Context(context) => Some(format!("--context {context}")),
+        Choice::IgnoredKey(key) => Some(format!("--ignore-config-key {key}")),
+        Choice::Rounding => Some("--quantize absmean".to_owned()),
+        _ => None,
+    }
+}
+
+/// A warning.
+pub fn warning(warning: &Warning) -> String {
+    match warning {
+        Warning::ShortFactors { change, longest } => format!(
+            "{warning}. For longer texts compile with the long ones: --context N with N above {change}, up to {longest}"
+        ),
+        Warning::LongFactors { .. } => format!("{warning}; without --context it has the short ones"),
+        Warning::NoKnownResult => format!("{warning}, and trit-run selftest checks only its kernels"),
+        _ => warning.to_string(),
+    }
+}
+
+/// The exit code of a process that an error ends.
+pub fn exit_code(error: &CompileError) -> u8 {
+    match error.kind() {
+        ErrorKind::Defect => 1,
+        ErrorKind::Choice => 2,
+        ErrorKind::Input => 3,
+        ErrorKind::Unsupported => 4,
+    }
+}

@@ -1,0 +1,102 @@
+//! Opens a bundle on disk to look at it, for `inspect` and for the check of a bundle that was just written.
+
+pub mod trust;
+pub(crate) mod writer;
+
+use crate::error::CompileError;
+use crate::files::mapped::MappedFile;
+use std::path::Path;
+use std::sync::Arc;
+use trit_format::FormatError;
+use trit_format::container::{Digest, Header, MAGIC, SectionKind};
+use trit_format::kernel::KernelEntry;
+use trit_format::manifest::Manifest;
+
+pub use writer::check_output;
+
+/// A bundle whose header and manifest are valid. Other sections are not digested yet.
+pub struct Bundle {
+    file: Arc<MappedFile>,
+    header: Header,
+    manifest: Manifest,
+}
+
+impl Bundle {
+    /// Maps the bundle at `path` and reads what it says about itself.
+    ///
+    /// # Errors
+    /// [`CompileError::Io`], [`CompileError::NotABundle`] and [`CompileError::Invalid`] where the file cannot be
+    /// read, is no bundle, or is no valid one.
+    pub fn open(path: &Path) -> Result<Bundle, CompileError> {
+        let name = path.to_string_lossy();
+        let checkpoint = [".safetensors", ".json", ".gguf", ".bin"].iter().any(|end| name.ends_with(end));
+        if path.is_dir() || checkpoint {
+            return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: true });
+        }
+        let file = MappedFile::open(path)?;
+        let bytes = file.bytes();
+        // The format's own advice to a user of the runtime would read oddly where bundles are made.
+        if !bytes.starts_with(&MAGIC) {
+            return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: false });
+        }
+        let invalid =
+            |error: FormatError| CompileError::Invalid { path: path.to_owned(), problem: error.to_string() };
+        let header = Header::parse(bytes).map_err(invalid)?;
+        header.verify(bytes, SectionKind::Manifest).map_err(invalid)?;
+        let section = header.section(SectionKind::Manifest).map_or(0..0, |s| s.range());
+        let manifest = Manifest::decode(&bytes[section]).map_err(invalid)?;
+        manifest.validate(&header).map_err(invalid)?;
+        Ok(Bundle { file, header, manifest })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Header and section table.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What it says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// All of its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.file.bytes()
+    }
+
+    /// The bytes of a section. They are none where there is no such section.
+    pub fn section(&self, kind: SectionKind) -> &[u8] {
+        self.header.section(kind).map_or(&[], |s| &self.bytes()[s.range()])
+    }
+
+    /// The code of one of its kernels.
+    ///
+    /// # Errors
+    /// [`CompileError::Invalid`] where the code does not match its digest.
+    pub fn kernel(&self, entry: &KernelEntry) -> Result<&[u8], CompileError> {
+        let section = self.section(SectionKind::Code(entry.target));
+        let range = entry.offset.checked_add(entry.len).map(|end| entry.offset as usize..end as usize);
+        match range.and_then(|range| section.get(range)) {
+            Some(code) if Digest::of(code) == entry.digest => Ok(code),
+            _ => Err(self.invalid(format!(
+                "the code of kernel {} for {} does not match its digest; copy or compile the bundle again",
+                entry.spec, entry.target
+            ))),
+        }
+    }
+
+    /// Something is wrong with this bundle.
+    pub(crate) fn invalid(&self, problem: impl ToString) -> CompileError {
+        CompileError::Invalid { path: self.path().to_owned(), problem: problem.to_string() }
+    }
+
+    /// The name that stands for the whole bundle, see [`trit_format::trust::file_name`].
+    pub fn fingerprint(&self) -> String {
+        trit_format::trust::file_name(&self.header.encode())
+    }
+}

@@ -1,0 +1,112 @@
+//! Writes a bundle beside its final name, section by section, and renames it when it is whole.
+
+use crate::error::CompileError;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use trit_format::container::{Digest, Header, MAGIC, Section, SectionKind};
+use trit_text::output::{self, Kind, Pending};
+
+const BUNDLE: Kind = Kind { name: ".trit bundle", example: "model.trit", is: begins_as_bundle };
+
+fn begins_as_bundle(file: &mut dyn Read) -> std::io::Result<bool> {
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact(&mut magic).map(|()| magic == MAGIC)
+}
+
+/// Refuses to replace anything but a bundle.
+///
+/// # Errors
+/// [`CompileError::Output`] as [`output::check`].
+pub fn check_output(out: &Path) -> Result<(), CompileError> {
+    output::check(out, &BUNDLE, &[]).map_err(CompileError::Output)
+}
+
+/// A bundle that is being written. Where it is dropped unfinished, it leaves nothing behind.
+pub(crate) struct BundleWriter {
+    file: Pending,
+    out: PathBuf,
+    /// Bytes written, those of the header included.
+    at: u64,
+    count: usize,
+    sections: Vec<Section>,
+}
+
+impl BundleWriter {
+    /// Begins a bundle of exactly `count` sections that will stand at `out`.
+    pub fn create(out: &Path, count: usize) -> Result<BundleWriter, CompileError> {
+        let io = |path: &Path, source| CompileError::Io { path: path.to_owned(), source };
+        let mut file = Pending::create(out).map_err(|e| io(output::folder(out), e))?;
+        let at = Header::bytes(count);
+        file.file().seek(SeekFrom::Start(at)).map_err(|e| io(out, e))?;
+        Ok(BundleWriter { file, out: out.to_owned(), at, count, sections: Vec::new() })
+    }
+
+    /// Begins a section, at the next offset of its alignment.
+    pub fn section(&mut self, kind: SectionKind) -> Result<SectionWriter<'_>, CompileError> {
+        let offset = self.at.next_multiple_of(kind.alignment());
+        self.write(&vec![0; (offset - self.at) as usize])?;
+        Ok(SectionWriter { kind, offset, hasher: blake3::Hasher::new(), bundle: self })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CompileError> {
+        let io = |source| CompileError::Io { path: self.out.clone(), source };
+        self.file.file().write_all(bytes).map_err(io)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the header, lets `check` see the whole file, and gives it its name.
+    ///
+    /// # Errors
+    /// [`CompileError::Io`], and what `check` gives; `out` is then as it was.
+    pub fn finish(
+        mut self,
+        check: impl FnOnce(&Path) -> Result<(), CompileError>,
+    ) -> Result<Header, CompileError> {
+        if self.sections.len() != self.count {
+            let (found, expected) = (self.sections.len(), self.count);
+            return Err(CompileError::Internal(format!("{found} sections were written, not {expected}")));
+        }
+        let header = Header { sections: std::mem::take(&mut self.sections) };
+        let path = self.out.clone();
+        let io = |source| CompileError::Io { path: path.clone(), source };
+        let file = self.file.file();
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        file.write_all(&header.encode()).map_err(io)?;
+        check(self.file.temporary())?;
+        self.file.keep().map_err(io)?;
+        Ok(header)
+    }
+}
+
+/// A section that is being written.
+pub(crate) struct SectionWriter<'b> {
+    kind: SectionKind,
+    offset: u64,
+    hasher: blake3::Hasher,
+    bundle: &'b mut BundleWriter,
+}
+
+impl SectionWriter<'_> {
+    /// Appends `bytes`.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CompileError> {
+        if bytes.len() < 1 << 20 {
+            self.hasher.update(bytes);
+        } else {
+            self.hasher.update_rayon(bytes);
+        }
+        self.bundle.write(bytes)
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.bundle.at - self.offset
+    }
+
+    /// Ends the section.
+    pub fn finish(self) {
+        let (kind, offset, len) = (self.kind, self.offset, self.len());
+        let digest = Digest(self.hasher.finalize().into());
+        self.bundle.sections.push(Section { kind, offset, len, digest });
+    }
+}

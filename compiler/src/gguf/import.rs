@@ -1,0 +1,149 @@
+//! Turns a GGUF file into what the files of a checkpoint give: model files, and tensors by their checkpoint names.
+
+use super::architecture::{Architecture, TensorFacts};
+use super::metadata::Metadata;
+use super::names::{self, checkpoint_name};
+use super::parts::Gguf;
+use super::tokenizer;
+use crate::checkpoint::overrides::{Overrides, Trained};
+use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
+use crate::error::{CompileError, Warnings};
+use crate::files::model_files::ModelFiles;
+use crate::weights::floats;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What is in a GGUF file.
+pub(crate) struct Imported {
+    /// As the small files beside a checkpoint.
+    pub(crate) model_files: ModelFiles,
+    /// The tensors. Floats that are stored in blocks are widened already.
+    pub(crate) checkpoint: Checkpoint,
+    /// Keys that are to be ignored and that the file does not have.
+    pub(crate) ignored: Vec<String>,
+    /// What no `config.json` can say.
+    pub(crate) overrides: Overrides,
+}
+
+/// Reads the file at `path`, or the parts of which it is the first. `ignored` are keys to be treated as absent.
+///
+/// # Errors
+/// The file is damaged, or a key or tensor is not known.
+pub(crate) fn import(
+    path: &Path,
+    ignored: &[String],
+    without_tokenizer: bool,
+    warnings: &mut Warnings,
+) -> Result<Imported, CompileError> {
+    let mut gguf = Gguf::open(path)?;
+    let mut metadata = Metadata::new(path, std::mem::take(&mut gguf.keys));
+    let mut rest = Vec::new();
+    for key in ignored {
+        match metadata.ignore(key) {
+            Some(value) => warnings.push(format!("{}: {key} ({value}) is ignored, as asked", path.display())),
+            None => rest.push(key.clone()),
+        }
+    }
+    let (architecture, name) = Architecture::take(&mut metadata)?;
+    let rope_divisors =
+        gguf.tensors.remove("rope_freqs.weight").map(|tensor| rope_divisors(&tensor)).transpose()?;
+    let facts = facts(&gguf)?;
+    let mut config = architecture.config(&name, &mut metadata, &facts, warnings)?;
+    let text = match without_tokenizer {
+        true => tokenizer::ids_alone(&mut metadata, facts.vocab_size, warnings)?,
+        false => tokenizer::text(&mut metadata, facts.vocab_size, warnings)?,
+    };
+    config.insert("eos_token_id".to_owned(), json!(text.stop));
+    config.insert("bos_token_id".to_owned(), json!(text.bos));
+    let trained = trained(architecture, &mut metadata)?;
+    let license = metadata.text("general.license")?;
+    metadata.refuse_rest()?;
+    let heads = architecture.interleaves().then(|| heads(&config));
+    let Gguf { path, files, tensors, .. } = gguf;
+    let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
+    let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license);
+    let overrides = Overrides { rope_divisors, trained };
+    Ok(Imported { model_files, checkpoint, ignored: rest, overrides })
+}
+
+/// What the tensors say about the model.
+fn facts(gguf: &Gguf) -> Result<TensorFacts, CompileError> {
+    let key = "token_embd.weight";
+    let embedding = gguf.tensors.get(key).ok_or_else(|| CompileError::Tensor {
+        path: gguf.path.clone(),
+        tensor: key.to_owned(),
+        problem: "is missing; the file holds no language model, or is one of several parts".to_owned(),
+    })?;
+    let &[vocab_size, _] = embedding.shape.as_slice() else {
+        return Err(embedding.error(format!("has shape {:?}, expected two dimensions", embedding.shape)));
+    };
+    Ok(TensorFacts {
+        vocab_size,
+        head: gguf.tensors.contains_key("output.weight"),
+        scales: gguf.tensors.keys().any(|name| name.starts_with("blk.") && name.ends_with(".scale")),
+    })
+}
+
+/// Query and KV heads.
+fn heads(config: &Map<String, Value>) -> [usize; 2] {
+    ["num_attention_heads", "num_key_value_heads"]
+        .map(|key| config.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
+}
+
+/// Renames tensors and widens floats in blocks. `heads` are those whose rows are interleaved.
+fn checkpoint(
+    tensors: BTreeMap<String, RawTensor>,
+    heads: Option<[usize; 2]>,
+) -> Result<BTreeMap<String, RawTensor>, CompileError> {
+    let mut renamed = BTreeMap::new();
+    for (name, mut tensor) in tensors {
+        let key = checkpoint_name(&name).unwrap_or_else(|| name.clone());
+        if names::is_float(&name) {
+            tensor = floats::widened(tensor)?;
+        }
+        if let Some([q, kv]) = heads {
+            tensor.interleaved_heads = match key.rsplit_once(".self_attn.") {
+                Some((_, "q_proj.weight")) => Some(q),
+                Some((_, "k_proj.weight")) => Some(kv),
+                _ => None,
+            };
+        }
+        renamed.insert(key, tensor);
+    }
+    Ok(renamed)
+}
+
+/// `rope_freqs.weight`: what Llama 3's scaling divides each frequency by.
+fn rope_divisors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
+    if tensor.dtype != ElementType::F32 {
+        return Err(tensor.unsupported(format!("is {}, which is not supported; expected F32", tensor.dtype)));
+    }
+    if tensor.shape.len() != 1 {
+        return Err(tensor.error(format!("has shape {:?}, expected one dimension", tensor.shape)));
+    }
+    let factors: Vec<f32> =
+        tensor.bytes.as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    // Numbers below one are the frequencies themselves. The first converters of BitNet wrote them under this name.
+    match factors.iter().position(|factor| !(factor.is_finite() && *factor >= 1.0)) {
+        None => Ok(factors),
+        Some(at) => Err(tensor.error(format!(
+            "holds {} at {at}, expected divisors of frequencies, none below 1; convert the model again",
+            factors[at]
+        ))),
+    }
+}
+
+/// BitNet models that were converted as Llama can only be recognized by their names.
+fn trained(architecture: Architecture, metadata: &mut Metadata) -> Result<Trained, CompileError> {
+    if architecture.is_bitnet() {
+        return Ok(Trained::PerToken);
+    }
+    for key in ["general.name", "general.basename", "general.finetune", "general.base_model.0.name"] {
+        let name = metadata.text(key)?.unwrap_or_default().to_lowercase();
+        if name.contains("1.58") || name.contains("bitnet") {
+            return Ok(Trained::PerTokenByName);
+        }
+    }
+    Ok(Trained::Unknown)
+}

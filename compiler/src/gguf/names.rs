@@ -1,0 +1,67 @@
+//! The names of tensors in GGUF files, and the names of the same tensors in checkpoints.
+
+/// Tensors outside the layers.
+const WHOLE: [(&str, &str); 3] = [
+    ("token_embd.weight", "model.embed_tokens.weight"),
+    ("output_norm.weight", "model.norm.weight"),
+    ("output.weight", "lm_head.weight"),
+];
+
+/// Parts of a layer: GGUF's name after `blk.N.`, the checkpoint's after `model.layers.N.`.
+const PARTS: [(&str, &str); 13] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_sub_norm", "self_attn.attn_sub_norm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("ffn_sub_norm", "mlp.ffn_sub_norm"),
+];
+
+/// The checkpoint's name of the tensor `name`; `None` where it is not known, so that it is refused by its own name.
+pub(super) fn checkpoint_name(name: &str) -> Option<String> {
+    if let Some((_, whole)) = WHOLE.iter().find(|(gguf, _)| *gguf == name) {
+        return Some((*whole).to_owned());
+    }
+    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    // The number must be written as numbers are: "01" is no layer.
+    let layer = layer.parse::<u32>().ok().filter(|number| number.to_string() == layer)?;
+    let (part, kind) = part.rsplit_once('.')?;
+    let kind = match kind {
+        "weight" => "weight",
+        "scale" => "weight_scale",
+        "bias" => "bias",
+        _ => return None,
+    };
+    let (_, module) = PARTS.iter().find(|(gguf, _)| *gguf == part)?;
+    Some(format!("model.layers.{layer}.{module}.{kind}"))
+}
+
+/// Whether a tensor holds floats of a model whose linear layers are ternary: embedding, head, norms.
+pub(super) fn is_float(name: &str) -> bool {
+    name == "token_embd.weight" || name == "output.weight" || name.ends_with("_norm.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_checkpoints() {
+        let name = |name| checkpoint_name(name);
+        assert_eq!(name("output.weight").as_deref(), Some("lm_head.weight"));
+        assert_eq!(name("blk.12.attn_q.weight").as_deref(), Some("model.layers.12.self_attn.q_proj.weight"));
+        assert_eq!(name("blk.0.ffn_up.scale").as_deref(), Some("model.layers.0.mlp.up_proj.weight_scale"));
+        for other in
+            ["blk.01.attn_q.weight", "blk.x.attn_q.weight", "blk.1.attn_qkv.weight", "rope_freqs.weight"]
+        {
+            assert_eq!(name(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Model to plan: which matrices are multiplied together, which steps run in which order, where buffers stand.
+//!
+//! A [`Model`] enters. The plan leaves, with the records of products and tensors, their places in the bundle, and for
+//! each record where its data comes from. Only shapes are read here.
+//!
+//! | module | does |
+//! |---|---|
+//! | `linear` | projections of one input become products |
+//! | `records` | products, tensors and planes, and their places |
+//! | `arena` | places of buffers |
+//! | `manifest` | what the bundle says of it, and whether a bundle can hold it |
+
+mod arena;
+mod linear;
+pub(crate) mod manifest;
+mod records;
+
+use crate::error::CompileError;
+use crate::model::{Dense, HeadNorms, Layer, Matrix, Model, NormWeights, Projection, Rope, Ternary};
+use linear::Input;
+use records::Records;
+use std::borrow::Cow;
+use trit_format::dense243::Code;
+use trit_format::manifest::{Golden, Planes, Product, RowOrder, Tensor};
+use trit_format::plan::{
+    self, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized,
+    Step, TensorId,
+};
+
+pub(crate) use records::packed_bytes;
+
+/// Alignment of tensors, products and buffers, in bytes.
+const ALIGNMENT: u64 = 64;
+
+/// Where a tensor's bytes come from.
+pub(crate) enum TensorData<'m> {
+    /// Values that are stored as f32.
+    F32(Cow<'m, [f32]>),
+    /// As the checkpoint stores it.
+    Checkpoint(&'m Dense),
+}
+
+/// A model as it will stand in a bundle.
+pub(crate) struct Lowered<'m> {
+    /// The forward pass.
+    pub plan: Plan,
+    /// Ternary matrices, with their offsets in the weight section.
+    pub products: Vec<Product>,
+    /// For each product the matrices of its segments.
+    pub matrices: Vec<Vec<&'m Ternary>>,
+    /// Quantized copies of tables among `tensors`, with their offsets in the planes section.
+    pub planes: Vec<Planes>,
+    /// Other tensors, with their offsets in the tensor section.
+    pub tensors: Vec<Tensor>,
+    /// For each tensor its data.
+    pub data: Vec<TensorData<'m>>,
+    /// Known results, whose logits are among the tensors.
+    pub goldens: Vec<Golden>,
+}
+
+impl<'m> Lowered<'m> {
+    /// Plans the forward pass of `model`, with the weights of all products stored as `code`.
+    ///
+    /// # Errors
+    /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow or scales that no
+    /// kernel's groups fit, [`CompileError::Internal`] for a model whose shapes contradict each other.
+    pub fn new(model: &'m Model, code: Code) -> Result<Lowered<'m>, CompileError> {
+        let dims = &model.hyperparameters;
+        let mut lowering =
+            Lowering { model, buffers: Vec::new(), steps: Vec::new(), out: Records::new(code) };
+        let residual = lowering.f32s("h", dims.hidden_dim);
+        let table = lowering.embed(residual)?;
+        let ropes: Vec<TensorId> = (0..model.ropes.len()).map(|index| lowering.inv_freq(index)).collect();
+        let mut layers = Vec::with_capacity(model.layers.len());
+        for (index, layer) in model.layers.iter().enumerate() {
+            let start = lowering.steps.len() as u32;
+            lowering.layer(index as u32, layer, residual, &ropes)?;
+            layers.push(LayerSteps { start, end: lowering.steps.len() as u32 });
+        }
+        let body = std::mem::take(&mut lowering.steps);
+        let logits = lowering.head(residual, table)?;
+
+        let Lowering { model: _, mut buffers, steps: head, out } = lowering;
+        let row_bytes = arena::place(&mut buffers, &body, &head, residual, logits);
+        let kv = KvLayer { n_heads: dims.n_heads, n_kv_heads: dims.n_kv_heads, head_dim: dims.head_dim };
+        let kv = vec![kv; model.layers.len()];
+        let plan = Plan { buffers, row_bytes, body, head, residual, logits, kv, layers };
+        let Records { code: _, products, matrices, planes, tensors, data } = out;
+        Ok(Lowered { plan, products, matrices, planes, tensors, data, goldens: Vec::new() })
+    }
+
+    /// Adds a known result: `logits` is `[vocab]`.
+    pub fn push_golden(&mut self, ids: Vec<u32>, logits: Vec<f32>) {
+        let name = format!("golden.{}", self.goldens.len());
+        let shape = vec![logits.len()];
+        let data = TensorData::F32(Cow::Owned(logits));
+        let logits = records::push_tensor(&mut self.tensors, &mut self.data, &name, DType::F32, shape, data);
+        self.goldens.push(Golden { ids, logits });
+    }
+}
+
+/// The embedding as it stands in the bundle. A tied head is the same table.
+#[derive(Clone, Copy)]
+enum EmbeddingTable {
+    Dense(TensorId),
+    Ternary(ProductId),
+}
+
+/// A plan in the making.
+struct Lowering<'m> {
+    model: &'m Model,
+    buffers: Vec<Buffer>,
+    steps: Vec<Step>,
+    out: Records<'m>,
+}
+
+impl<'m> Lowering<'m> {
+    /// The buffer of that name, whose place is decided when all steps are known.
+    fn buffer(&mut self, name: &str, dtype: DType, len: u32) -> BufferId {
+        let same = |b: &Buffer| b.name == name && b.dtype == dtype && b.len == len;
+        if let Some(index) = self.buffers.iter().position(same) {
+            return BufferId(index as u32);
+        }
+        let bytes = u64::from(len) * dtype.size() as u64;
+        let stride = if len == 1 && dtype.size() == 4 { 4 } else { bytes.next_multiple_of(ALIGNMENT) };
+        self.buffers.push(Buffer { name: name.to_owned(), dtype, len, offset: 0, stride });
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    fn f32s(&mut self, name: &str, len: u32) -> BufferId {
+        self.buffer(name, DType::F32, len)
+    }
+
+    /// The buffers of `k` activations that were quantized by `rule`; names that begin with `name`.
+    fn quantized(&mut self, name: &str, k: u32, rule: ActivationRule) -> Quantized {
+        let digits = rule.digits() as u32;
+        let (name, values, groups) = match rule.columns() {
+            None => (format!("{name}8"), k, 1),
+            Some(columns) => {
+                let values = digits * ActivationRule::digit_len(k, columns) as u32;
+                (format!("{name}{}.g{columns}", 8 * digits), values, k.div_ceil(columns))
+            }
+        };
+        Quantized {
+            values: self.buffer(&name, DType::I8, values),
+            scale: self.buffer(&format!("{name}.scale"), DType::F32, groups),
+            sum: self.buffer(&format!("{name}.sum"), DType::I32, digits * groups),
+        }
+    }
+
+    /// The first step, and the table that a tied head uses again.
+    fn embed(&mut self, out: BufferId) -> Result<EmbeddingTable, CompileError> {
+        let scale = self.model.embedding_scale;
+        match &self.model.embedding {
+            Matrix::Dense(dense) => {
+                let table = self.out.dense(dense)?;
+                self.steps.push(Step::Embed { table, scale, out });
+                Ok(EmbeddingTable::Dense(table))
+            }
+            Matrix::Ternary(ternary) if scale == 1.0 => {
+                // The runtime reads rows of the embedding by their own scales, so the product is grouped whatever the
+                // rule.
+                let rule = self.model.table_rule(ternary);
+                let product =
+                    self.out.product(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
+                self.steps.push(Step::EmbedTernary { product, out });
+                Ok(EmbeddingTable::Ternary(product))
+            }
+            Matrix::Ternary(ternary) => Err(CompileError::Unsupported {
+                path: ternary.name.clone().into(),
+                problem: format!(
+                    "is a ternary embedding with a factor of {scale} on it, which is not supported"
+                ),
+            }),
+        }
+    }
+
+    fn inv_freq(&mut self, index: usize) -> TensorId {
+        let Rope { inv_freq, .. } = &self.model.ropes[index];
+        let name = match self.model.ropes.len() {
+            1 => "inv_freq".to_owned(),
+            _ => format!("inv_freq.{index}"),
+        };
+        self.out.f32(&name, vec![inv_freq.len()], Cow::Borrowed(inv_freq))
+    }
+
+    fn layer(
+        &mut self,
+        index: u32,
+        layer: &'m Layer,
+        h: BufferId,
+        ropes: &[TensorId],
+    ) -> Result<(), CompileError> {
+        let dims = &self.model.hyperparameters;
+        let attention_dim = dims.n_heads * dims.head_dim;
+        let prefix = format!("layers.{index}.");
+
+        let qkv = self.f32s("qkv", attention_dim + 2 * dims.n_kv_heads * dims.head_dim);
+        let input = Input { buffer: h, norm: Some(&layer.input_norm), normed: "x", quantized: "x" };
+        let projections = [("q", &layer.q), ("k", &layer.k), ("v", &layer.v)];
+        self.linear(&prefix, &projections, input, Epilogue::Store, qkv)?;
+        let norms = layer.head_norms.as_ref().map(|norms| self.head_norms(norms));
+        let (rope, scale) = (layer.rope, self.model.attention_scale);
+        let (Some(Rope { scaling, .. }), Some(&inv_freq)) = (self.model.ropes.get(rope), ropes.get(rope))
+        else {
+            return Err(CompileError::Internal(format!("layer {index} has rope {rope}, which is not there")));
+        };
+        self.steps.push(Step::RopeAppend { qkv, norms, inv_freq, scaling: *scaling, layer: index });
+        let attention = self.f32s("attention", attention_dim);
+        let window = layer.window;
+        self.steps.push(Step::Attend { qkv, layer: index, scale, window, out: attention });
+        let norm = layer.attention_sub_norm.as_ref();
+        let input = Input { buffer: attention, norm, normed: "attention.normed", quantized: "attention" };
+        self.add(&prefix, ("o", &layer.o), input, layer.attention_post_norm.as_ref(), h)?;
+
+        let ffn = self.f32s("ffn", dims.ffn_dim);
+        let input = Input { buffer: h, norm: Some(&layer.ffn_norm), normed: "x", quantized: "x" };
+        self.gate_up(&prefix, layer, input, ffn)?;
+        let norm = layer.ffn_sub_norm.as_ref();
+        let input = Input { buffer: ffn, norm, normed: "ffn.normed", quantized: "ffn" };
+        self.add(&prefix, ("down", &layer.down), input, layer.ffn_post_norm.as_ref(), h)
+    }
+
+    fn head_norms(&mut self, norms: &'m HeadNorms) -> plan::HeadNorms {
+        let (q, k) = (self.out.norm(&norms.q), self.out.norm(&norms.k));
+        plan::HeadNorms { q, k, eps: self.model.rms_eps }
+    }
+
+    /// `h += projection(input)`, its result normalized first where there is a norm.
+    fn add(
+        &mut self,
+        prefix: &str,
+        projection: (&str, &'m Projection),
+        input: Input<'m>,
+        post_norm: Option<&'m NormWeights>,
+        h: BufferId,
+    ) -> Result<(), CompileError> {
+        let Some(weights) = post_norm else {
+            return self.linear(prefix, &[projection], input, Epilogue::Add, h);
+        };
+        let y = self.f32s("y", self.model.hyperparameters.hidden_dim);
+        self.linear(prefix, &[projection], input, Epilogue::Store, y)?;
+        let (weight, eps) = (self.out.norm(weights), self.model.rms_eps);
+        self.steps.push(Step::RmsNormAdd { input: y, weight, eps, out: h });
+        Ok(())
+    }
+
+    /// The steps after the last layer; gives the logits.
+    fn head(&mut self, h: BufferId, embedding: EmbeddingTable) -> Result<BufferId, CompileError> {
+        let dims = &self.model.hyperparameters;
+        let table = match &self.model.head {
+            None => embedding,
+            Some(Matrix::Dense(dense)) => EmbeddingTable::Dense(self.out.dense(dense)?),
+            Some(Matrix::Ternary(ternary)) => {
+                let (name, rule) = (ternary.name.clone(), self.model.rule(ternary));
+                EmbeddingTable::Ternary(self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?)
+            }
+        };
+        let (weight, eps) = (self.out.norm(&self.model.final_norm), self.model.rms_eps);
+        let logits = self.f32s("logits", dims.vocab_size);
+        match table {
+            EmbeddingTable::Dense(table) => {
+                let x = self.f32s("x", dims.hidden_dim);
+                let planes = self.out.planes(table);
+                self.steps.push(Step::RmsNorm { input: h, weight, eps, out: x });
+                self.steps.push(Step::Head { input: x, table, planes, out: logits });
+            }
+            EmbeddingTable::Ternary(product) => {
+                let rule = self.model.head_rule().ok_or_else(|| {
+                    CompileError::Internal("a ternary head has a rule for its input".to_owned())
+                })?;
+                let x = self.quantized("x", dims.hidden_dim, rule);
+                self.steps.push(Step::NormQuantize { input: h, weight, eps, rule, out: x });
+                let epilogue = Epilogue::Store;
+                self.steps.push(Step::Ternary { product, input: x, epilogue, out: logits, at: 0 });
+            }
+        }
+        Ok(logits)
+    }
+}

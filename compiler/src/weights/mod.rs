@@ -1,0 +1,20 @@
+//! Tensors as they are stored become the matrices of a model. Nothing is decoded up front: a matrix keeps its range
+//! of the mapped checkpoint and gives rows when it is asked for them.
+//!
+//! | module | makes |
+//! |---|---|
+//! | `stored` | ternary matrices that the configuration declares: packed codes, ternary floats, latent weights |
+//! | `detect` | ternary matrices of floats about which the configuration says nothing |
+//! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
+//! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
+//! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
+//! | `order` | rows of q and k in the usual order |
+
+pub(crate) mod blocks;
+pub(crate) mod dense;
+pub(crate) mod detect;
+pub(crate) mod floats;
+pub(crate) mod order;
+pub(crate) mod scale_scan;
+pub(crate) mod stored;
+pub(crate) mod trits;

@@ -1,0 +1,152 @@
+//! What a scan over weights finds out about their scales: how many columns share one, and which type holds all.
+//!
+//! Rows of floats or of blocks enter as the magnitudes of their units of 32 columns. The coarsest grouping that holds
+//! leaves: one scale for the whole matrix, one for each row, or one for each 256, 128, 64 or 32 columns of a row.
+
+use crate::checkpoint::RawTensor;
+use crate::model::float::FloatType;
+use crate::model::{Found, Scales, TensorReport};
+use half::{bf16, f16};
+use std::collections::BTreeSet;
+use trit_format::plan::{DType, ScaleRule};
+
+/// Columns of the finest groups; all coarser ones are made of these.
+pub(crate) const UNIT: usize = 32;
+/// Columns of the groups between a row and a unit, the coarsest first.
+const GROUPS: [usize; 3] = [256, 128, 64];
+/// How many different scales are counted at most. f16 and bf16 have no more magnitudes.
+const MOST_COUNTED: usize = 1 << 15;
+
+/// Bits of a float without its sign: equal for equal magnitudes, 0 for zeros, ordered as magnitudes are.
+pub(crate) type Magnitude = u32;
+
+/// What a scan over some rows found. It compares bits, not values: two floats share a scale if they differ in nothing
+/// but the sign.
+#[derive(Default)]
+pub(crate) struct ScaleScan {
+    /// For each of [`GROUPS`] whether some group of that many columns holds two magnitudes.
+    split_groups: [bool; GROUPS.len()],
+    /// Whether some row holds two magnitudes.
+    split_rows: bool,
+    /// Whether the rows together hold two magnitudes.
+    split: bool,
+    /// The first magnitude that is not zero; 0 where there is none yet.
+    first: Magnitude,
+    /// How many elements are zero.
+    pub(super) zeros: u64,
+    /// The different magnitudes; none are listed once there are more than [`MOST_COUNTED`].
+    pub(super) magnitudes: Magnitudes,
+}
+
+/// A set of magnitudes, or `None` once it has become too large to count.
+pub(super) struct Magnitudes(pub(super) Option<BTreeSet<Magnitude>>);
+
+impl Default for Magnitudes {
+    fn default() -> Magnitudes {
+        Magnitudes(Some(BTreeSet::new()))
+    }
+}
+
+impl Magnitudes {
+    fn insert(&mut self, magnitude: Magnitude) {
+        if let Some(set) = &mut self.0 {
+            set.insert(magnitude);
+            if set.len() > MOST_COUNTED {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+impl ScaleScan {
+    /// Adds what a scan over other rows found.
+    pub(crate) fn merge(&mut self, other: ScaleScan) {
+        for (split, other) in self.split_groups.iter_mut().zip(other.split_groups) {
+            *split |= other;
+        }
+        self.split_rows |= other.split_rows;
+        self.split |= other.split || (self.first != 0 && other.first != 0 && self.first != other.first);
+        self.first = if self.first == 0 { other.first } else { self.first };
+        self.zeros += other.zeros;
+        match other.magnitudes.0 {
+            Some(set) => set.into_iter().for_each(|magnitude| self.magnitudes.insert(magnitude)),
+            None => self.magnitudes.0 = None,
+        }
+    }
+
+    /// Takes the magnitudes of a row's units, 0 for those of zeros.
+    pub(crate) fn row(&mut self, units: &[Magnitude]) {
+        let mut last = 0;
+        for &magnitude in units.iter().filter(|&&m| m != 0) {
+            if magnitude != last {
+                self.magnitudes.insert(magnitude);
+                self.split_rows |= last != 0;
+                last = magnitude;
+            }
+        }
+        for (split, columns) in self.split_groups.iter_mut().zip(GROUPS) {
+            *split = *split || units.chunks(columns / UNIT).any(differ);
+        }
+        self.split |= last != 0 && self.first != 0 && self.first != last;
+        self.first = if self.first == 0 { last } else { self.first };
+    }
+
+    /// The coarsest grouping that holds.
+    pub(super) fn found(&self) -> Found {
+        if !self.split_rows && !self.split {
+            return Found::PerTensor;
+        }
+        if !self.split_rows {
+            return Found::PerRow;
+        }
+        let whole = self.split_groups.iter().zip(GROUPS).find(|(split, _)| !**split);
+        Found::PerColumns(whole.map_or(UNIT, |(_, columns)| columns) as u32)
+    }
+
+    /// The scales of the coarsest grouping that holds; magnitudes are of that type.
+    pub(crate) fn scales(&self, float: FloatType) -> Scales {
+        match self.found() {
+            // A matrix of zeros has the scale that every matrix may have.
+            Found::PerTensor if self.first == 0 => Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply },
+            Found::PerTensor => Scales::Tensor { scale: widen(float, self.first), rule: ScaleRule::Multiply },
+            Found::PerColumns(columns) => Scales::Rows { columns, dtype: self.scale_type(float) },
+            _ => Scales::Rows { columns: 0, dtype: self.scale_type(float) },
+        }
+    }
+
+    /// The report of the tensor that was scanned.
+    pub(crate) fn report(&self, tensor: &RawTensor) -> TensorReport {
+        let scales = self.magnitudes.0.as_ref().map(|set| set.len() as u64);
+        TensorReport { scales, ..tensor.report(self.found()) }
+    }
+
+    /// The smallest type that holds all scales. It is the type of the tensor, or a smaller one where the scales do
+    /// not need f32.
+    fn scale_type(&self, float: FloatType) -> DType {
+        let (FloatType::F32, Some(set)) = (float, &self.magnitudes.0) else { return float.dtype() };
+        let all = |fits: fn(f32) -> bool| set.iter().all(|&bits| fits(f32::from_bits(bits)));
+        if all(|x| f16::from_f32(x).to_f32() == x) {
+            DType::F16
+        } else if all(|x| bf16::from_f32(x).to_f32() == x) {
+            DType::Bf16
+        } else {
+            DType::F32
+        }
+    }
+}
+
+/// Whether units have different magnitudes, zeros aside.
+fn differ(units: &[Magnitude]) -> bool {
+    let mut magnitudes = units.iter().filter(|&&m| m != 0);
+    let first = magnitudes.next();
+    magnitudes.any(|m| Some(m) != first)
+}
+
+/// The value of a magnitude.
+pub(super) fn widen(float: FloatType, magnitude: Magnitude) -> f32 {
+    match float {
+        FloatType::F32 => f32::from_bits(magnitude),
+        FloatType::F16 => f16::from_bits(magnitude as u16).to_f32(),
+        FloatType::Bf16 => bf16::from_bits(magnitude as u16).to_f32(),
+    }
+}
