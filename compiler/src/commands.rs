@@ -11,8 +11,9 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use trit_command::signals::{self, Interrupts};
 use trit_format::target::Target;
-use trit_text::output::{self, Interrupts};
+use trit_text::output::Unfinished;
 use trit_text::printable::{escape, escape_json};
 use tritc::bundle::Bundle;
 use tritc::compile::Compiled;
@@ -37,7 +38,8 @@ impl From<CompileError> for Failure {
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            output::clean_up_when_killed(Interrupts::Too, || {});
+            let unfinished = Unfinished::default();
+            signals::clean_up_when_killed(Interrupts::Too, &unfinished, || {});
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|e| {
@@ -46,7 +48,7 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
                      fewer with --threads"
                 ))
             })?;
-            pool.install(|| run_compile(&arguments))?
+            pool.install(|| run_compile(&arguments, &unfinished))?
         }
         Command::Inspect(arguments) => inspect::run(&arguments)?,
         Command::Disasm { bundle, target, kernel } => {
@@ -90,7 +92,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
     }
 }
 
-fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
+fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, CompileError> {
     let start = Instant::now();
     trust::check_environment()?;
     let targets = targets::resolve(&arguments.target)?;
@@ -98,7 +100,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CompileError> {
     if let Some(out) = &arguments.output {
         tritc::check_output(out)?;
     }
-    let bar = Bar::new(arguments.verbose);
+    let bar = Bar::new(arguments.verbose, unfinished);
     let options = LoadOptions { name: arguments.name.clone(), ..load_options(&arguments.reading) };
     let model = ingest::load(&arguments.path, &options)?;
     if arguments.verbose {

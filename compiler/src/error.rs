@@ -17,6 +17,9 @@ pub enum CompileError {
     /// The command line asks for something that makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The file to write may not be written.
+    #[error(transparent)]
+    Output(trit_text::output::OutputError),
     /// The checkpoint or one of its companions is wrong.
     #[error("{path}: {problem}")]
     Invalid {
@@ -74,7 +77,7 @@ impl CompileError {
     /// give what was asked of it (a file, memory, room on a disk), 4 unsupported.
     pub fn exit_code(&self) -> u8 {
         match self {
-            CompileError::Usage(_) => 2,
+            CompileError::Usage(_) | CompileError::Output(_) => 2,
             CompileError::Invalid { .. }
             | CompileError::Tensor { .. }
             | CompileError::Io { .. }

@@ -19,6 +19,7 @@ use tritc::CompileError;
 static ALLOCATOR: tritc::EndsWhereMemoryEnds = tritc::EndsWhereMemoryEnds;
 
 fn main() -> ExitCode {
+    trit_command::panics::report("tritc");
     let arguments = cli::Arguments::parse();
     #[cfg(unix)]
     tritc::ingest::explain_truncated_files();
@@ -48,7 +49,10 @@ fn print(text: &str) -> ExitCode {
 
 /// The error and what caused it, where its own message does not say that already.
 fn report(error: &CompileError) {
-    let mut message = format!("tritc: {error}");
+    let mut message = match error {
+        CompileError::Output(output) => format!("tritc: {}", trit_command::remedy::output(output)),
+        _ => format!("tritc: {error}"),
+    };
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();

@@ -1,5 +1,7 @@
 //! How far a compilation has come, for whoever wants to show it.
 
+use trit_text::output::Unfinished;
+
 /// Hears of progress. Every method does nothing by default.
 pub trait Progress: Sync {
     /// A stage begins that takes `total` units: bytes for [`Stage::Pack`] and [`Stage::Write`], layers
@@ -14,6 +16,11 @@ pub trait Progress: Sync {
 
     /// All stages are over.
     fn end(&self) {}
+
+    /// Where the bundle is listed while it is being written, for whoever may have to end the process meanwhile.
+    fn unfinished(&self) -> Unfinished {
+        Unfinished::default()
+    }
 }
 
 /// The long stages of a compilation.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The runtime knows no model architecture: it executes the bundle's validated plan. `unsafe` stands in few files, among them
-//! `mapping` (files and code in memory), `fault` (files that shrink), `arena` (rows shared by workers) and `ternary` (calling
+//! `mapping` (files and code in memory), `arena` (rows shared by workers) and `ternary` (calling
 //! a kernel); the others deny it.
 #![deny(unsafe_code)]
 
@@ -26,12 +26,12 @@ mod dense;
 mod draft;
 mod error;
 mod execute;
-pub mod fault;
 pub mod generate;
 mod grouped;
 mod kv;
 mod limits;
 mod load;
+mod mapped_files;
 mod mapping;
 mod pool;
 mod profile;
@@ -56,6 +56,7 @@ pub use error::{Place, RuntimeError};
 pub use kv::KvType;
 pub use limits::available;
 pub use load::{LoadOptions, Model};
+pub use mapped_files::{MappingGuard, MappingHook};
 pub use profile::Profile;
 pub use selftest::{GoldenReport, SelftestReport};
 pub use session::{Session, SessionOptions};

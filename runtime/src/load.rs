@@ -1,5 +1,6 @@
 //! A bundle on disk becomes a model that sessions share.
 
+use crate::MappingHook;
 use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
 use crate::source::Source;
 use crate::storage::{Memory, Storage, Streamed};
@@ -35,6 +36,8 @@ pub struct LoadOptions {
     pub tuning: Tuning,
     /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
     pub timings: Option<PathBuf>,
+    /// Called for what is mapped of the bundle's file; nobody by default.
+    pub mapped: Option<MappingHook>,
 }
 
 impl Default for LoadOptions {
@@ -47,6 +50,7 @@ impl Default for LoadOptions {
             memory: Memory::Auto,
             tuning: Tuning::Remembered,
             timings: None,
+            mapped: None,
         }
     }
 }
@@ -117,6 +121,7 @@ impl Model {
     }
 
     fn on(storage: Storage, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
+        let storage = storage.with_hook(options.mapped.clone());
         match Model::read(&storage, options) {
             Ok(parts) => Ok(Arc::new(parts.on(storage))),
             // Why a digest does not match, or a file ends early, where that can be told.

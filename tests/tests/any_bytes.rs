@@ -53,6 +53,7 @@ fn any_weights_planes_and_tables_are_numbers() {
                     memory,
                     tuning: Tuning::Off,
                     timings: None,
+                    mapped: None,
                 };
                 let model = Model::load(&changed, &options).unwrap();
                 let options = SessionOptions {

@@ -158,6 +158,7 @@ fn code_that_nobody_trusts_never_becomes_executable() {
             memory: Memory::Auto,
             tuning: Tuning::Off,
             timings: None,
+            mapped: None,
         };
         match Model::from_source(Box::new(source), Path::new("changing.trit"), &options) {
             Ok(model) => {

@@ -67,7 +67,7 @@ fn outputs_that_make_no_sense_are_refused_before_any_work() {
         (text.clone(), "is no .trit bundle"),
     ] {
         let error = check_output(&out).unwrap_err();
-        assert!(matches!(error, CompileError::Usage(_)));
+        assert!(matches!(error, CompileError::Output(_)) && error.exit_code() == 2);
         let message = error.to_string();
         assert!(message.contains(words) && message.contains(&out.display().to_string()), "{message}");
     }

@@ -278,7 +278,7 @@ pub struct Selftest {
 pub struct Completions {
     /// The shell.
     #[arg(value_enum)]
-    pub shell: clap_complete::Shell,
+    pub shell: trit_command::scripts::Shell,
 }
 
 #[derive(Debug, Args)]

@@ -1,18 +1,17 @@
 //! Why a command ended early: one line for people, one exit code for programs. Everything for people goes through here:
 //! what it repeats of files cannot control a terminal.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use trit_command::remedy;
+use trit_command::signals::INTERRUPTED;
 use trit_runtime::text::TextError;
+use trit_runtime::text::output::OutputError;
 use trit_runtime::text::printable::{escape, escape_json, escape_lines};
 use trit_runtime::{RuntimeError, Session};
-
-/// Exit code after Ctrl-C: 128 and the signal's number, as shells count.
-pub const INTERRUPTED: u8 = 130;
 
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
@@ -94,6 +93,11 @@ impl Failure {
         }
     }
 
+    /// The file to write may not be written.
+    pub fn output(error: OutputError) -> Failure {
+        Failure::usage(remedy::output(&error))
+    }
+
     /// The user stopped it.
     pub fn interrupted() -> Failure {
         Failure { code: INTERRUPTED, message: None }
@@ -116,17 +120,6 @@ pub fn note(message: impl Display) {
 /// Prints lines on standard error, which may be closed.
 pub fn note_lines(text: impl Display) {
     let _ = writeln!(io::stderr(), "{}", escape_lines(&text.to_string()));
-}
-
-/// Lets a panic's message, which may repeat what a file says, go through here too.
-pub fn report_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        note_lines(format_args!("trit-run: {panic}"));
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            note_lines(backtrace);
-        }
-    }));
 }
 
 /// Prints to standard output at once.

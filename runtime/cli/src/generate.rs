@@ -1,7 +1,7 @@
 //! `trit-run BUNDLE -p PROMPT`: continues a prompt.
 
 use crate::args::Generate;
-use crate::failure::{Failure, INTERRUPTED, note, print, print_json};
+use crate::failure::{Failure, note, print, print_json};
 use crate::stop::Stops;
 use crate::{chat, interrupt, mistaken, open, profile};
 use serde::Serialize;
@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
+use trit_command::signals::INTERRUPTED;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, generate};
 use trit_runtime::sample::Sampler;
 use trit_runtime::text::printable::TerminalFilter;

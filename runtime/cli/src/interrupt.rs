@@ -1,10 +1,10 @@
 //! Ctrl-C: stops what is being generated, or else the program. SIGTERM and a lost terminal: end the program, with
 //! nothing unfinished left behind and the terminal as it was.
 
-use crate::failure::INTERRUPTED;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Once};
-use trit_runtime::text::output;
+use trit_command::signals;
+use trit_runtime::text::output::Unfinished;
 
 /// Nothing runs that could be stopped alone.
 const IDLE: u8 = 0;
@@ -23,6 +23,12 @@ pub fn flag() -> Arc<AtomicBool> {
     FLAG.clone()
 }
 
+/// The files that are being written: they are removed when the process is told to end.
+pub fn unfinished() -> &'static Unfinished {
+    static UNFINISHED: LazyLock<Unfinished> = LazyLock::new(Unfinished::default);
+    &UNFINISHED
+}
+
 /// While this lives, the first Ctrl-C is a request; the second ends the program.
 pub struct Stoppable(());
 
@@ -36,7 +42,7 @@ pub fn stoppable() -> Stoppable {
         // Where there is no handler, Ctrl-C ends the program at once: nothing is lost.
         let _ = ctrlc::set_handler(|| match STATE.compare_exchange(RUNNING, REQUESTED, Relaxed, Relaxed) {
             Ok(_) => FLAG.store(true, Relaxed),
-            Err(_) => output::abandon(|| std::process::exit(INTERRUPTED.into())),
+            Err(_) => signals::end_interrupted(unfinished()),
         });
     });
     FLAG.store(false, Relaxed);
@@ -66,7 +72,7 @@ pub fn clean_up_when_killed() {
     use nix::unistd::{getpgrp, tcgetpgrp};
     use std::io::{self, IsTerminal, Write};
     let saved = tcgetattr(io::stdin()).ok();
-    output::clean_up_when_killed(output::Interrupts::Apart, move || {
+    signals::clean_up_when_killed(signals::Interrupts::Apart, unfinished(), move || {
         // In the background the terminal is somebody else's, and changing it would stop this program.
         let Some(saved) = saved.as_ref().filter(|_| tcgetpgrp(io::stdin()) == Ok(getpgrp())) else { return };
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, saved);

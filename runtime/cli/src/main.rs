@@ -26,14 +26,17 @@ mod version;
 
 use args::{Cli, Command};
 use clap::Parser;
-use failure::{Failure, note_lines, report_panics};
+use failure::{Failure, note_lines};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use trit_runtime::text::printable::escape_lines;
 
+/// What is said of a bundle that was cut off while it was mapped.
+const CHANGED: &str = "changed while it was running: it was cut off, or its disk failed; copy it again";
+
 fn main() -> ExitCode {
-    trit_runtime::fault::report_truncation("trit-run");
-    report_panics();
+    trit_command::truncation::report("trit-run", CHANGED);
+    trit_command::panics::report("trit-run");
     interrupt::clean_up_when_killed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -6,8 +6,9 @@ use crate::{interrupt, mistaken};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
+use trit_command::truncation;
 use trit_runtime::text::Tokenizer;
-use trit_runtime::{LoadOptions, Memory, Model, Session, SessionOptions, Tuning};
+use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOptions, Tuning};
 
 /// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
 ///
@@ -23,6 +24,7 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
         timings: None,
+        mapped: Some(MappingHook::new(|path, bytes| Box::new(truncation::enter(path, bytes)))),
     };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
     if verbose || model.kernels().note.is_some() {

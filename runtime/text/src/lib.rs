@@ -34,6 +34,7 @@ pub mod tokenizer;
 
 pub use conversation::Conversation;
 pub use detokenizer::Detokenizer;
+pub use guard::panic_is_expected;
 pub use template::{ChatTemplate, Message, TemplateInput};
 pub use tokenizer::Tokenizer;
 
