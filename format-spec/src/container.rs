@@ -141,9 +141,11 @@ pub struct Section {
 }
 
 impl Section {
-    /// Its place in the file. The header was validated against a length that fits memory.
+    /// Its place in the file, of which a header that was parsed says that it is there. That of a section that was made up,
+    /// and reaches past what can be addressed, ends there.
     pub fn range(&self) -> Range<usize> {
-        self.offset as usize..(self.offset + self.len) as usize
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        place(self.offset)..place(self.offset.saturating_add(self.len))
     }
 }
 
@@ -162,7 +164,7 @@ impl Header {
 
     /// Length of the whole file.
     pub fn total_len(&self) -> u64 {
-        self.sections.last().map_or(Header::bytes(0), |s| s.offset + s.len)
+        self.sections.last().map_or(Header::bytes(0), |s| s.offset.saturating_add(s.len))
     }
 
     /// The section of that kind.
@@ -207,12 +209,10 @@ impl Header {
     }
 
     /// Bytes of the header whose first [`HEADER_BYTES`] bytes are `first`, section table included, as far as it says so
-    /// itself: at most those of [`MAX_SECTIONS`] sections.
-    ///
-    /// # Panics
-    /// If `first` is shorter.
+    /// itself: at most those of [`MAX_SECTIONS`] sections. Where `first` is shorter, it announces no section.
     pub fn announced(first: &[u8]) -> u64 {
-        Header::bytes(u32::from_le_bytes(array(first, 12)).min(MAX_SECTIONS) as usize)
+        let count = first.get(12..16).map_or(0, |count| u32::from_le_bytes(array(count, 0)));
+        Header::bytes(count.min(MAX_SECTIONS) as usize)
     }
 
     /// [`Header::parse`] for who holds only `head`, the first bytes of a bundle of `len` bytes, with header and section
@@ -285,7 +285,7 @@ impl Header {
         let mut end = Header::bytes(self.sections.len());
         self.sections.iter().filter_map(move |section| {
             let gap = end..section.offset;
-            end = section.offset + section.len;
+            end = section.offset.saturating_add(section.len);
             (!gap.is_empty()).then_some(gap)
         })
     }

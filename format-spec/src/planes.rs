@@ -90,9 +90,9 @@ impl Layout {
         self.chunks() * LANES
     }
 
-    /// Columns of a block of that chunk, a multiple of [`STEP`].
+    /// Columns of a block of that chunk, a multiple of [`STEP`]; 0 past the last chunk.
     pub const fn width(&self, chunk: usize) -> usize {
-        let rest = self.hidden() - chunk * CHUNK;
+        let rest = self.hidden().saturating_sub(chunk.saturating_mul(CHUNK));
         if rest >= CHUNK { MAX_BLOCK } else { rest.div_ceil(LANES).next_multiple_of(STEP) }
     }
 
@@ -110,7 +110,7 @@ impl Layout {
     /// The table's columns in block `block` of a row; empty for blocks past the end.
     pub fn columns(&self, block: usize) -> Range<usize> {
         let (chunk, lane) = (block / LANES, block % LANES);
-        let start = (chunk * CHUNK + lane * self.width(chunk)).min(self.hidden());
+        let start = chunk.saturating_mul(CHUNK).saturating_add(lane * self.width(chunk)).min(self.hidden());
         start..(start + self.width(chunk)).min(self.hidden())
     }
 

@@ -131,11 +131,10 @@ impl Tokenizer {
     /// [`TextError::TooLong`], and as [`Tokenizer::encode`].
     pub fn encode_within(&self, text: &str, add_special: bool, limit: usize) -> Result<Vec<u32>, TextError> {
         let at_least = match &self.coverage {
-            Some(coverage) => {
-                coverage.fewest(text, limit + 1, || self.inner.get_vocab(true).into_keys().collect())
-            }
+            Some(coverage) => coverage
+                .fewest(text, limit.saturating_add(1), || self.inner.get_vocab(true).into_keys().collect()),
             // Whitespace, or what is unknown, may go into one token, however much it is. Nobody means to send so much.
-            None if text.len() / PLAUSIBLE > limit + PLAUSIBLE => text.len() / PLAUSIBLE,
+            None if text.len() / PLAUSIBLE > limit.saturating_add(PLAUSIBLE) => text.len() / PLAUSIBLE,
             None => 0,
         };
         if at_least > limit {
