@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
+use crate::kernel_notes::NoKernels;
 use crate::mapped_files::{MappingGuard, MappingHook};
 use crate::storage::Storage;
 use memmap2::{Mmap, MmapMut, MmapOptions};
@@ -67,16 +68,15 @@ impl EmbeddedCode {
     /// Entries have been validated to lie inside the section.
     ///
     /// # Errors
-    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::System`] where memory is refused, and
+    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::Kernels`] where memory is refused, and
     /// those of reading.
     pub fn new(
         storage: &Storage,
         section: &Section,
         kernels: &[&KernelEntry],
     ) -> Result<EmbeddedCode, RuntimeError> {
-        let refused = |e| {
-            RuntimeError::System(format!("no executable memory for kernels: {e}; try --kernels portable"))
-        };
+        let none = |problem| RuntimeError::Kernels { path: storage.path().to_owned(), problem };
+        let refused = |e| none(NoKernels::Memory(e));
         let len = section.range().len();
         let mut memory = MmapMut::map_anon(len.max(1)).map_err(refused)?;
         storage.read(section.offset, &mut memory[..len])?;
@@ -97,7 +97,7 @@ impl EmbeddedCode {
         // through synchronization that follows this call.
         unsafe { wasmtime_internal_jit_icache_coherence::clear_cache(memory.as_ptr().cast(), memory.len()) }
             .and_then(|()| wasmtime_internal_jit_icache_coherence::pipeline_flush_mt())
-            .map_err(|e| RuntimeError::System(format!("cannot flush the instruction cache: {e}")))?;
+            .map_err(|e| none(NoKernels::Flush(e)))?;
         Ok(EmbeddedCode { memory, offsets: kernels.iter().map(|k| k.offset as usize).collect(), digest })
     }
 

@@ -11,7 +11,7 @@ use crate::RuntimeError;
 use crate::limits::available;
 use crate::mapped_files::MappingHook;
 use crate::mapping::FileMapping;
-use crate::source::{FileSource, Source};
+use crate::source::{Change, FileSource, Source};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
@@ -53,7 +53,7 @@ pub(crate) struct Storage {
     /// Whether something is still read from the source after loading.
     needed: AtomicBool,
     /// What went wrong where no error could be returned: what the system said, or what became of the file.
-    failure: OnceLock<Result<String, (io::ErrorKind, String)>>,
+    failure: OnceLock<Result<Change, (io::ErrorKind, String)>>,
 }
 
 /// Bytes that stream.
@@ -289,7 +289,7 @@ impl Storage {
     /// Fills `to` with the bundle's bytes from `offset` on.
     pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RuntimeError> {
         self.source.read_at(offset, to).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => self.changed("it was cut off".to_owned()),
+            io::ErrorKind::UnexpectedEof => self.changed(Change::Ended),
             _ => self.io(source),
         })
     }
@@ -345,7 +345,7 @@ impl Storage {
         &self.path
     }
 
-    fn changed(&self, how: String) -> RuntimeError {
+    fn changed(&self, how: Change) -> RuntimeError {
         RuntimeError::Changed { path: self.path.clone(), how }
     }
 

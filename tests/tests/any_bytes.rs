@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use trit_format::container::{Header, SectionKind};
 use trit_runtime::sample::{Scores, Wants};
-use trit_runtime::{CpuTiers, KernelChoice, LoadOptions, Memory, Model, Session, SessionOptions, Tuning};
+use trit_runtime::{
+    CpuTiers, KernelChoice, LoadOptions, Memory, Model, Session, SessionOptions, TrustPolicy, Tuning,
+};
 use trit_tests::workbench::{compile, compile_with, fixture, repository, scratch};
 
 /// A copy of a bundle whose weights, planes and tables are random bytes, or all one byte.
@@ -48,7 +50,7 @@ fn any_weights_planes_and_tables_are_numbers() {
                 let options = LoadOptions {
                     kernels,
                     cpu,
-                    trust: true,
+                    trust: TrustPolicy::everything(),
                     verify: false,
                     memory,
                     tuning: Tuning::Off,

@@ -25,6 +25,11 @@ impl Records {
         Records { folder }
     }
 
+    /// Where they stand.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether the bundle of that name ([`super::file_name`]) is recorded as trusted. Where there is no folder, none is.
     ///
     /// # Errors

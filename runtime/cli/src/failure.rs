@@ -1,6 +1,7 @@
 //! Why a command ended early: one line for people, one exit code for programs. Everything for people goes through here:
 //! what it repeats of files cannot control a terminal.
 
+use crate::remedies;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -63,7 +64,10 @@ impl Failure {
             }
             cause = error.source();
         }
-        Failure::new(error.exit_code(), message)
+        if let Some(remedy) = remedies::of_error(&error) {
+            message = format!("{message}; {remedy}");
+        }
+        Failure::new(remedies::exit_code(&error), message)
     }
 
     /// A prompt could not be made for a session, or is too long for it.
@@ -158,8 +162,8 @@ mod tests {
         let path = Path::new("a.trit");
         let io = RuntimeError::Io { path: path.into(), source: io::Error::other("no luck") };
         assert_eq!(Failure::runtime(path, io).message.unwrap(), "a.trit: no luck");
-        let failure = Failure::runtime(path, RuntimeError::Unsupported("this CPU lacks it".into()));
-        assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this CPU lacks it"));
+        let failure = Failure::runtime(path, RuntimeError::System("this system refuses it".into()));
+        assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this system refuses it"));
         assert_eq!(Failure::text(path, TextError::Interrupted).code, INTERRUPTED);
     }
 

@@ -2,13 +2,13 @@
 
 use crate::args::{LoadArgs, SessionArgs};
 use crate::failure::{Failure, note};
-use crate::{interrupt, mistaken};
+use crate::{interrupt, mistaken, remedies};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
 use trit_command::truncation;
 use trit_runtime::text::Tokenizer;
-use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOptions, Tuning};
+use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOptions, TrustPolicy, Tuning};
 
 /// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
 ///
@@ -16,10 +16,12 @@ use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOpti
 /// [`mistaken::expect_bundle`], [`Failure::runtime`].
 pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>, Failure> {
     mistaken::expect_bundle(bundle)?;
+    let mut trust = TrustPolicy::default();
+    trust.everything = args.trust;
     let options = LoadOptions {
         kernels: args.kernels,
         cpu: args.cpu,
-        trust: args.trust,
+        trust,
         verify: !args.no_verify,
         memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
@@ -27,8 +29,8 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         mapped: Some(MappingHook::new(|path, bytes| Box::new(truncation::enter(path, bytes)))),
     };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
-    if verbose || model.kernels().note.is_some() {
-        note(format_args!("kernels: {}", model.kernels()));
+    if verbose || !model.kernels().notes.is_empty() {
+        note(format_args!("kernels: {}", remedies::kernels(model.kernels())));
     }
     Ok(model)
 }
