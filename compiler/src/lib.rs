@@ -28,7 +28,9 @@
 //! # Ok(())
 //! # }
 //! ```
-// One module maps files, one allocates, and both say why that is sound.
+//!
+//! `unsafe` stands in 3 files: `ingest/mapped.rs` and `ingest/mapped/truncation.rs` (files in memory, and what becomes of a
+//! process when they are cut off), `memory.rs` (an allocator). The others deny it.
 #![deny(unsafe_code)]
 
 mod arch;

@@ -68,6 +68,14 @@ pub enum RuntimeError {
     /// An argument is out of range.
     #[error("{0}")]
     Input(String),
+    /// The context that was asked for is none that the bundle can have.
+    #[error("a context of {asked} tokens is not possible; this bundle takes 1 to {longest}")]
+    Context {
+        /// Tokens that were asked for.
+        asked: usize,
+        /// As many as the bundle was compiled for.
+        longest: usize,
+    },
     /// The sequence would outgrow the session's context.
     #[error("{tokens} tokens do not fit the context of {context}{}", of_longest(*context, *longest))]
     ContextFull {
@@ -131,10 +139,6 @@ fn of_longest(context: usize, longest: usize) -> String {
         false => ", which is all that this bundle was compiled for".to_owned(),
     }
 }
-
-/// What helps where a bundle's context is too short, whatever the session asks for.
-pub(crate) const LONGER_BUNDLE: &str =
-    "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
 
 /// A part of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,16 @@
 //! # Ok::<(), trit_runtime::RuntimeError>(())
 //! ```
 //!
-//! The runtime knows no model architecture: it executes the bundle's validated plan. `unsafe` stands in few files, among them
-//! `mapping` (files and code in memory), `arena` (rows shared by workers) and `ternary` (calling
-//! a kernel); the others deny it.
+//! The runtime knows no model architecture: it executes the bundle's validated plan.
+//!
+//! It changes nothing of the process it runs in: it takes no signals, sets no panic hook, ends nothing and prints nothing.
+//! What goes wrong is a [`RuntimeError`], which names no command's options. A program that wants to know which files are
+//! mapped gives a [`MappingHook`].
+//!
+//! `unsafe` stands in 14 files: `arena.rs`, `attend.rs`, `execute.rs` and `kv.rs` (rows shared by workers), `cpu.rs` (asking
+//! for tile registers), `dense.rs`, `grouped.rs`, `grouped/tests.rs`, `rows.rs`, `ternary.rs` and `tuning.rs` (calling a
+//! kernel, rows that a worker claimed), `mapping.rs` and `storage.rs` (files and code in memory), `stream.rs` (vector
+//! loads). The others deny it.
 #![deny(unsafe_code)]
 
 mod arena;

@@ -3,7 +3,6 @@
 use crate::arena::{Arena, Exchange};
 use crate::attend::exchange_len;
 use crate::best::{Bounds, Request};
-use crate::error::LONGER_BUNDLE;
 use crate::execute::{Batch, Executor, RopeKey, Row, Scratch};
 use crate::kv::{KvCache, KvType};
 use crate::load::Model;
@@ -72,15 +71,13 @@ impl Session {
     /// A new, empty sequence.
     ///
     /// # Errors
-    /// [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where threads are refused.
+    /// [`RuntimeError::Input`] and [`RuntimeError::Context`] where an option is out of range, [`RuntimeError::System`] where threads are refused.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, RuntimeError> {
         let manifest = model.manifest();
         let longest = manifest.hyperparameters.context_length as usize;
         let context = options.context.unwrap_or(longest);
         if context == 0 || context > longest {
-            return Err(RuntimeError::Input(format!(
-                "a context of {context} tokens is not possible; this bundle takes 1 to {longest}: {LONGER_BUNDLE}"
-            )));
+            return Err(RuntimeError::Context { asked: context, longest });
         }
         if options.block == 0 {
             return Err(RuntimeError::Input("a block needs at least 1 row".into()));

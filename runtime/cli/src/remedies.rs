@@ -19,7 +19,10 @@ pub fn exit_code(error: &RuntimeError) -> u8 {
         | RuntimeError::Text { .. }
         | RuntimeError::NotFinite { .. }
         | RuntimeError::Suppressed { .. } => 3,
-        RuntimeError::Input(_) | RuntimeError::TrustFolder(_) | RuntimeError::ContextFull { .. } => 2,
+        RuntimeError::Input(_)
+        | RuntimeError::TrustFolder(_)
+        | RuntimeError::Context { .. }
+        | RuntimeError::ContextFull { .. } => 2,
         RuntimeError::Kernels { .. }
         | RuntimeError::SequenceMemory { .. }
         | RuntimeError::Threads { .. }
@@ -43,6 +46,7 @@ pub fn of_error(error: &RuntimeError) -> Option<String> {
         RuntimeError::ContextFull { context, longest, .. } if context < longest => {
             "shorten the prompt, or allow a longer context with -c"
         }
+        RuntimeError::Context { .. } => LONGER_BUNDLE,
         RuntimeError::ContextFull { .. } => return Some(format!("shorten the prompt; {LONGER_BUNDLE}")),
         RuntimeError::SequenceMemory { .. } => "try a shorter context with -c",
         RuntimeError::Threads { .. } => "try fewer with -t",
@@ -129,6 +133,7 @@ mod tests {
             (RuntimeError::NotFinite { place: Place::Head, position: 1, token: 2 }, 3, ""),
             (RuntimeError::Suppressed { tokens: 3 }, 3, ""),
             (RuntimeError::Input("0 threads".into()), 2, ""),
+            (RuntimeError::Context { asked: 9, longest: 8 }, 2, "tritc compile --context"),
             (RuntimeError::ContextFull { tokens: 9, context: 4, longest: 8 }, 2, "-c"),
             (kernels(NoKernels::OtherCpu { bundle: vec![], cpu: vec![] }), 4, "--kernels auto"),
             (kernels(NoKernels::NoneFor { wanted: Target::X86_64V3, limit }), 4, "--mmap"),
