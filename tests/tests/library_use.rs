@@ -112,7 +112,8 @@ fn a_bundle_inside_another_file_does_all_that_a_bundle_does() {
         let texts = Texts::from_source(inside.source(), &inside.file).unwrap();
         assert_eq!((texts.digest(), texts.path()), (digest, &*inside.file));
         let tokenizer = texts.tokenizer().unwrap().unwrap();
-        assert_eq!(tokenizer.encode("Once upon a time", true).unwrap().len(), 5);
+        let same = alone.tokenizer().unwrap().unwrap().encode("Once upon a time", true).unwrap();
+        assert_eq!(tokenizer.encode("Once upon a time", true).unwrap(), same);
         assert_eq!(texts.manifest(), alone.manifest());
     }
 }
