@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// First bytes of every bundle: not text, and damaged by line-ending conversion.
+/// First bytes of every bundle. They are no text, and a conversion of line endings damages them, so that it is noticed.
 pub const MAGIC: [u8; 8] = *b"\x89TRIT\r\n\x1a";
 /// The format as a whole.
 pub const MAJOR: u16 = 1;
@@ -141,8 +141,8 @@ pub struct Section {
 }
 
 impl Section {
-    /// Its place in the file, of which a header that was parsed says that it is there. That of a section that was made up,
-    /// and reaches past what can be addressed, ends there.
+    /// Its place in the file. In a header that was parsed the place lies inside the file. The place of a section that was made
+    /// up ends where addresses end.
     pub fn range(&self) -> Range<usize> {
         let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
         place(self.offset)..place(self.offset.saturating_add(self.len))
@@ -208,15 +208,15 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of the header whose first [`HEADER_BYTES`] bytes are `first`, section table included, as far as it says so
-    /// itself: at most those of [`MAX_SECTIONS`] sections. Where `first` is shorter, it announces no section.
+    /// Bytes of the header and section table, as the first [`HEADER_BYTES`] bytes `first` announce them. The result is never
+    /// more than [`MAX_SECTIONS`] sections take. A shorter `first` announces no section.
     pub fn announced(first: &[u8]) -> u64 {
         let count = first.get(12..16).map_or(0, |count| u32::from_le_bytes(array(count, 0)));
         Header::bytes(count.min(MAX_SECTIONS) as usize)
     }
 
-    /// [`Header::parse`] for who holds only `head`, the first bytes of a bundle of `len` bytes, with header and section
-    /// table. What lies between sections is not looked at: see [`Header::gaps`].
+    /// [`Header::parse`] for a caller that holds only `head`: the first bytes of a bundle of `len` bytes, with header and
+    /// section table. It does not check what lies between sections: see [`Header::gaps`].
     ///
     /// # Errors
     /// Every [`FormatError`] up to [`FormatError::Missing`].

@@ -1,7 +1,7 @@
 //! Dense243: five trits in one byte, and the stored codes derived from it.
 //!
 //! The canonical byte of trits `t[0..5]`, each in {-1, 0, +1}, is `sum (t[i] + 1) * 3^i`, in `0..=242`; `243..=255`
-//! are invalid. 1.6 bits a weight, where log2(3) = 1.585 is the least possible.
+//! are invalid. That is 1.6 bits a weight, where log2(3) = 1.585 is the least possible.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,8 @@ pub const TRITS: usize = 5;
 /// Number of valid canonical bytes, `3^5`.
 pub const VALUES: usize = 243;
 
-/// The canonical byte of five trits, the first least significant. A number below -1 counts as -1, one above 1 as 1.
+/// The canonical byte of five trits. The first trit is the least significant. A number below -1 counts as -1, and one above
+/// 1 as 1.
 #[inline]
 pub fn encode(trits: [i8; TRITS]) -> u8 {
     trits.iter().rev().fold(0, |byte, &t| byte * 3 + (t.signum() + 1) as u8)
@@ -35,7 +36,7 @@ pub fn decode(byte: u8) -> Option<[i8; TRITS]> {
 #[non_exhaustive]
 pub enum Code {
     /// `max(1, ceil(256 * b / 243)) ^ 0x80`, read as i8: a fixed-point fraction of 256, so that multiplying by 3
-    /// modulo 256 shifts out one trit. Never -128, so its negation fits i8.
+    /// modulo 256 shifts out one trit. It is never -128, so its negation fits i8.
     SignedFix,
     /// `b + b / 27`: the upper two trits become a 6-bit table index. Made for AVX-512 VBMI.
     Spread,

@@ -2,7 +2,7 @@
 
 use crate::container::SectionKind;
 
-/// Why bytes are not a bundle that can be used. The caller adds the file's name.
+/// Why bytes are not a bundle that can be used. The caller adds the file's name and what its user can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {

@@ -209,7 +209,7 @@ pub fn encode_row(
         let steps = match (finite, least_scale(weights)) {
             (false, _) => u8::from(!weights.is_empty()),
             (true, 0.0) => 0,
-            // At most 255: the quotient is, and rounds to it.
+            // The quotient is at most 255, and so is what it rounds to.
             (true, least) => (least / f64::from(scale)).ceil() as u8,
         };
         scales[block] = steps;
@@ -254,16 +254,17 @@ fn least_scale(weights: &[f32]) -> f64 {
 /// The nearest steps of a block of scale `s`, and the norms of what the high plane and both planes leave out, in steps,
 /// a little more than they are.
 fn quantize(weights: &[f32], s: f64, q: &mut [i8; MAX_BLOCK]) -> (f64, f64) {
-    // Adding it leaves no bits for a fraction: rounds to the nearest, the same on every machine, and fast.
+    // Adding this number leaves no bits for a fraction, so the sum is rounded to the nearest integer. That gives the same
+    // result on every machine, and it is fast.
     const MAGIC: f64 = 1.5 * (1u64 << 52) as f64;
     let inverse = 1.0 / s;
-    // Four sums each, so that additions overlap.
+    // There are four sums of each kind, so that the CPU overlaps additions.
     let (mut high, mut full) = ([0f64; 4], [0f64; 4]);
     for (i, (&w, q)) in weights.iter().zip(q.iter_mut()).enumerate() {
         let steps = f64::from(w) * inverse;
         let nearest = (steps + MAGIC) - MAGIC;
         *q = nearest as i8;
-        // Measured against the step that was stored, so that a clamped value counts as it is.
+        // The residual is measured against the step that was stored, so that a clamped value counts with its whole error.
         let stored = f64::from(*q);
         let middle = f64::from((*q & -16) as i16) + 7.5;
         full[i % 4] += (steps - stored) * (steps - stored);

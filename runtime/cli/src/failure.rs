@@ -1,5 +1,5 @@
-//! Why a command ended early: one line for people, one exit code for programs. Everything for people goes through here:
-//! what it repeats of files cannot control a terminal.
+//! Why a command ended early: one line for people, and one exit code for programs. Everything that people read goes through
+//! here, where it is escaped, so that what a message repeats of a file cannot control a terminal.
 
 use crate::remedies;
 use std::error::Error;
@@ -35,7 +35,7 @@ impl Failure {
         Failure::new(INTERNAL, message)
     }
 
-    /// What was asked for cannot be asked for.
+    /// The command line asks for something that is not possible.
     pub fn usage(message: impl Display) -> Failure {
         Failure::new(USAGE, message)
     }
@@ -55,7 +55,7 @@ impl Failure {
         if !message.starts_with(&bundle) {
             message = format!("{bundle}: {message}");
         }
-        // Causes that an error's own text does not repeat.
+        // Adds the causes that the error's own text does not repeat.
         let mut cause = error.source();
         while let Some(error) = cause {
             let text = error.to_string();
@@ -74,7 +74,7 @@ impl Failure {
     pub fn prompt(session: &Session, error: TextError) -> Failure {
         let (model, context) = (session.model(), session.context_length());
         let TextError::TooLong { at_least, limit } = error else { return Failure::text(model.path(), error) };
-        // Of a conversation the limit leaves room for an answer.
+        // For a conversation, the limit is smaller than the context, because it leaves room for an answer.
         let tokens = at_least + context.saturating_sub(limit);
         let longest = model.manifest().hyperparameters.context_length as usize;
         Failure::runtime(model.path(), RuntimeError::ContextFull { tokens, context, longest })
@@ -89,7 +89,7 @@ impl Failure {
         }
     }
 
-    /// Standard output could not be written. Who closed it early has seen enough: that is no error.
+    /// Standard output could not be written. It is no error if the reader closed it early, as `head` does: it has seen enough.
     pub fn stdout(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure { code: 0, message: None },
@@ -135,7 +135,7 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
 }
 
-/// [`print()`] for what people read and files have a part in.
+/// [`print()`] for text that people read and that repeats parts of files.
 ///
 /// # Errors
 /// [`Failure::stdout`].

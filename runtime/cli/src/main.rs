@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return answer_line(&answer),
     };
-    // A worker's panic is printed where it happens; its exit code is the documented one.
+    // A panic of a worker is printed where it happens. Here it gets the documented exit code.
     let result = catch_unwind(AssertUnwindSafe(|| run(&cli)));
     match result
         .unwrap_or_else(|_| Err(Failure::internal("stopped by a defect; please report the message above")))
@@ -62,7 +62,7 @@ fn answer_line(answer: &clap::Error) -> ExitCode {
         return Failure::usage(meant).report();
     }
     let plain = answer.render().to_string();
-    // It repeats what was typed, which a shell may have filled in from file names.
+    // The answer repeats what was typed, and a shell may have filled that in from file names.
     if escape_lines(&plain) == plain {
         // Where standard error is closed there is nobody to tell.
         let _ = answer.print();

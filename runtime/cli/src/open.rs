@@ -10,7 +10,7 @@ use trit_command::truncation;
 use trit_runtime::text::Tokenizer;
 use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOptions, TrustPolicy, Tuning};
 
-/// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
+/// Loads a bundle. Says which kernels run if they are not what one would expect, or if `verbose` is set.
 ///
 /// # Errors
 /// [`mistaken::expect_bundle`], [`Failure::runtime`].
@@ -54,7 +54,7 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
     Ok(session)
 }
 
-/// Says where the KV cache became another than the one that was asked for.
+/// Says so if the KV cache is no longer of the type that was asked for, and from which token on.
 pub fn tell_widened(session: &Session) {
     if let Some(position) = session.widened() {
         note(format_args!(
@@ -76,13 +76,14 @@ pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, F
     model.tokenizer().map_err(|e| Failure::runtime(model.path(), e))?.ok_or_else(missing)
 }
 
-/// A model without a chat template was to chat.
+/// The failure of a chat with a model that has no chat template.
 pub fn no_template(model: &Model) -> Failure {
     let bundle = model.path().display();
     Failure::usage(format_args!("{bundle}: --chat and --system need a chat template, and the model has none"))
 }
 
-/// The model's tokenizer for those who gave ids, and can do with ids where it has none, or none that can be used.
+/// The model's tokenizer, for a user who gave ids. `None` where it has none, or none that can be used: such a user can do with
+/// ids.
 pub fn tokenizer_if_usable(model: &Model) -> Option<&Tokenizer> {
     model.tokenizer().unwrap_or_else(|error| {
         note(format_args!("{error}; ids are shown instead of text"));

@@ -1,4 +1,4 @@
-//! `--stop TEXT`: generation ends where one of the texts would be, and gives what stands before it.
+//! `--stop TEXT`: generation ends where one of the texts would begin. What stands before it is given out.
 //!
 //! A text to stop at may begin in one token and end in another, so what could be its beginning is held back until more
 //! is known.
@@ -6,7 +6,7 @@
 /// Looks for texts to stop at in pieces of one text.
 pub struct Stops<'t> {
     texts: &'t [String],
-    /// Not given out yet: the beginning of a text to stop at, perhaps.
+    /// Text that is not given out yet, because it may be the beginning of a text to stop at.
     held: String,
     found: bool,
 }

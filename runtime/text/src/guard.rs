@@ -1,4 +1,4 @@
-//! What other people's code does with a file that passed every check here may still be a panic. It becomes an error.
+//! The tokenizers library may still panic on a file that passed every check here. Such a panic becomes an error.
 //!
 //! What a panic prints is for the process's panic hook to decide, which only a program sets. The standard one prints the
 //! message. A program that wants none of those panics that become errors asks [`panic_is_expected`] in a hook of its own.
@@ -17,7 +17,7 @@ pub fn panic_is_expected() -> bool {
     EXPECTED.get()
 }
 
-/// Runs `work`, of which `part` says in words what it does.
+/// Runs `work` and turns a panic into an error. `part` says in words what `work` does.
 ///
 /// Values that `work` changes may be half changed after a panic: `work` must own what it changes, or not use it again.
 ///
