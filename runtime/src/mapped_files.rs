@@ -13,10 +13,13 @@ use std::sync::Arc;
 /// What a [`MappingHook`] gives back. It is dropped before the file is unmapped.
 pub type MappingGuard = Box<dyn Any + Send + Sync>;
 
+/// What a hook calls.
+type Enter = dyn Fn(&Path, Range<usize>) -> MappingGuard + Send + Sync;
+
 /// A function that is called for every file, or part of one, that is mapped: with the path that names the bundle in errors,
 /// and the addresses of the mapping.
 #[derive(Clone)]
-pub struct MappingHook(Arc<dyn Fn(&Path, Range<usize>) -> MappingGuard + Send + Sync>);
+pub struct MappingHook(Arc<Enter>);
 
 impl MappingHook {
     /// The hook that calls `enter`.
