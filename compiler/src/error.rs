@@ -32,9 +32,9 @@ pub enum CompileError {
     /// A forward pass was asked for with token ids that the model does not have, or with none.
     #[error("{0}")]
     TokenIds(String),
-    /// What stands where the bundle is to be written must not be replaced.
-    #[error("{0}")]
-    Output(String),
+    /// The file to write may not be written.
+    #[error(transparent)]
+    Output(trit_text::output::OutputError),
     /// The environment names no folder in which trusted bundles could be recorded.
     #[error("{0}")]
     TrustFolder(TrustError),

@@ -35,7 +35,8 @@
 //! # Ok(())
 //! # }
 //! ```
-// Only the module that maps files has unsafe code, and it says why that is sound.
+//!
+//! `unsafe` stands in 1 file: `files/mapped.rs` (files in memory). The others deny it.
 #![deny(unsafe_code)]
 
 mod arch;

@@ -10,7 +10,7 @@ use crate::error::CompileError;
 use crate::model::Ternary;
 use half::{bf16, f16};
 use rayon::prelude::*;
-use trit_format::dense243::{Code, TRITS, VALUES};
+use trit_format::dense243::{Code, TRITS};
 use trit_format::manifest::{Grouping, Product, RowOrder};
 use trit_format::plan::DType;
 use trit_format::tile;
@@ -151,9 +151,9 @@ fn encode_lane(trits: &[i8], k: usize, stored: &[u8; 256], out: &mut [u8]) {
     padding.fill(stored[ZEROS as usize]);
 }
 
-/// The stored byte of each canonical byte. Entries from [`VALUES`] on are never looked up.
+/// The stored byte of each canonical byte. Entries from 243 on are never looked up.
 fn stored_bytes(code: Code) -> [u8; 256] {
-    std::array::from_fn(|byte| if byte < VALUES { code.store(byte as u8) } else { 0 })
+    std::array::from_fn(|byte| code.store(byte as u8).unwrap_or(0))
 }
 
 /// Which row of which segment stands in row `row` of tile `tile`; `None` for padding.
@@ -238,7 +238,7 @@ mod tests {
                     .chunks(tile::ROWS * k)
                     .flat_map(|rows| {
                         let mut tile = vec![0; tile::bytes(k)];
-                        tile::encode(rows, k, code, &mut tile);
+                        tile::encode(rows, k, code, &mut tile).unwrap();
                         tile
                     })
                     .collect();

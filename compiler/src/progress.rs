@@ -1,6 +1,7 @@
 //! How far a compilation has come, for whoever wants to show it.
 
 use crate::error::Warning;
+use trit_text::output::Unfinished;
 
 /// Is told of the progress of a compilation. By default, every method does nothing.
 pub trait Progress: Sync {
@@ -16,6 +17,11 @@ pub trait Progress: Sync {
 
     /// All stages are over.
     fn end(&self) {}
+
+    /// Where the bundle is listed while it is being written, for whoever may have to end the process meanwhile.
+    fn unfinished(&self) -> Unfinished {
+        Unfinished::default()
+    }
 }
 
 /// The long stages of a compilation.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// First bytes of every bundle: not text, and damaged by line-ending conversion.
+/// First bytes of every bundle. They are no text, and a conversion of line endings damages them, so that it is noticed.
 pub const MAGIC: [u8; 8] = *b"\x89TRIT\r\n\x1a";
 /// The format as a whole.
 pub const MAJOR: u16 = 1;
@@ -141,9 +141,11 @@ pub struct Section {
 }
 
 impl Section {
-    /// Its place in the file. The header was validated against a length that fits memory.
+    /// Its place in the file. In a header that was parsed the place lies inside the file. The place of a section that was made
+    /// up ends where addresses end.
     pub fn range(&self) -> Range<usize> {
-        self.offset as usize..(self.offset + self.len) as usize
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        place(self.offset)..place(self.offset.saturating_add(self.len))
     }
 }
 
@@ -162,7 +164,7 @@ impl Header {
 
     /// Length of the whole file.
     pub fn total_len(&self) -> u64 {
-        self.sections.last().map_or(Header::bytes(0), |s| s.offset + s.len)
+        self.sections.last().map_or(Header::bytes(0), |s| s.offset.saturating_add(s.len))
     }
 
     /// The section of that kind.
@@ -206,17 +208,15 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of the header whose first [`HEADER_BYTES`] bytes are `first`, section table included, as far as it says so
-    /// itself: at most those of [`MAX_SECTIONS`] sections.
-    ///
-    /// # Panics
-    /// If `first` is shorter.
+    /// Bytes of the header and section table, as the first [`HEADER_BYTES`] bytes `first` announce them. The result is never
+    /// more than [`MAX_SECTIONS`] sections take. A shorter `first` announces no section.
     pub fn announced(first: &[u8]) -> u64 {
-        Header::bytes(u32::from_le_bytes(array(first, 12)).min(MAX_SECTIONS) as usize)
+        let count = first.get(12..16).map_or(0, |count| u32::from_le_bytes(array(count, 0)));
+        Header::bytes(count.min(MAX_SECTIONS) as usize)
     }
 
-    /// [`Header::parse`] for who holds only `head`, the first bytes of a bundle of `len` bytes, with header and section
-    /// table. What lies between sections is not looked at: see [`Header::gaps`].
+    /// [`Header::parse`] for a caller that holds only `head`: the first bytes of a bundle of `len` bytes, with header and
+    /// section table. It does not check what lies between sections: see [`Header::gaps`].
     ///
     /// # Errors
     /// Every [`FormatError`] up to [`FormatError::Missing`].
@@ -285,7 +285,7 @@ impl Header {
         let mut end = Header::bytes(self.sections.len());
         self.sections.iter().filter_map(move |section| {
             let gap = end..section.offset;
-            end = section.offset + section.len;
+            end = section.offset.saturating_add(section.len);
             (!gap.is_empty()).then_some(gap)
         })
     }

@@ -1,7 +1,7 @@
 //! Dense243: five trits in one byte, and the stored codes derived from it.
 //!
 //! The canonical byte of trits `t[0..5]`, each in {-1, 0, +1}, is `sum (t[i] + 1) * 3^i`, in `0..=242`; `243..=255`
-//! are invalid. 1.6 bits a weight, where log2(3) = 1.585 is the least possible.
+//! are invalid. That is 1.6 bits a weight, where log2(3) = 1.585 is the least possible.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +10,11 @@ pub const TRITS: usize = 5;
 /// Number of valid canonical bytes, `3^5`.
 pub const VALUES: usize = 243;
 
-/// The canonical byte of five trits, the first least significant.
-///
-/// # Panics
-/// If a trit is not -1, 0 or +1 (debug builds).
+/// The canonical byte of five trits. The first trit is the least significant. A number below -1 counts as -1, and one above
+/// 1 as 1.
 #[inline]
 pub fn encode(trits: [i8; TRITS]) -> u8 {
-    debug_assert!(trits.iter().all(|t| (-1..=1).contains(t)));
-    trits.iter().rev().fold(0, |byte, &t| byte * 3 + (t + 1) as u8)
+    trits.iter().rev().fold(0, |byte, &t| byte * 3 + (t.signum() + 1) as u8)
 }
 
 /// The trits of a canonical byte, or `None` for 243 and above.
@@ -64,17 +61,13 @@ impl Code {
         }
     }
 
-    /// The stored byte of a canonical byte.
-    ///
-    /// # Panics
-    /// If `byte` is 243 or above.
+    /// The stored byte of a canonical byte, or `None` for 243 and above.
     #[inline]
-    pub fn store(self, byte: u8) -> u8 {
-        assert!(usize::from(byte) < VALUES, "{byte} is no canonical Dense243 byte");
-        match self {
+    pub fn store(self, byte: u8) -> Option<u8> {
+        (usize::from(byte) < VALUES).then(|| match self {
             Code::SignedFix => ((u32::from(byte) * 256).div_ceil(243).max(1) as u8) ^ 0x80,
             Code::Spread => byte + byte / 27,
-        }
+        })
     }
 
     /// The canonical byte of a stored byte, or `None` where no canonical byte is stored so.
@@ -85,7 +78,7 @@ impl Code {
             Code::SignedFix => (u32::from(stored ^ 0x80) * 243 / 256) as u8,
             Code::Spread => stored - stored / 28,
         };
-        (usize::from(guess) < VALUES && self.store(guess) == stored).then_some(guess)
+        (self.store(guess) == Some(stored)).then_some(guess)
     }
 }
 
@@ -112,19 +105,28 @@ mod tests {
     #[test]
     fn codes_are_bijections_of_the_canonical_bytes() {
         for code in Code::ALL {
-            let stored: std::collections::BTreeSet<u8> = (0..243).map(|b| code.store(b)).collect();
+            let stored: std::collections::BTreeSet<u8> = (0..243).filter_map(|b| code.store(b)).collect();
             assert_eq!(stored.len(), VALUES);
             for byte in 0..=255u8 {
-                assert_eq!(code.load(byte).map(|b| code.store(b)), stored.contains(&byte).then_some(byte));
+                assert_eq!(
+                    code.load(byte).and_then(|b| code.store(b)),
+                    stored.contains(&byte).then_some(byte)
+                );
             }
+            assert!((243..=255).all(|byte| code.store(byte).is_none()));
         }
+    }
+
+    #[test]
+    fn numbers_that_are_no_trits_count_as_their_sign() {
+        assert_eq!(encode([i8::MIN, -2, 2, i8::MAX, 0]), encode([-1, -1, 1, 1, 0]));
     }
 
     /// The identity the kernels rest on: `(3 x_i - x_{i+1}) / 256` is the trit of weight `3^(4-i)`.
     #[test]
     fn signed_fix_features_give_the_trits_most_significant_first() {
         for byte in 0..243u8 {
-            let mut x = Code::SignedFix.store(byte) as i8;
+            let mut x = Code::SignedFix.store(byte).unwrap() as i8;
             assert_ne!(x, i8::MIN);
             for trit in decode(byte).unwrap().into_iter().rev() {
                 let next = x.wrapping_mul(3);

@@ -2,7 +2,7 @@
 
 use crate::container::SectionKind;
 
-/// Why bytes are not a bundle that can be used. The caller adds the file's name.
+/// Why bytes are not a bundle that can be used. The caller adds the file's name and what its user can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
@@ -13,15 +13,15 @@ pub enum FormatError {
         len: u64,
     },
     /// The magic is another.
-    #[error("is no .trit bundle (its first bytes are {found:02x?}); make one with `tritc compile`")]
+    #[error("is no .trit bundle (its first bytes are {found:02x?})")]
     Magic {
         /// First bytes.
         found: [u8; 8],
     },
     /// A newer or older format.
     #[error(
-        "has format version {major}.{minor}, this program reads {}.{}: it was made by another version of tritc; compile the \
-         model again with a matching one",
+        "has format version {major}.{minor}, this program reads {}.{}: it was made by another version of the compiler; \
+         compile the model again with a matching one",
         crate::container::MAJOR,
         crate::container::MINOR
     )]
@@ -32,7 +32,7 @@ pub enum FormatError {
         minor: u16,
     },
     /// A feature bit that this reader does not know.
-    #[error("needs format feature bit {bit}, which this program does not know; use a newer trit-run")]
+    #[error("needs format feature bit {bit}, which this program does not know; use a newer version of it")]
     Feature {
         /// Lowest unknown bit.
         bit: u32,

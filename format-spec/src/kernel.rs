@@ -21,7 +21,7 @@ pub const MAX_M: u32 = 16;
 /// bounds that work.
 pub const MAX_UNROLL: u32 = 16;
 
-/// Columns in steps of which a block kernel reads activations: one row of an AMX tile.
+/// A block kernel reads activations in steps of this many columns, which is one row of an AMX tile.
 pub const BLOCK_COLUMNS: usize = 64;
 
 /// How a kernel goes over the weights.
@@ -42,8 +42,8 @@ pub enum KernelKind {
 pub struct KernelSpec {
     /// Columns of the matrix, a constant in the code.
     pub k: u32,
-    /// Activation rows: those of one call of a [`KernelKind::Stream`] kernel; of a [`KernelKind::Block`] kernel, which takes
-    /// any number, those from which on it is the faster one.
+    /// Activation rows. A [`KernelKind::Stream`] kernel takes exactly this many in a call. A [`KernelKind::Block`] kernel takes
+    /// any number, and is the faster kernel from this many on.
     pub m: u32,
     /// How it goes over the weights.
     pub kind: KernelKind,
@@ -107,7 +107,7 @@ pub struct KernelArgs {
     pub out_stride: u64,
     /// Activation rows, at least 1. Stream kernels take their `m` and do not look here. Offset 64.
     pub rows: u64,
-    /// [`KernelSpec::scratch_bytes`] for a block kernel, 64-byte aligned, its content of no matter. Offset 72.
+    /// [`KernelSpec::scratch_bytes`] for a block kernel, 64-byte aligned. It may hold anything. Offset 72.
     pub scratch: *mut u8,
     /// Bytes that `activations` moves on after each tile, a multiple of 4: 0, or the columns of a group where the tiles of a
     /// call are the groups of one tile of a product. Block kernels do not look here. Offset 80.

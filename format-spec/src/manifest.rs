@@ -1,4 +1,4 @@
-//! Everything a bundle says about itself, and the one place its bytes are encoded and decoded.
+//! Everything a bundle says about itself. Its bytes are encoded and decoded here and nowhere else.
 
 use crate::FormatError;
 use crate::dense243::Code;
@@ -17,7 +17,7 @@ pub struct Manifest {
     pub compiler: String,
     /// Where the model comes from.
     pub model: ModelInfo,
-    /// Its size, for people; execution follows the plan.
+    /// Its size, for people to read. Execution follows the plan and does not look here.
     pub hyperparameters: Hyperparameters,
     /// Tensors that are not ternary, in the tensor section.
     pub tensors: Vec<Tensor>,
@@ -31,7 +31,7 @@ pub struct Manifest {
     pub kernels: Vec<KernelEntry>,
     /// How text becomes tokens and back.
     pub text: TextInfo,
-    /// Known results for `trit-run selftest`.
+    /// Known results, with which a runtime can check itself on a machine.
     pub goldens: Vec<Golden>,
 }
 
@@ -163,7 +163,7 @@ pub struct Product {
     pub code: Code,
     /// Where rows stand.
     pub order: RowOrder,
-    /// Scales finer than the segments', whose own are then 1.
+    /// Scales that are finer than one for each segment. The segments' own scales are then 1.
     pub grouping: Option<Grouping>,
     /// The matrices in it.
     pub segments: Vec<Segment>,
@@ -264,11 +264,12 @@ pub struct SamplingDefaults {
 /// penalty, the others after it. What is suppressed has no probability.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogitRules {
-    /// Sequences, and what is added to the logit of a sequence's last token where the others are the last of the text.
+    /// Sequences of tokens, each with a bias. Where the text ends with all tokens of a sequence but its last one, the bias is
+    /// added to the logit of that last token.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Suppresses tokens that would repeat this many tokens of the text; 0: none.
     pub no_repeat_ngram_size: u32,
-    /// Suppresses a sequence's last token where the others are the last of the text.
+    /// Sequences of tokens. Where the text ends with all tokens of a sequence but its last one, that last token is suppressed.
     pub bad_words: Vec<Vec<u32>>,
     /// Tokens that are always suppressed.
     pub suppress: Vec<u32>,

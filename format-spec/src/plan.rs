@@ -129,11 +129,12 @@ impl ActivationRule {
         }
     }
 
-    /// Bytes from one digit's values to the next for `k` columns: whole groups, rounded up to 64.
-    ///
-    /// # Panics
-    /// If `columns` is 0.
+    /// Bytes from one digit's values to the next for `k` columns: whole groups, rounded up to 64. Groups of no columns hold
+    /// nothing: 0.
     pub const fn digit_len(k: u32, columns: u32) -> u64 {
+        if columns == 0 {
+            return 0;
+        }
         (k.div_ceil(columns) as u64 * columns as u64).next_multiple_of(64)
     }
 }

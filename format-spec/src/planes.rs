@@ -90,9 +90,9 @@ impl Layout {
         self.chunks() * LANES
     }
 
-    /// Columns of a block of that chunk, a multiple of [`STEP`].
+    /// Columns of a block of that chunk, a multiple of [`STEP`]; 0 past the last chunk.
     pub const fn width(&self, chunk: usize) -> usize {
-        let rest = self.hidden() - chunk * CHUNK;
+        let rest = self.hidden().saturating_sub(chunk.saturating_mul(CHUNK));
         if rest >= CHUNK { MAX_BLOCK } else { rest.div_ceil(LANES).next_multiple_of(STEP) }
     }
 
@@ -110,7 +110,7 @@ impl Layout {
     /// The table's columns in block `block` of a row; empty for blocks past the end.
     pub fn columns(&self, block: usize) -> Range<usize> {
         let (chunk, lane) = (block / LANES, block % LANES);
-        let start = (chunk * CHUNK + lane * self.width(chunk)).min(self.hidden());
+        let start = chunk.saturating_mul(CHUNK).saturating_add(lane * self.width(chunk)).min(self.hidden());
         start..(start + self.width(chunk)).min(self.hidden())
     }
 
@@ -181,14 +181,19 @@ impl Row {
 /// `[blocks]`.
 ///
 /// Scales are the least with which every value has a nearest step in -128..=127, rounded up. A row that has NaN or
-/// infinities gets planes of no meaning and infinite bounds.
-///
-/// # Panics
-/// If a slice has another length.
-pub fn encode_row(layout: Layout, row: &[f32], high: &mut [u8], low: &mut [u8], scales: &mut [u8]) -> Row {
+/// infinities gets planes of no meaning and infinite bounds. `None` if a slice has another length; nothing is written then.
+pub fn encode_row(
+    layout: Layout,
+    row: &[f32],
+    high: &mut [u8],
+    low: &mut [u8],
+    scales: &mut [u8],
+) -> Option<Row> {
     let bytes = layout.plane_row_bytes();
-    assert!(row.len() == layout.hidden() && scales.len() == layout.blocks());
-    assert!(high.len() == bytes && low.len() == bytes);
+    let lengths = [row.len(), scales.len(), high.len(), low.len()];
+    if lengths != [layout.hidden(), layout.blocks(), bytes, bytes] {
+        return None;
+    }
     let needed: f64 = (0..layout.blocks()).map(|b| least_scale(&row[layout.columns(b)])).fold(0.0, f64::max);
     // A sum of magnitudes overflows or is NaN wherever a value is not finite; f64 holds any sum of finite f32.
     let finite = row.iter().map(|w| f64::from(w.abs())).sum::<f64>().is_finite();
@@ -204,7 +209,7 @@ pub fn encode_row(layout: Layout, row: &[f32], high: &mut [u8], low: &mut [u8], 
         let steps = match (finite, least_scale(weights)) {
             (false, _) => u8::from(!weights.is_empty()),
             (true, 0.0) => 0,
-            // At most 255: the quotient is, and rounds to it.
+            // The quotient is at most 255, and so is what it rounds to.
             (true, least) => (least / f64::from(scale)).ceil() as u8,
         };
         scales[block] = steps;
@@ -225,14 +230,14 @@ pub fn encode_row(layout: Layout, row: &[f32], high: &mut [u8], low: &mut [u8], 
             }
         }
     }
-    match finite {
+    Some(match finite {
         true => Row {
             scale,
             c_high: round_up(most_high).max(MIN_C_HIGH),
             c_full: round_up(most_full).max(MIN_C_FULL),
         },
         false => Row { scale, c_high: f32::INFINITY, c_full: f32::INFINITY },
-    }
+    })
 }
 
 /// The least scale with which all of a block is within half a step of -128..=127, and a little more.
@@ -249,16 +254,17 @@ fn least_scale(weights: &[f32]) -> f64 {
 /// The nearest steps of a block of scale `s`, and the norms of what the high plane and both planes leave out, in steps,
 /// a little more than they are.
 fn quantize(weights: &[f32], s: f64, q: &mut [i8; MAX_BLOCK]) -> (f64, f64) {
-    // Adding it leaves no bits for a fraction: rounds to the nearest, the same on every machine, and fast.
+    // Adding this number leaves no bits for a fraction, so the sum is rounded to the nearest integer. That gives the same
+    // result on every machine, and it is fast.
     const MAGIC: f64 = 1.5 * (1u64 << 52) as f64;
     let inverse = 1.0 / s;
-    // Four sums each, so that additions overlap.
+    // There are four sums of each kind, so that the CPU overlaps additions.
     let (mut high, mut full) = ([0f64; 4], [0f64; 4]);
     for (i, (&w, q)) in weights.iter().zip(q.iter_mut()).enumerate() {
         let steps = f64::from(w) * inverse;
         let nearest = (steps + MAGIC) - MAGIC;
         *q = nearest as i8;
-        // Measured against the step that was stored, so that a clamped value counts as it is.
+        // The residual is measured against the step that was stored, so that a clamped value counts with its whole error.
         let stored = f64::from(*q);
         let middle = f64::from((*q & -16) as i16) + 7.5;
         full[i % 4] += (steps - stored) * (steps - stored);
@@ -275,13 +281,19 @@ fn round_up(x: f64) -> f32 {
     if f64::from(near) < x { near.next_up() } else { near }
 }
 
-/// Decodes one row to its scales, `[blocks]`, and its steps in -128..=127, `[hidden]`: the inverse of [`encode_row`].
-///
-/// # Panics
-/// If a slice has another length.
-pub fn decode_row(layout: Layout, row: Row, high: &[u8], low: &[u8], scales: &[u8]) -> (Vec<f64>, Vec<i16>) {
-    assert!(high.len() == layout.plane_row_bytes() && low.len() == high.len());
-    assert_eq!(scales.len(), layout.blocks());
+/// Decodes one row to its scales, `[blocks]`, and its steps in -128..=127, `[hidden]`: the inverse of [`encode_row`]. `None`
+/// if a slice has another length.
+pub fn decode_row(
+    layout: Layout,
+    row: Row,
+    high: &[u8],
+    low: &[u8],
+    scales: &[u8],
+) -> Option<(Vec<f64>, Vec<i16>)> {
+    let bytes = layout.plane_row_bytes();
+    if [scales.len(), high.len(), low.len()] != [layout.blocks(), bytes, bytes] {
+        return None;
+    }
     let mut steps = Vec::with_capacity(layout.hidden());
     for block in 0..layout.blocks() {
         let (chunk, lane) = (block / LANES, block % LANES);
@@ -292,7 +304,7 @@ pub fn decode_row(layout: Layout, row: Row, high: &[u8], low: &[u8], scales: &[u
             steps.push(16 * nibble(high) + nibble(low) - 128);
         }
     }
-    (scales.iter().map(|&s| f64::from(row.scale) * f64::from(s)).collect(), steps)
+    Some((scales.iter().map(|&s| f64::from(row.scale) * f64::from(s)).collect(), steps))
 }
 
 #[cfg(test)]
@@ -303,7 +315,7 @@ mod tests {
         let mut planes = [vec![0xaa; layout.plane_row_bytes()], vec![0xaa; layout.plane_row_bytes()]];
         let mut scales = vec![0xaa; layout.blocks()];
         let [high, low] = &mut planes;
-        let record = encode_row(layout, row, high, low, &mut scales);
+        let record = encode_row(layout, row, high, low, &mut scales).unwrap();
         let [high, low] = planes;
         (record, high, low, scales)
     }
@@ -345,7 +357,7 @@ mod tests {
         assert!(high.iter().enumerate().all(|(i, &b)| i == at || b == 0x88));
         assert!(low.iter().all(|&b| b == 0));
         assert_eq!(scales.iter().map(|&s| u32::from(s)).sum::<u32>(), u32::from(scales[16 + 3]));
-        let (s, q) = decode_row(layout, record, &high, &low, &scales);
+        let (s, q) = decode_row(layout, record, &high, &low, &scales).unwrap();
         assert_eq!(q[column], -128);
         assert!((s[16 + 3] * 128.48 - 1.0).abs() < 1e-6);
     }
@@ -370,7 +382,7 @@ mod tests {
                     _ => row.iter_mut().for_each(|w| *w = w.powi(9)),
                 }
                 let (record, high, low, scales) = encoded(layout, &row);
-                let (s, q) = decode_row(layout, record, &high, &low, &scales);
+                let (s, q) = decode_row(layout, record, &high, &low, &scales).unwrap();
                 assert!(record.c_high >= MIN_C_HIGH && record.c_full >= MIN_C_FULL);
                 for (block, &s) in s.iter().enumerate() {
                     let norm = |value: fn(i16) -> f64| {

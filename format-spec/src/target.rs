@@ -12,7 +12,7 @@ pub enum Arch {
     Aarch64,
 }
 
-/// A tier of one architecture. Within an architecture the order of the variants is from least to most capable.
+/// A tier of one architecture. The variants of an architecture stand in order, from the least to the most capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Target {

@@ -1,4 +1,4 @@
-//! The plan as text, for `tritc inspect --plan` and for snapshot tests.
+//! The plan as text, for people who inspect a bundle and for snapshot tests.
 
 use crate::manifest::{Grouping, Manifest, RowOrder};
 use crate::plan::{

@@ -31,32 +31,61 @@ pub const fn bytes(k: usize) -> usize {
     padded_k(k) * LANES
 }
 
+/// Why a tile cannot be encoded or decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TileError {
+    /// The slices have other lengths than a tile of that many columns.
+    #[error("{trits} trits and {bytes} bytes are no tile of {k} columns")]
+    Shape {
+        /// Columns.
+        k: usize,
+        /// Trits there are.
+        trits: usize,
+        /// Bytes there are.
+        bytes: usize,
+    },
+    /// The byte at this offset is none that trits encode to.
+    #[error("the byte at offset {0} stands for no trits")]
+    Byte(usize),
+}
+
 /// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero.
 ///
-/// # Panics
-/// If `k` is 0, `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
-pub fn encode(trits: &[i8], k: usize, code: Code, out: &mut [u8]) {
-    let rows = trits.len() / k;
-    assert!(rows <= ROWS && rows * k == trits.len() && out.len() == bytes(k));
+/// # Errors
+/// [`TileError::Shape`] if `k` is 0, `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
+pub fn encode(trits: &[i8], k: usize, code: Code, out: &mut [u8]) -> Result<(), TileError> {
+    let shape = TileError::Shape { k, trits: trits.len(), bytes: out.len() };
+    let rows = trits.len().checked_div(k).ok_or(shape)?;
+    // First the columns, so that no number of them overflows after it.
+    if k > out.len() / LANES || rows > ROWS || rows * k != trits.len() || out.len() != bytes(k) {
+        return Err(shape);
+    }
+    // No digits give a byte that cannot be stored.
+    let stored = |digits| code.store(dense243::encode(digits)).unwrap_or(0);
     let trit = |row: usize, col: usize| if row < rows && col < k { trits[row * k + col] } else { 0 };
     for (quad, vector) in out.chunks_exact_mut(VECTOR).enumerate() {
         for (i, byte) in vector.iter_mut().enumerate() {
             let (lane, col) = (i / QUAD, quad * QUAD + i % QUAD);
             let digits: [i8; TRITS] = std::array::from_fn(|digit| trit(digit * LANES + lane, col));
-            *byte = code.store(dense243::encode(digits));
+            *byte = stored(digits);
         }
     }
+    Ok(())
 }
 
-/// Decodes one tile to trits, row-major `[80, k]`, or gives the offset of the first byte that no trits encode to.
+/// Decodes one tile to trits, row-major `[80, k]`.
 ///
-/// # Panics
-/// If `tile` is not `bytes(k)` long.
-pub fn decode(tile: &[u8], k: usize, code: Code) -> Result<Vec<i8>, usize> {
-    assert_eq!(tile.len(), bytes(k));
+/// # Errors
+/// [`TileError::Shape`] if `tile` is not `bytes(k)` long, [`TileError::Byte`] with the first byte that no trits encode to.
+pub fn decode(tile: &[u8], k: usize, code: Code) -> Result<Vec<i8>, TileError> {
+    // First, so that no number of columns overflows below.
+    if tile.len() / LANES < k || tile.len() != bytes(k) {
+        return Err(TileError::Shape { k, trits: 0, bytes: tile.len() });
+    }
     let mut trits = vec![0; ROWS * k];
     for (at, &byte) in tile.iter().enumerate() {
-        let digits = code.load(byte).and_then(dense243::decode).ok_or(at)?;
+        let digits = code.load(byte).and_then(dense243::decode).ok_or(TileError::Byte(at))?;
         let (lane, col) = (at % VECTOR / QUAD, at / VECTOR * QUAD + at % QUAD);
         if col < k {
             for (digit, trit) in digits.into_iter().enumerate() {
@@ -77,7 +106,7 @@ mod tests {
             let trits: Vec<i8> = (0..rows * k).map(|i| (i * 7 % 11 % 3) as i8 - 1).collect();
             for code in Code::ALL {
                 let mut tile = vec![0; bytes(k)];
-                encode(&trits, k, code, &mut tile);
+                encode(&trits, k, code, &mut tile).unwrap();
                 let decoded = decode(&tile, k, code).unwrap();
                 assert_eq!(decoded[..trits.len()], trits);
                 assert!(decoded[trits.len()..].iter().all(|&t| t == 0));
@@ -91,16 +120,23 @@ mod tests {
         let (digit, lane, k) = (3, 5, 6);
         trits[(digit * LANES + lane) * 8 + k] = 1;
         let mut tile = vec![0; bytes(8)];
-        encode(&trits, 8, Code::SignedFix, &mut tile);
+        encode(&trits, 8, Code::SignedFix, &mut tile).unwrap();
         let at = (k / 4) * 64 + lane * 4 + k % 4;
-        assert_eq!(tile[at], Code::SignedFix.store(121 + 27));
-        assert_eq!(tile.iter().filter(|&&b| b != Code::SignedFix.store(121)).count(), 1);
+        assert_eq!(Some(tile[at]), Code::SignedFix.store(121 + 27));
+        assert_eq!(tile.iter().filter(|&&b| Some(b) != Code::SignedFix.store(121)).count(), 1);
     }
 
     #[test]
     fn a_byte_that_no_trits_encode_to_is_located() {
-        let mut tile = vec![Code::SignedFix.store(121); bytes(4)];
+        let mut tile = vec![Code::SignedFix.store(121).unwrap(); bytes(4)];
         tile[9] = 0x80;
-        assert_eq!(decode(&tile, 4, Code::SignedFix), Err(9));
+        for (trits, k, len) in [(4, 0, 64), (5, 4, 64), (81 * 4, 4, 64), (4, 4, 63), (0, usize::MAX, 64)] {
+            let encoded = encode(&vec![0; trits], k, Code::SignedFix, &mut vec![0; len]);
+            assert!(matches!(encoded, Err(TileError::Shape { .. })), "{trits} {k} {len}");
+        }
+        for k in [0, 3 * 4, 5, usize::MAX] {
+            assert!(matches!(decode(&tile, k, Code::SignedFix), Err(TileError::Shape { .. })), "{k}");
+        }
+        assert_eq!(decode(&tile, 4, Code::SignedFix), Err(TileError::Byte(9)));
     }
 }

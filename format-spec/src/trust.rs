@@ -1,12 +1,13 @@
 //! Which bundles a user compiled: records in a folder of the user's own.
 //!
-//! A bundle's machine code is as dangerous as any executable. `tritc compile` leaves an empty file, named after the
-//! bundle's header, in a folder that only the user writes to; a runtime runs embedded code only where that file
-//! stands, or when told to. The header holds the digest of every section, so its digest names the whole bundle.
+//! A bundle's machine code is as dangerous as any executable. So the compiler leaves an empty file, named after the bundle's
+//! header, in a folder that only the user writes to. A runtime runs embedded code where it finds that file, or where its
+//! caller says so. The header holds the digest of every section, so the header's digest names the whole bundle.
 //!
-//! Whoever can write to that folder can have code run. So a record counts only as a regular file of this user (or of the
-//! administrator) in a folder that is theirs too and that nobody else may write to; where it does not count, the error says
-//! why and what to do. Windows gives every user's data folder such rights of itself; there they are not looked at.
+//! Whoever can write to that folder can have code run. So a record counts only if it is a regular file of this user (or of
+//! the administrator), in a folder that belongs to them too and that nobody else may write to. Where a record does not count,
+//! the error says why and what to do. Windows gives such rights to every user's data folder by itself, so they are not
+//! checked there.
 
 mod records;
 
@@ -23,7 +24,7 @@ pub const FOLDER_VARIABLE: &str = "TRIT_TRUST_DIR";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// The variable that names the folder holds no absolute path: what it means would depend on where a program is started.
+    /// The variable that names the folder holds no absolute path. What it means would depend on where a program is started.
     #[error(
         "{FOLDER_VARIABLE} is {0:?}, no absolute path; give the whole path, or unset it for the usual folder"
     )]

@@ -1,4 +1,4 @@
-//! Does a manifest fit its bundle, and its records each other?
+//! Checks whether a manifest fits its bundle, and whether its records fit each other.
 //!
 //! What a runtime may rely on afterwards: every id names something, every range lies inside its section, every
 //! step's shapes and types agree, no step writes what it reads elsewhere, nothing is read before it is written, and
@@ -23,7 +23,7 @@ use std::fmt::Display;
 
 /// Bytes that every tensor, product and kernel is aligned to: a cache line and the widest vector.
 const ALIGNMENT: u64 = 64;
-/// Most entries of each list. Generous: the largest models known have 126 layers of about ten steps.
+/// Most entries of each list. That is generous: the largest known models have 126 layers of about ten steps.
 const MAX_COUNT: usize = 1 << 16;
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 8;

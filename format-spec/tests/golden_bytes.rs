@@ -472,7 +472,7 @@ fn rows_of_planes() {
     // The least scale is 127.48 / 127.48 / 255, rounded up; it is the first block's with 255.
     (row[0], row[4], row[11], row[19]) = (127.48, -64.0, 63.74, -1.0);
     let (mut high, mut low, mut scales) = ([0; 64], [0; 64], [0; 16]);
-    let record = encode_row(layout, &row, &mut high, &mut low, &mut scales);
+    let record = encode_row(layout, &row, &mut high, &mut low, &mut scales).unwrap();
     let mut expected = ([0x88u8; 64], [0u8; 64]);
     // Column 0 is step 127, so 15 and 15; column 4, in the high nibble of the same byte, step -64: 4 and 0.
     (expected.0[0], expected.1[0]) = (0x4f, 0x0f);

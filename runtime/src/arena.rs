@@ -43,11 +43,7 @@ impl Memory {
         // Not from the allocator, which would write zeros to all of it.
         let map = bytes.and_then(|bytes| MmapMut::map_anon(bytes).ok());
         let memory = map.map(|mut map| Memory { base: map.as_mut_ptr(), len: map.len(), map });
-        memory.ok_or_else(|| {
-            RuntimeError::System(format!(
-                "there is no memory for {what} of {rows} rows of {row} bytes; try a shorter context with -c"
-            ))
-        })
+        memory.ok_or_else(|| RuntimeError::SequenceMemory { what: what.to_owned(), rows, row_bytes: row })
     }
 
     /// [`Memory::new`] in huge pages, where the system has them: for what is read in long streams. Pages are committed

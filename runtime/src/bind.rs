@@ -2,9 +2,11 @@
 
 use crate::RuntimeError;
 use crate::cpu::CpuTiers;
+use crate::kernel_notes::{CodeLimit, KernelNote, NoKernels};
 use crate::mapping::{EmbeddedCode, KernelFn};
 use crate::recode::COMMON;
 use crate::storage::Storage;
+use crate::trust::{NotTrusted, Trusted};
 use crate::tuning::{Stream, Tuner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -59,7 +61,7 @@ pub enum KernelSource {
 }
 
 /// What was bound, in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct KernelReport {
     /// Where the kernels came from.
     pub source: KernelSource,
@@ -67,25 +69,35 @@ pub struct KernelReport {
     pub target: Option<Target>,
     /// The digest of the bundle's code as it was copied and made executable; `None` where none was.
     pub code: Option<Digest>,
-    /// Why it is not what the user would expect first, if it is not.
-    pub note: Option<String>,
+    /// Why it is not what the user would expect first; empty where it is.
+    pub notes: Vec<KernelNote>,
     /// Shapes of products that have machine code of their own.
     pub shapes: usize,
     /// Shapes that were timed in this load, because nothing was remembered of them.
     pub timed: usize,
 }
 
+impl KernelReport {
+    /// What runs, without notes: where the kernels came from, and their tier.
+    pub fn name(&self) -> String {
+        let source = match self.source {
+            KernelSource::Embedded => "embedded",
+            KernelSource::Jit => "jit",
+            KernelSource::Portable => "portable",
+        };
+        self.target.map_or(source.to_owned(), |target| format!("{source} {target}"))
+    }
+}
+
 impl fmt::Display for KernelReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source {
-            KernelSource::Embedded => f.write_str("embedded")?,
-            KernelSource::Jit => f.write_str("jit")?,
-            KernelSource::Portable => f.write_str("portable")?,
+        f.write_str(&self.name())?;
+        let mut before = " (";
+        for note in &self.notes {
+            write!(f, "{before}{note}")?;
+            before = "; ";
         }
-        if let Some(target) = self.target {
-            write!(f, " {target}")?;
-        }
-        self.note.as_ref().map_or(Ok(()), |note| write!(f, " ({note})"))
+        if self.notes.is_empty() { Ok(()) } else { f.write_str(")") }
     }
 }
 
@@ -144,8 +156,8 @@ enum Memory {
 pub(crate) struct BindOptions {
     pub choice: KernelChoice,
     pub cpu: Option<Target>,
-    /// Whether the bundle's code may run, or why not.
-    pub trust: Result<(), String>,
+    /// Which rule lets the bundle's code run, or why none does.
+    pub trust: Result<Trusted, NotTrusted>,
 }
 
 /// How the weights stand in memory, compared with the bundle.
@@ -211,10 +223,7 @@ pub(crate) fn bind(
     let Bundle { manifest, stored, .. } = *bundle;
     let tiers = CpuTiers::detect();
     if let Some(cpu) = options.cpu.filter(|&cpu| !tiers.contains(cpu)) {
-        return Err(RuntimeError::Unsupported(format!(
-            "this CPU lacks {cpu}; it has {}",
-            names(tiers.iter())
-        )));
+        return Err(refused(bundle, NoKernels::CpuLacks { wanted: cpu, has: tiers.iter().collect() }));
     }
     let wanted = |t: &Target| options.cpu.is_none_or(|cpu| cpu == *t);
     let Best { mut embedded, generated } = Best::of(manifest, options.cpu, &tiers);
@@ -223,97 +232,70 @@ pub(crate) fn bind(
     }
 
     match options.choice {
-        KernelChoice::Portable => Ok(portable(manifest, None)),
+        KernelChoice::Portable => Ok(portable(manifest, Vec::new())),
         KernelChoice::Embedded => match (embedded, &options.trust) {
             (_, Err(why)) => {
                 Err(RuntimeError::Untrusted { path: bundle.storage.path().to_owned(), why: why.clone() })
             }
-            (Some(target), Ok(())) => bind_embedded(bundle, target, tuner),
-            (None, Ok(())) => {
+            (Some(target), Ok(_)) => bind_embedded(bundle, target, tuner),
+            (None, Ok(_)) => {
                 let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
-                Err(RuntimeError::Unsupported(format!(
-                    "the bundle has kernels for {}, this CPU runs {}; compile with --target, or pass --kernels auto",
-                    names(there.into_iter()),
-                    names(tiers.iter().filter(wanted)),
-                )))
+                let (there, cpu) = (there.into_iter().collect(), tiers.iter().filter(wanted).collect());
+                Err(refused(bundle, NoKernels::OtherCpu { bundle: there, cpu }))
             }
         },
         KernelChoice::Jit => match generated {
             Some(target) => {
-                let note = (stored == Stored::Anew).then(|| STORED_ANEW.to_owned());
-                bind_jit(bundle, target, note, tuner)
+                let notes = Vec::from_iter((stored == Stored::Anew).then_some(KernelNote::StoredAnew));
+                bind_jit(bundle, target, notes, tuner)
             }
-            None if cfg!(feature = "jit") => Err(RuntimeError::Unsupported(match options.cpu {
-                Some(cpu) => {
-                    format!(
-                        "no code can be generated for {cpu} and this bundle's weights; it can for {}{}",
-                        names(generable(manifest)),
-                        other_code(bundle)
-                    )
-                }
-                None => {
-                    "this CPU has none of the tiers that code is generated for; use --kernels portable".into()
-                }
-            })),
-            None => Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into())),
+            None if cfg!(feature = "jit") => Err(refused(
+                bundle,
+                match options.cpu {
+                    Some(wanted) => NoKernels::NotGenerated {
+                        wanted,
+                        possible: generable(manifest).collect(),
+                        limit: code_limit(bundle),
+                    },
+                    None => NoKernels::NoTier,
+                },
+            )),
+            None => Err(refused(bundle, NoKernels::WithoutJit)),
         },
-        KernelChoice::Auto => {
-            let untrusted = |why: &str| {
-                format!("the bundle's own code is not trusted and was not run: {why}; --trust runs it")
-            };
-            match (embedded, generated) {
-                (Some(e), g) if options.trust.is_ok() && g.is_none_or(|g| g <= e) => {
-                    bind_embedded(bundle, e, tuner)
-                }
-                (e, Some(g)) => {
-                    let note = match (e, &options.trust) {
-                        _ if stored == Stored::Anew => Some(STORED_ANEW.to_owned()),
-                        (Some(_), Err(why)) => Some(untrusted(why)),
-                        (Some(_), Ok(())) => None,
-                        _ if manifest.kernels.is_empty() => None,
-                        _ => Some("the bundle has no kernels for this CPU".to_owned()),
-                    };
-                    bind_jit(bundle, g, note, tuner)
-                }
-                (_, None) if options.cpu.is_some() => Err(RuntimeError::Unsupported(format!(
-                    "there are no kernels for {}: the bundle has none that may run, and none can be generated here{}",
-                    options.cpu.map_or(String::new(), |t| t.to_string()),
-                    other_code(bundle),
-                ))),
-                (Some(_), None) => {
-                    let why = options.trust.as_ref().err().map_or("", String::as_str);
-                    Ok(portable(manifest, Some(untrusted(why))))
-                }
-                (None, None) => Ok(portable(
-                    manifest,
-                    Some(format!("slow: no kernels for this CPU{}", other_code(bundle))),
-                )),
+        KernelChoice::Auto => match (embedded, generated, &options.trust) {
+            (Some(e), g, Ok(_)) if g.is_none_or(|g| g <= e) => bind_embedded(bundle, e, tuner),
+            (e, Some(g), trust) => {
+                let note = match (e, trust) {
+                    _ if stored == Stored::Anew => Some(KernelNote::StoredAnew),
+                    (Some(_), Err(why)) => Some(KernelNote::Untrusted(why.clone())),
+                    (Some(_), Ok(_)) => None,
+                    _ if manifest.kernels.is_empty() => None,
+                    _ => Some(KernelNote::OtherCpu),
+                };
+                bind_jit(bundle, g, Vec::from_iter(note), tuner)
             }
-        }
+            (e, None, trust) => match (options.cpu, e, trust) {
+                (Some(wanted), ..) => {
+                    Err(refused(bundle, NoKernels::NoneFor { wanted, limit: code_limit(bundle) }))
+                }
+                (None, Some(_), Err(why)) => Ok(portable(manifest, vec![KernelNote::Untrusted(why.clone())])),
+                (None, ..) => Ok(portable(manifest, vec![KernelNote::Slow(code_limit(bundle))])),
+            },
+        },
     }
 }
 
-/// What was done for a CPU that does not read the bundle's weights as they are.
-const STORED_ANEW: &str =
-    "the bundle's weights are stored for AVX-512 VBMI and were stored anew in memory for this CPU";
+fn refused(bundle: &Bundle, problem: NoKernels) -> RuntimeError {
+    RuntimeError::Kernels { path: bundle.storage.path().to_owned(), problem }
+}
 
-/// Why a CPU may have no kernels for a bundle, and what to do about it.
-fn other_code(bundle: &Bundle) -> &'static str {
+/// Why a CPU may have no kernels for a bundle.
+fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
     match bundle.stored {
-        Stored::InFile => {
-            "; its weights are stored as only AVX-512 VBMI reads them, and stay in the file, because of --mmap or for want of \
-             memory, so that they cannot be stored anew: run it without --mmap, or compile the model with --target all"
-        }
-        _ if bundle.manifest.products.iter().any(|p| p.code != COMMON) => {
-            "; its weights are stored as only AVX-512 VBMI reads them: compile the model with --target all"
-        }
-        _ => "",
+        Stored::InFile => Some(CodeLimit::StoredInFile),
+        _ if bundle.manifest.products.iter().any(|p| p.code != COMMON) => Some(CodeLimit::Stored),
+        _ => None,
     }
-}
-
-fn names(targets: impl Iterator<Item = Target>) -> String {
-    let names: Vec<&str> = targets.map(Target::name).collect();
-    if names.is_empty() { "no known tier".into() } else { names.join(", ") }
 }
 
 /// Tiers for which kernels of this bundle can be generated: not every one reads every code.
@@ -350,14 +332,14 @@ fn shape(product: &Product) -> Shape {
     (product.kernel_k(), product.code)
 }
 
-fn portable(manifest: &Manifest, note: Option<String>) -> Kernels {
+fn portable(manifest: &Manifest, notes: Vec<KernelNote>) -> Kernels {
     Kernels {
         products: vec![ProductKernels::Portable; manifest.products.len()],
         report: KernelReport {
             source: KernelSource::Portable,
             target: None,
             code: None,
-            note,
+            notes,
             shapes: 0,
             timed: 0,
         },
@@ -372,30 +354,29 @@ fn bind_embedded(bundle: &Bundle, target: Target, tuner: &mut Tuner) -> Result<K
     let code = EmbeddedCode::new(bundle.storage, bundle.header.section(kind).ok_or_else(missing)?, &entries)?;
     let kernels = entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
     let assigned = assign(bundle, kernels, target, tuner);
-    Ok(assigned.kernels(KernelSource::Embedded, target, None, Memory::Embedded { _code: code }))
+    Ok(assigned.kernels(KernelSource::Embedded, target, Vec::new(), Memory::Embedded { _code: code }))
 }
 
 #[cfg(feature = "jit")]
 fn bind_jit(
     bundle: &Bundle,
     target: Target,
-    note: Option<String>,
+    notes: Vec<KernelNote>,
     tuner: &mut Tuner,
 ) -> Result<Kernels, RuntimeError> {
     let shapes = generated_shapes(bundle.manifest).into_iter();
     let specs = shapes.flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
     let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
-    let code = trit_codegen::JitCode::new(&pairs).map_err(|e| {
-        RuntimeError::Unsupported(format!("kernels cannot be generated here: {e}; try --kernels portable"))
-    })?;
+    let code = trit_codegen::JitCode::new(&pairs)
+        .map_err(|e| refused(bundle, NoKernels::Generation { problem: e.to_string() }))?;
     let kernels = pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
     let assigned = assign(bundle, kernels, target, tuner);
-    Ok(assigned.kernels(KernelSource::Jit, target, note, Memory::Jit { _code: Box::new(code) }))
+    Ok(assigned.kernels(KernelSource::Jit, target, notes, Memory::Jit { _code: Box::new(code) }))
 }
 
 #[cfg(not(feature = "jit"))]
-fn bind_jit(_: &Bundle, _: Target, _: Option<String>, _: &mut Tuner) -> Result<Kernels, RuntimeError> {
-    Err(RuntimeError::Unsupported("this trit-run was built without feature jit".into()))
+fn bind_jit(bundle: &Bundle, _: Target, _: Vec<KernelNote>, _: &mut Tuner) -> Result<Kernels, RuntimeError> {
+    Err(refused(bundle, NoKernels::WithoutJit))
 }
 
 /// What [`assign`] found.
@@ -408,17 +389,17 @@ struct Assigned {
 }
 
 impl Assigned {
-    fn kernels(self, source: KernelSource, target: Target, note: Option<String>, code: Memory) -> Kernels {
+    fn kernels(
+        self,
+        source: KernelSource,
+        target: Target,
+        mut notes: Vec<KernelNote>,
+        code: Memory,
+    ) -> Kernels {
         let (with_code, all) = self.shapes;
-        let few = (with_code < all).then(|| {
-            format!(
-                "{with_code} of {all} shapes of products have generated code; the others run portable, slowly"
-            )
-        });
-        let note = match (note, few) {
-            (Some(note), Some(few)) => Some(format!("{note}; {few}")),
-            (note, few) => note.or(few),
-        };
+        if with_code < all {
+            notes.push(KernelNote::FewShapes { with_code, all });
+        }
         let digest = match &code {
             Memory::Embedded { _code } => Some(_code.digest()),
             _ => None,
@@ -427,7 +408,7 @@ impl Assigned {
             source,
             target: Some(target),
             code: digest,
-            note,
+            notes,
             shapes: with_code,
             timed: self.timed,
         };

@@ -1,10 +1,16 @@
 //! What can go wrong while loading or running a bundle.
 
+use crate::kernel_notes::NoKernels;
+use crate::source::Change;
+use crate::trust::NotTrusted;
 use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;
+use trit_format::trust::TrustError;
+use trit_text::TextError;
 
-/// Why a bundle could not be loaded or run.
+/// Why a bundle could not be loaded or run. A variant says which file, what and how many; its words name nothing that a user
+/// of some program could type, because that is for the program to add.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
@@ -17,14 +23,12 @@ pub enum RuntimeError {
         source: std::io::Error,
     },
     /// The file is no longer the one that was opened, and what is still needed of it is lost.
-    #[error(
-        "{path}: changed while it was running: {how}; run it again, and replace bundles by renaming, not by writing into them"
-    )]
+    #[error("{path}: changed while it was running: {how}")]
     Changed {
         /// The file.
         path: PathBuf,
         /// What happened to it.
-        how: String,
+        how: Change,
     },
     /// The file is no valid bundle.
     #[error("{path}: {source}")]
@@ -35,41 +39,45 @@ pub enum RuntimeError {
         source: FormatError,
     },
     /// The bundle's tokenizer or chat template cannot be used.
-    #[error("{path}: {problem}")]
+    #[error("{path}: {source}")]
     Text {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        problem: String,
+        source: TextError,
     },
-    /// This machine cannot do what was asked for.
-    #[error("{0}")]
-    Unsupported(String),
+    /// The kernels that were asked for cannot run on this machine.
+    #[error("{path}: {problem}")]
+    Kernels {
+        /// The bundle.
+        path: PathBuf,
+        /// Why they cannot.
+        problem: NoKernels,
+    },
     /// Embedded code was asked for, but nothing says that it may run.
-    #[error(
-        "{path}: the bundle's machine code is not trusted: {why}; pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
-    )]
+    #[error("{path}: the bundle's machine code is not trusted: {why}")]
     Untrusted {
         /// The file.
         path: PathBuf,
-        /// Why it is not.
-        why: String,
+        /// Why no rule allows it.
+        why: NotTrusted,
     },
+    /// The environment names the folder of trust records in a way that cannot be meant.
+    #[error("{0}")]
+    TrustFolder(TrustError),
     /// An argument is out of range.
     #[error("{0}")]
     Input(String),
-    /// No sequence can have that many tokens.
-    #[error(
-        "a context of {context} tokens is not possible; this bundle takes 1 to {longest}: {LONGER_BUNDLE}"
-    )]
+    /// No sequence can have the context that was asked for.
+    #[error("a context of {asked} tokens is not possible; this bundle takes 1 to {longest}")]
     Context {
-        /// Tokens asked for.
-        context: usize,
-        /// Tokens that the bundle was compiled for.
+        /// Tokens that were asked for.
+        asked: usize,
+        /// As many as the bundle was compiled for.
         longest: usize,
     },
     /// The sequence would outgrow its context.
-    #[error("{tokens} tokens do not fit the context of {context}; {}", longer(*context, *longest))]
+    #[error("{tokens} tokens do not fit the context of {context}{}", of_longest(*context, *longest))]
     ContextFull {
         /// Tokens the sequence would have, or more.
         tokens: usize,
@@ -101,24 +109,37 @@ pub enum RuntimeError {
         /// Tokens of the text so far.
         tokens: usize,
     },
-    /// The system refused memory or threads.
+    /// There is no memory for what runs a sequence. A shorter context, or fewer sequences, take less.
+    #[error("there is no memory for {what} of {rows} rows of {row_bytes} bytes")]
+    SequenceMemory {
+        /// What it is for.
+        what: String,
+        /// Rows of it.
+        rows: usize,
+        /// Bytes of each.
+        row_bytes: usize,
+    },
+    /// The threads cannot be started.
+    #[error("cannot start {count} threads: {problem}")]
+    Threads {
+        /// How many were asked for.
+        count: usize,
+        /// What the system said.
+        problem: String,
+    },
+    /// The system refused memory for the model, or the right to write to it.
     #[error("{0}")]
     System(String),
 }
 
-/// What helps where a context is too short. Only the session's own limit can be raised when it is run.
-fn longer(context: usize, longest: usize) -> String {
-    if context < longest {
-        return format!(
-            "shorten the prompt, or allow a longer context with -c: this bundle takes up to {longest}"
-        );
+/// What else there is to say of a context that is too short.
+fn of_longest(context: usize, longest: usize) -> String {
+    match context < longest {
+        true => format!("; this bundle takes up to {longest}"),
+        false => ", which is all that this bundle was compiled for".to_owned(),
     }
-    format!("that is all this bundle was compiled for: shorten the prompt; {LONGER_BUNDLE}")
 }
 
-/// What helps where a bundle's context is too short, whatever the session asks for.
-const LONGER_BUNDLE: &str =
-    "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
 /// A part of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -137,37 +158,5 @@ impl fmt::Display for Place {
             Place::Layer(layer) => write!(f, "layer {layer}"),
             Place::Head => f.write_str("the head"),
         }
-    }
-}
-
-impl RuntimeError {
-    /// The process exit code: 1 internal, 2 usage, 3 invalid input, 4 unsupported by this program or refused by this
-    /// machine, 5 untrusted, 130 interrupted.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            RuntimeError::Io { .. }
-            | RuntimeError::Changed { .. }
-            | RuntimeError::Format { .. }
-            | RuntimeError::Text { .. }
-            | RuntimeError::NotFinite { .. }
-            | RuntimeError::Suppressed { .. } => 3,
-            RuntimeError::Input(_) | RuntimeError::Context { .. } | RuntimeError::ContextFull { .. } => 2,
-            RuntimeError::Unsupported(_) | RuntimeError::System(_) => 4,
-            RuntimeError::Untrusted { .. } => 5,
-            RuntimeError::Interrupted => 130,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_limit_that_c_sets_is_said_to_be_raised_by_c() {
-        let full = |context, longest| RuntimeError::ContextFull { tokens: 70, context, longest }.to_string();
-        assert!(full(64, 1024).contains("with -c: this bundle takes up to 1024"), "{}", full(64, 1024));
-        let own = full(64, 64);
-        assert!(!own.contains("with -c") && own.contains("tritc compile --context"), "{own}");
     }
 }

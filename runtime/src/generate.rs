@@ -230,9 +230,9 @@ impl Generator {
             (Some(text), Some(id)) => text.push(id),
             (Some(text), None) => text.finish(),
         };
-        let text = text.map_err(|error: TextError| {
+        let text = text.map_err(|source: TextError| {
             let path = self.session.model().path().to_owned();
-            RuntimeError::Text { path, problem: error.to_string() }
+            RuntimeError::Text { path, source }
         });
         let mut text = self.stops.push(&text?);
         if self.stops.found() {

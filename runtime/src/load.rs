@@ -1,22 +1,24 @@
 //! A bundle on disk becomes a model that sessions share.
 
+use crate::MappingHook;
+use crate::TrustPolicy;
 use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
 use crate::source::Source;
 use crate::storage::{Memory, Storage, Streamed};
 use crate::tables::Tables;
+use crate::trust::{NotTrusted, Trusted};
 use crate::tuning::{self, Tuner, Tuning};
 use crate::{RuntimeError, recode};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
-use trit_format::container::{Header, Section, SectionKind};
+use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
-use trit_format::trust::{self, Records, TrustError};
 use trit_kernels::planes::{Planes, WAYS, Way};
-use trit_text::Tokenizer;
+use trit_text::{TextError, Tokenizer};
 
 /// How to load a bundle.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct LoadOptions {
     pub kernels: KernelChoice,
     /// The tier to use instead of the best there is.
     pub cpu: Option<Target>,
-    /// Run embedded code whoever compiled it.
-    pub trust: bool,
+    /// Which bundles' own code may run.
+    pub trust: TrustPolicy,
     /// Check the digests of weights and tensors; the manifest's and the code's are always checked.
     pub verify: bool,
     /// Where weights are kept.
@@ -35,6 +37,8 @@ pub struct LoadOptions {
     pub tuning: Tuning,
     /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
     pub timings: Option<PathBuf>,
+    /// Called for what is mapped of the bundle's file; nobody by default.
+    pub mapped: Option<MappingHook>,
 }
 
 impl Default for LoadOptions {
@@ -42,11 +46,12 @@ impl Default for LoadOptions {
         LoadOptions {
             kernels: KernelChoice::Auto,
             cpu: None,
-            trust: false,
+            trust: TrustPolicy::default(),
             verify: true,
             memory: Memory::Auto,
             tuning: Tuning::Remembered,
             timings: None,
+            mapped: None,
         }
     }
 }
@@ -57,8 +62,8 @@ const MAX_TOKENIZER: usize = 1 << 28;
 /// What a bundle says of itself: read once, checked, and used as it was read.
 pub(crate) struct Front {
     pub header: Header,
-    /// The bytes that the header was parsed from.
-    pub head: Vec<u8>,
+    /// The digest of the bytes that the header was parsed from: the bundle's name.
+    pub digest: Digest,
     pub manifest: Manifest,
     /// `tokenizer.json`, where there is one.
     pub tokenizer: Option<Vec<u8>>,
@@ -73,7 +78,7 @@ impl Front {
         manifest.validate(&header).map_err(|e| storage.format(e))?;
         let tokenizer = header.section(SectionKind::Tokenizer);
         let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
-        Ok(Front { header, head, manifest, tokenizer })
+        Ok(Front { header, digest: Digest::of(&head), manifest, tokenizer })
     }
 }
 
@@ -86,10 +91,11 @@ pub struct Model {
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
     kernels: Kernels,
+    trust: Result<Trusted, NotTrusted>,
     tables: Tables,
     /// Bytes of `tokenizer.json`, until text is needed.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
-    tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, String>>,
+    tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, TextError>>,
 }
 
 impl Model {
@@ -97,8 +103,8 @@ impl Model {
     ///
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle,
-    /// [`RuntimeError::Changed`] where it was written to meanwhile, [`RuntimeError::Unsupported`] and
-    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::Input`] where the folder of
+    /// [`RuntimeError::Changed`] where it was written to meanwhile, [`RuntimeError::Kernels`] and
+    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::TrustFolder`] where the folder of
     /// trust records is named by a relative path.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         Model::on(Storage::open(path)?, options)
@@ -117,6 +123,7 @@ impl Model {
     }
 
     fn on(storage: Storage, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
+        let storage = storage.with_hook(options.mapped.clone());
         match Model::read(&storage, options) {
             Ok(parts) => Ok(Arc::new(parts.on(storage))),
             // Why a digest does not match, or a file ends early, where that can be told.
@@ -131,7 +138,7 @@ impl Model {
     /// so every byte is read once, and what was read is what is checked and used: the trust of the user is in the digest of
     /// the header that was parsed, whose digests are those of the copies.
     fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
-        let Front { header, head, mut manifest, tokenizer } = Front::read(storage)?;
+        let Front { header, digest, mut manifest, tokenizer } = Front::read(storage)?;
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
         for section in &header.sections {
             if let SectionKind::Code(_) = section.kind {
@@ -153,7 +160,7 @@ impl Model {
         let planes = header.section(SectionKind::Planes).map(stream).transpose()?;
 
         let bind_options =
-            BindOptions { choice: options.kernels, cpu: options.cpu, trust: trust(&head, options.trust)? };
+            BindOptions { choice: options.kernels, cpu: options.cpu, trust: options.trust.decide(digest)? };
         let mut stored = Stored::AsWritten;
         if bind::wants_common_code(&manifest, &bind_options) {
             let products = &mut manifest.products;
@@ -176,7 +183,8 @@ impl Model {
         tuner.remember();
 
         storage.intact()?;
-        Ok(Parts { weights, planes, ways, manifest, kernels, tables, tokenizer })
+        let trust = bind_options.trust;
+        Ok(Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer })
     }
 
     /// The file it came from.
@@ -194,6 +202,12 @@ impl Model {
         &self.kernels.report
     }
 
+    /// Which rule lets the bundle's own code run, or why none does. Whether that code runs is another matter: see
+    /// [`Model::kernels`].
+    pub fn trust(&self) -> Result<&Trusted, &NotTrusted> {
+        self.trust.as_ref()
+    }
+
     /// Its tokenizer, where it has one. It is made when it is first asked for: who gives and takes ids needs none.
     ///
     /// # Errors
@@ -203,13 +217,11 @@ impl Model {
             let json = self.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
             let vocab_size = self.manifest.hyperparameters.vocab_size;
             let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
-            made.transpose().map(|made| made.map(Arc::new)).map_err(|e| e.to_string())
+            made.transpose().map(|made| made.map(Arc::new))
         });
         match made {
             Ok(tokenizer) => Ok(tokenizer.as_ref()),
-            Err(problem) => {
-                Err(RuntimeError::Text { path: self.path().to_owned(), problem: problem.clone() })
-            }
+            Err(source) => Err(RuntimeError::Text { path: self.path().to_owned(), source: source.clone() }),
         }
     }
 
@@ -267,35 +279,18 @@ struct Parts {
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
     kernels: Kernels,
+    trust: Result<Trusted, NotTrusted>,
     tables: Tables,
     tokenizer: Option<Vec<u8>>,
 }
 
 impl Parts {
     fn on(self, storage: Storage) -> Model {
-        let Parts { weights, planes, ways, manifest, kernels, tables, tokenizer } = self;
+        let Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer } = self;
         let tokenizer_json = Mutex::new(tokenizer);
         let tokenizer = OnceLock::new();
-        Model { storage, weights, planes, ways, manifest, kernels, tables, tokenizer_json, tokenizer }
+        Model { storage, weights, planes, ways, manifest, kernels, trust, tables, tokenizer_json, tokenizer }
     }
-}
-
-/// Whether code of the bundle with that header may run: `always`, or where this user recorded it; else why not.
-fn trust(head: &[u8], always: bool) -> Result<Result<(), String>, RuntimeError> {
-    let records = match Records::of_user() {
-        Err(error @ TrustError::Relative(_)) => return Err(RuntimeError::Input(error.to_string())),
-        records => records,
-    };
-    if always {
-        return Ok(Ok(()));
-    }
-    Ok(match records.and_then(|records| records.contains(&trust::file_name(head))) {
-        Ok(true) => Ok(()),
-        Ok(false) | Err(TrustError::NoFolder) => {
-            Err("it was not compiled by this user on this machine".to_owned())
-        }
-        Err(problem) => Err(problem.to_string()),
-    })
 }
 
 /// Planes in their section.

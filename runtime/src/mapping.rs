@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use crate::fault::Place;
+use crate::kernel_notes::NoKernels;
+use crate::mapped_files::{MappingGuard, MappingHook};
 use crate::storage::Storage;
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
@@ -21,21 +22,29 @@ pub(crate) type KernelFn = unsafe extern "C" fn(*const KernelArgs);
 
 /// Weights, planes or a table where they stand in a file, read-only.
 pub(crate) struct FileMapping {
-    /// Before the mapping, which it describes.
-    _place: Place,
+    /// What the program that loaded the bundle keeps of it. Dropped before the mapping, which it describes.
+    _guard: Option<MappingGuard>,
     map: Mmap,
 }
 
 impl FileMapping {
-    /// Maps the `len` bytes of `file` from `offset` on; `path` names it in messages.
-    pub fn new(file: &File, path: &Path, offset: u64, len: usize) -> std::io::Result<FileMapping> {
+    /// Maps the `len` bytes of `file` from `offset` on, and tells `hook`, for which `path` names it.
+    pub fn new(
+        file: &File,
+        path: &Path,
+        offset: u64,
+        len: usize,
+        hook: Option<&MappingHook>,
+    ) -> std::io::Result<FileMapping> {
         // SAFETY: the mapping is private and read-only, but others may write to the file, and the bytes then change under
         // us, which no slice allows for. They are weights, planes and tables: kernels and the portable code take every
         // byte as a number and compute no address, length or branch target from it, so that what changes is numbers
         // (`tests/tests/any_bytes.rs` runs them on random ones). Manifest, header and code, on which safety depends, are
-        // never mapped. Where the file is cut off, the system ends the process at the next access (`fault`).
+        // never mapped. Where the file is cut off, the system ends the process at the next access (`mapped_files`).
         let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) }?;
-        Ok(FileMapping { _place: Place::enter(path, map.as_ptr(), map.len()), map })
+        let bytes = map.as_ptr_range();
+        let guard = hook.map(|hook| hook.enter(path, bytes.start.addr()..bytes.end.addr()));
+        Ok(FileMapping { _guard: guard, map })
     }
 }
 
@@ -59,16 +68,15 @@ impl EmbeddedCode {
     /// Entries have been validated to lie inside the section.
     ///
     /// # Errors
-    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::System`] where memory is refused, and
+    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::Kernels`] where memory is refused, and
     /// those of reading.
     pub fn new(
         storage: &Storage,
         section: &Section,
         kernels: &[&KernelEntry],
     ) -> Result<EmbeddedCode, RuntimeError> {
-        let refused = |e| {
-            RuntimeError::System(format!("no executable memory for kernels: {e}; try --kernels portable"))
-        };
+        let none = |problem| RuntimeError::Kernels { path: storage.path().to_owned(), problem };
+        let refused = |e| none(NoKernels::Memory(e));
         let len = section.range().len();
         let mut memory = MmapMut::map_anon(len.max(1)).map_err(refused)?;
         storage.read(section.offset, &mut memory[..len])?;
@@ -89,7 +97,7 @@ impl EmbeddedCode {
         // through synchronization that follows this call.
         unsafe { wasmtime_internal_jit_icache_coherence::clear_cache(memory.as_ptr().cast(), memory.len()) }
             .and_then(|()| wasmtime_internal_jit_icache_coherence::pipeline_flush_mt())
-            .map_err(|e| RuntimeError::System(format!("cannot flush the instruction cache: {e}")))?;
+            .map_err(|e| none(NoKernels::Flush(e)))?;
         Ok(EmbeddedCode { memory, offsets: kernels.iter().map(|k| k.offset as usize).collect(), digest })
     }
 

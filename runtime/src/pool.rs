@@ -44,7 +44,7 @@ impl Pool {
                     .num_threads(count)
                     .thread_name(|i| format!("trit-{i}"))
                     .build()
-                    .map_err(|e| RuntimeError::System(format!("cannot start {count} threads: {e}")))?,
+                    .map_err(|e| RuntimeError::Threads { count, problem: e.to_string() })?,
             ),
         };
         let patience = if count > granted() { CROWDED } else { ALONE };

@@ -59,7 +59,8 @@ pub(crate) fn to_common(
 /// By byte of `from`, the byte of [`COMMON`]; above 255 where it stands for no trits.
 fn table(from: Code) -> [u16; 256] {
     std::array::from_fn(|byte| {
-        from.load(byte as u8).map_or(0x100, |canonical| COMMON.store(canonical).into())
+        let canonical = from.load(byte as u8);
+        canonical.and_then(|canonical| COMMON.store(canonical)).map_or(0x100, u16::from)
     })
 }
 
@@ -73,7 +74,7 @@ mod tests {
         for code in Code::ALL {
             let table = table(code);
             for canonical in 0..VALUES as u8 {
-                let new = table[usize::from(code.store(canonical))];
+                let new = table[usize::from(code.store(canonical).unwrap())];
                 assert_eq!(COMMON.load(new as u8), Some(canonical));
             }
             assert_eq!(table.iter().filter(|&&new| new > 255).count(), 256 - VALUES);

@@ -3,10 +3,41 @@
 //! Loading reads every byte that safety depends on once, into memory of its own, and checks that copy; so a source may
 //! answer each read as it likes, even differently each time, and gets no more than an error or wrong numbers.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
+
+/// What happened to a source while it was in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The file that holds it became shorter.
+    CutOff {
+        /// Bytes of the file when it was opened.
+        from: u64,
+        /// Bytes it has now.
+        to: u64,
+    },
+    /// A read found its end before where the end was when it was opened.
+    Ended,
+    /// Somebody wrote to it.
+    Written,
+    /// What a source of another kind says, as the end of a sentence.
+    Other(String),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::CutOff { from, to } => write!(f, "it was cut off, from {from} to {to} bytes"),
+            Change::Ended => f.write_str("it was cut off"),
+            Change::Written => f.write_str("it was written to"),
+            Change::Other(what) => f.write_str(what),
+        }
+    }
+}
 
 /// Bytes of one bundle, by position.
 pub trait Source: Send + Sync {
@@ -24,12 +55,12 @@ pub trait Source: Send + Sync {
     /// What the system says; [`io::ErrorKind::UnexpectedEof`] where the source ends before.
     fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()>;
 
-    /// What happened to the bytes since the source was opened, for people, where something did and that can be known
-    /// without reading them: asked after every pass of a model that still needs the source.
+    /// What happened to the bytes since the source was opened, where something did and that can be known without reading
+    /// them: asked after every pass of a model that still needs the source.
     ///
     /// # Errors
     /// What the system says.
-    fn changed(&self) -> io::Result<Option<String>> {
+    fn changed(&self) -> io::Result<Option<Change>> {
         Ok(None)
     }
 
@@ -106,11 +137,11 @@ impl Source for FileSource {
         read_exact_at(&self.file, to, self.offset + offset)
     }
 
-    fn changed(&self) -> io::Result<Option<String>> {
+    fn changed(&self) -> io::Result<Option<Change>> {
         let now = Identity::of(&self.file)?;
         Ok(match self.identity.len {
-            len if now.len < len => Some(format!("it was cut off, from {len} to {} bytes", now.len)),
-            _ if now != self.identity => Some("it was written to".to_owned()),
+            len if now.len < len => Some(Change::CutOff { from: len, to: now.len }),
+            _ if now != self.identity => Some(Change::Written),
             _ => None,
         })
     }
@@ -172,9 +203,11 @@ mod tests {
         let source = FileSource::part(written.try_clone().unwrap(), 0, 10).unwrap();
         assert_eq!(source.changed().unwrap(), None);
         written.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(source.changed().unwrap().unwrap().contains("written to"));
+        assert_eq!(source.changed().unwrap(), Some(Change::Written));
         written.set_len(4).unwrap();
-        assert!(source.changed().unwrap().unwrap().contains("from 10 to 4 bytes"));
+        let change = source.changed().unwrap().unwrap();
+        assert_eq!(change, Change::CutOff { from: 10, to: 4 });
+        assert_eq!(change.to_string(), "it was cut off, from 10 to 4 bytes");
         assert_eq!(source.read_at(3, &mut [0; 3]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

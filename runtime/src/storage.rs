@@ -9,8 +9,9 @@
 
 use crate::RuntimeError;
 use crate::limits::available;
+use crate::mapped_files::MappingHook;
 use crate::mapping::FileMapping;
-use crate::source::{FileSource, Source};
+use crate::source::{Change, FileSource, Source};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
@@ -47,10 +48,12 @@ pub enum Memory {
 pub(crate) struct Storage {
     source: Box<dyn Source>,
     path: PathBuf,
+    /// Told of what is mapped.
+    hook: Option<MappingHook>,
     /// Whether something is still read from the source after loading.
     needed: AtomicBool,
     /// What went wrong where no error could be returned: what the system said, or what became of the file.
-    failure: OnceLock<Result<String, (io::ErrorKind, String)>>,
+    failure: OnceLock<Result<Change, (io::ErrorKind, String)>>,
 }
 
 /// Bytes that stream.
@@ -137,7 +140,18 @@ impl Storage {
 
     /// A source, and the path that names it in errors.
     pub fn new(source: Box<dyn Source>, path: &Path) -> Storage {
-        Storage { source, path: path.to_owned(), needed: AtomicBool::new(false), failure: OnceLock::new() }
+        Storage {
+            source,
+            path: path.to_owned(),
+            hook: None,
+            needed: AtomicBool::new(false),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// The same, where `hook` is told of what is mapped from here on.
+    pub fn with_hook(self, hook: Option<MappingHook>) -> Storage {
+        Storage { hook, ..self }
     }
 
     /// Header and section table: read once, then checked on that copy, and the copy's digest is the bundle's name.
@@ -251,7 +265,8 @@ impl Storage {
             return room.keep();
         }
         let (file, at) = self.mappable(len).ok_or_else(none)?;
-        let map = FileMapping::new(file, &self.path, at + range.start, len).map_err(|e| self.io(e))?;
+        let map = FileMapping::new(file, &self.path, at + range.start, len, self.hook.as_ref());
+        let map = map.map_err(|e| self.io(e))?;
         self.need();
         Ok(Streamed::Mapped(map))
     }
@@ -274,7 +289,7 @@ impl Storage {
     /// Fills `to` with the bundle's bytes from `offset` on.
     pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RuntimeError> {
         self.source.read_at(offset, to).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => self.changed("it was cut off".to_owned()),
+            io::ErrorKind::UnexpectedEof => self.changed(Change::Ended),
             _ => self.io(source),
         })
     }
@@ -330,7 +345,7 @@ impl Storage {
         &self.path
     }
 
-    fn changed(&self, how: String) -> RuntimeError {
+    fn changed(&self, how: Change) -> RuntimeError {
         RuntimeError::Changed { path: self.path.clone(), how }
     }
 

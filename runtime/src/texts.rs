@@ -2,14 +2,17 @@
 
 use crate::RuntimeError;
 use crate::load::Front;
+use crate::source::Source;
 use crate::storage::Storage;
 use std::path::{Path, PathBuf};
+use trit_format::container::Digest;
 use trit_format::manifest::Manifest;
 use trit_text::{ChatTemplate, TextError, Tokenizer};
 
 /// A bundle's manifest and tokenizer. Weights are neither read nor checked, and nothing is bound to this machine.
 pub struct Texts {
     path: PathBuf,
+    digest: Digest,
     manifest: Manifest,
     /// `tokenizer.json`.
     tokenizer: Option<Vec<u8>>,
@@ -21,9 +24,26 @@ impl Texts {
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle.
     pub fn open(path: &Path) -> Result<Texts, RuntimeError> {
-        let storage = Storage::open(path)?;
-        let Front { manifest, tokenizer, .. } = Front::read(&storage)?;
-        Ok(Texts { path: path.to_owned(), manifest, tokenizer })
+        Texts::on(&Storage::open(path)?)
+    }
+
+    /// [`Texts::open`] from wherever bytes come from; `path` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Texts::open`].
+    pub fn from_source(source: Box<dyn Source>, path: &Path) -> Result<Texts, RuntimeError> {
+        Texts::on(&Storage::new(source, path))
+    }
+
+    fn on(storage: &Storage) -> Result<Texts, RuntimeError> {
+        let Front { digest, manifest, tokenizer, .. } = Front::read(storage)?;
+        Ok(Texts { path: storage.path().to_owned(), digest, manifest, tokenizer })
+    }
+
+    /// The digest of the bundle's header, which names the bundle in a [`crate::TrustPolicy`]. It says nothing of weights
+    /// and code as long as those are not checked against the header.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The file they came from.

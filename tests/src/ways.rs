@@ -4,7 +4,8 @@ use std::path::Path;
 use trit_format::target::Target;
 use trit_runtime::generate::GenerateOptions;
 use trit_runtime::{
-    CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions, Tuning,
+    CpuTiers, KernelChoice, KernelSource, KvType, LoadOptions, Model, Session, SessionOptions, TrustPolicy,
+    Tuning,
 };
 
 /// One way to run a model.
@@ -55,7 +56,7 @@ impl Way {
         let options = LoadOptions {
             kernels: self.kernels,
             cpu: self.cpu,
-            trust: true,
+            trust: TrustPolicy::everything(),
             tuning: Tuning::Off,
             ..LoadOptions::default()
         };

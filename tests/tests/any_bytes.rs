@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use trit_format::container::{Header, SectionKind};
 use trit_runtime::{
     CpuTiers, KernelChoice, LoadOptions, Logits, LogitsRequest, Memory, Model, Session, SessionOptions,
-    Tuning,
+    TrustPolicy, Tuning,
 };
 use trit_tests::workbench::{compile, compile_with, fixture, repository, scratch};
 
@@ -50,11 +50,12 @@ fn any_weights_planes_and_tables_are_numbers() {
                 let options = LoadOptions {
                     kernels,
                     cpu,
-                    trust: true,
+                    trust: TrustPolicy::everything(),
                     verify: false,
                     memory,
                     tuning: Tuning::Off,
                     timings: None,
+                    mapped: None,
                 };
                 let model = Model::load(&changed, &options).unwrap();
                 let options = SessionOptions {

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use trit_runtime::sample::argmax;
 use trit_runtime::{
     Batch, Engine, EngineOptions, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Model,
-    RuntimeError, Sequence, SequenceOptions, Session, SessionOptions, Tuning,
+    RuntimeError, Sequence, SequenceOptions, Session, SessionOptions, TrustPolicy, Tuning,
 };
 use trit_tests::workbench::{compile, repository};
 
 fn load(bundle: &Path, kernels: KernelChoice) -> Arc<Model> {
-    let options = LoadOptions { kernels, tuning: Tuning::Off, trust: true, ..LoadOptions::default() };
+    let options = LoadOptions {
+        kernels,
+        tuning: Tuning::Off,
+        trust: TrustPolicy::everything(),
+        ..LoadOptions::default()
+    };
     Model::load(bundle, &options).unwrap()
 }
 
@@ -335,7 +340,7 @@ fn errors_of_one_sequence_stay_with_it() {
     assert_eq!(good.tokens(), alone.tokens());
     assert!(matches!(
         engine.sequence(SequenceOptions { context: Some(0), kv: KvType::F16 }),
-        Err(RuntimeError::Context { context: 0, .. })
+        Err(RuntimeError::Context { asked: 0, .. })
     ));
 }
 

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use trit_runtime::generate::{Finish, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions};
-use trit_runtime::{LoadOptions, Model, RuntimeError, Session, SessionOptions};
+use trit_runtime::{LoadOptions, Model, RuntimeError, Session, SessionOptions, TrustPolicy};
 use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, repository};
 
 fn model() -> Arc<Model> {
     static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| {
         let bundle = compile(&repository().join("examples/models/fables-12m"), "interrupt-fables");
-        Model::load(&bundle, &LoadOptions { trust: true, ..LoadOptions::default() }).unwrap()
+        Model::load(&bundle, &LoadOptions { trust: TrustPolicy::everything(), ..LoadOptions::default() })
+            .unwrap()
     });
     MODEL.clone()
 }

@@ -11,7 +11,9 @@ use trit_format::manifest::Manifest;
 use trit_format::target::Target;
 use trit_format::trust::{FOLDER_VARIABLE, Records, file_name};
 use trit_runtime::source::Source;
-use trit_runtime::{KernelChoice, KernelSource, LoadOptions, Memory, Model, RuntimeError, Tuning};
+use trit_runtime::{
+    KernelChoice, KernelSource, LoadOptions, Memory, Model, RuntimeError, TrustPolicy, Tuning,
+};
 use trit_tests::workbench::{fixture, run, scratch, tritc};
 
 /// Loads that change at a random read, besides one at each read there is.
@@ -153,11 +155,12 @@ fn code_that_nobody_trusts_never_becomes_executable() {
         let options = LoadOptions {
             kernels,
             cpu: Some(tier()),
-            trust: false,
+            trust: TrustPolicy::default(),
             verify,
             memory: Memory::Auto,
             tuning: Tuning::Off,
             timings: None,
+            mapped: None,
         };
         match Model::from_source(Box::new(source), Path::new("changing.trit"), &options) {
             Ok(model) => {

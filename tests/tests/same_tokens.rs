@@ -10,11 +10,11 @@ use trit_format::target::Target;
 use trit_runtime::generate::{Generation, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
-    CpuTiers, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Memory, Model, Session,
-    SessionOptions, Tuning,
+    CodeLimit, CpuTiers, KernelChoice, KernelNote, KvType, LoadOptions, Logits, LogitsRequest, Memory, Model,
+    NoKernels, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning,
 };
 use trit_tests::ways::endless;
-use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, tritc};
+use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, trit_run, tritc};
 
 /// Repeats itself, so that tokens are drafted and some are right.
 const PROMPT: [u32; 24] = [
@@ -25,7 +25,11 @@ const TOKENS: usize = 150;
 
 fn load(name: &str, options: &LoadOptions) -> Arc<Model> {
     let bundle = compile(&repository().join("examples/models/fables-12m"), name);
-    Model::load(&bundle, &LoadOptions { tuning: Tuning::Off, trust: true, ..options.clone() }).unwrap()
+    Model::load(
+        &bundle,
+        &LoadOptions { tuning: Tuning::Off, trust: TrustPolicy::everything(), ..options.clone() },
+    )
+    .unwrap()
 }
 
 fn session(model: &Arc<Model>, threads: usize, kv: KvType, block: usize) -> Session {
@@ -168,7 +172,8 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
         };
         let (common, spread) = (compiled("x86-64-v3"), compiled("x86-64-v4-vbmi"));
         let ids = |bundle: &Path, options: &LoadOptions| {
-            let options = LoadOptions { tuning: Tuning::Off, trust: true, ..options.clone() };
+            let options =
+                LoadOptions { tuning: Tuning::Off, trust: TrustPolicy::everything(), ..options.clone() };
             let model = Model::load(bundle, &options).unwrap();
             assert_eq!(model.selftest(Some(2), KvType::default()).unwrap().failures, [""; 0]);
             let prompt = [1, 2, 3, 46, 12, 300];
@@ -193,7 +198,7 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
                 assert_eq!(found, expected, "{report}");
                 assert_eq!(report.target, Some(cpu));
                 let reads = trit_codegen::default_specs(64, Code::Spread, cpu).is_empty();
-                let anew = report.note.as_ref().is_some_and(|note| note.contains("stored anew"));
+                let anew = report.notes.iter().any(|note| matches!(note, KernelNote::StoredAnew));
                 assert_eq!(anew, reads, "{report}");
             }
         }
@@ -202,8 +207,21 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
         assert_eq!(ids(&spread, &mapped).0, expected);
         if CpuTiers::detect().contains(Target::X86_64V3) {
             let options = LoadOptions { cpu: Some(Target::X86_64V3), ..mapped };
-            let error = Model::load(&spread, &options).err().unwrap().to_string();
-            assert!(error.contains("--mmap") && error.contains("--target all"), "{error}");
+            let error = Model::load(&spread, &options).err().unwrap();
+            let RuntimeError::Kernels { problem: NoKernels::NoneFor { wanted, limit }, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!((*wanted, *limit), (Target::X86_64V3, Some(CodeLimit::StoredInFile)));
+            // What a user can do about it is for the command to say.
+            let refused = run_command(trit_run(&[
+                spread.to_str().unwrap(),
+                "--ids",
+                "1",
+                "--mmap",
+                "--cpu",
+                Target::X86_64V3.name(),
+            ]));
+            refused.fails(4, &["--mmap", "--target all", "AVX-512 VBMI"]);
         }
     }
 }

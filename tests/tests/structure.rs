@@ -162,52 +162,105 @@ fn relative(path: &Path) -> String {
     path.strip_prefix(repository()).unwrap().to_string_lossy().replace('\\', "/")
 }
 
-/// `unsafe` stands where ARCHITECTURE.md and the crates' first lines say: files and code in memory, rows shared by
-/// workers, calling a kernel, intrinsics.
+/// Whether a file uses `unsafe`, whatever its comments say.
+fn is_unsafe(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
+    code.flat_map(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_')).any(|w| w == "unsafe")
+}
+
+/// What a crate's front page says of `unsafe`: how many files use it, and which, as `` `unsafe` stands in 2 files: `a.rs`
+/// (why), `b/c.rs`.`` Nothing where it says nothing.
+fn stated(front_page: &str) -> Option<(usize, BTreeSet<String>)> {
+    let lines = front_page.lines().filter_map(|line| line.strip_prefix("//!"));
+    let page: Vec<&str> = lines.map(str::trim).collect();
+    let page = page.join(" ");
+    let (_, rest) = page.split_once("`unsafe` stands in ")?;
+    let (count, rest) = rest.split_once(" file")?;
+    let names = rest.split_once(": ")?.1.split(". The others").next()?;
+    let names = names.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    Some((count.parse().ok()?, names))
+}
+
+/// Each crate's front page counts and names the files of its own that use `unsafe`; the crates that say nothing forbid it.
 #[test]
-fn unsafe_code_stands_in_few_named_places() {
-    let allowed = [
-        "compiler/cli/src/allocator.rs",
-        "compiler/cli/src/truncated.rs",
+fn unsafe_code_stands_where_front_pages_say() {
+    // Programs beside the crates, which measure or test.
+    let beside = [
         "compiler/codegen/benches/",
         "compiler/codegen/examples/",
-        "compiler/codegen/src/jit.rs",
         "compiler/codegen/tests/",
-        "compiler/src/files/mapped.rs",
-        "runtime/kernels/src/",
-        "runtime/src/arena.rs",
-        "runtime/src/attend.rs",
-        "runtime/src/cpu.rs",
-        "runtime/src/dense.rs",
-        "runtime/src/execute.rs",
-        "runtime/src/fault.rs",
-        "runtime/src/grouped",
-        "runtime/src/kv.rs",
-        "runtime/src/mapping.rs",
-        "runtime/src/rows.rs",
-        "runtime/src/storage.rs",
-        "runtime/src/stream.rs",
-        "runtime/src/ternary.rs",
-        "runtime/src/tuning.rs",
+        // Which only names it.
+        "tests/tests/structure.rs",
     ];
-    let uses = |text: &str| {
-        let code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
-        code.flat_map(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_')).any(|w| w == "unsafe")
-    };
-    // The compiler sees to these, whatever words stand in their texts.
-    let forbidding = ["format-spec", "runtime/text", "runtime/cli", "tests", "examples"];
-    let forbids = |name: &str| forbidding.iter().any(|krate| name.starts_with(&format!("{krate}/src/")));
+    let mut seen = BTreeSet::new();
+    for package in packages() {
+        let source = package.manifest_path.parent().unwrap().as_std_path().join("src");
+        let root = ["lib.rs", "main.rs"].map(|file| source.join(file));
+        let root = root.iter().find(|root| root.exists()).unwrap();
+        let text = std::fs::read_to_string(root).unwrap();
+        let name = &package.name;
+        let inside: Vec<PathBuf> = sources().into_iter().filter(|path| path.starts_with(&source)).collect();
+        seen.extend(inside.iter().cloned());
+        let Some((count, named)) = stated(&text) else {
+            // The compiler sees to these, whatever words stand in their texts.
+            assert!(
+                text.contains("#![forbid(unsafe_code)]"),
+                "{name} forbids unsafe code or says where it is"
+            );
+            continue;
+        };
+        let relative =
+            |path: &PathBuf| path.strip_prefix(&source).unwrap().to_string_lossy().replace('\\', "/");
+        let found: BTreeSet<String> = inside.iter().filter(|path| is_unsafe(path)).map(relative).collect();
+        assert_eq!(named, found, "files of {name} with unsafe code, stated and found");
+        assert_eq!(count, found.len(), "number of files of {name} with unsafe code");
+        assert!(text.contains("#![deny(unsafe_code)]"), "{name} denies unsafe code elsewhere");
+    }
+    for path in sources().iter().filter(|path| !seen.contains(*path)) {
+        let name = relative(path);
+        assert!(beside.iter().any(|b| name.starts_with(b)) || !is_unsafe(path), "{name} has unsafe code");
+    }
+}
+
+/// The words of a library name no option of a command: what a user can type is for the command to say.
+#[test]
+fn libraries_know_no_command_line() {
+    // Options of both commands that a message could name.
+    let options = [
+        "--trust",
+        "--kernels",
+        "--mmap",
+        "--no-tokenizer",
+        "--stop",
+        "--target",
+        "--context",
+        "--threads",
+        "--kv",
+        "--cpu",
+        "--ids",
+        "--chat",
+        "with -c",
+        "with -o",
+        "with -t",
+    ];
+    let libraries = ["runtime/src/", "runtime/text/src/", "runtime/kernels/src/", "format-spec/src/"];
     for path in sources() {
         let name = relative(&path);
-        let here = name == "tests/tests/structure.rs" || allowed.iter().any(|a| name.starts_with(a));
-        let here = here || forbids(&name);
-        assert!(here || !uses(&std::fs::read_to_string(&path).unwrap()), "{name} has unsafe code");
-    }
-    for krate in forbidding {
-        let root = ["lib.rs", "main.rs"].map(|f| repository().join(krate).join("src").join(f));
-        let root = root.iter().find(|p| p.exists()).unwrap();
-        let text = std::fs::read_to_string(root).unwrap();
-        assert!(text.contains("#![forbid(unsafe_code)]"), "{krate} forbids unsafe code");
+        if !libraries.iter().any(|library| name.starts_with(library)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in
+            text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
+            for option in options {
+                assert!(!line.contains(option), "{name}:{}: names {option}", number + 1);
+            }
+            for end in ["process::exit", "process::abort", "set_hook", "_exit(", "sigaction", "ctrlc"] {
+                assert!(!line.contains(end), "{name}:{}: {end} is for a command", number + 1);
+            }
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub enum Command {
     Completions {
         /// The shell
         #[arg(value_enum)]
-        shell: clap_complete::Shell,
+        shell: trit_command::scripts::Shell,
     },
     /// Print the manual page of this program, or of one of its commands
     Man {

@@ -4,6 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use trit_text::output::Unfinished;
 use trit_text::printable::escape_lines;
 use tritc::Warning;
 use tritc::progress::{Progress, Stage};
@@ -15,15 +16,17 @@ pub struct Bar {
     verbose: bool,
     stage: Mutex<Option<(&'static str, Instant)>>,
     warnings: Mutex<Vec<Warning>>,
+    unfinished: Unfinished,
 }
 
 impl Bar {
-    pub fn new(verbose: bool) -> Bar {
+    pub fn new(verbose: bool, unfinished: &Unfinished) -> Bar {
         let bar = match std::io::stderr().is_terminal() {
             true => ProgressBar::new_spinner(),
             false => ProgressBar::hidden(),
         };
-        let this = Bar { bar, verbose, stage: Mutex::new(None), warnings: Mutex::new(Vec::new()) };
+        let (stage, warnings, unfinished) = (Mutex::new(None), Mutex::new(Vec::new()), unfinished.clone());
+        let this = Bar { bar, verbose, stage, warnings, unfinished };
         this.next(Some("reading"));
         this.bar.set_message("reading");
         this.bar.enable_steady_tick(std::time::Duration::from_millis(100));
@@ -74,6 +77,10 @@ impl Progress for Bar {
 
     fn warn(&self, warning: Warning) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+    }
+
+    fn unfinished(&self) -> Unfinished {
+        self.unfinished.clone()
     }
 
     fn end(&self) {

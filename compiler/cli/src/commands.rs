@@ -6,13 +6,15 @@ mod path;
 use crate::arguments::{ActivationsOption, Arguments, Command, Compile, QuantizeOption, Reading};
 use crate::bar::Bar;
 use crate::failure::{CommandError, Failure};
-use crate::{scripts, signals, words};
+use crate::{scripts, words};
 use path::expect_file;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use trit_command::signals::{self, Interrupts};
 use trit_format::target::Target;
+use trit_text::output::Unfinished;
 use trit_text::printable::{escape, escape_json};
 use tritc::bundle::Bundle;
 use tritc::bundle::trust;
@@ -24,11 +26,12 @@ use tritc::load::{self, ActivationChoice, LoadOptions};
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            signals::leave_nothing_unfinished();
+            let unfinished = Unfinished::default();
+            signals::clean_up_when_killed(Interrupts::Too, &unfinished, || {});
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(CommandError::Threads)?;
-            pool.install(|| run_compile(&arguments))?
+            pool.install(|| run_compile(&arguments, &unfinished))?
         }
         Command::Inspect(arguments) => inspect::run(&arguments)?,
         Command::Disasm { bundle, target, kernel } => {
@@ -72,7 +75,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
     }
 }
 
-fn run_compile(arguments: &Compile) -> Result<String, CommandError> {
+fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, CommandError> {
     let start = Instant::now();
     trust::check_environment()?;
     let targets = targets::resolve(&arguments.target)?;
@@ -80,7 +83,7 @@ fn run_compile(arguments: &Compile) -> Result<String, CommandError> {
     if let Some(out) = &arguments.output {
         tritc::bundle::check_output(out)?;
     }
-    let bar = Bar::new(arguments.verbose);
+    let bar = Bar::new(arguments.verbose, unfinished);
     let options = LoadOptions { name: arguments.name.clone(), ..load_options(&arguments.reading) };
     let model = load::load(&arguments.path, &options)?;
     if arguments.verbose {

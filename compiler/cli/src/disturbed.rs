@@ -1,13 +1,15 @@
 //! Tests of compilations that are disturbed: by signals, by a checkpoint that gets shorter, by what an earlier one
 //! left.
 
-use crate::{signals, truncated};
+use crate::truncated;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
+use trit_command::signals;
+use trit_text::output::Unfinished;
 use tritc::compile::compile;
 use tritc::load::{LoadOptions, load};
 use tritc::progress::{Progress, Silent, Stage};
@@ -66,9 +68,13 @@ fn signals_taken() -> u64 {
 }
 
 /// Says when writing has begun, and stays there.
-struct Stuck;
+struct Stuck(Unfinished);
 
 impl Progress for Stuck {
+    fn unfinished(&self) -> Unfinished {
+        self.0.clone()
+    }
+
     fn begin(&self, stage: Stage, _: u64) {
         if stage == Stage::Pack {
             eprintln!("writing");
@@ -83,12 +89,13 @@ impl Progress for Stuck {
 fn signals_leave_nothing_and_what_is_killed_is_cleared_away_by_the_next() {
     let name = "disturbed::signals_leave_nothing_and_what_is_killed_is_cleared_away_by_the_next";
     if let Some(folder) = child_folder() {
-        signals::leave_nothing_unfinished();
+        let unfinished = Unfinished::default();
+        signals::clean_up_when_killed(signals::Interrupts::Too, &unfinished, || {});
         // Whoever sends signals must know that they are taken: SIGTERM is 15, the fifteenth bit of the mask.
         while signals_taken() & 1 << 14 == 0 {
             std::thread::yield_now();
         }
-        compile(&model(), &folder.join("out.trit"), &[], &Stuck).unwrap();
+        compile(&model(), &folder.join("out.trit"), &[], &Stuck(unfinished)).unwrap();
         return;
     }
     let folder = tempfile::tempdir().unwrap();

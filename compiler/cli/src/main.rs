@@ -10,7 +10,6 @@ mod commands;
 mod disturbed;
 mod failure;
 mod scripts;
-mod signals;
 #[cfg(unix)]
 mod truncated;
 mod version;
@@ -26,6 +25,7 @@ use trit_text::printable::{escape, escape_lines};
 static ALLOCATOR: allocator::EndsWhereMemoryEnds = allocator::EndsWhereMemoryEnds;
 
 fn main() -> ExitCode {
+    trit_command::panics::report("tritc");
     let arguments = arguments::Arguments::parse();
     #[cfg(unix)]
     truncated::explain_truncated_files();

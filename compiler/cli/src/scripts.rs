@@ -3,12 +3,11 @@
 use crate::arguments::Arguments;
 use crate::failure::CommandError;
 use clap::CommandFactory;
+use trit_command::scripts;
 
 /// A shell's completion script.
-pub fn completions(shell: clap_complete::Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "tritc", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+pub fn completions(shell: scripts::Shell) -> String {
+    scripts::completions(Arguments::command(), shell)
 }
 
 /// A manual page: of a command, or of the whole.
@@ -16,14 +15,7 @@ pub fn completions(shell: clap_complete::Shell) -> String {
 /// # Errors
 /// [`CommandError::Usage`] where there is no such command.
 pub fn man(name: Option<&str>) -> Result<String, CommandError> {
-    let mut command = Arguments::command();
-    // Gives subcommands their whole names.
-    command.build();
-    if let Some(name) = name {
-        let found = command.find_subcommand(name).cloned();
-        command = found.ok_or_else(|| CommandError::Usage(format!("tritc has no command {name}")))?;
-    }
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page).map_err(|e| CommandError::Internal(e.to_string()))?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
+    let missing = || CommandError::Usage(format!("tritc has no command {}", name.unwrap_or_default()));
+    let page = scripts::man(Arguments::command(), name).ok_or_else(missing)?;
+    page.map_err(|e| CommandError::Internal(e.to_string()))
 }

@@ -13,6 +13,7 @@ pub fn message(error: &CompileError) -> String {
             Some(option) => format!("{option}: {problem}"),
             None => error.to_string(),
         },
+        CompileError::Output(output) => trit_command::remedy::output(output),
         CompileError::NoSuchKernel { kernels, .. } if kernels.is_empty() => {
             format!("{error}; it was compiled with --target portable")
         }

@@ -146,7 +146,7 @@ impl Memory {
         }
         // Bytes of either code give the same speed.
         all.extend((0..first + len).map(|i: usize| {
-            Code::SignedFix.store((i.wrapping_mul(2_654_435_761) >> 7) as u8 % VALUES as u8)
+            Code::SignedFix.store((i.wrapping_mul(2_654_435_761) >> 7) as u8 % VALUES as u8).unwrap()
         }));
         Memory { all, first, len }
     }

@@ -80,7 +80,9 @@ impl Product {
             rows,
             specs: specs.to_vec(),
             code: JitCode::new(&pairs)?,
-            weights: Lines::new(TILES * groups * tile::bytes(columns), |i| code.store((i * 7 % 243) as u8)),
+            weights: Lines::new(TILES * groups * tile::bytes(columns), |i| {
+                code.store((i * 7 % 243) as u8).unwrap()
+            }),
             // A line more: block kernels read whole ones.
             activations: Lines::new(rows * K + 64, |i| (i % 251) as u8),
             sums: vec![0; rows * groups],

@@ -14,6 +14,8 @@
 //! | `jit` (feature `jit`) | emitted bytes, callable |
 //!
 //! The emitter is chosen by target.
+//!
+//! `unsafe` stands in 1 file: `jit.rs`, which places code in memory. The others deny it.
 #![deny(unsafe_code)]
 
 mod block;

@@ -4,7 +4,7 @@ use crate::error::CompileError;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use trit_format::container::{Digest, Header, MAGIC, Section, SectionKind};
-use trit_text::output::{self, Kind, Pending};
+use trit_text::output::{self, Kind, Pending, Unfinished};
 
 const BUNDLE: Kind = Kind { name: ".trit bundle", example: "model.trit", is: begins_as_bundle };
 
@@ -33,9 +33,9 @@ pub(crate) struct BundleWriter {
 
 impl BundleWriter {
     /// Begins a bundle of exactly `count` sections that will stand at `out`.
-    pub fn create(out: &Path, count: usize) -> Result<BundleWriter, CompileError> {
+    pub fn create(out: &Path, count: usize, unfinished: &Unfinished) -> Result<BundleWriter, CompileError> {
         let io = |path: &Path, source| CompileError::Io { path: path.to_owned(), source };
-        let mut file = Pending::create(out).map_err(|e| io(output::folder(out), e))?;
+        let mut file = Pending::create(out, unfinished).map_err(|e| io(output::folder(out), e))?;
         let at = Header::bytes(count);
         file.file().seek(SeekFrom::Start(at)).map_err(|e| io(out, e))?;
         Ok(BundleWriter { file, out: out.to_owned(), at, count, sections: Vec::new() })

@@ -73,7 +73,7 @@ pub fn compile(
     // Manifest, weights, tensors; then planes, code and the tokenizer.
     let count =
         3 + usize::from(!lowered.planes.is_empty()) + code.len() + usize::from(model.tokenizer.is_some());
-    let mut bundle = BundleWriter::create(out, count)?;
+    let mut bundle = BundleWriter::create(out, count, &progress.unfinished())?;
 
     let mut section = bundle.section(SectionKind::Weights)?;
     write_weights(&lowered, &mut section, progress)?;

@@ -52,7 +52,9 @@ pub(crate) fn encode(
                 |(weights, other), (i, ((plane, scales), record))| {
                     widen_row(dtype, table, first + i, weights);
                     let (high, low) = if low { (&mut other[..], plane) } else { (plane, &mut other[..]) };
-                    record.copy_from_slice(&encode_row(layout, weights, high, low, scales).to_bytes());
+                    let row = encode_row(layout, weights, high, low, scales);
+                    let row = row.expect("slices of the layout's own lengths");
+                    record.copy_from_slice(&row.to_bytes());
                 },
             );
             sink(plane)?;

@@ -25,6 +25,11 @@ impl Records {
         Records { folder }
     }
 
+    /// Where they stand.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether the bundle of that name ([`super::file_name`]) is recorded as trusted. Where there is no folder, none is.
     ///
     /// # Errors
@@ -61,7 +66,8 @@ impl Records {
         TrustError::Io { path: self.folder.clone(), source }
     }
 
-    /// The folder, opened, so that what is checked is what is then looked into, whatever is renamed meanwhile.
+    /// Opens and checks the folder. Records are then looked up in the opened folder, so that renaming something meanwhile does
+    /// not put an unchecked folder in its place.
     fn open(&self) -> Result<system::Folder, TrustError> {
         system::open(&self.folder).map_err(|source| self.io(source)).and_then(|opened| {
             system::check(&opened, &self.folder)?;
@@ -80,7 +86,7 @@ mod system {
 
     /// Permissions of the group and of everybody else to write.
     const OTHERS_WRITE: u32 = 0o022;
-    /// Permission of everybody to write; with the sticky bit only to what is one's own, as in `/tmp`.
+    /// Permission of everybody to write. With the sticky bit, as on `/tmp`, everybody may change only what is their own.
     const ALL_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
 
@@ -141,7 +147,7 @@ mod system {
 
     /// Makes an empty record in the opened folder, or leaves the one that is there.
     pub fn create(opened: &Folder, _: &Path, name: &str) -> io::Result<()> {
-        // Not to wait for a reader, should a pipe stand there.
+        // `NONBLOCK`, so that this does not wait for a reader if a pipe stands there.
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         openat(opened, name, flags, Mode::RUSR | Mode::WUSR).map(drop).map_err(Into::into)
     }

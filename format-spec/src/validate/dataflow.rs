@@ -1,4 +1,4 @@
-//! Order: nothing is read before it is written, and no step writes over what it or a later step still reads.
+//! Checks the order of steps: nothing is read before it is written, and no step writes over what it or a later step reads.
 
 use super::plan::StepName;
 use super::{ensure, error};
@@ -107,14 +107,14 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
 struct Flow<'a> {
     manifest: &'a Manifest,
     plan: &'a Plan,
-    /// By buffer, those that share bytes with it, itself among them.
+    /// For each buffer, the buffers that share bytes with it. It is among them itself.
     overlapping: Vec<Vec<usize>>,
-    /// By buffer, how many of its first elements hold what steps wrote.
+    /// For each buffer, how many of its first elements hold what steps wrote.
     written: Vec<u32>,
-    /// By buffer, which of the steps so far wrote it last, counted from 1.
+    /// For each buffer, the number of the step that wrote it last, counted from 1.
     writer: Vec<usize>,
     steps: usize,
-    /// By buffer of quantized values, how they were.
+    /// For each buffer of quantized values, how its values were quantized.
     rules: Vec<Option<ActivationRule>>,
     /// By KV layer.
     appended: Vec<bool>,
@@ -125,8 +125,8 @@ impl Flow<'_> {
         &self.plan.buffers[id.0 as usize]
     }
 
-    /// The elements that a step writes of its output, where it need not be all: first and one past the last. What is
-    /// added to was whole before, and still is.
+    /// The elements of its output that a step writes, where it may leave some out: the first, and one past the last. A step
+    /// that adds to a buffer found it whole, so it stays whole.
     fn part(&self, step: &Step) -> Option<(u32, u32)> {
         let (epilogue, at, len) = match *step {
             Step::Ternary { product, epilogue, at, .. } => {
@@ -142,7 +142,7 @@ impl Flow<'_> {
         (epilogue != Epilogue::Add).then(|| (at, at + len as u32))
     }
 
-    /// A layer starts from the residual stream alone, so that it can be run alone; so does the head.
+    /// Every layer starts from the residual stream alone, so that it can be run alone. The head does too.
     fn boundary(&mut self, next: &StepName) -> Result<(), FormatError> {
         let residual = self.plan.residual.0 as usize;
         let whole = self.plan.buffers[residual].len;

@@ -1,4 +1,4 @@
-//! The kernel directory: code inside its section, each called only with what it was made for.
+//! Checks the kernel directory: a kernel's code lies inside its section, and a product is given only kernels made for it.
 
 use super::{Ranges, ensure};
 use crate::FormatError;

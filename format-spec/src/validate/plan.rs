@@ -77,7 +77,7 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
     })
 }
 
-/// Names a step in messages; formatted only when there is one.
+/// Names a step in a message. It is formatted only when there is a message.
 pub(super) struct StepName {
     pub list: &'static str,
     pub index: usize,

@@ -290,7 +290,7 @@ pub fn sections(manifest: &Manifest) -> Vec<(SectionKind, Vec<u8>)> {
     let weights = manifest.products.iter().map(|p| p.offset + p.bytes().unwrap_or(0)).max().unwrap_or(0);
     let tensors = manifest.tensors.iter().map(|t| t.offset + t.bytes().unwrap_or(0)).max().unwrap_or(0);
     vec![
-        (SectionKind::Weights, vec![Code::SignedFix.store(121); weights as usize]),
+        (SectionKind::Weights, vec![Code::SignedFix.store(121).unwrap(); weights as usize]),
         (SectionKind::Tensors, vec![0; tensors as usize]),
         (SectionKind::Code(TARGETS[0]), vec![0x90; 168]),
         (SectionKind::Code(TARGETS[1]), vec![0x90; 168]),

@@ -1,4 +1,4 @@
-//! The command line, as typed. What it means together with a bundle is decided where it is used.
+//! The command line as it is typed. What an option means for a certain bundle is decided where the option is used.
 
 use crate::template::Template;
 use crate::tokenize::Tokenize;
@@ -61,7 +61,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Generate {
     /// The .trit bundle to run.
-    // Required, but for the subcommands, which have their own.
+    // Required unless there is a subcommand, which has a bundle of its own.
     #[arg(required = true)]
     pub bundle: Option<PathBuf>,
     /// Text to continue, as with -p.
@@ -282,7 +282,7 @@ pub struct Selftest {
 pub struct Completions {
     /// The shell.
     #[arg(value_enum)]
-    pub shell: clap_complete::Shell,
+    pub shell: trit_command::scripts::Shell,
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ mod transcript;
 
 use crate::args::Generate;
 use crate::failure::{Failure, note, print_lines};
-use crate::{open, profile};
+use crate::{open, profile, remedies};
 use command::{Entered, HELP};
 use entry::{Entry, Terminal};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     }
     let mode = if template.is_some() { "chat" } else { "continuation; the model has no chat template" };
     let name = &model.manifest().model.name;
-    print_lines(format_args!("{name} ({mode}), {}; /help for help\n", model.kernels()))?;
+    print_lines(format_args!("{name} ({mode}), {}; /help for help\n", remedies::kernels(model.kernels())))?;
     let mut session = open::session(&model, &args.session)?;
     if args.profile {
         session.start_profile();

@@ -1,18 +1,18 @@
-//! Why a command ended early: one line for people, one exit code for programs. Everything for people goes through here:
-//! what it repeats of files cannot control a terminal.
+//! Why a command ended early: one line for people, and one exit code for programs. Everything that people read goes through
+//! here, where it is escaped, so that what a message repeats of a file cannot control a terminal.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
+use crate::remedies;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use trit_command::remedy;
+use trit_command::signals::INTERRUPTED;
 use trit_runtime::text::TextError;
+use trit_runtime::text::output::OutputError;
 use trit_runtime::text::printable::{escape, escape_json, escape_lines};
 use trit_runtime::{RuntimeError, Session};
-
-/// Exit code after Ctrl-C: 128 and the signal's number, as shells count.
-pub const INTERRUPTED: u8 = 130;
 
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
@@ -35,7 +35,7 @@ impl Failure {
         Failure::new(INTERNAL, message)
     }
 
-    /// What was asked for cannot be asked for.
+    /// The command line asks for something that is not possible.
     pub fn usage(message: impl Display) -> Failure {
         Failure::new(USAGE, message)
     }
@@ -55,7 +55,7 @@ impl Failure {
         if !message.starts_with(&bundle) {
             message = format!("{bundle}: {message}");
         }
-        // Causes that an error's own text does not repeat.
+        // Adds the causes that the error's own text does not repeat.
         let mut cause = error.source();
         while let Some(error) = cause {
             let text = error.to_string();
@@ -64,14 +64,17 @@ impl Failure {
             }
             cause = error.source();
         }
-        Failure::new(error.exit_code(), message)
+        if let Some(remedy) = remedies::of_error(&error) {
+            message = format!("{message}; {remedy}");
+        }
+        Failure::new(remedies::exit_code(&error), message)
     }
 
     /// A prompt could not be made for a session, or is too long for it.
     pub fn prompt(session: &Session, error: TextError) -> Failure {
         let (model, context) = (session.model(), session.context_length());
         let TextError::TooLong { at_least, limit } = error else { return Failure::text(model.path(), error) };
-        // Of a conversation the limit leaves room for an answer.
+        // For a conversation, the limit is smaller than the context, because it leaves room for an answer.
         let tokens = at_least + context.saturating_sub(limit);
         let longest = model.manifest().hyperparameters.context_length as usize;
         Failure::runtime(model.path(), RuntimeError::ContextFull { tokens, context, longest })
@@ -86,12 +89,17 @@ impl Failure {
         }
     }
 
-    /// Standard output could not be written. Who closed it early has seen enough: that is no error.
+    /// Standard output could not be written. It is no error if the reader closed it early, as `head` does: it has seen enough.
     pub fn stdout(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure { code: 0, message: None },
             _ => Failure::invalid(Path::new("standard output"), format_args!("cannot be written: {error}")),
         }
+    }
+
+    /// The file to write may not be written.
+    pub fn output(error: OutputError) -> Failure {
+        Failure::usage(remedy::output(&error))
     }
 
     /// The user stopped it.
@@ -118,17 +126,6 @@ pub fn note_lines(text: impl Display) {
     let _ = writeln!(io::stderr(), "{}", escape_lines(&text.to_string()));
 }
 
-/// Lets a panic's message, which may repeat what a file says, go through here too.
-pub fn report_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        note_lines(format_args!("trit-run: {panic}"));
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            note_lines(backtrace);
-        }
-    }));
-}
-
 /// Prints to standard output at once.
 ///
 /// # Errors
@@ -138,7 +135,7 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
 }
 
-/// [`print()`] for what people read and files have a part in.
+/// [`print()`] for text that people read and that repeats parts of files.
 ///
 /// # Errors
 /// [`Failure::stdout`].
@@ -165,8 +162,8 @@ mod tests {
         let path = Path::new("a.trit");
         let io = RuntimeError::Io { path: path.into(), source: io::Error::other("no luck") };
         assert_eq!(Failure::runtime(path, io).message.unwrap(), "a.trit: no luck");
-        let failure = Failure::runtime(path, RuntimeError::Unsupported("this CPU lacks it".into()));
-        assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this CPU lacks it"));
+        let failure = Failure::runtime(path, RuntimeError::System("this system refuses it".into()));
+        assert_eq!((failure.code, failure.message.unwrap().as_str()), (4, "a.trit: this system refuses it"));
         assert_eq!(Failure::text(path, TextError::Interrupted).code, INTERRUPTED);
     }
 

@@ -1,12 +1,13 @@
 //! `trit-run BUNDLE -p PROMPT`: continues a prompt.
 
 use crate::args::Generate;
-use crate::failure::{Failure, INTERRUPTED, note, print, print_json};
+use crate::failure::{Failure, note, print, print_json};
 use crate::{chat, interrupt, mistaken, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
+use trit_command::signals::INTERRUPTED;
 use trit_runtime::Session;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, Generator, Piece};
 use trit_runtime::text::conversation::shared_prefix;

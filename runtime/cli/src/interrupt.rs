@@ -1,12 +1,12 @@
-//! Ctrl-C: stops what is being generated, or else the program. SIGTERM and a lost terminal: end the program, with
-//! nothing unfinished left behind and the terminal as it was.
+//! Ctrl-C stops what is being generated; where nothing is, it ends the program. SIGTERM and a lost terminal end the program.
+//! In each case no unfinished file stays, and the terminal is left as it was.
 
-use crate::failure::INTERRUPTED;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Once};
-use trit_runtime::text::output;
+use trit_command::signals;
+use trit_runtime::text::output::Unfinished;
 
-/// Nothing runs that could be stopped alone.
+/// Nothing runs that could be stopped without ending the program.
 const IDLE: u8 = 0;
 /// Something runs that looks at [`Stoppable::requested`].
 const RUNNING: u8 = 1;
@@ -18,9 +18,15 @@ static STATE: AtomicU8 = AtomicU8::new(IDLE);
 /// What [`flag`] gives.
 static FLAG: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Set while something is to stop: for [`trit_runtime::Session::interrupt_by`].
+/// A flag that is set while something is to stop. [`trit_runtime::Session::interrupt_by`] takes it.
 pub fn flag() -> Arc<AtomicBool> {
     FLAG.clone()
+}
+
+/// The files that are being written: they are removed when the process is told to end.
+pub fn unfinished() -> &'static Unfinished {
+    static UNFINISHED: LazyLock<Unfinished> = LazyLock::new(Unfinished::default);
+    &UNFINISHED
 }
 
 /// While this lives, the first Ctrl-C is a request; the second ends the program.
@@ -28,15 +34,15 @@ pub struct Stoppable(());
 
 /// Begins something that can be stopped.
 ///
-/// The signal is taken over the first time, not when the program starts: the line editor takes it when it is made,
-/// and would keep it.
+/// The signal is taken over the first time that this is called, not when the program starts, because the line editor takes it
+/// when it is made and would keep it.
 pub fn stoppable() -> Stoppable {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
-        // Where there is no handler, Ctrl-C ends the program at once: nothing is lost.
+        // If no handler can be set, Ctrl-C ends the program at once, and nothing is lost.
         let _ = ctrlc::set_handler(|| match STATE.compare_exchange(RUNNING, REQUESTED, Relaxed, Relaxed) {
             Ok(_) => FLAG.store(true, Relaxed),
-            Err(_) => output::abandon(|| std::process::exit(INTERRUPTED.into())),
+            Err(_) => signals::end_interrupted(unfinished()),
         });
     });
     FLAG.store(false, Relaxed);
@@ -58,20 +64,20 @@ impl Drop for Stoppable {
     }
 }
 
-/// Takes over the signals that ask a program to end. The line editor changes how the terminal reads, and does not get
-/// to change it back then.
+/// Takes over the signals that ask a program to end. The line editor changes how the terminal reads; when a signal ends the
+/// program, the editor cannot change it back, so this does.
 #[cfg(unix)]
 pub fn clean_up_when_killed() {
     use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
     use nix::unistd::{getpgrp, tcgetpgrp};
     use std::io::{self, IsTerminal, Write};
     let saved = tcgetattr(io::stdin()).ok();
-    output::clean_up_when_killed(output::Interrupts::Apart, move || {
-        // In the background the terminal is somebody else's, and changing it would stop this program.
+    signals::clean_up_when_killed(signals::Interrupts::Apart, unfinished(), move || {
+        // In the background, the terminal belongs to another program, and changing it would stop this one.
         let Some(saved) = saved.as_ref().filter(|_| tcgetpgrp(io::stdin()) == Ok(getpgrp())) else { return };
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, saved);
         if io::stderr().is_terminal() {
-            // Ends bracketed paste, which the line editor begins. Not on standard output, which may be locked.
+            // Ends bracketed paste, which the line editor begins. It is not written to standard output, which may be locked.
             let _ = io::stderr().write_all(b"\x1b[?2004l\n");
         }
     });

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-/// Larger files are no conversations that anybody had, in bytes.
+/// Most bytes of a file. Nobody had a conversation that is larger.
 const LARGEST: u64 = 64 << 20;
 
 /// The bytes of a JSON file, without the byte order mark that some editors begin a file with.

@@ -17,13 +17,13 @@ const LOGITS: Kind =
 
 /// Writes the file; it appears whole or not at all.
 pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
-    output::check(&args.output, &LOGITS, &[&args.bundle]).map_err(Failure::usage)?;
+    output::check(&args.output, &LOGITS, &[&args.bundle]).map_err(Failure::output)?;
     let model = open::model(&args.bundle, &args.session.load, false)?;
     let mut session = open::session(&model, &args.session)?;
     let stoppable = interrupt::stoppable();
     let written = |e: io::Error| Failure::invalid(&args.output, format_args!("cannot be written: {e}"));
     let vocab = model.manifest().hyperparameters.vocab_size as usize;
-    let mut file = Pending::create(&args.output).map_err(written)?;
+    let mut file = Pending::create(&args.output, interrupt::unfinished()).map_err(written)?;
     let mut out = BufWriter::with_capacity(1 << 20, file.file());
     out.write_all(&header(args.ids.len(), vocab)).map_err(written)?;
     let progress = open::progress(args.ids.len() as u64, "logits");

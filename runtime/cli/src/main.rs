@@ -16,6 +16,7 @@ mod mistaken;
 mod open;
 mod perplexity;
 mod profile;
+mod remedies;
 mod scripts;
 mod selftest;
 mod template;
@@ -25,20 +26,23 @@ mod version;
 
 use args::{Cli, Command};
 use clap::Parser;
-use failure::{Failure, note_lines, report_panics};
+use failure::{Failure, note_lines};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use trit_runtime::text::printable::escape_lines;
 
+/// What is said of a bundle that was cut off while it was mapped.
+const CHANGED: &str = "changed while it was running: it was cut off, or its disk failed; copy it again";
+
 fn main() -> ExitCode {
-    trit_runtime::fault::report_truncation("trit-run");
-    report_panics();
+    trit_command::truncation::report("trit-run", CHANGED);
+    trit_command::panics::report("trit-run");
     interrupt::clean_up_when_killed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => return answer_line(&answer),
     };
-    // A worker's panic is printed where it happens; its exit code is the documented one.
+    // A panic of a worker is printed where it happens. Here it gets the documented exit code.
     let result = catch_unwind(AssertUnwindSafe(|| run(&cli)));
     match result
         .unwrap_or_else(|_| Err(Failure::internal("stopped by a defect; please report the message above")))
@@ -57,7 +61,7 @@ fn answer_line(answer: &clap::Error) -> ExitCode {
         return Failure::usage(meant).report();
     }
     let plain = answer.render().to_string();
-    // It repeats what was typed, which a shell may have filled in from file names.
+    // The answer repeats what was typed, and a shell may have filled that in from file names.
     if escape_lines(&plain) == plain {
         // Where standard error is closed there is nobody to tell.
         let _ = answer.print();

@@ -1,4 +1,4 @@
-//! What was typed in the place of a bundle: a checkpoint, a misspelled command, a command of `tritc`.
+//! Recognizes what was typed in the place of a bundle: a checkpoint, a misspelled command, a command of `tritc`.
 
 use crate::args::Cli;
 use crate::failure::Failure;
@@ -10,10 +10,10 @@ use std::path::Path;
 
 /// Commands of the compiler.
 const OF_TRITC: [&str; 4] = ["compile", "inspect", "disasm", "verify"];
-/// What other programs call what `trit-run` does without a command.
+/// Names that other programs have for what `trit-run` does without a command.
 const RUN: [&str; 5] = ["run", "generate", "chat", "serve", "complete"];
 
-/// Says early and helpfully that there is no bundle at `path`. What else may be wrong shows when it is loaded.
+/// Says early, and with what to do, that there is no bundle at `path`. Loading it finds whatever else may be wrong.
 ///
 /// # Errors
 /// A usage failure where a command was meant, else one of invalid input.
@@ -66,7 +66,7 @@ pub fn expect_order(bundle: &Path, text: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a file is that `tritc compile` may take, judged by its first bytes, and by its name where those say nothing.
+/// What kind of file this is, if `tritc compile` may take it. The first bytes decide, and the name where they say nothing.
 fn checkpoint(path: &Path) -> Option<&'static str> {
     let mut start = [0; 9];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
@@ -101,7 +101,7 @@ pub fn command(word: &str) -> Option<String> {
             "{word} is no command: `trit-run BUNDLE` chats, `trit-run BUNDLE TEXT` continues a text"
         ));
     }
-    // A mistake for each three letters: `benhc` is one, a file called `mandel` is no `man`.
+    // One mistake is allowed for every three letters, so that `benhc` is `bench`, but a file called `mandel` is no `man`.
     let mistakes = |name: &&str| strsim::damerau_levenshtein(&lower, name);
     let name = ours.into_iter().filter(|name| mistakes(name) <= name.len() / 3).min_by_key(mistakes)?;
     Some(format!("no command {word}: did you mean `trit-run {name}`?"))

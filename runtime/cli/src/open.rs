@@ -2,31 +2,35 @@
 
 use crate::args::{LoadArgs, SessionArgs};
 use crate::failure::{Failure, note};
-use crate::{interrupt, mistaken};
+use crate::{interrupt, mistaken, remedies};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
+use trit_command::truncation;
 use trit_runtime::text::Tokenizer;
-use trit_runtime::{LoadOptions, Memory, Model, Session, SessionOptions, Tuning};
+use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOptions, TrustPolicy, Tuning};
 
-/// Loads a bundle. Says which kernels run where they are not what one would expect, or `verbose`.
+/// Loads a bundle. Says which kernels run if they are not what one would expect, or if `verbose` is set.
 ///
 /// # Errors
 /// [`mistaken::expect_bundle`], [`Failure::runtime`].
 pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>, Failure> {
     mistaken::expect_bundle(bundle)?;
+    let mut trust = TrustPolicy::default();
+    trust.everything = args.trust;
     let options = LoadOptions {
         kernels: args.kernels,
         cpu: args.cpu,
-        trust: args.trust,
+        trust,
         verify: !args.no_verify,
         memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
         timings: None,
+        mapped: Some(MappingHook::new(|path, bytes| Box::new(truncation::enter(path, bytes)))),
     };
     let model = Model::load(bundle, &options).map_err(|e| Failure::runtime(bundle, e))?;
-    if verbose || model.kernels().note.is_some() {
-        note(format_args!("kernels: {}", model.kernels()));
+    if verbose || !model.kernels().notes.is_empty() {
+        note(format_args!("kernels: {}", remedies::kernels(model.kernels())));
     }
     Ok(model)
 }
@@ -72,13 +76,14 @@ pub fn tokenizer<'m>(model: &'m Model, instead: &str) -> Result<&'m Tokenizer, F
     model.tokenizer().map_err(|e| Failure::runtime(model.path(), e))?.map(|made| &**made).ok_or_else(missing)
 }
 
-/// A model without a chat template was to chat.
+/// The failure of a chat with a model that has no chat template.
 pub fn no_template(model: &Model) -> Failure {
     let bundle = model.path().display();
     Failure::usage(format_args!("{bundle}: --chat and --system need a chat template, and the model has none"))
 }
 
-/// The model's tokenizer for those who gave ids, and can do with ids where it has none, or none that can be used.
+/// The model's tokenizer, for a user who gave ids. `None` where it has none, or none that can be used: such a user can do with
+/// ids.
 pub fn tokenizer_if_usable(model: &Model) -> Option<&Tokenizer> {
     let made = model.tokenizer().unwrap_or_else(|error| {
         note(format_args!("{error}; ids are shown instead of text"));

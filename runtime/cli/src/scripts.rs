@@ -4,26 +4,19 @@ use crate::args::{Cli, Completions, Man};
 use crate::failure::{Failure, print};
 use clap::CommandFactory;
 use std::process::ExitCode;
+use trit_command::scripts;
 
 /// Prints a shell's completion script.
 pub fn completions(args: &Completions) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "trit-run", &mut script);
-    print(String::from_utf8_lossy(&script))?;
+    print(scripts::completions(Cli::command(), args.shell))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a manual page.
 pub fn man(args: &Man) -> Result<ExitCode, Failure> {
-    let mut command = Cli::command();
-    // Gives subcommands their whole names.
-    command.build();
-    if let Some(name) = &args.command {
-        let found = command.find_subcommand(name).cloned();
-        command = found.ok_or_else(|| Failure::usage(format_args!("trit-run has no command {name}")))?;
-    }
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page).map_err(Failure::internal)?;
-    print(String::from_utf8_lossy(&page))?;
+    let name = args.command.as_deref();
+    let missing = || Failure::usage(format_args!("trit-run has no command {}", name.unwrap_or_default()));
+    let page = scripts::man(Cli::command(), name).ok_or_else(missing)?;
+    print(page.map_err(Failure::internal)?)?;
     Ok(ExitCode::SUCCESS)
 }

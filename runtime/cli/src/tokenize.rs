@@ -84,7 +84,7 @@ fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Vec<String>, u32> {
     ids.iter().map(|&id| tokenizer.token_of(id).ok_or(id)).collect()
 }
 
-/// Prints text byte for byte; for a person, so that the terminal only shows it, and with a line break at the end.
+/// Prints text byte for byte. On a terminal, what a terminal would obey is made visible, and a line break follows.
 ///
 /// # Errors
 /// [`Failure::stdout`].

@@ -1,5 +1,5 @@
-//! What a value on the command line may be, and what is meant by numbers that other programs give a meaning: a refusal
-//! says what to type instead.
+//! What a value on the command line may be. Numbers that other programs give a meaning, such as -1, mean the same here. A
+//! refusal says what to type instead.
 
 use std::str::FromStr;
 use trit_runtime::format::target::Target;

@@ -70,7 +70,8 @@ fn main() {
     let start = Instant::now();
     for row in 0..VOCAB {
         let values = &table[row % 64 * HIDDEN..][..HIDDEN];
-        let record = trit_format::planes::encode_row(layout, values, &mut high, &mut low, &mut scales);
+        let record =
+            trit_format::planes::encode_row(layout, values, &mut high, &mut low, &mut scales).unwrap();
         put(row, record, &high, &low, &scales);
     }
     println!("encoding {:.2} s on one thread", start.elapsed().as_secs_f64());

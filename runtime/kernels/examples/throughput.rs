@@ -78,7 +78,7 @@ fn portable() {
     let activations: Vec<i8> = (0..8 * K).map(|i| (i * 31 % 255) as i8).collect();
     for code in Code::ALL {
         let weights: Vec<u8> =
-            (0..TILES * tile::bytes(K)).map(|i| code.store((i * 37 % 243) as u8)).collect();
+            (0..TILES * tile::bytes(K)).map(|i| code.store((i * 37 % 243) as u8).unwrap()).collect();
         let mut out = vec![0; 8 * TILES * tile::ROWS];
         for m in [1, 8] {
             let t = seconds(5, || {

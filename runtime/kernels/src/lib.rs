@@ -5,8 +5,14 @@
 //! A result depends neither on how rows or heads are divided among threads, nor on what is computed beside it, nor on the
 //! CPU: each sum has one fixed order, a product is rounded before it is added unless the code says `mul_add`, which is
 //! rounded once on every CPU, and `e^x` is our own. Each function is compiled for several instruction sets from one
-//! source and picks the best one the CPU has; `unsafe` stands only in `isa`, which wraps intrinsics, and in the calls its
-//! `dispatch!` makes.
+//! source and picks the best one the CPU has.
+//!
+//! These functions are the inside of loops that run for every token. Their callers made the slices and checked the lengths
+//! once, so a slice of another length than a function's page says is a defect of the caller: it panics, and never reads
+//! outside.
+//!
+//! `unsafe` stands in 5 files: `isa.rs`, `isa/neon.rs`, `isa/nibbles.rs`, `isa/product.rs` and `isa/x86.rs`, which wrap
+//! intrinsics and call what is compiled for a CPU that has them. The others deny it.
 #![deny(unsafe_code)]
 // Several arrays of lanes are indexed in step; zipped iterators would hide that.
 #![allow(clippy::needless_range_loop)]

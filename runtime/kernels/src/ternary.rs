@@ -240,7 +240,7 @@ mod tests {
                             _ => (random.next() % 3) as i8 - 1,
                         })
                         .collect();
-                    tile::encode(&trits, k, code, tile);
+                    tile::encode(&trits, k, code, tile).unwrap();
                 }
                 let (m, stride) = (11, tile::padded_k(k) + 4);
                 let mut activations = vec![0; m * stride];
@@ -291,7 +291,7 @@ mod tests {
         let trits: Vec<i8> = (0..ROWS * k).map(|i| [1, -1][i / k % 2]).collect();
         for code in Code::ALL {
             let mut weights = vec![0; tile::bytes(k)];
-            tile::encode(&trits, k, code, &mut weights);
+            tile::encode(&trits, k, code, &mut weights).unwrap();
             for a in [127i8, -128] {
                 for tier in Tier::supported() {
                     let mut out = vec![0; ROWS];
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn every_spread_byte_becomes_its_signed_fix_form() {
         for byte in 0..243 {
-            assert_eq!(signed_fix(Code::Spread.store(byte)), Code::SignedFix.store(byte), "{byte}");
+            assert_eq!(Code::Spread.store(byte).map(signed_fix), Code::SignedFix.store(byte), "{byte}");
         }
     }
 
@@ -319,7 +319,7 @@ mod tests {
             let trits: Vec<i8> = (0..ROWS * k).map(|_| (random.next() % 3) as i8 - 1).collect();
             for code in Code::ALL {
                 let mut bytes = vec![0; tile::bytes(k)];
-                tile::encode(&trits, k, code, &mut bytes);
+                tile::encode(&trits, k, code, &mut bytes).unwrap();
                 for (r, trits) in trits.chunks_exact(k).enumerate() {
                     let mut out = vec![9.0; k];
                     row(&bytes, code, r, &mut out);

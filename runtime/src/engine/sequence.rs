@@ -39,7 +39,7 @@ impl Sequence {
         let longest = manifest.hyperparameters.context_length as usize;
         let context = options.context.unwrap_or(longest);
         if context == 0 || context > longest {
-            return Err(RuntimeError::Context { context, longest });
+            return Err(RuntimeError::Context { asked: context, longest });
         }
         Ok(Sequence {
             tokens: Vec::new(),

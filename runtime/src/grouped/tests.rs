@@ -105,7 +105,7 @@ fn product(columns: usize, epilogue: Epilogue) -> (Product, Vec<u8>) {
     let codes = product.code_bytes() as usize;
     let mut weights = Vec::new();
     for t in 0..product.tiles() as usize {
-        weights.extend((0..codes).map(|i| Code::SignedFix.store(((i * 31 + t * 17) % 243) as u8)));
+        weights.extend((0..codes).map(|i| Code::SignedFix.store(((i * 31 + t * 17) % 243) as u8).unwrap()));
         let scales = product.scales() as usize * tile::ROWS;
         weights.extend((0..scales).flat_map(|i| (1.5 + float(i + t)).to_le_bytes()));
         weights.resize((t + 1) * product.tile_bytes() as usize, 0);

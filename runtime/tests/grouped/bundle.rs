@@ -72,7 +72,7 @@ impl Small {
             .map(|i| if i < k as usize { (self.next() * 1.49).round() as i8 } else { 0 })
             .collect();
         let mut bytes = vec![0; tile::bytes(k as usize)];
-        tile::encode(&trits, k as usize, product.code, &mut bytes);
+        tile::encode(&trits, k as usize, product.code, &mut bytes).unwrap();
         self.weights.extend(bytes);
         self.weights.resize(self.weights.len().next_multiple_of(64), 0);
         self.manifest.products.push(product);
@@ -346,7 +346,7 @@ fn tiles(product: &Product, trits: &[i8], scales: &[Vec<u8>]) -> Vec<u8> {
             let of_group: Vec<i8> =
                 (0..80 * columns).map(|i| trit(i / columns, group * columns + i % columns)).collect();
             let mut bytes = vec![0; tile::bytes(columns)];
-            tile::encode(&of_group, columns, product.code, &mut bytes);
+            tile::encode(&of_group, columns, product.code, &mut bytes).unwrap();
             out.extend(bytes);
         }
         for scale in 0..of_row {

@@ -1,5 +1,5 @@
-//! From a checked `tokenizer.json` to the tokenizers library's objects. They are made from the values that were checked,
-//! not from the text of the file, which other readers may take for something else.
+//! Makes the tokenizers library's objects of a checked `tokenizer.json`. They are made from the values that were checked, not
+//! from the text of the file, because another parser could read something else from that text.
 
 use crate::file::AddedToken;
 use crate::guard::guarded;
@@ -19,7 +19,7 @@ use tokenizers::{
 /// Makes the library's tokenizer.
 ///
 /// # Errors
-/// What the library does not take, and in which part.
+/// What the library refuses, and in which part of the file it stands.
 pub(crate) fn assemble(checked: &mut Checked) -> Result<Tokenizer, String> {
     let vocabulary = std::mem::replace(
         &mut checked.vocabulary,
@@ -57,7 +57,7 @@ fn token(token: &AddedToken) -> tokenizers::AddedToken {
         .normalized(token.is_normalized())
 }
 
-/// A token of which the normalizer leaves nothing would be found everywhere.
+/// Refuses a token of which the normalizer leaves nothing, because an empty token would be found everywhere.
 fn visible(tokenizer: &Tokenizer, added: &[tokenizers::AddedToken]) -> Result<(), String> {
     let Some(normalizer) = tokenizer.get_normalizer() else { return Ok(()) };
     for token in added.iter().filter(|token| token.normalized && !token.content.is_empty()) {

@@ -1,8 +1,8 @@
 //! A conversation: what was said, and the ids that the model is to continue.
 //!
-//! Messages are kept as they were said, an answer exactly as it was generated: a template that trims messages does so
-//! itself, and one that does not was trained on what stands there. So the prompt of every turn is the one that the
-//! template makes of these messages anywhere else.
+//! Messages are kept as they were said, and an answer exactly as it was generated. A template that wants trimmed messages
+//! trims them itself, and a model whose template does not trim was trained on untrimmed text. So the prompt of every turn is
+//! the one that the template makes of these messages anywhere else.
 
 use crate::{ChatTemplate, Message, TemplateInput, TextError, Tokenizer};
 
@@ -77,9 +77,9 @@ impl Conversation {
         last.inspect(|&at| self.messages.truncate(at + 1)).is_some()
     }
 
-    /// The ids of the conversation, at the end of which the model is to answer. Where they leave no room in a context
-    /// of `context` tokens (an eighth of it is kept for the answer), the oldest turns are forgotten, for ever; the
-    /// system message and the last question are not.
+    /// The ids of the conversation, after which the model is to answer. An eighth of a context of `context` tokens is kept for
+    /// the answer. Where the ids do not fit the rest, the oldest turns are forgotten for ever. The system message and the last
+    /// question are never forgotten.
     ///
     /// # Errors
     /// [`TextError::TooLong`] where even the last question leaves no room, [`TextError::Template`] where the template
@@ -95,7 +95,7 @@ impl Conversation {
         let room = context.saturating_sub(context / 8 + 1);
         let first = usize::from(self.system().is_some());
         let without = |turns: &[usize], forgotten: usize| {
-            // What stands before the second question belongs to the first turn, whoever said it.
+            // Everything before the second question belongs to the first turn, whoever said it.
             let from = if forgotten == 0 { first } else { turns[forgotten] };
             let messages = [&self.messages[..first], &self.messages[from..]].concat();
             let text = template.render_input(&TemplateInput::new(&messages, true)?, interrupted)?;
@@ -132,8 +132,8 @@ impl Conversation {
     }
 }
 
-/// How many of `ids` need not be run again where `held` were: those that agree, but never all, since the last one must
-/// run to give logits.
+/// How many of the first `ids` need not be run again by a session that holds `held`: those that both begin with. It is never
+/// all of them, because the last one must run to give logits.
 pub fn shared_prefix(held: &[u32], ids: &[u32]) -> usize {
     held.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len().saturating_sub(1))
 }

@@ -1,9 +1,9 @@
 //! How few tokens a text can have, without making them: a text far too long for a model is refused before it costs
 //! minutes.
 //!
-//! Where every byte of a text ends up in some token, a text has at least as many tokens as its bytes divided by those
-//! of the longest token. A second, closer bound goes over the text once: with `k` tokens one comes no further than with
-//! the longest token that begins at or before where `k - 1` tokens end.
+//! Where every byte of a text ends up in some token, a text has at least as many tokens as its number of bytes divided by
+//! that of the longest token. A second, closer bound goes over the text once. It uses that `k` tokens reach no further than
+//! the end of the longest token that begins at or before the place that `k - 1` tokens reach.
 
 use crate::file::AddedToken;
 use crate::letters::{byte_of, letter_of};
@@ -32,9 +32,9 @@ pub(crate) struct Coverage {
     longest: usize,
     /// How many times shorter a text may become before it is cut into tokens: characters of ASCII, and others.
     shrinkage: [usize; 2],
-    /// Whether tokens may take whitespace around them, however much.
+    /// Whether a token may take any amount of whitespace around it.
     whitespace_is_free: bool,
-    /// For the closer bound, where there is one.
+    /// What the closer bound needs; `None` where there is only the rough one.
     spelling: Option<Spelling>,
     /// Every token's bytes, made when it is first needed.
     tree: OnceLock<Tree>,
@@ -70,7 +70,7 @@ impl Coverage {
         }
         let whitespace_is_free = checked.added.iter().any(|token| token.lstrip || token.rstrip);
         let normalized = checked.normalizer.is_some() && checked.added.iter().any(AddedToken::is_normalized);
-        // Two spellings at once are not followed.
+        // A vocabulary with two spellings at once has no closer bound.
         let both = |s: &Spelling| s.byte_level && !s.replaced.is_empty();
         if whitespace_is_free || normalized || spelling.as_ref().is_some_and(both) {
             spelling = None;
@@ -230,7 +230,7 @@ impl Hasher for Mix {
     }
 
     fn write_u64(&mut self, value: u64) {
-        // Fibonacci hashing: the golden ratio of 64 bits; high bits are the mixed ones.
+        // Fibonacci hashing: multiplies by the golden ratio in 64 bits. The high bits of the product are mixed best.
         let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ mixed >> 32;
     }
@@ -247,7 +247,8 @@ impl Walk<'_> {
     /// The fewest tokens that come to the text's end, or `enough`.
     fn fewest(mut self, text: &str, enough: usize, longest: usize) -> usize {
         let (mut bytes, mut rest) = (Vec::new(), text);
-        // Where `count` tokens end at most, and where one more does, from what was seen so far; counted in `bytes`.
+        // `end` is the furthest place that `count` tokens reach, and `far` the furthest that one more reaches, as far as was
+        // seen. Both count in `bytes`.
         let (mut count, mut end, mut far) = (0, 0, 0);
         let mut at = 0;
         loop {

@@ -1,17 +1,18 @@
 //! Ids become text while they are generated.
 //!
-//! The pieces that a stream gives, joined, are what [`Tokenizer::decode`] gives for all ids at once, special tokens left
-//! out. Nothing that was given out is ever taken back, so text is held back while a later token can change it:
+//! All pieces that it gives, joined, are the text that [`Tokenizer::decode`] gives for all ids at once without special
+//! tokens. A piece that was given out is never taken back, so text is held back as long as a later token can change it:
 //!
-//! - The bytes of a character are, until it is whole: three tokens at most.
+//! - The bytes of a character are held until it is whole. That takes three tokens at most.
 //! - Tokens of single bytes, with which SentencePiece spells what it has no tokens for, are held until another token
 //!   ends their run, or a byte fits no character: the decoder makes U+FFFD of *every* byte of a run that is not UTF-8 as
 //!   a whole. A byte is held for each such token.
 //! - Where a decoder's text depends on tokens that come much later (a regular expression over the joined text), all of it
 //!   is, until the end.
 //!
-//! Text that continues a prompt is what the ids add to it: `decode(prompt + ids)` without the `decode(prompt)` it begins
-//! with. A character never lies across the two: bytes at the end of a prompt and those that follow are runs of their own.
+//! For ids that continue a prompt, the text is what they add to the prompt's text: `decode(prompt + ids)` without
+//! `decode(prompt)`, with which it begins. A character never lies across the two, because the bytes at the end of a prompt and
+//! those that follow it count as two runs.
 
 use crate::stages::Stages;
 use crate::{TextError, Tokenizer};
@@ -48,7 +49,7 @@ impl<T: Borrow<Tokenizer>> Detokenizer<T> {
             };
         };
         let mut stream = Detokenizer { tokenizer, state: State::Stages(stages) };
-        // A prompt that the decoder fails on matters no more than one it makes nothing of.
+        // A prompt on which the decoder fails is treated like one without text.
         for &id in prompt {
             let _ = stream.push(id);
         }
@@ -73,7 +74,7 @@ impl<T: Borrow<Tokenizer>> Detokenizer<T> {
         }
     }
 
-    /// Gives what is held back, however it ends. Tokens after that continue the text.
+    /// Gives the text that is held back, even if it ends inside a character. Tokens after that continue the text.
     ///
     /// # Errors
     /// [`TextError::Decode`].

@@ -45,7 +45,7 @@ pub(crate) struct AddedToken {
     pub(crate) lstrip: bool,
     #[serde(default)]
     pub(crate) rstrip: bool,
-    /// Special tokens are not, by default.
+    /// Whether it is looked for in normalized text. By default, special tokens are not.
     pub(crate) normalized: Option<bool>,
     #[serde(default)]
     pub(crate) special: bool,
@@ -220,7 +220,7 @@ impl<'de> Deserialize<'de> for Tree {
 struct Branch<'a> {
     /// How many more values there may be.
     values: &'a mut usize,
-    /// How many more may stand around another.
+    /// How many more values may stand inside each other.
     depth: usize,
 }
 

@@ -1,6 +1,10 @@
-//! Text becomes token ids, and token ids become text again. What a model's files say about text is hostile until it is
-//! checked here: the compiler checks it while it makes a bundle, the runtime again when it needs text. What their commands
-//! have in common stands here too.
+//! Turns text into token ids, and token ids into text. What a model's files say about text is hostile until it is checked
+//! here. The compiler checks it when it makes a bundle, and the runtime checks it again when it needs text. What both
+//! commands write in the same way stands here too.
+//!
+//! This crate changes nothing of the process it runs in: it takes no signals, sets no panic hook, ends nothing and prints
+//! nothing. Its errors name no command's options. Where the tokenizers library panics, the error says so; a program that
+//! does not want to see the panic itself asks [`panic_is_expected`] in its own hook.
 //!
 //! | module | does |
 //! |---|---|
@@ -36,6 +40,7 @@ pub mod tokenizer;
 
 pub use conversation::Conversation;
 pub use detokenizer::Detokenizer;
+pub use guard::panic_is_expected;
 pub use template::{ChatTemplate, Message, TemplateInput};
 pub use tokenizer::Tokenizer;
 
@@ -52,9 +57,9 @@ pub enum TextError {
     /// The text has more tokens than there may be.
     #[error("the text has at least {at_least} tokens, and the context has room for {limit}")]
     TooLong {
-        /// It has no fewer; often it has more.
+        /// It has at least this many tokens, and often more.
         at_least: usize,
-        /// So many may it have: the context, most often.
+        /// It may have this many tokens, which is most often the context.
         limit: usize,
     },
     /// The tokenizer could not join tokens.

@@ -1,7 +1,7 @@
-//! Files that a command writes: what may be replaced, and how a file appears whole or not at all.
+//! Files that take long to make and that a user names: what may be replaced, and how a file appears whole or not at all.
 //!
-//! Both commands write files that take long to make and are named by the user. One definition of what they may replace
-//! stands here, beside the other things that compiler and runtime share.
+//! The compiler and the runtime's command both write such files, so the definition of what they may replace stands here,
+//! beside the other things that they share.
 
 #[cfg(unix)]
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
 /// A kind of file that a command writes, and may replace.
@@ -23,36 +23,77 @@ pub struct Kind {
     pub is: fn(&mut dyn Read) -> io::Result<bool>,
 }
 
+/// A file that may not be written, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct OutputError {
+    /// The file that was to be written.
+    pub path: PathBuf,
+    /// Why it may not be.
+    pub problem: OutputProblem,
+}
+
+/// Why a file may not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputProblem {
+    /// The folder it would stand in does not exist.
+    #[error("cannot be written: there is no folder {folder}")]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A link stands there that leads to nothing.
+    #[error("is a link to nothing")]
+    DanglingLink,
+    /// A folder stands there.
+    #[error("is a folder")]
+    Folder {
+        /// A name that a file of this kind could have: [`Kind::example`].
+        example: &'static str,
+    },
+    /// A device, a pipe or the like stands there.
+    #[error("is not an ordinary file")]
+    NotOrdinary,
+    /// It is one of the files that are read to make it.
+    #[error("is what is read")]
+    IsInput,
+    /// A file of another kind stands there.
+    #[error("exists and is no {name}")]
+    OtherKind {
+        /// The kind that could be replaced: [`Kind::name`].
+        name: &'static str,
+    },
+}
+
 /// Refuses to replace anything but an ordinary file of the same kind that is none of `inputs`.
 ///
 /// # Errors
-/// The message for the user, where `out` is a folder, a device or a pipe, a link to nothing, one of `inputs` by whatever
-/// name, or a file of another kind, or where its folder does not exist.
-pub fn check(out: &Path, kind: &Kind, inputs: &[&Path]) -> Result<(), String> {
-    let refuse = |problem: &str| Err(format!("{}: {problem}", out.display()));
+/// [`OutputError`] where `out` is a folder, a device or a pipe, a link to nothing, one of `inputs` by whatever name, or a
+/// file of another kind, or where its folder does not exist.
+pub fn check(out: &Path, kind: &Kind, inputs: &[&Path]) -> Result<(), OutputError> {
+    let refuse = |problem| Err(OutputError { path: out.to_owned(), problem });
     let folder = folder(out);
     if !folder.is_dir() {
-        return refuse(&format!("cannot be written: there is no folder {}", folder.display()));
+        return refuse(OutputProblem::NoFolder { folder: folder.to_owned() });
     }
     let metadata = match fs::metadata(out) {
         Ok(metadata) => metadata,
-        Err(_) if fs::symlink_metadata(out).is_ok() => {
-            return refuse("is a link to nothing; remove it, or name another file with -o");
-        }
+        Err(_) if fs::symlink_metadata(out).is_ok() => return refuse(OutputProblem::DanglingLink),
         Err(_) => return Ok(()),
     };
     if metadata.is_dir() {
-        return refuse(&format!("is a folder; name a file, such as {}, with -o", kind.example));
+        return refuse(OutputProblem::Folder { example: kind.example });
     }
     if !metadata.is_file() {
-        return refuse("is not an ordinary file; name another with -o");
+        return refuse(OutputProblem::NotOrdinary);
     }
     if inputs.iter().any(|input| is_same(input, out, &metadata)) {
-        return refuse("is what is read; name another file with -o");
+        return refuse(OutputProblem::IsInput);
     }
     match File::open(out).and_then(|mut file| (kind.is)(&mut file)) {
         Ok(true) => Ok(()),
-        _ => refuse(&format!("exists and is no {}; remove it, or name another file with -o", kind.name)),
+        _ => refuse(OutputProblem::OtherKind { name: kind.name }),
     }
 }
 
@@ -79,22 +120,27 @@ pub fn folder(out: &Path) -> &Path {
     }
 }
 
-/// Temporary files of what is being written.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// A list of the files that are being written and not whole yet. Whoever ends a process without running destructors, as a
+/// handler of a signal does, removes them with [`Unfinished::abandon`]. Clones are the same list. A program that takes no
+/// signals gives [`Pending::create`] a new one and forgets about it.
+#[derive(Clone, Debug, Default)]
+pub struct Unfinished(Arc<Mutex<Vec<PathBuf>>>);
 
-fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes the temporary files of all [`Pending`] ones, then lets `end` end the process. For signal handlers: no
-/// destructors run, and no file is begun any more.
-pub fn abandon(end: impl FnOnce()) {
-    let files = unfinished();
-    for file in files.iter() {
-        // It may be finished, and renamed, by now.
-        let _ = fs::remove_file(file);
+impl Unfinished {
+    fn list(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    end();
+
+    /// Removes the temporary files of the list, then lets `end` end the process. The list stays locked meanwhile, so that
+    /// no file is begun any more.
+    pub fn abandon(&self, end: impl FnOnce()) {
+        let files = self.list();
+        for file in files.iter() {
+            // It may be finished, and renamed, by now.
+            let _ = fs::remove_file(file);
+        }
+        end();
+    }
 }
 
 /// Ends the names of temporary files.
@@ -140,14 +186,15 @@ pub struct Pending {
     file: Option<NamedTempFile>,
     temporary: PathBuf,
     out: PathBuf,
+    unfinished: Unfinished,
 }
 
 impl Pending {
-    /// Begins what will stand at `out`.
+    /// Begins what will stand at `out`, and lists it in `unfinished` until it is kept or dropped.
     ///
     /// # Errors
     /// What the system says of the folder.
-    pub fn create(out: &Path) -> io::Result<Pending> {
+    pub fn create(out: &Path, unfinished: &Unfinished) -> io::Result<Pending> {
         let prefix = prefix(out);
         #[cfg(unix)]
         remove_abandoned(folder(out), &prefix);
@@ -160,7 +207,7 @@ impl Pending {
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
         // Held until the file is listed, so that none is made after a signal that would stay.
-        let mut unfinished = unfinished();
+        let mut list = unfinished.list();
         let mut file = builder.tempfile_in(folder(out))?;
         #[cfg(unix)]
         for _ in 0..TRIES {
@@ -173,9 +220,9 @@ impl Pending {
             file = builder.tempfile_in(folder(out))?;
         }
         let temporary = file.path().to_owned();
-        unfinished.push(temporary.clone());
-        drop(unfinished);
-        Ok(Pending { file: Some(file), temporary, out: out.to_owned() })
+        list.push(temporary.clone());
+        drop(list);
+        Ok(Pending { file: Some(file), temporary, out: out.to_owned(), unfinished: unfinished.clone() })
     }
 
     /// The open file.
@@ -203,63 +250,8 @@ impl Drop for Pending {
     fn drop(&mut self) {
         // The file removes itself; from here on nobody else needs to.
         drop(self.file.take());
-        unfinished().retain(|path| *path != self.temporary);
+        self.unfinished.list().retain(|path| *path != self.temporary);
     }
-}
-
-/// Whether Ctrl-C, too, ends the process at once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Interrupts {
-    /// It does, with exit code 130, as shells count.
-    Too,
-    /// The program itself listens to it.
-    Apart,
-}
-
-/// Removes unfinished files when the process is asked to end (SIGTERM) or its terminal goes away (SIGHUP), then ends as
-/// it would have without this. `before` runs first. A signal that was ignored from the start, as `nohup` does, stays
-/// ignored. For programs: it takes the signals' handlers.
-pub fn clean_up_when_killed(interrupts: Interrupts, before: impl Fn() + Send + 'static) {
-    #[cfg(unix)]
-    {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let wait = move || {
-            let wanted =
-                [SIGTERM, SIGHUP].into_iter().chain((interrupts == Interrupts::Too).then_some(SIGINT));
-            // Where the system refuses, the signal still ends the process: only files stay.
-            let signals = signal_hook::iterator::Signals::new(wanted.filter(|&signal| !is_ignored(signal)));
-            let Ok(mut signals) = signals else { return };
-            if let Some(signal) = signals.forever().next() {
-                before();
-                abandon(|| {
-                    if signal != SIGINT {
-                        let _ = signal_hook::low_level::emulate_default_handler(signal);
-                    }
-                    std::process::exit(128 + signal);
-                });
-            }
-        };
-        // Handlers are set by the thread that listens: without it, the signals do what they did before.
-        let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait);
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = before;
-        if interrupts == Interrupts::Too {
-            // Without a handler Ctrl-C still ends the process.
-            let _ = ctrlc::set_handler(|| abandon(|| std::process::exit(130)));
-        }
-    }
-}
-
-/// Whether whoever started this process wants it to go on in spite of the signal.
-#[cfg(unix)]
-pub fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // Signal n is bit n - 1. Of systems that do not say, most programs are not started that way.
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 #[cfg(test)]
@@ -285,7 +277,10 @@ mod tests {
         };
         let (input, own) = (file("input", "note: read"), file("own", "note: mine"));
         let (other, empty) = (file("other", "years of work"), file("empty", ""));
-        let refused = |out: &Path| check(out, &NOTES, &[&input]).err().unwrap_or_else(|| panic!("{out:?}"));
+        let refused = |out: &Path| match check(out, &NOTES, &[&input]) {
+            Err(error) => error.to_string(),
+            Ok(()) => panic!("{out:?}"),
+        };
         for new in [&own, &folder.path().join("new")] {
             check(new, &NOTES, &[&input]).unwrap();
         }
@@ -320,12 +315,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names = || fs::read_dir(folder.path()).unwrap().count();
         let out = folder.path().join("out");
-        let mut file = Pending::create(&out).unwrap();
+        let unfinished = Unfinished::default();
+        let mut file = Pending::create(&out, &unfinished).unwrap();
         file.file().write_all(b"half").unwrap();
         assert_eq!(names(), 1);
         drop(file);
         assert_eq!(names(), 0);
-        let mut file = Pending::create(&out).unwrap();
+        let file = Pending::create(&out, &unfinished).unwrap();
+        let mut ended = false;
+        unfinished.abandon(|| ended = true);
+        assert_eq!((names(), ended), (0, true));
+        drop(file);
+        let mut file = Pending::create(&out, &unfinished).unwrap();
         file.file().write_all(b"whole").unwrap();
         assert!(!out.exists() && file.temporary().exists());
         file.keep().unwrap();

@@ -1,4 +1,4 @@
-//! Texts to stop at: generation ends where one of them would be, and gives what stands before it.
+//! Texts to stop at: generation ends where one of them would begin. What stands before it is given out.
 //!
 //! A text to stop at may begin in one token and end in another, so what could be its beginning is held back until more
 //! is known.
@@ -7,7 +7,7 @@
 #[derive(Clone, Debug, Default)]
 pub struct StopTexts {
     texts: Vec<String>,
-    /// Not given out yet: the beginning of a text to stop at, perhaps.
+    /// Text that is not given out yet, because it may be the beginning of a text to stop at.
     held: String,
     found: bool,
 }

@@ -37,8 +37,8 @@ impl ChatTemplate {
         self.render_input(&TemplateInput::new(messages, add_generation_prompt)?, &|| false)
     }
 
-    /// The prompt for whatever transformers could hand to the template. `interrupted` is asked every few thousand
-    /// steps, a fraction of a millisecond, and ends the rendering where it says so.
+    /// The prompt for anything that transformers could hand to the template. `interrupted` is called every few thousand steps,
+    /// which take a fraction of a millisecond. Where it returns true, the rendering ends.
     ///
     /// # Errors
     /// [`TextError::Template`] with what the template refused, or where it went wrong, or what took too much;
@@ -54,7 +54,7 @@ impl ChatTemplate {
         jinja::render(&self.tree, &variables, &Budget::new(size, interrupted)).map_err(failed)
     }
 
-    /// Renders what users of a chat will ask for, and says which of it fails: a question, a conversation, one that
+    /// Renders what users of a chat ask for, and names each case that fails: a question, a conversation, a conversation that
     /// begins with a system message, and one with a tool.
     pub fn check(&self) -> Vec<String> {
         let mut failures = Vec::new();

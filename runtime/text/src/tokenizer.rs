@@ -10,9 +10,10 @@ use crate::{ChatTemplate, TextError, file};
 use tokenizers::Decoder;
 use trit_format::manifest::TextInfo;
 
-/// Longest text that is tokenized, in bytes. Each takes up to a hundred while that is done.
+/// Longest text that is tokenized, in bytes. Tokenizing takes up to a hundred bytes of memory for each of them.
 const MAX_TEXT: usize = 256 << 20;
-/// Bytes of a text for each allowed token beyond which it is refused unseen, where no better bound is known.
+/// Where no better bound is known, a text with more than this many bytes for each allowed token is refused without being
+/// tokenized.
 const PLAUSIBLE: usize = 1024;
 
 /// Words, numbers, spaces, lines, marks and characters of two to four bytes.
@@ -39,7 +40,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads the bytes of a `tokenizer.json` for a model of `vocab_size` tokens. Truncation and padding stated there are
-    /// ignored, as transformers does. The bytes may be anybody's: what they ask for is bounded before it is done.
+    /// ignored, as transformers does. The bytes may come from anybody, so what they ask for is bounded before it is done.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] with the part and what is wrong with it.
@@ -131,11 +132,11 @@ impl Tokenizer {
     /// [`TextError::TooLong`], and as [`Tokenizer::encode`].
     pub fn encode_within(&self, text: &str, add_special: bool, limit: usize) -> Result<Vec<u32>, TextError> {
         let at_least = match &self.coverage {
-            Some(coverage) => {
-                coverage.fewest(text, limit + 1, || self.inner.get_vocab(true).into_keys().collect())
-            }
-            // Whitespace, or what is unknown, may go into one token, however much it is. Nobody means to send so much.
-            None if text.len() / PLAUSIBLE > limit + PLAUSIBLE => text.len() / PLAUSIBLE,
+            Some(coverage) => coverage
+                .fewest(text, limit.saturating_add(1), || self.inner.get_vocab(true).into_keys().collect()),
+            // Any amount of whitespace or of unknown text may go into one token, so there is no true bound. But nobody means to
+            // send so much of it.
+            None if text.len() / PLAUSIBLE > limit.saturating_add(PLAUSIBLE) => text.len() / PLAUSIBLE,
             None => 0,
         };
         if at_least > limit {

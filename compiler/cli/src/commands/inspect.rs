@@ -49,7 +49,7 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
             format!("--plan: {} is a checkpoint; only a bundle has a plan, compile it first", path.display());
         return Err(CommandError::Usage(problem).into());
     }
-    let bar = Bar::new(false);
+    let bar = Bar::new(false, &trit_text::output::Unfinished::default());
     let mut survey = load::survey(path, &load_options(&arguments.reading));
     drop(bar);
     let text = match arguments.json {

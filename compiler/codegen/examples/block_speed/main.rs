@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, time: Duration) -> f64 {
     let k = spec.k as usize;
     let mut weights = Pages::new(tiles * tile::bytes(k));
-    weights.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = spec.code.store((i % 243) as u8));
+    weights.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = spec.code.store((i % 243) as u8).unwrap());
     let stride = k.next_multiple_of(BLOCK_COLUMNS);
     let mut activations = Pages::new(rows * stride);
     activations.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = (i % 251) as u8);

@@ -125,7 +125,7 @@ pub(super) fn spread_constants(a: &mut Asm) -> Emitted {
         // No weight is stored as these bytes, so their results do not matter.
         let spread = |i: usize| {
             let byte = Code::SignedFix.load(i as u8 * 4 + low);
-            byte.map_or(0, |byte| Code::Spread.store(byte))
+            byte.and_then(|byte| Code::Spread.store(byte)).unwrap_or(0)
         };
         a.constant(SPREAD + low, std::array::from_fn(spread))?;
     }

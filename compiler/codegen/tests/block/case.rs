@@ -68,7 +68,7 @@ impl Case {
         assert!(rows <= self.rows && tiles <= self.tiles && spec.k as usize == k);
         let mut packed = vec![0; tiles * tile::bytes(k)];
         for (tile, trits) in packed.chunks_exact_mut(tile::bytes(k)).zip(self.trits.chunks(ROWS * k)) {
-            tile::encode(trits, k, spec.code, tile);
+            tile::encode(trits, k, spec.code, tile).unwrap();
         }
         let (read, n) = (k.next_multiple_of(BLOCK_COLUMNS), tiles * ROWS);
         let (stride, sum_stride, out_stride) = (read + 64 * gap, 1 + gap, n + gap);

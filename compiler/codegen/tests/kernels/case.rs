@@ -77,7 +77,7 @@ impl Case {
             .collect();
         let mut packed = vec![0; tiles * tile::bytes(k)];
         for (tile, rows) in packed.chunks_exact_mut(tile::bytes(k)).zip(trits.chunks(ROWS * k)) {
-            tile::encode(rows, k, spec.code, tile);
+            tile::encode(rows, k, spec.code, tile).unwrap();
         }
         let read = (tiles - 1) * advance + padded_k(k);
         let stride = read + 8;

@@ -154,7 +154,7 @@ fn every_byte_by_every_activation() {
         let mut case = Case::new(spec, 16 * ROWS, Activations::Random, 1);
         for (at, byte) in case.weights.iter_mut().enumerate() {
             let canonical = (at / k.next_multiple_of(4)) % 243;
-            *byte = spec.code.store(if at % 4 < k { canonical as u8 } else { 121 });
+            *byte = spec.code.store(if at % 4 < k { canonical as u8 } else { 121 }).unwrap();
         }
         let decoded: Vec<i8> = case
             .weights

@@ -57,7 +57,7 @@ pub enum Entered {
     Load(PathBuf),
     /// Something to say.
     Text(String),
-    /// A command that is none, and why.
+    /// Something that looks like a command and is none, with the reason.
     Wrong(String),
 }
 

@@ -1,4 +1,4 @@
-//! What was typed in earlier chats: a convenience, which never ends a chat or delays it.
+//! What was typed in earlier chats. It is a convenience, so no problem with it ever ends a chat or delays it.
 
 use rustyline::history::{FileHistory, History};
 use rustyline::{Editor, Helper};

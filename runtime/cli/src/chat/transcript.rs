@@ -1,6 +1,6 @@
 //! Conversations in files: `/save` and `/load`.
 
-use crate::json_file;
+use crate::{interrupt, json_file};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ pub fn save(path: &Path, conversation: &Conversation) -> Result<bool, String> {
     let path = target.as_deref().unwrap_or(path);
     let json = serde_json::to_string_pretty(&Saved { messages: conversation.messages() });
     let json = json.map_err(|e| format!("{name}: {e}"))?;
-    let mut pending = Pending::create(path).map_err(system)?;
+    let mut pending = Pending::create(path, interrupt::unfinished()).map_err(system)?;
     writeln!(pending.file(), "{json}").map_err(system)?;
     pending.keep().map_err(system)?;
     Ok(target.is_some())

@@ -28,7 +28,7 @@ impl Table {
             let row: Vec<f32> = row.iter().map(|w| w.to_f32()).collect();
             let (mut high, mut low) = (vec![0; layout.plane_row_bytes()], vec![0; layout.plane_row_bytes()]);
             let mut scales = vec![0; layout.blocks()];
-            let record = encode_row(layout, &row, &mut high, &mut low, &mut scales);
+            let record = encode_row(layout, &row, &mut high, &mut low, &mut scales).unwrap();
             let mut put = |start: u64, part: &[u8]| {
                 planes[start as usize + r * part.len()..][..part.len()].copy_from_slice(part);
             };
@@ -192,7 +192,8 @@ fn approximations_are_the_products_of_decoded_rows() {
                 let part = |all: &[[u8; VECTOR]]| all[row * planes.vectors..][..planes.vectors].concat();
                 let scales = planes.scales[row * planes.chunks..][..planes.chunks].concat();
                 let record = trit_format::planes::Row::from_bytes(&planes.records[row]);
-                let (s, q) = decode_row(layout, record, &part(planes.high), &part(planes.low), &scales);
+                let (s, q) =
+                    decode_row(layout, record, &part(planes.high), &part(planes.low), &scales).unwrap();
                 let (mut product, mut magnitude) = (0.0, 0.0);
                 for block in 0..layout.blocks() {
                     for i in layout.columns(block) {
@@ -409,7 +410,7 @@ fn bounds_hold_where_they_are_reached() {
             let part = |all: &[[u8; VECTOR]]| all[row * planes.vectors..][..planes.vectors].concat();
             let scales = planes.scales[row * planes.chunks..][..planes.chunks].concat();
             let record = trit_format::planes::Row::from_bytes(&planes.records[row]);
-            let (s, q) = decode_row(layout, record, &part(planes.high), &part(planes.low), &scales);
+            let (s, q) = decode_row(layout, record, &part(planes.high), &part(planes.low), &scales).unwrap();
             let mut h = vec![0.0; hidden];
             for block in 0..layout.blocks() {
                 for i in layout.columns(block) {

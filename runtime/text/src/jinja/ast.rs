@@ -1,4 +1,4 @@
-//! What a template says, as a tree. Names are numbers: positions in [`Tree::names`].
+//! A template as a tree. Names are stored as numbers, which are positions in [`Tree::names`].
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,7 +1,7 @@
-//! What a rendering may take: steps, bytes, depth, time, and the user's patience.
+//! What a rendering may take: steps, bytes, depth and time. The user can also end it.
 //!
-//! Templates come from strangers. Every step of the evaluator spends from one budget, and what filters and methods do
-//! costs in proportion to the bytes and items they touch, before they do it.
+//! Templates come from strangers. Every step of the evaluator spends from one budget. Filters and methods pay in proportion to
+//! the bytes and items that they touch, and they pay before they touch them.
 
 use super::error::{Error, Kind, Result};
 use super::memory;

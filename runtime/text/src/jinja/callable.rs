@@ -54,7 +54,7 @@ impl Global {
     }
 }
 
-/// A macro and the scope it was defined in, which it sees as it is when the macro is called.
+/// A macro and the scope that it was defined in. The macro sees that scope as it is at the time of the call.
 pub struct MacroValue {
     pub node: Arc<Macro>,
     pub name: Option<Arc<str>>,
@@ -70,7 +70,7 @@ impl std::fmt::Debug for MacroValue {
 /// The variable `loop`.
 pub struct Loop {
     pub state: RefCell<LoopState>,
-    /// Of a recursive loop: what is called to render the body for other items.
+    /// In a recursive loop, the function that renders the body for other items.
     pub recursive: Option<(Arc<For>, Rc<Scope>)>,
     pub depth0: i128,
     pub nesting: u16,
@@ -90,7 +90,7 @@ pub struct LoopState {
     /// -1 before the first item.
     pub index0: i128,
     pub length: Option<i128>,
-    /// The next item, where it was looked at: `Some(None)` is the end.
+    /// The next item, if somebody has already looked at it. `Some(None)` means that there is none.
     pub after: Option<Option<Value>>,
     pub current: Option<Value>,
     pub before: Option<Value>,

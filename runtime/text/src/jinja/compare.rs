@@ -66,7 +66,7 @@ fn equal_inner(budget: &Budget, a: &Value, b: &Value) -> Result<bool> {
     })
 }
 
-/// What Python takes for equal without asking, in containers: the same object.
+/// Whether two values are the same object. In containers Python takes those for equal without comparing them.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => Rc::ptr_eq(a, b),
@@ -156,7 +156,7 @@ fn order_inner(budget: &Budget, a: &Value, b: &Value, op: &str) -> Result<Option
     failed(format!("'{op}' not supported between instances of '{}' and '{}'", a.type_name(), b.type_name()))
 }
 
-/// Sorts by keys, stably; in reverse, equal ones keep their order too.
+/// Sorts by keys. The sort is stable, and equal items keep their order in a reversed sort too.
 ///
 /// # Errors
 /// Keys that Python does not order.

@@ -6,7 +6,7 @@ use super::value::{MAX_DEPTH, Str, Value, too_deep};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Entries from which on a table is kept; below, a search along them is as fast.
+/// From this many entries on, a dict keeps a table. With fewer, searching along the entries is as fast.
 const INDEXED: usize = 12;
 
 /// Values in a key that is a tuple.

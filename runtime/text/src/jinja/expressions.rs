@@ -47,7 +47,7 @@ impl Parser {
         let mut then = self.or()?;
         let mut levels = 0;
         while self.skip_name("if") {
-            // From here on filters may not exist, as long as they are not evaluated.
+            // From here on, filters that do not exist are no error as long as they are not evaluated.
             self.soft = true;
             self.deeper(1)?;
             levels += 1;
@@ -63,7 +63,7 @@ impl Parser {
         Ok(then)
     }
 
-    /// Operators of one precedence, the left ones first. Each makes the tree a level deeper.
+    /// Operators of one precedence, from left to right. Each of them makes the tree one level deeper.
     fn chain(
         &mut self,
         operand: fn(&mut Parser) -> Result<Expr>,

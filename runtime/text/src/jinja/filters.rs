@@ -124,7 +124,7 @@ fn apply_inner(run: &mut Run, name: &str, value: Value, args: Args) -> Result<Va
     }
 }
 
-/// `str(value)`, but text marked as safe is refused: what comes of it would be marked too.
+/// `str(value)`. Text that is marked as safe is refused, because the result would have to be marked too.
 pub fn plain(run: &Run, value: &Value) -> Result<Str> {
     match value {
         Value::Markup(_) => unsupported("this filter on text marked as safe"),

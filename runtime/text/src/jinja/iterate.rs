@@ -1,6 +1,6 @@
 //! Iteration: over containers, and through filters that give items one by one.
 //!
-//! As in Python, `map` and its kin do nothing until someone asks for an item, and give each item once.
+//! As in Python, `map` and similar filters do nothing until someone asks for an item, and they give each item once.
 
 use super::arguments::Args;
 use super::ast::For;
@@ -37,7 +37,7 @@ enum State {
     Numbers(Rc<Range>, usize),
     NumbersBack(Rc<Range>, usize),
     Characters(Str, usize),
-    /// What a filter makes of a value that nobody has asked for an item yet.
+    /// The result of a filter whose source has not been asked for an item yet.
     Waiting(Value, Box<Stage>),
     Through(Rc<Iter>, Box<Stage>),
 }

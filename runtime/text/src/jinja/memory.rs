@@ -1,7 +1,7 @@
 //! Bytes of values that are alive on this thread.
 //!
-//! Values count themselves when they are made and when they are dropped, so that a template which keeps what it makes
-//! is stopped, and one which makes much and keeps little is not.
+//! Every value adds itself when it is made and takes itself away when it is dropped. So a template that keeps too much is
+//! stopped, and one that makes much and keeps little is not.
 
 use std::cell::Cell;
 

@@ -1,13 +1,13 @@
 //! Jinja2 with Python's values, as transformers renders chat templates with it.
 //!
-//! Enters: the source of a template and its variables. Leaves: text, or what Jinja2 would raise and on which line. The
-//! semantics are those of Jinja2 3.1.6 in the `ImmutableSandboxedEnvironment` that transformers 5.24 sets up; what is
-//! left out is refused by name, when the template is parsed wherever the source shows it.
+//! The source of a template and its variables enter. Text leaves, or the error that Jinja2 would raise, with its line. The
+//! semantics are those of Jinja2 3.1.6 in the `ImmutableSandboxedEnvironment` that transformers 5.24 sets up. What this
+//! engine lacks is refused by name, and that happens when the template is parsed wherever the source shows it.
 //!
 //! Why not a library: the engine in Rust that comes nearest, minijinja, has its own values. On 110 templates that trl,
 //! axolotl and unsloth ship, in eight conversations, it refused 310 of 880 renderings, and others differed silently.
-//! Python's arithmetic, comparison, slices and text of containers, the tag `generation`, and a budget over what is made
-//! on the way are not behind any of its hooks.
+//! Its hooks reach neither Python's arithmetic, comparison, slices and text of containers, nor the tag `generation`, nor a
+//! budget over what is made on the way.
 //!
 //! | module | does |
 //! |---|---|

@@ -59,7 +59,7 @@ pub struct Run<'a> {
     /// Text being made: the prompt, and what blocks inside of each other capture.
     out: Vec<String>,
     written: usize,
-    /// What macros and loops refer to, which may refer to them: let go at the end.
+    /// Scopes that macros and loops refer to. They may refer to each other in a circle, so they are emptied at the end.
     scopes: Vec<Rc<Scope>>,
     namespaces: Vec<Rc<Namespace>>,
     /// What the filter of a block is applied to.
@@ -86,7 +86,7 @@ pub fn render(tree: &Tree, variables: &Dict, budget: &Budget) -> Result<String> 
     let scope = run.enter(&tree.frame, None);
     let done = run.statements(&tree.body, &scope);
     let line = run.line;
-    // Namespaces and scopes may hold each other; emptied, they are dropped one by one.
+    // Namespaces and scopes may hold each other. Once they are emptied, they can be dropped one by one.
     scope.slots.borrow_mut().clear();
     for scope in &run.scopes {
         let slots = scope.slots.take();

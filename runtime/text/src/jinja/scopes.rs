@@ -1,7 +1,7 @@
 //! Which scope a name belongs to, as `jinja2/idtracking.py` finds it.
 //!
-//! Jinja2 compiles a template to Python functions and decides beforehand where each variable lives. That shows: a name
-//! which a scope sets first and reads later is nothing to the loops and macros inside until it is set, even where the
+//! Jinja2 compiles a template to Python functions and decides beforehand where each variable lives. A template can see this:
+//! where a scope sets a name before it reads it, the loops and macros inside see no value until it is set, even if the
 //! template was rendered with a variable of that name.
 
 use super::ast::{
@@ -115,7 +115,7 @@ impl<'a> Symbols<'a> {
         }
     }
 
-    /// Branches share a scope, but none knows what another one sets.
+    /// All branches share one scope, but no branch sees what another one sets.
     fn branches(&mut self, branches: &[(Expr, Vec<Stmt>)], otherwise: &[Stmt]) {
         let Some(((test, body), more)) = branches.split_first() else { return };
         self.expression(test);

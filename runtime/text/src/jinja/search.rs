@@ -9,7 +9,7 @@ pub fn search(run: &mut Run, text: &str, name: &str, args: Args) -> Result<Value
     let [wanted, start, stop] = args.only_positional(name)?;
     let wanted = required(wanted, name, "sub")?;
     let Some((from, part)) = part(run, text, [start, stop], name)? else {
-        // The start lies beyond the end: nothing is there, not even nothing.
+        // The start lies beyond the end, where Python finds nothing, not even the empty string.
         return Ok(match name {
             "find" | "rfind" => Value::Int(-1),
             "count" => Value::Int(0),

@@ -1,8 +1,8 @@
 //! Python's values, as far as templates see them.
 //!
 //! Lists, tuples and dicts never change once made: the sandbox that transformers uses forbids the methods that would.
-//! Only namespaces, loops and iterators have a state. How deep containers are nested is known from when they are made,
-//! and bounded, so that walking or dropping one never exhausts the stack.
+//! Only namespaces, loops and iterators have a state. How deep a container is nested is counted when it is made, and bounded,
+//! so that walking or dropping one never exhausts the stack.
 
 use super::callable::Callable;
 use super::dict::{Dict, View};
@@ -37,7 +37,7 @@ pub enum Value {
     Callable(Rc<Callable>),
 }
 
-/// Why a value is undefined, which using it tells.
+/// Why a value is undefined. An error says so when the value is used.
 #[derive(Debug)]
 pub enum Missing {
     Name(Arc<str>),
@@ -195,8 +195,8 @@ impl Value {
         Value::Undefined(Rc::new(Missing::Hint(hint)))
     }
 
-    /// How deep containers are nested in the value: 0 for what contains nothing. Namespaces count as the deepest
-    /// allowed less a few, for what they contain may change; the renderer keeps them, and so drops them one by one.
+    /// How deep containers are nested in the value. It is 0 for a value that contains nothing. What a namespace contains may
+    /// change, so it counts as the deepest that is allowed, less a few. The renderer keeps namespaces and drops them one by one.
     pub fn depth(&self) -> u16 {
         match self {
             Value::List(seq) | Value::Tuple(seq) => seq.depth,

@@ -1,5 +1,6 @@
 //! `precompiled_charsmap`: a table of SentencePiece's normalizer, in base64. It is a trie in a double array (32 bits a
-//! unit) and the texts that its leaves point to, each of which ends in a zero byte. Who applies it trusts every unit.
+//! unit) and the texts that its leaves point to, each of which ends in a zero byte. The library that applies the table trusts
+//! every unit, so every unit is checked here.
 
 /// Longest table in bytes: eight times those in use.
 const MAX_BYTES: usize = 2 << 20;

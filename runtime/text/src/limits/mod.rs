@@ -1,5 +1,5 @@
-//! What a `tokenizer.json` must be before the tokenizers library sees any of it. That library trusts its files: malformed
-//! ones panic, ask for memory without end or make texts grow without end.
+//! What a `tokenizer.json` must be before the tokenizers library sees any of it. That library trusts its files. On malformed
+//! ones it panics, asks for memory without end, or makes texts grow without end.
 //!
 //! | module | checks |
 //! |---|---|
@@ -18,13 +18,13 @@ use steps::{Around, Steps};
 
 /// Most tokens that a text is split at: twenty times the largest number in use.
 const MAX_ADDED: usize = 1 << 17;
-/// Bytes of all of them. The automaton that finds them takes some fifty for each.
+/// Most bytes of all of them together. The automaton that finds them takes some fifty bytes for each of those.
 const MAX_ADDED_BYTES: usize = 4 << 20;
 /// Longest prefix or suffix of tokens inside words, in bytes.
 const MAX_AFFIX: usize = 64;
 /// Longest token with a score, in bytes: each prefix of it that is a token costs a copy at each place of a text.
 const MAX_SCORED: usize = 512;
-/// Longest word that is looked up piece by piece, in characters: that takes the square of it.
+/// Longest word that is looked up piece by piece, in characters. The time for it grows with the square of its length.
 const MAX_WORD: u64 = 256;
 /// How far ids may lie beyond the model's table.
 const MAX_BEYOND: u32 = 1 << 16;
@@ -187,7 +187,7 @@ fn unigram(tokens: Vec<(String, f64)>, unknown: Option<usize>, byte_fallback: bo
     Ok((Vocabulary::Unigram { tokens, unknown, byte_fallback }, ids))
 }
 
-/// Two tokens with one id: which of them it is would be decided anew each time.
+/// Refuses two tokens with one id, because the library would decide anew each time which of them the id is.
 fn twins(ids: &HashMap<String, u32>) -> Result<(), String> {
     let mut tokens: HashMap<u32, &str> = HashMap::with_capacity(ids.len());
     for (token, id) in ids {
@@ -232,8 +232,8 @@ fn merges_of(
 
 /// Gives added tokens their ids.
 ///
-/// The library numbers those that the vocabulary does not hold itself, one after the other behind it, whatever the file
-/// says. Where that gives other ids, they are put into the vocabulary with those of the file.
+/// The library gives tokens that the vocabulary does not hold numbers of its own, one after the other behind the vocabulary,
+/// whatever the file says. Where those are not the file's ids, the tokens are put into the vocabulary with the file's ids.
 fn number(
     added: &[AddedToken],
     vocabulary: &mut Vocabulary,
@@ -291,7 +291,7 @@ fn number(
     Ok(())
 }
 
-/// Tokens that the model has no row for: padding, which nothing uses, or another model's.
+/// Tokens that the model has no row for. They are padding, which nothing uses, or belong to another model.
 fn beyond(ids: &HashMap<String, u32>, vocab_size: u32, warnings: &mut Vec<String>) -> Result<(), String> {
     if ids.is_empty() {
         return Err("model: has an empty vocabulary".to_owned());

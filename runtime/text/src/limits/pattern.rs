@@ -1,8 +1,8 @@
-//! Regular expressions in a `tokenizer.json`: which are refused before an engine sees them, because compiling them takes
-//! too much memory, matching them takes too much time, or their matches are not what splitting expects.
+//! Regular expressions in a `tokenizer.json`. Some are refused before an engine sees them, because compiling them takes too
+//! much memory, matching them takes too much time, or their matches are not what splitting a text expects.
 //!
-//! The engine matches by automata what it can, in linear time. Only expressions that look around need backtracking, and
-//! only for those does it matter how repetitions are nested.
+//! The engine matches most expressions with automata, in linear time. Only expressions that look around need backtracking, so
+//! only for those it matters how repetitions are nested.
 
 /// Longest expression in bytes, and with every counted repetition written out. An automaton takes up to 20 kB for each.
 const MAX_LENGTH: usize = 4096;
@@ -212,7 +212,7 @@ impl Scan<'_> {
         self.at += 1;
         match self.peek() {
             Some(b'?') => self.at += 1,
-            // Possessive: nothing is given back, which only a backtracking engine can promise.
+            // A possessive repetition gives nothing back, which only a backtracking engine can promise.
             Some(b'+') => {
                 self.at += 1;
                 self.backtracks = true;

@@ -50,7 +50,7 @@ impl Step {
         self.fields.get(field)?.as_u64()
     }
 
-    /// What a step looks for where that is no regular expression.
+    /// The text that a step looks for, where it looks for no regular expression.
     pub(crate) fn literal(&self) -> Option<&str> {
         self.fields.get("pattern")?.get("String")?.as_str()
     }
@@ -112,7 +112,7 @@ impl Step {
     }
 }
 
-/// Takes a part apart. `key` is under which a `Sequence` lists its steps.
+/// Divides a part into its steps. A `Sequence` lists them under `key`.
 fn steps(part: &str, key: &str, value: Value) -> Result<Steps, String> {
     if value.is_null() {
         return Ok(None);
@@ -269,7 +269,7 @@ pub(super) fn post_processor(value: Value, known: &dyn Fn(u32) -> bool) -> Resul
     let mut around: Option<Around> = None;
     for step in found.iter().flatten() {
         let this = match step.kind.as_str() {
-            // Moves offsets, which nobody asks for.
+            // This step moves offsets, and nobody asks for those.
             "ByteLevel" => continue,
             "BertProcessing" | "RobertaProcessing" => {
                 Around { before: vec![pair(step, "cls")?], after: vec![pair(step, "sep")?] }

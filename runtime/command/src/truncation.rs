@@ -1,33 +1,46 @@
 //! A file that shrinks while it is mapped: a message instead of a bare signal.
 //!
-//! What is copied to memory is safe from that. What stays in the file's mapping (weights with `--mmap` or where memory is
-//! short) is gone when the file is cut off, and the system ends the process with `SIGBUS` at the next access. A program
-//! that calls [`report_truncation`] says which file it was and exits with 3 instead. Faults anywhere else are handled as
-//! before.
+//! When a mapped file is cut off, its last pages are gone, and the system ends the process with `SIGBUS` at the next
+//! access. A command that calls [`report`], and [`enter`]s every file that its libraries map, says which file it was and
+//! exits with 3 instead. Faults anywhere else are handled as before.
+//!
+//! A handler of a signal is given nothing but the address, so what it needs stands in a table of the process. The table is
+//! empty until a command enters something, and no library does.
 #![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::path::Path;
 
 /// Exit code for a file that is not what it should be, as everywhere.
 #[cfg(unix)]
 const INVALID: i32 = 3;
 
-/// From now on, an access to a mapped bundle that is no longer there ends this process with a line on standard error that
-/// starts with `program`, and exit code 3. For programs, not for libraries: it sets the process's handler of `SIGBUS`.
-/// Windows does not let anybody cut off a mapped file, and nothing is done there.
-pub fn report_truncation(program: &'static str) {
+/// Sets the process's handler of `SIGBUS`. From now on, an access to a mapped file that is no longer there ends this
+/// process with exit code 3 and a line on standard error: `program`, the file's name, and `problem`, which says what
+/// happened and what to do. Windows does not let anybody cut off a mapped file, and nothing is done there.
+pub fn report(program: &'static str, problem: &'static str) {
     #[cfg(unix)]
-    unix::install(program);
+    unix::install(program, problem);
     #[cfg(not(unix))]
-    let _ = program;
+    let _ = (program, problem);
 }
 
-pub(crate) use places::Place;
+/// Enters a mapping of the file at `path`, which stands at the addresses `bytes`, until the entry is dropped. Drop it
+/// before the file is unmapped.
+pub fn enter(path: &Path, bytes: Range<usize>) -> Place {
+    Place::enter(path, bytes)
+}
+
+pub use places::Place;
 
 /// Where files are mapped. Fixed places, read by the handler without locks.
 mod places {
+    use std::ops::Range;
     use std::path::Path;
     use std::sync::Mutex;
     use std::sync::PoisonError;
     use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+    use trit_text::printable::escape;
 
     /// Mappings that are known at a time; what is mapped beyond them ends as it would without a handler. A model has one
     /// for weights, one for planes and one for each table that is no small one.
@@ -59,7 +72,7 @@ mod places {
 
     impl Taken {
         fn name(&mut self, path: &Path) -> &'static &'static [u8] {
-            let text: String = path.to_string_lossy().chars().flat_map(printable).collect();
+            let text = escape(&path.display().to_string()).into_owned();
             if let Some(known) = self.names.iter().copied().find(|name| **name == text.as_bytes()) {
                 return known;
             }
@@ -70,28 +83,20 @@ mod places {
         }
     }
 
-    /// Not what a terminal would obey.
-    fn printable(c: char) -> impl Iterator<Item = char> {
-        let escaped = c.is_control().then(|| c.escape_default());
-        let plain = escaped.is_none().then_some(c);
-        escaped.into_iter().flatten().chain(plain)
-    }
-
     /// A mapping's entry, for as long as it lives.
-    pub(crate) struct Place(Option<usize>);
+    pub struct Place(Option<usize>);
 
     impl Place {
-        /// Enters the `len` bytes at `start` as a mapping of the file at `path`.
-        pub fn enter(path: &Path, start: *const u8, len: usize) -> Place {
+        pub(super) fn enter(path: &Path, bytes: Range<usize>) -> Place {
             let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(index) = taken.places.iter().position(|taken| !taken) else { return Place(None) };
             taken.places[index] = true;
             let name: *const &'static [u8] = taken.name(path);
             let slot = &SLOTS[index];
             slot.name.store(name.cast_mut(), Ordering::Release);
-            slot.start.store(start.addr(), Ordering::Release);
+            slot.start.store(bytes.start, Ordering::Release);
             // Last: until then the place is empty.
-            slot.end.store(start.addr() + len, Ordering::Release);
+            slot.end.store(bytes.end, Ordering::Release);
             Place(Some(index))
         }
     }
@@ -125,18 +130,27 @@ mod unix {
     use std::mem::MaybeUninit;
     use std::sync::OnceLock;
 
-    /// How the signal was handled before, and what to begin the line with. Set before the handler is.
-    static BEFORE: OnceLock<(libc::sigaction, &'static str)> = OnceLock::new();
+    /// What the handler needs. It is set before the handler is.
+    struct Setting {
+        /// How the signal was handled before.
+        before: libc::sigaction,
+        /// What the line begins with.
+        program: &'static str,
+        /// What it ends with.
+        problem: &'static str,
+    }
 
-    pub fn install(program: &'static str) {
-        BEFORE.get_or_init(|| {
+    static SETTING: OnceLock<Setting> = OnceLock::new();
+
+    pub fn install(program: &'static str, problem: &'static str) {
+        SETTING.get_or_init(|| {
             let mut before = MaybeUninit::<libc::sigaction>::zeroed();
             // SAFETY: asks for the handler and changes nothing; `before` is large enough, and all of it may be zero.
             let before = unsafe {
                 libc::sigaction(libc::SIGBUS, std::ptr::null(), before.as_mut_ptr());
                 before.assume_init()
             };
-            (before, program)
+            Setting { before, program, problem }
         });
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: every field of the structure may be zero; the handler has the signature that SA_SIGINFO asks for, runs
@@ -154,11 +168,9 @@ mod unix {
     extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
         // SAFETY: the system hands over a valid structure, which for this signal holds the address.
         let address = unsafe { (*info).si_addr() }.addr();
-        let before = BEFORE.get();
-        if let (Some(file), Some((_, program))) = (places::file_at(address), before) {
-            let problem: &[u8] =
-                b": changed while it was running: it was cut off, or its disk failed; copy it again\n";
-            for part in [program.as_bytes(), b": ", file, problem] {
+        let setting = SETTING.get();
+        if let (Some(file), Some(Setting { program, problem, .. })) = (places::file_at(address), setting) {
+            for part in [program.as_bytes(), b": ", file, b": ", problem.as_bytes(), b"\n"] {
                 // SAFETY: `write` may be called in a handler and reads only `part`. A line that cannot be written is lost.
                 unsafe { libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len()) };
             }
@@ -168,8 +180,8 @@ mod unix {
         // Not ours: as it was before, and the same instruction faults again.
         // SAFETY: `sigaction` may be called in a handler; what it is given is what it once gave, or the default.
         unsafe {
-            match before {
-                Some((before, _)) => libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut()),
+            match setting {
+                Some(Setting { before, .. }) => libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut()),
                 None => {
                     libc::signal(libc::SIGBUS, libc::SIG_DFL);
                     0
@@ -181,7 +193,9 @@ mod unix {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use crate::mapping::FileMapping;
+    use super::{Place, enter, report};
+    use memmap2::Mmap;
+    use std::fs::File;
     use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Output};
@@ -189,29 +203,36 @@ mod tests {
     /// Runs a test of this module in a process of its own, which it is to end.
     fn child(test: &str) -> Output {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", &format!("fault::tests::{test}"), "--nocapture"]);
-        command.env("TRIT_FAULT_CHILD", "1").output().unwrap()
+        command.args(["--exact", &format!("truncation::tests::{test}"), "--nocapture"]);
+        command.env("TRIT_TRUNCATION_CHILD", "1").output().unwrap()
     }
 
     fn is_child() -> bool {
-        std::env::var_os("TRIT_FAULT_CHILD").is_some()
+        std::env::var_os("TRIT_TRUNCATION_CHILD").is_some()
     }
 
     /// A file of some pages.
-    fn file() -> std::fs::File {
+    fn file() -> File {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 1 << 16]).unwrap();
         file
     }
 
+    /// The file mapped, and entered under that name.
+    fn map(file: &File, name: &str) -> (Place, Mmap) {
+        // SAFETY: a test's own file; what it does to it is the point.
+        let map = unsafe { Mmap::map(file) }.unwrap();
+        let bytes = map.as_ptr_range();
+        (enter(name.as_ref(), bytes.start.addr()..bytes.end.addr()), map)
+    }
+
     #[test]
     fn a_mapped_file_that_was_cut_off_is_named() {
         if is_child() {
-            super::report_truncation("program");
+            report("program", "was cut off; copy it again");
             let file = file();
-            let gone = FileMapping::new(&file, "another.trit".as_ref(), 0, 1 << 12).unwrap();
-            drop(gone);
-            let map = FileMapping::new(&file, "a\x1bb.trit".as_ref(), 0, 1 << 16).unwrap();
+            drop(map(&file, "another.trit"));
+            let (_place, map) = map(&file, "a\x1bb.trit");
             file.set_len(1 << 12).unwrap();
             println!("{}", std::hint::black_box(&map)[1 << 15]);
             return;
@@ -219,17 +240,17 @@ mod tests {
         let output = child("a_mapped_file_that_was_cut_off_is_named");
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{err}");
-        assert!(err.contains("program: a\\u{1b}b.trit: changed while it was running"), "{err}");
+        assert!(err.contains("program: a\\u{1b}b.trit: was cut off; copy it again"), "{err}");
     }
 
     #[test]
     fn other_faults_end_the_process_as_ever() {
         if is_child() {
-            super::report_truncation("program");
+            report("program", "was cut off; copy it again");
             let (ours, file) = (file(), file());
-            let _ours = FileMapping::new(&ours, "ours.trit".as_ref(), 0, 1 << 16).unwrap();
-            // SAFETY: a test's own file; what it does to it is the point.
-            let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+            let _ours = map(&ours, "ours.trit");
+            // SAFETY: as above, and nobody enters it.
+            let map = unsafe { Mmap::map(&file) }.unwrap();
             file.set_len(0).unwrap();
             println!("{}", std::hint::black_box(&map)[0]);
             return;
