@@ -12,6 +12,10 @@
 
 use crate::dense243::{self, Code, TRITS};
 
+mod encoder;
+
+pub use encoder::TileEncoder;
+
 /// Rows in a tile.
 pub const ROWS: usize = 80;
 /// Lanes of four consecutive `k` in a 64-byte vector.
@@ -31,7 +35,14 @@ pub const fn bytes(k: usize) -> usize {
     padded_k(k) * LANES
 }
 
-/// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero.
+/// Where, in scales, the scale `index` of tile row `row` stands among those of its tile, `[scales, 80]`.
+#[inline]
+pub const fn scale_at(index: usize, row: usize) -> usize {
+    index * ROWS + row
+}
+
+/// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero. This is the readable
+/// definition; [`TileEncoder`] gives the same bytes fast.
 ///
 /// # Panics
 /// If `k` is 0, `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
