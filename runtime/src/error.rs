@@ -149,6 +149,13 @@ impl RuntimeError {
     }
 }
 
+impl From<trit_gemm::GemmError> for RuntimeError {
+    /// What the system refused, or what this machine cannot do: sizes are those of a validated bundle.
+    fn from(error: trit_gemm::GemmError) -> RuntimeError {
+        RuntimeError::System(error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,22 +13,20 @@
 //! ```
 //!
 //! The runtime knows no model architecture: it executes the bundle's validated plan. `unsafe` stands in few files, among them
-//! `mapping` (files and code in memory), `fault` (files that shrink), `arena` (rows shared by workers) and `ternary` (calling
-//! a kernel); the others deny it.
+//! `mapping` (files and code in memory), `fault` (files that shrink), `arena` (rows shared by workers) and `ternary` (tiles
+//! shared by workers); the others deny it.
 #![deny(unsafe_code)]
 
 mod arena;
 mod attend;
 mod best;
 mod bind;
-pub mod cpu;
 mod dense;
 mod draft;
 mod error;
 mod execute;
 pub mod fault;
 pub mod generate;
-mod grouped;
 mod kv;
 mod limits;
 mod load;
@@ -51,7 +49,6 @@ mod texts;
 mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
-pub use cpu::CpuTiers;
 pub use error::{Place, RuntimeError};
 pub use kv::KvType;
 pub use limits::available;
@@ -62,5 +59,6 @@ pub use session::{Session, SessionOptions};
 pub use storage::Memory;
 pub use texts::Texts;
 pub use trit_format as format;
+pub use trit_gemm::{CpuTiers, cpu};
 pub use trit_text as text;
 pub use tuning::Tuning;

@@ -78,8 +78,11 @@ fn compiler_and_runtime_never_see_each_other() {
     };
     for (from, never) in [
         ("tritc", "trit-runtime"),
+        ("tritc", "trit-gemm"),
         ("tritc", "trit-kernels"),
         ("tritc", "trit-run"),
+        ("trit-gemm", "tritc"),
+        ("trit-gemm", "trit-runtime"),
         ("trit-runtime", "tritc"),
         ("trit-run", "tritc"),
         ("trit-examples", "tritc"),
@@ -123,21 +126,23 @@ fn unsafe_code_stands_in_few_named_places() {
         "compiler/codegen/tests/",
         "compiler/src/ingest/mapped",
         "compiler/src/memory.rs",
+        "runtime/gemm/src/call.rs",
+        "runtime/gemm/src/cpu.rs",
+        "runtime/gemm/src/generate.rs",
+        "runtime/gemm/src/kernels.rs",
+        "runtime/gemm/src/memory.rs",
         "runtime/kernels/src/",
         "runtime/src/arena.rs",
         "runtime/src/attend.rs",
-        "runtime/src/cpu.rs",
         "runtime/src/dense.rs",
         "runtime/src/execute.rs",
         "runtime/src/fault.rs",
-        "runtime/src/grouped",
         "runtime/src/kv.rs",
         "runtime/src/mapping.rs",
         "runtime/src/rows.rs",
         "runtime/src/storage.rs",
         "runtime/src/stream.rs",
-        "runtime/src/ternary.rs",
-        "runtime/src/tuning.rs",
+        "runtime/src/ternary",
     ];
     let uses = |text: &str| {
         let code = text.lines().map(|l| l.split("//").next().unwrap_or_default());
@@ -157,6 +162,24 @@ fn unsafe_code_stands_in_few_named_places() {
         let root = root.iter().find(|p| p.exists()).unwrap();
         let text = std::fs::read_to_string(root).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{krate} forbids unsafe code");
+    }
+}
+
+/// Kernels are called, and huge pages asked for, in one file of the runtime each.
+#[test]
+fn one_place_calls_kernels_and_one_knows_huge_pages() {
+    for (what, place) in [
+        ("KernelArgs {", "runtime/gemm/src/call.rs"),
+        ("Advice::HugePage", "runtime/gemm/src/memory.rs"),
+        ("map_anon(", "runtime/gemm/src/memory.rs, runtime/src/mapping.rs"),
+    ] {
+        let found = sources().into_iter().filter(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            relative(path).starts_with("runtime/") && text.contains(what)
+        });
+        let mut found: Vec<String> = found.map(|path| relative(&path)).collect();
+        found.sort();
+        assert_eq!(found.join(", "), place, "files with {what}");
     }
 }
 
