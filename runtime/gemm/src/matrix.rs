@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::fmt;
 use std::time::Duration;
 use trit_format::dense243::Code;
-use trit_format::kernel::{MAX_DIGIT_COLUMNS, MAX_GROUPED_K, MAX_K};
+use trit_format::kernel::{MAX_DIGIT_COLUMNS, MAX_GROUPED_K};
 use trit_format::manifest::{Grouping, TileLayout};
 use trit_format::plan::DType;
 use trit_format::target::Target;
@@ -21,6 +21,10 @@ mod multiply;
 pub const MAX_N: usize = 1 << 24;
 /// Groups of columns that kernels go over for float activations, the largest first.
 const COLUMNS: [usize; 3] = [MAX_DIGIT_COLUMNS as usize, 64, 32];
+/// Most columns that kernels go over at a time. Some add the sum of the activations to a result before they shift both down
+/// by 8 bits, so that `2 * 128 * k * 256` must fit i32; [`MAX_K`](trit_format::kernel::MAX_K) allows a little more, for
+/// activations that are never -128. Longer rows are summed by groups.
+const MOST_WHOLE_K: u32 = 1 << 15;
 /// Columns that every matrix is filled up to a multiple of, with zeros: the smallest group.
 const LEAST_COLUMNS: usize = 32;
 /// Time that is spent on timing the variants of one shape, about.
@@ -157,7 +161,7 @@ impl TernaryMatrix {
         // Tiles without scales of groups are read as whole rows too.
         let whole = match scales {
             Scales::Groups { .. } => None,
-            _ if tiles.k > MAX_K => None,
+            _ if tiles.k > MOST_WHOLE_K => None,
             _ => Some(Layout::new(tiles.k, code, None)?),
         };
         let shapes: Vec<KernelShape> = whole.iter().chain([&layout]).map(Layout::kernel_shape).collect();

@@ -220,7 +220,8 @@ impl<'a, 's> Pass<'a, 's> {
         }
     }
 
-    /// The sums of `tiles` over whole rows, exact: `each(tile, row, sums)` for every tile and row of activations.
+    /// The sums of `tiles` over whole rows: `each(tile, row, sums)` for every tile and row of activations. They are exact for
+    /// activations in -127..=127, and up to 32768 columns for -128 too.
     ///
     /// # Errors
     /// [`GemmError::Tiles`] where there are no such tiles, [`GemmError::Grouping`] where the matrix has groups.
