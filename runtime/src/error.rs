@@ -152,7 +152,11 @@ impl RuntimeError {
 impl From<trit_gemm::GemmError> for RuntimeError {
     /// What the system refused, or what this machine cannot do: sizes are those of a validated bundle.
     fn from(error: trit_gemm::GemmError) -> RuntimeError {
-        RuntimeError::System(error.to_string())
+        let less = match error {
+            trit_gemm::GemmError::Memory { .. } => "; a shorter context or fewer threads need less",
+            _ => "",
+        };
+        RuntimeError::System(format!("{error}{less}"))
     }
 }
 

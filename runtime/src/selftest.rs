@@ -169,7 +169,7 @@ fn sums(
     let layout = Layout::of(product)?;
     let (groups, columns) = (product.groups() as usize, product.kernel_k() as usize);
     let mut activations = QuantizedRows::new(1, layout.digit_len(), groups, groups)?;
-    let row = activations.row_mut(0);
+    let row = activations.row_mut(0).expect("there is one row");
     for (i, value) in row.values[..groups * columns].iter_mut().enumerate() {
         *value = activation(i, index);
     }
@@ -185,7 +185,7 @@ fn sums(
         .collect();
     let run = |kernels: &Kernels| -> Result<Vec<i32>, RuntimeError> {
         let mut scratch = Scratch::default();
-        let mut pass = MatrixRef::new(layout, weights, kernels)?.pass(activations.first(1), &mut scratch)?;
+        let mut pass = MatrixRef::new(layout, weights, kernels)?.pass(activations.all(), &mut scratch)?;
         if product.grouping.is_some() {
             return Ok(pass.group_sums(0, 0)?.to_vec());
         }

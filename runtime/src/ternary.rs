@@ -2,16 +2,18 @@
 //! are in the cache.
 #![allow(unsafe_code)]
 
+use crate::RuntimeError;
 use crate::arena::Arena;
 use crate::pool::Worker;
 use std::ops::Range;
 use trit_format::manifest::{Product, RowOrder, Segment};
 use trit_format::plan::{BufferId, Epilogue, Quantized};
 use trit_format::tile;
-use trit_gemm::{Kernels, Layout, MatrixRef, Strided};
+use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Strided};
 use trit_kernels::epilogue::{self, Scale};
+use trit_kernels::quantize::QuantizedRow;
 
-pub(crate) use trit_gemm::{Activations, QuantizedRows as OwnRows, Scratch as ProductScratch};
+pub(crate) use trit_gemm::{Activations, Scratch as ProductScratch};
 
 /// One ternary step with all that running it takes.
 pub(crate) struct TernaryStep<'a> {
@@ -24,6 +26,26 @@ pub(crate) struct TernaryStep<'a> {
     pub out: BufferId,
     /// Where in a row of `out` the first result goes.
     pub at: usize,
+}
+
+/// Quantized rows that a worker keeps for itself.
+pub(crate) struct OwnRows(QuantizedRows);
+
+impl OwnRows {
+    /// Room for `rows` rows of `stride` bytes, a multiple of 64, with so many scales and sums.
+    pub fn new(rows: usize, stride: usize, scales: usize, sums: usize) -> Result<OwnRows, RuntimeError> {
+        Ok(OwnRows(QuantizedRows::new(rows, stride, scales, sums)?))
+    }
+
+    /// Row `row`.
+    pub fn row_mut(&mut self, row: usize) -> QuantizedRow<'_> {
+        self.0.row_mut(row).expect("one of the worker's few rows")
+    }
+
+    /// The first `rows` rows.
+    pub fn first(&self, rows: usize) -> Activations<'_> {
+        self.0.first(rows).expect("some of the worker's few rows")
+    }
 }
 
 /// Rows `rows` of a quantized buffer in the arena.
@@ -62,8 +84,9 @@ impl TernaryStep<'_> {
                     unsafe { self.finish_values(tile, rows.start + r, totals) }
                 }),
                 None => pass.sums(tiles, |tile, r, sums| {
+                    let s = self.input.scales(r).expect("a row of the input")[0];
                     // SAFETY: as above.
-                    unsafe { self.finish(tile, rows.start + r, sums, self.input.scales(r)[0]) }
+                    unsafe { self.finish(tile, rows.start + r, sums, s) }
                 }),
             };
             done.expect("claimed tiles are tiles of the product");

@@ -1,5 +1,6 @@
 //! Rows of int8 activations with what they stand for: borrowed, or owned.
 
+use crate::memory::zeros;
 use crate::{GemmError, Memory};
 use std::ops::Range;
 use trit_kernels::quantize::QuantizedRow;
@@ -93,12 +94,14 @@ impl<'a> Activations<'a> {
         &self.values[rows.start * len..rows.end * len]
     }
 
-    /// What the integers of row `row` are scaled by: one number, or one for each group.
-    ///
-    /// # Panics
-    /// If there is no such row.
+    /// What the integers of row `row` are scaled by, where there is such a row: one number, or one for each group.
     #[inline]
-    pub fn scales(&self, row: usize) -> &'a [f32] {
+    pub fn scales(&self, row: usize) -> Option<&'a [f32]> {
+        (row < self.rows).then(|| self.scales_of(row))
+    }
+
+    #[inline]
+    pub(crate) fn scales_of(&self, row: usize) -> &'a [f32] {
         let Strided { values, stride } = self.scales;
         &values[row * stride..][..stride]
     }
@@ -138,27 +141,22 @@ impl QuantizedRows {
             return Err(GemmError::Alignment { what: "rows of activations", bytes: LINE });
         }
         let memory = Memory::new(rows, stride, "activations")?;
-        let none = |row| GemmError::Memory { what: "scales and sums of activations".into(), rows, row };
-        Ok(QuantizedRows {
-            memory,
-            rows,
-            stride,
-            scales: vec![0.0; rows.checked_mul(scales).ok_or_else(|| none(scales))?],
-            sums: vec![0; rows.checked_mul(sums).ok_or_else(|| none(sums))?],
-        })
+        let (scales, sums) =
+            (zeros(rows, scales, "scales of activations")?, zeros(rows, sums, "sums of activations")?);
+        Ok(QuantizedRows { memory, rows, stride, scales, sums })
     }
 
-    /// Row `row`.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    pub fn row_mut(&mut self, row: usize) -> QuantizedRow<'_> {
+    /// Row `row`, where there is such a one.
+    pub fn row_mut(&mut self, row: usize) -> Option<QuantizedRow<'_>> {
+        if row >= self.rows {
+            return None;
+        }
         let (scales, sums) = (self.scales.len() / self.rows, self.sums.len() / self.rows);
-        QuantizedRow {
+        Some(QuantizedRow {
             values: &mut self.memory.signed_mut()[row * self.stride..][..self.stride],
             scales: &mut self.scales[row * scales..][..scales],
             sums: &mut self.sums[row * sums..][..sums],
-        }
+        })
     }
 
     /// Every row, for several threads.
@@ -169,13 +167,18 @@ impl QuantizedRows {
         parts.map(|((values, scales), sums)| QuantizedRow { values, scales, sums }).collect()
     }
 
-    /// The first `rows` rows.
-    ///
-    /// # Panics
-    /// If `rows` is 0 or more than there are.
+    /// All rows.
+    pub fn all(&self) -> Activations<'_> {
+        self.some(self.rows)
+    }
+
+    /// The first `rows` rows; `None` if that is 0 or more than there are.
     #[inline]
-    pub fn first(&self, rows: usize) -> Activations<'_> {
-        assert!((1..=self.rows).contains(&rows), "{rows} of {} rows", self.rows);
+    pub fn first(&self, rows: usize) -> Option<Activations<'_>> {
+        (1..=self.rows).contains(&rows).then(|| self.some(rows))
+    }
+
+    fn some(&self, rows: usize) -> Activations<'_> {
         let (scales, sums) = (self.scales.len() / self.rows, self.sums.len() / self.rows);
         // As `Activations::new` checks them: by construction.
         Activations {
@@ -192,6 +195,16 @@ impl QuantizedRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_are_not_there_are_not_given() {
+        let mut rows = QuantizedRows::new(2, 64, 1, 1).unwrap();
+        assert!(rows.row_mut(1).is_some() && rows.row_mut(2).is_none());
+        assert!(rows.first(0).is_none() && rows.first(3).is_none());
+        let first = rows.first(1).unwrap();
+        assert!(first.rows() == 1 && first.scales(0).is_some() && first.scales(1).is_none());
+        assert_eq!((rows.all().rows(), rows.rows_mut().len()), (2, 2));
+    }
 
     #[test]
     fn slices_that_do_not_hold_the_rows_are_refused() {

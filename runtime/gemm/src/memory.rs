@@ -152,6 +152,20 @@ impl ReadOnlyMemory {
     }
 }
 
+/// `rows * row` zeros of the allocator's for `what`: what is written from front to back anyway.
+pub(crate) fn zeros<T: Copy + Default>(rows: usize, row: usize, what: &str) -> Result<Vec<T>, GemmError> {
+    let mut zeros = Vec::new();
+    match rows.checked_mul(row).filter(|&len| zeros.try_reserve_exact(len).is_ok()) {
+        Some(len) => {
+            zeros.resize(len, T::default());
+            Ok(zeros)
+        }
+        None => {
+            Err(GemmError::Memory { what: what.to_owned(), rows, row: row.saturating_mul(size_of::<T>()) })
+        }
+    }
+}
+
 fn protection(access: &'static str) -> impl FnOnce(std::io::Error) -> GemmError {
     move |source| GemmError::Protection { access, source }
 }
@@ -194,6 +208,7 @@ mod tests {
             let error = Memory::huge(rows, row, "a test").err().unwrap().to_string();
             assert!(error.contains("no memory for a test"), "{error}");
             assert!(Memory::new(rows, row, "a test").is_err());
+            assert!(zeros::<f32>(rows, row, "a test").is_err());
         }
     }
 }

@@ -168,7 +168,7 @@ impl<'a, 's> Pass<'a, 's> {
                     let (found, one) = (input.stride(), groups.digit_len);
                     return unfit(format!("rows have {found} bytes, expected one digit of {one} or three"));
                 }
-                let scales = input.scales(0).len();
+                let scales = input.scales_of(0).len();
                 if scales < groups.count {
                     return unfit(format!("rows have {scales} scales, there are {} groups", groups.count));
                 }

@@ -99,7 +99,7 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
         let mut scratch = Scratch::default();
         let rows = |stride, scales, sums| QuantizedRows::new(2, stride, scales, sums).unwrap();
         let (one, three) = (rows(64, 1, 1), rows(384, 2, 6));
-        let mut pass = matrix.pass(one.first(2), &mut scratch).unwrap();
+        let mut pass = matrix.pass(one.first(2).unwrap(), &mut scratch).unwrap();
         for range in [1..3, 3..3, 2..usize::MAX] {
             let error = pass.sums(range.clone(), |_, _, _| panic!("called")).unwrap_err();
             assert!(error.to_string().contains("the matrix has 2"), "{error}");
@@ -111,18 +111,18 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
         visited.sort_unstable();
         assert_eq!(visited, [(0, 0), (0, 1), (1, 0), (1, 1)]);
 
-        let mut pass = of_groups.pass(three.first(2), &mut scratch).unwrap();
+        let mut pass = of_groups.pass(three.first(2).unwrap(), &mut scratch).unwrap();
         assert!(matches!(pass.sums(0..1, |_, _, _| {}), Err(GemmError::Grouping { .. })));
         assert!(matches!(pass.totals(0..4, |_, _, _| {}), Err(GemmError::Tiles { .. })));
         assert!(matches!(pass.group_sums(3, 0), Err(GemmError::Tiles { .. })));
         assert!(matches!(pass.group_sums(0, 2), Err(GemmError::Activations { .. })));
         assert_eq!(pass.group_sums(2, 1).unwrap().len(), 3 * 2 * 80);
         for unfit in [rows(64, 2, 2), rows(256, 2, 4), rows(128, 1, 2), rows(128, 2, 1), rows(384, 2, 2)] {
-            let error = of_groups.pass(unfit.first(2), &mut scratch).err().unwrap();
+            let error = of_groups.pass(unfit.first(2).unwrap(), &mut scratch).err().unwrap();
             assert!(matches!(error, GemmError::Activations { .. }), "{error}");
         }
         assert!(matches!(
-            matrix.pass(rows(64, 1, 2).first(1), &mut scratch),
+            matrix.pass(rows(64, 1, 2).first(1).unwrap(), &mut scratch),
             Err(GemmError::Activations { .. })
         ));
 
@@ -176,5 +176,5 @@ fn rows_may_have_room_between_scales_and_sums() {
         pass.totals(0..1, |_, _, totals| found.extend_from_slice(totals)).unwrap();
         found
     };
-    assert_eq!(results(apart.unwrap()), results(own.first(3)));
+    assert_eq!(results(apart.unwrap()), results(own.first(3).unwrap()));
 }

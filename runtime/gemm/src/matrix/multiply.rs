@@ -1,6 +1,7 @@
 //! Products of the owned matrix, tiles shared out among the threads of rayon's current pool.
 
 use super::{Held, Precision, TernaryMatrix, View};
+use crate::memory::zeros;
 use crate::{Activations, GemmError, Layout, MatrixRef, Pass, QuantizedRows, Scratch};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -23,7 +24,7 @@ impl TernaryMatrix {
     /// [`GemmError::Length`] where `activations` is no whole rows, [`GemmError::GroupScales`] where groups of columns have
     /// scales, which such sums cannot be multiplied by; [`GemmError::Memory`] where memory is refused.
     pub fn gemm_i8(&self, activations: &[i8]) -> Result<Vec<i32>, GemmError> {
-        let mut out = vec![0; self.count(activations.len())? * self.n];
+        let mut out = zeros(self.count(activations.len())?, self.n, "results")?;
         self.gemm_i8_into(activations, &mut out)?;
         Ok(out)
     }
@@ -46,7 +47,7 @@ impl TernaryMatrix {
             values.copy_from_slice(&activations[r * self.k..][..self.k]);
             1.0
         })?;
-        self.over_tiles(view, rows.first(m), out, |pass, tiles, parts| {
+        self.over_tiles(view, rows.all(), out, |pass, tiles, parts| {
             whole_sums(pass, tiles, |tile, row, sums| put(sums, &mut parts[row][tile * tile::ROWS..]))
         })
     }
@@ -57,7 +58,7 @@ impl TernaryMatrix {
     /// # Errors
     /// [`GemmError::Length`] where `x` is no whole rows, [`GemmError::Memory`] where memory is refused.
     pub fn gemm(&self, x: &[f32], precision: Precision) -> Result<Vec<f32>, GemmError> {
-        let mut out = vec![0.0; self.count(x.len())? * self.n];
+        let mut out = zeros(self.count(x.len())?, self.n, "results")?;
         self.gemm_into(x, precision, &mut out)?;
         Ok(out)
     }
@@ -86,15 +87,15 @@ impl TernaryMatrix {
         if let Held::Groups = self.scales {
             // Each group's sum is divided by the row's factor as it is multiplied by its scale.
             let rows = self.int8_rows(&self.groups, m, |r, values| 1.0 / quantized(r, values))?;
-            return self.scaled_totals(rows.first(m), out);
+            return self.scaled_totals(rows.all(), out);
         }
         let view = self.whole.as_ref().unwrap_or(&self.groups);
         let rows = self.int8_rows(view, m, quantized)?;
-        let rows = rows.first(m);
+        let rows = rows.all();
         self.over_tiles(view, rows, out, |pass, tiles, parts| {
             let from = tiles.start * tile::ROWS;
             whole_sums(pass, tiles, |tile, row, sums| {
-                let (s, rule) = (rows.scales(row)[0], ScaleRule::Multiply);
+                let (s, rule) = (rows.scales_of(row)[0], ScaleRule::Multiply);
                 let at = tile * tile::ROWS;
                 let out = first(&mut parts[row][at..]);
                 let sums = &sums[..out.len()];
@@ -120,7 +121,7 @@ impl TernaryMatrix {
         let mut rows = QuantizedRows::new(m, digits * layout.digit_len(), groups, digits * groups)?;
         let inputs = x.par_chunks_exact(self.k);
         rows.rows_mut().into_par_iter().zip(inputs).for_each(|(row, x)| quantize(x, rule, row));
-        self.scaled_totals(rows.first(m), out)
+        self.scaled_totals(rows.all(), out)
     }
 
     /// The totals of groups times the scales that do not stand in the tiles.

@@ -100,7 +100,7 @@ impl Pass<'_, '_> {
             operands.sums(tile, &part, &rows, block, sums);
             let of_rows = sums.chunks_exact(self.digits * stride);
             for ((r, sums), totals) in rows.clone().zip(of_rows).zip(&mut *totals) {
-                let scales_of = &self.input.scales(r)[part.clone()];
+                let scales_of = &self.input.scales_of(r)[part.clone()];
                 let sums =
                     GroupSums { sums, stride, digits: self.digits, first: part.start, scales: scales_of };
                 add_groups(&sums, scales, totals);
