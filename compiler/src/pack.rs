@@ -1,8 +1,8 @@
 //! Trits to tiles: the weight section, made tile by tile on all threads.
 //!
 //! A product and its matrices enter, the product's tiles leave in order through a sink, a bounded number at a time.
-//! `trit_format::tile` says where a weight stands; here it gets there fast. The groups of a grouped product stand one
-//! after another, which is the layout of a tile whose columns are filled up to whole groups; their scales follow.
+//! `trit_format::tile` says where a weight stands, and its `TileEncoder` puts it there; the scales of groups follow a tile's
+//! codes.
 
 pub(crate) mod planes;
 
@@ -10,16 +10,12 @@ use crate::error::CompileError;
 use crate::model::Ternary;
 use half::{bf16, f16};
 use rayon::prelude::*;
-use trit_format::dense243::{Code, TRITS};
 use trit_format::manifest::{Grouping, Product, RowOrder};
 use trit_format::plan::DType;
-use trit_format::tile;
+use trit_format::tile::{self, TileEncoder};
 
 /// Bytes of tiles in memory at a time, unless one tile is larger.
 const CHUNK_BYTES: usize = 16 << 20;
-
-/// Canonical byte of five zeros; `ZEROS + t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4` is that of five trits.
-const ZEROS: i8 = 121;
 
 /// Packs `product`, whose segments are `matrices`, and hands its tiles to `sink` in order.
 ///
@@ -30,12 +26,10 @@ pub(crate) fn pack(
     matrices: &[&Ternary],
     mut sink: impl FnMut(&[u8]) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
-    let k = product.k as usize;
     let tiles = product.tiles() as usize;
     let tile_bytes = product.tile_bytes() as usize;
-    let lane_bytes = product.code_bytes() as usize / tile::LANES;
     let at_once = (CHUNK_BYTES / tile_bytes).clamp(1, tiles.max(1));
-    let stored = stored_bytes(product.code);
+    let encoder = TileEncoder::new(product.tile_layout(), product.code);
     let mut buffer = vec![0; at_once * tile_bytes];
     for first in (0..tiles).step_by(at_once) {
         let chunk = &mut buffer[..at_once.min(tiles - first) * tile_bytes];
@@ -43,8 +37,8 @@ pub(crate) fn pack(
             .par_chunks_mut(tile_bytes)
             .enumerate()
             .map_init(
-                || Rows { trits: vec![0; TRITS * k], bytes: vec![0; lane_bytes] },
-                |rows, (index, out)| pack_tile(product, matrices, &stored, first + index, rows, out),
+                || encoder.clone(),
+                |encoder, (index, out)| pack_tile(product, matrices, encoder, first + index, out),
             )
             .collect();
         results.into_iter().collect::<Result<(), CompileError>>()?;
@@ -54,37 +48,23 @@ pub(crate) fn pack(
     Ok(())
 }
 
-/// One thread's memory.
-struct Rows {
-    /// The five rows of one lane, `[5, k]`.
-    trits: Vec<i8>,
-    /// The lane's bytes: `k`, filled up to whole quads or groups.
-    bytes: Vec<u8>,
-}
-
-/// Fills one tile, lane by lane: each of its 80 rows is read once, and five rows at a time stay in L1.
+/// Fills one tile.
 fn pack_tile(
     product: &Product,
     matrices: &[&Ternary],
-    stored: &[u8; 256],
+    encoder: &mut TileEncoder,
     tile: usize,
-    rows: &mut Rows,
     out: &mut [u8],
 ) -> Result<(), CompileError> {
-    let k = product.k as usize;
     let (codes, scales) = out.split_at_mut(product.code_bytes() as usize);
-    for lane in 0..tile::LANES {
-        for (digit, trits) in rows.trits.chunks_exact_mut(k).enumerate() {
-            match source(product, tile, digit * tile::LANES + lane) {
-                Some((segment, row)) => matrices[segment].trits.read_row(row, trits)?,
-                None => trits.fill(0),
-            }
+    let read_row = |row: usize, trits: &mut [i8]| match source(product, tile, row) {
+        Some((segment, row)) => matrices[segment].trits.read_row(row, trits),
+        None => {
+            trits.fill(0);
+            Ok(())
         }
-        encode_lane(&rows.trits, k, stored, &mut rows.bytes);
-        for (vector, quad) in codes.chunks_exact_mut(tile::VECTOR).zip(rows.bytes.chunks_exact(tile::QUAD)) {
-            vector[lane * tile::QUAD..][..tile::QUAD].copy_from_slice(quad);
-        }
-    }
+    };
+    encoder.encode(read_row, codes)?;
     match product.grouping {
         Some(grouping) => pack_scales(product, grouping, matrices, tile, scales),
         None => Ok(()),
@@ -106,7 +86,7 @@ fn pack_scales(
         let Some((segment, at)) = source(product, tile, row) else { continue };
         matrices[segment].factors(at, grouping.scale_columns, &mut factors)?;
         for (index, &factor) in factors.iter().enumerate() {
-            let place = &mut out[(index * tile::ROWS + row) * size..][..size];
+            let place = &mut out[tile::scale_at(index, row) * size..][..size];
             if !store(factor, grouping.scale, place) {
                 return Err(CompileError::Internal(format!(
                     "{}: the scale {factor} of row {at} is not exact as {:?}",
@@ -137,25 +117,6 @@ fn store(x: f32, dtype: DType, out: &mut [u8]) -> bool {
     }
 }
 
-/// The stored bytes of one lane: `trits` is `[5, k]`, least significant digit first; `out` is `k` filled up.
-fn encode_lane(trits: &[i8], k: usize, stored: &[u8; 256], out: &mut [u8]) {
-    let [t0, t1, t2, t3, t4] = std::array::from_fn(|digit| &trits[digit * k..][..k]);
-    let (out, padding) = out.split_at_mut(k);
-    for (i, byte) in out.iter_mut().enumerate() {
-        // Wrapping: the sum is 0..=242, read as u8.
-        let high = t4[i].wrapping_mul(81).wrapping_add(t3[i].wrapping_mul(27));
-        let low = t2[i].wrapping_mul(9).wrapping_add(t1[i].wrapping_mul(3)).wrapping_add(t0[i]);
-        *byte = ZEROS.wrapping_add(high).wrapping_add(low) as u8;
-    }
-    out.iter_mut().for_each(|byte| *byte = stored[usize::from(*byte)]);
-    padding.fill(stored[ZEROS as usize]);
-}
-
-/// The stored byte of each canonical byte. Entries from 243 on are never looked up.
-fn stored_bytes(code: Code) -> [u8; 256] {
-    std::array::from_fn(|byte| code.store(byte as u8).unwrap_or(0))
-}
-
 /// Which row of which segment stands in row `row` of tile `tile`; `None` for padding.
 fn source(product: &Product, tile: usize, row: usize) -> Option<(usize, usize)> {
     match product.order {
@@ -183,6 +144,7 @@ mod tests {
     use super::*;
     use crate::model::{Scales, TernaryRows};
     use std::sync::Arc;
+    use trit_format::dense243::Code;
     use trit_format::manifest::Segment;
     use trit_format::plan::ScaleRule;
 

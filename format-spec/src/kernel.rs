@@ -13,6 +13,15 @@ pub const ABI_VERSION: u32 = 3;
 /// Largest `k` for which every code is exact in wrapping i32: `2 * 127 * k * 256 < 2^31`.
 pub const MAX_K: u32 = 33_000;
 
+/// Columns that a group may have.
+pub const GROUP_COLUMNS: [u32; 4] = [32, 64, 128, 256];
+
+/// Most columns of a grouped product, whose integer sums are those of a group.
+pub const MAX_GROUPED_K: u32 = 1 << 20;
+
+/// Most columns of a group whose activations are three int8 digits: sums of that many integers of 24 bits fit i32.
+pub const MAX_DIGIT_COLUMNS: u32 = 128;
+
 /// Most activation rows of a call of a stream kernel, by which runtimes size their memory for partial sums; and most that a
 /// block kernel leaves to stream kernels.
 pub const MAX_M: u32 = 16;

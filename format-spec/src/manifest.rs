@@ -152,6 +152,50 @@ pub struct Grouping {
     pub scale: DType,
 }
 
+/// How the columns of a ternary matrix stand in its tiles: what a tile is made of, whatever its rows are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TileLayout {
+    /// Columns.
+    pub k: u32,
+    /// Its groups of columns, where it has any.
+    pub grouping: Option<Grouping>,
+}
+
+impl TileLayout {
+    /// Columns that a kernel goes over at a time: those of a group, or all.
+    pub fn kernel_k(&self) -> u32 {
+        self.grouping.map_or(self.k, |g| g.columns)
+    }
+
+    /// Groups of columns, 1 where there is no grouping.
+    // A manifest that was not validated may have groups of no columns.
+    pub fn groups(&self) -> u32 {
+        self.k.div_ceil(self.kernel_k().max(1))
+    }
+
+    /// Scales of the weights that each row has; 0 where there is no grouping.
+    pub fn scales(&self) -> u32 {
+        match self.grouping {
+            None => 0,
+            Some(Grouping { scale_columns: 0, .. }) => 1,
+            Some(Grouping { scale_columns, .. }) => self.k.div_ceil(scale_columns),
+        }
+    }
+
+    /// Bytes of the codes in one tile: its groups one after another, each laid out as [`tile`] says.
+    // In u64, whatever the width of usize: k has not been validated here.
+    pub fn code_bytes(&self) -> u64 {
+        let columns = u64::from(self.kernel_k()).next_multiple_of(tile::QUAD as u64);
+        u64::from(self.groups()) * columns * tile::LANES as u64
+    }
+
+    /// Bytes of one tile: its codes, then its scales `[scales, 80]`, filled up to a multiple of 64.
+    pub fn tile_bytes(&self) -> u64 {
+        let scale = self.grouping.map_or(0, |g| g.scale.size() as u64);
+        self.code_bytes() + (u64::from(self.scales()) * tile::ROWS as u64 * scale).next_multiple_of(64)
+    }
+}
+
 /// A ternary matrix `[n, k]`, or several that share their input, in one run of tiles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Product {
@@ -187,37 +231,34 @@ impl Product {
         }
     }
 
-    /// Columns that a kernel goes over at a time: those of a group, or all.
+    /// How its columns stand in its tiles.
+    pub fn tile_layout(&self) -> TileLayout {
+        TileLayout { k: self.k, grouping: self.grouping }
+    }
+
+    /// As [`TileLayout::kernel_k`].
     pub fn kernel_k(&self) -> u32 {
-        self.grouping.map_or(self.k, |g| g.columns)
+        self.tile_layout().kernel_k()
     }
 
-    /// Groups of columns, 1 where there is no grouping.
-    // A manifest that was not validated may have groups of no columns.
+    /// As [`TileLayout::groups`].
     pub fn groups(&self) -> u32 {
-        self.k.div_ceil(self.kernel_k().max(1))
+        self.tile_layout().groups()
     }
 
-    /// Scales of the weights that each row has; 0 where there is no grouping.
+    /// As [`TileLayout::scales`].
     pub fn scales(&self) -> u32 {
-        match self.grouping {
-            None => 0,
-            Some(Grouping { scale_columns: 0, .. }) => 1,
-            Some(Grouping { scale_columns, .. }) => self.k.div_ceil(scale_columns),
-        }
+        self.tile_layout().scales()
     }
 
-    /// Bytes of the codes in one tile: its groups one after another, each laid out as [`tile`] says.
-    // In u64, whatever the width of usize: k has not been validated here.
+    /// As [`TileLayout::code_bytes`].
     pub fn code_bytes(&self) -> u64 {
-        let columns = u64::from(self.kernel_k()).next_multiple_of(tile::QUAD as u64);
-        u64::from(self.groups()) * columns * tile::LANES as u64
+        self.tile_layout().code_bytes()
     }
 
-    /// Bytes of one tile: its codes, then its scales `[scales, 80]`, filled up to a multiple of 64.
+    /// As [`TileLayout::tile_bytes`].
     pub fn tile_bytes(&self) -> u64 {
-        let scale = self.grouping.map_or(0, |g| g.scale.size() as u64);
-        self.code_bytes() + (u64::from(self.scales()) * tile::ROWS as u64 * scale).next_multiple_of(64)
+        self.tile_layout().tile_bytes()
     }
 
     /// Bytes in the weight section, or `None` where it overflows.

@@ -12,6 +12,10 @@
 
 use crate::dense243::{self, Code, TRITS};
 
+mod encoder;
+
+pub use encoder::TileEncoder;
+
 /// Rows in a tile.
 pub const ROWS: usize = 80;
 /// Lanes of four consecutive `k` in a 64-byte vector.
@@ -50,7 +54,14 @@ pub enum TileError {
     Byte(usize),
 }
 
-/// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero.
+/// Where, in scales, the scale `index` of tile row `row` stands among those of its tile, `[scales, 80]`.
+#[inline]
+pub const fn scale_at(index: usize, row: usize) -> usize {
+    index * ROWS + row
+}
+
+/// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero. This is the readable
+/// definition; [`TileEncoder`] gives the same bytes fast.
 ///
 /// # Errors
 /// [`TileError::Shape`] if `k` is 0, `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.

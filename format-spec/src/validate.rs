@@ -11,7 +11,7 @@ mod plan;
 
 use crate::FormatError;
 use crate::container::{Header, SectionKind};
-use crate::kernel::MAX_K;
+use crate::kernel::{GROUP_COLUMNS, MAX_GROUPED_K, MAX_K};
 use crate::manifest::{
     Grouping, Hyperparameters, LogitRules, Manifest, Planes, Product, RowOrder, SamplingDefaults, Segment,
     Tensor, TextInfo,
@@ -33,10 +33,6 @@ const MAX_NAME: usize = 1 << 12;
 const MAX_CONTEXT: u32 = 1 << 24;
 /// Largest number of elements in one dimension of the model. It bounds what a runtime computes from them.
 const MAX_DIM: u32 = 1 << 24;
-/// Columns that a group may have.
-const GROUP_COLUMNS: [u32; 4] = [32, 64, 128, 256];
-/// Most columns of a grouped product, whose integer sums are those of a group.
-const MAX_GROUPED_K: u32 = 1 << 20;
 /// Most ids in all sequences of [`LogitRules`]: every one may be compared for every token.
 const MAX_WORD_IDS: usize = 1 << 20;
 /// Longest run of tokens that must not be repeated. Models say 2 to 10; the whole text is searched for it.

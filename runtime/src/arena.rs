@@ -2,12 +2,10 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use memmap2::MmapMut;
 use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
 
-/// Alignment of everything kernels touch, in bytes.
-const LINE: usize = 64;
+pub(crate) use trit_gemm::Memory;
 
 /// Types whose every bit pattern is a value.
 pub(crate) trait Element: Copy {
@@ -22,58 +20,6 @@ impl Element for i32 {
 }
 impl Element for i8 {
     const DTYPE: DType = DType::I8;
-}
-
-/// Zeroed memory that workers share, at a page; the system commits pages only when they are first written.
-pub(crate) struct Memory {
-    map: MmapMut,
-    base: *mut u8,
-    len: usize,
-}
-
-// SAFETY: owns its memory; whoever hands out references to it promises that they do not conflict.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    /// `rows * row` bytes for `what`.
-    pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
-        let bytes = rows.checked_mul(row).map(|bytes| bytes.max(LINE));
-        // Not from the allocator, which would write zeros to all of it.
-        let map = bytes.and_then(|bytes| MmapMut::map_anon(bytes).ok());
-        let memory = map.map(|mut map| Memory { base: map.as_mut_ptr(), len: map.len(), map });
-        memory.ok_or_else(|| RuntimeError::SequenceMemory { what: what.to_owned(), rows, row_bytes: row })
-    }
-
-    /// [`Memory::new`] in huge pages, where the system has them: for what is read in long streams. Pages are committed
-    /// 2 MiB at a time.
-    pub fn huge(rows: usize, row: usize, what: &str) -> Result<Memory, RuntimeError> {
-        const PAGE: usize = 2 << 20;
-        let mut memory = Memory::new(1, rows.saturating_mul(row).saturating_add(PAGE), what)?;
-        #[cfg(target_os = "linux")]
-        let _ = memory.map.advise(memmap2::Advice::HugePage);
-        let start = memory.base.addr().next_multiple_of(PAGE) - memory.base.addr();
-        memory.base = memory.base.wrapping_add(start);
-        memory.len = memory.map.len() - start;
-        Ok(memory)
-    }
-
-    /// The first byte.
-    pub fn base(&self) -> *mut u8 {
-        self.base
-    }
-
-    /// All of it.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map[self.map.len() - self.len..]
-    }
-
-    /// All of it.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let start = self.map.len() - self.len;
-        &mut self.map[start..]
-    }
 }
 
 /// Room for the buffers of a plan, `capacity` rows each, zeroed.
@@ -107,10 +53,10 @@ impl Arena {
         let buffer = &self.buffers[id.0 as usize];
         assert!(row < self.capacity && buffer.dtype == T::DTYPE);
         let byte = buffer.offset as usize * self.capacity + buffer.stride as usize * row;
-        debug_assert!(byte + buffer.stride as usize <= self.memory.len);
+        debug_assert!(byte + buffer.stride as usize <= self.memory.len());
         // SAFETY: validation keeps every buffer's offset and stride inside `row_bytes`, so the row lies inside the
         // allocation.
-        (unsafe { self.memory.base.add(byte) }.cast(), buffer.stride as usize / size_of::<T>())
+        (unsafe { self.memory.base().add(byte) }.cast(), buffer.stride as usize / size_of::<T>())
     }
 
     /// Elements from one row of a buffer to the next.

@@ -1,24 +1,23 @@
 //! Which kernels run: embedded, regenerated or portable, and of which tier.
 
 use crate::RuntimeError;
-use crate::cpu::CpuTiers;
 use crate::kernel_notes::{CodeLimit, KernelNote, NoKernels};
-use crate::mapping::{EmbeddedCode, KernelFn};
+use crate::mapping::EmbeddedCode;
 use crate::recode::COMMON;
 use crate::storage::Storage;
 use crate::trust::{NotTrusted, Trusted};
-use crate::tuning::{Stream, Tuner};
+use crate::tuning::Tuner;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use trit_format::container::{Digest, Header, SectionKind};
-use trit_format::dense243::Code;
-use trit_format::kernel::{KernelEntry, KernelKind, KernelSpec};
+use trit_format::kernel::KernelEntry;
 use trit_format::manifest::{Manifest, Product};
 use trit_format::target::Target;
+use trit_gemm::tuning::Stream;
+use trit_gemm::{CpuTiers, GemmError, KernelShape, Layout, MachineCode, generated_targets};
 
 /// Most shapes of products that code is generated for. Models have two to ten; each costs some milliseconds at every load.
-#[cfg(feature = "jit")]
 const MOST_SHAPES: usize = 64;
 
 /// Where kernels come from, as asked for.
@@ -101,55 +100,12 @@ impl fmt::Display for KernelReport {
     }
 }
 
-/// The kernels of one product.
-#[derive(Clone)]
-pub(crate) enum ProductKernels {
-    /// Safe Rust.
-    Portable,
-    /// Machine code.
-    Code(CodeKernels),
-}
-
-/// Machine code for one shape of product.
-#[derive(Clone)]
-pub(crate) struct CodeKernels {
-    /// One for each number of activation rows there is, most rows first; the last is for one row.
-    pub streams: Vec<(usize, KernelFn)>,
-    /// For any number of rows.
-    pub block: Option<(KernelSpec, KernelFn)>,
-}
-
-impl CodeKernels {
-    /// The kernel for one activation row.
-    pub fn single(&self) -> KernelFn {
-        self.streams.last().expect("`assign` puts one for one row last").1
-    }
-
-    /// The kernel for as many activation rows as possible of `left`, at least 1, and how many it takes.
-    pub fn stream(&self, left: usize) -> (usize, KernelFn) {
-        *self.streams.iter().find(|(m, _)| *m <= left).expect("one takes one row")
-    }
-}
-
-/// Every product's kernels, and the memory their code stands in.
+/// Every product's kernels, which keep the memory that their code stands in.
 pub(crate) struct Kernels {
     /// By product.
-    pub products: Vec<ProductKernels>,
+    pub products: Vec<trit_gemm::Kernels>,
     /// What was chosen.
     pub report: KernelReport,
-    /// Keeps the code alive while `products` points into it.
-    _code: Memory,
-}
-
-enum Memory {
-    None,
-    Embedded {
-        _code: EmbeddedCode,
-    },
-    #[cfg(feature = "jit")]
-    Jit {
-        _code: Box<trit_codegen::JitCode>,
-    },
 }
 
 /// What [`bind`] needs to know besides the bundle.
@@ -299,42 +255,29 @@ fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
 }
 
 /// Tiers for which kernels of this bundle can be generated: not every one reads every code.
-#[cfg(feature = "jit")]
 fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
-    let shapes = generated_shapes(manifest);
-    let reads = move |t: &Target| {
-        shapes.iter().all(|&(k, code)| !trit_codegen::default_specs(k, code, *t).is_empty())
-    };
-    trit_codegen::supported().iter().copied().filter(reads)
+    let targets: Vec<Target> = generated_targets(&generated_shapes(manifest)).collect();
+    targets.into_iter()
 }
 
 /// The shapes of products that code is generated for: where there are more than [`MOST_SHAPES`], those with the most weights.
-#[cfg(feature = "jit")]
-fn generated_shapes(manifest: &Manifest) -> Vec<Shape> {
-    let mut bytes: BTreeMap<Shape, u64> = BTreeMap::new();
+fn generated_shapes(manifest: &Manifest) -> Vec<KernelShape> {
+    let mut bytes: BTreeMap<KernelShape, u64> = BTreeMap::new();
     for product in &manifest.products {
         *bytes.entry(shape(product)).or_default() += product.bytes().expect("validated");
     }
-    let mut shapes: Vec<(Shape, u64)> = bytes.into_iter().collect();
+    let mut shapes: Vec<(KernelShape, u64)> = bytes.into_iter().collect();
     shapes.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
     shapes.into_iter().take(MOST_SHAPES).map(|(shape, _)| shape).collect()
 }
 
-#[cfg(not(feature = "jit"))]
-fn generable(_: &Manifest) -> impl Iterator<Item = Target> {
-    std::iter::empty()
-}
-
-/// What a kernel is made for: the columns that it goes over, and how weights are stored.
-type Shape = (u32, Code);
-
-fn shape(product: &Product) -> Shape {
-    (product.kernel_k(), product.code)
+fn shape(product: &Product) -> KernelShape {
+    KernelShape { k: product.kernel_k(), code: product.code }
 }
 
 fn portable(manifest: &Manifest, notes: Vec<KernelNote>) -> Kernels {
     Kernels {
-        products: vec![ProductKernels::Portable; manifest.products.len()],
+        products: vec![trit_gemm::Kernels::portable(); manifest.products.len()],
         report: KernelReport {
             source: KernelSource::Portable,
             target: None,
@@ -343,7 +286,6 @@ fn portable(manifest: &Manifest, notes: Vec<KernelNote>) -> Kernels {
             shapes: 0,
             timed: 0,
         },
-        _code: Memory::None,
     }
 }
 
@@ -352,37 +294,28 @@ fn bind_embedded(bundle: &Bundle, target: Target, tuner: &mut Tuner) -> Result<K
     let kind = SectionKind::Code(target);
     let missing = || bundle.storage.format(trit_format::FormatError::Missing(kind));
     let code = EmbeddedCode::new(bundle.storage, bundle.header.section(kind).ok_or_else(missing)?, &entries)?;
-    let kernels = entries.iter().enumerate().map(|(i, k)| (k.spec, code.kernel(i))).collect();
-    let assigned = assign(bundle, kernels, target, tuner);
-    Ok(assigned.kernels(KernelSource::Embedded, target, Vec::new(), Memory::Embedded { _code: code }))
+    let digest = code.digest();
+    let assigned = assign(bundle, &code.machine_code(&entries, target), tuner);
+    Ok(assigned.kernels(KernelSource::Embedded, target, Vec::new(), Some(digest)))
 }
 
-#[cfg(feature = "jit")]
 fn bind_jit(
     bundle: &Bundle,
     target: Target,
     notes: Vec<KernelNote>,
     tuner: &mut Tuner,
 ) -> Result<Kernels, RuntimeError> {
-    let shapes = generated_shapes(bundle.manifest).into_iter();
-    let specs = shapes.flat_map(|(k, code)| trit_codegen::default_specs(k, code, target));
-    let pairs: Vec<(KernelSpec, Target)> = specs.map(|s| (s, target)).collect();
-    let code = trit_codegen::JitCode::new(&pairs)
-        .map_err(|e| refused(bundle, NoKernels::Generation { problem: e.to_string() }))?;
-    let kernels = pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
-    let assigned = assign(bundle, kernels, target, tuner);
-    Ok(assigned.kernels(KernelSource::Jit, target, notes, Memory::Jit { _code: Box::new(code) }))
-}
-
-#[cfg(not(feature = "jit"))]
-fn bind_jit(bundle: &Bundle, _: Target, _: Vec<KernelNote>, _: &mut Tuner) -> Result<Kernels, RuntimeError> {
-    Err(refused(bundle, NoKernels::WithoutJit))
+    let code = MachineCode::generate(&generated_shapes(bundle.manifest), target).map_err(|e| match e {
+        GemmError::NoJit => refused(bundle, NoKernels::WithoutJit),
+        other => refused(bundle, NoKernels::Generation { problem: other.to_string() }),
+    })?;
+    Ok(assign(bundle, &code, tuner).kernels(KernelSource::Jit, target, notes, None))
 }
 
 /// What [`assign`] found.
 struct Assigned {
     /// By product.
-    products: Vec<ProductKernels>,
+    products: Vec<trit_gemm::Kernels>,
     /// Shapes with machine code, and all.
     shapes: (usize, usize),
     timed: usize,
@@ -394,47 +327,29 @@ impl Assigned {
         source: KernelSource,
         target: Target,
         mut notes: Vec<KernelNote>,
-        code: Memory,
+        code: Option<Digest>,
     ) -> Kernels {
         let (with_code, all) = self.shapes;
         if with_code < all {
             notes.push(KernelNote::FewShapes { with_code, all });
         }
-        let digest = match &code {
-            Memory::Embedded { _code } => Some(_code.digest()),
-            _ => None,
-        };
-        let report = KernelReport {
-            source,
-            target: Some(target),
-            code: digest,
-            notes,
-            shapes: with_code,
-            timed: self.timed,
-        };
-        Kernels { products: self.products, report, _code: code }
+        let report =
+            KernelReport { source, target: Some(target), code, notes, shapes: with_code, timed: self.timed };
+        Kernels { products: self.products, report }
     }
 }
 
 /// Finds each product's kernels, of variants the fastest. Products of a shape that has none run portable.
-fn assign(
-    bundle: &Bundle,
-    kernels: Vec<(KernelSpec, KernelFn)>,
-    target: Target,
-    tuner: &mut Tuner,
-) -> Assigned {
+fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
     let products = &bundle.manifest.products;
-    let mut shapes: BTreeMap<Shape, (Vec<Stream>, usize)> = BTreeMap::new();
+    let mut shapes: BTreeMap<KernelShape, (Vec<Stream>, usize)> = BTreeMap::new();
     for product in products {
         let len = product.bytes().expect("validated") as usize;
-        let stream = Stream::of(product, &bundle.weights[product.offset as usize..][..len]);
+        let layout = Layout::of(product).expect("validated");
+        let stream = Stream::of(&layout, &bundle.weights[product.offset as usize..][..len]);
         let (streams, bytes) = shapes.entry(shape(product)).or_default();
-        streams.push(stream);
+        streams.push(stream.expect("whole tiles"));
         *bytes += len;
-    }
-    let mut fitting: BTreeMap<Shape, Vec<(KernelSpec, KernelFn)>> = BTreeMap::new();
-    for kernel in kernels {
-        fitting.entry((kernel.0.k, kernel.0.code)).or_default().push(kernel);
     }
     let (all, timed) = (shapes.values().map(|(_, bytes)| bytes).sum(), tuner.timed());
     // Those with the most weights first: they are timed while others are not.
@@ -443,25 +358,10 @@ fn assign(
     let count = order.len();
     let mut bound = BTreeMap::new();
     for (shape, (weights, _)) in order {
-        let fitting = fitting.remove(&shape).unwrap_or_default();
-        let fits = |kind: KernelKind| fitting.iter().copied().filter(move |(s, _)| s.kind == kind);
-        let rows: BTreeSet<u32> = fits(KernelKind::Stream).map(|(s, _)| s.m).collect();
-        if rows.first() != Some(&1) {
-            continue;
-        }
-        let stream = |m: u32| {
-            let variants: Vec<_> = fits(KernelKind::Stream).filter(|(s, _)| s.m == m).collect();
-            // Several rows are bound by computation more than by memory: what suits one row is not asked for.
-            let chosen = if m == 1 { tuner.choose(target, &variants, &weights, all) } else { 0 };
-            (m as usize, variants[chosen].1)
-        };
-        let streams: Vec<(usize, KernelFn)> = rows.into_iter().rev().map(stream).collect();
-        bound.insert(shape, CodeKernels { streams, block: fits(KernelKind::Block).next() });
+        let kernels = code.kernels(shape, |variants| tuner.choose(variants, &weights, all));
+        bound.extend(kernels.map(|kernels| (shape, kernels)));
     }
-    let kernels = |product| match bound.get(&shape(product)) {
-        Some(kernels) => ProductKernels::Code(kernels.clone()),
-        None => ProductKernels::Portable,
-    };
+    let kernels = |product| bound.get(&shape(product)).cloned().unwrap_or_else(trit_gemm::Kernels::portable);
     Assigned {
         products: products.iter().map(kernels).collect(),
         shapes: (bound.len(), count),

@@ -160,3 +160,15 @@ impl fmt::Display for Place {
         }
     }
 }
+
+impl From<trit_gemm::GemmError> for RuntimeError {
+    /// What the system refused, or what this machine cannot do: sizes are those of a validated bundle.
+    fn from(error: trit_gemm::GemmError) -> RuntimeError {
+        match error {
+            trit_gemm::GemmError::Memory { what, rows, row: row_bytes } => {
+                RuntimeError::SequenceMemory { what, rows, row_bytes }
+            }
+            other => RuntimeError::System(other.to_string()),
+        }
+    }
+}

@@ -26,13 +26,11 @@
 
 mod arena;
 mod bind;
-pub mod cpu;
 mod dense;
 mod draft;
 pub mod engine;
 mod error;
 pub mod generate;
-mod grouped;
 mod kernel_notes;
 mod limits;
 mod load;
@@ -57,7 +55,6 @@ mod trust;
 mod tuning;
 
 pub use bind::{KernelChoice, KernelReport, KernelSource};
-pub use cpu::CpuTiers;
 pub use engine::{
     Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions,
 };
@@ -72,6 +69,7 @@ pub use session::{Session, SessionOptions};
 pub use storage::Memory;
 pub use texts::Texts;
 pub use trit_format as format;
+pub use trit_gemm::{CpuTiers, cpu};
 pub use trit_text as text;
 pub use trust::{NotTrusted, TrustPolicy, TrustRecords, Trusted};
 pub use tuning::Tuning;

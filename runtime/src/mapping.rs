@@ -9,16 +9,12 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 use trit_format::FormatError;
 use trit_format::container::{Digest, Section};
-use trit_format::kernel::{KernelArgs, KernelEntry};
-
-/// A ternary kernel: see [`KernelArgs`].
-#[cfg(target_arch = "x86_64")]
-pub(crate) type KernelFn = unsafe extern "sysv64" fn(*const KernelArgs);
-/// A ternary kernel: see [`KernelArgs`].
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) type KernelFn = unsafe extern "C" fn(*const KernelArgs);
+use trit_format::kernel::KernelEntry;
+use trit_format::target::Target;
+use trit_gemm::{KernelFn, MachineCode};
 
 /// Weights, planes or a table where they stand in a file, read-only.
 pub(crate) struct FileMapping {
@@ -106,11 +102,19 @@ impl EmbeddedCode {
         self.digest
     }
 
-    /// The entry point of kernel `index`, in the order given to [`EmbeddedCode::new`]. Valid while `self` lives.
-    pub fn kernel(&self, index: usize) -> KernelFn {
-        let entry = self.memory[self.offsets[index]..].as_ptr();
-        // SAFETY: the code at this offset was written by our compiler for this calling convention (the user's trust
-        // vouches for it, the digest for its integrity) and lies in executable memory.
-        unsafe { std::mem::transmute::<*const u8, KernelFn>(entry) }
+    /// The kernels with what they compute. `entries` are those given to [`EmbeddedCode::new`], all for `target`, which this
+    /// CPU must have.
+    pub fn machine_code(self, entries: &[&KernelEntry], target: Target) -> MachineCode {
+        assert!(entries.len() == self.offsets.len() && entries.iter().all(|entry| entry.target == target));
+        let kernels = entries.iter().zip(&self.offsets).map(|(entry, &offset)| {
+            let start = self.memory[offset..].as_ptr();
+            // SAFETY: the code at this offset was written by our compiler for this calling convention (the user's trust
+            // vouches for it, the digest for its integrity) and lies in executable memory.
+            (entry.spec, unsafe { std::mem::transmute::<*const u8, KernelFn>(start) })
+        });
+        let kernels: Vec<_> = kernels.collect();
+        // SAFETY: as above, each is what its entry says; `self` keeps the memory, which does not move; `bind` chose a target of
+        // this CPU.
+        unsafe { MachineCode::new(kernels, target, Arc::new(self)) }
     }
 }

@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 use crate::arena::Arena;
-use crate::grouped::Shape;
 use crate::load::Model;
 use std::ops::Range;
 use trit_format::plan::{Activation, BufferId, ProductId, TensorId};
+use trit_gemm::{Layout, MatrixRef};
 use trit_kernels::{epilogue, head, norm};
 
 /// Elements of a gate that are handled at a time, through memory of this function's own: `out` may be an operand.
@@ -56,11 +56,13 @@ impl Rows<'_> {
     pub fn embed_ternary(&self, product: ProductId, out: BufferId, token: impl Fn(usize) -> usize) {
         let index = product.0 as usize;
         let product = &self.model.manifest().products[index];
-        let shape = Shape::of(product, product.grouping.expect("validated"));
+        let layout = Layout::of(product).expect("validated");
+        let (weights, kernels) = (self.model.weights(index), &self.model.bound().products[index]);
+        let matrix = MatrixRef::new(layout, weights, kernels).expect("bound to this product");
         for r in self.rows.clone() {
             // SAFETY: the row is this worker's.
             let out = unsafe { self.arena.row_mut(out, r, 0, product.k as usize) };
-            shape.row(self.model.weights(index), token(r), out);
+            matrix.row(token(r), out).expect("a token of the vocabulary");
         }
     }
 

@@ -1,13 +1,11 @@
 //! Does this machine compute what the bundle says it should?
 
-use crate::bind::ProductKernels;
-use crate::grouped::{Shape, run_tile};
-use crate::ternary::{OwnRows, run_bound, run_portable};
 use crate::{KvType, Model, RuntimeError, Session, SessionOptions};
 use std::fmt;
 use std::sync::Arc;
 use trit_format::manifest::Product;
 use trit_format::tile;
+use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Scratch};
 use trit_kernels::ternary;
 
 /// Largest relative L2 distance of logits that a correct machine has from the compiler's, which has no narrower cache. With
@@ -97,13 +95,8 @@ impl Model {
             let weights = self.weights(index);
             // A different tile of each product.
             let tile = index % product.tiles() as usize;
-            let [expected, portable, bound] = match product.grouping {
-                None => whole(product, weights, tile, index, &self.bound().products[index]),
-                Some(grouping) => {
-                    let shape = Shape::of(product, grouping);
-                    in_groups(product, &shape, weights, tile, index, &self.bound().products[index])?
-                }
-            };
+            let [expected, portable, bound] =
+                sums(product, weights, tile, index, &self.bound().products[index])?;
             for (name, got) in [("portable", &portable), ("bound", &bound)] {
                 match &expected {
                     Some(_) if *got == expected => {}
@@ -162,49 +155,43 @@ fn activation(i: usize, index: usize) -> i8 {
     ((i * 7919 + index * 104_729) % 255) as i8
 }
 
-/// The sums of a tile by the reference, where its bytes are valid, by the portable kernel and by the one that is bound.
+/// The sums of a tile by the reference, where its bytes are valid, by the portable kernel and by the one that is bound; of
+/// each group where there are groups.
 type Sums = [Option<Vec<i32>>; 3];
 
-fn whole(product: &Product, weights: &[u8], tile: usize, index: usize, kernels: &ProductKernels) -> Sums {
-    let k = product.k as usize;
-    let weights = &weights[tile * tile::bytes(k)..][..tile::bytes(k)];
-    let mut activations: Vec<i8> = (0..k).map(|i| activation(i, index)).collect();
-    activations.resize(tile::padded_k(k), 0);
-    let expected = ternary::reference(weights, k, product.code, &activations[..k]);
-    let mut portable = vec![0; tile::ROWS];
-    run_portable(product, weights, &activations, &mut portable);
-    [expected, Some(portable), Some(run_bound(kernels, product, weights, &activations))]
-}
-
-/// [`whole`] for a product with groups: the sums of each.
-fn in_groups(
+fn sums(
     product: &Product,
-    shape: &Shape,
     weights: &[u8],
     tile: usize,
     index: usize,
-    kernels: &ProductKernels,
+    kernels: &Kernels,
 ) -> Result<Sums, RuntimeError> {
-    let groups = product.groups() as usize;
-    let columns = product.kernel_k() as usize;
-    let mut activations = OwnRows::new(1, (groups * columns).next_multiple_of(64), groups, groups)?;
-    let row = activations.row_mut(0);
+    let layout = Layout::of(product)?;
+    let (groups, columns) = (product.groups() as usize, product.kernel_k() as usize);
+    let mut activations = QuantizedRows::new(1, layout.digit_len(), groups, groups)?;
+    let row = activations.row_mut(0).expect("there is one row");
     for (i, value) in row.values[..groups * columns].iter_mut().enumerate() {
         *value = activation(i, index);
     }
-    let parts = || row.values.chunks_exact(columns).take(groups);
+    let parts = || row.values.chunks(columns).take(groups);
     for (sum, part) in row.sums.iter_mut().zip(parts()) {
         *sum = part.iter().map(|&a| i32::from(a)).sum();
     }
-    let codes = weights[tile * product.tile_bytes() as usize..].chunks_exact(tile::bytes(columns));
+    let weights = &weights[tile * layout.tile_bytes()..][..layout.tile_bytes()];
+    let codes = weights.chunks_exact(tile::bytes(columns));
     let expected: Option<Vec<Vec<i32>>> = codes
         .zip(parts())
         .map(|(codes, part)| ternary::reference(codes, columns, product.code, part))
         .collect();
-    let kernel = match kernels {
-        ProductKernels::Portable => None,
-        ProductKernels::Code(kernels) => Some(kernels.single()),
+    let run = |kernels: &Kernels| -> Result<Vec<i32>, RuntimeError> {
+        let mut scratch = Scratch::default();
+        let mut pass = MatrixRef::new(layout, weights, kernels)?.pass(activations.all(), &mut scratch)?;
+        if product.grouping.is_some() {
+            return Ok(pass.group_sums(0, 0)?.to_vec());
+        }
+        let mut found = Vec::new();
+        pass.sums(0..1, |_, _, sums| found.extend_from_slice(sums))?;
+        Ok(found)
     };
-    let run = |kernel| run_tile(kernel, shape, weights, tile, &activations);
-    Ok([expected.map(|groups| groups.concat()), Some(run(None)), Some(run(kernel))])
+    Ok([expected.map(|groups| groups.concat()), Some(run(&Kernels::portable())?), Some(run(kernels)?)])
 }

@@ -12,7 +12,6 @@ use crate::limits::available;
 use crate::mapped_files::MappingHook;
 use crate::mapping::FileMapping;
 use crate::source::{Change, FileSource, Source};
-use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -21,9 +20,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trit_format::FormatError;
 use trit_format::container::{Digest, Header, Section};
+use trit_gemm::ReadOnlyMemory;
 
-/// Alignment that huge pages need.
-const HUGE: usize = 2 << 20;
 /// Bytes that one thread reads at a time.
 const PIECE: usize = 4 << 20;
 /// Bytes that are read and digested at a time where no copy is kept.
@@ -60,15 +58,8 @@ pub(crate) struct Storage {
 pub(crate) enum Streamed {
     /// In a mapping of the file.
     Mapped(FileMapping),
-    /// Copied to huge pages, from `start` on.
-    Copied {
-        /// The memory.
-        memory: Mmap,
-        /// First byte.
-        start: usize,
-        /// Bytes.
-        len: usize,
-    },
+    /// Copied to huge pages.
+    Copied(ReadOnlyMemory),
 }
 
 impl Streamed {
@@ -76,7 +67,7 @@ impl Streamed {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Streamed::Mapped(map) => map,
-            Streamed::Copied { memory, start, len } => &memory[*start..*start + *len],
+            Streamed::Copied(memory) => memory.bytes(),
         }
     }
 
@@ -88,45 +79,29 @@ impl Streamed {
         &mut self,
         change: impl FnOnce(&mut [u8]) -> Result<(), RuntimeError>,
     ) -> Result<bool, RuntimeError> {
-        let Streamed::Copied { memory, start, len } = self else { return Ok(false) };
-        let refused =
-            |e: io::Error| RuntimeError::System(format!("weights cannot be changed in memory: {e}"));
-        let none = MmapMut::map_anon(1).and_then(MmapMut::make_read_only).map_err(refused)?;
-        let mut writable = std::mem::replace(memory, none).make_mut().map_err(refused)?;
-        change(&mut writable[*start..*start + *len])?;
-        *memory = writable.make_read_only().map_err(refused)?;
+        let Streamed::Copied(memory) = self else { return Ok(false) };
+        memory.rewrite(change)?;
         Ok(true)
     }
 }
 
 /// Memory that bytes are to be read into, in huge pages where the system has them.
-pub(crate) struct Room {
-    memory: MmapMut,
-    start: usize,
-    len: usize,
-}
+pub(crate) struct Room(trit_gemm::Memory);
 
 impl Room {
     /// `None` where memory is refused.
     fn new(len: usize) -> Option<Room> {
-        let memory = MmapMut::map_anon(len.checked_add(HUGE)?).ok()?;
-        // A system without huge pages gives small ones.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        let start = memory.as_ptr().addr().next_multiple_of(HUGE) - memory.as_ptr().addr();
-        Some(Room { memory, start, len })
+        trit_gemm::Memory::huge(1, len, "a copy of a section").ok().map(Room)
     }
 
     /// The bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
+        self.0.bytes_mut()
     }
 
     /// Ends the writing.
     pub fn keep(self) -> Result<Streamed, RuntimeError> {
-        let refused = |e: io::Error| RuntimeError::System(format!("memory cannot be made read-only: {e}"));
-        let memory = self.memory.make_read_only().map_err(refused)?;
-        Ok(Streamed::Copied { memory, start: self.start, len: self.len })
+        Ok(Streamed::Copied(self.0.read_only()?))
     }
 }
 

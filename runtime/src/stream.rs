@@ -9,11 +9,11 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use memmap2::MmapMut;
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use trit_gemm::Memory;
 
 /// How to go about it.
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +41,14 @@ const BLOCK: usize = 1 << 10;
 const PIECE: usize = 1 << 11;
 /// Bytes of a cache line, on most CPUs: what one prefetch asks for.
 const LINE: usize = 64;
-/// Alignment that huge pages need.
-const HUGE: usize = 2 << 20;
+/// Bytes that one thread writes at a time before anything is measured.
+const PART: usize = 2 << 20;
 /// Spins before a waiting thread lets others run, since there may be more threads than cores.
 const SPINS: usize = 10_000;
 
 /// Memory to read, in huge pages where the system has them.
 pub struct StreamBuffer {
-    memory: MmapMut,
-    start: usize,
-    blocks: usize,
+    memory: Memory,
 }
 
 impl StreamBuffer {
@@ -60,29 +58,21 @@ impl StreamBuffer {
     /// [`RuntimeError::System`] where memory is refused.
     pub fn new(bytes: usize) -> Result<StreamBuffer, RuntimeError> {
         use rayon::prelude::*;
-        let refused =
-            |e| RuntimeError::System(format!("no {bytes} bytes of memory to measure bandwidth: {e}"));
-        let too_many = || refused(std::io::ErrorKind::OutOfMemory.into());
-        let blocks = bytes.div_ceil(BLOCK).max(1);
-        let len = blocks.checked_mul(BLOCK).and_then(|len| len.checked_add(HUGE)).ok_or_else(too_many)?;
-        let mut memory = MmapMut::map_anon(len).map_err(refused)?;
-        // A system without huge pages gives small ones.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        let start = memory.as_ptr().addr().next_multiple_of(HUGE) - memory.as_ptr().addr();
-        let pages = memory[start..start + blocks * BLOCK].par_chunks_mut(HUGE).enumerate();
+        let mut memory =
+            Memory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
+        let parts = memory.bytes_mut().par_chunks_mut(PART).enumerate();
         // Not all alike: pages of the same content may be merged.
-        pages.for_each(|(i, page)| page.fill(i as u8 | 1));
-        Ok(StreamBuffer { memory, start, blocks })
+        parts.for_each(|(i, part)| part.fill(i as u8 | 1));
+        Ok(StreamBuffer { memory })
     }
 
     /// Bytes that are read.
     pub fn bytes(&self) -> usize {
-        self.blocks * BLOCK
+        self.memory.len()
     }
 
     fn blocks(&self) -> &[[u8; BLOCK]] {
-        self.memory[self.start..self.start + self.bytes()].as_chunks().0
+        self.memory.bytes().as_chunks().0
     }
 
     /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, both at least 1, for the best
@@ -317,9 +307,8 @@ mod tests {
         eprintln!("readers on this CPU: {:?}", Reader::supported());
         let mut buffer = StreamBuffer::new(37 * BLOCK - 5).unwrap();
         assert_eq!(buffer.bytes(), 37 * BLOCK);
-        let start = buffer.start;
         let mut state = 1u64;
-        buffer.memory[start..].iter_mut().for_each(|byte| {
+        buffer.memory.bytes_mut().iter_mut().for_each(|byte| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             *byte = (state >> 56) as u8;
         });

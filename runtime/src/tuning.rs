@@ -3,16 +3,12 @@
 //! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
 //! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
 //! few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
-#![allow(unsafe_code)]
 
-use crate::mapping::KernelFn;
 use crate::remembered::Remembered;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use trit_format::kernel::{KernelArgs, KernelSpec};
-use trit_format::manifest::Product;
-use trit_format::target::Target;
-use trit_format::tile;
+use trit_gemm::Variants;
+use trit_gemm::tuning::{BYTES, Stream, Timer, fastest};
 use trit_kernels::planes::{Hidden, Planes, WAYS, scan_full, scan_high};
 
 /// Whether timings are remembered.
@@ -27,13 +23,6 @@ pub enum Tuning {
     Off,
 }
 
-/// Weight bytes that each variant is timed on in each round: more than private caches hold, and others each time, so that
-/// shared ones do not hold them either.
-const BYTES: usize = 24 << 20;
-/// Rounds, of which the median counts: the best of a few is luck more than merit.
-const ROUNDS: usize = 11;
-/// Tiles in one call, as in decode.
-const TILES: usize = 16;
 /// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can have
 /// thousands.
 const MOST_TIMED: [usize; 2] = [12, 4];
@@ -41,38 +30,6 @@ const MOST_TIMED: [usize; 2] = [12, 4];
 const BUDGET: Duration = Duration::from_secs(2);
 /// A shape is timed if at least one in this many bytes of the weights is its: the choice of others changes little.
 const SHARE: usize = 32;
-
-/// The weights of a product as a kernel goes over them.
-pub(crate) struct Stream<'a> {
-    weights: &'a [u8],
-    /// Bytes from one run of codes to the next: scales of groups lie between them.
-    run: usize,
-    /// Bytes of a run's codes.
-    codes: usize,
-}
-
-impl<'a> Stream<'a> {
-    /// All tiles of a product.
-    pub fn of(product: &Product, weights: &'a [u8]) -> Stream<'a> {
-        match product.grouping {
-            None => Stream { weights, run: weights.len(), codes: weights.len() },
-            Some(_) => {
-                Stream { weights, run: product.tile_bytes() as usize, codes: product.code_bytes() as usize }
-            }
-        }
-    }
-
-    /// Bytes of its codes and scales.
-    pub fn bytes(&self) -> usize {
-        self.weights.len()
-    }
-
-    /// What one call takes, all over the weights: up to [`TILES`] tiles, or groups, of `tile` bytes.
-    fn pieces(&self, tile: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
-        let (weights, codes) = (self.weights, self.codes);
-        weights.chunks_exact(self.run).flat_map(move |run| run[..codes].chunks(TILES * tile))
-    }
-}
 
 /// What is timed, each with a bound of its own.
 #[derive(Clone, Copy)]
@@ -114,25 +71,16 @@ impl Tuner {
         self.timed.iter().sum()
     }
 
-    /// The index of the variant to use of kernels for `target`. All compute the same from `weights`, which are a part of
-    /// `all` bytes.
-    pub fn choose(
-        &mut self,
-        target: Target,
-        variants: &[(KernelSpec, KernelFn)],
-        weights: &[Stream],
-        all: usize,
-    ) -> usize {
+    /// The index of the variant to use. All compute the same from `weights`, which are a part of `all` bytes.
+    pub fn choose(&mut self, variants: &Variants, weights: &[Stream], all: usize) -> usize {
         let bytes: usize = weights.iter().map(Stream::bytes).sum();
-        if variants.len() < 2 || bytes < all / SHARE {
+        if variants.count() < 2 || bytes < all / SHARE {
             return 0;
         }
-        let names: Vec<String> = variants.iter().map(|(spec, _)| spec.to_string()).collect();
-        let tile = tile::bytes(variants[0].0.k as usize);
-        let mut pieces = weights.iter().flat_map(|stream| stream.pieces(tile)).cycle();
-        self.fastest(Choice::Kernel, &format!(", {target}: "), &names, |i| {
-            time(&variants[i].0, variants[i].1, &mut pieces)
-        })
+        // Where there is no memory to time them, the first is as good as any.
+        let Ok(mut timer) = Timer::new(variants, weights) else { return 0 };
+        let what = format!(", {}: ", variants.target());
+        self.fastest(Choice::Kernel, &what, &variants.names(), |i| timer.time(i))
     }
 
     /// The index in [`WAYS`] of how to scan the high one of `planes`, or both.
@@ -168,7 +116,7 @@ impl Tuner {
         choice: Choice,
         what: &str,
         names: &[String],
-        mut time: impl FnMut(usize) -> Duration,
+        time: impl FnMut(usize) -> Duration,
     ) -> usize {
         // A compiler with other variants asks again.
         let key = format!("{}{what}{}", self.cpu, names.join(" "));
@@ -182,20 +130,8 @@ impl Tuner {
             return 0;
         }
         *timed += 1;
-        let mut times = vec![Vec::new(); names.len()];
-        // Round by round, so that what disturbs disturbs all.
-        for _ in 0..ROUNDS {
-            for (i, times) in times.iter_mut().enumerate() {
-                let time = time(i);
-                self.spent += time;
-                times.push(time);
-            }
-            if self.spent >= BUDGET {
-                break;
-            }
-        }
-        times.iter_mut().for_each(|times| times.sort_unstable());
-        let fastest = (0..times.len()).min_by_key(|&i| times[i][times[i].len() / 2]).unwrap_or(0);
+        let (fastest, spent) = fastest(names.len(), BUDGET - self.spent, time);
+        self.spent += spent;
         let name = names.get(fastest).cloned().unwrap_or_default();
         self.remembered.add(key.clone(), name.clone());
         self.found.push((key, name));
@@ -221,41 +157,10 @@ pub(crate) fn file() -> Option<PathBuf> {
     Some(folder?.join("trit").join("kernels.json"))
 }
 
-/// Time to go over the next [`BYTES`] bytes of `pieces`.
-fn time<'a>(spec: &KernelSpec, kernel: KernelFn, pieces: &mut impl Iterator<Item = &'a [u8]>) -> Duration {
-    let k = spec.k as usize;
-    // Whole quads, aligned as kernels expect; their values do not matter.
-    let activations = vec![0x0102_0304i32; tile::padded_k(k) / tile::QUAD];
-    let mut out = [0i32; TILES * tile::ROWS];
-    let sum = 0;
-    let mut left = BYTES;
-    let start = Instant::now();
-    while let (1.., Some(tiles)) = (left, pieces.next()) {
-        let args = KernelArgs {
-            weights: tiles.as_ptr(),
-            activations: activations.as_ptr().cast(),
-            sums: &sum,
-            out: out.as_mut_ptr(),
-            tiles: (tiles.len() / tile::bytes(k)) as u64,
-            activation_stride: 0,
-            sum_stride: 0,
-            out_stride: 0,
-            rows: 1,
-            scratch: std::ptr::null_mut(),
-            activation_advance: 0,
-            sum_advance: 0,
-        };
-        // SAFETY: bound for this k, for one row and this CPU; `tiles` are whole tiles, at most as many as `out` has
-        // room for; the activations are padded.
-        unsafe { kernel(&args) };
-        left = left.saturating_sub(tiles.len());
-    }
-    start.elapsed()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trit_gemm::tuning::ROUNDS;
 
     fn names(what: usize) -> Vec<String> {
         ["slow", "fast"].map(|name| format!("{what} {name}")).into()

@@ -78,12 +78,15 @@ fn compiler_and_runtime_never_see_each_other() {
     };
     for (from, never) in [
         ("tritc", "trit-runtime"),
+        ("tritc", "trit-gemm"),
         ("tritc", "trit-kernels"),
         ("tritc", "trit-run"),
         ("tritc", "tritc-cli"),
         ("tritc-cli", "trit-runtime"),
         ("tritc-cli", "trit-kernels"),
         ("tritc-cli", "trit-run"),
+        ("trit-gemm", "tritc"),
+        ("trit-gemm", "trit-runtime"),
         ("trit-runtime", "tritc"),
         ("trit-runtime", "tritc-cli"),
         ("trit-run", "tritc"),
@@ -261,6 +264,24 @@ fn libraries_know_no_command_line() {
                 assert!(!line.contains(end), "{name}:{}: {end} is for a command", number + 1);
             }
         }
+    }
+}
+
+/// Kernels are called, and huge pages asked for, in one file of the runtime each.
+#[test]
+fn one_place_calls_kernels_and_one_knows_huge_pages() {
+    for (what, place) in [
+        ("KernelArgs {", "runtime/gemm/src/call.rs"),
+        ("Advice::HugePage", "runtime/gemm/src/memory.rs"),
+        ("map_anon(", "runtime/gemm/src/memory.rs, runtime/src/mapping.rs"),
+    ] {
+        let found = sources().into_iter().filter(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            relative(path).starts_with("runtime/") && text.contains(what)
+        });
+        let mut found: Vec<String> = found.map(|path| relative(&path)).collect();
+        found.sort();
+        assert_eq!(found.join(", "), place, "files with {what}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Buffers, KV layers and the types and shapes of every step.
 
-use super::{GROUP_COLUMNS, ensure, error, is_float, positive};
+use super::{ensure, error, is_float, positive};
 use crate::FormatError;
+use crate::kernel::{GROUP_COLUMNS, MAX_DIGIT_COLUMNS};
 use crate::manifest::{Manifest, Product, RowOrder, Tensor};
 use crate::plan::{
     Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, HeadNorms, KvLayer, Plan, ProductId,
@@ -327,7 +328,7 @@ fn quantized_by(
             quantized(plan, record, q, k)
         }
         ActivationRule::AbsmaxPerGroup { columns } | ActivationRule::Fixed24PerGroup { columns } => {
-            let most = if rule.digits() == 1 { 256 } else { 128 };
+            let most = if rule.digits() == 1 { 256 } else { MAX_DIGIT_COLUMNS };
             ensure(GROUP_COLUMNS.contains(&columns) && columns <= most, record, || {
                 format!("has groups of {columns} columns; {GROUP_COLUMNS:?} up to {most} are possible")
             })?;

@@ -4,11 +4,11 @@
 //! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them. A second argument chooses ways:
 //! `all`, or several of `ROWS,FAR,NEAR`.
 
-use memmap2::{Advice, MmapMut};
 use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 use trit_format::planes::{Layout, Row};
+use trit_gemm::Memory;
 use trit_kernels::planes::{Hidden, Planes, TopLower, WAYS, Way, refine, scan_full, scan_high, survivors};
 
 const HIDDEN: usize = 2560;
@@ -43,11 +43,8 @@ fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     let ways: Vec<Way> = std::env::args().skip(2).flat_map(|arg| ways(&arg)).collect();
     let layout = Layout::new(VOCAB as u64, HIDDEN as u64).expect("the shape is allowed");
-    let mut bytes = MmapMut::map_anon(layout.bytes() as usize).expect("memory");
-    #[cfg(target_os = "linux")]
-    if let Err(e) = bytes.advise(Advice::HugePage) {
-        eprintln!("no huge pages: {e}");
-    }
+    let mut memory = Memory::huge(1, layout.bytes() as usize, "planes").expect("memory");
+    let bytes = memory.bytes_mut();
     // Rows repeat; speed does not depend on what they hold.
     let mut state = 1u64;
     let table: Vec<f32> = (0..64 * HIDDEN)
@@ -75,7 +72,8 @@ fn main() {
         put(row, record, &high, &low, &scales);
     }
     println!("encoding {:.2} s on one thread", start.elapsed().as_secs_f64());
-    let planes = Planes::new(&bytes, layout);
+    let bytes = &*bytes;
+    let planes = Planes::new(bytes, layout);
 
     let h: Vec<f32> = table[..HIDDEN].iter().map(|x| x * 3.0).collect();
     let mut states = vec![Hidden::new(layout); 4];

@@ -14,7 +14,7 @@ use crate::load::Model;
 use crate::pool::Worker;
 use crate::profile::Profile;
 use crate::rows::{Gate, Norm, Rows};
-use crate::ternary::{Activations, OwnRows, ProductScratch, TernaryStep};
+use crate::ternary::{OwnRows, ProductScratch, TernaryStep, in_arena};
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -308,7 +308,7 @@ impl Executor<'_> {
                 let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
                     Some(own) => own.first(rows.len()),
                     // SAFETY: the step rule; the input is not written in this step.
-                    None => unsafe { Activations::in_arena(arena, input, rows.clone()) },
+                    None => unsafe { in_arena(arena, input, rows.clone()) },
                 };
                 let step = TernaryStep {
                     product: &self.model.manifest().products[index],

@@ -42,7 +42,7 @@ impl WeightScales<'_> {
     /// If there is none, or the type is an integer type.
     pub fn one(&self, group: usize, row: usize) -> f32 {
         assert!(row < ROWS);
-        let at = (group / self.groups * ROWS + row) * self.dtype.size();
+        let at = trit_format::tile::scale_at(group / self.groups, row) * self.dtype.size();
         let mut scale = [0.0];
         crate::head::widen_row(&self.bytes[at..], self.dtype, 1, 0, &mut scale);
         scale[0]

@@ -1,13 +1,14 @@
 //! Every way through a grouped product gives the same bits, by kernels in Rust that check what they are handed.
 
 use super::*;
-use crate::arena::Arena;
-use crate::mapping::KernelFn;
 use crate::pool::Pool;
-use crate::ternary::{Activations, OwnRows};
-use trit_format::kernel::{KernelKind, KernelSpec};
-use trit_format::manifest::{RowOrder, Segment};
-use trit_format::plan::{Activation, Buffer, BufferId, DType, Epilogue, Plan, Quantized, ScaleRule};
+use std::sync::Arc;
+use trit_format::dense243::Code;
+use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
+use trit_format::manifest::Grouping;
+use trit_format::plan::{Activation, ActivationRule, Buffer, DType, Plan, ScaleRule};
+use trit_format::target::Target;
+use trit_gemm::{KernelFn, KernelShape, MachineCode};
 use trit_kernels::quantize::{QuantizedRow, quantize};
 
 const K: usize = 200;
@@ -60,25 +61,21 @@ unsafe fn compute(args: &KernelArgs, columns: usize, m: usize) {
     }
 }
 
-fn kernels<const COLUMNS: usize>(block: bool) -> ProductKernels {
-    let spec = KernelSpec {
-        k: COLUMNS as u32,
-        m: 8,
-        kind: KernelKind::Block,
-        code: Code::SignedFix,
-        unroll: 1,
-        prefetch: 0,
-    };
-    let kernel: KernelFn = in_rust::<COLUMNS, 0>;
-    ProductKernels::Code(CodeKernels {
-        streams: vec![
-            (4, in_rust::<COLUMNS, 4>),
-            (3, in_rust::<COLUMNS, 3>),
-            (2, in_rust::<COLUMNS, 2>),
-            (1, in_rust::<COLUMNS, 1>),
-        ],
-        block: block.then_some((spec, kernel)),
-    })
+fn kernels<const COLUMNS: usize>(block: bool) -> Kernels {
+    let (k, code) = (COLUMNS as u32, Code::SignedFix);
+    let spec = |m, kind| KernelSpec { k, m, kind, code, unroll: 1, prefetch: 0 };
+    let mut kernels: Vec<(KernelSpec, KernelFn)> = vec![
+        (spec(1, KernelKind::Stream), in_rust::<COLUMNS, 1>),
+        (spec(2, KernelKind::Stream), in_rust::<COLUMNS, 2>),
+        (spec(3, KernelKind::Stream), in_rust::<COLUMNS, 3>),
+        (spec(4, KernelKind::Stream), in_rust::<COLUMNS, 4>),
+    ];
+    if block {
+        kernels.push((spec(8, KernelKind::Block), in_rust::<COLUMNS, 0>));
+    }
+    // SAFETY: they compute what their specifications say, for a process as long as it runs, on every CPU.
+    let code_of = unsafe { MachineCode::new(kernels, Target::X86_64V2, Arc::new(())) };
+    code_of.kernels(KernelShape { k, code }, |_| 0).unwrap()
 }
 
 /// In -1..1.
@@ -156,7 +153,7 @@ impl<const COLUMNS: usize> Case<COLUMNS> {
     }
 
     /// The results of every row by some kernels, from rows in the arena or a worker's own.
-    fn run(&self, kernels: &ProductKernels, own: bool, threads: usize) -> Vec<u32> {
+    fn run(&self, kernels: &Kernels, own: bool, threads: usize) -> Vec<u32> {
         let arena = self.arena();
         let mut mine = OwnRows::new(
             self.rows,
@@ -191,7 +188,7 @@ impl<const COLUMNS: usize> Case<COLUMNS> {
             let input = match own {
                 true => mine.first(self.rows),
                 // SAFETY: nobody writes the input.
-                false => unsafe { Activations::in_arena(&arena, INPUT, 0..self.rows) },
+                false => unsafe { in_arena(&arena, INPUT, 0..self.rows) },
             };
             let (epilogue, product) = (self.epilogue, &product);
             let step =
@@ -209,7 +206,7 @@ fn check<const COLUMNS: usize>(rule: ActivationRule) {
     for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::Gate(Activation::Silu)] {
         for rows in [1, 2, 4, 7, 45, 130] {
             let case = Case::<COLUMNS> { rule, epilogue, rows };
-            let expected = case.run(&ProductKernels::Portable, false, 1);
+            let expected = case.run(&Kernels::portable(), false, 1);
             for (block, own, threads) in
                 [(false, false, 1), (true, false, 2), (false, true, 2), (true, true, 1)]
             {

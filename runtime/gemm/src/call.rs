@@ -1,0 +1,113 @@
+//! One call of a kernel, generated or portable: the only place that makes [`KernelArgs`].
+#![allow(unsafe_code)]
+
+use crate::KernelShape;
+use crate::kernels::Kernel;
+use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelKind};
+use trit_format::tile;
+
+/// Alignment of weights, and of what block kernels read and work in, in bytes.
+const LINE: usize = 64;
+
+/// Some tiles with some rows of activations. The groups of a tile are tiles to a kernel, each with its own columns of the
+/// activations; the digits of an activation are rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// Columns of a tile and how it is stored.
+    pub shape: KernelShape,
+    /// Codes of whole tiles.
+    pub weights: &'a [u8],
+    /// From the first row on.
+    pub activations: &'a [i8],
+    /// Bytes from one row to the next.
+    pub activation_stride: usize,
+    /// Whether the next tile meets the next columns and sums, as groups do.
+    pub advances: bool,
+    /// The sums of the activations, from those of the first row on.
+    pub sums: &'a [i32],
+    /// Sums from one row to the next.
+    pub sum_stride: usize,
+    /// Rows of activations.
+    pub rows: usize,
+}
+
+impl Call<'_> {
+    fn columns(&self) -> usize {
+        self.shape.k as usize
+    }
+
+    /// Tiles.
+    pub fn tiles(&self) -> usize {
+        self.weights.len() / tile::bytes(self.columns())
+    }
+
+    /// Writes `[rows, tiles, 80]` by the portable kernel.
+    pub fn portable(&self, out: &mut [i32]) {
+        let columns = self.columns();
+        let stride = self.tiles() * tile::ROWS;
+        let at_once = if self.advances { tile::bytes(columns) } else { self.weights.len().max(1) };
+        for (part, weights) in self.weights.chunks(at_once).enumerate() {
+            let (activations, out) = (&self.activations[part * columns..], &mut out[part * tile::ROWS..]);
+            trit_kernels::ternary::portable(
+                weights,
+                columns,
+                self.shape.code,
+                activations,
+                self.activation_stride,
+                self.rows,
+                out,
+                stride,
+            );
+        }
+    }
+
+    /// Writes `[rows, tiles, 80]` by a kernel; `scratch` is what one for blocks works in.
+    ///
+    /// # Panics
+    /// If the kernel is for another shape or number of rows, or a slice is too short or not aligned for it.
+    pub fn code(&self, kernel: &Kernel, scratch: &mut [u8], out: &mut [i32]) {
+        let (columns, tiles, before) = (self.columns(), self.tiles(), self.rows.wrapping_sub(1));
+        let stride = tiles * tile::ROWS;
+        let (advance, sum_advance) = if self.advances { (columns, 1) } else { (0, 0) };
+        let (align, row) = match kernel.spec.kind {
+            KernelKind::Stream => {
+                assert!(kernel.spec.m as usize == self.rows);
+                (tile::QUAD, tile::padded_k(columns))
+            }
+            KernelKind::Block => {
+                // It reads whole steps of columns, and does not advance.
+                assert!(tiles == 1 || !self.advances);
+                assert!(scratch.len() >= kernel.spec.scratch_bytes(self.rows));
+                assert!(scratch.as_ptr().addr().is_multiple_of(LINE));
+                (LINE, columns.next_multiple_of(BLOCK_COLUMNS))
+            }
+            // Who made the kernel vouched for what it reads; nothing is known of such a one.
+            other => unreachable!("kernels of kind {other:?}"),
+        };
+        assert!(kernel.shape() == self.shape && self.rows > 0 && tiles > 0);
+        assert!(self.weights.as_ptr().addr().is_multiple_of(LINE));
+        assert!(self.activations.as_ptr().addr().is_multiple_of(align));
+        assert!(self.activation_stride.is_multiple_of(align) && advance.is_multiple_of(tile::QUAD));
+        assert!(self.activations.len() >= before * self.activation_stride + (tiles - 1) * advance + row);
+        assert!(self.sums.len() > before * self.sum_stride + (tiles - 1) * sum_advance);
+        assert!(out.len() >= self.rows * stride);
+        let args = KernelArgs {
+            weights: self.weights.as_ptr(),
+            activations: self.activations.as_ptr(),
+            sums: self.sums.as_ptr(),
+            out: out.as_mut_ptr(),
+            tiles: tiles as u64,
+            activation_stride: self.activation_stride as u64,
+            sum_stride: self.sum_stride as u64,
+            out_stride: stride as u64,
+            rows: self.rows as u64,
+            scratch: scratch.as_mut_ptr(),
+            activation_advance: advance as u64,
+            sum_advance: sum_advance as u64,
+        };
+        // SAFETY: a `Kernel` does what its specification says and runs on this CPU; that it is for these columns, this code
+        // and these rows, that every slice holds what it reads and writes, and that all are aligned, was asserted above.
+        // Kernels touch nothing else.
+        unsafe { (kernel.entry)(&args) };
+    }
+}

@@ -1,0 +1,160 @@
+//! The kernels for one shape of matrix: machine code, or portable Rust.
+#![allow(unsafe_code)]
+
+use crate::{GemmError, KernelShape};
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
+use trit_format::target::Target;
+
+/// Machine code of a ternary kernel: see [`KernelArgs`].
+#[cfg(target_arch = "x86_64")]
+pub type KernelFn = unsafe extern "sysv64" fn(*const KernelArgs);
+/// Machine code of a ternary kernel: see [`KernelArgs`].
+#[cfg(not(target_arch = "x86_64"))]
+pub type KernelFn = unsafe extern "C" fn(*const KernelArgs);
+
+/// Machine code that computes what its specification says, on this CPU. Who holds one also holds its memory alive.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernel {
+    pub spec: KernelSpec,
+    pub entry: KernelFn,
+}
+
+impl Kernel {
+    pub fn shape(&self) -> KernelShape {
+        KernelShape { k: self.spec.k, code: self.spec.code }
+    }
+}
+
+/// Kernels that were placed in memory together: a bundle's own, or generated ones.
+pub struct MachineCode {
+    kernels: Vec<Kernel>,
+    target: Target,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl MachineCode {
+    /// Kernels for `target` with their specifications, in memory that `owner` keeps.
+    ///
+    /// # Safety
+    /// Each function is a kernel as [`KernelArgs`] documents it for its specification and can be called until `owner` is
+    /// dropped; this CPU and system run code for `target`.
+    pub unsafe fn new(
+        kernels: impl IntoIterator<Item = (KernelSpec, KernelFn)>,
+        target: Target,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> MachineCode {
+        let kernels = kernels.into_iter().map(|(spec, entry)| Kernel { spec, entry }).collect();
+        MachineCode { kernels, target, owner }
+    }
+
+    /// The tier it is for.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The kernels for one shape; `None` where there are none. `choose` gives the index of the kernel for one row of
+    /// activations among those that differ in speed alone; the first where there is no such index.
+    pub fn kernels(&self, shape: KernelShape, choose: impl FnOnce(&Variants) -> usize) -> Option<Kernels> {
+        let fits =
+            |kind| self.kernels.iter().copied().filter(move |k| k.shape() == shape && k.spec.kind == kind);
+        let rows: BTreeSet<u32> = fits(KernelKind::Stream).map(|k| k.spec.m).collect();
+        if rows.first() != Some(&1) {
+            return None;
+        }
+        let variants = |m| fits(KernelKind::Stream).filter(move |k| k.spec.m == m);
+        let single = Variants { kernels: variants(1).collect(), target: self.target };
+        let chosen = choose(&single);
+        let single = *single.kernels.get(chosen).or(single.kernels.first())?;
+        // Several rows are bound by computation more than by memory: what suits one row is not asked for.
+        let several = rows.into_iter().rev().filter(|&m| m > 1).filter_map(|m| variants(m).next());
+        Some(Kernels(Some(Arc::new(CodeKernels {
+            shape,
+            target: self.target,
+            streams: several.chain([single]).collect(),
+            block: fits(KernelKind::Block).next(),
+            _owner: self.owner.clone(),
+        }))))
+    }
+}
+
+/// Kernels for one row of activations that give the same integers and differ in speed.
+pub struct Variants {
+    pub(crate) kernels: Vec<Kernel>,
+    target: Target,
+}
+
+impl Variants {
+    /// How many there are, at least 1.
+    pub fn count(&self) -> usize {
+        self.kernels.len()
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.kernels.iter().map(|k| k.spec.to_string()).collect()
+    }
+
+    /// The tier they are for.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+}
+
+/// The kernels that multiply one shape of matrix.
+#[derive(Clone)]
+pub struct Kernels(Option<Arc<CodeKernels>>);
+
+/// Machine code for one shape.
+pub(crate) struct CodeKernels {
+    pub shape: KernelShape,
+    pub target: Target,
+    /// One for each number of activation rows there is, most rows first; the last is for one row.
+    pub streams: Vec<Kernel>,
+    /// For any number of rows.
+    pub block: Option<Kernel>,
+    /// Keeps the code alive.
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Kernels {
+    /// Portable Rust, for every shape.
+    pub fn portable() -> Kernels {
+        Kernels(None)
+    }
+
+    /// The tier of the machine code; `None` for portable Rust.
+    pub fn target(&self) -> Option<Target> {
+        self.0.as_ref().map(|code| code.target)
+    }
+
+    /// The names of the kernels; none for portable Rust.
+    pub fn names(&self) -> Vec<String> {
+        let code = self.0.iter();
+        code.flat_map(|c| c.streams.iter().chain(&c.block)).map(|k| k.spec.to_string()).collect()
+    }
+
+    #[inline]
+    pub(crate) fn code(&self) -> Option<&CodeKernels> {
+        self.0.as_deref()
+    }
+
+    /// Whether they multiply matrices of this shape.
+    pub(crate) fn fit(&self, expected: KernelShape) -> Result<(), GemmError> {
+        match self.code() {
+            Some(code) if code.shape != expected => Err(GemmError::Kernels { expected, found: code.shape }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl CodeKernels {
+    /// The kernel for as many activation rows as possible of `left`, at least 1.
+    #[inline]
+    pub fn stream(&self, left: usize) -> &Kernel {
+        let found = self.streams.iter().find(|k| k.spec.m as usize <= left);
+        found.expect("`MachineCode::kernels` puts one for one row last")
+    }
+}

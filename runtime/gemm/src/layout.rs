@@ -1,0 +1,207 @@
+//! What packed tiles are: columns, code and groups, with the sizes that follow from them.
+
+use crate::GemmError;
+use std::fmt;
+use std::ops::Range;
+use trit_format::dense243::Code;
+use trit_format::kernel::{GROUP_COLUMNS, MAX_GROUPED_K, MAX_K};
+use trit_format::manifest::{Grouping, Product, TileLayout};
+use trit_format::plan::{ActivationRule, DType};
+use trit_format::tile;
+use trit_kernels::epilogue::WeightScales;
+
+/// What a kernel is made for: the columns that it goes over, and how weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelShape {
+    /// Columns of the matrix, or of a group.
+    pub k: u32,
+    /// How bytes are stored.
+    pub code: Code,
+}
+
+impl fmt::Display for KernelShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} columns stored as {}", self.k, self.code.name())
+    }
+}
+
+/// How the columns of a packed matrix stand in its tiles. A value exists only for what the format holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layout {
+    pub(crate) shape: KernelShape,
+    /// Columns, those that fill up the last group left out.
+    pub(crate) k: usize,
+    /// Columns that a kernel goes over at a time.
+    pub(crate) columns: usize,
+    /// Bytes of what a kernel goes over at a time, of all codes of a tile, of a tile.
+    pub(crate) group_bytes: usize,
+    pub(crate) code_bytes: usize,
+    pub(crate) tile_bytes: usize,
+    /// Where there are groups.
+    pub(crate) groups: Option<Groups>,
+}
+
+/// The groups of a tile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Groups {
+    pub count: usize,
+    /// Bytes from one digit of an activation to the next.
+    pub digit_len: usize,
+    /// Type of the weights' scales, and groups that share one; `None` where all scales are 1 and none is stored.
+    pub scales: Option<(DType, usize)>,
+}
+
+/// Eighty scales of 1, for tiles that store none.
+const ONES: [u8; 4 * tile::ROWS] = {
+    let (mut bytes, one, mut i) = ([0; 4 * tile::ROWS], 1f32.to_le_bytes(), 0);
+    while i < bytes.len() {
+        bytes[i] = one[i % 4];
+        i += 1;
+    }
+    bytes
+};
+
+impl Layout {
+    /// Tiles of `k` columns, in groups where there is a `grouping`.
+    ///
+    /// # Errors
+    /// [`GemmError::Empty`], [`GemmError::TooLarge`] and [`GemmError::Groups`] for what the format does not hold.
+    pub fn new(k: u32, code: Code, grouping: Option<Grouping>) -> Result<Layout, GemmError> {
+        let most = if grouping.is_some() { MAX_GROUPED_K } else { MAX_K };
+        match k {
+            0 => return Err(GemmError::Empty { what: "k" }),
+            _ if k > most => {
+                return Err(GemmError::TooLarge { what: "k", found: k as usize, most: most as usize });
+            }
+            _ => {}
+        }
+        if let Some(Grouping { columns, scale_columns, scale }) = grouping {
+            let float = matches!(scale, DType::F32 | DType::F16 | DType::Bf16);
+            if !float || !GROUP_COLUMNS.contains(&columns) || !scale_columns.is_multiple_of(columns) {
+                let (columns, scale_columns) = (columns as usize, scale_columns as usize);
+                return Err(GemmError::Groups { columns, scale_columns });
+            }
+        }
+        Ok(Layout::valid(TileLayout { k, grouping }, code))
+    }
+
+    /// The tiles of a product of a bundle.
+    ///
+    /// # Errors
+    /// As [`Layout::new`]; none where the bundle's manifest was validated.
+    pub fn of(product: &Product) -> Result<Layout, GemmError> {
+        Layout::new(product.k, product.code, product.grouping)
+    }
+
+    fn valid(tiles: TileLayout, code: Code) -> Layout {
+        let columns = tiles.kernel_k();
+        let groups = tiles.grouping.map(|grouping| Groups {
+            count: tiles.groups() as usize,
+            digit_len: ActivationRule::digit_len(tiles.k, columns) as usize,
+            scales: Some(match grouping.scale_columns {
+                0 => (grouping.scale, usize::MAX),
+                scale_columns => (grouping.scale, (scale_columns / columns) as usize),
+            }),
+        });
+        Layout {
+            shape: KernelShape { k: columns, code },
+            k: tiles.k as usize,
+            columns: columns as usize,
+            group_bytes: tile::bytes(columns as usize),
+            code_bytes: tiles.code_bytes() as usize,
+            tile_bytes: tiles.tile_bytes() as usize,
+            groups,
+        }
+    }
+
+    /// Tiles of `k` columns, a multiple of `columns`, seen as groups without scales: the same bytes as those of tiles without
+    /// groups.
+    pub(crate) fn unscaled_groups(k: u32, code: Code, columns: u32) -> Result<Layout, GemmError> {
+        let grouping = Grouping { columns, scale_columns: 0, scale: DType::F32 };
+        let mut layout = Layout::new(k, code, Some(grouping))?;
+        layout.tile_bytes = layout.code_bytes;
+        if let Some(groups) = &mut layout.groups {
+            groups.scales = None;
+        }
+        Ok(layout)
+    }
+
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// What its kernels are made for.
+    pub fn kernel_shape(&self) -> KernelShape {
+        self.shape
+    }
+
+    /// Groups of columns; `None` where there are none.
+    pub fn groups(&self) -> Option<usize> {
+        self.groups.map(|groups| groups.count)
+    }
+
+    /// Bytes of one tile, with its scales.
+    pub fn tile_bytes(&self) -> usize {
+        self.tile_bytes
+    }
+
+    /// Bytes from one digit of a row of activations to the next, which is also how long a row of one digit is: whole groups,
+    /// or columns, rounded up to 64.
+    pub fn digit_len(&self) -> usize {
+        self.groups.map_or(self.columns.next_multiple_of(64), |groups| groups.digit_len)
+    }
+
+    /// The codes of some groups of a tile.
+    #[inline]
+    pub(crate) fn codes<'a>(&self, weights: &'a [u8], tile: usize, groups: &Range<usize>) -> &'a [u8] {
+        let tile = &weights[tile * self.tile_bytes..][..self.code_bytes];
+        &tile[groups.start * self.group_bytes..groups.end * self.group_bytes]
+    }
+
+    /// The scales of a tile's weights.
+    #[inline]
+    pub(crate) fn scales<'a>(&self, weights: &'a [u8], tile: usize) -> WeightScales<'a> {
+        match self.groups.and_then(|groups| groups.scales) {
+            Some((dtype, groups)) => {
+                let bytes = &weights[tile * self.tile_bytes..][self.code_bytes..self.tile_bytes];
+                WeightScales { bytes, dtype, groups }
+            }
+            None => WeightScales { bytes: &ONES, dtype: DType::F32, groups: usize::MAX },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_without_scales_are_the_bytes_of_whole_rows() {
+        let whole = Layout::new(384, Code::Spread, None).unwrap();
+        let groups = Layout::unscaled_groups(384, Code::Spread, 128).unwrap();
+        assert_eq!((whole.tile_bytes(), whole.groups()), (groups.tile_bytes(), None));
+        assert_eq!((groups.groups(), groups.kernel_shape().k), (Some(3), 128));
+        assert_eq!(groups.scales(&[], 0).one(2, 79), 1.0);
+    }
+
+    #[test]
+    fn what_the_format_does_not_hold_is_refused() {
+        let new = |k, columns, scale_columns, scale| {
+            let grouping = Some(Grouping { columns, scale_columns, scale });
+            Layout::new(k, Code::SignedFix, grouping).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert_eq!(new(100, 64, 128, DType::F16), "");
+        assert!(new(0, 64, 64, DType::F32).contains("k is 0"));
+        assert!(new(MAX_GROUPED_K + 1, 64, 64, DType::F32).contains("at most 1048576"));
+        for (columns, scale_columns, scale) in
+            [(48, 48, DType::F32), (64, 96, DType::F32), (0, 0, DType::F32), (64, 64, DType::I8)]
+        {
+            assert!(new(100, columns, scale_columns, scale).contains("cannot be stored"), "{columns}");
+        }
+        assert!(matches!(
+            Layout::new(MAX_K + 1, Code::SignedFix, None),
+            Err(GemmError::TooLarge { what: "k", .. })
+        ));
+    }
+}

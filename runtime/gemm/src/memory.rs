@@ -1,0 +1,214 @@
+//! Zeroed memory at a page, in huge pages where that is asked for: the one place that knows of them.
+//!
+//! Weights stream from memory at its full speed only from huge pages: with pages of 4 KiB the translation of addresses costs
+//! a quarter of it. A system without huge pages gives small ones, and everything works as before.
+#![allow(unsafe_code)]
+
+use crate::GemmError;
+use memmap2::{Mmap, MmapMut};
+
+/// Alignment of everything kernels touch, in bytes; no memory is smaller.
+const LINE: usize = 64;
+/// Size and alignment of a huge page in bytes.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed memory at a page. The system commits pages only when they are first written.
+///
+/// [`Memory::base`] lets several threads write to parts that they share out among themselves, as the workers of an engine
+/// do; the slices are for one owner.
+pub struct Memory {
+    map: MmapMut,
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: owns its memory; whoever makes references from `base` promises that they do not conflict.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `rows * row` bytes for `what`, which names them in the error; at least 64.
+    ///
+    /// # Errors
+    /// [`GemmError::Memory`] where the system refuses them.
+    pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, GemmError> {
+        let len = rows.checked_mul(row).map(|len| len.max(LINE));
+        // Not from the allocator, which would write zeros to all of it.
+        let map = len.and_then(|len| Some((MmapMut::map_anon(len).ok()?, len)));
+        let memory = map.map(|(mut map, len)| Memory { base: map.as_mut_ptr(), len, map });
+        memory.ok_or_else(|| GemmError::Memory { what: what.to_owned(), rows, row })
+    }
+
+    /// `rows * row` bytes for `what` in huge pages, where the system has them: for what is read in long streams. Pages are
+    /// committed 2 MiB at a time.
+    ///
+    /// # Errors
+    /// [`GemmError::Memory`] where the system refuses them.
+    pub fn huge(rows: usize, row: usize, what: &str) -> Result<Memory, GemmError> {
+        let len = rows.checked_mul(row);
+        let map = len.and_then(|len| Some((MmapMut::map_anon(len.checked_add(HUGE_PAGE)?).ok()?, len)));
+        let Some((mut map, len)) = map else {
+            return Err(GemmError::Memory { what: what.to_owned(), rows, row });
+        };
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let start = map.as_ptr().addr().next_multiple_of(HUGE_PAGE) - map.as_ptr().addr();
+        let base = map.as_mut_ptr().wrapping_add(start);
+        Ok(Memory { map, base, len })
+    }
+
+    /// The first byte.
+    #[inline]
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the mapping before the first one of ours.
+    fn start(&self) -> usize {
+        self.base.addr() - self.map.as_ptr().addr()
+    }
+
+    /// All of it.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.start()..][..self.len]
+    }
+
+    /// All of it.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = self.start();
+        &mut self.map[start..][..self.len]
+    }
+
+    /// All of it as i8.
+    #[inline]
+    pub fn signed(&self) -> &[i8] {
+        let bytes = self.bytes();
+        // SAFETY: i8 and u8 have the same layout and every bit pattern.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+    }
+
+    /// All of it as i8.
+    #[inline]
+    pub fn signed_mut(&mut self) -> &mut [i8] {
+        let bytes = self.bytes_mut();
+        // SAFETY: i8 and u8 have the same layout and every bit pattern.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
+    }
+
+    /// Ends the writing.
+    ///
+    /// # Errors
+    /// [`GemmError::Protection`] where the system refuses.
+    pub fn read_only(self) -> Result<ReadOnlyMemory, GemmError> {
+        let (start, len) = (self.start(), self.len);
+        let map = self.map.make_read_only().map_err(protection("read-only"))?;
+        Ok(ReadOnlyMemory { map, start, len })
+    }
+}
+
+/// [`Memory`] that nothing writes to any more: a stray write ends the process instead of changing a weight.
+pub struct ReadOnlyMemory {
+    map: Mmap,
+    start: usize,
+    len: usize,
+}
+
+impl ReadOnlyMemory {
+    /// All of it.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.start..][..self.len]
+    }
+
+    /// Changes the bytes in place. Where `change` fails they are lost, and the memory is empty.
+    ///
+    /// # Errors
+    /// Those of `change`, and [`GemmError::Protection`] where the system refuses to make memory writable.
+    pub fn rewrite<E: From<GemmError>>(
+        &mut self,
+        change: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let none = MmapMut::map_anon(1).and_then(MmapMut::make_read_only).map_err(protection("writable"))?;
+        let (start, len) = (std::mem::take(&mut self.start), std::mem::take(&mut self.len));
+        let mut map = std::mem::replace(&mut self.map, none).make_mut().map_err(protection("writable"))?;
+        change(&mut map[start..][..len])?;
+        self.map = map.make_read_only().map_err(protection("read-only"))?;
+        (self.start, self.len) = (start, len);
+        Ok(())
+    }
+}
+
+/// `rows * row` zeros of the allocator's for `what`: what is written from front to back anyway.
+pub(crate) fn zeros<T: Copy + Default>(rows: usize, row: usize, what: &str) -> Result<Vec<T>, GemmError> {
+    let mut zeros = Vec::new();
+    match rows.checked_mul(row).filter(|&len| zeros.try_reserve_exact(len).is_ok()) {
+        Some(len) => {
+            zeros.resize(len, T::default());
+            Ok(zeros)
+        }
+        None => {
+            Err(GemmError::Memory { what: what.to_owned(), rows, row: row.saturating_mul(size_of::<T>()) })
+        }
+    }
+}
+
+fn protection(access: &'static str) -> impl FnOnce(std::io::Error) -> GemmError {
+    move |source| GemmError::Protection { access, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zeroed_aligned_and_of_the_length_asked_for() {
+        for (memory, align) in
+            [(Memory::new(3, 100, "rows").unwrap(), LINE), (Memory::huge(3, 100, "rows").unwrap(), HUGE_PAGE)]
+        {
+            assert_eq!((memory.len(), memory.bytes().len()), (300, 300));
+            assert!(memory.base().addr().is_multiple_of(align) && memory.bytes().iter().all(|&b| b == 0));
+            assert_eq!(memory.bytes().as_ptr(), memory.base().cast_const());
+        }
+        assert_eq!(Memory::new(0, 7, "nothing").unwrap().len(), LINE);
+        assert!(Memory::huge(0, 7, "nothing").unwrap().is_empty());
+    }
+
+    #[test]
+    fn read_only_memory_is_changed_in_place_or_lost() {
+        let mut memory = Memory::huge(1, 5, "five").unwrap();
+        memory.bytes_mut().copy_from_slice(&[1, 2, 3, 4, 5]);
+        let mut memory = memory.read_only().unwrap();
+        let reversed = |bytes: &mut [u8]| {
+            bytes.reverse();
+            Ok::<(), GemmError>(())
+        };
+        memory.rewrite(reversed).unwrap();
+        assert_eq!(memory.bytes(), [5, 4, 3, 2, 1]);
+        assert!(memory.rewrite(|_| Err(GemmError::NoJit)).is_err());
+        assert!(memory.bytes().is_empty());
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_refused() {
+        for (rows, row) in [(usize::MAX, 2), (1, usize::MAX), (1, usize::MAX / 2)] {
+            let error = Memory::huge(rows, row, "a test").err().unwrap().to_string();
+            assert!(error.contains("no memory for a test"), "{error}");
+            assert!(Memory::new(rows, row, "a test").is_err());
+            assert!(zeros::<f32>(rows, row, "a test").is_err());
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! A packed matrix meets rows of activations: the safe call of whatever kernels there are.
+//!
+//! Sizes are checked where a [`MatrixRef`] and a [`Pass`] are made, so that going over tiles checks their range alone.
+
+use crate::call::Call;
+use crate::kernels::Kernel;
+use crate::{Activations, GemmError, Kernels, Layout, Memory};
+use std::ops::Range;
+use trit_format::kernel::BLOCK_COLUMNS;
+use trit_format::tile;
+
+mod groups;
+
+/// Most tiles in one call for one row: enough to hide the call, few enough that their sums stay in L1.
+const TILES_PER_CALL: usize = 64;
+/// Tiles in one call of a block kernel, which decodes two at a time.
+const BLOCK_TILES: usize = 2;
+
+/// Packed tiles with the kernels that multiply them, borrowed.
+#[derive(Clone, Copy)]
+pub struct MatrixRef<'a> {
+    layout: Layout,
+    weights: &'a [u8],
+    tiles: usize,
+    kernels: &'a Kernels,
+}
+
+impl<'a> MatrixRef<'a> {
+    /// Whole tiles of `layout`. Bytes that no trits are stored as give some number.
+    ///
+    /// # Errors
+    /// [`GemmError::Length`] where `weights` is no whole tiles, [`GemmError::Alignment`] where machine code is to read
+    /// them and they are not at a multiple of 64 bytes, [`GemmError::Kernels`] where the kernels are for other shapes.
+    pub fn new(layout: Layout, weights: &'a [u8], kernels: &'a Kernels) -> Result<MatrixRef<'a>, GemmError> {
+        let tiles = weights.len() / layout.tile_bytes;
+        if tiles * layout.tile_bytes != weights.len() || tiles == 0 {
+            let expected = tiles.max(1) * layout.tile_bytes;
+            return Err(GemmError::Length {
+                what: "weights, in bytes of whole tiles",
+                expected,
+                found: weights.len(),
+            });
+        }
+        kernels.fit(layout.shape)?;
+        if kernels.code().is_some() && !weights.as_ptr().addr().is_multiple_of(64) {
+            return Err(GemmError::Alignment { what: "weights", bytes: 64 });
+        }
+        Ok(MatrixRef { layout, weights, tiles, kernels })
+    }
+
+    /// What its tiles are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Tiles.
+    pub fn tiles(&self) -> usize {
+        self.tiles
+    }
+
+    /// The weights of row `row`, counted from the first tile on: trits, times their scales where there are groups.
+    ///
+    /// # Errors
+    /// [`GemmError::Tiles`] where there is no such row, [`GemmError::Length`] where `out` is not `[k]`.
+    pub fn row(&self, row: usize, out: &mut [f32]) -> Result<(), GemmError> {
+        let layout = &self.layout;
+        if out.len() != layout.k {
+            return Err(GemmError::Length {
+                what: "a row of weights `[k]`",
+                expected: layout.k,
+                found: out.len(),
+            });
+        }
+        let (tile, row) = (row / tile::ROWS, row % tile::ROWS);
+        self.check(&(tile..tile + 1))?;
+        let scales = layout.scales(self.weights, tile);
+        for (g, out) in out.chunks_mut(layout.columns).enumerate() {
+            let codes = layout.codes(self.weights, tile, &(g..g + 1));
+            trit_kernels::ternary::row(codes, layout.shape.code, row, out);
+            if layout.groups.is_some() {
+                let scale = scales.one(g, row);
+                out.iter_mut().for_each(|weight| *weight *= scale);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check(&self, range: &Range<usize>) -> Result<(), GemmError> {
+        match range.start <= range.end && range.end <= self.tiles {
+            true => Ok(()),
+            false => Err(GemmError::Tiles { range: range.clone(), tiles: self.tiles }),
+        }
+    }
+
+    /// This matrix with `input`, in the memory of `scratch`.
+    ///
+    /// # Errors
+    /// [`GemmError::Activations`] where rows, scales or sums of `input` do not suit the matrix.
+    pub fn pass<'s>(
+        &self,
+        input: Activations<'a>,
+        scratch: &'s mut Scratch,
+    ) -> Result<Pass<'a, 's>, GemmError> {
+        Pass::new(*self, input, scratch)
+    }
+}
+
+/// A thread's memory for products, kept from pass to pass.
+#[derive(Default)]
+pub struct Scratch {
+    /// Integer results: row `r`, tile `t`, tile row `i` at `(r * tiles + t) * 80 + i`.
+    sums: Vec<i32>,
+    /// Sums of groups as floats, by row of activations.
+    totals: Vec<[f32; tile::ROWS]>,
+    /// The activations' own sums without gaps.
+    packed: Vec<i32>,
+    /// What block kernels work in.
+    block: Option<Memory>,
+}
+
+/// What kernels for blocks work in: at least `bytes` bytes, or nothing where memory is refused.
+fn block_memory(block: &mut Option<Memory>, bytes: usize) -> bool {
+    if block.as_ref().is_none_or(|m| m.len() < bytes) {
+        *block = Memory::new(1, bytes, "a block of activations").ok();
+    }
+    block.is_some()
+}
+
+/// `len` elements of memory that grows as needed, holding anything.
+fn resized(memory: &mut Vec<i32>, len: usize) -> &mut [i32] {
+    if memory.len() < len {
+        memory.resize(len, 0);
+    }
+    &mut memory[..len]
+}
+
+/// A matrix and rows of activations that suit each other. Every thread has its own for the tiles that it takes.
+pub struct Pass<'a, 's> {
+    matrix: MatrixRef<'a>,
+    input: Activations<'a>,
+    scratch: &'s mut Scratch,
+    /// The kernel for blocks, where one is used; its memory is in `scratch`.
+    block: Option<&'a Kernel>,
+    /// Int8 digits of an activation.
+    digits: usize,
+    /// Whether sums of activations were copied to `scratch`, without gaps.
+    packed: bool,
+}
+
+impl<'a, 's> Pass<'a, 's> {
+    fn new(
+        matrix: MatrixRef<'a>,
+        input: Activations<'a>,
+        scratch: &'s mut Scratch,
+    ) -> Result<Pass<'a, 's>, GemmError> {
+        let layout = &matrix.layout;
+        let unfit = |problem: String| Err(GemmError::Activations { problem });
+        let (digits, sums) = match layout.groups {
+            None if input.stride() < layout.digit_len() => {
+                let (found, least) = (input.stride(), layout.digit_len());
+                return unfit(format!("rows have {found} bytes, at least {least} are needed"));
+            }
+            None => (1, 1),
+            Some(groups) => {
+                let digits = input.stride() / groups.digit_len;
+                if ![1, 3].contains(&digits) || digits * groups.digit_len != input.stride() {
+                    let (found, one) = (input.stride(), groups.digit_len);
+                    return unfit(format!("rows have {found} bytes, expected one digit of {one} or three"));
+                }
+                let scales = input.scales_of(0).len();
+                if scales < groups.count {
+                    return unfit(format!("rows have {scales} scales, there are {} groups", groups.count));
+                }
+                (digits, digits * groups.count)
+            }
+        };
+        if input.sums_a_row() != sums {
+            return unfit(format!("rows have {} sums, expected {sums}", input.sums_a_row()));
+        }
+        let rows = input.rows() * digits;
+        // Kernels for blocks read whole steps of columns, which must not reach into the next group.
+        let whole_steps = layout.groups.is_none() || layout.columns.is_multiple_of(BLOCK_COLUMNS);
+        let block = matrix.kernels.code().and_then(|code| code.block.as_ref());
+        let block = block.filter(|block| {
+            whole_steps
+                && rows >= block.spec.m as usize
+                && block_memory(&mut scratch.block, block.spec.scratch_bytes(rows))
+        });
+        let of_rows = input.sums();
+        let packed = layout.groups.is_some() && of_rows.stride != sums;
+        if packed {
+            scratch.packed.clear();
+            let rows = of_rows.values.chunks_exact(of_rows.stride).take(input.rows());
+            rows.for_each(|row| scratch.packed.extend_from_slice(&row[..sums]));
+        }
+        Ok(Pass { matrix, input, scratch, block, digits, packed })
+    }
+
+    /// What the matrix's tiles are.
+    #[inline]
+    pub fn layout(&self) -> &Layout {
+        &self.matrix.layout
+    }
+
+    /// The rows of activations.
+    #[inline]
+    pub fn input(&self) -> &Activations<'a> {
+        &self.input
+    }
+
+    /// As many tiles as go well together: enough to hide a call, few enough that their sums stay in the cache.
+    pub fn tiles_at_once(&self) -> usize {
+        match (self.matrix.layout.groups, self.block, self.input.rows()) {
+            (Some(_), ..) => groups::MOST_TILES,
+            // Rows inside, tiles outside: a tile comes from memory once and meets every row from the cache.
+            (None, Some(_), _) => BLOCK_TILES,
+            (None, None, 1) => TILES_PER_CALL,
+            (None, None, _) => 1,
+        }
+    }
+
+    /// The sums of `tiles` over whole rows: `each(tile, row, sums)` for every tile and row of activations. They are exact for
+    /// activations in -127..=127, and up to 32768 columns for -128 too.
+    ///
+    /// # Errors
+    /// [`GemmError::Tiles`] where there are no such tiles, [`GemmError::Grouping`] where the matrix has groups.
+    #[inline]
+    pub fn sums(
+        &mut self,
+        tiles: Range<usize>,
+        mut each: impl FnMut(usize, usize, &[i32; tile::ROWS]),
+    ) -> Result<(), GemmError> {
+        self.matrix.check(&tiles)?;
+        if self.matrix.layout.groups.is_some() {
+            return Err(GemmError::Grouping { asked: "sums over whole rows", has: "groups" });
+        }
+        let most = self.tiles_at_once();
+        for first in tiles.clone().step_by(most) {
+            let tiles = first..(first + most).min(tiles.end);
+            let stride = tiles.len() * tile::ROWS;
+            for (row, sums) in self.whole(tiles.clone()).chunks_exact(stride).enumerate() {
+                for (tile, sums) in tiles.clone().zip(sums.as_chunks().0) {
+                    each(tile, row, sums);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `[rows, tiles, 80]` for tiles that go together.
+    fn whole(&mut self, tiles: Range<usize>) -> &[i32] {
+        let (matrix, input) = (&self.matrix, &self.input);
+        let Scratch { sums, block: memory, .. } = &mut *self.scratch;
+        let (stride, of_rows) = (tiles.len() * tile::ROWS, input.sums());
+        let out = resized(sums, input.rows() * stride);
+        let tile_bytes = matrix.layout.tile_bytes;
+        let call = |first: usize, rows: usize| Call {
+            shape: matrix.layout.shape,
+            weights: &matrix.weights[tiles.start * tile_bytes..tiles.end * tile_bytes],
+            activations: input.digits(input.stride(), first..first + rows),
+            activation_stride: input.stride(),
+            advances: false,
+            sums: &of_rows.values[first * of_rows.stride..],
+            sum_stride: of_rows.stride,
+            rows,
+        };
+        let Some(code) = matrix.kernels.code() else {
+            call(0, input.rows()).portable(out);
+            return out;
+        };
+        if let Some(block) = self.block {
+            let memory = memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+            call(0, input.rows()).code(block, memory, out);
+            return out;
+        }
+        let mut row = 0;
+        while row < input.rows() {
+            let kernel = code.stream(input.rows() - row);
+            let rows = kernel.spec.m as usize;
+            call(row, rows).code(kernel, &mut [], &mut out[row * stride..]);
+            row += rows;
+        }
+        out
+    }
+}

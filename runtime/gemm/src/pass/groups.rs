@@ -1,0 +1,181 @@
+//! Products with scales of groups: a tile's groups through a kernel, then their sums to floats.
+//!
+//! To a kernel the groups of a tile are tiles of few columns, each with its own columns of the activations, and the int8
+//! digits of a float activation are rows of activations. Floats are added group after group whatever the kernel, so results
+//! do not depend on it.
+
+use super::{MatrixRef, Pass, Scratch, resized};
+use crate::call::Call;
+use crate::kernels::Kernel;
+use crate::layout::Groups;
+use crate::{Activations, GemmError, Memory};
+use std::ops::Range;
+use trit_format::tile;
+use trit_kernels::epilogue::{GroupSums, add_groups};
+
+/// Most tiles that a worker takes at a time.
+pub(super) const MOST_TILES: usize = 16;
+/// Most groups in one call for a few rows.
+const GROUPS_PER_CALL: usize = 32;
+/// Sums that are kept between a kernel and the floats, about: they stay in L1 or near it.
+const SUMS: usize = 12 << 10;
+/// Activation rows, digits counted, that meet a tile together: in kernels for a few rows, and in those for blocks.
+const ROWS: usize = 24;
+const BLOCK_ROWS: usize = 128;
+
+/// What a call is made of, borrowed apart from the memory that it writes to.
+struct Operands<'b, 'a> {
+    matrix: &'b MatrixRef<'a>,
+    input: &'b Activations<'a>,
+    groups: Groups,
+    digits: usize,
+    block: Option<&'a Kernel>,
+    /// The activations' sums, `[rows, digits, groups]` without gaps.
+    activation_sums: &'b [i32],
+}
+
+impl Pass<'_, '_> {
+    /// Rows of activations, and groups, that are handled together.
+    fn together(&self) -> (usize, usize) {
+        let digits = self.digits;
+        match self.block {
+            Some(_) => ((BLOCK_ROWS / digits).max(1), 1),
+            None => {
+                let rows = self.input.rows().min((ROWS / digits).max(1));
+                let groups = SUMS / (rows * digits * tile::ROWS);
+                (rows, groups.clamp(1, GROUPS_PER_CALL))
+            }
+        }
+    }
+
+    fn groups(&self) -> Result<Groups, GemmError> {
+        let error = GemmError::Grouping { asked: "sums of groups", has: "no groups" };
+        self.matrix.layout.groups.ok_or(error)
+    }
+
+    /// The sums of `tiles` over all groups, each times the scales of its activations and of its weights:
+    /// `each(tile, row, totals)` for every tile and row of activations.
+    ///
+    /// # Errors
+    /// [`GemmError::Tiles`] where there are no such tiles, [`GemmError::Grouping`] where the matrix has no groups.
+    #[inline]
+    pub fn totals(
+        &mut self,
+        tiles: Range<usize>,
+        mut each: impl FnMut(usize, usize, &[f32; tile::ROWS]),
+    ) -> Result<(), GemmError> {
+        self.matrix.check(&tiles)?;
+        let groups = self.groups()?;
+        let (together, _) = self.together();
+        for tile in tiles {
+            for first in (0..self.input.rows()).step_by(together) {
+                let rows = first..(first + together).min(self.input.rows());
+                for (row, totals) in rows.clone().zip(self.total(groups, tile, rows)) {
+                    each(tile, row, totals);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Pass::totals`] of one tile for rows that go together.
+    fn total(&mut self, groups: Groups, tile: usize, rows: Range<usize>) -> &[[f32; tile::ROWS]] {
+        let (_, at_once) = self.together();
+        let Scratch { sums, totals, packed, block } = &mut *self.scratch;
+        let operands = Operands {
+            matrix: &self.matrix,
+            input: &self.input,
+            groups,
+            digits: self.digits,
+            block: self.block,
+            activation_sums: if self.packed { packed } else { self.input.sums().values },
+        };
+        let scales = self.matrix.layout.scales(self.matrix.weights, tile);
+        totals.clear();
+        totals.resize(rows.len(), [0.0; tile::ROWS]);
+        for from in (0..groups.count).step_by(at_once) {
+            let part = from..(from + at_once).min(groups.count);
+            let stride = part.len() * tile::ROWS;
+            let sums = resized(sums, rows.len() * self.digits * stride);
+            operands.sums(tile, &part, &rows, block, sums);
+            let of_rows = sums.chunks_exact(self.digits * stride);
+            for ((r, sums), totals) in rows.clone().zip(of_rows).zip(&mut *totals) {
+                let scales_of = &self.input.scales_of(r)[part.clone()];
+                let sums =
+                    GroupSums { sums, stride, digits: self.digits, first: part.start, scales: scales_of };
+                add_groups(&sums, scales, totals);
+            }
+        }
+        totals
+    }
+
+    /// The integer sums of every group of one tile for one row of activations, `[digits, groups, 80]`, exact and without any
+    /// scale.
+    ///
+    /// # Errors
+    /// [`GemmError::Tiles`] where there is no such tile, [`GemmError::Grouping`] where the matrix has no groups,
+    /// [`GemmError::Activations`] where there is no such row.
+    pub fn group_sums(&mut self, tile: usize, row: usize) -> Result<&[i32], GemmError> {
+        self.matrix.check(&(tile..tile + 1))?;
+        let groups = self.groups()?;
+        if row >= self.input.rows() {
+            let problem = format!("row {row} was asked for, and there are {}", self.input.rows());
+            return Err(GemmError::Activations { problem });
+        }
+        let Scratch { sums, packed, .. } = &mut *self.scratch;
+        let operands = Operands {
+            matrix: &self.matrix,
+            input: &self.input,
+            groups,
+            digits: self.digits,
+            // One for blocks does not go from group to group.
+            block: None,
+            activation_sums: if self.packed { packed } else { self.input.sums().values },
+        };
+        let out = resized(sums, self.digits * groups.count * tile::ROWS);
+        operands.sums(tile, &(0..groups.count), &(row..row + 1), &mut None, out);
+        Ok(out)
+    }
+}
+
+impl Operands<'_, '_> {
+    /// The integer sums of some groups of a tile for rows `rows`: `[rows, digits, groups, 80]`.
+    fn sums(
+        &self,
+        tile: usize,
+        groups: &Range<usize>,
+        rows: &Range<usize>,
+        block_memory: &mut Option<Memory>,
+        out: &mut [i32],
+    ) {
+        let layout = &self.matrix.layout;
+        let Groups { count, digit_len, .. } = self.groups;
+        let stride = groups.len() * tile::ROWS;
+        let (first, end) = (rows.start * self.digits, rows.end * self.digits);
+        let codes = layout.codes(self.matrix.weights, tile, groups);
+        let call = |row: usize, rows: usize| Call {
+            shape: layout.shape,
+            weights: codes,
+            activations: &self.input.digits(digit_len, row..row + rows)[groups.start * layout.columns..],
+            activation_stride: digit_len,
+            advances: true,
+            sums: &self.activation_sums[row * count + groups.start..],
+            sum_stride: count,
+            rows,
+        };
+        let Some(code) = self.matrix.kernels.code() else {
+            return call(first, end - first).portable(out);
+        };
+        if let Some(block) = self.block {
+            let memory = block_memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+            return call(first, end - first).code(block, memory, out);
+        }
+        let mut row = first;
+        while row < end {
+            let kernel = code.stream(end - row);
+            let rows = kernel.spec.m as usize;
+            call(row, rows).code(kernel, &mut [], &mut out[(row - first) * stride..]);
+            row += rows;
+        }
+    }
+}
