@@ -76,13 +76,13 @@ impl CommandError {
 /// Why a command failed, and what it has to say nevertheless.
 pub struct Failure {
     /// Why it failed.
-    pub error: CommandError,
+    pub error: Box<CommandError>,
     /// For standard output.
     pub text: String,
 }
 
 impl<E: Into<CommandError>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure { error: error.into(), text: String::new() }
+        Failure { error: Box::new(error.into()), text: String::new() }
     }
 }

@@ -68,7 +68,7 @@ fn checkpoint(arguments: &Inspect) -> Result<String, Failure> {
     };
     match survey.refusal.take() {
         None => Ok(text),
-        Some(error) => Err(Failure { error: error.into(), text }),
+        Some(error) => Err(Failure { error: Box::new(error.into()), text }),
     }
 }
 
