@@ -313,6 +313,7 @@ fn the_top_level_stays() {
         "SECURITY.md",
         "compiler",
         "deny.toml",
+        "docs",
         "examples",
         "findings",
         "format-spec",
@@ -327,4 +328,23 @@ fn the_top_level_stays() {
     let found: BTreeSet<&str> = tracked.lines().map(|l| l.split('/').next().unwrap_or(l)).collect();
     let unexpected: Vec<_> = found.difference(&expected).filter(|n| !n.starts_with('.')).collect();
     assert!(unexpected.is_empty(), "not of the top level: {unexpected:?}");
+}
+
+/// The walks of ARCHITECTURE.md lead through files that exist, and through few.
+#[test]
+fn walks_are_short() {
+    let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let section = text.split("## Two walks").nth(1).expect("there are walks").split("\n## ").next().unwrap();
+    let walks: Vec<&str> = section.split("From ").skip(1).collect();
+    assert_eq!(walks.len(), 2);
+    for (walk, most) in walks.into_iter().zip([12, 10]) {
+        let numbered = (1..).take_while(|n| walk.contains(&format!("{n}. `"))).count();
+        assert!((5..=most).contains(&numbered), "{numbered} files, at most {most}: {walk}");
+        let paths: Vec<&str> =
+            walk.split('`').skip(1).step_by(2).filter(|p| p.ends_with(".rs")).collect();
+        assert!(paths.len() >= numbered);
+        for path in paths {
+            assert!(repository().join(path).is_file(), "{path} is not there");
+        }
+    }
 }
