@@ -340,8 +340,7 @@ fn walks_are_short() {
     for (walk, most) in walks.into_iter().zip([12, 10]) {
         let numbered = (1..).take_while(|n| walk.contains(&format!("{n}. `"))).count();
         assert!((5..=most).contains(&numbered), "{numbered} files, at most {most}: {walk}");
-        let paths: Vec<&str> =
-            walk.split('`').skip(1).step_by(2).filter(|p| p.ends_with(".rs")).collect();
+        let paths: Vec<&str> = walk.split('`').skip(1).step_by(2).filter(|p| p.ends_with(".rs")).collect();
         assert!(paths.len() >= numbered);
         for path in paths {
             assert!(repository().join(path).is_file(), "{path} is not there");

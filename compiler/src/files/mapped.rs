@@ -1,24 +1,35 @@
 //! Maps checkpoint files for reading, because a checkpoint may be larger than memory. This is the library's only
 //! unsafe code.
 //!
-//! A mapping has no error for a file that got shorter, as reading has. The system sends a signal instead; `regions`
-//! says whose mapping it hit.
+//! A mapping has no error for a file that got shorter, as reading has. The system sends a signal instead. This library takes
+//! no signals: a program that does, and wants to say whose mapping it was, gives a hook ([`on_mapping`]).
 #![allow(unsafe_code)]
-
-mod regions;
-
-pub use regions::{mapped_file_at, record_mapped_files};
 
 use crate::error::CompileError;
 use crate::files::locate::at;
 use crate::files::unchanged::InputFile;
 use memmap2::Mmap;
+use std::any::Any;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::slice::Chunks;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// What a hook gives back. It is dropped before the file is unmapped.
+pub type MappingGuard = Box<dyn Any + Send + Sync>;
+
+/// A function that is told the path of a file that is mapped, and at which addresses.
+pub type MappingHook = fn(&Path, Range<usize>) -> MappingGuard;
+
+/// For the whole process, as signals are.
+static HOOK: OnceLock<MappingHook> = OnceLock::new();
+
+/// From here on, calls `hook` for every file that is mapped in this process. The first hook stays.
+pub fn on_mapping(hook: MappingHook) {
+    HOOK.get_or_init(|| hook);
+}
 
 /// A whole file, mapped for reading.
 pub(crate) struct MappedFile {
@@ -26,7 +37,7 @@ pub(crate) struct MappedFile {
     /// The file as it was when it was mapped.
     source: InputFile,
     // This field stands before the mapping, so that it is dropped first.
-    _region: regions::Region,
+    _guard: Option<MappingGuard>,
     map: Mmap,
 }
 
@@ -84,7 +95,9 @@ impl MappedFile {
     }
 
     fn new(path: &Path, source: InputFile, map: Mmap) -> MappedFile {
-        MappedFile { path: path.to_owned(), source, _region: regions::Region::new(path, &map), map }
+        let start = map.as_ptr() as usize;
+        let guard = HOOK.get().map(|enter| enter(path, start..start + map.len()));
+        MappedFile { path: path.to_owned(), source, _guard: guard, map }
     }
 
     /// The whole file as a range.

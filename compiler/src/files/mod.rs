@@ -15,5 +15,5 @@ pub(crate) mod mapped;
 pub(crate) mod model_files;
 pub(crate) mod unchanged;
 
-pub use mapped::{mapped_file_at, record_mapped_files};
+pub use mapped::{MappingGuard, MappingHook, on_mapping};
 pub use unchanged::Inputs;
