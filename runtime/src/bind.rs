@@ -12,12 +12,13 @@ use std::fmt;
 use std::str::FromStr;
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::kernel::KernelEntry;
-use trit_format::manifest::{Manifest, Product};
+use trit_format::manifest::{Manifest, PackedMatrix};
 use trit_format::target::Target;
 use trit_gemm::tuning::Stream;
 use trit_gemm::{CpuTiers, GemmError, KernelShape, Layout, MachineCode, generated_targets};
 
-/// Most shapes of products that code is generated for. Models have two to ten; each costs some milliseconds at every load.
+/// Most shapes of packed matrices that code is generated for. Models have two to ten; each costs some milliseconds at
+/// every load.
 const MOST_SHAPES: usize = 64;
 
 /// Where kernels come from, as asked for.
@@ -70,7 +71,7 @@ pub struct KernelReport {
     pub code: Option<Digest>,
     /// Why it is not what the user would expect first; empty where it is.
     pub notes: Vec<KernelNote>,
-    /// Shapes of products that have machine code of their own.
+    /// Shapes of packed matrices that have machine code of their own.
     pub shapes: usize,
     /// Shapes that were timed in this load, because nothing was remembered of them.
     pub timed: usize,
@@ -100,10 +101,10 @@ impl fmt::Display for KernelReport {
     }
 }
 
-/// Every product's kernels, which keep the memory that their code stands in.
+/// Every packed matrix's kernels, which keep the memory that their code stands in.
 pub(crate) struct Kernels {
-    /// By product.
-    pub products: Vec<trit_gemm::Kernels>,
+    /// By packed matrix.
+    pub by_matrix: Vec<trit_gemm::Kernels>,
     /// What was chosen.
     pub report: KernelReport,
 }
@@ -131,7 +132,7 @@ pub(crate) enum Stored {
 pub(crate) struct Bundle<'a> {
     pub storage: &'a Storage,
     pub header: &'a Header,
-    /// Its products say how the weights stand in memory.
+    /// Its packed matrices say how the weights stand in memory.
     pub manifest: &'a Manifest,
     pub stored: Stored,
     /// The weight section.
@@ -157,7 +158,7 @@ impl Best {
 /// Whether kernels of a better tier could be had if the weights were stored in the code that every CPU reads.
 pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> bool {
     let generates = matches!(options.choice, KernelChoice::Auto | KernelChoice::Jit);
-    if !generates || manifest.products.iter().all(|p| p.code == COMMON) {
+    if !generates || manifest.packed_matrices.iter().all(|p| p.code == COMMON) {
         return false;
     }
     let tiers = CpuTiers::detect();
@@ -166,7 +167,7 @@ pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> b
         best.embedded = None;
     }
     let mut other = manifest.clone();
-    other.products.iter_mut().for_each(|p| p.code = COMMON);
+    other.packed_matrices.iter_mut().for_each(|p| p.code = COMMON);
     Best::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
 }
 
@@ -249,7 +250,7 @@ fn refused(bundle: &Bundle, problem: NoKernels) -> RuntimeError {
 fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
     match bundle.stored {
         Stored::InFile => Some(CodeLimit::StoredInFile),
-        _ if bundle.manifest.products.iter().any(|p| p.code != COMMON) => Some(CodeLimit::Stored),
+        _ if bundle.manifest.packed_matrices.iter().any(|p| p.code != COMMON) => Some(CodeLimit::Stored),
         _ => None,
     }
 }
@@ -260,24 +261,25 @@ fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
     targets.into_iter()
 }
 
-/// The shapes of products that code is generated for: where there are more than [`MOST_SHAPES`], those with the most weights.
+/// The shapes of packed matrices that code is generated for: where there are more than [`MOST_SHAPES`], those with the
+/// most weights.
 fn generated_shapes(manifest: &Manifest) -> Vec<KernelShape> {
     let mut bytes: BTreeMap<KernelShape, u64> = BTreeMap::new();
-    for product in &manifest.products {
-        *bytes.entry(shape(product)).or_default() += product.bytes().expect("validated");
+    for matrix in &manifest.packed_matrices {
+        *bytes.entry(shape(matrix)).or_default() += matrix.bytes().expect("validated");
     }
     let mut shapes: Vec<(KernelShape, u64)> = bytes.into_iter().collect();
     shapes.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
     shapes.into_iter().take(MOST_SHAPES).map(|(shape, _)| shape).collect()
 }
 
-fn shape(product: &Product) -> KernelShape {
-    KernelShape { k: product.kernel_k(), code: product.code }
+fn shape(matrix: &PackedMatrix) -> KernelShape {
+    KernelShape { k: matrix.kernel_k(), code: matrix.code }
 }
 
 fn portable(manifest: &Manifest, notes: Vec<KernelNote>) -> Kernels {
     Kernels {
-        products: vec![trit_gemm::Kernels::portable(); manifest.products.len()],
+        by_matrix: vec![trit_gemm::Kernels::portable(); manifest.packed_matrices.len()],
         report: KernelReport {
             source: KernelSource::Portable,
             target: None,
@@ -314,8 +316,8 @@ fn bind_jit(
 
 /// What [`assign`] found.
 struct Assigned {
-    /// By product.
-    products: Vec<trit_gemm::Kernels>,
+    /// By packed matrix.
+    by_matrix: Vec<trit_gemm::Kernels>,
     /// Shapes with machine code, and all.
     shapes: (usize, usize),
     timed: usize,
@@ -335,19 +337,19 @@ impl Assigned {
         }
         let report =
             KernelReport { source, target: Some(target), code, notes, shapes: with_code, timed: self.timed };
-        Kernels { products: self.products, report }
+        Kernels { by_matrix: self.by_matrix, report }
     }
 }
 
-/// Finds each product's kernels, of variants the fastest. Products of a shape that has none run portable.
+/// Finds each packed matrix's kernels, of variants the fastest. Packed matrices of a shape that has none run portable.
 fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
-    let products = &bundle.manifest.products;
+    let packed_matrices = &bundle.manifest.packed_matrices;
     let mut shapes: BTreeMap<KernelShape, (Vec<Stream>, usize)> = BTreeMap::new();
-    for product in products {
-        let len = product.bytes().expect("validated") as usize;
-        let layout = Layout::of(product).expect("validated");
-        let stream = Stream::of(&layout, &bundle.weights[product.offset as usize..][..len]);
-        let (streams, bytes) = shapes.entry(shape(product)).or_default();
+    for matrix in packed_matrices {
+        let len = matrix.bytes().expect("validated") as usize;
+        let layout = Layout::of(matrix).expect("validated");
+        let stream = Stream::of(&layout, &bundle.weights[matrix.offset as usize..][..len]);
+        let (streams, bytes) = shapes.entry(shape(matrix)).or_default();
         streams.push(stream.expect("whole tiles"));
         *bytes += len;
     }
@@ -361,9 +363,9 @@ fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
         let kernels = code.kernels(shape, |variants| tuner.choose(variants, &weights, all));
         bound.extend(kernels.map(|kernels| (shape, kernels)));
     }
-    let kernels = |product| bound.get(&shape(product)).cloned().unwrap_or_else(trit_gemm::Kernels::portable);
+    let kernels = |matrix| bound.get(&shape(matrix)).cloned().unwrap_or_else(trit_gemm::Kernels::portable);
     Assigned {
-        products: products.iter().map(kernels).collect(),
+        by_matrix: packed_matrices.iter().map(kernels).collect(),
         shapes: (bound.len(), count),
         timed: tuner.timed() - timed,
     }

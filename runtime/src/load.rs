@@ -104,8 +104,8 @@ impl Model {
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle,
     /// [`RuntimeError::Changed`] where it was written to meanwhile, [`RuntimeError::Kernels`] and
-    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::TrustFolder`] where the folder of
-    /// trust records is named by a relative path.
+    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::TrustFolder`] where the
+    /// folder of trust records is named by a relative path.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         Model::on(Storage::open(path)?, options)
     }
@@ -134,9 +134,9 @@ impl Model {
         }
     }
 
-    /// Reads everything that is used from here on. Whoever can write to the file can have each read give something else,
-    /// so every byte is read once, and what was read is what is checked and used: the trust of the user is in the digest of
-    /// the header that was parsed, whose digests are those of the copies.
+    /// Reads everything that is used from here on. Whoever can write to the file can have each read give something
+    /// else, so every byte is read once, and what was read is what is checked and used: the trust of the user is in the
+    /// digest of the header that was parsed, whose digests are those of the copies.
     fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
         let Front { header, digest, mut manifest, tokenizer } = Front::read(storage)?;
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
@@ -163,8 +163,8 @@ impl Model {
             BindOptions { choice: options.kernels, cpu: options.cpu, trust: options.trust.decide(digest)? };
         let mut stored = Stored::AsWritten;
         if bind::wants_common_code(&manifest, &bind_options) {
-            let products = &mut manifest.products;
-            stored = match weights.rewrite(|bytes| recode::to_common(storage, products, bytes))? {
+            let packed_matrices = &mut manifest.packed_matrices;
+            stored = match weights.rewrite(|bytes| recode::to_common(storage, packed_matrices, bytes))? {
                 true => Stored::Anew,
                 false => Stored::InFile,
             };
@@ -234,15 +234,15 @@ impl Model {
         self.storage.intact()
     }
 
-    /// The tiles of a product.
-    pub(crate) fn weights(&self, product: usize) -> &[u8] {
-        let product = &self.manifest.products[product];
-        let len = product.bytes().expect("validated") as usize;
-        &self.weights.bytes()[product.offset as usize..][..len]
+    /// The tiles of a packed matrix.
+    pub(crate) fn weights(&self, matrix: usize) -> &[u8] {
+        let matrix = &self.manifest.packed_matrices[matrix];
+        let len = matrix.bytes().expect("validated") as usize;
+        &self.weights.bytes()[matrix.offset as usize..][..len]
     }
 
-    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read. Where
-    /// it cannot be read, it is zero and [`Model::intact`] says why.
+    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read.
+    /// Where it cannot be read, it is zero and [`Model::intact`] says why.
     pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
         let tensor = self.tensor(table);
         assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());

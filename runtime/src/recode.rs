@@ -1,35 +1,35 @@
 //! Weights stored for one kind of CPU, stored anew for another.
 //!
-//! Every code holds five trits in a byte, so one becomes the other byte by byte, in place: the layout stays. Where a bundle
-//! was compiled for CPUs with a code of their own and runs on another, its copy in memory is changed once at load, and
-//! kernels are generated for the code that every CPU reads.
+//! Every code holds five trits in a byte, so one becomes the other byte by byte, in place: the layout stays. Where a
+//! bundle was compiled for CPUs with a code of their own and runs on another, its copy in memory is changed once at
+//! load, and kernels are generated for the code that every CPU reads.
 
 use crate::RuntimeError;
 use crate::storage::Storage;
 use rayon::prelude::*;
 use trit_format::FormatError;
 use trit_format::dense243::Code;
-use trit_format::manifest::Product;
+use trit_format::manifest::PackedMatrix;
 
 /// The code that kernels of every tier read.
 pub(crate) const COMMON: Code = Code::SignedFix;
 /// Bytes that one thread changes at a time.
 const PIECE: usize = 1 << 20;
 
-/// Stores `weights`, the section that `products` stand in, as [`COMMON`], and has the products say so.
+/// Stores `weights`, the section that `packed_matrices` stand in, as [`COMMON`], and has the packed matrices say so.
 ///
 /// # Errors
-/// [`RuntimeError::Format`] with the first product that has a byte which stands for no trits.
+/// [`RuntimeError::Format`] with the first packed matrix that has a byte which stands for no trits.
 pub(crate) fn to_common(
     storage: &Storage,
-    products: &mut [Product],
+    packed_matrices: &mut [PackedMatrix],
     weights: &mut [u8],
 ) -> Result<(), RuntimeError> {
-    for product in products.iter_mut().filter(|p| p.code != COMMON) {
-        let len = product.bytes().expect("validated") as usize;
-        let (tile, codes) = (product.tile_bytes() as usize, product.code_bytes() as usize);
-        let table = table(product.code);
-        let tiles = &mut weights[product.offset as usize..][..len];
+    for matrix in packed_matrices.iter_mut().filter(|p| p.code != COMMON) {
+        let len = matrix.bytes().expect("validated") as usize;
+        let (tile, codes) = (matrix.tile_bytes() as usize, matrix.code_bytes() as usize);
+        let table = table(matrix.code);
+        let tiles = &mut weights[matrix.offset as usize..][..len];
         // Scales of groups follow a tile's codes and stay as they are.
         let per_piece = (PIECE / tile).max(1) * tile;
         let change = |piece: &mut [u8]| {
@@ -46,12 +46,12 @@ pub(crate) fn to_common(
         if !tiles.par_chunks_mut(per_piece).all(change) {
             let problem = format!(
                 "has a byte that is no five trits stored as {}; the file is damaged, compile the model again",
-                product.code.name()
+                matrix.code.name()
             );
-            let record = format!("product {}", product.name);
+            let record = format!("product {}", matrix.name);
             return Err(storage.format(FormatError::Record { record, problem }));
         }
-        product.code = COMMON;
+        matrix.code = COMMON;
     }
     Ok(())
 }

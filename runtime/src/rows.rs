@@ -4,7 +4,7 @@
 use crate::arena::Arena;
 use crate::load::Model;
 use std::ops::Range;
-use trit_format::plan::{Activation, BufferId, ProductId, TensorId};
+use trit_format::plan::{Activation, BufferId, PackedMatrixId, TensorId};
 use trit_gemm::{Layout, MatrixRef};
 use trit_kernels::{epilogue, head, norm};
 
@@ -53,15 +53,15 @@ impl Rows<'_> {
     }
 
     /// Embeds `token(row)` from a ternary matrix.
-    pub fn embed_ternary(&self, product: ProductId, out: BufferId, token: impl Fn(usize) -> usize) {
-        let index = product.0 as usize;
-        let product = &self.model.manifest().products[index];
-        let layout = Layout::of(product).expect("validated");
-        let (weights, kernels) = (self.model.weights(index), &self.model.bound().products[index]);
+    pub fn embed_ternary(&self, matrix: PackedMatrixId, out: BufferId, token: impl Fn(usize) -> usize) {
+        let index = matrix.0 as usize;
+        let packed = &self.model.manifest().packed_matrices[index];
+        let layout = Layout::of(packed).expect("validated");
+        let (weights, kernels) = (self.model.weights(index), &self.model.bound().by_matrix[index]);
         let matrix = MatrixRef::new(layout, weights, kernels).expect("bound to this product");
         for r in self.rows.clone() {
             // SAFETY: the row is this worker's.
-            let out = unsafe { self.arena.row_mut(out, r, 0, product.k as usize) };
+            let out = unsafe { self.arena.row_mut(out, r, 0, packed.k as usize) };
             matrix.row(token(r), out).expect("a token of the vocabulary");
         }
     }

@@ -1,12 +1,12 @@
-//! One ternary step: a worker claims tiles, `trit_gemm` multiplies them, and the epilogue goes into the arena while the sums
-//! are in the cache.
+//! One ternary step: a worker claims tiles, `trit_gemm` multiplies them, and the epilogue goes into the arena while the
+//! sums are in the cache.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
 use crate::arena::Arena;
 use crate::pool::Worker;
 use std::ops::Range;
-use trit_format::manifest::{Product, RowOrder, Segment};
+use trit_format::manifest::{PackedMatrix, RowOrder, Segment};
 use trit_format::plan::{BufferId, Epilogue, Quantized};
 use trit_format::tile;
 use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Strided};
@@ -17,7 +17,7 @@ pub(crate) use trit_gemm::{Activations, Scratch as ProductScratch};
 
 /// One ternary step with all that running it takes.
 pub(crate) struct TernaryStep<'a> {
-    pub product: &'a Product,
+    pub packed: &'a PackedMatrix,
     pub weights: &'a [u8],
     pub kernels: &'a Kernels,
     pub arena: &'a Arena,
@@ -67,17 +67,18 @@ pub(crate) unsafe fn in_arena(arena: &Arena, input: Quantized, rows: Range<usize
 }
 
 impl TernaryStep<'_> {
-    /// Computes the tiles that this worker claims, for activation rows `rows` of the output, which are those of `input`.
+    /// Computes the tiles that this worker claims, for activation rows `rows` of the output, which are those of
+    /// `input`.
     ///
     /// # Safety
     /// Between two barriers, with workers of one region calling this for the same step and rows: nobody writes
     /// `input`, and nobody else touches `out`.
     pub unsafe fn run(&self, worker: &Worker, rows: Range<usize>, scratch: &mut ProductScratch) {
         assert_eq!(rows.len(), self.input.rows());
-        let layout = Layout::of(self.product).expect("validated");
+        let layout = Layout::of(self.packed).expect("validated");
         let matrix = MatrixRef::new(layout, self.weights, self.kernels).expect("bound to this product");
         let mut pass = matrix.pass(self.input, scratch).expect("validation saw to it that the input suits");
-        for tiles in worker.claim(self.product.tiles() as usize, pass.tiles_at_once()) {
+        for tiles in worker.claim(self.packed.tiles() as usize, pass.tiles_at_once()) {
             let done = match layout.groups() {
                 Some(_) => pass.totals(tiles, |tile, r, totals| {
                     // SAFETY: a tile's outputs belong to the worker that claimed the tile.
@@ -99,9 +100,9 @@ impl TernaryStep<'_> {
     /// No other worker touches the outputs of this tile for this row.
     #[allow(clippy::mut_from_ref)]
     unsafe fn results(&self, t: usize, row: usize) -> (usize, &mut [f32]) {
-        let (rows, width) = match self.product.order {
-            RowOrder::Paired => (u64::from(self.product.segments[0].rows), tile::ROWS / 2),
-            _ => (self.product.rows(), tile::ROWS),
+        let (rows, width) = match self.packed.order {
+            RowOrder::Paired => (u64::from(self.packed.segments[0].rows), tile::ROWS / 2),
+            _ => (self.packed.rows(), tile::ROWS),
         };
         let (from, to) = (t * width, ((t + 1) * width).min(rows as usize));
         // SAFETY: by this function's contract.
@@ -115,7 +116,7 @@ impl TernaryStep<'_> {
     unsafe fn finish(&self, t: usize, row: usize, sums: &[i32], s: f32) {
         // SAFETY: by this function's contract.
         let (from, out) = unsafe { self.results(t, row) };
-        let segments = &self.product.segments;
+        let segments = &self.packed.segments;
         let scale = |segment: &Segment| Scale { s, w: segment.scale, rule: segment.rule };
         if let Epilogue::Gate(activation) = self.epilogue {
             let (gate, up) = (&segments[0], &segments[1]);

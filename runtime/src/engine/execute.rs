@@ -101,7 +101,8 @@ pub(crate) struct Scratch {
     own: Vec<(Quantized, OwnRows)>,
     pub attention: Attention,
     pub screening: ScreeningScratch,
-    /// By wanted row of the last pass: whether its candidates are in `screening`; its logits are in the arena otherwise.
+    /// By wanted row of the last pass: whether its candidates are in `screening`; its logits are in the arena
+    /// otherwise.
     pub screened: Vec<bool>,
     /// Where time went, if anybody asked.
     pub profile: Option<Profile>,
@@ -142,7 +143,8 @@ impl Executor<'_> {
     }
 
     /// Runs the head, which reads `input` alone, for the wanted rows, after all steps of the body; false as for
-    /// [`Executor::run`]. The logits of wanted row `i` are in row `head_row(i)` of the arena then, or in the candidates.
+    /// [`Executor::run`]. The logits of wanted row `i` are in row `head_row(i)` of the arena then, or in the
+    /// candidates.
     pub fn run_head(&self, steps: &[Step], input: BufferId, worker: &Worker, scratch: &mut Scratch) -> bool {
         let wanted = self.pass.wanted;
         // A head that is no `Step::Head` leaves all logits.
@@ -152,8 +154,8 @@ impl Executor<'_> {
         let first = first_head_row(wanted);
         if first.is_none() {
             if worker.index == 0 {
-                // SAFETY: all workers have passed the barrier after the body, and wait at the next one for this worker: nobody
-                // else touches the buffer.
+                // SAFETY: all workers have passed the barrier after the body, and wait at the next one for this worker:
+                // nobody else touches the buffer.
                 let rows: Vec<Vec<f32>> = unsafe {
                     wanted.iter().map(|wanted| self.arena.row::<f32>(input, wanted.row).to_vec()).collect()
                 };
@@ -278,7 +280,7 @@ impl Executor<'_> {
         let token = |r: usize| self.pass.tokens[r] as usize;
         match *step {
             Step::Embed { table, scale, out } => mine.embed(table, scale, out, token, &mut scratch.bytes),
-            Step::EmbedTernary { product, out } => mine.embed_ternary(product, out, token),
+            Step::EmbedTernary { matrix, out } => mine.embed_ternary(matrix, out, token),
             Step::RmsNorm { input, weight, eps, out } => mine.norm(Norm { input, weight, eps, out }),
             Step::RmsNormAdd { input, weight, eps, out } => mine.norm_add(Norm { input, weight, eps, out }),
             Step::Gate { gate, up, activation, out } => {
@@ -302,8 +304,8 @@ impl Executor<'_> {
             Step::Quantize { input, rule, out } => {
                 self.quantize((input, out), None, rule, rows, worker, scratch);
             }
-            Step::Ternary { product, input, epilogue, out, at } => {
-                let index = product.0 as usize;
+            Step::Ternary { matrix, input, epilogue, out, at } => {
+                let index = matrix.0 as usize;
                 let own = scratch.own.iter().find(|(place, _)| *place == input).map(|(_, rows)| rows);
                 let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
                     Some(own) => own.first(rows.len()),
@@ -311,9 +313,9 @@ impl Executor<'_> {
                     None => unsafe { in_arena(arena, input, rows.clone()) },
                 };
                 let step = TernaryStep {
-                    product: &self.model.manifest().products[index],
+                    packed: &self.model.manifest().packed_matrices[index],
                     weights: self.model.weights(index),
-                    kernels: &self.model.bound().products[index],
+                    kernels: &self.model.bound().by_matrix[index],
                     arena,
                     input: activations,
                     epilogue,
@@ -367,7 +369,8 @@ impl Executor<'_> {
     }
 }
 
-/// The first of the consecutive rows where the wanted ones stand in their order already; `None` where they must be moved.
+/// The first of the consecutive rows where the wanted ones stand in their order already; `None` where they must be
+/// moved.
 fn first_head_row(wanted: &[Wanted]) -> Option<usize> {
     let first = wanted.first()?.row;
     wanted.iter().enumerate().all(|(i, wanted)| wanted.row == first + i).then_some(first)

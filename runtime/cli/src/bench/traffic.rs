@@ -8,7 +8,7 @@ use trit_runtime::format::planes::{Layout, ROW_BYTES};
 /// Bytes of all ternary products of a token, a ternary head among them, each matrix once.
 pub fn ternary_bytes(manifest: &Manifest) -> u64 {
     let bytes = |step: &Step| match step {
-        Step::Ternary { product, .. } => manifest.products[product.0 as usize].bytes().unwrap_or(0),
+        Step::Ternary { matrix, .. } => manifest.packed_matrices[matrix.0 as usize].bytes().unwrap_or(0),
         _ => 0,
     };
     manifest.plan.body.iter().chain(&manifest.plan.head).map(bytes).sum()
@@ -23,8 +23,8 @@ pub fn linear_bytes(manifest: &Manifest) -> u64 {
     manifest.plan.body.iter().chain(&manifest.plan.head).map(bytes).sum()
 }
 
-/// Bytes of the head that each of the profiled tokens read, on average: the whole table, or of its planes what was scanned,
-/// and the rows of planes and table that this left undecided.
+/// Bytes of the head that each of the profiled tokens read, on average: the whole table, or of its planes what was
+/// scanned, and the rows of planes and table that this left undecided.
 pub fn head_bytes(manifest: &Manifest, profile: &Profile) -> f64 {
     let heads = |step: &Step| {
         let Step::Head { table, planes, .. } = step else { return 0.0 };
