@@ -1,5 +1,7 @@
 //! The `tritc` command: compiles checkpoints to bundles, and looks into bundles.
-// The allocator and the handler of one signal need unsafe code, and say why it is sound.
+//!
+//! `unsafe` stands in 2 files: `allocator.rs` (ending where memory ends), `truncated.rs` (the handler of the signal for a
+//! mapped file that was cut off). The others deny it.
 #![deny(unsafe_code)]
 
 mod allocator;
