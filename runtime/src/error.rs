@@ -1,8 +1,8 @@
 //! What can go wrong while loading or running a bundle.
 
-use crate::kernel_notes::NoKernels;
-use crate::source::Change;
-use crate::trust::NotTrusted;
+use crate::bundle::source::Change;
+use crate::bundle::trust::NotTrusted;
+use crate::kernels::notes::NoKernels;
 use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;

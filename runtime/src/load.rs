@@ -1,19 +1,21 @@
 //! A bundle on disk becomes a model that sessions share.
 
 use crate::MappingHook;
+use crate::RuntimeError;
 use crate::TrustPolicy;
-use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
-use crate::source::Source;
-use crate::storage::{Memory, Storage, Streamed};
-use crate::tables::Tables;
-use crate::trust::{NotTrusted, Trusted};
-use crate::tuning::{self, Tuner, Tuning};
-use crate::{RuntimeError, recode};
+use crate::bundle::front::Front;
+use crate::bundle::recode;
+use crate::bundle::source::Source;
+use crate::bundle::storage::{Storage, Streamed, WeightMemory};
+use crate::bundle::tables::Tables;
+use crate::bundle::trust::{NotTrusted, Trusted};
+use crate::kernels::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
+use crate::kernels::tuning::{self, Tuner, Tuning};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
-use trit_format::container::{Digest, Header, Section, SectionKind};
-use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
+use trit_format::container::{Section, SectionKind};
+use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
@@ -32,7 +34,7 @@ pub struct LoadOptions {
     /// Check the digests of weights and tensors; the manifest's and the code's are always checked.
     pub verify: bool,
     /// Where weights are kept.
-    pub memory: Memory,
+    pub memory: WeightMemory,
     /// Whether kernels are timed.
     pub tuning: Tuning,
     /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
@@ -48,37 +50,11 @@ impl Default for LoadOptions {
             cpu: None,
             trust: TrustPolicy::default(),
             verify: true,
-            memory: Memory::Auto,
+            memory: WeightMemory::Auto,
             tuning: Tuning::Remembered,
             timings: None,
             mapped: None,
         }
-    }
-}
-
-/// Most bytes of a tokenizer that is taken into memory; the largest known have 30 MB.
-const MAX_TOKENIZER: usize = 1 << 28;
-
-/// What a bundle says of itself: read once, checked, and used as it was read.
-pub(crate) struct Front {
-    pub header: Header,
-    /// The digest of the bytes that the header was parsed from: the bundle's name.
-    pub digest: Digest,
-    pub manifest: Manifest,
-    /// `tokenizer.json`, where there is one.
-    pub tokenizer: Option<Vec<u8>>,
-}
-
-impl Front {
-    pub fn read(storage: &Storage) -> Result<Front, RuntimeError> {
-        let (header, head) = storage.header()?;
-        let section = header.section(SectionKind::Manifest);
-        let section = section.ok_or_else(|| storage.format(FormatError::Missing(SectionKind::Manifest)))?;
-        let manifest = Manifest::decode(&storage.copy(section, MAX_BYTES)?).map_err(|e| storage.format(e))?;
-        manifest.validate(&header).map_err(|e| storage.format(e))?;
-        let tokenizer = header.section(SectionKind::Tokenizer);
-        let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
-        Ok(Front { header, digest: Digest::of(&head), manifest, tokenizer })
     }
 }
 

@@ -10,8 +10,8 @@ use trit_format::target::Target;
 use trit_runtime::generate::{Generation, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
-    CodeLimit, CpuTiers, KernelChoice, KernelNote, KvType, LoadOptions, Logits, LogitsRequest, Memory, Model,
-    NoKernels, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning,
+    CodeLimit, CpuTiers, KernelChoice, KernelNote, KvType, LoadOptions, Logits, LogitsRequest, Model,
+    NoKernels, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning, WeightMemory,
 };
 use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, trit_run, tritc};
@@ -147,7 +147,7 @@ fn every_kernel_and_memory_gives_the_same_tokens() {
             ways.push(LoadOptions { kernels, cpu: Some(cpu), ..LoadOptions::default() });
         }
     }
-    ways.push(LoadOptions { memory: Memory::Mapped, ..LoadOptions::default() });
+    ways.push(LoadOptions { memory: WeightMemory::Mapped, ..LoadOptions::default() });
     for options in ways {
         let model = load("same-tokens-ways", &options);
         let ids = run(&mut session(&model, 2, KvType::F16, 64), SamplerOptions::default(), true).ids;
@@ -203,7 +203,7 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
             }
         }
         // What stays in the file stays as it is: portable kernels, or a refusal that says why.
-        let mapped = LoadOptions { memory: Memory::Mapped, ..LoadOptions::default() };
+        let mapped = LoadOptions { memory: WeightMemory::Mapped, ..LoadOptions::default() };
         assert_eq!(ids(&spread, &mapped).0, expected);
         if CpuTiers::detect().contains(Target::X86_64V3) {
             let options = LoadOptions { cpu: Some(Target::X86_64V3), ..mapped };

@@ -4,15 +4,16 @@
 //! two barriers.
 #![allow(unsafe_code)]
 
+use super::arena::Arena;
 use super::execute::Run;
 use super::kv::{KvType, POSITIONS};
+use super::pool::Worker;
 use crate::RuntimeError;
-use crate::arena::{Arena, Memory};
-use crate::pool::Worker;
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use trit_format::plan::{BufferId, KvLayer, Plan};
+use trit_gemm::Memory;
 use trit_kernels::attention::{
     AttendScratch, CHUNK, KvElement, Queries, attend_rows, combine, partial, value_width,
 };

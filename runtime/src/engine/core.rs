@@ -1,16 +1,16 @@
 //! Threads and memory of an engine, and one pass of rows through them.
 
+use super::arena::{self, Arena};
 use super::attend::SplitKv;
 use super::execute::{Executor, Pass, Run, Scratch, Wanted, head_row};
 use super::kv::KvCache;
 use super::logits::{Candidate, Logits, LogitsRequest};
+use super::pool::Pool;
+use super::profile::Profile;
 use super::ropes::Ropes;
 use super::screening::{Bounds, Largest, PlaneChoice};
 use crate::RuntimeError;
-use crate::arena::{self, Arena};
 use crate::load::Model;
-use crate::pool::Pool;
-use crate::profile::Profile;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use trit_format::plan::Step;

@@ -5,16 +5,16 @@
 //! guarantees the other half, that buffers of one step do not overlap.
 #![allow(unsafe_code)]
 
+use super::arena::Arena;
 use super::attend::{Append, AppendNorms, Attend, Attention, SplitKv};
+use super::dense_linear::Dense;
+use super::elementwise::{Gate, Norm, Rows};
 use super::kv::{KvCache, KvType};
+use super::pool::Worker;
+use super::profile::Profile;
 use super::screening::{self, Bounds, Largest, Screening, ScreeningScratch};
-use crate::arena::Arena;
-use crate::dense::Dense;
+use super::ternary::{OwnRows, ProductScratch, TernaryStep, in_arena};
 use crate::load::Model;
-use crate::pool::Worker;
-use crate::profile::Profile;
-use crate::rows::{Gate, Norm, Rows};
-use crate::ternary::{OwnRows, ProductScratch, TernaryStep, in_arena};
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};

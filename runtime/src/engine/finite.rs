@@ -8,13 +8,14 @@
 //!
 //! **Logits that are no numbers** are an error. Only then is the sequence run again, layer by layer, to find out where.
 
+use super::arena;
 use super::batch::Part;
 use super::core::{Chunk, Core, Steps};
 use super::logits::all_finite;
 use super::sequence::{Sequence, SequenceOptions};
+use crate::RuntimeError;
 use crate::error::Place;
 use crate::load::Model;
-use crate::{RuntimeError, arena};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

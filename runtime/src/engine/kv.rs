@@ -5,13 +5,13 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use crate::arena::Memory;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use trit_format::plan::KvLayer;
+use trit_gemm::Memory;
 use trit_kernels::attention::{CHUNK, KvElement, KvHead, KvHeadMut, value_width};
 
 /// Positions of a page: those that attention scores together.

@@ -23,17 +23,23 @@
 //! # }
 //! ```
 
+mod arena;
 mod attend;
 mod batch;
 mod core;
+mod dense_linear;
+mod elementwise;
 mod execute;
 mod finite;
 mod kv;
 mod logits;
+mod pool;
+pub(crate) mod profile;
 mod ropes;
 mod screening;
 mod sequence;
 mod step;
+mod ternary;
 
 pub use batch::Batch;
 pub use kv::KvType;
@@ -41,9 +47,9 @@ pub use logits::{Candidate, Logits, LogitsRequest};
 pub use sequence::{Sequence, SequenceOptions};
 
 use self::core::Core;
+use crate::RuntimeError;
 use crate::load::Model;
-use crate::profile::Profile;
-use crate::{RuntimeError, pool};
+use profile::Profile;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -5,8 +5,8 @@
 //! *candidates*. However many hidden states a pass has, the planes come from memory once.
 
 use super::logits::Candidate;
+use super::pool::Worker;
 use crate::load::Model;
-use crate::pool::Worker;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use trit_format::plan::{PlanesId, TensorId};

@@ -4,7 +4,7 @@
 //! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
 //! few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
 
-use crate::remembered::Remembered;
+use super::remembered::Remembered;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use trit_gemm::Variants;

@@ -1,6 +1,6 @@
 //! Lets a program know which files are mapped: the memory of a mapped file is gone when the file is cut off.
 //!
-//! What is copied to memory is safe from that. What stays in the file's mapping ([`crate::Memory::Mapped`], or where memory is
+//! What is copied to memory is safe from that. What stays in the file's mapping ([`crate::WeightMemory::Mapped`], or where memory is
 //! short) is not: the system ends the process with a signal at the next access. This library takes no signals. A program
 //! that wants to say which file it was enters each mapping in a table of its own, which its handler reads.
 

@@ -4,8 +4,8 @@
 //! Of a large table of which few rows are read, such as embeddings, a row is read from the file when it is needed, so that
 //! the whole does not become part of the process.
 
+use super::storage::{Room, Storage, Streamed, WeightMemory};
 use crate::RuntimeError;
-use crate::storage::{Memory, Room, Storage, Streamed};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ const LEAST_ROOM: u64 = 1 << 20;
 
 /// The tensor section of an open bundle.
 pub(crate) struct Tables {
-    memory: Memory,
+    memory: WeightMemory,
     by_tensor: Vec<Held>,
 }
 
@@ -48,7 +48,7 @@ impl Tables {
         section: &Section,
         manifest: &Manifest,
         verify: bool,
-        memory: Memory,
+        memory: WeightMemory,
     ) -> Result<Tables, RuntimeError> {
         let streams = streams(&manifest.plan);
         let place = |t: &Tensor| {
@@ -61,7 +61,7 @@ impl Tables {
             let streams = streams.contains(&(i as u32));
             going.push(match len {
                 _ if is_vector(tensor) => Going::Vector(zeros(len)?),
-                _ if memory == Memory::Mapped => Going::Stays,
+                _ if memory == WeightMemory::Mapped => Going::Stays,
                 ..LEAST_ROOM => Going::Small(zeros(len)?),
                 _ if streams || len <= SMALL => storage.room(len, memory).map_or(Going::Stays, Going::Room),
                 _ => Going::Stays,

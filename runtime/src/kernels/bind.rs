@@ -1,12 +1,12 @@
 //! Which kernels run: embedded, regenerated or portable, and of which tier.
 
+use super::embedded::EmbeddedCode;
+use super::notes::{CodeLimit, KernelNote, NoKernels};
+use super::tuning::Tuner;
 use crate::RuntimeError;
-use crate::kernel_notes::{CodeLimit, KernelNote, NoKernels};
-use crate::mapping::EmbeddedCode;
-use crate::recode::COMMON;
-use crate::storage::Storage;
-use crate::trust::{NotTrusted, Trusted};
-use crate::tuning::Tuner;
+use crate::bundle::recode::COMMON;
+use crate::bundle::storage::Storage;
+use crate::bundle::trust::{NotTrusted, Trusted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;

@@ -47,23 +47,23 @@ const PART: usize = 2 << 20;
 const SPINS: usize = 10_000;
 
 /// Memory to read, in huge pages where the system has them.
-pub struct StreamBuffer {
+pub struct ReadBuffer {
     memory: Memory,
 }
 
-impl StreamBuffer {
+impl ReadBuffer {
     /// At least `bytes` bytes, written once so that they are there.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
-    pub fn new(bytes: usize) -> Result<StreamBuffer, RuntimeError> {
+    pub fn new(bytes: usize) -> Result<ReadBuffer, RuntimeError> {
         use rayon::prelude::*;
         let mut memory =
             Memory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
         let parts = memory.bytes_mut().par_chunks_mut(PART).enumerate();
         // Not all alike: pages of the same content may be merged.
         parts.for_each(|(i, part)| part.fill(i as u8 | 1));
-        Ok(StreamBuffer { memory })
+        Ok(ReadBuffer { memory })
     }
 
     /// Bytes that are read.
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn every_reader_reads_everything() {
         eprintln!("readers on this CPU: {:?}", Reader::supported());
-        let mut buffer = StreamBuffer::new(37 * BLOCK - 5).unwrap();
+        let mut buffer = ReadBuffer::new(37 * BLOCK - 5).unwrap();
         assert_eq!(buffer.bytes(), 37 * BLOCK);
         let mut state = 1u64;
         buffer.memory.bytes_mut().iter_mut().for_each(|byte| {
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn bandwidth_is_measured_with_more_threads_than_blocks() {
-        let buffer = StreamBuffer::new(4 * BLOCK).unwrap();
+        let buffer = ReadBuffer::new(4 * BLOCK).unwrap();
         for threads in [1, 3, 9] {
             assert_eq!(buffer.times(threads, 5).len(), 5);
             assert!(buffer.gb_s(threads, 2) > 0.0);
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn each_block_is_taken_once() {
-        let buffer = StreamBuffer::new((2 * PIECE + 7) * BLOCK).unwrap();
+        let buffer = ReadBuffer::new((2 * PIECE + 7) * BLOCK).unwrap();
         let taken = Taken::default();
         let pieces: Vec<usize> = std::iter::from_fn(|| taken.take(buffer.blocks())).map(<[_]>::len).collect();
         assert_eq!(pieces, [PIECE, PIECE, 7]);
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_refused() {
-        assert!(StreamBuffer::new(usize::MAX).is_err());
-        assert!(StreamBuffer::new(usize::MAX / 2).is_err());
+        assert!(ReadBuffer::new(usize::MAX).is_err());
+        assert!(ReadBuffer::new(usize::MAX / 2).is_err());
     }
 }

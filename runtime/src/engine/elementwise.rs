@@ -1,7 +1,7 @@
 //! Steps that handle each row, or each element, for itself.
 #![allow(unsafe_code)]
 
-use crate::arena::Arena;
+use super::arena::Arena;
 use crate::load::Model;
 use std::ops::Range;
 use trit_format::plan::{Activation, BufferId, PackedMatrixId, TensorId};

@@ -7,11 +7,11 @@
 //! which are read when they are needed. Nothing but numbers ever depends on either.
 #![allow(unsafe_code)]
 
+use super::mapped_files::MappingHook;
+use super::mapping::FileMapping;
+use super::source::{Change, FileSource, Source};
 use crate::RuntimeError;
 use crate::limits::available;
-use crate::mapped_files::MappingHook;
-use crate::mapping::FileMapping;
-use crate::source::{Change, FileSource, Source};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -34,8 +34,8 @@ const ALIGNMENT: u64 = 64;
 
 /// Where the sections that stream are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Memory {
-    /// In huge pages where there is room for them, else as [`Memory::Mapped`].
+pub enum WeightMemory {
+    /// In huge pages where there is room for them, else as [`WeightMemory::Mapped`].
     #[default]
     Auto,
     /// In the file's mapping: shared between processes and given back under pressure, but slower.
@@ -213,11 +213,11 @@ impl Storage {
     }
 
     /// Memory for a copy of `len` bytes, where `memory` allows one and there is room.
-    pub fn room(&self, len: u64, memory: Memory) -> Option<Room> {
+    pub fn room(&self, len: u64, memory: WeightMemory) -> Option<Room> {
         let len = usize::try_from(len).ok()?;
         let fits = || available().is_none_or(|free| free >= len.saturating_add(len.clamp(SPARE.0, SPARE.1)));
         // What cannot be mapped is copied, come what may.
-        match self.mappable(len).is_none() || (memory == Memory::Auto && fits()) {
+        match self.mappable(len).is_none() || (memory == WeightMemory::Auto && fits()) {
             true => Room::new(len),
             false => None,
         }
@@ -229,7 +229,7 @@ impl Storage {
     }
 
     /// Takes bytes of the bundle in, as `memory` says.
-    pub fn stream(&self, range: Range<u64>, memory: Memory) -> Result<Streamed, RuntimeError> {
+    pub fn stream(&self, range: Range<u64>, memory: WeightMemory) -> Result<Streamed, RuntimeError> {
         use rayon::prelude::*;
         let none = || RuntimeError::System("there is no memory for the bundle's weights".into());
         let len = usize::try_from(range.end - range.start).map_err(|_| none())?;

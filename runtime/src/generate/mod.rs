@@ -1,8 +1,12 @@
 //! From a prompt to tokens and text.
 
-use crate::draft::{self, Drafts};
-use crate::sample::Sampler;
+pub(crate) mod draft;
+mod rules;
+pub mod sample;
+
+use self::sample::Sampler;
 use crate::{Model, Profile, RuntimeError, Session};
+use draft::Drafts;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 //! The order is that of transformers: biases, repetition penalty, what is suppressed, temperature, top-k, top-p, min-p, then
 //! a draw. Equal logits are ordered by id, so that results do not depend on how candidates were found.
 
+use super::rules::Rules;
 use crate::engine::{Candidate, Logits, LogitsRequest};
-use crate::rules::Rules;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use trit_format::manifest::{LogitRules, SamplingDefaults};

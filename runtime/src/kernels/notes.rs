@@ -1,7 +1,7 @@
 //! Why the kernels that run are not those one would expect first, or why there are none. All of it is data: a command adds
 //! what its user can type.
 
-use crate::trust::NotTrusted;
+use crate::bundle::trust::NotTrusted;
 use std::fmt;
 use std::io;
 use trit_format::target::Target;
@@ -52,7 +52,7 @@ impl fmt::Display for KernelNote {
 pub enum CodeLimit {
     /// Nothing can be done about it when the bundle is loaded.
     Stored,
-    /// They stay in the file ([`crate::Memory::Mapped`], or where memory is short), so that they cannot be stored anew.
+    /// They stay in the file ([`crate::WeightMemory::Mapped`], or where memory is short), so that they cannot be stored anew.
     StoredInFile,
 }
 

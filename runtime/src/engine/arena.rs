@@ -4,8 +4,7 @@
 use crate::RuntimeError;
 use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
-
-pub(crate) use trit_gemm::Memory;
+use trit_gemm::Memory;
 
 /// Types whose every bit pattern is a value.
 pub(crate) trait Element: Copy {

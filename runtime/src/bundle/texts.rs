@@ -1,9 +1,9 @@
 //! What a bundle says of text, without its weights: enough to tokenize, and to render a chat template.
 
+use super::front::Front;
+use super::source::Source;
+use super::storage::Storage;
 use crate::RuntimeError;
-use crate::load::Front;
-use crate::source::Source;
-use crate::storage::Storage;
 use std::path::{Path, PathBuf};
 use trit_format::container::Digest;
 use trit_format::manifest::Manifest;

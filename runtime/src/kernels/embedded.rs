@@ -1,56 +1,16 @@
-//! Files and machine code in memory.
+//! A bundle's own machine code: a section of the bundle enters, kernels that can be called leave.
 #![allow(unsafe_code)]
 
+use super::notes::NoKernels;
 use crate::RuntimeError;
-use crate::kernel_notes::NoKernels;
-use crate::mapped_files::{MappingGuard, MappingHook};
-use crate::storage::Storage;
-use memmap2::{Mmap, MmapMut, MmapOptions};
-use std::fs::File;
-use std::ops::Deref;
-use std::path::Path;
+use crate::bundle::storage::Storage;
+use memmap2::{Mmap, MmapMut};
 use std::sync::Arc;
 use trit_format::FormatError;
 use trit_format::container::{Digest, Section};
 use trit_format::kernel::KernelEntry;
 use trit_format::target::Target;
 use trit_gemm::{KernelFn, MachineCode};
-
-/// Weights, planes or a table where they stand in a file, read-only.
-pub(crate) struct FileMapping {
-    /// What the program that loaded the bundle keeps of it. Dropped before the mapping, which it describes.
-    _guard: Option<MappingGuard>,
-    map: Mmap,
-}
-
-impl FileMapping {
-    /// Maps the `len` bytes of `file` from `offset` on, and tells `hook`, for which `path` names it.
-    pub fn new(
-        file: &File,
-        path: &Path,
-        offset: u64,
-        len: usize,
-        hook: Option<&MappingHook>,
-    ) -> std::io::Result<FileMapping> {
-        // SAFETY: the mapping is private and read-only, but others may write to the file, and the bytes then change under
-        // us, which no slice allows for. They are weights, planes and tables: kernels and the portable code take every
-        // byte as a number and compute no address, length or branch target from it, so that what changes is numbers
-        // (`tests/tests/any_bytes.rs` runs them on random ones). Manifest, header and code, on which safety depends, are
-        // never mapped. Where the file is cut off, the system ends the process at the next access (`mapped_files`).
-        let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) }?;
-        let bytes = map.as_ptr_range();
-        let guard = hook.map(|hook| hook.enter(path, bytes.start.addr()..bytes.end.addr()));
-        Ok(FileMapping { _guard: guard, map })
-    }
-}
-
-impl Deref for FileMapping {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.map
-    }
-}
 
 /// Embedded kernels, copied to memory of their own and made executable.
 pub(crate) struct EmbeddedCode {

@@ -2,9 +2,9 @@
 //! sums are in the cache.
 #![allow(unsafe_code)]
 
+use super::arena::Arena;
+use super::pool::Worker;
 use crate::RuntimeError;
-use crate::arena::Arena;
-use crate::pool::Worker;
 use std::ops::Range;
 use trit_format::manifest::{PackedMatrix, RowOrder, Segment};
 use trit_format::plan::{BufferId, Epilogue, Quantized};

@@ -1,9 +1,9 @@
 //! Products of tables of floats: the head, and matrices that are not ternary.
 #![allow(unsafe_code)]
 
-use crate::arena::Arena;
+use super::arena::Arena;
+use super::pool::Worker;
 use crate::load::Model;
-use crate::pool::Worker;
 use std::ops::Range;
 use trit_format::plan::{BufferId, TensorId};
 use trit_kernels::{epilogue, head};

@@ -4,8 +4,8 @@
 //! bundle was compiled for CPUs with a code of their own and runs on another, its copy in memory is changed once at
 //! load, and kernels are generated for the code that every CPU reads.
 
+use super::storage::Storage;
 use crate::RuntimeError;
-use crate::storage::Storage;
 use rayon::prelude::*;
 use trit_format::FormatError;
 use trit_format::dense243::Code;

@@ -1,7 +1,7 @@
 //! Every way through a grouped product gives the same bits, by kernels in Rust that check what they are handed.
 
 use super::*;
-use crate::pool::Pool;
+use crate::engine::pool::Pool;
 use std::sync::Arc;
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
