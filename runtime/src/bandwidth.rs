@@ -5,7 +5,7 @@
 //!
 //! A loop of nothing but loads is not the best: it fills the queues of the first cache with misses and outruns the
 //! prefetchers. One with a dozen idle operations a cache line, and a prefetch, was found to read up to a third more. So
-//! several ways are tried, and the best counts.
+//! several patterns are tried, and the best counts.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
@@ -17,21 +17,21 @@ use trit_gemm::Memory;
 
 /// How to go about it.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct ReadPattern {
     /// Idle operations beside the loads: [`PACE`] times two for each cache line.
     paced: bool,
     /// Bytes ahead of a load that are prefetched; 0: none.
     ahead: usize,
 }
 
-/// The ways that are tried.
-const WAYS: [Way; 6] = [
-    Way { paced: false, ahead: 0 },
-    Way { paced: false, ahead: 8 << 10 },
-    Way { paced: true, ahead: 0 },
-    Way { paced: true, ahead: 4 << 10 },
-    Way { paced: true, ahead: 8 << 10 },
-    Way { paced: true, ahead: 12 << 10 },
+/// The patterns that are tried.
+const PATTERNS: [ReadPattern; 6] = [
+    ReadPattern { paced: false, ahead: 0 },
+    ReadPattern { paced: false, ahead: 8 << 10 },
+    ReadPattern { paced: true, ahead: 0 },
+    ReadPattern { paced: true, ahead: 4 << 10 },
+    ReadPattern { paced: true, ahead: 8 << 10 },
+    ReadPattern { paced: true, ahead: 12 << 10 },
 ];
 /// Pairs of operations for each cache line: more and computation becomes the limit, fewer and reading is slower again.
 const PACE: usize = 6;
@@ -76,13 +76,13 @@ impl ReadBuffer {
     }
 
     /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, both at least 1, for the best
-    /// way.
+    /// pattern.
     pub fn gb_s(&self, threads: usize, repetitions: usize) -> f64 {
         let threads = threads.max(1);
-        let mut times = vec![Vec::new(); WAYS.len()];
+        let mut times = vec![Vec::new(); PATTERNS.len()];
         // In turns, so that what disturbs disturbs all alike.
-        for (i, time) in self.times(threads, WAYS.len() * repetitions.max(1)).into_iter().enumerate() {
-            times[i % WAYS.len()].push(time);
+        for (i, time) in self.times(threads, PATTERNS.len() * repetitions.max(1)).into_iter().enumerate() {
+            times[i % PATTERNS.len()].push(time);
         }
         let median = |times: &mut Vec<Duration>| {
             times.sort_unstable();
@@ -93,7 +93,7 @@ impl ReadBuffer {
         self.bytes() as f64 / 1e9 / best.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Times of `rounds` readings, from the first thread's start to the last one's end; [`WAYS`] in turn.
+    /// Times of `rounds` readings, from the first thread's start to the last one's end; [`PATTERNS`] in turn.
     fn times(&self, threads: usize, rounds: usize) -> Vec<Duration> {
         let reader = Reader::best();
         let all = self.blocks();
@@ -104,7 +104,7 @@ impl ReadBuffer {
         let arrived = AtomicUsize::new(0);
         let work = |index: usize| {
             for (r, round) in rounds.iter().enumerate() {
-                let way = WAYS[r % WAYS.len()];
+                let pattern = PATTERNS[r % PATTERNS.len()];
                 // Together, and without waking anyone, which would be measured too.
                 arrived.fetch_add(1, Ordering::AcqRel);
                 let mut spins = 0;
@@ -117,7 +117,7 @@ impl ReadBuffer {
                 for owner in (index..threads).chain(0..index) {
                     let blocks = &all[part(owner)];
                     while let Some(piece) = round.taken[owner].take(blocks) {
-                        black_box(reader.read(black_box(piece), way));
+                        black_box(reader.read(black_box(piece), pattern));
                     }
                 }
                 let end = Instant::now();
@@ -193,23 +193,23 @@ impl Reader {
     }
 
     /// The exclusive or of all 64-bit words, so that each must be read.
-    fn read(self, blocks: &[[u8; BLOCK]], way: Way) -> u64 {
+    fn read(self, blocks: &[[u8; BLOCK]], pattern: ReadPattern) -> u64 {
         match self {
             Reader::Portable => portable(blocks),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `supported` found the feature.
             Reader::Avx2 => unsafe {
-                if way.paced { avx2::<true>(blocks, way) } else { avx2::<false>(blocks, way) }
+                if pattern.paced { avx2::<true>(blocks, pattern) } else { avx2::<false>(blocks, pattern) }
             },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Reader::Avx512 => unsafe {
-                if way.paced { avx512::<true>(blocks, way) } else { avx512::<false>(blocks, way) }
+                if pattern.paced { avx512::<true>(blocks, pattern) } else { avx512::<false>(blocks, pattern) }
             },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Reader::Neon => unsafe {
-                if way.paced { neon::<true>(blocks, way) } else { neon::<false>(blocks, way) }
+                if pattern.paced { neon::<true>(blocks, pattern) } else { neon::<false>(blocks, pattern) }
             },
         }
     }
@@ -231,7 +231,7 @@ fn portable(blocks: &[[u8; BLOCK]]) -> u64 {
 macro_rules! reader {
     ($name:ident, $feature:literal, $vector:ty, $load:expr, $xor:expr, $add:expr) => {
         #[target_feature(enable = $feature)]
-        pub(super) fn $name<const PACED: bool>(blocks: &[[u8; BLOCK]], way: Way) -> u64 {
+        pub(super) fn $name<const PACED: bool>(blocks: &[[u8; BLOCK]], pattern: ReadPattern) -> u64 {
             const BYTES: usize = size_of::<$vector>();
             // SAFETY: every bit pattern is such a vector.
             let zero = unsafe { std::mem::zeroed::<$vector>() };
@@ -241,8 +241,8 @@ macro_rules! reader {
             for chunk in blocks.as_flattened().as_chunks::<{ 8 * BYTES }>().0 {
                 let at = chunk.as_ptr();
                 for (i, found) in found.iter_mut().enumerate() {
-                    if i * BYTES % LINE == 0 && way.ahead > 0 {
-                        prefetch(at.wrapping_add(way.ahead + i * BYTES));
+                    if i * BYTES % LINE == 0 && pattern.ahead > 0 {
+                        prefetch(at.wrapping_add(pattern.ahead + i * BYTES));
                     }
                     // SAFETY: vector `i` lies inside the chunk; the load asks for no alignment.
                     let mut vector = unsafe { $load(at.add(i * BYTES).cast()) };
@@ -266,7 +266,7 @@ use x86::{avx2, avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{BLOCK, LINE, PACE, Way};
+    use super::{BLOCK, LINE, PACE, ReadPattern};
     use std::arch::x86_64::*;
 
     #[inline(always)]
@@ -284,7 +284,7 @@ use arm::neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{BLOCK, LINE, PACE, Way};
+    use super::{BLOCK, LINE, PACE, ReadPattern};
     use std::arch::aarch64::*;
 
     #[inline(always)]
@@ -317,8 +317,8 @@ mod tests {
                 blocks.as_flattened().chunks_exact(8).map(|w| u64::from_ne_bytes(w.try_into().unwrap()));
             let expected = words.fold(0, |a, b| a ^ b);
             for reader in Reader::supported() {
-                for way in WAYS {
-                    assert_eq!(reader.read(blocks, way), expected, "{reader:?} {way:?}");
+                for pattern in PATTERNS {
+                    assert_eq!(reader.read(blocks, pattern), expected, "{reader:?} {pattern:?}");
                 }
             }
         }

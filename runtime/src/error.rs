@@ -94,7 +94,7 @@ pub enum RuntimeError {
         "the model's output is no number: {place} gives infinity or NaN, first for token {token} at position {position}; its weights are damaged or unfit for this runtime"
     )]
     NotFinite {
-        /// Where the residual stream stopped being finite.
+        /// where the hidden states stopped being finite.
         place: Place,
         /// Position of the first token for which it did.
         position: usize,

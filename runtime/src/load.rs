@@ -6,7 +6,7 @@ use crate::TrustPolicy;
 use crate::bundle::front::Front;
 use crate::bundle::recode;
 use crate::bundle::source::Source;
-use crate::bundle::storage::{Storage, Streamed, WeightMemory};
+use crate::bundle::storage::{LoadedBytes, Storage, WeightMemory};
 use crate::bundle::tables::Tables;
 use crate::bundle::trust::{NotTrusted, Trusted};
 use crate::kernels::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
@@ -61,8 +61,8 @@ impl Default for LoadOptions {
 /// A loaded bundle: verified, bound to this machine, immutable.
 pub struct Model {
     storage: Storage,
-    weights: Streamed,
-    planes: Option<Streamed>,
+    weights: LoadedBytes,
+    planes: Option<LoadedBytes>,
     /// By planes, how to scan the high one, and both.
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
@@ -124,16 +124,16 @@ impl Model {
         }
         let tensors = section(SectionKind::Tensors)?;
         let tables = Tables::take(storage, tensors, &manifest, options.verify, options.memory)?;
-        let stream = |section: &Section| {
+        let load_section = |section: &Section| {
             let range = section.offset..section.offset + section.len;
-            let streamed = storage.stream(range, options.memory)?;
+            let loaded = storage.load(range, options.memory)?;
             if options.verify {
-                storage.check(section, streamed.bytes())?;
+                storage.check(section, loaded.bytes())?;
             }
-            Ok::<_, RuntimeError>(streamed)
+            Ok::<_, RuntimeError>(loaded)
         };
-        let mut weights = stream(section(SectionKind::Weights)?)?;
-        let planes = header.section(SectionKind::Planes).map(stream).transpose()?;
+        let mut weights = load_section(section(SectionKind::Weights)?)?;
+        let planes = header.section(SectionKind::Planes).map(load_section).transpose()?;
 
         let bind_options =
             BindOptions { choice: options.kernels, cpu: options.cpu, trust: options.trust.decide(digest)? };
@@ -227,7 +227,7 @@ impl Model {
 
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
-        let bytes = self.planes.as_ref().map_or(&[][..], Streamed::bytes);
+        let bytes = self.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
         let [high, full] = self.ways[id.0 as usize];
         planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
     }
@@ -250,8 +250,8 @@ impl Model {
 
 /// A model without the storage that it was read from.
 struct Parts {
-    weights: Streamed,
-    planes: Option<Streamed>,
+    weights: LoadedBytes,
+    planes: Option<LoadedBytes>,
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
     kernels: Kernels,

@@ -55,19 +55,19 @@ pub(crate) struct Storage {
 }
 
 /// Bytes that stream.
-pub(crate) enum Streamed {
+pub(crate) enum LoadedBytes {
     /// In a mapping of the file.
     Mapped(FileMapping),
     /// Copied to huge pages.
     Copied(ReadOnlyMemory),
 }
 
-impl Streamed {
+impl LoadedBytes {
     /// The bytes themselves.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Streamed::Mapped(map) => map,
-            Streamed::Copied(memory) => memory.bytes(),
+            LoadedBytes::Mapped(map) => map,
+            LoadedBytes::Copied(memory) => memory.bytes(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Streamed {
         &mut self,
         change: impl FnOnce(&mut [u8]) -> Result<(), RuntimeError>,
     ) -> Result<bool, RuntimeError> {
-        let Streamed::Copied(memory) = self else { return Ok(false) };
+        let LoadedBytes::Copied(memory) = self else { return Ok(false) };
         memory.rewrite(change)?;
         Ok(true)
     }
@@ -100,8 +100,8 @@ impl Room {
     }
 
     /// Ends the writing.
-    pub fn keep(self) -> Result<Streamed, RuntimeError> {
-        Ok(Streamed::Copied(self.0.read_only()?))
+    pub fn keep(self) -> Result<LoadedBytes, RuntimeError> {
+        Ok(LoadedBytes::Copied(self.0.read_only()?))
     }
 }
 
@@ -229,7 +229,7 @@ impl Storage {
     }
 
     /// Takes bytes of the bundle in, as `memory` says.
-    pub fn stream(&self, range: Range<u64>, memory: WeightMemory) -> Result<Streamed, RuntimeError> {
+    pub fn load(&self, range: Range<u64>, memory: WeightMemory) -> Result<LoadedBytes, RuntimeError> {
         use rayon::prelude::*;
         let none = || RuntimeError::System("there is no memory for the bundle's weights".into());
         let len = usize::try_from(range.end - range.start).map_err(|_| none())?;
@@ -243,7 +243,7 @@ impl Storage {
         let map = FileMapping::new(file, &self.path, at + range.start, len, self.hook.as_ref());
         let map = map.map_err(|e| self.io(e))?;
         self.need();
-        Ok(Streamed::Mapped(map))
+        Ok(LoadedBytes::Mapped(map))
     }
 
     /// A large file's pages would crowd out what is needed: it will not be read again.

@@ -4,7 +4,7 @@
 //! Of a large table of which few rows are read, such as embeddings, a row is read from the file when it is needed, so that
 //! the whole does not become part of the process.
 
-use super::storage::{Room, Storage, Streamed, WeightMemory};
+use super::storage::{LoadedBytes, Room, Storage, WeightMemory};
 use crate::RuntimeError;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -28,9 +28,9 @@ pub(crate) struct Tables {
 enum Held {
     Vector(Vec<f32>),
     Small(Vec<u8>),
-    Whole(Streamed),
+    Whole(LoadedBytes),
     /// In the file, at these bytes of it; all of it once that is asked for, and `None` then where it cannot be had.
-    InFile(Range<u64>, OnceLock<Option<Streamed>>),
+    InFile(Range<u64>, OnceLock<Option<LoadedBytes>>),
 }
 
 /// Where a tensor goes while its section is read.
@@ -50,7 +50,7 @@ impl Tables {
         verify: bool,
         memory: WeightMemory,
     ) -> Result<Tables, RuntimeError> {
-        let streams = streams(&manifest.plan);
+        let read_whole = read_whole(&manifest.plan);
         let place = |t: &Tensor| {
             let len = t.bytes().expect("validated");
             (t.offset..t.offset + len, len)
@@ -58,12 +58,14 @@ impl Tables {
         let mut going = Vec::with_capacity(manifest.tensors.len());
         for (i, tensor) in manifest.tensors.iter().enumerate() {
             let (_, len) = place(tensor);
-            let streams = streams.contains(&(i as u32));
+            let is_read_whole = read_whole.contains(&(i as u32));
             going.push(match len {
                 _ if is_vector(tensor) => Going::Vector(zeros(len)?),
                 _ if memory == WeightMemory::Mapped => Going::Stays,
                 ..LEAST_ROOM => Going::Small(zeros(len)?),
-                _ if streams || len <= SMALL => storage.room(len, memory).map_or(Going::Stays, Going::Room),
+                _ if is_read_whole || len <= SMALL => {
+                    storage.room(len, memory).map_or(Going::Stays, Going::Room)
+                }
                 _ => Going::Stays,
             });
         }
@@ -86,8 +88,8 @@ impl Tables {
                 Going::Stays => {
                     let (Range { start, end }, _) = place(tensor);
                     let range = section.offset + start..section.offset + end;
-                    match streams.contains(&(i as u32)) {
-                        true => Held::Whole(storage.stream(range, memory)?),
+                    match read_whole.contains(&(i as u32)) {
+                        true => Held::Whole(storage.load(range, memory)?),
                         false => {
                             // Also where nothing reads it: a tensor without a use is no reason to look closer.
                             storage.need();
@@ -113,10 +115,10 @@ impl Tables {
         match &self.by_tensor[id.0 as usize] {
             Held::Vector(_) => None,
             Held::Small(bytes) => Some(bytes),
-            Held::Whole(streamed) => Some(streamed.bytes()),
+            Held::Whole(loaded) => Some(loaded.bytes()),
             Held::InFile(range, whole) => {
-                let get = || storage.stream(range.clone(), self.memory).map_err(|e| storage.fail(e)).ok();
-                whole.get_or_init(get).as_ref().map(Streamed::bytes)
+                let get = || storage.load(range.clone(), self.memory).map_err(|e| storage.fail(e)).ok();
+                whole.get_or_init(get).as_ref().map(LoadedBytes::bytes)
             }
         }
     }
@@ -125,7 +127,7 @@ impl Tables {
     pub fn part(&self, storage: &Storage, id: TensorId, offset: usize, to: &mut [u8]) {
         let held = match &self.by_tensor[id.0 as usize] {
             Held::Small(bytes) => bytes,
-            Held::Whole(streamed) => streamed.bytes(),
+            Held::Whole(loaded) => loaded.bytes(),
             Held::InFile(range, _) => return storage.read_in_pass(range.start + offset as u64, to),
             Held::Vector(_) => &[],
         };
@@ -134,7 +136,7 @@ impl Tables {
 }
 
 /// Tables that every token reads as a whole.
-fn streams(plan: &Plan) -> BTreeSet<u32> {
+fn read_whole(plan: &Plan) -> BTreeSet<u32> {
     let table = |step: &Step| match *step {
         Step::Linear { table, .. } | Step::Head { table, planes: None, .. } => Some(table.0),
         _ => None,

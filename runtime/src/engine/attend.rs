@@ -215,8 +215,8 @@ impl<'a> Attend<'a> {
             (&self.runs[share.run], self.shape.n_kv_heads as usize, self.runs[share.run].rows.len());
         let Some((chunks, first)) = &share.split else {
             // The last rows see most: they first, so that what is left at the end is small.
-            let (block, head) = (rows.div_ceil(ROWS) - 1 - unit / heads, unit % heads);
-            return self.rows::<T>(run, head, block * ROWS..((block + 1) * ROWS).min(rows), scratch);
+            let (part, head) = (rows.div_ceil(ROWS) - 1 - unit / heads, unit % heads);
+            return self.rows::<T>(run, head, part * ROWS..((part + 1) * ROWS).min(rows), scratch);
         };
         let (head, chunk) = (unit / chunks.len(), chunks.start + unit % chunks.len());
         let queries = self.queries(run, head, 0..rows);

@@ -44,7 +44,7 @@ impl Dense<'_> {
             for first in rows.clone().step_by(INPUTS) {
                 let inputs = first..(first + INPUTS).min(rows.end);
                 // SAFETY: by this function's contract; rows of the table are shared out.
-                unsafe { self.block(part.clone(), inputs) };
+                unsafe { self.multiply(part.clone(), inputs) };
             }
         }
     }
@@ -53,7 +53,7 @@ impl Dense<'_> {
     ///
     /// # Safety
     /// As [`Dense::run`], and no other worker computes these rows of the table.
-    unsafe fn block(&self, part: Range<usize>, rows: Range<usize>) {
+    unsafe fn multiply(&self, part: Range<usize>, rows: Range<usize>) {
         let tensor = self.model.tensor(self.table);
         let bytes = self.model.table(self.table).unwrap_or_default();
         let (dtype, columns) = (tensor.dtype, tensor.shape[1] as usize);

@@ -23,14 +23,15 @@ struct Patience {
 const ALONE: Patience = Patience { spin: Duration::from_micros(60), offer: Duration::ZERO };
 /// Where there are more workers than cores, whom it waits for may need this core; but waking a parked worker costs more
 /// than a few turns.
-const CROWDED: Patience = Patience { spin: Duration::from_micros(2), offer: Duration::from_micros(300) };
+const OVERSUBSCRIBED: Patience =
+    Patience { spin: Duration::from_micros(2), offer: Duration::from_micros(300) };
 
 /// A fixed number of threads.
 pub(crate) struct Pool {
     threads: Option<rayon::ThreadPool>,
     count: usize,
     patience: Patience,
-    runs: Vec<Run>,
+    remaining: Vec<Remaining>,
 }
 
 impl Pool {
@@ -47,14 +48,14 @@ impl Pool {
                     .map_err(|e| RuntimeError::Threads { count, problem: e.to_string() })?,
             ),
         };
-        let patience = if count > granted() { CROWDED } else { ALONE };
-        Ok(Pool { threads, count, patience, runs: (0..count).map(|_| Run::default()).collect() })
+        let patience = if count > granted() { OVERSUBSCRIBED } else { ALONE };
+        Ok(Pool { threads, count, patience, remaining: (0..count).map(|_| Remaining::default()).collect() })
     }
 
     /// Runs `work` once on every worker and returns when all are done.
     pub fn run(&self, work: impl Fn(&Worker) + Sync) {
         let barrier = Barrier::new(self.count, self.patience);
-        self.runs.iter().for_each(|run| run.0.store(0, Ordering::Relaxed));
+        self.remaining.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
         let run = |index| {
             // A worker that panics must not leave the others waiting for it.
             let guard = PoisonOnUnwind(&barrier);
@@ -62,7 +63,7 @@ impl Pool {
                 index,
                 count: self.count,
                 barrier: &barrier,
-                runs: &self.runs,
+                remaining: &self.remaining,
                 turn: Cell::new(0),
             });
             std::mem::forget(guard);
@@ -85,9 +86,9 @@ pub(crate) fn granted() -> usize {
 /// run of another turn than the present one has not been touched yet. On a cache line of its own.
 #[derive(Default)]
 #[repr(align(128))]
-struct Run(AtomicU64);
+struct Remaining(AtomicU64);
 
-impl Run {
+impl Remaining {
     /// Most units of one turn.
     const MOST: usize = (1 << 24) - 1;
 
@@ -102,7 +103,7 @@ impl Run {
         let mut now = self.0.load(Ordering::Relaxed);
         loop {
             let left = match (now >> 48) as u16 == turn {
-                true => (now >> 24) as usize & Run::MOST..now as usize & Run::MOST,
+                true => (now >> 24) as usize & Remaining::MOST..now as usize & Remaining::MOST,
                 false => whole.clone(),
             };
             if left.is_empty() {
@@ -125,7 +126,7 @@ pub(crate) struct Worker<'a> {
     /// How many there are.
     pub count: usize,
     barrier: &'a Barrier,
-    runs: &'a [Run],
+    remaining: &'a [Remaining],
     turn: Cell<u16>,
 }
 
@@ -146,7 +147,7 @@ impl Worker<'_> {
     /// Every worker of the region must call this at the same point of its work, with the same arguments, and pass a
     /// barrier before the next time.
     pub fn claim(&self, units: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-        assert!(units <= Run::MOST);
+        assert!(units <= Remaining::MOST);
         // 0 stands for runs that were never touched.
         let turn = self.turn.get() % u16::MAX + 1;
         self.turn.set(turn);
@@ -159,13 +160,14 @@ impl Worker<'_> {
             }
             while victim < self.count {
                 let index = (self.index + victim) % self.count;
-                let taken = self.runs[index].take(turn, self.share_of(index, units), |left| match victim {
-                    0 => {
-                        let end = left.start + left.len().div_ceil(2).min(most);
-                        (left.start..end, end..left.end)
-                    }
-                    _ => (left.end - 1..left.end, left.start..left.end - 1),
-                });
+                let taken =
+                    self.remaining[index].take(turn, self.share_of(index, units), |left| match victim {
+                        0 => {
+                            let end = left.start + left.len().div_ceil(2).min(most);
+                            (left.start..end, end..left.end)
+                        }
+                        _ => (left.end - 1..left.end, left.start..left.end - 1),
+                    });
                 match taken {
                     Some(range) => return Some(range),
                     None => victim += 1,

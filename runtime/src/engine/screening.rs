@@ -72,7 +72,7 @@ pub(crate) struct ScreeningScratch {
     /// For each hidden state asked about the logits of this worker's share that matter.
     pub candidates: Vec<Vec<Candidate>>,
     /// Table rows that the high plane left undecided.
-    pub refined: usize,
+    pub undecided: usize,
 }
 
 /// What is known of one hidden state's logits.
@@ -129,7 +129,7 @@ impl Screening<'_> {
     /// Leaves in each state's shortlist the rows of this worker's share that can matter.
     fn shortlist(&self, inputs: &[Input], worker: &Worker, scratch: &mut ScreeningScratch) {
         let planes = self.model.planes(self.planes);
-        let ScreeningScratch { hidden, tops, ranges, states, refined, .. } = scratch;
+        let ScreeningScratch { hidden, tops, ranges, states, undecided, .. } = scratch;
         let hidden: Vec<&Hidden> = hidden[..inputs.len()].iter().collect();
         let states = &mut states[..inputs.len()];
         tops.resize_with(inputs.len(), || TopLower::new(1));
@@ -160,7 +160,7 @@ impl Screening<'_> {
             states.iter_mut().zip(&mut *tops).zip(hidden.iter().zip(inputs))
         {
             let State { approx, bound, shortlist } = state;
-            *refined += shortlist.len();
+            *undecided += shortlist.len();
             approx.resize(shortlist.len(), 0.0);
             bound.resize(shortlist.len(), 0.0);
             planes::refine(&planes, shortlist, hidden, approx, bound);

@@ -140,15 +140,15 @@ pub(crate) struct Bundle<'a> {
 }
 
 /// The best tiers there are kernels of, among those that this CPU has and the user wants.
-struct Best {
+struct BestTiers {
     embedded: Option<Target>,
     generated: Option<Target>,
 }
 
-impl Best {
-    fn of(manifest: &Manifest, cpu: Option<Target>, tiers: &CpuTiers) -> Best {
+impl BestTiers {
+    fn of(manifest: &Manifest, cpu: Option<Target>, tiers: &CpuTiers) -> BestTiers {
         let runs = |t: &Target| tiers.contains(*t) && cpu.is_none_or(|cpu| cpu == *t);
-        Best {
+        BestTiers {
             embedded: manifest.kernels.iter().map(|k| k.target).filter(runs).max(),
             generated: generable(manifest).filter(runs).max(),
         }
@@ -162,13 +162,13 @@ pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> b
         return false;
     }
     let tiers = CpuTiers::detect();
-    let mut best = Best::of(manifest, options.cpu, &tiers);
+    let mut best = BestTiers::of(manifest, options.cpu, &tiers);
     if options.choice == KernelChoice::Jit || options.trust.is_err() {
         best.embedded = None;
     }
     let mut other = manifest.clone();
     other.packed_matrices.iter_mut().for_each(|p| p.code = COMMON);
-    Best::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
+    BestTiers::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
 }
 
 /// Chooses and prepares kernels.
@@ -183,7 +183,7 @@ pub(crate) fn bind(
         return Err(refused(bundle, NoKernels::CpuLacks { wanted: cpu, has: tiers.iter().collect() }));
     }
     let wanted = |t: &Target| options.cpu.is_none_or(|cpu| cpu == *t);
-    let Best { mut embedded, generated } = Best::of(manifest, options.cpu, &tiers);
+    let BestTiers { mut embedded, generated } = BestTiers::of(manifest, options.cpu, &tiers);
     if stored == Stored::Anew {
         embedded = None;
     }
