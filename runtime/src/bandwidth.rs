@@ -1,7 +1,7 @@
 //! How fast this machine's memory can be read: the yardstick for everything that streams weights.
 //!
-//! Loads as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part; who is done early
-//! takes over from the others, as in decode, or what is compared with would win by balance alone.
+//! Loads as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part; who is done
+//! early takes over from the others, as in decode, or what is compared with would win by balance alone.
 //!
 //! A loop of nothing but loads is not the best: it fills the queues of the first cache with misses and outruns the
 //! prefetchers. One with a dozen idle operations a cache line, and a prefetch, was found to read up to a third more. So
@@ -75,8 +75,8 @@ impl ReadBuffer {
         self.memory.bytes().as_chunks().0
     }
 
-    /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, both at least 1, for the best
-    /// pattern.
+    /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, both at least 1, for the
+    /// best pattern.
     pub fn gb_s(&self, threads: usize, repetitions: usize) -> f64 {
         let threads = threads.max(1);
         let mut times = vec![Vec::new(); PATTERNS.len()];

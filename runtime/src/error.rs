@@ -9,8 +9,8 @@ use trit_format::FormatError;
 use trit_format::trust::TrustError;
 use trit_text::TextError;
 
-/// Why a bundle could not be loaded or run. A variant says which file, what and how many; its words name nothing that a user
-/// of some program could type, because that is for the program to add.
+/// Why a bundle could not be loaded or run. A variant says which file, what and how many; its words name nothing that a
+/// user of some program could type, because that is for the program to add.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {

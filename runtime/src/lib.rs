@@ -14,11 +14,12 @@
 //!
 //! The runtime knows no model architecture: it executes the bundle's validated plan.
 //!
-//! It changes nothing of the process it runs in: it takes no signals, sets no panic hook, ends nothing and prints nothing.
-//! What goes wrong is a [`RuntimeError`], which names no command's options. A program that wants to know which files are
-//! mapped gives a [`MappingHook`].
+//! It changes nothing of the process it runs in: it takes no signals, sets no panic hook, ends nothing and prints
+//! nothing. What goes wrong is a [`RuntimeError`], which names no command's options. A program that wants to know which
+//! files are mapped gives a [`MappingHook`].
 //!
-//! The parts, each standing on those above it in this list; only an error carries, as data, the reasons that later parts give:
+//! The parts, each standing on those above it in this list; only an error carries, as data, the reasons that later
+//! parts give:
 //!
 //! | folder or file | holds |
 //! |---|---|
@@ -32,10 +33,10 @@
 //! | `generate/` | from logits to text: sampling, drafts, the rules of single tokens |
 //! | `bandwidth` | how fast this machine's memory can be read, to compare decoding with |
 //!
-//! `unsafe` stands in 12 files: `engine/arena.rs`, `engine/attend.rs`, `engine/execute.rs` and `engine/kv.rs` (rows shared by
-//! workers), `engine/dense_linear.rs`, `engine/elementwise.rs`, `engine/ternary.rs` and `engine/ternary/tests.rs` (rows that
-//! a worker claimed), `bundle/mapping.rs` and `bundle/storage.rs` (files in memory), `kernels/embedded.rs` (machine code in
-//! memory), `bandwidth.rs` (vector loads). The others deny it.
+//! `unsafe` stands in 12 files: `engine/arena.rs`, `engine/attend.rs`, `engine/execute.rs` and `engine/kv.rs` (rows
+//! shared by workers), `engine/dense_linear.rs`, `engine/elementwise.rs`, `engine/ternary.rs` and
+//! `engine/ternary/tests.rs` (rows that a worker claimed), `bundle/mapping.rs` and `bundle/storage.rs` (files in
+//! memory), `kernels/embedded.rs` (machine code in memory), `bandwidth.rs` (vector loads). The others deny it.
 #![deny(unsafe_code)]
 
 pub mod bandwidth;

@@ -1,8 +1,8 @@
 //! How much memory this process may still take: what the machine has free, and what its containers allow.
 //!
-//! A container is a control group with a limit. Who goes beyond it is killed, whatever the machine has free, so every group
-//! from the process's own up to the root counts. Pages of files are charged to a group too, but given back before anybody
-//! is killed: they count as free.
+//! A container is a control group with a limit. Who goes beyond it is killed, whatever the machine has free, so every
+//! group from the process's own up to the root counts. Pages of files are charged to a group too, but given back before
+//! anybody is killed: they count as free.
 
 use std::path::{Path, PathBuf};
 

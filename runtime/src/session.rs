@@ -39,8 +39,8 @@ impl Session {
     /// A new, empty sequence, with an engine of its own.
     ///
     /// # Errors
-    /// [`RuntimeError::Context`] and [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where
-    /// threads are refused.
+    /// [`RuntimeError::Context`] and [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`]
+    /// where threads are refused.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, RuntimeError> {
         let SessionOptions { context, threads, oversubscribe, kv, chunk } = options;
         let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv })?;
@@ -65,8 +65,8 @@ impl Session {
         Session { engine: self.engine.clone(), sequence, stop: self.stop.clone() }
     }
 
-    /// Lets another thread end what the session does: while `stop` is set, passes end between two steps, the sequence is
-    /// again as it was before the call, and the call gives [`RuntimeError::Interrupted`]. Whoever sets it resets it.
+    /// Lets another thread end what the session does: while `stop` is set, passes end between two steps, the sequence
+    /// is again as it was before the call, and the call gives [`RuntimeError::Interrupted`]. Whoever sets it resets it.
     pub fn interrupt_by(&mut self, stop: Arc<AtomicBool>) {
         self.stop = stop;
     }
@@ -163,8 +163,8 @@ impl Session {
         self.prefill(&[id])
     }
 
-    /// Appends tokens and finds of the logits after each of the last `requests.len()` of them what its request says: see
-    /// [`Session::logits`].
+    /// Appends tokens and finds of the logits after each of the last `requests.len()` of them what its request says:
+    /// see [`Session::logits`].
     ///
     /// # Errors
     /// As [`Session::prefill`], and [`RuntimeError::Input`] for more requests than tokens or than [`Session::chunk`].
@@ -172,8 +172,9 @@ impl Session {
         self.engine.advance(&mut self.sequence, ids, requests, Some(&self.stop))
     }
 
-    /// Appends the token `last` and those `drafted` to follow it, and finds what each request says, as [`Session::advance`] does,
-    /// after as many as can be run. Gives how many, at least 1: others may be wrong guesses, of which nothing is to remain.
+    /// Appends the token `last` and those `drafted` to follow it, and finds what each request says, as
+    /// [`Session::advance`] does, after as many as can be run. Gives how many, at least 1: others may be wrong guesses,
+    /// of which nothing is to remain.
     ///
     /// # Errors
     /// As [`Session::prefill`], by `last` alone.
@@ -190,7 +191,8 @@ impl Session {
         self.engine.step(&mut batch)?.remove(0)
     }
 
-    /// What [`Session::advance`] was asked for after the `row`th of its rows that it was asked about; `None` where it was not.
+    /// What [`Session::advance`] was asked for after the `row`th of its rows that it was asked about; `None` where it
+    /// was not.
     pub fn logits(&self, row: usize) -> Option<Logits<'_>> {
         self.sequence.logits(row)
     }

@@ -1,8 +1,9 @@
 //! Lets a program know which files are mapped: the memory of a mapped file is gone when the file is cut off.
 //!
-//! What is copied to memory is safe from that. What stays in the file's mapping ([`crate::WeightMemory::Mapped`], or where memory is
-//! short) is not: the system ends the process with a signal at the next access. This library takes no signals. A program
-//! that wants to say which file it was enters each mapping in a table of its own, which its handler reads.
+//! What is copied to memory is safe from that. What stays in the file's mapping ([`crate::WeightMemory::Mapped`], or
+//! where memory is short) is not: the system ends the process with a signal at the next access. This library takes no
+//! signals. A program that wants to say which file it was enters each mapping in a table of its own, which its handler
+//! reads.
 
 use std::any::Any;
 use std::fmt;
@@ -16,8 +17,8 @@ pub type MappingGuard = Box<dyn Any + Send + Sync>;
 /// What a hook calls.
 type Enter = dyn Fn(&Path, Range<usize>) -> MappingGuard + Send + Sync;
 
-/// A function that is called for every file, or part of one, that is mapped: with the path that names the bundle in errors,
-/// and the addresses of the mapping.
+/// A function that is called for every file, or part of one, that is mapped: with the path that names the bundle in
+/// errors, and the addresses of the mapping.
 #[derive(Clone)]
 pub struct MappingHook(Arc<Enter>);
 

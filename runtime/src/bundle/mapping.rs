@@ -23,11 +23,12 @@ impl FileMapping {
         len: usize,
         hook: Option<&MappingHook>,
     ) -> std::io::Result<FileMapping> {
-        // SAFETY: the mapping is private and read-only, but others may write to the file, and the bytes then change under
-        // us, which no slice allows for. They are weights, planes and tables: kernels and the portable code take every
-        // byte as a number and compute no address, length or branch target from it, so that what changes is numbers
-        // (`tests/tests/any_bytes.rs` runs them on random ones). Manifest, header and code, on which safety depends, are
-        // never mapped. Where the file is cut off, the system ends the process at the next access (`mapped_files`).
+        // SAFETY: the mapping is private and read-only, but others may write to the file, and the bytes then change
+        // under us, which no slice allows for. They are weights, planes and tables: kernels and the portable code take
+        // every byte as a number and compute no address, length or branch target from it, so that what changes is
+        // numbers (`tests/tests/any_bytes.rs` runs them on random ones). Manifest, header and code, on which safety
+        // depends, are never mapped. Where the file is cut off, the system ends the process at the next access
+        // (`mapped_files`).
         let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) }?;
         let bytes = map.as_ptr_range();
         let guard = hook.map(|hook| hook.enter(path, bytes.start.addr()..bytes.end.addr()));

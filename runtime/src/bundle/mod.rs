@@ -1,7 +1,7 @@
 //! An open bundle: where its bytes come from, what is checked of them, and where they are kept.
 //!
-//! A file, or another source of bytes, enters. Header, manifest, tokenizer, tables of floats and the ternary weights leave,
-//! each read once and checked on the copy that is used.
+//! A file, or another source of bytes, enters. Header, manifest, tokenizer, tables of floats and the ternary weights
+//! leave, each read once and checked on the copy that is used.
 //!
 //! | module | holds |
 //! |---|---|

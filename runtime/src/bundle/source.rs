@@ -55,8 +55,8 @@ pub trait Source: Send + Sync {
     /// What the system says; [`io::ErrorKind::UnexpectedEof`] where the source ends before.
     fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()>;
 
-    /// What happened to the bytes since the source was opened, where something did and that can be known without reading
-    /// them: asked after every pass of a model that still needs the source.
+    /// What happened to the bytes since the source was opened, where something did and that can be known without
+    /// reading them: asked after every pass of a model that still needs the source.
     ///
     /// # Errors
     /// What the system says.
@@ -81,8 +81,8 @@ pub struct FileSource {
     identity: Identity,
 }
 
-/// What changes when a file is written to. Not its `ctime`, which also changes when another file is renamed over it or it
-/// is deleted, and neither touches the bytes that this process has open.
+/// What changes when a file is written to. Not its `ctime`, which also changes when another file is renamed over it or
+/// it is deleted, and neither touches the bytes that this process has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     len: u64,

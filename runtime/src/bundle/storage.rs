@@ -1,10 +1,10 @@
 //! Where the bytes of an open bundle are kept.
 //!
 //! What is small is copied, and the copy is what is checked and used. Weights stream from memory at its full speed only
-//! from huge pages: with pages of 4 KiB the translation of addresses costs a quarter of it. A mapped file has small pages,
-//! so the sections that stream are copied into huge ones, and what is checked against the digest is the copy. Where memory
-//! is short, or on request, they stay mapped, and then depend on what becomes of the file; so do rows of large tables,
-//! which are read when they are needed. Nothing but numbers ever depends on either.
+//! from huge pages: with pages of 4 KiB the translation of addresses costs a quarter of it. A mapped file has small
+//! pages, so the sections that stream are copied into huge ones, and what is checked against the digest is the copy.
+//! Where memory is short, or on request, they stay mapped, and then depend on what becomes of the file; so do rows of
+//! large tables, which are read when they are needed. Nothing but numbers ever depends on either.
 #![allow(unsafe_code)]
 
 use super::mapped_files::MappingHook;
@@ -175,9 +175,9 @@ impl Storage {
         }
     }
 
-    /// Reads a section once, checks its digest if `verify` says so, and leaves the bytes of `parts` (places in the section,
-    /// and where they go) where they are wanted: what was checked is what is kept. Nothing else is, nor read where it
-    /// need not be.
+    /// Reads a section once, checks its digest if `verify` says so, and leaves the bytes of `parts` (places in the
+    /// section, and where they go) where they are wanted: what was checked is what is kept. Nothing else is, nor read
+    /// where it need not be.
     pub fn take(
         &self,
         section: &Section,
@@ -269,8 +269,8 @@ impl Storage {
         })
     }
 
-    /// [`Storage::read`] during a pass, whose results an error makes worthless: [`Storage::intact`] then gives it. `to` is
-    /// zero.
+    /// [`Storage::read`] during a pass, whose results an error makes worthless: [`Storage::intact`] then gives it. `to`
+    /// is zero.
     pub fn read_in_pass(&self, offset: u64, to: &mut [u8]) {
         if let Err(error) = self.read(offset, to) {
             self.fail(error);

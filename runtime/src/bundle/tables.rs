@@ -1,8 +1,8 @@
 //! Tensors that are not ternary: vectors, and tables of which rows or all are read.
 //!
-//! Vectors and small tables are copied to memory, and so are tables that every token reads as a whole, where there is room.
-//! Of a large table of which few rows are read, such as embeddings, a row is read from the file when it is needed, so that
-//! the whole does not become part of the process.
+//! Vectors and small tables are copied to memory, and so are tables that every token reads as a whole, where there is
+//! room. Of a large table of which few rows are read, such as embeddings, a row is read from the file when it is
+//! needed, so that the whole does not become part of the process.
 
 use super::storage::{LoadedBytes, Room, Storage, WeightMemory};
 use crate::RuntimeError;

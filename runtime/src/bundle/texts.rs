@@ -40,8 +40,8 @@ impl Texts {
         Ok(Texts { path: storage.path().to_owned(), digest, manifest, tokenizer })
     }
 
-    /// The digest of the bundle's header, which names the bundle in a [`crate::TrustPolicy`]. It says nothing of weights
-    /// and code as long as those are not checked against the header.
+    /// The digest of the bundle's header, which names the bundle in a [`crate::TrustPolicy`]. It says nothing of
+    /// weights and code as long as those are not checked against the header.
     pub fn digest(&self) -> Digest {
         self.digest
     }

@@ -1,8 +1,8 @@
 //! Which bundles' own machine code may run.
 //!
-//! A bundle's machine code is as dangerous as any executable, so it runs only where a rule allows it. The rules are data:
-//! a [`TrustPolicy`] enters, the rule that allowed a bundle ([`Trusted`]) or the reason why none did ([`NotTrusted`])
-//! leaves. Everything else of a bundle is checked, whoever made it, and needs no trust.
+//! A bundle's machine code is as dangerous as any executable, so it runs only where a rule allows it. The rules are
+//! data: a [`TrustPolicy`] enters, the rule that allowed a bundle ([`Trusted`]) or the reason why none did
+//! ([`NotTrusted`]) leaves. Everything else of a bundle is checked, whoever made it, and needs no trust.
 
 use crate::RuntimeError;
 use std::path::PathBuf;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use trit_format::container::Digest;
 use trit_format::trust::{Records, TrustError};
 
-/// Which bundles' own code may run. A bundle is named by the digest of its header and section table, which hold the digest
-/// of every section ([`trit_format::trust::file_name`]). A bundle may run its code where any of the rules allows it.
+/// Which bundles' own code may run. A bundle is named by the digest of its header and section table, which hold the
+/// digest of every section ([`trit_format::trust::file_name`]). A bundle may run its code where any of the rules allows
+/// it.
 ///
 /// The default trusts what this user compiled, and nothing else.
 ///
@@ -40,7 +41,8 @@ pub struct TrustPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrustRecords {
-    /// In the folder that the environment names, which is where the compiler puts them ([`trit_format::trust::folder`]).
+    /// In the folder that the environment names, which is where the compiler puts them
+    /// ([`trit_format::trust::folder`]).
     #[default]
     OfUser,
     /// In this folder, whatever the environment says. It counts only if nobody else may write to it.
@@ -80,8 +82,8 @@ pub enum NotTrusted {
 }
 
 impl TrustPolicy {
-    /// Trusts every bundle, whoever compiled it: its code can do whatever the process can do. The folder of records is not
-    /// looked at.
+    /// Trusts every bundle, whoever compiled it: its code can do whatever the process can do. The folder of records is
+    /// not looked at.
     pub fn everything() -> TrustPolicy {
         TrustPolicy { everything: true, ..TrustPolicy::nothing() }
     }

@@ -1,4 +1,5 @@
-//! Threads and memory of an engine, and one pass of rows through them.
+//! The threads and the memory of an engine, and one pass: rows of several sequences go through the plan's steps
+//! together.
 
 use super::arena::{self, Arena};
 use super::attend::SplitKv;
@@ -16,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use trit_format::plan::Step;
 use trit_kernels::planes::MAX_TOP;
 
-/// What an engine has once.
+/// What an engine has once, whatever the number of its sequences.
 pub(super) struct Core {
     pool: Pool,
     pub arena: Arena,
@@ -28,29 +29,29 @@ pub(super) struct Core {
     pub profile: Option<Profile>,
 }
 
-/// What one sequence has in a pass.
+/// The rows of one sequence in a pass.
 pub(super) struct Chunk<'a> {
     pub ids: &'a [u32],
-    /// Position of the first of them, reserved in the cache as those after it are.
+    /// Position of the first of them. The cache has reserved this position and those of the other ids.
     pub position: usize,
     pub cache: &'a KvCache,
-    /// Rows of `ids` with what is asked of their logits.
+    /// Which rows of `ids` are asked for logits, and what is asked of them.
     pub requests: Vec<(usize, &'a LogitsRequest)>,
 }
 
 /// Which steps run.
 pub(super) enum Steps<'a> {
-    /// All, the head where logits are wanted.
+    /// The whole body, and the head for the rows whose logits are wanted.
     All,
-    /// Some of the body.
+    /// Some steps of the body.
     Body(&'a [Step]),
 }
 
 /// What a pass found.
 pub(super) struct Found {
-    /// By chunk, how many of its rows the cache could hold; the others have not run.
+    /// For each chunk, how many of its rows the cache could hold. The rows after those count as not run.
     pub ran: Vec<usize>,
-    /// By request: chunk, row of its ids, and where its logits are.
+    /// For each request its chunk, its row among the chunk's ids, and where its logits are.
     logits: Vec<(usize, usize, Place)>,
 }
 
@@ -60,7 +61,7 @@ enum Place {
 }
 
 impl Core {
-    /// Threads, and memory for `rows` rows.
+    /// Starts the threads, and allocates memory for `rows` rows.
     pub fn new(model: &Model, threads: usize, rows: usize) -> Result<Core, RuntimeError> {
         Ok(Core {
             pool: Pool::new(threads)?,
@@ -74,10 +75,11 @@ impl Core {
         })
     }
 
-    /// Runs steps for the rows of all chunks in one parallel region.
+    /// Runs `steps` for the rows of all chunks, in one parallel region of all workers.
     ///
     /// # Errors
-    /// [`RuntimeError::Interrupted`], [`RuntimeError::Changed`], [`RuntimeError::System`]: nothing that was computed counts.
+    /// [`RuntimeError::Interrupted`], [`RuntimeError::Changed`] and [`RuntimeError::System`]. What was computed is then
+    /// not to be used.
     pub fn pass(
         &mut self,
         model: &Model,
@@ -143,7 +145,7 @@ impl Core {
         Ok(Found { ran, logits: self.gather(model, count, rows, &places) })
     }
 
-    /// Brings together what the workers found.
+    /// Collects the logits that the workers found, and teaches the choice of planes how many rows were left undecided.
     fn gather(
         &mut self,
         model: &Model,
@@ -183,7 +185,7 @@ impl Core {
         logits
     }
 
-    /// The logits that a pass found, with their chunk and row, in order.
+    /// The logits that a pass found, each with its chunk and row, in the order of chunks and rows.
     pub fn logits<'a>(
         &'a self,
         model: &'a Model,
@@ -201,7 +203,7 @@ impl Core {
     }
 }
 
-/// What a pass is asked for, those requests first that the largest logits answer.
+/// All requests of a pass. Those that need only the largest logits come first, because the head handles them together.
 struct Asked {
     requests: Vec<Request>,
 }
@@ -209,9 +211,9 @@ struct Asked {
 struct Request {
     chunk: usize,
     row: usize,
-    /// Its row in the pass.
+    /// The row among all rows of the pass.
     at: usize,
-    /// How many of the largest logits; 0: all.
+    /// How many of the largest logits are wanted; 0 stands for all logits.
     count: usize,
     within: f32,
     forced: Vec<u32>,

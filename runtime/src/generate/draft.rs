@@ -1,8 +1,8 @@
 //! Drafts of the next tokens from the sequence itself: what followed the last time.
 //!
-//! Texts repeat themselves: names, quotations, code. Checking a few drafted tokens in one pass reads the weights once, so
-//! that a right one is almost free. A wrong one changes nothing but time: every token is chosen from the same logits as
-//! without drafts (prompt lookup decoding, Saxena 2023; Leviathan et al. 2023 for the checking).
+//! Texts repeat themselves: names, quotations, code. Checking a few drafted tokens in one pass reads the weights once,
+//! so that a right one is almost free. A wrong one changes nothing but time: every token is chosen from the same logits
+//! as without drafts (prompt lookup decoding, Saxena 2023; Leviathan et al. 2023 for the checking).
 
 use std::collections::HashMap;
 use std::time::Duration;

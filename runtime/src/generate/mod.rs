@@ -152,12 +152,12 @@ impl Generator {
         Generator { session, sampler, tokenizer: None, run: None, text: None, stops, last: None }
     }
 
-    /// Begins to generate after `ids`, the whole text so far. Of those that the session has run already, as many as it can are not
-    /// run again; the rest is run before this returns. Interrupted, it generates nothing.
+    /// Begins to generate after `ids`, the whole text so far. Of those that the session has run already, as many as it
+    /// can are not run again; the rest is run before this returns. Interrupted, it generates nothing.
     ///
     /// # Errors
-    /// As [`Session::prefill`]; the session then holds what it had in common with `ids`. [`RuntimeError::Input`] for texts to stop
-    /// at without a tokenizer.
+    /// As [`Session::prefill`]; the session then holds what it had in common with `ids`. [`RuntimeError::Input`] for
+    /// texts to stop at without a tokenizer.
     pub fn begin(&mut self, ids: &[u32], options: GenerateOptions) -> Result<(), RuntimeError> {
         self.end();
         if self.tokenizer.is_none() && !options.stop_texts.is_empty() {
@@ -180,8 +180,8 @@ impl Generator {
         self.end();
     }
 
-    /// What was generated last: complete when the iterator has given `None`, or after [`Generator::interrupt`]; `None` before
-    /// anything ended.
+    /// What was generated last: complete when the iterator has given `None`, or after [`Generator::interrupt`]; `None`
+    /// before anything ended.
     pub fn generation(&self) -> Option<&Generation> {
         self.last.as_ref()
     }

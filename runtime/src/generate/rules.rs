@@ -1,8 +1,10 @@
-//! What the model's authors say of single tokens: which are not to be chosen after a text, and which more or less often.
+//! What the model's authors say of single tokens: which are not to be chosen after a text, and which more or less
+//! often.
 //!
 //! [`LogitRules`] says what each rule is, in the order and with the arithmetic of transformers' logits processors. Here
-//! enter the text and some logits; the logits leave changed, without the suppressed ones. Which logits a rule can change
-//! is known from the text alone ([`Rules::touched`]), so that heads that look for the largest need not compute the rest.
+//! enter the text and some logits; the logits leave changed, without the suppressed ones. Which logits a rule can
+//! change is known from the text alone ([`Rules::touched`]), so that heads that look for the largest need not compute
+//! the rest.
 
 use crate::engine::Candidate;
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Logits become a token.
 //!
-//! The order is that of transformers: biases, repetition penalty, what is suppressed, temperature, top-k, top-p, min-p, then
-//! a draw. Equal logits are ordered by id, so that results do not depend on how candidates were found.
+//! The order is that of transformers: biases, repetition penalty, what is suppressed, temperature, top-k, top-p, min-p,
+//! then a draw. Equal logits are ordered by id, so that results do not depend on how candidates were found.
 
 use super::rules::Rules;
 use crate::engine::{Candidate, Logits, LogitsRequest};
@@ -79,8 +79,8 @@ impl Sampler {
         Sampler::with_rules(options, &LogitRules::default())
     }
 
-    /// As [`Sampler::new`], which keeps to what the model's authors say of single tokens. [`crate::generate::generate`] tells
-    /// it where an answer begins.
+    /// As [`Sampler::new`], which keeps to what the model's authors say of single tokens. [`crate::generate::generate`]
+    /// tells it where an answer begins.
     pub fn with_rules(options: SamplerOptions, rules: &LogitRules) -> Sampler {
         Sampler {
             options,
@@ -119,9 +119,9 @@ impl Sampler {
         }
     }
 
-    /// What [`Sampler::sample`] needs to know after `history`, and after each of the tokens `drafted` that may follow it, of a
-    /// vocabulary of `vocab` tokens: [`Sampler::request`], with tokens whatever their logits, because they are treated
-    /// differently.
+    /// What [`Sampler::sample`] needs to know after `history`, and after each of the tokens `drafted` that may follow
+    /// it, of a vocabulary of `vocab` tokens: [`Sampler::request`], with tokens whatever their logits, because they are
+    /// treated differently.
     pub fn asks(&self, history: &[u32], drafted: &[u32], vocab: usize) -> LogitsRequest {
         let mut request = self.request();
         let LogitsRequest::Largest { forced, .. } = &mut request else { return request };

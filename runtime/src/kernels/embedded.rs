@@ -62,8 +62,8 @@ impl EmbeddedCode {
         self.digest
     }
 
-    /// The kernels with what they compute. `entries` are those given to [`EmbeddedCode::new`], all for `target`, which this
-    /// CPU must have.
+    /// The kernels with what they compute. `entries` are those given to [`EmbeddedCode::new`], all for `target`, which
+    /// this CPU must have.
     pub fn machine_code(self, entries: &[&KernelEntry], target: Target) -> MachineCode {
         assert!(entries.len() == self.offsets.len() && entries.iter().all(|entry| entry.target == target));
         let kernels = entries.iter().zip(&self.offsets).map(|(entry, &offset)| {
@@ -73,8 +73,8 @@ impl EmbeddedCode {
             (entry.spec, unsafe { std::mem::transmute::<*const u8, KernelFn>(start) })
         });
         let kernels: Vec<_> = kernels.collect();
-        // SAFETY: as above, each is what its entry says; `self` keeps the memory, which does not move; `bind` chose a target of
-        // this CPU.
+        // SAFETY: as above, each is what its entry says; `self` keeps the memory, which does not move; `bind` chose a
+        // target of this CPU.
         unsafe { MachineCode::new(kernels, target, Arc::new(self)) }
     }
 }

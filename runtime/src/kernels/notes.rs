@@ -1,5 +1,5 @@
-//! Why the kernels that run are not those one would expect first, or why there are none. All of it is data: a command adds
-//! what its user can type.
+//! Why the kernels that run are not those one would expect first, or why there are none. All of it is data: a command
+//! adds what its user can type.
 
 use crate::bundle::trust::NotTrusted;
 use std::fmt;
@@ -10,7 +10,8 @@ use trit_format::target::Target;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KernelNote {
-    /// The bundle's weights are stored for AVX-512 VBMI. They were stored anew in memory, in the code that this CPU reads.
+    /// The bundle's weights are stored for AVX-512 VBMI. They were stored anew in memory, in the code that this CPU
+    /// reads.
     StoredAnew,
     /// The bundle has code for this CPU that nothing allows to run.
     Untrusted(NotTrusted),
@@ -52,7 +53,8 @@ impl fmt::Display for KernelNote {
 pub enum CodeLimit {
     /// Nothing can be done about it when the bundle is loaded.
     Stored,
-    /// They stay in the file ([`crate::WeightMemory::Mapped`], or where memory is short), so that they cannot be stored anew.
+    /// They stay in the file ([`crate::WeightMemory::Mapped`], or where memory is short), so that they cannot be stored
+    /// anew.
     StoredInFile,
 }
 

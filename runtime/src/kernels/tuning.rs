@@ -1,8 +1,8 @@
 //! Which of several ways to compute the same is fastest here: timed once on a machine, then remembered.
 //!
 //! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
-//! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
-//! few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
+//! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream,
+//! a few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
 
 use super::remembered::Remembered;
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ pub enum Tuning {
     Off,
 }
 
-/// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can have
-/// thousands.
+/// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can
+/// have thousands.
 const MOST_TIMED: [usize; 2] = [12, 4];
 /// Time that one load spends on them, after which the first variant is used. Ten choices fit where memory is fast.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -109,8 +109,8 @@ impl Tuner {
 
     /// The index of the fastest of `names`; `time` tells how long one takes.
     ///
-    /// What is not remembered is timed while there is something left of [`MOST_TIMED`] and [`BUDGET`]; otherwise the first
-    /// is taken, and not remembered.
+    /// What is not remembered is timed while there is something left of [`MOST_TIMED`] and [`BUDGET`]; otherwise the
+    /// first is taken, and not remembered.
     fn fastest(
         &mut self,
         choice: Choice,
