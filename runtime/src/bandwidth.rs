@@ -1,11 +1,13 @@
-//! How fast this machine's memory can be read: the yardstick for everything that streams weights.
+//! Measures how fast this machine's memory can be read. Decoding reads all weights for every token, so that this is the
+//! speed to compare it with.
 //!
-//! Loads as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part; who is done
-//! early takes over from the others, as in decode, or what is compared with would win by balance alone.
+//! The measurement reads as decoding does: with the widest loads of the CPU, from huge pages, each thread a contiguous
+//! part. A thread that finishes early takes over from the others, as in decoding; otherwise decoding would look better
+//! only because its work is balanced.
 //!
-//! A loop of nothing but loads is not the best: it fills the queues of the first cache with misses and outruns the
-//! prefetchers. One with a dozen idle operations a cache line, and a prefetch, was found to read up to a third more. So
-//! several patterns are tried, and the best counts.
+//! A loop of nothing but loads is not the fastest one: it fills the queues of the first-level cache with misses and
+//! runs ahead of the prefetchers. A loop with a dozen idle operations for each cache line, and a prefetch, was found to
+//! read up to a third more. Therefore several patterns are tried, and the fastest counts.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
@@ -15,12 +17,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use trit_gemm::Memory;
 
-/// How to go about it.
+/// How memory is read.
 #[derive(Clone, Copy, Debug)]
 struct ReadPattern {
-    /// Idle operations beside the loads: [`PACE`] times two for each cache line.
+    /// Whether there are idle operations beside the loads: two times [`PACE`] for each cache line.
     paced: bool,
-    /// Bytes ahead of a load that are prefetched; 0: none.
+    /// How many bytes ahead of a load are prefetched; 0 for no prefetch.
     ahead: usize,
 }
 
@@ -33,13 +35,14 @@ const PATTERNS: [ReadPattern; 6] = [
     ReadPattern { paced: true, ahead: 8 << 10 },
     ReadPattern { paced: true, ahead: 12 << 10 },
 ];
-/// Pairs of operations for each cache line: more and computation becomes the limit, fewer and reading is slower again.
+/// Pairs of idle operations for each cache line. With more of them computation becomes the limit; with fewer, reading
+/// is slower again.
 const PACE: usize = 6;
-/// Bytes a thread's part is a multiple of.
+/// A thread's part is a multiple of this many bytes.
 const BLOCK: usize = 1 << 10;
-/// Blocks read between two looks at who is done: a tenth of a millisecond's.
+/// Blocks that a thread takes at a time: enough for a tenth of a millisecond.
 const PIECE: usize = 1 << 11;
-/// Bytes of a cache line, on most CPUs: what one prefetch asks for.
+/// Bytes of a cache line on most CPUs, which is what one prefetch asks for.
 const LINE: usize = 64;
 /// Bytes that one thread writes at a time before anything is measured.
 const PART: usize = 2 << 20;
@@ -52,7 +55,7 @@ pub struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    /// At least `bytes` bytes, written once so that they are there.
+    /// Memory of at least `bytes` bytes. It is written once, so that the system really provides it.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
@@ -61,12 +64,12 @@ impl ReadBuffer {
         let mut memory =
             Memory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
         let parts = memory.bytes_mut().par_chunks_mut(PART).enumerate();
-        // Not all alike: pages of the same content may be merged.
+        // The parts differ, because the system may merge pages with the same content.
         parts.for_each(|(i, part)| part.fill(i as u8 | 1));
         Ok(ReadBuffer { memory })
     }
 
-    /// Bytes that are read.
+    /// How many bytes are read.
     pub fn bytes(&self) -> usize {
         self.memory.len()
     }
@@ -75,12 +78,12 @@ impl ReadBuffer {
         self.memory.bytes().as_chunks().0
     }
 
-    /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, both at least 1, for the
-    /// best pattern.
+    /// GB/s (1e9 bytes) when `threads` threads read everything: the median of `repetitions` readings with the fastest
+    /// pattern. Both numbers count as at least 1.
     pub fn gb_s(&self, threads: usize, repetitions: usize) -> f64 {
         let threads = threads.max(1);
         let mut times = vec![Vec::new(); PATTERNS.len()];
-        // In turns, so that what disturbs disturbs all alike.
+        // The patterns take turns, so that other programs disturb all of them alike.
         for (i, time) in self.times(threads, PATTERNS.len() * repetitions.max(1)).into_iter().enumerate() {
             times[i % PATTERNS.len()].push(time);
         }
@@ -93,7 +96,8 @@ impl ReadBuffer {
         self.bytes() as f64 / 1e9 / best.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Times of `rounds` readings, from the first thread's start to the last one's end; [`PATTERNS`] in turn.
+    /// The times of `rounds` readings, each from the first thread's start to the last thread's end. The [`PATTERNS`]
+    /// take turns.
     fn times(&self, threads: usize, rounds: usize) -> Vec<Duration> {
         let reader = Reader::best();
         let all = self.blocks();
@@ -105,7 +109,7 @@ impl ReadBuffer {
         let work = |index: usize| {
             for (r, round) in rounds.iter().enumerate() {
                 let pattern = PATTERNS[r % PATTERNS.len()];
-                // Together, and without waking anyone, which would be measured too.
+                // All threads start together. They spin instead of sleeping, because waking them would be measured too.
                 arrived.fetch_add(1, Ordering::AcqRel);
                 let mut spins = 0;
                 while arrived.load(Ordering::Acquire) < (r + 1) * threads {
@@ -113,7 +117,7 @@ impl ReadBuffer {
                     if spins % SPINS == 0 { std::thread::yield_now() } else { spin_loop() }
                 }
                 let start = Instant::now();
-                // One's own part first, then the next one's.
+                // A thread reads its own part first, then what is left of the others'.
                 for owner in (index..threads).chain(0..index) {
                     let blocks = &all[part(owner)];
                     while let Some(piece) = round.taken[owner].take(blocks) {
@@ -138,9 +142,9 @@ impl ReadBuffer {
 
 /// One reading of everything.
 struct Round {
-    /// By thread, of its part.
+    /// For each thread, how much of its part was taken.
     taken: Vec<Taken>,
-    /// From when to when.
+    /// When the first thread started, and when the last one ended.
     span: Mutex<Option<(Instant, Instant)>>,
 }
 
@@ -152,7 +156,7 @@ struct Taken(AtomicUsize);
 impl Taken {
     /// The next blocks that nobody has taken.
     fn take<'a>(&self, part: &'a [[u8; BLOCK]]) -> Option<&'a [[u8; BLOCK]]> {
-        // Without this look, threads that are done would go on counting.
+        // Without this check, the counter would grow each time a finished thread asks again.
         if self.0.load(Ordering::Relaxed) >= part.len() {
             return None;
         }
@@ -161,7 +165,7 @@ impl Taken {
     }
 }
 
-/// The widest loads there are. A value exists only where the CPU has them.
+/// How wide the loads are. A value exists only where the CPU has such loads.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
     /// 64-bit words, which compilers make vectors of.
@@ -175,7 +179,7 @@ enum Reader {
 }
 
 impl Reader {
-    /// Those this CPU can run, the widest last.
+    /// The readers that this CPU can run, the widest last.
     fn supported() -> Vec<Reader> {
         let mut readers = vec![Reader::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -235,7 +239,7 @@ macro_rules! reader {
             const BYTES: usize = size_of::<$vector>();
             // SAFETY: every bit pattern is such a vector.
             let zero = unsafe { std::mem::zeroed::<$vector>() };
-            // Changes nothing, but the compiler does not know.
+            // Adding it changes nothing, but the compiler does not know that.
             let nothing = std::hint::black_box(zero);
             let mut found = [zero; 8];
             for chunk in blocks.as_flattened().as_chunks::<{ 8 * BYTES }>().0 {

@@ -1,4 +1,4 @@
-//! A bundle on disk becomes a model that sessions share.
+//! Loading: a bundle on disk enters, a model leaves, which any number of engines and sessions can share.
 
 use crate::MappingHook;
 use crate::RuntimeError;
@@ -31,15 +31,15 @@ pub struct LoadOptions {
     pub cpu: Option<Target>,
     /// Which bundles' own code may run.
     pub trust: TrustPolicy,
-    /// Check the digests of weights and tensors; the manifest's and the code's are always checked.
+    /// Whether to check the digests of weights and tensors. Those of manifest and code are always checked.
     pub verify: bool,
     /// Where weights are kept.
     pub memory: WeightMemory,
-    /// Whether kernels are timed.
+    /// Whether variants of kernels are timed.
     pub tuning: Tuning,
     /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
     pub timings: Option<PathBuf>,
-    /// Called for what is mapped of the bundle's file; nobody by default.
+    /// Called for every part of the bundle's file that is mapped. By default nothing is called.
     pub mapped: Option<MappingHook>,
 }
 
@@ -58,7 +58,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// A loaded bundle: verified, bound to this machine, immutable.
+/// A loaded bundle. It is verified, bound to kernels for this machine, and immutable.
 pub struct Model {
     storage: Storage,
     weights: LoadedBytes,
@@ -86,7 +86,7 @@ impl Model {
         Model::on(Storage::open(path)?, options)
     }
 
-    /// [`Model::load`] from wherever bytes come from; `path` names it in errors.
+    /// As [`Model::load`], from another source of bytes; `path` names it in errors.
     ///
     /// # Errors
     /// As [`Model::load`].
@@ -102,7 +102,7 @@ impl Model {
         let storage = storage.with_hook(options.mapped.clone());
         match Model::read(&storage, options) {
             Ok(parts) => Ok(Arc::new(parts.on(storage))),
-            // Why a digest does not match, or a file ends early, where that can be told.
+            // A digest that does not match, or a file that ends early, can mean that the file was changed meanwhile.
             Err(error @ (RuntimeError::Format { .. } | RuntimeError::Io { .. })) => {
                 Err(storage.unchanged().err().unwrap_or(error))
             }
@@ -110,15 +110,15 @@ impl Model {
         }
     }
 
-    /// Reads everything that is used from here on. Whoever can write to the file can have each read give something
-    /// else, so every byte is read once, and what was read is what is checked and used: the trust of the user is in the
-    /// digest of the header that was parsed, whose digests are those of the copies.
+    /// Reads everything that is used later. Somebody who can write to the file can make each read give different bytes.
+    /// Therefore every byte is read once, and the copy is what is checked and used. The user trusts the digest of the
+    /// header that was parsed, and that header holds the digests of the copies.
     fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
         let Front { header, digest, mut manifest, tokenizer } = Front::read(storage)?;
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
         for section in &header.sections {
             if let SectionKind::Code(_) = section.kind {
-                // For damage only: code that is to run is checked where it will run.
+                // This finds damage only. Code that is to run is checked again on the copy that will run.
                 storage.take(section, true, &mut [])?;
             }
         }
@@ -163,12 +163,12 @@ impl Model {
         Ok(Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer })
     }
 
-    /// The file it came from.
+    /// The bundle's path.
     pub fn path(&self) -> &Path {
         self.storage.path()
     }
 
-    /// What the bundle says about itself.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -178,13 +178,14 @@ impl Model {
         &self.kernels.report
     }
 
-    /// Which rule lets the bundle's own code run, or why none does. Whether that code runs is another matter: see
-    /// [`Model::kernels`].
+    /// Which rule allows the bundle's own code to run, or why none does. [`Model::kernels`] says whether that code does
+    /// run.
     pub fn trust(&self) -> Result<&Trusted, &NotTrusted> {
         self.trust.as_ref()
     }
 
-    /// Its tokenizer, where it has one. It is made when it is first asked for: who gives and takes ids needs none.
+    /// The bundle's tokenizer; `None` where it has none. It is made when it is first asked for, because programs that
+    /// work with ids do not need it.
     ///
     /// # Errors
     /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
@@ -205,7 +206,7 @@ impl Model {
         &self.kernels
     }
 
-    /// Whether everything computed so far came from the bytes that were loaded: asked after every pass.
+    /// Checks that everything computed so far came from the bytes that were loaded. It is called after every pass.
     pub(crate) fn intact(&self) -> Result<(), RuntimeError> {
         self.storage.intact()
     }
@@ -217,8 +218,8 @@ impl Model {
         &self.weights.bytes()[matrix.offset as usize..][..len]
     }
 
-    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read.
-    /// Where it cannot be read, it is zero and [`Model::intact`] says why.
+    /// Reads the bytes of row `row` of a table of 16- or 32-bit floats into `to`. This is for tables of which few rows
+    /// are read. Where the row cannot be read, `to` gets zeros and [`Model::intact`] returns the error.
     pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
         let tensor = self.tensor(table);
         assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
@@ -232,23 +233,23 @@ impl Model {
         planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
     }
 
-    /// What a tensor is.
+    /// The record of a tensor.
     pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
         &self.manifest.tensors[id.0 as usize]
     }
 
-    /// All bytes of a table. `None` where they cannot be had any more, and [`Model::intact`] says why.
+    /// All bytes of a table. `None` where they cannot be read any more; [`Model::intact`] then returns the error.
     pub(crate) fn table(&self, id: TensorId) -> Option<&[u8]> {
         self.tables.whole(&self.storage, id)
     }
 
-    /// An f32 vector.
+    /// The values of an f32 vector.
     pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
         self.tables.vector(id)
     }
 }
 
-/// A model without the storage that it was read from.
+/// The parts of a model without the storage that they were read from.
 struct Parts {
     weights: LoadedBytes,
     planes: Option<LoadedBytes>,
@@ -269,7 +270,7 @@ impl Parts {
     }
 }
 
-/// Planes in their section.
+/// The planes `id` within the section of planes.
 fn planes<'a>(manifest: &Manifest, id: PlanesId, section: &'a [u8]) -> Planes<'a> {
     let planes = &manifest.planes[id.0 as usize];
     let shape = &manifest.tensors[planes.table.0 as usize].shape;

@@ -1,4 +1,4 @@
-//! Does this machine compute what the bundle says it should?
+//! The selftest: checks that this machine computes what the bundle says it should.
 
 use crate::{KvType, Model, RuntimeError, Session, SessionOptions};
 use std::fmt;
@@ -8,10 +8,10 @@ use trit_format::tile;
 use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Scratch};
 use trit_kernels::ternary;
 
-/// Largest relative L2 distance of logits that a correct machine has from the compiler's, which has no narrower cache.
-/// With one of f32: int8 activations round differently where f32 sums differ in their last bit, and each such flip
-/// spreads (about 1e-2 on trained models). Rounding keys and values to f16 makes as many flips again; to int8, which is
-/// 2^-8 of the largest of a head, is an error of its own.
+/// Largest relative L2 distance between the logits of a correct machine and the compiler's, which uses a cache of f32.
+/// Even with an f32 cache, int8 activations round differently where f32 sums differ in their last bit, and each such
+/// difference spreads (about 1e-2 on trained models). Rounding keys and values to f16 causes as many differences again.
+/// Rounding them to int8 adds an error of 2^-8 of the largest element of a head.
 fn tolerance(kv: KvType) -> f32 {
     match kv {
         KvType::F32 => 3e-2,
@@ -20,18 +20,18 @@ fn tolerance(kv: KvType) -> f32 {
     }
 }
 
-/// A golden with one type of KV cache.
+/// The result of one golden with one type of KV cache.
 #[derive(Clone, Copy, Debug)]
 pub struct GoldenReport {
     /// Its index in the bundle.
     pub golden: usize,
     /// The cache that was asked for.
     pub kv: KvType,
-    /// The position from which on it was one of f32, as [`Session::widened`] says.
+    /// The position from which on the cache stored f32, as [`Session::widened`] says.
     pub widened: Option<usize>,
-    /// Relative L2 distance of its logits.
+    /// Relative L2 distance of the logits from the golden's.
     pub distance: f32,
-    /// The largest that is allowed.
+    /// The largest distance that is allowed.
     pub allowed: f32,
 }
 
@@ -40,11 +40,11 @@ pub struct GoldenReport {
 pub struct SelftestReport {
     /// The kernels that were checked.
     pub kernels: String,
-    /// Packed matrices whose portable kernel gave the reference's integers.
+    /// How many packed matrices were checked.
     pub matrices: usize,
     /// Every golden with a cache of f32, and with the one that was asked for.
     pub goldens: Vec<GoldenReport>,
-    /// Tokens that were run, and gave numbers, where the bundle has no goldens.
+    /// Where the bundle has no goldens: how many tokens were run and gave finite logits.
     pub ran: usize,
     /// What went wrong; empty when all is well.
     pub failures: Vec<String>,
@@ -121,7 +121,7 @@ impl Model {
             }
         }
         if self.manifest().goldens.is_empty() {
-            // No results to compare with, but they must be numbers.
+            // There are no logits to compare with, but they must be finite.
             let options = SessionOptions { threads, kv, ..SessionOptions::default() };
             let mut session = Session::new(self.clone(), options)?;
             let vocab = self.manifest().hyperparameters.vocab_size;
@@ -155,8 +155,8 @@ fn activation(i: usize, index: usize) -> i8 {
     ((i * 7919 + index * 104_729) % 255) as i8
 }
 
-/// The sums of a tile by the reference, where its bytes are valid, by the portable kernel and by the one that is bound;
-/// of each group where there are groups.
+/// The sums of a tile by the reference (`None` where its bytes are not valid), by the portable kernel, and by the bound
+/// kernel. Where the matrix has groups, they are the sums of each group.
 type Sums = [Option<Vec<i32>>; 3];
 
 fn sums(

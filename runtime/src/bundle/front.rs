@@ -6,10 +6,10 @@ use trit_format::FormatError;
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::manifest::{MAX_BYTES, Manifest};
 
-/// Most bytes of a tokenizer that is taken into memory; the largest known have 30 MB.
+/// Most bytes of a tokenizer that is loaded. The largest known ones have 30 MB.
 const MAX_TOKENIZER: usize = 1 << 28;
 
-/// What a bundle says of itself: read once, checked, and used as it was read.
+/// Header, manifest and tokenizer of a bundle. They are read once and checked, and only these copies are used.
 pub(crate) struct Front {
     pub header: Header,
     /// The digest of the bytes that the header was parsed from: the bundle's name.

@@ -1,9 +1,8 @@
-//! Lets a program know which files are mapped: the memory of a mapped file is gone when the file is cut off.
+//! Lets a program know which files are mapped, because the memory of a mapped file is gone when the file is cut off.
 //!
-//! What is copied to memory is safe from that. What stays in the file's mapping ([`crate::WeightMemory::Mapped`], or
-//! where memory is short) is not: the system ends the process with a signal at the next access. This library takes no
-//! signals. A program that wants to say which file it was enters each mapping in a table of its own, which its handler
-//! reads.
+//! Copies in memory are safe from that. Sections that stay mapped ([`crate::WeightMemory::Mapped`], or where memory is
+//! short) are not: the system ends the process with a signal at the next access. This library handles no signals. A
+//! program that wants to name the file then keeps a table of all mappings, which its signal handler reads.
 
 use std::any::Any;
 use std::fmt;
@@ -11,24 +10,24 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a [`MappingHook`] gives back. It is dropped before the file is unmapped.
+/// What the function of a [`MappingHook`] returns. It is dropped before the file is unmapped.
 pub type MappingGuard = Box<dyn Any + Send + Sync>;
 
-/// What a hook calls.
+/// The type of the function that a hook calls.
 type Enter = dyn Fn(&Path, Range<usize>) -> MappingGuard + Send + Sync;
 
-/// A function that is called for every file, or part of one, that is mapped: with the path that names the bundle in
-/// errors, and the addresses of the mapping.
+/// A function that is called for every mapping of a file or a part of one. Its arguments are the path that names the
+/// bundle in errors, and the addresses of the mapping.
 #[derive(Clone)]
 pub struct MappingHook(Arc<Enter>);
 
 impl MappingHook {
-    /// The hook that calls `enter`.
+    /// A hook that calls `enter`.
     pub fn new(enter: impl Fn(&Path, Range<usize>) -> MappingGuard + Send + Sync + 'static) -> MappingHook {
         MappingHook(Arc::new(enter))
     }
 
-    /// Says that the file at `path` is mapped at `bytes`.
+    /// Calls the function: the file at `path` is mapped at the addresses `bytes`.
     pub(crate) fn enter(&self, path: &Path, bytes: Range<usize>) -> MappingGuard {
         (self.0)(path, bytes)
     }

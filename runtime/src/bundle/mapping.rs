@@ -1,4 +1,4 @@
-//! A file's bytes where they stand, mapped into memory.
+//! Mapping: a file's bytes appear in memory without being copied.
 #![allow(unsafe_code)]
 
 use super::mapped_files::{MappingGuard, MappingHook};
@@ -7,15 +7,15 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
-/// Weights, planes or a table where they stand in a file, read-only.
+/// A part of a file that is mapped read-only: weights, planes or a table.
 pub(crate) struct FileMapping {
-    /// What the program that loaded the bundle keeps of it. Dropped before the mapping, which it describes.
+    /// What the program's hook returned for this mapping. It is dropped before the mapping is.
     _guard: Option<MappingGuard>,
     map: Mmap,
 }
 
 impl FileMapping {
-    /// Maps the `len` bytes of `file` from `offset` on, and tells `hook`, for which `path` names it.
+    /// Maps the `len` bytes of `file` from `offset` on, and calls `hook` with `path` and the addresses.
     pub fn new(
         file: &File,
         path: &Path,

@@ -1,8 +1,8 @@
-//! Weights stored for one kind of CPU, stored anew for another.
+//! Recoding: weights that are stored for one kind of CPU are stored anew for another.
 //!
-//! Every code holds five trits in a byte, so one becomes the other byte by byte, in place: the layout stays. Where a
-//! bundle was compiled for CPUs with a code of their own and runs on another, its copy in memory is changed once at
-//! load, and kernels are generated for the code that every CPU reads.
+//! Every code holds five trits in a byte, so that each byte can be replaced by its counterpart in place, and the layout
+//! stays. Where a bundle was compiled for CPUs with a code of their own and runs on another CPU, its copy in memory is
+//! changed once at load, and kernels are generated for the code that every CPU reads.
 
 use super::storage::Storage;
 use crate::RuntimeError;
@@ -16,10 +16,11 @@ pub(crate) const COMMON: Code = Code::SignedFix;
 /// Bytes that one thread changes at a time.
 const PIECE: usize = 1 << 20;
 
-/// Stores `weights`, the section that `packed_matrices` stand in, as [`COMMON`], and has the packed matrices say so.
+/// Converts `weights`, the section with the tiles of `packed_matrices`, to the code [`COMMON`], and updates the
+/// matrices' records.
 ///
 /// # Errors
-/// [`RuntimeError::Format`] with the first packed matrix that has a byte which stands for no trits.
+/// [`RuntimeError::Format`] naming a packed matrix with a byte that stands for no trits.
 pub(crate) fn to_common(
     storage: &Storage,
     packed_matrices: &mut [PackedMatrix],
@@ -34,7 +35,7 @@ pub(crate) fn to_common(
         let per_piece = (PIECE / tile).max(1) * tile;
         let change = |piece: &mut [u8]| {
             piece.chunks_mut(tile).all(|tile| {
-                // The sum of what is wrong, so that the loop has no branch.
+                // Errors are collected instead of returned at once, so that the loop has no branch.
                 let wrong = tile[..codes].iter_mut().fold(0, |wrong, byte| {
                     let new = table[usize::from(*byte)];
                     *byte = new as u8;
@@ -56,7 +57,8 @@ pub(crate) fn to_common(
     Ok(())
 }
 
-/// By byte of `from`, the byte of [`COMMON`]; above 255 where it stands for no trits.
+/// For each byte of the code `from` the byte of [`COMMON`] with the same trits; a number above 255 where the byte
+/// stands for no trits.
 fn table(from: Code) -> [u16; 256] {
     std::array::from_fn(|byte| {
         let canonical = from.load(byte as u8);

@@ -1,8 +1,8 @@
-//! Tensors that are not ternary: vectors, and tables of which rows or all are read.
+//! Tensors that are not ternary: vectors, and tables that are read row by row or as a whole.
 //!
-//! Vectors and small tables are copied to memory, and so are tables that every token reads as a whole, where there is
-//! room. Of a large table of which few rows are read, such as embeddings, a row is read from the file when it is
-//! needed, so that the whole does not become part of the process.
+//! Vectors and small tables are copied to memory. Tables that every token reads as a whole are copied too, where there
+//! is room. From a large table of which few rows are read, such as embeddings, a row is read from the file when it is
+//! needed, so that the whole table does not become part of the process.
 
 use super::storage::{LoadedBytes, Room, Storage, WeightMemory};
 use crate::RuntimeError;
@@ -13,9 +13,9 @@ use trit_format::container::Section;
 use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{DType, Plan, Step, TensorId};
 
-/// Largest table in bytes that is copied though only rows of it are read.
+/// Largest table in bytes that is copied even though only single rows of it are read.
 const SMALL: u64 = 32 << 20;
-/// Tables below this many bytes gain nothing from pages of their own.
+/// Tables with fewer bytes are kept in ordinary memory, because they gain nothing from huge pages.
 const LEAST_ROOM: u64 = 1 << 20;
 
 /// The tensor section of an open bundle.
@@ -24,16 +24,17 @@ pub(crate) struct Tables {
     by_tensor: Vec<Held>,
 }
 
-/// Where a tensor is.
+/// Where a tensor is kept.
 enum Held {
     Vector(Vec<f32>),
     Small(Vec<u8>),
     Whole(LoadedBytes),
-    /// In the file, at these bytes of it; all of it once that is asked for, and `None` then where it cannot be had.
+    /// In the file, at these bytes. The cell holds the whole table once it was asked for, or `None` where it could not
+    /// be loaded.
     InFile(Range<u64>, OnceLock<Option<LoadedBytes>>),
 }
 
-/// Where a tensor goes while its section is read.
+/// Where a tensor is to be kept, while its section is read.
 enum Going {
     Vector(Vec<u8>),
     Small(Vec<u8>),
@@ -42,7 +43,7 @@ enum Going {
 }
 
 impl Tables {
-    /// Takes the section in: reads it once, checks its digest on what is kept of it if `verify` says so.
+    /// Loads the section. It is read once, and its digest is checked on what is kept of it if `verify` is set.
     pub fn take(
         storage: &Storage,
         section: &Section,
@@ -91,7 +92,8 @@ impl Tables {
                     match read_whole.contains(&(i as u32)) {
                         true => Held::Whole(storage.load(range, memory)?),
                         false => {
-                            // Also where nothing reads it: a tensor without a use is no reason to look closer.
+                            // The source counts as needed even if no step reads this tensor, which is not worth
+                            // checking.
                             storage.need();
                             Held::InFile(range, OnceLock::new())
                         }
@@ -102,7 +104,7 @@ impl Tables {
         Ok(Tables { memory, by_tensor })
     }
 
-    /// A one-dimensional f32 tensor; nothing for others.
+    /// The values of a one-dimensional f32 tensor; empty for other tensors.
     pub fn vector(&self, id: TensorId) -> &[f32] {
         match &self.by_tensor[id.0 as usize] {
             Held::Vector(values) => values,
@@ -110,7 +112,7 @@ impl Tables {
         }
     }
 
-    /// All bytes of a table; `None` where they cannot be had any more, which `storage` then says.
+    /// All bytes of a table. `None` where they cannot be read any more; [`Storage::intact`] then returns the error.
     pub fn whole(&self, storage: &Storage, id: TensorId) -> Option<&[u8]> {
         match &self.by_tensor[id.0 as usize] {
             Held::Vector(_) => None,
@@ -123,7 +125,8 @@ impl Tables {
         }
     }
 
-    /// The bytes of a table from `offset` on; zeros where they cannot be had any more, which `storage` then says.
+    /// Fills `to` with the bytes of a table from `offset` on. Where they cannot be read any more, it gets zeros, and
+    /// [`Storage::intact`] returns the error.
     pub fn part(&self, storage: &Storage, id: TensorId, offset: usize, to: &mut [u8]) {
         let held = match &self.by_tensor[id.0 as usize] {
             Held::Small(bytes) => bytes,
@@ -135,7 +138,7 @@ impl Tables {
     }
 }
 
-/// Tables that every token reads as a whole.
+/// The tables that every token reads as a whole.
 fn read_whole(plan: &Plan) -> BTreeSet<u32> {
     let table = |step: &Step| match *step {
         Step::Linear { table, .. } | Step::Head { table, planes: None, .. } => Some(table.0),
@@ -144,7 +147,7 @@ fn read_whole(plan: &Plan) -> BTreeSet<u32> {
     plan.body.iter().chain(&plan.head).filter_map(table).collect()
 }
 
-/// Whether a tensor is kept as numbers.
+/// Whether a tensor is kept as f32 numbers instead of bytes.
 fn is_vector(tensor: &Tensor) -> bool {
     tensor.dtype == DType::F32 && tensor.shape.len() == 1
 }

@@ -1,4 +1,4 @@
-//! Which kernels run: embedded, regenerated or portable, and of which tier.
+//! Binding: decides which kernels run (embedded in the bundle, generated here, or portable) and of which tier.
 
 use super::embedded::EmbeddedCode;
 use super::notes::{CodeLimit, KernelNote, NoKernels};
@@ -17,21 +17,21 @@ use trit_format::target::Target;
 use trit_gemm::tuning::Stream;
 use trit_gemm::{CpuTiers, GemmError, KernelShape, Layout, MachineCode, generated_targets};
 
-/// Most shapes of packed matrices that code is generated for. Models have two to ten; each costs some milliseconds at
-/// every load.
+/// Most shapes of packed matrices for which code is generated. Models have two to ten, and each costs some milliseconds
+/// at every load.
 const MOST_SHAPES: usize = 64;
 
-/// Where kernels come from, as asked for.
+/// Where kernels are to come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// Embedded where trusted and of the best tier, else regenerated here, else portable.
+    /// The bundle's own code where it is trusted and of the best tier, else code generated here, else portable kernels.
     #[default]
     Auto,
     /// The bundle's own code, which must be trusted.
     Embedded,
-    /// Regenerated from the bundle's kernel specifications.
+    /// Code generated on this machine.
     Jit,
-    /// Safe Rust over the same layout.
+    /// Safe Rust code, which reads the same layout.
     Portable,
 }
 
@@ -60,25 +60,25 @@ pub enum KernelSource {
     Portable,
 }
 
-/// What was bound, in one line.
+/// Which kernels were bound.
 #[derive(Clone, Debug)]
 pub struct KernelReport {
     /// Where the kernels came from.
     pub source: KernelSource,
     /// Their tier; `None` for portable ones.
     pub target: Option<Target>,
-    /// The digest of the bundle's code as it was copied and made executable; `None` where none was.
+    /// The digest of the bundle's code that was copied and made executable; `None` where none of it runs.
     pub code: Option<Digest>,
-    /// Why it is not what the user would expect first; empty where it is.
+    /// Why other kernels run than the user would expect first; empty where the expected ones run.
     pub notes: Vec<KernelNote>,
-    /// Shapes of packed matrices that have machine code of their own.
+    /// How many shapes of packed matrices have machine code.
     pub shapes: usize,
-    /// Shapes that were timed in this load, because nothing was remembered of them.
+    /// How many shapes were timed in this load, because nothing was remembered of them.
     pub timed: usize,
 }
 
 impl KernelReport {
-    /// What runs, without notes: where the kernels came from, and their tier.
+    /// Where the kernels came from, and their tier, without the notes.
     pub fn name(&self) -> String {
         let source = match self.source {
             KernelSource::Embedded => "embedded",
@@ -101,11 +101,11 @@ impl fmt::Display for KernelReport {
     }
 }
 
-/// Every packed matrix's kernels, which keep the memory that their code stands in.
+/// The kernels of every packed matrix. They own the memory that their code stands in.
 pub(crate) struct Kernels {
     /// By packed matrix.
     pub by_matrix: Vec<trit_gemm::Kernels>,
-    /// What was chosen.
+    /// What was chosen, for the user.
     pub report: KernelReport,
 }
 
@@ -117,29 +117,30 @@ pub(crate) struct BindOptions {
     pub trust: Result<Trusted, NotTrusted>,
 }
 
-/// How the weights stand in memory, compared with the bundle.
+/// Whether the weights in memory are stored as in the bundle.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Stored {
     /// As in the bundle.
     AsWritten,
-    /// Stored anew in the code that every CPU reads: the bundle's own kernels do not fit them.
+    /// Stored anew in the code that every CPU reads. The bundle's own kernels cannot read them any more.
     Anew,
-    /// As in the bundle, though this CPU would be faster otherwise: they stay in the file.
+    /// As in the bundle, although this CPU would be faster with another code: they stay in the file, where they cannot
+    /// be changed.
     InFile,
 }
 
-/// The bundle, as far as binding looks at it.
+/// The parts of the bundle that binding looks at.
 pub(crate) struct Bundle<'a> {
     pub storage: &'a Storage,
     pub header: &'a Header,
-    /// Its packed matrices say how the weights stand in memory.
+    /// Its packed matrices say how the weights are stored in memory.
     pub manifest: &'a Manifest,
     pub stored: Stored,
     /// The weight section.
     pub weights: &'a [u8],
 }
 
-/// The best tiers there are kernels of, among those that this CPU has and the user wants.
+/// The best tiers for which there are kernels, among those that this CPU has and the user allows.
 struct BestTiers {
     embedded: Option<Target>,
     generated: Option<Target>,
@@ -155,7 +156,7 @@ impl BestTiers {
     }
 }
 
-/// Whether kernels of a better tier could be had if the weights were stored in the code that every CPU reads.
+/// Whether kernels of a better tier could run if the weights were stored in the code that every CPU reads.
 pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> bool {
     let generates = matches!(options.choice, KernelChoice::Auto | KernelChoice::Jit);
     if !generates || manifest.packed_matrices.iter().all(|p| p.code == COMMON) {
@@ -171,7 +172,10 @@ pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> b
     BestTiers::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
 }
 
-/// Chooses and prepares kernels.
+/// Chooses kernels for every packed matrix, and makes their code executable.
+///
+/// # Errors
+/// [`RuntimeError::Kernels`] and [`RuntimeError::Untrusted`] where the kernels asked for cannot run.
 pub(crate) fn bind(
     bundle: &Bundle,
     options: &BindOptions,
@@ -246,7 +250,7 @@ fn refused(bundle: &Bundle, problem: NoKernels) -> RuntimeError {
     RuntimeError::Kernels { path: bundle.storage.path().to_owned(), problem }
 }
 
-/// Why a CPU may have no kernels for a bundle.
+/// What about the bundle's weights can be the reason that a CPU has no kernels for them.
 fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
     match bundle.stored {
         Stored::InFile => Some(CodeLimit::StoredInFile),
@@ -255,14 +259,14 @@ fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
     }
 }
 
-/// Tiers for which kernels of this bundle can be generated: not every one reads every code.
+/// The tiers for which kernels can be generated. It depends on the bundle, because not every tier reads every code.
 fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
     let targets: Vec<Target> = generated_targets(&generated_shapes(manifest)).collect();
     targets.into_iter()
 }
 
-/// The shapes of packed matrices that code is generated for: where there are more than [`MOST_SHAPES`], those with the
-/// most weights.
+/// The shapes of packed matrices for which code is generated. Where there are more than [`MOST_SHAPES`], these are the
+/// ones with the most weights.
 fn generated_shapes(manifest: &Manifest) -> Vec<KernelShape> {
     let mut bytes: BTreeMap<KernelShape, u64> = BTreeMap::new();
     for matrix in &manifest.packed_matrices {
@@ -318,7 +322,7 @@ fn bind_jit(
 struct Assigned {
     /// By packed matrix.
     by_matrix: Vec<trit_gemm::Kernels>,
-    /// Shapes with machine code, and all.
+    /// How many shapes have machine code, and how many shapes there are.
     shapes: (usize, usize),
     timed: usize,
 }
@@ -341,7 +345,8 @@ impl Assigned {
     }
 }
 
-/// Finds each packed matrix's kernels, of variants the fastest. Packed matrices of a shape that has none run portable.
+/// Finds the kernels of each packed matrix, with the fastest variant of each. Matrices whose shape has no code get
+/// portable kernels.
 fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
     let packed_matrices = &bundle.manifest.packed_matrices;
     let mut shapes: BTreeMap<KernelShape, (Vec<Stream>, usize)> = BTreeMap::new();
@@ -354,7 +359,7 @@ fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
         *bytes += len;
     }
     let (all, timed) = (shapes.values().map(|(_, bytes)| bytes).sum(), tuner.timed());
-    // Those with the most weights first: they are timed while others are not.
+    // Shapes with the most weights come first, because the time for tuning may not suffice for all.
     let mut order: Vec<_> = shapes.into_iter().collect();
     order.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
     let count = order.len();

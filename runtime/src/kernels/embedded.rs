@@ -1,4 +1,4 @@
-//! A bundle's own machine code: a section of the bundle enters, kernels that can be called leave.
+//! The bundle's own machine code: a code section of the bundle enters, kernels that can be called leave.
 #![allow(unsafe_code)]
 
 use super::notes::NoKernels;
@@ -12,7 +12,7 @@ use trit_format::kernel::KernelEntry;
 use trit_format::target::Target;
 use trit_gemm::{KernelFn, MachineCode};
 
-/// Embedded kernels, copied to memory of their own and made executable.
+/// The kernels of one code section, copied to memory of their own and made executable.
 pub(crate) struct EmbeddedCode {
     memory: Mmap,
     offsets: Vec<usize>,
@@ -20,12 +20,12 @@ pub(crate) struct EmbeddedCode {
 }
 
 impl EmbeddedCode {
-    /// Copies a code section, checks its digest and each kernel's on the copy, then makes it executable and unwritable.
-    /// Entries have been validated to lie inside the section.
+    /// Copies a code section, checks the section's digest and each kernel's on the copy, then makes the copy executable
+    /// and read-only. Validation has made sure that the entries lie inside the section.
     ///
     /// # Errors
-    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::Kernels`] where memory is refused, and
-    /// those of reading.
+    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::Kernels`] where the system refuses
+    /// memory for code, and the errors of reading the source.
     pub fn new(
         storage: &Storage,
         section: &Section,
@@ -57,13 +57,13 @@ impl EmbeddedCode {
         Ok(EmbeddedCode { memory, offsets: kernels.iter().map(|k| k.offset as usize).collect(), digest })
     }
 
-    /// The digest of the section, as it was copied.
+    /// The digest of the copy.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// The kernels with what they compute. `entries` are those given to [`EmbeddedCode::new`], all for `target`, which
-    /// this CPU must have.
+    /// The kernels, each with its specification. `entries` must be those that [`EmbeddedCode::new`] got, and all be for
+    /// `target`, which this CPU must have.
     pub fn machine_code(self, entries: &[&KernelEntry], target: Target) -> MachineCode {
         assert!(entries.len() == self.offsets.len() && entries.iter().all(|entry| entry.target == target));
         let kernels = entries.iter().zip(&self.offsets).map(|(entry, &offset)| {
