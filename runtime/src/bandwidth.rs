@@ -148,7 +148,7 @@ struct Round {
     span: Mutex<Option<(Instant, Instant)>>,
 }
 
-/// How many blocks of a part were taken, on a cache line of its own.
+/// How many blocks of a part were taken. It has a cache line of its own, so that threads do not slow each other down.
 #[derive(Default)]
 #[repr(align(128))]
 struct Taken(AtomicUsize);
@@ -168,7 +168,7 @@ impl Taken {
 /// How wide the loads are. A value exists only where the CPU has such loads.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
-    /// 64-bit words, which compilers make vectors of.
+    /// Loads of 64-bit words, which the compiler turns into vectors.
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -196,7 +196,7 @@ impl Reader {
         Reader::supported().pop().unwrap_or(Reader::Portable)
     }
 
-    /// The exclusive or of all 64-bit words, so that each must be read.
+    /// The exclusive or of all 64-bit words. It depends on every word, so that the compiler cannot leave out a load.
     fn read(self, blocks: &[[u8; BLOCK]], pattern: ReadPattern) -> u64 {
         match self {
             Reader::Portable => portable(blocks),

@@ -22,7 +22,7 @@ pub enum RuntimeError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file is no longer the one that was opened, and what is still needed of it is lost.
+    /// The file was changed after it was opened, and parts of it that are still needed are lost.
     #[error("{path}: changed while it was running: {how}")]
     Changed {
         /// The file.
@@ -62,7 +62,7 @@ pub enum RuntimeError {
         /// Why no rule allows it.
         why: NotTrusted,
     },
-    /// The environment names the folder of trust records by a path that makes no sense, such as a relative one.
+    /// The environment names the folder of trust records by a relative path.
     #[error("{0}")]
     TrustFolder(TrustError),
     /// An argument is out of range.

@@ -1,6 +1,7 @@
 //! Loads, verifies, binds and runs `.trit` bundles.
 //!
-//! A [`Model`] is immutable and shared; each conversation is a [`Session`] on it.
+//! A [`Model`] is immutable, and any number of users share it. Each conversation is a [`Session`] on it; an [`Engine`]
+//! runs many sequences at a time.
 //!
 //! ```no_run
 //! use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
@@ -14,9 +15,9 @@
 //!
 //! The runtime knows no model architecture: it executes the bundle's validated plan.
 //!
-//! It changes nothing of the process it runs in: it takes no signals, sets no panic hook, ends nothing and prints
-//! nothing. What goes wrong is a [`RuntimeError`], which names no command's options. A program that wants to know which
-//! files are mapped gives a [`MappingHook`].
+//! The library changes nothing in the process that it runs in: it handles no signals, sets no panic hook, prints
+//! nothing and never ends the process. What goes wrong is a [`RuntimeError`], whose text names no command's options. A
+//! program that wants to know which files are mapped passes a [`MappingHook`].
 //!
 //! The parts, each standing on those above it in this list; only an error carries, as data, the reasons that later
 //! parts give:
@@ -24,8 +25,8 @@
 //! | folder or file | holds |
 //! |---|---|
 //! | `error`, `limits` | what can go wrong; how much memory the system still grants |
-//! | `bundle/` | a bundle's bytes: read once, checked against their digests, kept in memory or mapped; whom its code is trusted from |
-//! | `kernels/` | which kernels multiply the bundle's ternary matrices on this machine, and which of their variants is fastest |
+//! | `bundle/` | a bundle's bytes: read once, checked, kept in memory or mapped; whether its code is trusted |
+//! | `kernels/` | which kernels multiply the ternary matrices on this machine, and which variants are fastest |
 //! | `load` | [`Model`]: a bundle with its kernels, immutable and shared |
 //! | `engine/` | [`Engine`], [`Sequence`], [`Batch`]: the plan's steps on many sequences, threads, KV caches, logits |
 //! | `session` | [`Session`]: an engine with one sequence |

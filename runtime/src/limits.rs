@@ -12,7 +12,7 @@ pub fn available() -> Option<usize> {
     available_under(Path::new("/"))
 }
 
-/// [`available`], where the system's files stand under `root`.
+/// As [`available`], with the system's files under `root`.
 fn available_under(root: &Path) -> Option<usize> {
     let bytes = machine(root).into_iter().chain(groups(root)).min()?;
     Some(usize::try_from(bytes).unwrap_or(usize::MAX))

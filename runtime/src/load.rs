@@ -63,13 +63,13 @@ pub struct Model {
     storage: Storage,
     weights: LoadedBytes,
     planes: Option<LoadedBytes>,
-    /// By planes, how to scan the high one, and both.
+    /// For each of the planes how to scan the high plane alone, and how to scan both.
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
     tables: Tables,
-    /// Bytes of `tokenizer.json`, until text is needed.
+    /// The bytes of `tokenizer.json`, until the tokenizer is made of them.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
     tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, TextError>>,
 }

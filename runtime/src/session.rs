@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 pub struct SessionOptions {
     /// Most tokens of the sequence; by default the model's context length.
     pub context: Option<usize>,
-    /// Worker threads. By default, and unless `oversubscribe` is set at most, as many as the system grants this
-    /// process.
+    /// Worker threads. By default they are as many as the system grants this process; they are never more, unless
+    /// `oversubscribe` is set.
     pub threads: Option<usize>,
     /// Starts all of `threads`, even where they must share cores. That is slower, and useful only for tests.
     pub oversubscribe: bool,

@@ -5,7 +5,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `source` | where bytes come from: a file, a part of one, or memory |
+//! | `source` | where bytes come from: a file, a part of one, or a source of the program's own |
 //! | `storage` | an open source: reading, digests, copies in huge pages, mappings |
 //! | `mapping`, `mapped_files` | mapping a file, and telling the program which files are mapped |
 //! | `front` | header, manifest and tokenizer: what a bundle says of itself |

@@ -20,7 +20,7 @@ const PIECE: usize = 1 << 20;
 /// matrices' records.
 ///
 /// # Errors
-/// [`RuntimeError::Format`] naming a packed matrix with a byte that stands for no trits.
+/// [`RuntimeError::Format`] naming the first packed matrix with a byte that stands for no trits.
 pub(crate) fn to_common(
     storage: &Storage,
     packed_matrices: &mut [PackedMatrix],

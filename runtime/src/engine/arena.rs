@@ -21,7 +21,7 @@ impl Element for i8 {
     const DTYPE: DType = DType::I8;
 }
 
-/// Room for the buffers of a plan, `capacity` rows each, zeroed.
+/// Memory for the buffers of a plan, `capacity` rows each. It is zero at first.
 pub(crate) struct Arena {
     memory: Memory,
     buffers: Vec<Buffer>,

@@ -1,6 +1,7 @@
-//! The steps that write and read the KV cache: appending keys and values, and attention. A unit of work is one head of
-//! one run (the rows of one sequence). Workers claim units over all runs at once, so that sequences of unequal length
-//! still give one balanced share of work between two barriers.
+//! The steps that write and read the KV cache: appending keys and values, and attention.
+//!
+//! A unit of work is one head of one run (the rows of one sequence). Workers claim units over all runs at once, so that
+//! sequences of unequal length still give one balanced share of work between two barriers.
 #![allow(unsafe_code)]
 
 use super::arena::Arena;

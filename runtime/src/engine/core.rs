@@ -113,7 +113,7 @@ impl Core {
             stop,
         };
         let stopped = AtomicBool::new(false);
-        // Worker 0 keeps the profile.
+        // Worker 0 keeps the profile during the pass.
         self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The keys and values of one sequence, in pages.
+//! The KV cache: the keys and values of one sequence, in pages.
 //!
 //! A page holds [`POSITIONS`] positions of every layer. A sequence that grows gets another page, and nothing is copied.
 //! A fork shares the pages of the prefix that both sequences have in common. A shared page is copied before one of them
@@ -67,8 +67,10 @@ impl KvType {
     }
 }
 
-/// The cache of a sequence. Workers write pages through shared references. Whoever runs workers must therefore first
-/// call [`KvCache::reserve`], after which no page that is to be written is shared with another cache.
+/// The cache of a sequence.
+///
+/// Workers write pages through shared references. Whoever runs workers must therefore first call [`KvCache::reserve`],
+/// after which no page that is to be written is shared with another cache.
 pub(crate) struct KvCache {
     layout: Arc<Layout>,
     pages: Vec<Arc<Page>>,

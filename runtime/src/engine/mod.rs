@@ -57,8 +57,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// How an engine runs.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Worker threads. By default, and unless `oversubscribe` is set at most, as many as the system grants this
-    /// process.
+    /// Worker threads. By default they are as many as the system grants this process; they are never more, unless
+    /// `oversubscribe` is set.
     pub threads: Option<usize>,
     /// Starts all of `threads`, even where they must share cores. That is slower, and useful only for tests.
     pub oversubscribe: bool,
@@ -74,6 +74,7 @@ impl Default for EngineOptions {
 }
 
 /// A model with the threads and the memory to run it. One engine suffices for a process.
+///
 /// An engine can be shared between threads by reference. Its steps run one after the other.
 pub struct Engine {
     model: Arc<Model>,
@@ -136,6 +137,7 @@ impl Engine {
     /// No sequence has changed where the step itself fails. It fails with [`RuntimeError::Input`] where there are more
     /// rows than [`Engine::rows`], [`RuntimeError::Interrupted`] (see [`Batch::interrupt_by`]),
     /// [`RuntimeError::Changed`] where the bundle's file was changed, [`RuntimeError::System`] where memory is refused.
+    ///
     /// A part fails with [`RuntimeError::Input`] for no tokens, a token outside the vocabulary, more requests than
     /// tokens, or a sequence of another model; with [`RuntimeError::ContextFull`]; with [`RuntimeError::NotFinite`]
     /// where a logit is no finite number; and with [`RuntimeError::System`] where memory for its cache is refused.

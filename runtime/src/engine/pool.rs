@@ -148,8 +148,10 @@ impl Worker<'_> {
 
     /// Gives this worker units of `0..units` until none is left. First it gets its own share in order, half of what is
     /// left and at most `most` units at a time, so that others can take the rest. Then it gets one unit at a time from
-    /// the ends of the others' shares. Every worker of the region must call this at the same point of its work, with
-    /// the same arguments, and pass a barrier before the next call.
+    /// the ends of the others' shares.
+    ///
+    /// Every worker of the region must call this at the same point of its work, with the same arguments, and pass a
+    /// barrier before the next call.
     pub fn claim(&self, units: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
         assert!(units <= Remaining::MOST);
         // Turn 0 is never used: it stands for shares from which nothing was ever taken.

@@ -14,13 +14,13 @@ use trit_format::plan::{PlanesId, TensorId};
 use trit_kernels::head;
 use trit_kernels::planes::{self, Hidden, Planes, TopLower};
 
-/// Table rows that are shared out together.
+/// Table rows that make one unit of work.
 const UNIT: usize = 64;
 /// Most of these units that are scanned at a time for up to [`FEW`] hidden states, so that their results stay in L2.
 const MOST_UNITS: usize = 64;
 /// How many hidden states' sums fit into the registers together.
 const FEW: usize = 4;
-/// Table rows that are read and multiplied at a time.
+/// Table rows that rescoring reads and multiplies at a time.
 const EXACT_ROWS: usize = 8;
 /// Most hidden states that are screened together. Their bounds take 8 bytes a table row each.
 pub(crate) const MOST_ROWS: usize = 32;
@@ -67,7 +67,7 @@ pub(crate) struct ScreeningScratch {
     tops: Vec<TopLower>,
     /// Table rows scanned, in runs of [`UNIT`]s.
     ranges: Vec<Range<usize>>,
-    /// By hidden state.
+    /// What is known of each hidden state's logits.
     states: Vec<State>,
     row: Vec<u8>,
     /// For each hidden state the candidates among this worker's share of the table rows.
@@ -111,8 +111,9 @@ impl Screening<'_> {
     }
 
     /// Finds what the request of each of `inputs` asks for, and leaves it in the candidates under the input's number.
-    /// The inputs were prepared in this order, and are at most [`MOST_ROWS`]. Every worker of the region calls this
-    /// with the same arguments, and passes a barrier before the next call.
+    /// The inputs were prepared in this order, and are at most [`MOST_ROWS`].
+    ///
+    /// Every worker of the region calls this with the same arguments, and passes a barrier before the next call.
     pub fn find(&self, inputs: &[Input], worker: &Worker, scratch: &mut ScreeningScratch) {
         if inputs.is_empty() {
             return;
@@ -279,7 +280,7 @@ impl PlaneChoice {
         self.pause > 0
     }
 
-    /// Whether to read both planes for requests of which the largest wants `count` logits.
+    /// Whether to read both planes at once, where the largest request of a pass wants `count` logits.
     pub fn full(&self, count: usize) -> bool {
         self.paused() || count > PlaneChoice::FEW
     }

@@ -16,8 +16,10 @@ pub struct SequenceOptions {
 }
 
 /// Tokens, together with the keys and values that are needed to continue them. A sequence runs in steps of an
-/// [`Engine`](super::Engine). An empty sequence takes hardly any memory. Its cache grows by pages of 256 positions,
-/// which a [fork](Sequence::fork) shares.
+/// [`Engine`](super::Engine).
+///
+/// An empty sequence takes hardly any memory. Its cache grows by pages of 256 positions, which a [fork](Sequence::fork)
+/// shares.
 pub struct Sequence {
     model: Arc<Model>,
     pub(super) tokens: Vec<u32>,

@@ -152,9 +152,9 @@ impl Generator {
         Generator { session, sampler, tokenizer: None, ongoing: None, text: None, stops, last: None }
     }
 
-    /// Begins to generate after `ids`, the tokens of the whole text so far. The longest prefix of `ids` that the
-    /// session has run already is kept; the other tokens run before this returns. Where that is interrupted, nothing is
-    /// generated.
+    /// Begins to generate after `ids`, the tokens of the whole text so far. Those first tokens that the session has run
+    /// already are kept, as many as possible; the others, at least one, run before this returns. Where that is
+    /// interrupted, nothing is generated.
     ///
     /// # Errors
     /// As [`Session::prefill`]; the session then holds the prefix that it had in common with `ids`.
@@ -208,7 +208,7 @@ impl Generator {
         &mut self.session
     }
 
-    /// How tokens are chosen.
+    /// The sampler, which chooses the tokens.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
     }
@@ -326,7 +326,7 @@ impl Ongoing {
             options,
         };
         if interrupted {
-            // The session never ran the prompt.
+            // The session has not run the prompt, so the text ends where the session does.
             ongoing.history.truncate(session.position());
             ongoing.stop(Finish::Interrupted);
         }

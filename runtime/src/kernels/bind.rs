@@ -103,7 +103,7 @@ impl fmt::Display for KernelReport {
 
 /// The kernels of every packed matrix. They own the memory that their code stands in.
 pub(crate) struct Kernels {
-    /// By packed matrix.
+    /// One entry for each packed matrix.
     pub by_matrix: Vec<trit_gemm::Kernels>,
     /// What was chosen, for the user.
     pub report: KernelReport,
@@ -320,7 +320,7 @@ fn bind_jit(
 
 /// What [`assign`] found.
 struct Assigned {
-    /// By packed matrix.
+    /// One entry for each packed matrix.
     by_matrix: Vec<trit_gemm::Kernels>,
     /// How many shapes have machine code, and how many shapes there are.
     shapes: (usize, usize),

@@ -1,8 +1,10 @@
-//! Which of several ways to compute the same is fastest here: timed once on a machine, then remembered.
+//! Tuning: finds which of several variants that compute the same is fastest on this machine. It is timed once, then
+//! remembered.
 //!
 //! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
-//! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream,
-//! a few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
+//! same results; which one suits a machine depends on its memory. They are timed on the model's own weights, read from
+//! memory as in decoding, for a few milliseconds each. The time that a load spends on it is limited: see
+//! [`Tuner::fastest`].
 
 use super::remembered::Remembered;
 use std::path::PathBuf;
@@ -14,7 +16,8 @@ use trit_kernels::planes::{Hidden, Planes, WAYS, scan_full, scan_high};
 /// Whether variants are timed, and whether the result is remembered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tuning {
-    /// What was found fastest on this machine before is used; what is not known is timed and remembered.
+    /// The variants that were found fastest on this machine before are used. Where nothing is remembered, variants are
+    /// timed, and the result is remembered.
     #[default]
     Remembered,
     /// Everything is timed again, and remembered.
@@ -111,6 +114,7 @@ impl Tuner {
     }
 
     /// The index of the fastest of the variants called `names`. `time` runs one of them and returns how long it took.
+    ///
     /// Where nothing is remembered, the variants are timed as long as [`MOST_TIMED`] and [`BUDGET`] allow it. After
     /// that the first variant is used, and not remembered.
     fn fastest(
