@@ -1,6 +1,6 @@
 //! A batch: the tokens of several sequences that run together in one step.
 
-use super::logits::LogitsRequest;
+use super::logits::{Logits, LogitsRequest};
 use super::sequence::Sequence;
 use crate::RuntimeError;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +12,9 @@ pub struct Batch<'a> {
     pub(super) stop: Option<&'a AtomicBool>,
 }
 
+/// A function that receives the logits of a row, and the index of the row among its part's ids.
+pub(super) type LogitsReceiver<'a> = dyn FnMut(usize, Logits) + 'a;
+
 /// The rows of one sequence.
 pub(super) struct Part<'a> {
     pub sequence: &'a mut Sequence,
@@ -20,8 +23,8 @@ pub(super) struct Part<'a> {
     pub requests: &'a [LogitsRequest],
     /// How many of the last tokens are drafted.
     pub drafted: usize,
-    /// A function that receives the logits, with the index of their row in `ids`. Without one, the sequence keeps them.
-    pub each: Option<&'a mut dyn FnMut(usize, super::Logits)>,
+    /// A function that receives the logits. Without one, the sequence keeps them.
+    pub each: Option<&'a mut LogitsReceiver<'a>>,
     /// Tokens appended so far.
     pub done: usize,
     pub error: Option<RuntimeError>,

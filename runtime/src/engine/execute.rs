@@ -194,10 +194,11 @@ impl Executor<'_> {
                     worker.wait();
                 }
                 let mut inputs = Vec::new();
-                for index in first..few.min(first + screening::MOST_ROWS) {
+                for (index, wanted) in wanted[..few].iter().enumerate().skip(first).take(screening::MOST_ROWS)
+                {
                     // SAFETY: the step rule; the input is not written in this step.
                     let row: &[f32] = unsafe { self.arena.row(input, rows.start + index) };
-                    if let Some(largest) = &wanted[index].largest
+                    if let Some(largest) = &wanted.largest
                         && screening.prepare(inputs.len(), row, &mut scratch.screening)
                     {
                         inputs.push((index, row, largest));
