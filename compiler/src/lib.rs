@@ -14,11 +14,11 @@
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `arch` | configuration and tensors of each family to the layers of a model |
 //! | `pack` | trits to tiles; the head's table to two planes of 4 bits |
-//! | `lower` | model to plan: fused products, steps, buffers in the arena; the manifest |
+//! | `lower` | model to plan: fused packed matrices, steps, buffers in the arena; the manifest |
 //! | [`load`] | all of reading: a path to a [`model::Model`], or to a survey of what it holds |
 //! | [`mod@reference`] | the compiler's own forward pass; known results from it |
 //! | [`bundle`] | writes a bundle; opens one; records it as one's own |
-//! | [`compile`] | a model to a bundle, with the machine code of every product, by target |
+//! | [`compile`] | a model to a bundle, with the machine code of every packed matrix, by target |
 //! | [`inspect`] | what is in a bundle, what a checkpoint is, whether a bundle is whole |
 //!
 //! ```no_run

@@ -1,8 +1,8 @@
 //! Trits to tiles: the weight section, made tile by tile on all threads.
 //!
-//! A product and its matrices enter, the product's tiles leave in order through a sink, a bounded number at a time.
-//! `trit_format::tile` says where a weight stands, and its `TileEncoder` puts it there; the scales of groups follow a tile's
-//! codes.
+//! A packed matrix and its matrices enter, and its tiles leave in order through a sink, a bounded number at a time.
+//! `trit_format::tile` says where a weight stands, and its `TileEncoder` puts it there; the scales of groups follow a
+//! tile's codes.
 
 pub(crate) mod planes;
 
@@ -10,26 +10,26 @@ use crate::error::CompileError;
 use crate::model::Ternary;
 use half::{bf16, f16};
 use rayon::prelude::*;
-use trit_format::manifest::{Grouping, Product, RowOrder};
+use trit_format::manifest::{Grouping, PackedMatrix, RowOrder};
 use trit_format::plan::DType;
 use trit_format::tile::{self, TileEncoder};
 
 /// Bytes of tiles in memory at a time, unless one tile is larger.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// Packs `product`, whose segments are `matrices`, and hands its tiles to `sink` in order.
+/// Packs `packed`, whose segments are `matrices`, and hands its tiles to `sink` in order.
 ///
 /// # Errors
 /// An illegal code in the checkpoint, always the first one by tile, and what `sink` gives.
 pub(crate) fn pack(
-    product: &Product,
+    packed: &PackedMatrix,
     matrices: &[&Ternary],
     mut sink: impl FnMut(&[u8]) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
-    let tiles = product.tiles() as usize;
-    let tile_bytes = product.tile_bytes() as usize;
+    let tiles = packed.tiles() as usize;
+    let tile_bytes = packed.tile_bytes() as usize;
     let at_once = (CHUNK_BYTES / tile_bytes).clamp(1, tiles.max(1));
-    let encoder = TileEncoder::new(product.tile_layout(), product.code);
+    let encoder = TileEncoder::new(packed.tile_layout(), packed.code);
     let mut buffer = vec![0; at_once * tile_bytes];
     for first in (0..tiles).step_by(at_once) {
         let chunk = &mut buffer[..at_once.min(tiles - first) * tile_bytes];
@@ -38,7 +38,7 @@ pub(crate) fn pack(
             .enumerate()
             .map_init(
                 || encoder.clone(),
-                |encoder, (index, out)| pack_tile(product, matrices, encoder, first + index, out),
+                |encoder, (index, out)| pack_tile(packed, matrices, encoder, first + index, out),
             )
             .collect();
         results.into_iter().collect::<Result<(), CompileError>>()?;
@@ -50,14 +50,14 @@ pub(crate) fn pack(
 
 /// Fills one tile.
 fn pack_tile(
-    product: &Product,
+    packed: &PackedMatrix,
     matrices: &[&Ternary],
     encoder: &mut TileEncoder,
     tile: usize,
     out: &mut [u8],
 ) -> Result<(), CompileError> {
-    let (codes, scales) = out.split_at_mut(product.code_bytes() as usize);
-    let read_row = |row: usize, trits: &mut [i8]| match source(product, tile, row) {
+    let (codes, scales) = out.split_at_mut(packed.code_bytes() as usize);
+    let read_row = |row: usize, trits: &mut [i8]| match source(packed, tile, row) {
         Some((segment, row)) => matrices[segment].trits.read_row(row, trits),
         None => {
             trits.fill(0);
@@ -65,25 +65,25 @@ fn pack_tile(
         }
     };
     encoder.encode(read_row, codes)?;
-    match product.grouping {
-        Some(grouping) => pack_scales(product, grouping, matrices, tile, scales),
+    match packed.grouping {
+        Some(grouping) => pack_scales(packed, grouping, matrices, tile, scales),
         None => Ok(()),
     }
 }
 
 /// Writes the scales of a tile, `[scales, 80]`. Rows that fill it up have 0, and so has what fills up the tile.
 fn pack_scales(
-    product: &Product,
+    packed: &PackedMatrix,
     grouping: Grouping,
     matrices: &[&Ternary],
     tile: usize,
     out: &mut [u8],
 ) -> Result<(), CompileError> {
     let size = grouping.scale.size();
-    let mut factors = vec![0.0; product.scales() as usize];
+    let mut factors = vec![0.0; packed.scales() as usize];
     out.fill(0);
     for row in 0..tile::ROWS {
-        let Some((segment, at)) = source(product, tile, row) else { continue };
+        let Some((segment, at)) = source(packed, tile, row) else { continue };
         matrices[segment].factors(at, grouping.scale_columns, &mut factors)?;
         for (index, &factor) in factors.iter().enumerate() {
             let place = &mut out[tile::scale_at(index, row) * size..][..size];
@@ -118,11 +118,11 @@ fn store(x: f32, dtype: DType, out: &mut [u8]) -> bool {
 }
 
 /// Which row of which segment stands in row `row` of tile `tile`; `None` for padding.
-fn source(product: &Product, tile: usize, row: usize) -> Option<(usize, usize)> {
-    match product.order {
+fn source(packed: &PackedMatrix, tile: usize, row: usize) -> Option<(usize, usize)> {
+    match packed.order {
         RowOrder::Sequential => {
             let mut rest = tile * tile::ROWS + row;
-            for (index, segment) in product.segments.iter().enumerate() {
+            for (index, segment) in packed.segments.iter().enumerate() {
                 if rest < segment.rows as usize {
                     return Some((index, rest));
                 }
@@ -133,7 +133,7 @@ fn source(product: &Product, tile: usize, row: usize) -> Option<(usize, usize)> 
         RowOrder::Paired => {
             const HALF: usize = tile::ROWS / 2;
             let (index, row) = (row / HALF, tile * HALF + row % HALF);
-            (row < product.segments[index].rows as usize).then_some((index, row))
+            (row < packed.segments[index].rows as usize).then_some((index, row))
         }
         other => unreachable!("lowering makes no {other:?}"),
     }
@@ -161,7 +161,12 @@ mod tests {
         (0..rows * k).map(|i| ((i * 31 + i / k * 7 + seed * 5) % 17 % 3) as i8 - 1).collect()
     }
 
-    fn packed(sizes: &[usize], k: usize, code: Code, order: RowOrder) -> (Product, Vec<Vec<i8>>, Vec<u8>) {
+    fn packed(
+        sizes: &[usize],
+        k: usize,
+        code: Code,
+        order: RowOrder,
+    ) -> (PackedMatrix, Vec<Vec<i8>>, Vec<u8>) {
         let data: Vec<Vec<i8>> = sizes.iter().enumerate().map(|(i, &rows)| trits(rows, k, i)).collect();
         let matrix = |rows: &Vec<i8>| Ternary {
             name: "m".into(),
@@ -178,20 +183,20 @@ mod tests {
             rule: ScaleRule::Multiply,
         };
         let segments = sizes.iter().map(segment).collect();
-        let product =
-            Product { name: "p".into(), k: k as u32, code, order, grouping: None, segments, offset: 0 };
+        let packed =
+            PackedMatrix { name: "p".into(), k: k as u32, code, order, grouping: None, segments, offset: 0 };
         let mut bytes = Vec::new();
         let references: Vec<&Ternary> = matrices.iter().collect();
-        pack(&product, &references, |chunk| {
+        pack(&packed, &references, |chunk| {
             bytes.extend_from_slice(chunk);
             Ok(())
         })
         .unwrap();
-        (product, data, bytes)
+        (packed, data, bytes)
     }
 
     #[test]
-    fn sequential_products_are_the_readable_encoding_of_their_rows() {
+    fn sequential_matrices_are_the_readable_encoding_of_their_rows() {
         for (sizes, k) in [(vec![80], 4), (vec![5], 13), (vec![100, 30, 31], 66), (vec![1], 1)] {
             for code in Code::ALL {
                 let (_, data, bytes) = packed(&sizes, k, code, RowOrder::Sequential);
@@ -210,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn paired_products_put_forty_rows_of_each_matrix_in_a_tile() {
+    fn paired_matrices_put_forty_rows_of_each_matrix_in_a_tile() {
         let (rows, k) = (45, 10);
-        let (product, data, bytes) = packed(&[rows, rows], k, Code::SignedFix, RowOrder::Paired);
-        assert_eq!(bytes.len() as u64, product.bytes().unwrap());
+        let (packed, data, bytes) = packed(&[rows, rows], k, Code::SignedFix, RowOrder::Paired);
+        assert_eq!(bytes.len() as u64, packed.bytes().unwrap());
         for (t, tile) in bytes.chunks(tile::bytes(k)).enumerate() {
             let decoded = tile::decode(tile, k, Code::SignedFix).unwrap();
             for (row, found) in decoded.chunks(k).enumerate() {

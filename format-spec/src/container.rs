@@ -67,7 +67,7 @@ impl fmt::Debug for Digest {
 pub enum SectionKind {
     /// The manifest. Alignment 64.
     Manifest,
-    /// Tiles of every ternary product. Alignment 64 KiB.
+    /// Tiles of every packed ternary matrix. Alignment 64 KiB.
     Weights,
     /// Tensors that are not ternary. Alignment 64 KiB.
     Tensors,
@@ -141,8 +141,8 @@ pub struct Section {
 }
 
 impl Section {
-    /// Its place in the file. In a header that was parsed the place lies inside the file. The place of a section that was made
-    /// up ends where addresses end.
+    /// Its place in the file. In a header that was parsed the place lies inside the file. The place of a section that
+    /// was made up ends where addresses end.
     pub fn range(&self) -> Range<usize> {
         let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
         place(self.offset)..place(self.offset.saturating_add(self.len))
@@ -208,15 +208,15 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of the header and section table, as the first [`HEADER_BYTES`] bytes `first` announce them. The result is never
-    /// more than [`MAX_SECTIONS`] sections take. A shorter `first` announces no section.
+    /// Bytes of the header and section table, as the first [`HEADER_BYTES`] bytes `first` announce them. The result is
+    /// never more than [`MAX_SECTIONS`] sections take. A shorter `first` announces no section.
     pub fn announced(first: &[u8]) -> u64 {
         let count = first.get(12..16).map_or(0, |count| u32::from_le_bytes(array(count, 0)));
         Header::bytes(count.min(MAX_SECTIONS) as usize)
     }
 
-    /// [`Header::parse`] for a caller that holds only `head`: the first bytes of a bundle of `len` bytes, with header and
-    /// section table. It does not check what lies between sections: see [`Header::gaps`].
+    /// [`Header::parse`] for a caller that holds only `head`: the first bytes of a bundle of `len` bytes, with header
+    /// and section table. It does not check what lies between sections: see [`Header::gaps`].
     ///
     /// # Errors
     /// Every [`FormatError`] up to [`FormatError::Missing`].

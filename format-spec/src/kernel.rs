@@ -16,14 +16,14 @@ pub const MAX_K: u32 = 33_000;
 /// Columns that a group may have.
 pub const GROUP_COLUMNS: [u32; 4] = [32, 64, 128, 256];
 
-/// Most columns of a grouped product, whose integer sums are those of a group.
+/// Most columns of a grouped packed matrix, whose integer sums are those of a group.
 pub const MAX_GROUPED_K: u32 = 1 << 20;
 
 /// Most columns of a group whose activations are three int8 digits: sums of that many integers of 24 bits fit i32.
 pub const MAX_DIGIT_COLUMNS: u32 = 128;
 
-/// Most activation rows of a call of a stream kernel, by which runtimes size their memory for partial sums; and most that a
-/// block kernel leaves to stream kernels.
+/// Most activation rows of a call of a stream kernel, by which runtimes size their memory for partial sums; and most
+/// that a block kernel leaves to stream kernels.
 pub const MAX_M: u32 = 16;
 
 /// Most quads that one iteration of a kernel's inner loop handles. A runtime regenerates code from its record, so this
@@ -51,8 +51,8 @@ pub enum KernelKind {
 pub struct KernelSpec {
     /// Columns of the matrix, a constant in the code.
     pub k: u32,
-    /// Activation rows. A [`KernelKind::Stream`] kernel takes exactly this many in a call. A [`KernelKind::Block`] kernel takes
-    /// any number, and is the faster kernel from this many on.
+    /// Activation rows. A [`KernelKind::Stream`] kernel takes exactly this many in a call. A [`KernelKind::Block`]
+    /// kernel takes any number, and is the faster kernel from this many on.
     pub m: u32,
     /// How it goes over the weights.
     pub kind: KernelKind,
@@ -90,8 +90,8 @@ impl fmt::Display for KernelSpec {
 
 /// The single argument of a kernel, by pointer: `extern "sysv64"` on x86-64, `extern "C"` on aarch64.
 ///
-/// A [`KernelKind::Stream`] kernel reads `tiles * tile::bytes(k)` weight bytes, `m` rows of `padded_k(k)` activations and
-/// `m` sums, and writes `m` rows of `tiles * 80` i32. A [`KernelKind::Block`] kernel does so for `rows` rows, reads
+/// A [`KernelKind::Stream`] kernel reads `tiles * tile::bytes(k)` weight bytes, `m` rows of `padded_k(k)` activations
+/// and `m` sums, and writes `m` rows of `tiles * 80` i32. A [`KernelKind::Block`] kernel does so for `rows` rows, reads
 /// each up to the next multiple of [`BLOCK_COLUMNS`], and uses the scratch memory. Nothing else is touched; prefetches
 /// may name any address.
 #[derive(Clone, Copy, Debug)]
@@ -118,10 +118,11 @@ pub struct KernelArgs {
     pub rows: u64,
     /// [`KernelSpec::scratch_bytes`] for a block kernel, 64-byte aligned. It may hold anything. Offset 72.
     pub scratch: *mut u8,
-    /// Bytes that `activations` moves on after each tile, a multiple of 4: 0, or the columns of a group where the tiles of a
-    /// call are the groups of one tile of a product. Block kernels do not look here. Offset 80.
+    /// Bytes that `activations` moves on after each tile, a multiple of 4: 0, or the columns of a group where the tiles
+    /// of a call are the groups of one tile of a packed matrix. Block kernels do not look here. Offset 80.
     pub activation_advance: u64,
-    /// i32 elements that `sums` moves on after each tile: 0, or 1 with groups. Block kernels do not look here. Offset 88.
+    /// i32 elements that `sums` moves on after each tile: 0, or 1 with groups. Block kernels do not look here. Offset
+    /// 88.
     pub sum_advance: u64,
 }
 

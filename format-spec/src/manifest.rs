@@ -22,7 +22,7 @@ pub struct Manifest {
     /// Tensors that are not ternary, in the tensor section.
     pub tensors: Vec<Tensor>,
     /// Ternary matrices, in the weight section.
-    pub products: Vec<Product>,
+    pub packed_matrices: Vec<PackedMatrix>,
     /// Quantized copies of tables, in the planes section.
     pub planes: Vec<Planes>,
     /// The forward pass.
@@ -114,7 +114,7 @@ pub struct Planes {
     pub offset: u64,
 }
 
-/// How the rows of a product's segments are placed in its tiles.
+/// How the rows of a packed matrix's segments are placed in its tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RowOrder {
@@ -125,7 +125,7 @@ pub enum RowOrder {
     Paired,
 }
 
-/// A run of rows of a product with one scale: one matrix of the checkpoint.
+/// A run of rows of a packed matrix with one scale: one matrix of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
     /// The checkpoint's tensor.
@@ -141,7 +141,8 @@ pub struct Segment {
 /// Scales finer than one for each matrix: columns are cut into groups, each with its own scale of the activations, and
 /// rows have their own scales of the weights.
 ///
-/// `y[row] = sum over groups g of (sum over k in g of trit[row, k] * q[k]) * (scale of activations[g] * scale of weights[row, g])`
+/// `y[row] = sum over groups g of (sum over k in g of trit[row, k] * q[k]) * (scale of activations[g] * scale of
+/// weights[row, g])`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grouping {
     /// Columns of a group: 32, 64, 128 or 256. The last group may have fewer; it is filled up with zeros.
@@ -198,7 +199,7 @@ impl TileLayout {
 
 /// A ternary matrix `[n, k]`, or several that share their input, in one run of tiles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Product {
+pub struct PackedMatrix {
     /// Name, for people.
     pub name: String,
     /// Columns.
@@ -215,7 +216,7 @@ pub struct Product {
     pub offset: u64,
 }
 
-impl Product {
+impl PackedMatrix {
     /// Logical rows, the sum over segments.
     pub fn rows(&self) -> u64 {
         self.segments.iter().map(|s| u64::from(s.rows)).sum()
@@ -305,12 +306,13 @@ pub struct SamplingDefaults {
 /// penalty, the others after it. What is suppressed has no probability.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogitRules {
-    /// Sequences of tokens, each with a bias. Where the text ends with all tokens of a sequence but its last one, the bias is
-    /// added to the logit of that last token.
+    /// Sequences of tokens, each with a bias. Where the text ends with all tokens of a sequence but its last one, the
+    /// bias is added to the logit of that last token.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Suppresses tokens that would repeat this many tokens of the text; 0: none.
     pub no_repeat_ngram_size: u32,
-    /// Sequences of tokens. Where the text ends with all tokens of a sequence but its last one, that last token is suppressed.
+    /// Sequences of tokens. Where the text ends with all tokens of a sequence but its last one, that last token is
+    /// suppressed.
     pub bad_words: Vec<Vec<u32>>,
     /// Tokens that are always suppressed.
     pub suppress: Vec<u32>,

@@ -41,9 +41,9 @@ pub struct BufferId(pub u32);
 /// Index into [`crate::manifest::Manifest::tensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TensorId(pub u32);
-/// Index into [`crate::manifest::Manifest::products`].
+/// Index into [`crate::manifest::Manifest::packed_matrices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ProductId(pub u32);
+pub struct PackedMatrixId(pub u32);
 /// Index into [`Manifest::planes`](field@crate::manifest::Manifest::planes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanesId(pub u32);
@@ -59,7 +59,8 @@ pub struct Buffer {
     pub len: u32,
     /// Bytes a row before this buffer, a multiple of 64.
     pub offset: u64,
-    /// Bytes from one row to the next: at least `len` elements; 4 for a buffer of one 4-byte element, else a multiple of 64.
+    /// Bytes from one row to the next: at least `len` elements; 4 for a buffer of one 4-byte element, else a multiple
+    /// of 64.
     pub stride: u64,
 }
 
@@ -69,13 +70,15 @@ pub struct Buffer {
 /// values take [`ActivationRule::digit_len`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantized {
-    /// i8 `[k]`, zero from `k` to the end of the row's stride. With groups i8 `[digits * digit_len]` without room between
-    /// rows, so that digits of several rows are as many rows: each digit's values, the least significant digit first, zero
-    /// from `k` to `digit_len`.
+    /// i8 `[k]`, zero from `k` to the end of the row's stride. With groups i8 `[digits * digit_len]` without room
+    /// between rows, so that digits of several rows are as many rows: each digit's values, the least significant digit
+    /// first, zero from `k` to `digit_len`.
     pub values: BufferId,
-    /// f32 `[1]`: the factor `s` the input was multiplied with. With groups f32 `[groups]`: what a value of 1 stands for.
+    /// f32 `[1]`: the factor `s` the input was multiplied with. With groups f32 `[groups]`: what a value of 1 stands
+    /// for.
     pub scale: BufferId,
-    /// i32 `[1]`: the sum of `values`. With groups i32 `[digits * groups]`: the sum of each digit's values in each group.
+    /// i32 `[1]`: the sum of `values`. With groups i32 `[digits * groups]`: the sum of each digit's values in each
+    /// group.
     pub sum: BufferId,
 }
 
@@ -90,17 +93,17 @@ pub enum ActivationRule {
         floor: f32,
     },
     /// One scale for each run of `columns`, in f32: `a = max|x|`, `q = round_half_even(x * (127 * (1 / a)))`, and the
-    /// scale is `a / 127`. All 0, the scale too, where `127 * (1 / a)` is infinite. A group with NaN or infinity gets zeros
-    /// and such a scale, so that results are NaN.
+    /// scale is `a / 127`. All 0, the scale too, where `127 * (1 / a)` is infinite. A group with NaN or infinity gets
+    /// zeros and such a scale, so that results are NaN.
     AbsmaxPerGroup {
         /// Columns of a group.
         columns: u32,
     },
-    /// Floats as integers of 24 bits in three int8 digits: for each run of `columns` `a = max|x|`,
-    /// `q = round_half_even(x * (FIXED_24 / a))` in f64, `q = d0 + 256 * d1 + 65536 * d2` with `d0` and `d1` in -128..=127,
-    /// and the scale is `a / FIXED_24` in f32. An error of at most half of `2^-23` of the group's largest value, which is
-    /// that of f32 itself there; sums of up to 128 such integers are exact in i32. All 0 where `a` is 0; NaN and infinity as
-    /// above.
+    /// Floats as integers of 24 bits in three int8 digits: for each run of `columns` `a = max|x|`, `q =
+    /// round_half_even(x * (FIXED_24 / a))` in f64, `q = d0 + 256 * d1 + 65536 * d2` with `d0` and `d1` in -128..=127,
+    /// and the scale is `a / FIXED_24` in f32. An error of at most half of `2^-23` of the group's largest value, which
+    /// is that of f32 itself there; sums of up to 128 such integers are exact in i32. All 0 where `a` is 0; NaN and
+    /// infinity as above.
     Fixed24PerGroup {
         /// Columns of a group, at most 128.
         columns: u32,
@@ -129,8 +132,8 @@ impl ActivationRule {
         }
     }
 
-    /// Bytes from one digit's values to the next for `k` columns: whole groups, rounded up to 64. Groups of no columns hold
-    /// nothing: 0.
+    /// Bytes from one digit's values to the next for `k` columns: whole groups, rounded up to 64. Groups of no columns
+    /// hold nothing: 0.
     pub const fn digit_len(k: u32, columns: u32) -> u64 {
         if columns == 0 {
             return 0;
@@ -180,7 +183,7 @@ pub enum Epilogue {
     Store,
     /// `out += y`.
     Add,
-    /// `out[i] = activation(y_gate[i]) * y_up[i]`, for a product of two paired segments.
+    /// `out[i] = activation(y_gate[i]) * y_up[i]`, for a packed matrix of two paired segments.
     Gate(Activation),
 }
 
@@ -220,7 +223,7 @@ pub enum Step {
     /// One ternary matrix product with its epilogue.
     Ternary {
         /// The matrix `[n, k]`.
-        product: ProductId,
+        matrix: PackedMatrixId,
         /// Its input `[k]`.
         input: Quantized,
         /// What becomes of each result.
@@ -230,9 +233,9 @@ pub enum Step {
         /// Element of `out` where the first result goes. A buffer that several steps fill is filled front to back.
         at: u32,
     },
-    /// Normalizes the heads of `q` and `k` where there are `norms`, rotates them in place, then appends `k` and `v` to the
-    /// KV cache at the row's position.
-    /// Halves are rotated, not pairs: `x * cos + rotate_half(x) * sin`, `angle = position * inv_freq[i]`.
+    /// Normalizes the heads of `q` and `k` where there are `norms`, rotates them in place, then appends `k` and `v` to
+    /// the KV cache at the row's position. Halves are rotated, not pairs: `x * cos + rotate_half(x) * sin`, `angle =
+    /// position * inv_freq[i]`.
     RopeAppend {
         /// f32 `[(n_heads + 2 * n_kv_heads) * head_dim]`: q heads, then k heads, then v heads.
         qkv: BufferId,
@@ -283,10 +286,11 @@ pub enum Step {
         /// Where the quantized row goes.
         out: Quantized,
     },
-    /// `out = weights of row token`, a ternary embedding `[vocab, hidden]` with its scales. The product is grouped.
+    /// `out = weights of row token`, a ternary embedding `[vocab, hidden]` with its scales. The packed matrix is
+    /// grouped.
     EmbedTernary {
         /// Embedding rows.
-        product: ProductId,
+        matrix: PackedMatrixId,
         /// f32 `[hidden]`.
         out: BufferId,
     },

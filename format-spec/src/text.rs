@@ -2,8 +2,8 @@
 
 use crate::manifest::{Grouping, Manifest, RowOrder};
 use crate::plan::{
-    Activation, ActivationRule, BufferId, DType, Epilogue, PlanesId, ProductId, Quantized, ScaleRule, Step,
-    TensorId,
+    Activation, ActivationRule, BufferId, DType, Epilogue, PackedMatrixId, PlanesId, Quantized, ScaleRule,
+    Step, TensorId,
 };
 use std::fmt::Write;
 
@@ -96,20 +96,22 @@ impl Text<'_> {
         }
     }
 
-    /// The product, and the direction of its scales.
-    fn product(&self, id: ProductId) -> (String, &'static str) {
-        let Some(product) = self.0.products.get(id.0 as usize) else { return (format!("?{}", id.0), "") };
-        let order = match product.order {
+    /// The packed matrix, and the direction of its scales.
+    fn matrix(&self, id: PackedMatrixId) -> (String, &'static str) {
+        let Some(matrix) = self.0.packed_matrices.get(id.0 as usize) else {
+            return (format!("?{}", id.0), "");
+        };
+        let order = match matrix.order {
             RowOrder::Sequential => "",
             RowOrder::Paired => " paired",
         };
-        let all = |rule| product.segments.iter().all(|s| s.rule == rule);
+        let all = |rule| matrix.segments.iter().all(|s| s.rule == rule);
         let rule = match (all(ScaleRule::Multiply), all(ScaleRule::Divide)) {
             (true, _) => "multiply",
             (_, true) => "divide",
             _ => "mixed",
         };
-        let (rule, groups) = match product.grouping {
+        let (rule, groups) = match matrix.grouping {
             None => (rule, String::new()),
             Some(Grouping { columns, scale_columns, scale }) => {
                 let scales = match scale_columns {
@@ -119,8 +121,8 @@ impl Text<'_> {
                 ("", format!(" groups of {columns}, {} scale a {scales}", dtype(scale)))
             }
         };
-        let (rows, k, code) = (product.rows(), product.k, product.code.name());
-        (format!("{}[{rows}x{k}{order} {code}{groups}]", product.name), rule)
+        let (rows, k, code) = (matrix.rows(), matrix.k, matrix.code.name());
+        (format!("{}[{rows}x{k}{order} {code}{groups}]", matrix.name), rule)
     }
 
     fn step(&self, step: &Step) -> String {
@@ -131,8 +133,8 @@ impl Text<'_> {
                 let scale = if scale == 1.0 { String::new() } else { format!("  scale {scale:?}") };
                 write!(out, "embed      {} -> {}{scale}", self.tensor(table), self.buffer(to))
             }
-            Step::EmbedTernary { product, out: to } => {
-                write!(out, "embed      {} -> {}", self.product(product).0, self.buffer(to))
+            Step::EmbedTernary { matrix, out: to } => {
+                write!(out, "embed      {} -> {}", self.matrix(matrix).0, self.buffer(to))
             }
             Step::RmsNorm { input, weight, eps, out: to } => write!(
                 out,
@@ -182,8 +184,8 @@ impl Text<'_> {
                 self.buffer(to),
                 function(activation)
             ),
-            Step::Ternary { product, input, epilogue, out: to, at } => {
-                let (name, rule) = self.product(product);
+            Step::Ternary { matrix, input, epilogue, out: to, at } => {
+                let (name, rule) = self.matrix(matrix);
                 let gate = match epilogue {
                     Epilogue::Store | Epilogue::Add => String::new(),
                     Epilogue::Gate(activation) => format!("gate({}) ", function(activation)),

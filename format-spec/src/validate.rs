@@ -13,15 +13,15 @@ use crate::FormatError;
 use crate::container::{Header, SectionKind};
 use crate::kernel::{GROUP_COLUMNS, MAX_GROUPED_K, MAX_K};
 use crate::manifest::{
-    Grouping, Hyperparameters, LogitRules, Manifest, Planes, Product, RowOrder, SamplingDefaults, Segment,
-    Tensor, TextInfo,
+    Grouping, Hyperparameters, LogitRules, Manifest, PackedMatrix, Planes, RowOrder, SamplingDefaults,
+    Segment, Tensor, TextInfo,
 };
 use crate::plan::{DType, ScaleRule};
 use crate::planes::{Layout, MAX_HIDDEN, MAX_ROWS};
 use crate::text::printable;
 use std::fmt::Display;
 
-/// Bytes that every tensor, product and kernel is aligned to: a cache line and the widest vector.
+/// Bytes that every tensor, packed matrix and kernel is aligned to: a cache line and the widest vector.
 const ALIGNMENT: u64 = 64;
 /// Most entries of each list. That is generous: the largest known models have 126 layers of about ten steps.
 const MAX_COUNT: usize = 1 << 16;
@@ -52,7 +52,7 @@ impl Manifest {
         self.names()?;
         hyperparameters(&self.hyperparameters)?;
         tensors(&self.tensors, section_len(header, SectionKind::Tensors)?)?;
-        products(&self.products, section_len(header, SectionKind::Weights)?)?;
+        packed_matrices(&self.packed_matrices, section_len(header, SectionKind::Weights)?)?;
         kernels::validate(self, header)?;
         plan::validate(self)?;
         self.planes(header)?;
@@ -66,7 +66,7 @@ impl Manifest {
         for (list, len, most) in [
             ("model.sources", self.model.sources.len(), MAX_COUNT),
             ("tensors", self.tensors.len(), MAX_COUNT),
-            ("products", self.products.len(), MAX_COUNT),
+            ("packed_matrices", self.packed_matrices.len(), MAX_COUNT),
             ("planes", self.planes.len(), MAX_COUNT),
             ("kernels", self.kernels.len(), MAX_COUNT),
             ("plan.buffers", plan.buffers.len(), plan::MAX_BUFFERS),
@@ -92,11 +92,16 @@ impl Manifest {
         ];
         let sources = self.model.sources.iter().map(|s| ("source", &s.file));
         let tensors = self.tensors.iter().map(|t| ("tensor", &t.name));
-        let products = self.products.iter().map(|p| ("product", &p.name));
-        let segments = self.products.iter().flat_map(|p| &p.segments).map(|s| ("segment", &s.name));
+        let packed_matrices = self.packed_matrices.iter().map(|p| ("product", &p.name));
+        let segments = self.packed_matrices.iter().flat_map(|p| &p.segments).map(|s| ("segment", &s.name));
         let buffers = self.plan.buffers.iter().map(|b| ("buffer", &b.name));
-        for (what, name) in
-            named.into_iter().chain(sources).chain(tensors).chain(products).chain(segments).chain(buffers)
+        for (what, name) in named
+            .into_iter()
+            .chain(sources)
+            .chain(tensors)
+            .chain(packed_matrices)
+            .chain(segments)
+            .chain(buffers)
         {
             ensure(name.len() <= MAX_NAME, what, || {
                 format!("has a name of {} bytes; {MAX_NAME} are possible", name.len())
@@ -238,40 +243,38 @@ fn tensors(tensors: &[Tensor], section: u64) -> Result<(), FormatError> {
     ranges.disjoint()
 }
 
-fn products(products: &[Product], section: u64) -> Result<(), FormatError> {
-    let name = |p: &Product| format!("product {}", p.name);
+fn packed_matrices(packed_matrices: &[PackedMatrix], section: u64) -> Result<(), FormatError> {
+    let name = |p: &PackedMatrix| format!("product {}", p.name);
     let mut ranges = Ranges::new(SectionKind::Weights, section, name);
-    for product in products {
-        let record = name(product);
-        let most = if product.grouping.is_some() { MAX_GROUPED_K } else { MAX_K };
-        ensure((1..=most).contains(&product.k), &record, || {
-            format!("k is {}, not in 1..={most}", product.k)
-        })?;
-        if let Some(grouping) = &product.grouping {
+    for matrix in packed_matrices {
+        let record = name(matrix);
+        let most = if matrix.grouping.is_some() { MAX_GROUPED_K } else { MAX_K };
+        ensure((1..=most).contains(&matrix.k), &record, || format!("k is {}, not in 1..={most}", matrix.k))?;
+        if let Some(grouping) = &matrix.grouping {
             self::grouping(&record, grouping)?;
             let unscaled = |s: &Segment| s.scale == 1.0 && s.rule == ScaleRule::Multiply;
             ensure(
-                product.segments.iter().all(unscaled),
+                matrix.segments.iter().all(unscaled),
                 &record,
                 || "is grouped, but a segment has a scale of its own",
             )?;
         }
-        ensure((1..=MAX_COUNT).contains(&product.segments.len()), &record, || {
-            format!("has {} segments; 1 to {MAX_COUNT} are possible", product.segments.len())
+        ensure((1..=MAX_COUNT).contains(&matrix.segments.len()), &record, || {
+            format!("has {} segments; 1 to {MAX_COUNT} are possible", matrix.segments.len())
         })?;
-        for segment in &product.segments {
+        for segment in &matrix.segments {
             let record = format!("{record}, segment {}", segment.name);
             ensure(segment.rows > 0, &record, || "has no rows")?;
             positive(&record, "scale", segment.scale)?;
         }
-        ensure(product.rows() <= MAX_DIM.into(), &record, || {
-            format!("has {} rows; {MAX_DIM} are possible", product.rows())
+        ensure(matrix.rows() <= MAX_DIM.into(), &record, || {
+            format!("has {} rows; {MAX_DIM} are possible", matrix.rows())
         })?;
-        if product.order == RowOrder::Paired {
-            let equal = matches!(&product.segments[..], [a, b] if a.rows == b.rows);
+        if matrix.order == RowOrder::Paired {
+            let equal = matches!(&matrix.segments[..], [a, b] if a.rows == b.rows);
             ensure(equal, &record, || "is paired but not of two equal segments")?;
         }
-        ranges.take(product, product.offset, product.bytes())?;
+        ranges.take(matrix, matrix.offset, matrix.bytes())?;
     }
     ranges.disjoint()
 }

@@ -178,10 +178,10 @@ fn segment() -> (Segment, &'static str) {
     )
 }
 
-fn product() -> (Product, String) {
+fn matrix() -> (PackedMatrix, String) {
     let (segment, hex) = segment();
     (
-        Product {
+        PackedMatrix {
             name: "qkv".into(),
             k: 2560,
             code: Code::Spread,
@@ -200,17 +200,17 @@ fn grouping() -> (Grouping, &'static str) {
     (Grouping { columns: 64, scale_columns: 256, scale: DType::F16 }, "40000000 00010000 01000000")
 }
 
-fn grouped_product() -> (Product, String) {
+fn grouped_matrix() -> (PackedMatrix, String) {
     let (segment, segment_hex) = segment();
     let (grouping, hex) = grouping();
-    let product = Product {
+    let matrix = PackedMatrix {
         order: RowOrder::Sequential,
         grouping: Some(grouping),
         segments: vec![segment.clone(), segment],
-        ..product().0
+        ..matrix().0
     };
     (
-        product,
+        matrix,
         format!(
             "0300000000000000 'qkv' 000a0000 01000000 00000000 01 {hex} 0200000000000000 {segment_hex} {segment_hex}
              8000000000000000"
@@ -268,7 +268,7 @@ fn steps() -> Vec<(Step, &'static str)> {
         ),
         (
             Step::Ternary {
-                product: ProductId(9),
+                matrix: PackedMatrixId(9),
                 input: quantized,
                 epilogue: Epilogue::Gate(Activation::Silu),
                 out: b,
@@ -298,7 +298,7 @@ fn steps() -> Vec<(Step, &'static str)> {
             },
             "07000000 0a000000 01000000 0000803e 00000000 0000003f 11000000 12000000 13000000",
         ),
-        (Step::EmbedTernary { product: ProductId(9), out: a }, "08000000 09000000 0a000000"),
+        (Step::EmbedTernary { matrix: PackedMatrixId(9), out: a }, "08000000 09000000 0a000000"),
         (
             Step::RmsNormAdd { input: a, weight: TensorId(1), eps: 0.5, out: b },
             "09000000 0a000000 01000000 0000003f 0b000000",
@@ -392,9 +392,9 @@ fn records() {
     check(hyperparameters());
     check(tensor());
     check(segment());
-    check(product());
+    check(matrix());
     check(grouping());
-    check(grouped_product());
+    check(grouped_matrix());
     check(planes());
     check(kernel());
     check((kernel().0.spec, "000a0000 04000000 00000000 00000000 02000000 00200000"));
@@ -432,7 +432,7 @@ fn manifest() {
         model: model().0,
         hyperparameters: hyperparameters().0,
         tensors: vec![tensor().0],
-        products: vec![product().0],
+        packed_matrices: vec![matrix().0],
         planes: vec![planes().0],
         plan: plan().0,
         kernels: vec![kernel().0],
@@ -447,7 +447,7 @@ fn manifest() {
         ONE,
         tensor().1,
         ONE,
-        &product().1,
+        &matrix().1,
         ONE,
         planes().1,
         &plan().1,
@@ -496,18 +496,18 @@ fn rows_of_planes() {
 /// Group after group, then the scales, as SPEC.md, "Tiles", says; kernels read their arguments at these places.
 #[test]
 fn places_in_tiles_and_arguments() {
-    let product = |columns, scale_columns, scale, k, rows| Product {
+    let matrix = |columns, scale_columns, scale, k, rows| PackedMatrix {
         k,
         order: RowOrder::Sequential,
         grouping: Some(Grouping { columns, scale_columns, scale }),
         segments: vec![Segment { rows, ..segment().0 }],
-        ..product().0
+        ..matrix().0
     };
-    let sizes = |p: Product| (p.groups(), p.scales(), p.code_bytes(), p.tile_bytes(), p.bytes());
-    assert_eq!(sizes(product(128, 0, DType::F32, 300, 81)), (3, 1, 6144, 6464, Some(12928)));
-    assert_eq!(sizes(product(32, 64, DType::F16, 100, 80)), (4, 2, 2048, 2368, Some(2368)));
-    assert_eq!(sizes(product(64, 64, DType::Bf16, 192, 160)), (3, 3, 3072, 3584, Some(7168)));
-    let whole = Product { grouping: None, ..product(64, 64, DType::F32, 6, 80) };
+    let sizes = |p: PackedMatrix| (p.groups(), p.scales(), p.code_bytes(), p.tile_bytes(), p.bytes());
+    assert_eq!(sizes(matrix(128, 0, DType::F32, 300, 81)), (3, 1, 6144, 6464, Some(12928)));
+    assert_eq!(sizes(matrix(32, 64, DType::F16, 100, 80)), (4, 2, 2048, 2368, Some(2368)));
+    assert_eq!(sizes(matrix(64, 64, DType::Bf16, 192, 160)), (3, 3, 3072, 3584, Some(7168)));
+    let whole = PackedMatrix { grouping: None, ..matrix(64, 64, DType::F32, 6, 80) };
     assert_eq!(sizes(whole), (1, 0, 128, 128, Some(128)));
     let fields = [
         (offset_of!(KernelArgs, weights), 0),

@@ -6,7 +6,7 @@ use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, rule};
 use std::collections::HashMap;
 use std::ops::Range;
 use trit_format::container::{Header, SectionKind};
-use trit_format::manifest::{Manifest, Product, RowOrder};
+use trit_format::manifest::{Manifest, PackedMatrix, RowOrder};
 use trit_format::plan::{ActivationRule, BufferId, Epilogue, Quantized, Step, TensorId};
 use trit_format::planes::Layout;
 use trit_format::{text, tile};
@@ -143,17 +143,17 @@ impl Run<'_> {
         }
     }
 
-    /// The tiles of a product: codes of whole groups, then a scale for every row of a tile.
-    fn tiles(&self, product: &Product) {
-        let tiles = &self.section(SectionKind::Weights)[product.offset as usize..];
-        let tiles = &tiles[..product.bytes().unwrap() as usize];
-        let of_tile = tiles.len() / product.tiles() as usize;
-        assert_eq!(tiles.len() % product.tiles() as usize, 0);
-        let Some(grouping) = product.grouping else {
-            return assert_eq!(of_tile, tile::bytes(product.k as usize));
+    /// The tiles of a packed matrix: codes of whole groups, then a scale for every row of a tile.
+    fn tiles(&self, matrix: &PackedMatrix) {
+        let tiles = &self.section(SectionKind::Weights)[matrix.offset as usize..];
+        let tiles = &tiles[..matrix.bytes().unwrap() as usize];
+        let of_tile = tiles.len() / matrix.tiles() as usize;
+        assert_eq!(tiles.len() % matrix.tiles() as usize, 0);
+        let Some(grouping) = matrix.grouping else {
+            return assert_eq!(of_tile, tile::bytes(matrix.k as usize));
         };
         let columns = grouping.columns as usize;
-        let groups = (product.k as usize).div_ceil(columns);
+        let groups = (matrix.k as usize).div_ceil(columns);
         let scale = |g: usize| (g * columns).checked_div(grouping.scale_columns as usize).unwrap_or(0);
         let end =
             groups * tile::bytes(columns) + (scale(groups - 1) + 1) * tile::ROWS * grouping.scale.size();
@@ -202,27 +202,27 @@ impl Run<'_> {
                     self.read(input, k);
                 }
             }
-            Step::Ternary { product, input, epilogue, out, at } => {
-                let product = &m.products[product.0 as usize];
-                self.tiles(product);
+            Step::Ternary { matrix, input, epilogue, out, at } => {
+                let matrix = &m.packed_matrices[matrix.0 as usize];
+                self.tiles(matrix);
                 let (written, rule) = self.rules[&input.values.0];
-                assert_eq!((written, rule.columns()), (input, product.grouping.map(|g| g.columns)));
-                let lens = Run::quantized(rule, product.k as usize);
+                assert_eq!((written, rule.columns()), (input, matrix.grouping.map(|g| g.columns)));
+                let lens = Run::quantized(rule, matrix.k as usize);
                 self.read_quantized(input, lens);
                 let results = match epilogue {
-                    Epilogue::Gate(_) => product.segments[0].rows as usize,
-                    _ => product.rows() as usize,
+                    Epilogue::Gate(_) => matrix.segments[0].rows as usize,
+                    _ => matrix.rows() as usize,
                 };
                 self.results(out, at as usize, results, epilogue == Epilogue::Add);
                 // Other workers still read the input while this one writes.
                 self.read_quantized(input, lens);
             }
-            Step::EmbedTernary { product, out } => {
-                let product = &m.products[product.0 as usize];
-                assert!(product.grouping.is_some() && product.order == RowOrder::Sequential);
-                assert_eq!(product.rows(), u64::from(m.hyperparameters.vocab_size));
-                self.tiles(product);
-                self.write(out, product.k as usize);
+            Step::EmbedTernary { matrix, out } => {
+                let matrix = &m.packed_matrices[matrix.0 as usize];
+                assert!(matrix.grouping.is_some() && matrix.order == RowOrder::Sequential);
+                assert_eq!(matrix.rows(), u64::from(m.hyperparameters.vocab_size));
+                self.tiles(matrix);
+                self.write(out, matrix.k as usize);
             }
             Step::RmsNormAdd { input, weight, out, .. } => {
                 let n = self.tensor(weight).len() / 4;
@@ -417,7 +417,8 @@ fn shuffled_plans() {
 }
 
 fn shuffle(m: &mut Manifest, random: &mut Random) {
-    let (steps, buffers, products) = (m.plan.body.len(), m.plan.buffers.len(), m.products.len());
+    let (steps, buffers, packed_matrices) =
+        (m.plan.body.len(), m.plan.buffers.len(), m.packed_matrices.len());
     match random.below(7) {
         0 => m.plan.buffers[random.below(buffers)].offset = 64 * random.below(20) as u64,
         1 => m.plan.buffers[random.below(buffers)].stride = 64 * (1 + random.below(3)) as u64,
@@ -432,8 +433,8 @@ fn shuffle(m: &mut Manifest, random: &mut Random) {
             }
         }
         5 => match &mut m.plan.body[random.below(steps)] {
-            Step::Ternary { product, .. } | Step::EmbedTernary { product, .. } => {
-                product.0 = random.below(products) as u32;
+            Step::Ternary { matrix, .. } | Step::EmbedTernary { matrix, .. } => {
+                matrix.0 = random.below(packed_matrices) as u32;
             }
             _ => {}
         },

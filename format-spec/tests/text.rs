@@ -2,7 +2,7 @@
 
 mod bundle;
 
-use trit_format::plan::{BufferId, ProductId, Step, TensorId};
+use trit_format::plan::{BufferId, PackedMatrixId, Step, TensorId};
 use trit_format::text;
 
 #[test]
@@ -51,8 +51,8 @@ fn a_plan_that_was_not_validated() {
     let mut manifest = bundle::manifest();
     manifest.plan.body[1] =
         Step::RmsNorm { input: BufferId(99), weight: TensorId(u32::MAX), eps: f32::NAN, out: BufferId(12) };
-    let Step::Ternary { product, .. } = &mut manifest.plan.body[3] else { panic!() };
-    *product = ProductId(8);
+    let Step::Ternary { matrix, .. } = &mut manifest.plan.body[3] else { panic!() };
+    *matrix = PackedMatrixId(8);
     manifest.plan.layers[1].start = 3;
     manifest.plan.buffers[0].name = "\x1b[2J\n".into();
     let text = text::plan(&manifest);

@@ -62,7 +62,7 @@ fn counts_and_names() {
             m.model.sources[0].file = "\n".into()
         }),
         ("segment: has a control character in its name \"\u{fffd}\"", |m| {
-            m.products[7].segments[0].name = "\0".into()
+            m.packed_matrices[7].segments[0].name = "\0".into()
         }),
     ]);
 }
@@ -107,48 +107,52 @@ fn tensors() {
 }
 
 #[test]
-fn products() {
+fn packed_matrices() {
     refused(&[
-        ("product layers.0.o: k is 0, not in 1..=33000", |m| m.products[1].k = 0),
-        ("product layers.0.o: k is 33001, not in 1..=33000", |m| m.products[1].k = 33001),
-        ("product layers.0.o: k is 4294967295, not in 1..=33000", |m| m.products[1].k = u32::MAX),
-        ("product layers.0.o: has 0 segments; 1 to 65536 are possible", |m| m.products[1].segments.clear()),
-        ("product layers.0.qkv, segment layers.0.qkv.1: has no rows", |m| m.products[0].segments[1].rows = 0),
+        ("product layers.0.o: k is 0, not in 1..=33000", |m| m.packed_matrices[1].k = 0),
+        ("product layers.0.o: k is 33001, not in 1..=33000", |m| m.packed_matrices[1].k = 33001),
+        ("product layers.0.o: k is 4294967295, not in 1..=33000", |m| m.packed_matrices[1].k = u32::MAX),
+        ("product layers.0.o: has 0 segments; 1 to 65536 are possible", |m| {
+            m.packed_matrices[1].segments.clear()
+        }),
+        ("product layers.0.qkv, segment layers.0.qkv.1: has no rows", |m| {
+            m.packed_matrices[0].segments[1].rows = 0
+        }),
         ("product layers.0.qkv, segment layers.0.qkv.2: scale is 0, not finite and above zero", |m| {
-            m.products[0].segments[2].scale = 0.0;
+            m.packed_matrices[0].segments[2].scale = 0.0;
         }),
         ("product layers.0.qkv, segment layers.0.qkv.2: scale is NaN, not finite and above zero", |m| {
-            m.products[0].segments[2].scale = f32::NAN;
+            m.packed_matrices[0].segments[2].scale = f32::NAN;
         }),
         ("product layers.0.qkv, segment layers.0.qkv.2: scale is -1, not finite and above zero", |m| {
-            m.products[0].segments[2].scale = -1.0;
+            m.packed_matrices[0].segments[2].scale = -1.0;
         }),
         ("product layers.0.qkv, segment layers.0.qkv.2: scale is inf, not finite and above zero", |m| {
-            m.products[0].segments[2].scale = f32::INFINITY;
+            m.packed_matrices[0].segments[2].scale = f32::INFINITY;
         }),
         ("product layers.0.qkv: has 4294967307 rows; 16777216 are possible", |m| {
-            m.products[0].segments[1].rows = u32::MAX
+            m.packed_matrices[0].segments[1].rows = u32::MAX
         }),
         ("product layers.0.gate_up: is paired but not of two equal segments", |m| {
-            m.products[2].segments[1].rows = 11
+            m.packed_matrices[2].segments[1].rows = 11
         }),
         ("product layers.0.gate_up: is paired but not of two equal segments", |m| {
-            drop(m.products[2].segments.pop())
+            drop(m.packed_matrices[2].segments.pop())
         }),
         ("product layers.0.qkv: is paired but not of two equal segments", |m| {
-            m.products[0].order = RowOrder::Paired
+            m.packed_matrices[0].order = RowOrder::Paired
         }),
-        ("product layers.0.o: its offset 130 is no multiple of 64", |m| m.products[1].offset = 130),
+        ("product layers.0.o: its offset 130 is no multiple of 64", |m| m.packed_matrices[1].offset = 130),
         ("product layers.1.down: its 192 bytes at 1024 reach past the weights section's 1152", |m| {
-            m.products[7].offset = 1024;
+            m.packed_matrices[7].offset = 1024;
         }),
         (
             "product layers.1.down: its 192 bytes at 18446744073709551552 reach past the weights section's 1152",
             |m| {
-                m.products[7].offset = u64::MAX - 63;
+                m.packed_matrices[7].offset = u64::MAX - 63;
             },
         ),
-        ("product layers.0.o: overlaps product layers.0.qkv", |m| m.products[1].offset = 64),
+        ("product layers.0.o: overlaps product layers.0.qkv", |m| m.packed_matrices[1].offset = 64),
     ]);
 }
 
@@ -218,7 +222,7 @@ fn kernels() {
     refused(
         "product layers.1.down: has no stream kernel for x86-64-v3 with k 12, m 1 and code spread",
         |m| {
-            m.products[7].code = Code::Spread;
+            m.packed_matrices[7].code = Code::Spread;
         },
     );
 }
@@ -426,8 +430,8 @@ fn steps() {
     );
     refused(2, quantize(NORMED, 1e-5, Quantized { sum: no_buffer, ..Q }), "there is no buffer 12");
 
-    let ternary = |product, input, epilogue, out| Step::Ternary {
-        product: ProductId(product),
+    let ternary = |matrix, input, epilogue, out| Step::Ternary {
+        matrix: PackedMatrixId(matrix),
         input,
         epilogue,
         out,
@@ -447,7 +451,7 @@ fn steps() {
     refused(3, ternary(2, Q, Epilogue::Add, QKV), "does not gate a paired product");
     refused(
         3,
-        Step::Ternary { product: ProductId(0), input: Q, epilogue: store, out: QKV, at: 1 },
+        Step::Ternary { matrix: PackedMatrixId(0), input: Q, epilogue: store, out: QKV, at: 1 },
         "out is buffer qkv F32[16], expected room for F32[16] from 1 on",
     );
 

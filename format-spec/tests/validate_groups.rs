@@ -1,4 +1,5 @@
-//! One damaged manifest for each rule of grouped products and of the steps around them, and the message that names it.
+//! One damaged manifest for each rule of grouped packed matrices and of the steps around them, and the message that
+//! names it.
 
 mod bundle;
 
@@ -22,14 +23,14 @@ fn refused_with_groups(cases: &[Case]) {
 }
 
 fn grouping(m: &mut Manifest) -> &mut Grouping {
-    m.products[4].grouping.as_mut().unwrap()
+    m.packed_matrices[4].grouping.as_mut().unwrap()
 }
 
 #[test]
-fn products_with_groups() {
+fn matrices_with_groups() {
     refused_with_groups(&[
-        ("product layers.1.q: k is 0, not in 1..=1048576", |m| m.products[4].k = 0),
-        ("product layers.1.q: k is 1048577, not in 1..=1048576", |m| m.products[4].k = (1 << 20) + 1),
+        ("product layers.1.q: k is 0, not in 1..=1048576", |m| m.packed_matrices[4].k = 0),
+        ("product layers.1.q: k is 1048577, not in 1..=1048576", |m| m.packed_matrices[4].k = (1 << 20) + 1),
         ("product layers.1.q: has groups of 0 columns; [32, 64, 128, 256] are possible", |m| {
             grouping(m).columns = 0
         }),
@@ -41,14 +42,14 @@ fn products_with_groups() {
         }),
         ("product layers.1.q: its scales are I8, expected floats", |m| grouping(m).scale = DType::I8),
         ("product layers.1.q: is grouped, but a segment has a scale of its own", |m| {
-            m.products[4].segments[0].scale = 0.5
+            m.packed_matrices[4].segments[0].scale = 0.5
         }),
         ("product layers.1.q: is grouped, but a segment has a scale of its own", |m| {
-            m.products[4].segments[0].rule = ScaleRule::Divide
+            m.packed_matrices[4].segments[0].rule = ScaleRule::Divide
         }),
         ("product layers.1.o: overlaps product layers.1.q", |m| grouping(m).columns = 64),
         ("product embedding: its 704 bytes at 3712 reach past the weights section's 4352", |m| {
-            m.products[8].offset += 64
+            m.packed_matrices[8].offset += 64
         }),
     ]);
     // Kernels are those for a group's columns.
@@ -70,16 +71,16 @@ fn layer_step(m: &mut Manifest, index: usize) -> &mut Step {
 fn steps_with_groups() {
     refused_with_groups(&[
         ("body step 0: there is no product 9", |m| {
-            m.plan.body[0] = Step::EmbedTernary { product: ProductId(9), out: RESIDUAL }
+            m.plan.body[0] = Step::EmbedTernary { matrix: PackedMatrixId(9), out: RESIDUAL }
         }),
         ("body step 0: its product layers.0.qkv is not of grouped rows in sequence", |m| {
-            m.plan.body[0] = Step::EmbedTernary { product: ProductId(0), out: RESIDUAL }
+            m.plan.body[0] = Step::EmbedTernary { matrix: PackedMatrixId(0), out: RESIDUAL }
         }),
         ("body step 0: its product has 8 rows for a vocabulary of 10", |m| {
-            m.plan.body[0] = Step::EmbedTernary { product: Q_PRODUCT, out: RESIDUAL }
+            m.plan.body[0] = Step::EmbedTernary { matrix: Q_MATRIX, out: RESIDUAL }
         }),
         ("body step 1: out is buffer gated F32[12], expected F32[8]", |m| {
-            m.plan.body[1] = Step::EmbedTernary { product: TERNARY_EMBEDDING, out: GATED }
+            m.plan.body[1] = Step::EmbedTernary { matrix: TERNARY_EMBEDDING, out: GATED }
         }),
         ("body step 21: has groups of 48 columns; [32, 64, 128, 256] up to 128 are possible", |m| {
             let rule = ActivationRule::Fixed24PerGroup { columns: 48 };
@@ -107,7 +108,7 @@ fn steps_with_groups() {
         }),
         ("body step 14: values is buffer groups I8[64], expected I8[8]", |m| {
             *layer_step(m, 1) = Step::Ternary {
-                product: ProductId(1),
+                matrix: PackedMatrixId(1),
                 input: GROUPS,
                 epilogue: Epilogue::Store,
                 out: QKV,
@@ -175,7 +176,7 @@ fn steps_with_groups() {
             *out = FIXED.values;
         }),
         ("head step 0: stands in the head, which runs only for some rows; it belongs in the body", |m| {
-            m.plan.head[0] = Step::EmbedTernary { product: TERNARY_EMBEDDING, out: RESIDUAL }
+            m.plan.head[0] = Step::EmbedTernary { matrix: TERNARY_EMBEDDING, out: RESIDUAL }
         }),
         (
             "body step 20: is a head, which only ends the head: readers may find its largest results alone",
@@ -208,7 +209,7 @@ fn order_with_groups() {
             *layer_step(m, 0) = quantize(other);
             *layer_step(m, 1) = quantize(FIXED);
             let (input, epilogue) = (other, Epilogue::Store);
-            *layer_step(m, 2) = Step::Ternary { product: Q_PRODUCT, input, epilogue, out: QKV, at: 0 };
+            *layer_step(m, 2) = Step::Ternary { matrix: Q_MATRIX, input, epilogue, out: QKV, at: 0 };
         }),
         // Front to back.
         ("body step 15: writes buffer qkv from 8 on, where 0 elements are written", |m| {

@@ -30,7 +30,7 @@ fn order_and_overlap() {
         // Only half of what Add reads was written: nothing.
         ("body step 3: reads buffer attended, which holds nothing then", |m| {
             m.plan.body[3] = Step::Ternary {
-                product: ProductId(1),
+                matrix: PackedMatrixId(1),
                 input: Q,
                 epilogue: Epilogue::Add,
                 out: ATTENDED,
@@ -70,9 +70,9 @@ fn order_and_overlap() {
 #[test]
 fn a_result_does_not_stand_in_its_own_scale() {
     let mut m = manifest();
-    m.products[1].segments[0].rows = 1;
+    m.packed_matrices[1].segments[0].rows = 1;
     m.plan.body[7] =
-        Step::Ternary { product: ProductId(1), input: Q, epilogue: Epilogue::Add, out: Q.scale, at: 0 };
+        Step::Ternary { matrix: PackedMatrixId(1), input: Q, epilogue: Epilogue::Add, out: Q.scale, at: 0 };
     let error = m.validate(&Header::parse(&file()).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "body step 7: writes buffer q8.scale over q8.scale");
 }

@@ -1,16 +1,16 @@
 //! What can go wrong while loading or running a bundle.
 
-use crate::kernel_notes::NoKernels;
-use crate::source::Change;
-use crate::trust::NotTrusted;
+use crate::bundle::source::Change;
+use crate::bundle::trust::NotTrusted;
+use crate::kernels::notes::NoKernels;
 use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;
 use trit_format::trust::TrustError;
 use trit_text::TextError;
 
-/// Why a bundle could not be loaded or run. A variant says which file, what and how many; its words name nothing that a user
-/// of some program could type, because that is for the program to add.
+/// Why a bundle could not be loaded or run. A variant holds the facts: which file, what, how many. Its text names no
+/// command's options; a program adds what its user can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
@@ -22,7 +22,7 @@ pub enum RuntimeError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file is no longer the one that was opened, and what is still needed of it is lost.
+    /// The file was changed after it was opened, and parts of it that are still needed are lost.
     #[error("{path}: changed while it was running: {how}")]
     Changed {
         /// The file.
@@ -62,7 +62,7 @@ pub enum RuntimeError {
         /// Why no rule allows it.
         why: NotTrusted,
     },
-    /// The environment names the folder of trust records in a way that cannot be meant.
+    /// The environment names the folder of trust records by a relative path.
     #[error("{0}")]
     TrustFolder(TrustError),
     /// An argument is out of range.
@@ -73,35 +73,35 @@ pub enum RuntimeError {
     Context {
         /// Tokens that were asked for.
         asked: usize,
-        /// As many as the bundle was compiled for.
+        /// The context length that the bundle was compiled for.
         longest: usize,
     },
     /// The sequence would outgrow its context.
     #[error("{tokens} tokens do not fit the context of {context}{}", of_longest(*context, *longest))]
     ContextFull {
-        /// Tokens the sequence would have, or more.
+        /// Tokens that the sequence would have, at least.
         tokens: usize,
         /// Tokens there is room for in this sequence.
         context: usize,
-        /// Tokens there could be room for: as many as the bundle was compiled for.
+        /// The largest context that is possible: the one that the bundle was compiled for.
         longest: usize,
     },
-    /// The caller wanted no more: see [`crate::Session::interrupt_by`].
+    /// The caller ended the work: see [`crate::Session::interrupt_by`].
     #[error("interrupted")]
     Interrupted,
-    /// The model's numbers are no numbers: its weights are damaged, or its activations outgrow f32.
+    /// A logit is infinite or NaN: the model's weights are damaged, or its activations are too large for f32.
     #[error(
         "the model's output is no number: {place} gives infinity or NaN, first for token {token} at position {position}; its weights are damaged or unfit for this runtime"
     )]
     NotFinite {
-        /// Where the residual stream stopped being finite.
+        /// The part of the forward pass where the hidden states stopped being finite.
         place: Place,
-        /// Position of the first token for which it did.
+        /// Position of the first token whose hidden state is not finite.
         position: usize,
         /// That token.
         token: u32,
     },
-    /// The bundle's rules for single tokens leave none to choose.
+    /// The bundle's rules for single tokens suppress every token.
     #[error(
         "after {tokens} tokens every token is suppressed by what the model's generation settings say of single tokens"
     )]
@@ -109,14 +109,14 @@ pub enum RuntimeError {
         /// Tokens of the text so far.
         tokens: usize,
     },
-    /// There is no memory for what runs a sequence. A shorter context, or fewer sequences, take less.
+    /// There is no memory for what running a sequence needs. A shorter context or fewer sequences need less.
     #[error("there is no memory for {what} of {rows} rows of {row_bytes} bytes")]
     SequenceMemory {
-        /// What it is for.
+        /// What the memory is for.
         what: String,
-        /// Rows of it.
+        /// How many rows it should hold.
         rows: usize,
-        /// Bytes of each.
+        /// Bytes of a row.
         row_bytes: usize,
     },
     /// The threads cannot be started.
@@ -132,7 +132,7 @@ pub enum RuntimeError {
     System(String),
 }
 
-/// What else there is to say of a context that is too short.
+/// The end of the sentence about a context that is too short: whether a longer one is possible.
 fn of_longest(context: usize, longest: usize) -> String {
     match context < longest {
         true => format!("; this bundle takes up to {longest}"),
@@ -162,7 +162,8 @@ impl fmt::Display for Place {
 }
 
 impl From<trit_gemm::GemmError> for RuntimeError {
-    /// What the system refused, or what this machine cannot do: sizes are those of a validated bundle.
+    /// Says what the system refused, or what this machine cannot do. Nothing else can fail, because all sizes come from
+    /// a validated bundle.
     fn from(error: trit_gemm::GemmError) -> RuntimeError {
         match error {
             trit_gemm::GemmError::Memory { what, rows, row: row_bytes } => {

@@ -1,6 +1,7 @@
 //! Loads, verifies, binds and runs `.trit` bundles.
 //!
-//! A [`Model`] is immutable and shared; each conversation is a [`Session`] on it.
+//! A [`Model`] is immutable, and any number of users share it. Each conversation is a [`Session`] on it; an [`Engine`]
+//! runs many sequences at a time.
 //!
 //! ```no_run
 //! use trit_runtime::{LoadOptions, Model, Session, SessionOptions};
@@ -14,62 +15,60 @@
 //!
 //! The runtime knows no model architecture: it executes the bundle's validated plan.
 //!
-//! It changes nothing of the process it runs in: it takes no signals, sets no panic hook, ends nothing and prints nothing.
-//! What goes wrong is a [`RuntimeError`], which names no command's options. A program that wants to know which files are
-//! mapped gives a [`MappingHook`].
+//! The library changes nothing in the process that it runs in: it handles no signals, sets no panic hook, prints
+//! nothing and never ends the process. What goes wrong is a [`RuntimeError`], whose text names no command's options. A
+//! program that wants to know which files are mapped passes a [`MappingHook`].
 //!
-//! `unsafe` stands in 14 files: `arena.rs`, `attend.rs`, `execute.rs` and `kv.rs` (rows shared by workers), `cpu.rs` (asking
-//! for tile registers), `dense.rs`, `grouped.rs`, `grouped/tests.rs`, `rows.rs`, `ternary.rs` and `tuning.rs` (calling a
-//! kernel, rows that a worker claimed), `mapping.rs` and `storage.rs` (files and code in memory), `stream.rs` (vector
-//! loads). The others deny it.
+//! The parts, each standing on those above it in this list; only an error carries, as data, the reasons that later
+//! parts give:
+//!
+//! | folder or file | holds |
+//! |---|---|
+//! | `error`, `limits` | what can go wrong; how much memory the system still grants |
+//! | `bundle/` | a bundle's bytes: read once, checked, kept in memory or mapped; whether its code is trusted |
+//! | `kernels/` | which kernels multiply the ternary matrices on this machine, and which variants are fastest |
+//! | `load` | [`Model`]: a bundle with its kernels, immutable and shared |
+//! | `engine/` | [`Engine`], [`Sequence`], [`Batch`]: the plan's steps on many sequences, threads, KV caches, logits |
+//! | `session` | [`Session`]: an engine with one sequence |
+//! | `selftest` | a model's kernels and logits compared with what the bundle says they are |
+//! | `generate/` | from logits to text: sampling, drafts, the rules of single tokens |
+//! | `bandwidth` | how fast this machine's memory can be read, to compare decoding with |
+//!
+//! `unsafe` stands in 12 files: `engine/arena.rs`, `engine/attend.rs`, `engine/execute.rs` and `engine/kv.rs` (rows
+//! shared by workers), `engine/dense_linear.rs`, `engine/elementwise.rs`, `engine/ternary.rs` and
+//! `engine/ternary/tests.rs` (rows that a worker claimed), `bundle/mapping.rs` and `bundle/storage.rs` (files in
+//! memory), `kernels/embedded.rs` (machine code in memory), `bandwidth.rs` (vector loads). The others deny it.
 #![deny(unsafe_code)]
 
-mod arena;
-mod bind;
-mod dense;
-mod draft;
+pub mod bandwidth;
+mod bundle;
 pub mod engine;
 mod error;
 pub mod generate;
-mod kernel_notes;
+mod kernels;
 mod limits;
 mod load;
-mod mapped_files;
-mod mapping;
-mod pool;
-mod profile;
-mod recode;
-mod remembered;
-mod rows;
-mod rules;
-pub mod sample;
 mod selftest;
 mod session;
-pub mod source;
-mod storage;
-pub mod stream;
-mod tables;
-mod ternary;
-mod texts;
-mod trust;
-mod tuning;
 
-pub use bind::{KernelChoice, KernelReport, KernelSource};
+pub use bundle::mapped_files::{MappingGuard, MappingHook};
+pub use bundle::source;
+pub use bundle::storage::WeightMemory;
+pub use bundle::texts::Texts;
+pub use bundle::trust::{NotTrusted, TrustPolicy, TrustRecords, Trusted};
+pub use engine::profile::Profile;
 pub use engine::{
     Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions,
 };
 pub use error::{Place, RuntimeError};
-pub use kernel_notes::{CodeLimit, KernelNote, NoKernels};
+pub use generate::sample;
+pub use kernels::bind::{KernelChoice, KernelReport, KernelSource};
+pub use kernels::notes::{CodeLimit, KernelNote, NoKernels};
+pub use kernels::tuning::Tuning;
 pub use limits::available;
 pub use load::{LoadOptions, Model};
-pub use mapped_files::{MappingGuard, MappingHook};
-pub use profile::Profile;
 pub use selftest::{GoldenReport, SelftestReport};
 pub use session::{Session, SessionOptions};
-pub use storage::Memory;
-pub use texts::Texts;
 pub use trit_format as format;
 pub use trit_gemm::{CpuTiers, cpu};
 pub use trit_text as text;
-pub use trust::{NotTrusted, TrustPolicy, TrustRecords, Trusted};
-pub use tuning::Tuning;

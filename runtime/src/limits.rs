@@ -1,23 +1,24 @@
 //! How much memory this process may still take: what the machine has free, and what its containers allow.
 //!
-//! A container is a control group with a limit. Who goes beyond it is killed, whatever the machine has free, so every group
-//! from the process's own up to the root counts. Pages of files are charged to a group too, but given back before anybody
-//! is killed: they count as free.
+//! A container is a control group with a limit. A process that exceeds the limit is killed, however much the machine
+//! has free. Therefore every group from the process's own up to the root counts. Cached pages of files are charged to a
+//! group too, but the system takes them back before it kills a process, so they count as free.
 
 use std::path::{Path, PathBuf};
 
-/// Bytes that this process may take without others being pushed out or itself being killed, where the system says.
+/// Bytes that this process may still take without displacing other programs or being killed; `None` where the system
+/// does not say.
 pub fn available() -> Option<usize> {
     available_under(Path::new("/"))
 }
 
-/// [`available`], where the system's files stand under `root`.
+/// As [`available`], with the system's files under `root`.
 fn available_under(root: &Path) -> Option<usize> {
     let bytes = machine(root).into_iter().chain(groups(root)).min()?;
     Some(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// What the machine has free.
+/// Bytes that the machine has free.
 fn machine(root: &Path) -> Option<u64> {
     let info = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = info.lines().find(|l| l.starts_with("MemAvailable:"))?;
@@ -31,7 +32,7 @@ enum Version {
     Two,
 }
 
-/// What each control group has left that this process is in and that has a limit.
+/// The bytes that are left in each control group with a limit that this process belongs to.
 fn groups(root: &Path) -> Vec<u64> {
     let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_default();
     let (own, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
@@ -55,7 +56,7 @@ fn groups(root: &Path) -> Vec<u64> {
     left
 }
 
-/// Where groups are to be seen.
+/// A mount point where control groups appear as folders.
 struct Mount {
     /// The group that stands at the mount point.
     group: PathBuf,
@@ -64,7 +65,8 @@ struct Mount {
 }
 
 impl Mount {
-    /// A line of `/proc/self/mountinfo`, where it is about groups of that version with the memory controller.
+    /// Parses a line of `/proc/self/mountinfo`. `None` unless it mounts groups of that version with the memory
+    /// controller.
     fn parse(line: &str, version: Version) -> Option<Mount> {
         // 41 31 0:38 /group /mount/point options ... - type source super-options
         let (place, kind) = line.split_once(" - ")?;
@@ -81,8 +83,9 @@ impl Mount {
     /// The folders of group `path` and of all above it, as far as they are mounted here.
     fn folders(&self, root: &Path, path: &str) -> impl Iterator<Item = PathBuf> {
         let inside = root.join(self.point.strip_prefix("/").unwrap_or(&self.point));
-        // A container may see its own group at the mount point under the name it has outside; what lies beside or above
-        // the mount point (`/../other`) cannot be seen at all, and the mount point is the nearest there is.
+        // A container may see its own group at the mount point under the name that the group has outside. A group
+        // beside or above the mount point (`/../other`) cannot be seen; the mount point is then the nearest visible
+        // group.
         let below = Path::new(path).strip_prefix(&self.group).unwrap_or(Path::new(""));
         let hidden = below.components().any(|part| part == std::path::Component::ParentDir);
         let own = if hidden { inside.clone() } else { inside.join(below) };
@@ -108,13 +111,13 @@ fn unescaped(field: &str) -> String {
     text
 }
 
-/// What the group in that folder has left, where it has a limit.
+/// The bytes that the group in that folder has left; `None` where it has no limit.
 fn left_in(folder: &Path, version: Version) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     // Where there is no limit, the second version says `max`.
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let (limit, used, prefix) = match version {
-        // Beyond `high` a group is slowed down until it stands still.
+        // A group beyond `high` is slowed down until it hardly runs.
         Version::Two => {
             let limits = [number("memory.max"), number("memory.high")];
             (limits.into_iter().flatten().min()?, number("memory.current")?, "")

@@ -1,19 +1,21 @@
-//! A bundle on disk becomes a model that sessions share.
+//! Loading: a bundle on disk enters, a model leaves, which any number of engines and sessions can share.
 
 use crate::MappingHook;
+use crate::RuntimeError;
 use crate::TrustPolicy;
-use crate::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
-use crate::source::Source;
-use crate::storage::{Memory, Storage, Streamed};
-use crate::tables::Tables;
-use crate::trust::{NotTrusted, Trusted};
-use crate::tuning::{self, Tuner, Tuning};
-use crate::{RuntimeError, recode};
+use crate::bundle::front::Front;
+use crate::bundle::recode;
+use crate::bundle::source::Source;
+use crate::bundle::storage::{LoadedBytes, Storage, WeightMemory};
+use crate::bundle::tables::Tables;
+use crate::bundle::trust::{NotTrusted, Trusted};
+use crate::kernels::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
+use crate::kernels::tuning::{self, Tuner, Tuning};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
-use trit_format::container::{Digest, Header, Section, SectionKind};
-use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
+use trit_format::container::{Section, SectionKind};
+use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
@@ -29,15 +31,15 @@ pub struct LoadOptions {
     pub cpu: Option<Target>,
     /// Which bundles' own code may run.
     pub trust: TrustPolicy,
-    /// Check the digests of weights and tensors; the manifest's and the code's are always checked.
+    /// Whether to check the digests of weights and tensors. Those of manifest and code are always checked.
     pub verify: bool,
     /// Where weights are kept.
-    pub memory: Memory,
-    /// Whether kernels are timed.
+    pub memory: WeightMemory,
+    /// Whether variants of kernels are timed.
     pub tuning: Tuning,
     /// The file where timings are remembered; by default `trit/kernels.json` in the user's folder for caches.
     pub timings: Option<PathBuf>,
-    /// Called for what is mapped of the bundle's file; nobody by default.
+    /// Called for every part of the bundle's file that is mapped. By default nothing is called.
     pub mapped: Option<MappingHook>,
 }
 
@@ -48,7 +50,7 @@ impl Default for LoadOptions {
             cpu: None,
             trust: TrustPolicy::default(),
             verify: true,
-            memory: Memory::Auto,
+            memory: WeightMemory::Auto,
             tuning: Tuning::Remembered,
             timings: None,
             mapped: None,
@@ -56,44 +58,18 @@ impl Default for LoadOptions {
     }
 }
 
-/// Most bytes of a tokenizer that is taken into memory; the largest known have 30 MB.
-const MAX_TOKENIZER: usize = 1 << 28;
-
-/// What a bundle says of itself: read once, checked, and used as it was read.
-pub(crate) struct Front {
-    pub header: Header,
-    /// The digest of the bytes that the header was parsed from: the bundle's name.
-    pub digest: Digest,
-    pub manifest: Manifest,
-    /// `tokenizer.json`, where there is one.
-    pub tokenizer: Option<Vec<u8>>,
-}
-
-impl Front {
-    pub fn read(storage: &Storage) -> Result<Front, RuntimeError> {
-        let (header, head) = storage.header()?;
-        let section = header.section(SectionKind::Manifest);
-        let section = section.ok_or_else(|| storage.format(FormatError::Missing(SectionKind::Manifest)))?;
-        let manifest = Manifest::decode(&storage.copy(section, MAX_BYTES)?).map_err(|e| storage.format(e))?;
-        manifest.validate(&header).map_err(|e| storage.format(e))?;
-        let tokenizer = header.section(SectionKind::Tokenizer);
-        let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
-        Ok(Front { header, digest: Digest::of(&head), manifest, tokenizer })
-    }
-}
-
-/// A loaded bundle: verified, bound to this machine, immutable.
+/// A loaded bundle. It is verified, bound to kernels for this machine, and immutable.
 pub struct Model {
     storage: Storage,
-    weights: Streamed,
-    planes: Option<Streamed>,
-    /// By planes, how to scan the high one, and both.
+    weights: LoadedBytes,
+    planes: Option<LoadedBytes>,
+    /// For each of the planes how to scan the high plane alone, and how to scan both.
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
     tables: Tables,
-    /// Bytes of `tokenizer.json`, until text is needed.
+    /// The bytes of `tokenizer.json`, until the tokenizer is made of them.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
     tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, TextError>>,
 }
@@ -104,13 +80,13 @@ impl Model {
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle,
     /// [`RuntimeError::Changed`] where it was written to meanwhile, [`RuntimeError::Kernels`] and
-    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::TrustFolder`] where the folder of
-    /// trust records is named by a relative path.
+    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::TrustFolder`] where the
+    /// folder of trust records is named by a relative path.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         Model::on(Storage::open(path)?, options)
     }
 
-    /// [`Model::load`] from wherever bytes come from; `path` names it in errors.
+    /// As [`Model::load`], from another source of bytes; `path` names it in errors.
     ///
     /// # Errors
     /// As [`Model::load`].
@@ -126,7 +102,7 @@ impl Model {
         let storage = storage.with_hook(options.mapped.clone());
         match Model::read(&storage, options) {
             Ok(parts) => Ok(Arc::new(parts.on(storage))),
-            // Why a digest does not match, or a file ends early, where that can be told.
+            // A digest that does not match, or a file that ends early, can mean that the file was changed meanwhile.
             Err(error @ (RuntimeError::Format { .. } | RuntimeError::Io { .. })) => {
                 Err(storage.unchanged().err().unwrap_or(error))
             }
@@ -134,37 +110,37 @@ impl Model {
         }
     }
 
-    /// Reads everything that is used from here on. Whoever can write to the file can have each read give something else,
-    /// so every byte is read once, and what was read is what is checked and used: the trust of the user is in the digest of
-    /// the header that was parsed, whose digests are those of the copies.
+    /// Reads everything that is used later. Somebody who can write to the file can make each read give different bytes.
+    /// Therefore every byte is read once, and the copy is what is checked and used. The user trusts the digest of the
+    /// header that was parsed, and that header holds the digests of the copies.
     fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
         let Front { header, digest, mut manifest, tokenizer } = Front::read(storage)?;
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
         for section in &header.sections {
             if let SectionKind::Code(_) = section.kind {
-                // For damage only: code that is to run is checked where it will run.
+                // This finds damage only. Code that is to run is checked again on the copy that will run.
                 storage.take(section, true, &mut [])?;
             }
         }
         let tensors = section(SectionKind::Tensors)?;
         let tables = Tables::take(storage, tensors, &manifest, options.verify, options.memory)?;
-        let stream = |section: &Section| {
+        let load_section = |section: &Section| {
             let range = section.offset..section.offset + section.len;
-            let streamed = storage.stream(range, options.memory)?;
+            let loaded = storage.load(range, options.memory)?;
             if options.verify {
-                storage.check(section, streamed.bytes())?;
+                storage.check(section, loaded.bytes())?;
             }
-            Ok::<_, RuntimeError>(streamed)
+            Ok::<_, RuntimeError>(loaded)
         };
-        let mut weights = stream(section(SectionKind::Weights)?)?;
-        let planes = header.section(SectionKind::Planes).map(stream).transpose()?;
+        let mut weights = load_section(section(SectionKind::Weights)?)?;
+        let planes = header.section(SectionKind::Planes).map(load_section).transpose()?;
 
         let bind_options =
             BindOptions { choice: options.kernels, cpu: options.cpu, trust: options.trust.decide(digest)? };
         let mut stored = Stored::AsWritten;
         if bind::wants_common_code(&manifest, &bind_options) {
-            let products = &mut manifest.products;
-            stored = match weights.rewrite(|bytes| recode::to_common(storage, products, bytes))? {
+            let packed_matrices = &mut manifest.packed_matrices;
+            stored = match weights.rewrite(|bytes| recode::to_common(storage, packed_matrices, bytes))? {
                 true => Stored::Anew,
                 false => Stored::InFile,
             };
@@ -187,12 +163,12 @@ impl Model {
         Ok(Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer })
     }
 
-    /// The file it came from.
+    /// The bundle's path.
     pub fn path(&self) -> &Path {
         self.storage.path()
     }
 
-    /// What the bundle says about itself.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -202,13 +178,14 @@ impl Model {
         &self.kernels.report
     }
 
-    /// Which rule lets the bundle's own code run, or why none does. Whether that code runs is another matter: see
-    /// [`Model::kernels`].
+    /// Which rule allows the bundle's own code to run, or why none does. [`Model::kernels`] says whether that code does
+    /// run.
     pub fn trust(&self) -> Result<&Trusted, &NotTrusted> {
         self.trust.as_ref()
     }
 
-    /// Its tokenizer, where it has one. It is made when it is first asked for: who gives and takes ids needs none.
+    /// The bundle's tokenizer; `None` where it has none. It is made when it is first asked for, because programs that
+    /// work with ids do not need it.
     ///
     /// # Errors
     /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
@@ -229,20 +206,20 @@ impl Model {
         &self.kernels
     }
 
-    /// Whether everything computed so far came from the bytes that were loaded: asked after every pass.
+    /// Checks that everything computed so far came from the bytes that were loaded. It is called after every pass.
     pub(crate) fn intact(&self) -> Result<(), RuntimeError> {
         self.storage.intact()
     }
 
-    /// The tiles of a product.
-    pub(crate) fn weights(&self, product: usize) -> &[u8] {
-        let product = &self.manifest.products[product];
-        let len = product.bytes().expect("validated") as usize;
-        &self.weights.bytes()[product.offset as usize..][..len]
+    /// The tiles of a packed matrix.
+    pub(crate) fn weights(&self, matrix: usize) -> &[u8] {
+        let matrix = &self.manifest.packed_matrices[matrix];
+        let len = matrix.bytes().expect("validated") as usize;
+        &self.weights.bytes()[matrix.offset as usize..][..len]
     }
 
-    /// Reads row `row` of a table of 16- or 32-bit floats into `to`, its bytes: for tables of which few rows are read. Where
-    /// it cannot be read, it is zero and [`Model::intact`] says why.
+    /// Reads the bytes of row `row` of a table of 16- or 32-bit floats into `to`. This is for tables of which few rows
+    /// are read. Where the row cannot be read, `to` gets zeros and [`Model::intact`] returns the error.
     pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
         let tensor = self.tensor(table);
         assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
@@ -251,31 +228,31 @@ impl Model {
 
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
-        let bytes = self.planes.as_ref().map_or(&[][..], Streamed::bytes);
+        let bytes = self.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
         let [high, full] = self.ways[id.0 as usize];
         planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
     }
 
-    /// What a tensor is.
+    /// The record of a tensor.
     pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
         &self.manifest.tensors[id.0 as usize]
     }
 
-    /// All bytes of a table. `None` where they cannot be had any more, and [`Model::intact`] says why.
+    /// All bytes of a table. `None` where they cannot be read any more; [`Model::intact`] then returns the error.
     pub(crate) fn table(&self, id: TensorId) -> Option<&[u8]> {
         self.tables.whole(&self.storage, id)
     }
 
-    /// An f32 vector.
+    /// The values of an f32 vector.
     pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
         self.tables.vector(id)
     }
 }
 
-/// A model without the storage that it was read from.
+/// The parts of a model without the storage that they were read from.
 struct Parts {
-    weights: Streamed,
-    planes: Option<Streamed>,
+    weights: LoadedBytes,
+    planes: Option<LoadedBytes>,
     ways: Vec<[Way; 2]>,
     manifest: Manifest,
     kernels: Kernels,
@@ -293,7 +270,7 @@ impl Parts {
     }
 }
 
-/// Planes in their section.
+/// The planes `id` within the section of planes.
 fn planes<'a>(manifest: &Manifest, id: PlanesId, section: &'a [u8]) -> Planes<'a> {
     let planes = &manifest.planes[id.0 as usize];
     let shape = &manifest.tensors[planes.table.0 as usize].shape;

@@ -1,17 +1,17 @@
-//! Does this machine compute what the bundle says it should?
+//! The selftest: checks that this machine computes what the bundle says it should.
 
 use crate::{KvType, Model, RuntimeError, Session, SessionOptions};
 use std::fmt;
 use std::sync::Arc;
-use trit_format::manifest::Product;
+use trit_format::manifest::PackedMatrix;
 use trit_format::tile;
 use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Scratch};
 use trit_kernels::ternary;
 
-/// Largest relative L2 distance of logits that a correct machine has from the compiler's, which has no narrower cache. With
-/// one of f32: int8 activations round differently where f32 sums differ in their last bit, and each such flip spreads (about
-/// 1e-2 on trained models). Rounding keys and values to f16 makes as many flips again; to int8, which is 2^-8 of the largest
-/// of a head, is an error of its own.
+/// Largest relative L2 distance between the logits of a correct machine and the compiler's, which uses a cache of f32.
+/// Even with an f32 cache, int8 activations round differently where f32 sums differ in their last bit, and each such
+/// difference spreads (about 1e-2 on trained models). Rounding keys and values to f16 causes as many differences again.
+/// Rounding them to int8 adds an error of 2^-8 of the largest element of a head.
 fn tolerance(kv: KvType) -> f32 {
     match kv {
         KvType::F32 => 3e-2,
@@ -20,18 +20,18 @@ fn tolerance(kv: KvType) -> f32 {
     }
 }
 
-/// A golden with one type of KV cache.
+/// The result of one golden with one type of KV cache.
 #[derive(Clone, Copy, Debug)]
 pub struct GoldenReport {
     /// Its index in the bundle.
     pub golden: usize,
     /// The cache that was asked for.
     pub kv: KvType,
-    /// The position from which on it was one of f32, as [`Session::widened`] says.
+    /// The position from which on the cache stored f32, as [`Session::widened`] says.
     pub widened: Option<usize>,
-    /// Relative L2 distance of its logits.
+    /// Relative L2 distance of the logits from the golden's.
     pub distance: f32,
-    /// The largest that is allowed.
+    /// The largest distance that is allowed.
     pub allowed: f32,
 }
 
@@ -40,11 +40,11 @@ pub struct GoldenReport {
 pub struct SelftestReport {
     /// The kernels that were checked.
     pub kernels: String,
-    /// Products whose portable kernel gave the reference's integers.
-    pub products: usize,
+    /// How many packed matrices were checked.
+    pub matrices: usize,
     /// Every golden with a cache of f32, and with the one that was asked for.
     pub goldens: Vec<GoldenReport>,
-    /// Tokens that were run, and gave numbers, where the bundle has no goldens.
+    /// Where the bundle has no goldens: how many tokens were run and gave finite logits.
     pub ran: usize,
     /// What went wrong; empty when all is well.
     pub failures: Vec<String>,
@@ -53,7 +53,7 @@ pub struct SelftestReport {
 impl fmt::Display for SelftestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernels   {}", self.kernels)?;
-        writeln!(f, "products  {} checked against the reference, integers equal", self.products)?;
+        writeln!(f, "products  {} checked against the reference, integers equal", self.matrices)?;
         for GoldenReport { golden, kv, widened, distance, allowed } in &self.goldens {
             let widened = widened.map_or(String::new(), |at| format!(", f32 from position {at} on"));
             writeln!(
@@ -74,8 +74,8 @@ impl fmt::Display for SelftestReport {
 }
 
 impl Model {
-    /// Checks every product's kernels against the scalar reference on one of its tiles, bit for bit, and the goldens
-    /// in the bundle with KV caches of f32 and of `kv`.
+    /// Checks every packed matrix's kernels against the scalar reference on one of its tiles, bit for bit, and the
+    /// goldens in the bundle with KV caches of f32 and of `kv`.
     ///
     /// # Errors
     /// As [`Session::new`] and [`Session::prefill`]; results that differ are in the report.
@@ -86,27 +86,27 @@ impl Model {
     ) -> Result<SelftestReport, RuntimeError> {
         let mut report = SelftestReport {
             kernels: self.kernels().to_string(),
-            products: 0,
+            matrices: 0,
             goldens: vec![],
             ran: 0,
             failures: vec![],
         };
-        for (index, product) in self.manifest().products.iter().enumerate() {
+        for (index, matrix) in self.manifest().packed_matrices.iter().enumerate() {
             let weights = self.weights(index);
-            // A different tile of each product.
-            let tile = index % product.tiles() as usize;
+            // A different tile of each packed matrix.
+            let tile = index % matrix.tiles() as usize;
             let [expected, portable, bound] =
-                sums(product, weights, tile, index, &self.bound().products[index])?;
+                sums(matrix, weights, tile, index, &self.bound().by_matrix[index])?;
             for (name, got) in [("portable", &portable), ("bound", &bound)] {
                 match &expected {
                     Some(_) if *got == expected => {}
                     Some(_) => report
                         .failures
-                        .push(format!("product {}: {name} kernel, wrong integers", product.name)),
-                    None => report.failures.push(format!("product {}: invalid weight bytes", product.name)),
+                        .push(format!("product {}: {name} kernel, wrong integers", matrix.name)),
+                    None => report.failures.push(format!("product {}: invalid weight bytes", matrix.name)),
                 }
             }
-            report.products += 1;
+            report.matrices += 1;
         }
         self.intact()?;
         for index in 0..self.manifest().goldens.len() {
@@ -121,7 +121,7 @@ impl Model {
             }
         }
         if self.manifest().goldens.is_empty() {
-            // No results to compare with, but they must be numbers.
+            // There are no logits to compare with, but they must be finite.
             let options = SessionOptions { threads, kv, ..SessionOptions::default() };
             let mut session = Session::new(self.clone(), options)?;
             let vocab = self.manifest().hyperparameters.vocab_size;
@@ -155,19 +155,19 @@ fn activation(i: usize, index: usize) -> i8 {
     ((i * 7919 + index * 104_729) % 255) as i8
 }
 
-/// The sums of a tile by the reference, where its bytes are valid, by the portable kernel and by the one that is bound; of
-/// each group where there are groups.
+/// The sums of a tile by the reference (`None` where its bytes are not valid), by the portable kernel, and by the bound
+/// kernel. Where the matrix has groups, they are the sums of each group.
 type Sums = [Option<Vec<i32>>; 3];
 
 fn sums(
-    product: &Product,
+    matrix: &PackedMatrix,
     weights: &[u8],
     tile: usize,
     index: usize,
     kernels: &Kernels,
 ) -> Result<Sums, RuntimeError> {
-    let layout = Layout::of(product)?;
-    let (groups, columns) = (product.groups() as usize, product.kernel_k() as usize);
+    let layout = Layout::of(matrix)?;
+    let (groups, columns) = (matrix.groups() as usize, matrix.kernel_k() as usize);
     let mut activations = QuantizedRows::new(1, layout.digit_len(), groups, groups)?;
     let row = activations.row_mut(0).expect("there is one row");
     for (i, value) in row.values[..groups * columns].iter_mut().enumerate() {
@@ -181,12 +181,12 @@ fn sums(
     let codes = weights.chunks_exact(tile::bytes(columns));
     let expected: Option<Vec<Vec<i32>>> = codes
         .zip(parts())
-        .map(|(codes, part)| ternary::reference(codes, columns, product.code, part))
+        .map(|(codes, part)| ternary::reference(codes, columns, matrix.code, part))
         .collect();
     let run = |kernels: &Kernels| -> Result<Vec<i32>, RuntimeError> {
         let mut scratch = Scratch::default();
         let mut pass = MatrixRef::new(layout, weights, kernels)?.pass(activations.all(), &mut scratch)?;
-        if product.grouping.is_some() {
+        if matrix.grouping.is_some() {
             return Ok(pass.group_sums(0, 0)?.to_vec());
         }
         let mut found = Vec::new();

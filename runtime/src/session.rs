@@ -1,4 +1,4 @@
-//! One sequence on an engine: what a single text needs.
+//! The session: one sequence with an engine to run it, which is all that a single text needs.
 
 use crate::engine::{Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions};
 use crate::load::Model;
@@ -9,15 +9,16 @@ use std::sync::atomic::AtomicBool;
 /// How a session runs.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
-    /// Longest sequence in tokens; by default what the model was made for.
+    /// Most tokens of the sequence; by default the model's context length.
     pub context: Option<usize>,
-    /// Worker threads; by default as many as the system grants this process, and never more but with `oversubscribe`.
+    /// Worker threads. By default they are as many as the system grants this process; they are never more, unless
+    /// `oversubscribe` is set.
     pub threads: Option<usize>,
-    /// Start all of `threads`, even where they must share cores: slower, and of use only to test with.
+    /// Starts all of `threads`, even where they must share cores. That is slower, and useful only for tests.
     pub oversubscribe: bool,
     /// Element type of the KV cache; see [`Session::widened`].
     pub kv: KvType,
-    /// Tokens of a prompt that run together.
+    /// Most tokens of a prompt that run together.
     pub chunk: usize,
 }
 
@@ -28,7 +29,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// A sequence with an engine to run it, its own or a shared one.
+/// A sequence with an engine to run it. The engine is the session's own, or is shared with other sessions.
 pub struct Session {
     engine: Arc<Engine>,
     sequence: Sequence,
@@ -36,11 +37,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new, empty sequence, with an engine of its own.
+    /// A session with a new, empty sequence and an engine of its own.
     ///
     /// # Errors
-    /// [`RuntimeError::Context`] and [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where
-    /// threads are refused.
+    /// [`RuntimeError::Context`] and [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`]
+    /// where threads are refused.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, RuntimeError> {
         let SessionOptions { context, threads, oversubscribe, kv, chunk } = options;
         let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv })?;
@@ -49,7 +50,7 @@ impl Session {
         Ok(Session { engine: Arc::new(engine), sequence, stop: Arc::default() })
     }
 
-    /// A new, empty sequence on an engine that others may use, too.
+    /// A session with a new, empty sequence on an engine that others may use too.
     ///
     /// # Errors
     /// As [`Sequence::new`].
@@ -65,8 +66,9 @@ impl Session {
         Session { engine: self.engine.clone(), sequence, stop: self.stop.clone() }
     }
 
-    /// Lets another thread end what the session does: while `stop` is set, passes end between two steps, the sequence is
-    /// again as it was before the call, and the call gives [`RuntimeError::Interrupted`]. Whoever sets it resets it.
+    /// Lets another thread end what the session does. While `stop` is set, a pass ends between two steps, the sequence
+    /// becomes again what it was before the call, and the call returns [`RuntimeError::Interrupted`]. Whoever sets
+    /// `stop` must also reset it.
     pub fn interrupt_by(&mut self, stop: Arc<AtomicBool>) {
         self.stop = stop;
     }
@@ -81,17 +83,17 @@ impl Session {
         &self.sequence
     }
 
-    /// Begins to measure where the engine's time goes, or begins anew.
+    /// Starts to measure where the engine's time goes. What was measured before is dropped.
     pub fn start_profile(&mut self) {
         self.engine.start_profile();
     }
 
-    /// What was measured since [`Session::start_profile`].
+    /// What was measured since [`Session::start_profile`]; `None` where nothing is measured.
     pub fn profile(&self) -> Option<Profile> {
         self.engine.profile()
     }
 
-    /// Ends that, and gives what was measured.
+    /// Stops measuring, and returns what was measured.
     pub fn stop_profile(&mut self) -> Option<Profile> {
         self.engine.stop_profile()
     }
@@ -101,7 +103,7 @@ impl Session {
         self.engine.model()
     }
 
-    /// Tokens in the sequence so far.
+    /// How many tokens the sequence has.
     pub fn position(&self) -> usize {
         self.sequence.position()
     }
@@ -116,7 +118,7 @@ impl Session {
         self.sequence.context_length()
     }
 
-    /// Tokens of a prompt that run together at most.
+    /// Most tokens of a prompt that run together.
     pub fn chunk(&self) -> usize {
         self.engine.rows()
     }
@@ -131,7 +133,8 @@ impl Session {
         self.sequence.kv()
     }
 
-    /// The position from which on the KV cache is one of f32, because f16 cannot hold the keys or values there.
+    /// The position from which on the KV cache stores f32, because f16 could not hold the keys or values there. `None`
+    /// while the cache has the type that was asked for.
     pub fn widened(&self) -> Option<usize> {
         self.sequence.widened()
     }
@@ -141,12 +144,12 @@ impl Session {
         self.sequence.truncate(position);
     }
 
-    /// Appends a prompt and gives the logits after its last token, `[vocab_size]`.
+    /// Appends a prompt and returns the logits after its last token, `[vocab_size]`.
     ///
     /// # Errors
     /// [`RuntimeError::Input`] for no tokens or one outside the vocabulary, [`RuntimeError::ContextFull`],
-    /// [`RuntimeError::NotFinite`] where a logit is no number, [`RuntimeError::System`] where memory is refused,
-    /// [`RuntimeError::Interrupted`]. The sequence is unchanged then.
+    /// [`RuntimeError::NotFinite`] where a logit is no finite number, [`RuntimeError::System`] where memory is refused,
+    /// [`RuntimeError::Interrupted`]. The sequence has not changed then.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
         self.advance(ids, &[LogitsRequest::All])?;
         match self.logits(0) {
@@ -155,7 +158,7 @@ impl Session {
         }
     }
 
-    /// Appends one token and gives the logits after it, `[vocab_size]`.
+    /// Appends one token and returns the logits after it, `[vocab_size]`.
     ///
     /// # Errors
     /// As [`Session::prefill`].
@@ -163,8 +166,8 @@ impl Session {
         self.prefill(&[id])
     }
 
-    /// Appends tokens and finds of the logits after each of the last `requests.len()` of them what its request says: see
-    /// [`Session::logits`].
+    /// Appends tokens. `requests` belong to the last `requests.len()` of them; each says which logits after its token
+    /// are to be found, and [`Session::logits`] gives them afterwards.
     ///
     /// # Errors
     /// As [`Session::prefill`], and [`RuntimeError::Input`] for more requests than tokens or than [`Session::chunk`].
@@ -172,11 +175,12 @@ impl Session {
         self.engine.advance(&mut self.sequence, ids, requests, Some(&self.stop))
     }
 
-    /// Appends the token `last` and those `drafted` to follow it, and finds what each request says, as [`Session::advance`] does,
-    /// after as many as can be run. Gives how many, at least 1: others may be wrong guesses, of which nothing is to remain.
+    /// Appends the token `last` and the tokens `drafted` after it, with a request for each, as [`Session::advance`]
+    /// does. A draft that cannot be run ends the step without an error, because it may be wrong. Returns how many
+    /// tokens were appended, at least 1.
     ///
     /// # Errors
-    /// As [`Session::prefill`], by `last` alone.
+    /// As [`Session::prefill`], for `last`; drafts cause no errors.
     pub(crate) fn advance_drafted(
         &mut self,
         last: u32,
@@ -190,16 +194,16 @@ impl Session {
         self.engine.step(&mut batch)?.remove(0)
     }
 
-    /// What [`Session::advance`] was asked for after the `row`th of its rows that it was asked about; `None` where it was not.
+    /// The logits that answer request `row` of the last [`Session::advance`]; `None` where it had no such request.
     pub fn logits(&self, row: usize) -> Option<Logits<'_>> {
         self.sequence.logits(row)
     }
 
-    /// Appends tokens and hands the logits after each to `each`, with its index in `ids`. Where it is interrupted, some
-    /// have been handed out already.
+    /// Appends tokens, and calls `each` for every token with its index in `ids` and all logits after it. Where the call
+    /// is interrupted, `each` has been called for some of them already.
     ///
     /// # Errors
-    /// As [`Session::prefill`]; logits before the first that are no numbers have been handed over then.
+    /// As [`Session::prefill`]. Where a logit is no finite number, `each` has been called for the tokens before.
     pub fn forward_all(
         &mut self,
         ids: &[u32],
@@ -208,8 +212,8 @@ impl Session {
         self.engine.each_logits(&mut self.sequence, ids, each, Some(&self.stop))
     }
 
-    /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden
-    /// states after it. For looking into a model; the sequence stays as it is.
+    /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and returns the hidden
+    /// states after it. This is for looking into a model; the sequence does not change.
     ///
     /// # Errors
     /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape,

@@ -18,13 +18,13 @@ pub struct Way {
     /// Workers.
     pub threads: usize,
     /// Rows of a prompt that run together; 1 is token by token.
-    pub block: usize,
+    pub chunk: usize,
 }
 
-const BLOCK: usize = 512;
+const CHUNK: usize = 512;
 
 /// Embedded code of every tier that this CPU has and the bundle holds, code generated here, and portable kernels;
-/// with 1 and 2 threads; prompts in one block and token by token.
+/// with 1 and 2 threads; prompts in one chunk and token by token.
 ///
 /// # Panics
 /// If this CPU runs no generated kernels.
@@ -38,8 +38,8 @@ pub fn ways() -> Vec<Way> {
     kernels.extend([(KernelChoice::Jit, None), (KernelChoice::Portable, None)]);
     let mut ways = Vec::new();
     for (kernels, cpu) in kernels {
-        for (threads, block) in [(1, BLOCK), (2, BLOCK), (2, 1)] {
-            ways.push(Way { kernels, cpu, threads, block });
+        for (threads, chunk) in [(1, CHUNK), (2, CHUNK), (2, 1)] {
+            ways.push(Way { kernels, cpu, threads, chunk });
         }
     }
     assert!(ways.len() > 6, "this CPU runs no generated kernels");
@@ -73,7 +73,7 @@ impl Way {
             threads: Some(self.threads),
             oversubscribe: true,
             kv: KvType::F32,
-            chunk: self.block,
+            chunk: self.chunk,
         };
         Session::new(model, options).unwrap_or_else(|e| panic!("{self:?}: {e}"))
     }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use trit_format::container::{Header, SectionKind};
 use trit_runtime::{
-    CpuTiers, KernelChoice, LoadOptions, Logits, LogitsRequest, Memory, Model, Session, SessionOptions,
-    TrustPolicy, Tuning,
+    CpuTiers, KernelChoice, LoadOptions, Logits, LogitsRequest, Model, Session, SessionOptions, TrustPolicy,
+    Tuning, WeightMemory,
 };
 use trit_tests::workbench::{compile, compile_with, fixture, repository, scratch};
 
@@ -46,7 +46,7 @@ fn any_weights_planes_and_tables_are_numbers() {
         for seed in 0..2 {
             let changed = with_any_bytes(bundle, seed);
             for (i, &(kernels, cpu)) in ways.iter().enumerate() {
-                let memory = if i % 2 == 0 { Memory::Mapped } else { Memory::Auto };
+                let memory = if i % 2 == 0 { WeightMemory::Mapped } else { WeightMemory::Auto };
                 let options = LoadOptions {
                     kernels,
                     cpu,

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trit_runtime::source::{FileSource, Source};
 use trit_runtime::{
-    KernelChoice, LoadOptions, Memory, Model, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning,
+    KernelChoice, LoadOptions, Model, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning,
+    WeightMemory,
 };
 use trit_tests::large;
 use trit_tests::workbench::{compile, repository, run, scratch, trit_run};
 
 const PROMPT: [u32; 6] = [4093, 46, 1218, 605, 12, 300];
 
-fn options(memory: Memory) -> LoadOptions {
+fn options(memory: WeightMemory) -> LoadOptions {
     LoadOptions { memory, trust: TrustPolicy::everything(), tuning: Tuning::Off, ..LoadOptions::default() }
 }
 
@@ -61,20 +62,20 @@ fn is_changed(result: Result<&[f32], RuntimeError>, path: &Path, word: &str) {
 #[test]
 fn a_small_bundle_in_memory_outlives_its_file() {
     let path = fables("changed-small");
-    let mut session = session(Model::load(&path, &options(Memory::Auto)).unwrap());
+    let mut session = session(Model::load(&path, &options(WeightMemory::Auto)).unwrap());
     let before = logits(&mut session);
     overwrite(&path);
     assert_eq!(logits(&mut session), before);
     // Still named as a bundle by its first bytes, so that the next run may replace it.
     writable(&path).set_len(1 << 12).unwrap();
     assert_eq!(logits(&mut session), before);
-    assert!(matches!(Model::load(&path, &options(Memory::Auto)), Err(RuntimeError::Format { .. })));
+    assert!(matches!(Model::load(&path, &options(WeightMemory::Auto)), Err(RuntimeError::Format { .. })));
 }
 
 #[test]
 fn overwriting_what_is_mapped_is_an_error_and_leaves_the_sequence() {
     let path = fables("changed-mapped");
-    let mut session = session(Model::load(&path, &options(Memory::Mapped)).unwrap());
+    let mut session = session(Model::load(&path, &options(WeightMemory::Mapped)).unwrap());
     session.prefill(&PROMPT).unwrap();
     overwrite(&path);
     is_changed(session.decode(12), &path, "written to");
@@ -86,7 +87,7 @@ fn overwriting_what_is_mapped_is_an_error_and_leaves_the_sequence() {
 #[test]
 fn replacing_a_bundle_is_no_change() {
     let path = fables("changed-replaced");
-    let mut session = session(Model::load(&path, &options(Memory::Mapped)).unwrap());
+    let mut session = session(Model::load(&path, &options(WeightMemory::Mapped)).unwrap());
     let before = logits(&mut session);
     fables("changed-replaced");
     assert_eq!(logits(&mut session), before);
@@ -99,7 +100,7 @@ fn replacing_a_bundle_is_no_change() {
 fn a_large_table_that_was_changed_or_cut_off_is_an_error() {
     let path = large::bundle("changed-large");
     for (change, word) in [(true, "written to"), (false, "cut off")] {
-        let mut session = session(Model::load(&path, &options(Memory::Auto)).unwrap());
+        let mut session = session(Model::load(&path, &options(WeightMemory::Auto)).unwrap());
         assert!(session.prefill(&PROMPT).is_ok());
         match change {
             true => {
@@ -145,7 +146,7 @@ fn a_read_that_fails_in_a_pass_fails_the_pass() {
     let ended = Arc::new(AtomicBool::new(false));
     let source = Ending { bytes: std::fs::read(&path).unwrap(), ended: ended.clone() };
     // Without a file to map, weights are copied all the same; rows of tables are read.
-    let model = Model::from_source(Box::new(source), &path, &options(Memory::Mapped)).unwrap();
+    let model = Model::from_source(Box::new(source), &path, &options(WeightMemory::Mapped)).unwrap();
     let mut session = session(model);
     session.prefill(&PROMPT).unwrap();
     ended.store(true, Ordering::SeqCst);
@@ -157,11 +158,14 @@ fn a_read_that_fails_in_a_pass_fails_the_pass() {
 fn a_bundle_inside_another_file_runs() {
     let path = fables("changed-inside");
     let bytes = std::fs::read(&path).unwrap();
-    let expected = logits(&mut session(Model::load(&path, &options(Memory::Auto)).unwrap()));
+    let expected = logits(&mut session(Model::load(&path, &options(WeightMemory::Auto)).unwrap()));
     let folder = tempfile::tempdir().unwrap();
-    for (at, memory) in
-        [(4096 + 64, Memory::Mapped), (1 << 16, Memory::Mapped), (13, Memory::Mapped), (13, Memory::Auto)]
-    {
+    for (at, memory) in [
+        (4096 + 64, WeightMemory::Mapped),
+        (1 << 16, WeightMemory::Mapped),
+        (13, WeightMemory::Mapped),
+        (13, WeightMemory::Auto),
+    ] {
         let outer = folder.path().join("outer");
         std::fs::write(&outer, [&vec![0xee; at], &bytes[..], b"more"].concat()).unwrap();
         let part = FileSource::part(File::open(&outer).unwrap(), at as u64, bytes.len() as u64).unwrap();

@@ -250,9 +250,9 @@ fn a_profile_of_prompt_and_generated_tokens_is_printed() {
     for word in ["ternary", "attention", "head", "ms/token", "guessed "] {
         assert!(decode.contains(word), "no {word:?} in {decode}");
     }
-    let unguessed = run(trit_run(&[&args[..], &["--profile", "--no-speculation"]].concat()));
-    assert!(unguessed.err.contains("over 7 tokens in 7 passes"), "{}", unguessed.err);
-    assert!(unguessed.err.contains("guessed 0 tokens, 0 of them right"), "{}", unguessed.err);
+    let undrafted = run(trit_run(&[&args[..], &["--profile", "--no-speculation"]].concat()));
+    assert!(undrafted.err.contains("over 7 tokens in 7 passes"), "{}", undrafted.err);
+    assert!(undrafted.err.contains("guessed 0 tokens, 0 of them right"), "{}", undrafted.err);
 }
 
 #[test]

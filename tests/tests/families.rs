@@ -56,7 +56,7 @@ fn minicpm_matches() {
 fn families_run_side_by_side() {
     let names = ["gemma3-online-rmsnorm", "bitnet-1bitllm"];
     let bundles = names.map(|name| compile(&fixture(name), &format!("families-{name}")));
-    let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, block: 1 };
+    let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 1 };
     let ids: Vec<u32> = (3..40).collect();
     let alone = [0, 1].map(|i| all_logits(&mut way.open(&bundles[i]), &ids));
     let mut sessions = [0, 1].map(|i| way.open(&bundles[i]));

@@ -73,9 +73,8 @@ fn load(bundle: &Path) -> Arc<Model> {
     Model::load(bundle, &options).unwrap()
 }
 
-fn session(model: &Arc<Model>, kv: KvType, threads: usize, block: usize) -> Session {
-    let options =
-        SessionOptions { context: None, threads: Some(threads), oversubscribe: true, kv, chunk: block };
+fn session(model: &Arc<Model>, kv: KvType, threads: usize, chunk: usize) -> Session {
+    let options = SessionOptions { context: None, threads: Some(threads), oversubscribe: true, kv, chunk };
     Session::new(model.clone(), options).unwrap()
 }
 
@@ -95,8 +94,8 @@ fn from_the_first_token_on_f16_is_f32() {
     let model = load(overflowing());
     let ids: Vec<u32> = (0..40).map(|i| i * 7 % 64).collect();
     let expected = logits(&mut session(&model, KvType::F32, 1, 64), &ids);
-    for (threads, block) in [(1, 64), (2, 16), (3, 7), (1, 1)] {
-        let mut session = session(&model, KvType::F16, threads, block);
+    for (threads, chunk) in [(1, 64), (2, 16), (3, 7), (1, 1)] {
+        let mut session = session(&model, KvType::F16, threads, chunk);
         assert_eq!(logits(&mut session, &ids), expected);
         assert_eq!((session.kv(), session.widened()), (KvType::F32, Some(0)));
     }
@@ -121,13 +120,13 @@ fn the_position_decides_where_f32_begins() {
     let expected = logits(&mut one, &ids);
     assert_eq!((one.kv(), one.widened()), (KvType::F32, Some(23)));
     assert_eq!(expected[..23], f16[..23]);
-    for (threads, block) in [(1, 64), (2, 24), (2, 23), (3, 16), (1, 7)] {
-        let mut session = session(&model, KvType::F16, threads, block);
-        assert_eq!(logits(&mut session, &ids), expected, "{threads} threads, blocks of {block}");
+    for (threads, chunk) in [(1, 64), (2, 24), (2, 23), (3, 16), (1, 7)] {
+        let mut session = session(&model, KvType::F16, threads, chunk);
+        assert_eq!(logits(&mut session, &ids), expected, "{threads} threads, chunks of {chunk}");
         assert_eq!((session.kv(), session.widened()), (KvType::F32, Some(23)));
         // As a prompt, and then token by token.
         for cut in [1, 20, 23, 24, 30] {
-            let mut session = self::session(&model, KvType::F16, threads, block);
+            let mut session = self::session(&model, KvType::F16, threads, chunk);
             let bits = |logits: &[f32]| logits.iter().map(|l| l.to_bits()).collect::<Vec<u32>>();
             assert_eq!(bits(session.prefill(&ids[..cut]).unwrap()), expected[cut - 1], "prompt of {cut}");
             for (i, &id) in ids.iter().enumerate().skip(cut) {
@@ -228,8 +227,8 @@ fn what_makes_no_numbers_is_named() {
         (damaged(&embedding, 5), Place::Embedding, 2),
     ] {
         let model = load(&bundle);
-        for (threads, block) in [(1, 64), (2, 2), (1, 1)] {
-            let mut session = session(&model, KvType::F16, threads, block);
+        for (threads, chunk) in [(1, 64), (2, 2), (1, 1)] {
+            let mut session = session(&model, KvType::F16, threads, chunk);
             let ids = [1, 2, 5, 7];
             let error = session.prefill(&ids).unwrap_err();
             let RuntimeError::NotFinite { place: found, position: at, token } = error else {

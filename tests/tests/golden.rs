@@ -3,7 +3,7 @@
 //! Activations are rounded to int8, which makes a network discontinuous: two correct implementations agree to about
 //! 1e-5 until a last-bit difference moves one value across a rounding boundary, and from there to a relative L2 of
 //! about 1e-2. So there are prompts chosen to keep away from the boundaries (`tight`), held to 1e-3; other prompts are
-//! held to that noise. Among themselves our kernels, thread counts and block sizes have no such excuse.
+//! held to that noise. Among themselves our kernels, thread counts and chunk sizes have no such excuse.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -123,7 +123,7 @@ fn prompts_match_within_the_noise_of_int8(checkpoint: &Checkpoint) {
 /// rest. The greatest logits are compared too, because few margins of untrained models are wide.
 fn greedy_tokens_match(checkpoint: &Checkpoint) {
     let Some(goldens) = &checkpoint.prompts else { return };
-    for way in ways().into_iter().filter(|w| w.block > 1) {
+    for way in ways().into_iter().filter(|w| w.chunk > 1) {
         let mut session = checkpoint.session(way);
         for prompt in goldens.prompts("p") {
             if !goldens.has(&format!("{prompt}.greedy")) {
@@ -190,7 +190,7 @@ fn perplexity_matches(checkpoint: &Checkpoint, name: &str) {
     let golden = goldens.floats("nll.per_token");
     let mean = |nll: &[f32]| nll.iter().map(|&v| f64::from(v)).sum::<f64>() / nll.len() as f64;
 
-    let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, block: 64 };
+    let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 64 };
     let mut session = checkpoint.session(best);
     let ours: Vec<f32> = ids.chunks(window).flat_map(|w| score(&mut session, w)).collect();
     assert_eq!(ours.len(), golden.len());

@@ -11,8 +11,8 @@ use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::source::FileSource;
 use trit_runtime::text::output::{self, Kind, Pending, Unfinished};
 use trit_runtime::{
-    KernelChoice, KernelSource, KvType, LoadOptions, MappingHook, Memory, Model, NotTrusted, RuntimeError,
-    Session, SessionOptions, Texts, TrustPolicy, Trusted, Tuning,
+    KernelChoice, KernelSource, KvType, LoadOptions, MappingHook, Model, NotTrusted, RuntimeError, Session,
+    SessionOptions, Texts, TrustPolicy, Trusted, Tuning, WeightMemory,
 };
 use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, repository};
@@ -74,11 +74,11 @@ fn a_bundle_inside_another_file_does_all_that_a_bundle_does() {
         tuning: Tuning::Off,
         ..LoadOptions::default()
     };
-    let alone = Model::load(&bundle, &options(Memory::Auto)).unwrap();
+    let alone = Model::load(&bundle, &options(WeightMemory::Auto)).unwrap();
     let expected = logits(&alone);
     for at in [4096, 4096 + 13] {
         let inside = Inside::new(folder.path(), &bundle, at);
-        for memory in [Memory::Auto, Memory::Mapped] {
+        for memory in [WeightMemory::Auto, WeightMemory::Mapped] {
             let what = format!("at {at}, {memory:?}");
             let (entered, left) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
             /// Counts itself when it is dropped.
@@ -103,7 +103,7 @@ fn a_bundle_inside_another_file_does_all_that_a_bundle_does() {
             assert_eq!(logits(&model), expected, "{what}");
             assert_eq!(model.selftest(Some(2), KvType::F16).unwrap().failures, [""; 0], "{what}");
             let mapped = entered.lock().unwrap().clone();
-            let maps = memory == Memory::Mapped && at.is_multiple_of(64);
+            let maps = memory == WeightMemory::Mapped && at.is_multiple_of(64);
             assert_eq!(!mapped.is_empty(), maps, "{what}: {mapped:?}");
             assert!(mapped.iter().all(|(path, len)| *path == inside.file && *len > 0), "{what}");
             assert_eq!(left.load(Ordering::SeqCst), 0, "{what}: the model still maps the file");
@@ -181,7 +181,7 @@ fn the_libraries_change_nothing_of_the_process() {
     }));
 
     let options =
-        LoadOptions { memory: Memory::Mapped, trust: TrustPolicy::nothing(), ..LoadOptions::default() };
+        LoadOptions { memory: WeightMemory::Mapped, trust: TrustPolicy::nothing(), ..LoadOptions::default() };
     let model = Model::load(&bundle, &LoadOptions { tuning: Tuning::Off, ..options }).unwrap();
     let tokenizer = model.tokenizer().unwrap().unwrap();
     let ids = tokenizer.encode("Once upon a time", true).unwrap();

@@ -12,7 +12,7 @@ use trit_format::target::Target;
 use trit_format::trust::{FOLDER_VARIABLE, Records, file_name};
 use trit_runtime::source::Source;
 use trit_runtime::{
-    KernelChoice, KernelSource, LoadOptions, Memory, Model, RuntimeError, TrustPolicy, Tuning,
+    KernelChoice, KernelSource, LoadOptions, Model, RuntimeError, TrustPolicy, Tuning, WeightMemory,
 };
 use trit_tests::workbench::{fixture, run, scratch, tritc};
 
@@ -157,7 +157,7 @@ fn code_that_nobody_trusts_never_becomes_executable() {
             cpu: Some(tier()),
             trust: TrustPolicy::default(),
             verify,
-            memory: Memory::Auto,
+            memory: WeightMemory::Auto,
             tuning: Tuning::Off,
             timings: None,
             mapped: None,

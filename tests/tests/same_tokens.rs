@@ -1,4 +1,4 @@
-//! What may change speed changes no token: looking for the best logits alone, drafting tokens, threads, blocks of a
+//! What may change speed changes no token: looking for the largest logits alone, drafting tokens, threads, chunks of a
 //! prompt, kernels, and how a sequence was reached.
 
 use std::io::Write;
@@ -10,8 +10,8 @@ use trit_format::target::Target;
 use trit_runtime::generate::{Generation, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
-    CodeLimit, CpuTiers, KernelChoice, KernelNote, KvType, LoadOptions, Logits, LogitsRequest, Memory, Model,
-    NoKernels, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning,
+    CodeLimit, CpuTiers, KernelChoice, KernelNote, KvType, LoadOptions, Logits, LogitsRequest, Model,
+    NoKernels, RuntimeError, Session, SessionOptions, TrustPolicy, Tuning, WeightMemory,
 };
 use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, fixture, repository, run as run_command, scratch, trit_run, tritc};
@@ -32,9 +32,9 @@ fn load(name: &str, options: &LoadOptions) -> Arc<Model> {
     .unwrap()
 }
 
-fn session(model: &Arc<Model>, threads: usize, kv: KvType, block: usize) -> Session {
+fn session(model: &Arc<Model>, threads: usize, kv: KvType, chunk: usize) -> Session {
     let options =
-        SessionOptions { context: Some(512), threads: Some(threads), oversubscribe: true, kv, chunk: block };
+        SessionOptions { context: Some(512), threads: Some(threads), oversubscribe: true, kv, chunk };
     Session::new(model.clone(), options).unwrap()
 }
 
@@ -78,11 +78,11 @@ fn drafts_and_the_best_logits_alone_choose_the_same_tokens() {
         let mut plain = session(&model, 1, kv, 1);
         for options in samplers() {
             let expected = plainly(&mut plain, options);
-            for (threads, block) in [(1, 64), (2, 64), (3, 7)] {
-                let mut session = session(&model, threads, kv, block);
+            for (threads, chunk) in [(1, 64), (2, 64), (3, 7)] {
+                let mut session = session(&model, threads, kv, chunk);
                 for speculate in [false, true] {
                     let generation = run(&mut session, options, speculate);
-                    assert_eq!(generation.ids, expected, "{kv:?} {options:?} {threads} {block} {speculate}");
+                    assert_eq!(generation.ids, expected, "{kv:?} {options:?} {threads} {chunk} {speculate}");
                     assert_eq!(session.position(), PROMPT.len() + TOKENS - 1);
                     assert_eq!(session.tokens()[PROMPT.len()..], expected[..TOKENS - 1]);
                     assert!(speculate || generation.drafted == 0);
@@ -97,7 +97,7 @@ fn drafts_and_the_best_logits_alone_choose_the_same_tokens() {
 
 /// Candidates have the logits they have among all, bit for bit, and include the best.
 #[test]
-fn the_best_logits_are_those_of_the_whole_product() {
+fn the_largest_logits_are_those_of_the_whole_product() {
     let model = load("same-tokens-best", &LoadOptions::default());
     assert!(!model.manifest().planes.is_empty(), "the head has planes");
     let (mut all, mut best) = (session(&model, 2, KvType::F16, 64), session(&model, 2, KvType::F16, 64));
@@ -147,7 +147,7 @@ fn every_kernel_and_memory_gives_the_same_tokens() {
             ways.push(LoadOptions { kernels, cpu: Some(cpu), ..LoadOptions::default() });
         }
     }
-    ways.push(LoadOptions { memory: Memory::Mapped, ..LoadOptions::default() });
+    ways.push(LoadOptions { memory: WeightMemory::Mapped, ..LoadOptions::default() });
     for options in ways {
         let model = load("same-tokens-ways", &options);
         let ids = run(&mut session(&model, 2, KvType::F16, 64), SamplerOptions::default(), true).ids;
@@ -203,7 +203,7 @@ fn weights_stored_for_one_kind_of_cpu_give_the_same_tokens_on_others() {
             }
         }
         // What stays in the file stays as it is: portable kernels, or a refusal that says why.
-        let mapped = LoadOptions { memory: Memory::Mapped, ..LoadOptions::default() };
+        let mapped = LoadOptions { memory: WeightMemory::Mapped, ..LoadOptions::default() };
         assert_eq!(ids(&spread, &mapped).0, expected);
         if CpuTiers::detect().contains(Target::X86_64V3) {
             let options = LoadOptions { cpu: Some(Target::X86_64V3), ..mapped };
@@ -231,13 +231,13 @@ fn a_long_context_is_attended_the_same_by_any_number_of_threads() {
     let model = load("same-tokens-long", &LoadOptions::default());
     let prompt: Vec<u32> = PROMPT.iter().copied().cycle().take(700).collect();
     let mut expected: Option<Vec<u32>> = None;
-    for (threads, block) in [(1, 512), (2, 512), (5, 100), (4, 1)] {
+    for (threads, chunk) in [(1, 512), (2, 512), (5, 100), (4, 1)] {
         let options = SessionOptions {
             context: None,
             threads: Some(threads),
             oversubscribe: true,
             kv: KvType::F16,
-            chunk: block,
+            chunk,
         };
         let mut session = Session::new(model.clone(), options).unwrap();
         let mut bits: Vec<u32> = session.prefill(&prompt).unwrap().iter().map(|l| l.to_bits()).collect();
@@ -245,7 +245,7 @@ fn a_long_context_is_attended_the_same_by_any_number_of_threads() {
         assert_eq!(
             *expected.get_or_insert_with(|| bits.clone()),
             bits,
-            "{threads} threads, blocks of {block}"
+            "{threads} threads, chunks of {chunk}"
         );
     }
 }

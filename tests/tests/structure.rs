@@ -273,7 +273,7 @@ fn one_place_calls_kernels_and_one_knows_huge_pages() {
     for (what, place) in [
         ("KernelArgs {", "runtime/gemm/src/call.rs"),
         ("Advice::HugePage", "runtime/gemm/src/memory.rs"),
-        ("map_anon(", "runtime/gemm/src/memory.rs, runtime/src/mapping.rs"),
+        ("map_anon(", "runtime/gemm/src/memory.rs, runtime/src/kernels/embedded.rs"),
     ] {
         let found = sources().into_iter().filter(|path| {
             let text = std::fs::read_to_string(path).unwrap();

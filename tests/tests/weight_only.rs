@@ -81,7 +81,7 @@ fn floats_match_transformers(checkpoint: &Checkpoint) {
 }
 
 fn int8_is_near(checkpoint: &Checkpoint) {
-    let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, block: 64 };
+    let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 64 };
     let mut sessions = [&checkpoint.int8, &checkpoint.floats].map(|bundle| best.open(bundle));
     let vocab = sessions[0].model().manifest().hyperparameters.vocab_size as usize;
     let (mut nlls, mut tokens) = ([0.0; 2], 0);
@@ -119,7 +119,7 @@ fn all_ways_agree(checkpoint: &Checkpoint) {
 /// What bundles know of themselves holds, too.
 fn selftests_pass(checkpoint: &Checkpoint) {
     for bundle in [&checkpoint.int8, &checkpoint.floats] {
-        let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, block: 64 };
+        let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 64 };
         let report = way.open(bundle).model().selftest(Some(1), KvType::F16).unwrap();
         assert_eq!((report.failures, report.goldens.len()), (Vec::new(), 2));
     }

@@ -1,5 +1,5 @@
-//! Machine code for the products of a model: decides which kernels a bundle carries, and makes the bytes of a code
-//! section.
+//! Machine code for the packed matrices of a model: decides which kernels a bundle carries, and makes the bytes of a
+//! code section.
 
 use crate::error::CompileError;
 use rayon::prelude::*;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use trit_format::container::Digest;
 use trit_format::dense243::Code;
 use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelSpec};
-use trit_format::manifest::Product;
+use trit_format::manifest::PackedMatrix;
 use trit_format::target::Target;
 
 /// Kernels start at multiples of this many bytes, a cache line, from which the CPU fetches instructions fastest.
@@ -25,9 +25,12 @@ pub(crate) fn weight_code(targets: &[Target]) -> Code {
     trit_codegen::best_code(targets)
 }
 
-/// The kernels that `products` need on `target`.
-pub(crate) fn specs(products: &[Product], target: Target) -> Result<Vec<KernelSpec>, CompileError> {
-    let shapes: BTreeSet<_> = products.iter().map(|p| (p.kernel_k(), p.code)).collect();
+/// The kernels that `packed_matrices` need on `target`.
+pub(crate) fn specs(
+    packed_matrices: &[PackedMatrix],
+    target: Target,
+) -> Result<Vec<KernelSpec>, CompileError> {
+    let shapes: BTreeSet<_> = packed_matrices.iter().map(|p| (p.kernel_k(), p.code)).collect();
     let mut specs = Vec::new();
     for (k, code) in shapes {
         let fitting = trit_codegen::default_specs(k, code, target);

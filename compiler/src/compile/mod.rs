@@ -68,7 +68,7 @@ pub fn compile(
     let mut lowered = Lowered::new(model, kernels::weight_code(targets))?;
     let mut code = Vec::with_capacity(targets.len());
     for &target in targets {
-        code.push(kernels::assemble(&kernels::specs(&lowered.products, target)?, target)?);
+        code.push(kernels::assemble(&kernels::specs(&lowered.packed_matrices, target)?, target)?);
     }
     // Manifest, weights, tensors; then planes, code and the tokenizer.
     let count =
@@ -107,7 +107,7 @@ pub fn compile(
         section.finish();
     }
 
-    let weights = lowered.products.iter().map(|p| p.rows() * u64::from(p.k)).sum();
+    let weights = lowered.packed_matrices.iter().map(|p| p.rows() * u64::from(p.k)).sum();
     let kernels = entries.len();
     let manifest = Manifest { kernels: entries, ..manifest(model, lowered) };
     let mut section = bundle.section(SectionKind::Manifest)?;
@@ -140,10 +140,10 @@ fn write_weights(
     section: &mut SectionWriter,
     progress: &dyn Progress,
 ) -> Result<(), CompileError> {
-    progress.begin(Stage::Pack, lowered.products.iter().map(packed_bytes).sum());
-    for (product, matrices) in lowered.products.iter().zip(&lowered.matrices) {
-        pad_to(product.offset, section)?;
-        pack::pack(product, matrices, |tiles| {
+    progress.begin(Stage::Pack, lowered.packed_matrices.iter().map(packed_bytes).sum());
+    for (packed, matrices) in lowered.packed_matrices.iter().zip(&lowered.matrices) {
+        pad_to(packed.offset, section)?;
+        pack::pack(packed, matrices, |tiles| {
             section.write(tiles)?;
             progress.advance(tiles.len() as u64);
             Ok(())

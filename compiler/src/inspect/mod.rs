@@ -42,9 +42,12 @@ pub fn describe(bundle: &Bundle) -> String {
     line("vocabulary", format!("{} tokens", h.vocab_size));
     line("context", format!("{} tokens", h.context_length));
     let (weights, bits) = (ternary_weights(m), bits_per_weight(bundle));
-    line("ternary", format!("{weights} weights in {} products, {bits:.3} bits each", m.products.len()));
-    for (scales, products) in scales(m) {
-        line("scales", format!("{scales}, in {products} of them"));
+    line(
+        "ternary",
+        format!("{weights} weights in {} products, {bits:.3} bits each", m.packed_matrices.len()),
+    );
+    for (scales, count) in scales(m) {
+        line("scales", format!("{scales}, in {count} of them"));
     }
     line("activations", activations(m).into_iter().collect::<Vec<_>>().join("; "));
     line("tensors", format!("{}, not ternary", m.tensors.len()));
@@ -142,8 +145,8 @@ fn without_layer(name: &str) -> String {
 /// The same and more as a JSON object.
 pub fn json(bundle: &Bundle) -> Value {
     let (header, m) = (bundle.header(), bundle.manifest());
-    let products: Vec<Value> = m
-        .products
+    let packed_matrices: Vec<Value> = m
+        .packed_matrices
         .iter()
         .map(|p| {
             let segments: Vec<Value> = p
@@ -201,7 +204,7 @@ pub fn json(bundle: &Bundle) -> Value {
         "bits_per_weight": bits_per_weight(bundle),
         "sections": sections,
         "activations": activations(m),
-        "products": products,
+        "products": packed_matrices,
         "tensors": tensors,
         "planes": planes,
         "kernels": kernels,
@@ -227,7 +230,7 @@ pub(crate) fn text_info(text: &TextInfo, tokenizer: bool) -> String {
 }
 
 fn ternary_weights(manifest: &Manifest) -> u64 {
-    manifest.products.iter().map(|p| p.rows() * u64::from(p.k)).sum()
+    manifest.packed_matrices.iter().map(|p| p.rows() * u64::from(p.k)).sum()
 }
 
 fn bits_per_weight(bundle: &Bundle) -> f64 {
@@ -235,11 +238,11 @@ fn bits_per_weight(bundle: &Bundle) -> f64 {
     8.0 * bytes as f64 / ternary_weights(bundle.manifest()).max(1) as f64
 }
 
-/// How finely products are scaled, and how many are so.
+/// How finely packed matrices are scaled, and how many are so.
 fn scales(manifest: &Manifest) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
-    for product in &manifest.products {
-        let kind = match product.grouping {
+    for matrix in &manifest.packed_matrices {
+        let kind = match matrix.grouping {
             None => "one a matrix".to_owned(),
             Some(Grouping { scale_columns: 0, scale, .. }) => format!("{} for each row", lower(scale)),
             Some(Grouping { scale_columns, scale, .. }) => {

@@ -1,5 +1,5 @@
-//! Turns projections that share their input into products and steps. They become one product where one can serve them
-//! all, else one product each.
+//! Turns projections that share their input into packed matrices and steps. They become one packed matrix where one can
+//! serve them all, else one each.
 
 use super::Lowering;
 use crate::error::CompileError;
@@ -48,16 +48,16 @@ impl<'m> Lowering<'m> {
                         ready.push(rule);
                     }
                     let matrices = parts.iter().filter_map(|(_, p)| p.matrix.ternary()).collect();
-                    let product = self.out.product(name, RowOrder::Sequential, matrices, rule)?;
-                    self.steps.push(Step::Ternary { product, input: x, epilogue, out, at });
+                    let packed = self.out.pack(name, RowOrder::Sequential, matrices, rule)?;
+                    self.steps.push(Step::Ternary { matrix: packed, input: x, epilogue, out, at });
                 }
                 (Matrix::Ternary(ternary), None) => {
                     let rule = self.model.rule(ternary);
                     let x = self.quantized_input(input, rule);
                     self.quantize(input, parts[0].1.norm.as_ref(), self.model.linear_rms_eps, rule, x);
                     ready.retain(|other| *other != rule);
-                    let product = self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?;
-                    self.steps.push(Step::Ternary { product, input: x, epilogue, out, at });
+                    let packed = self.out.pack(name, RowOrder::Sequential, vec![ternary], rule)?;
+                    self.steps.push(Step::Ternary { matrix: packed, input: x, epilogue, out, at });
                 }
                 (Matrix::Dense(dense), _) => {
                     let (table, mut x) = (self.out.dense(dense)?, input.buffer);
@@ -75,7 +75,7 @@ impl<'m> Lowering<'m> {
         Ok(())
     }
 
-    /// `out = activation(gate(input)) * up(input)`, in one product where both can share it.
+    /// `out = activation(gate(input)) * up(input)`, in one packed matrix where both can share it.
     pub(super) fn gate_up(
         &mut self,
         prefix: &str,
@@ -90,9 +90,9 @@ impl<'m> Lowering<'m> {
             let x = self.quantized_input(input, rule);
             self.quantize(input, input.norm, self.model.rms_eps, rule, x);
             let name = format!("{prefix}gate_up");
-            let product = self.out.product(name, RowOrder::Paired, vec![gate, up], rule)?;
+            let packed = self.out.pack(name, RowOrder::Paired, vec![gate, up], rule)?;
             let epilogue = Epilogue::Gate(activation);
-            self.steps.push(Step::Ternary { product, input: x, epilogue, out, at: 0 });
+            self.steps.push(Step::Ternary { matrix: packed, input: x, epilogue, out, at: 0 });
             return Ok(());
         }
         // The input is normalized once for both.

@@ -17,7 +17,7 @@ pub(crate) fn manifest(model: &Model, lowered: Lowered<'_>) -> Manifest {
         model: model.info.clone(),
         hyperparameters: model.hyperparameters,
         tensors: lowered.tensors,
-        products: lowered.products,
+        packed_matrices: lowered.packed_matrices,
         planes: lowered.planes,
         plan: lowered.plan,
         kernels: Vec::new(),

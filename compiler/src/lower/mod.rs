@@ -1,12 +1,12 @@
 //! Model to plan: which matrices are multiplied together, which steps run in which order, where buffers stand.
 //!
-//! A [`Model`] enters. The plan leaves, with the records of products and tensors, their places in the bundle, and for
-//! each record where its data comes from. Only shapes are read here.
+//! A [`Model`] enters. The plan leaves, with the records of packed matrices and tensors, their places in the bundle,
+//! and for each record where its data comes from. Only shapes are read here.
 //!
 //! | module | does |
 //! |---|---|
-//! | `linear` | projections of one input become products |
-//! | `records` | products, tensors and planes, and their places |
+//! | `linear` | projections of one input become packed matrices |
+//! | `records` | packed matrices, tensors and planes, and their places |
 //! | `arena` | places of buffers |
 //! | `manifest` | what the bundle says of it, and whether a bundle can hold it |
 
@@ -21,15 +21,15 @@ use linear::Input;
 use records::Records;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
-use trit_format::manifest::{Golden, Planes, Product, RowOrder, Tensor};
+use trit_format::manifest::{Golden, PackedMatrix, Planes, RowOrder, Tensor};
 use trit_format::plan::{
-    self, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, Plan, ProductId, Quantized,
-    Step, TensorId,
+    self, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, PackedMatrixId, Plan,
+    Quantized, Step, TensorId,
 };
 
 pub(crate) use records::packed_bytes;
 
-/// Alignment of tensors, products and buffers, in bytes.
+/// Alignment of tensors, packed matrices and buffers, in bytes.
 const ALIGNMENT: u64 = 64;
 
 /// Where a tensor's bytes come from.
@@ -45,8 +45,8 @@ pub(crate) struct Lowered<'m> {
     /// The forward pass.
     pub plan: Plan,
     /// Ternary matrices, with their offsets in the weight section.
-    pub products: Vec<Product>,
-    /// For each product the matrices of its segments.
+    pub packed_matrices: Vec<PackedMatrix>,
+    /// For each packed matrix the matrices of its segments.
     pub matrices: Vec<Vec<&'m Ternary>>,
     /// Quantized copies of tables among `tensors`, with their offsets in the planes section.
     pub planes: Vec<Planes>,
@@ -59,7 +59,7 @@ pub(crate) struct Lowered<'m> {
 }
 
 impl<'m> Lowered<'m> {
-    /// Plans the forward pass of `model`, with the weights of all products stored as `code`.
+    /// Plans the forward pass of `model`, with the weights of all packed matrices stored as `code`.
     ///
     /// # Errors
     /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow or scales that no
@@ -85,8 +85,8 @@ impl<'m> Lowered<'m> {
         let kv = KvLayer { n_heads: dims.n_heads, n_kv_heads: dims.n_kv_heads, head_dim: dims.head_dim };
         let kv = vec![kv; model.layers.len()];
         let plan = Plan { buffers, row_bytes, body, head, residual, logits, kv, layers };
-        let Records { code: _, products, matrices, planes, tensors, data } = out;
-        Ok(Lowered { plan, products, matrices, planes, tensors, data, goldens: Vec::new() })
+        let Records { code: _, packed_matrices, matrices, planes, tensors, data } = out;
+        Ok(Lowered { plan, packed_matrices, matrices, planes, tensors, data, goldens: Vec::new() })
     }
 
     /// Adds a known result: `logits` is `[vocab]`.
@@ -103,7 +103,7 @@ impl<'m> Lowered<'m> {
 #[derive(Clone, Copy)]
 enum EmbeddingTable {
     Dense(TensorId),
-    Ternary(ProductId),
+    Ternary(PackedMatrixId),
 }
 
 /// A plan in the making.
@@ -158,13 +158,13 @@ impl<'m> Lowering<'m> {
                 Ok(EmbeddingTable::Dense(table))
             }
             Matrix::Ternary(ternary) if scale == 1.0 => {
-                // The runtime reads rows of the embedding by their own scales, so the product is grouped whatever the
-                // rule.
+                // The runtime reads rows of the embedding by their own scales, so the packed matrix is grouped whatever
+                // the rule.
                 let rule = self.model.table_rule(ternary);
-                let product =
-                    self.out.product(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
-                self.steps.push(Step::EmbedTernary { product, out });
-                Ok(EmbeddingTable::Ternary(product))
+                let matrix =
+                    self.out.pack(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
+                self.steps.push(Step::EmbedTernary { matrix, out });
+                Ok(EmbeddingTable::Ternary(matrix))
             }
             Matrix::Ternary(ternary) => Err(CompileError::Unsupported {
                 path: ternary.name.clone().into(),
@@ -253,7 +253,7 @@ impl<'m> Lowering<'m> {
             Some(Matrix::Dense(dense)) => EmbeddingTable::Dense(self.out.dense(dense)?),
             Some(Matrix::Ternary(ternary)) => {
                 let (name, rule) = (ternary.name.clone(), self.model.rule(ternary));
-                EmbeddingTable::Ternary(self.out.product(name, RowOrder::Sequential, vec![ternary], rule)?)
+                EmbeddingTable::Ternary(self.out.pack(name, RowOrder::Sequential, vec![ternary], rule)?)
             }
         };
         let (weight, eps) = (self.out.norm(&self.model.final_norm), self.model.rms_eps);
@@ -265,14 +265,14 @@ impl<'m> Lowering<'m> {
                 self.steps.push(Step::RmsNorm { input: h, weight, eps, out: x });
                 self.steps.push(Step::Head { input: x, table, planes, out: logits });
             }
-            EmbeddingTable::Ternary(product) => {
+            EmbeddingTable::Ternary(matrix) => {
                 let rule = self.model.head_rule().ok_or_else(|| {
                     CompileError::Internal("a ternary head has a rule for its input".to_owned())
                 })?;
                 let x = self.quantized("x", dims.hidden_dim, rule);
                 self.steps.push(Step::NormQuantize { input: h, weight, eps, rule, out: x });
                 let epilogue = Epilogue::Store;
-                self.steps.push(Step::Ternary { product, input: x, epilogue, out: logits, at: 0 });
+                self.steps.push(Step::Ternary { matrix, input: x, epilogue, out: logits, at: 0 });
             }
         }
         Ok(logits)

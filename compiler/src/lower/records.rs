@@ -1,4 +1,5 @@
-//! Records of what stands in a bundle beside the plan: products, tensors, planes, each with its place in its section.
+//! Records of what stands in a bundle beside the plan: packed matrices, tensors, planes, each with its place in its
+//! section.
 
 use super::{ALIGNMENT, TensorData};
 use crate::error::CompileError;
@@ -7,13 +8,13 @@ use crate::pack::planes;
 use std::borrow::Cow;
 use trit_format::dense243::Code;
 use trit_format::kernel::MAX_K;
-use trit_format::manifest::{Grouping, Planes, Product, RowOrder, Segment, Tensor};
-use trit_format::plan::{ActivationRule, DType, PlanesId, ProductId, ScaleRule, TensorId};
+use trit_format::manifest::{Grouping, PackedMatrix, Planes, RowOrder, Segment, Tensor};
+use trit_format::plan::{ActivationRule, DType, PackedMatrixId, PlanesId, ScaleRule, TensorId};
 
 /// Records made so far.
 pub(super) struct Records<'m> {
     pub code: Code,
-    pub products: Vec<Product>,
+    pub packed_matrices: Vec<PackedMatrix>,
     pub matrices: Vec<Vec<&'m Ternary>>,
     pub planes: Vec<Planes>,
     pub tensors: Vec<Tensor>,
@@ -22,8 +23,8 @@ pub(super) struct Records<'m> {
 
 impl<'m> Records<'m> {
     pub fn new(code: Code) -> Records<'m> {
-        let (products, matrices, planes) = (Vec::new(), Vec::new(), Vec::new());
-        Records { code, products, matrices, planes, tensors: Vec::new(), data: Vec::new() }
+        let (packed_matrices, matrices, planes) = (Vec::new(), Vec::new(), Vec::new());
+        Records { code, packed_matrices, matrices, planes, tensors: Vec::new(), data: Vec::new() }
     }
 
     /// Planes of a head's table, where it is large enough for them.
@@ -56,14 +57,14 @@ impl<'m> Records<'m> {
         Ok(push_tensor(&mut self.tensors, &mut self.data, &dense.name, dense.dtype, shape, data))
     }
 
-    /// A product of `matrices`, whose input is quantized by `rule`.
-    pub fn product(
+    /// A packed matrix of `matrices`, whose input is quantized by `rule`.
+    pub fn pack(
         &mut self,
         name: String,
         order: RowOrder,
         matrices: Vec<&'m Ternary>,
         rule: ActivationRule,
-    ) -> Result<ProductId, CompileError> {
+    ) -> Result<PackedMatrixId, CompileError> {
         let k = matrices.first().map_or(0, |m| m.k);
         if let Some(other) = matrices.iter().find(|m| m.k != k || m.rows == 0) {
             return Err(CompileError::Internal(format!(
@@ -81,14 +82,22 @@ impl<'m> Records<'m> {
             });
         }
         let segments = matrices.iter().map(|m| segment(m, grouping.is_some())).collect::<Result<_, _>>()?;
-        let offset = self.products.last().map_or(0, |p| p.offset + packed_bytes(p));
-        self.products.push(Product { name, k: k as u32, code: self.code, order, grouping, segments, offset });
+        let offset = self.packed_matrices.last().map_or(0, |p| p.offset + packed_bytes(p));
+        self.packed_matrices.push(PackedMatrix {
+            name,
+            k: k as u32,
+            code: self.code,
+            order,
+            grouping,
+            segments,
+            offset,
+        });
         self.matrices.push(matrices);
-        Ok(ProductId(self.products.len() as u32 - 1))
+        Ok(PackedMatrixId(self.packed_matrices.len() as u32 - 1))
     }
 }
 
-/// One matrix in a product. A grouped product holds the scales of its matrices itself.
+/// One matrix in a packed matrix. A grouped packed matrix holds the scales of its matrices itself.
 fn segment(matrix: &Ternary, grouped: bool) -> Result<Segment, CompileError> {
     let (name, rows) = (matrix.name.clone(), matrix.rows as u32);
     match matrix.scales {
@@ -100,8 +109,8 @@ fn segment(matrix: &Ternary, grouped: bool) -> Result<Segment, CompileError> {
     }
 }
 
-/// How scales stand in a product of `matrices` with groups of `columns`. They are as fine as the finest matrix needs,
-/// in a type that holds them all exactly.
+/// How scales stand in a packed matrix of `matrices` with groups of `columns`. They are as fine as the finest matrix
+/// needs, in a type that holds them all exactly.
 fn grouping(matrices: &[&Ternary], columns: u32) -> Result<Grouping, CompileError> {
     let mut scale_columns = 0;
     for matrix in matrices {
@@ -128,9 +137,9 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Bytes of a product in the weight section. They fit, because the matrices were in memory or in a file.
-pub(crate) fn packed_bytes(product: &Product) -> u64 {
-    product.bytes().expect("a matrix that exists has a size")
+/// Bytes of a packed matrix in the weight section. They fit, because the matrices were in memory or in a file.
+pub(crate) fn packed_bytes(packed: &PackedMatrix) -> u64 {
+    packed.bytes().expect("a matrix that exists has a size")
 }
 
 pub(super) fn push_tensor<'m>(

@@ -4,7 +4,7 @@ use crate::reference::repository;
 use crate::synthetic;
 use std::path::Path;
 use trit_format::container::SectionKind;
-use trit_format::manifest::{Product, RowOrder};
+use trit_format::manifest::{PackedMatrix, RowOrder};
 use trit_format::plan::{BufferId, Step};
 use trit_format::target::Target;
 use trit_format::tile;
@@ -20,12 +20,12 @@ pub fn compiled(model: &Model, folder: &Path, targets: &[Target]) -> Bundle {
     Bundle::open(&out).unwrap()
 }
 
-/// All trits of a product, `[tiles * 80, k]`.
-fn decoded(bundle: &Bundle, product: &Product) -> Vec<i8> {
-    let k = product.k as usize;
-    let bytes = &bundle.section(SectionKind::Weights)[product.offset as usize..];
-    let tiles = bytes[..product.bytes().unwrap() as usize].chunks(tile::bytes(k));
-    tiles.flat_map(|t| tile::decode(t, k, product.code).unwrap()).collect()
+/// All trits of a packed matrix, `[tiles * 80, k]`.
+fn decoded(bundle: &Bundle, packed: &PackedMatrix) -> Vec<i8> {
+    let k = packed.k as usize;
+    let bytes = &bundle.section(SectionKind::Weights)[packed.offset as usize..];
+    let tiles = bytes[..packed.bytes().unwrap() as usize].chunks(tile::bytes(k));
+    tiles.flat_map(|t| tile::decode(t, k, packed.code).unwrap()).collect()
 }
 
 fn ternary(projection: &Projection) -> &Ternary {
@@ -42,8 +42,8 @@ fn row(matrix: &Ternary, row: usize) -> Vec<i8> {
 fn every_weight_stands_where_the_format_says() {
     let (model, folder) = (synthetic::model(), tempfile::tempdir().unwrap());
     let bundle = compiled(&model, folder.path(), &[]);
-    let products = &bundle.manifest().products;
-    assert_eq!(products.len(), 8);
+    let packed_matrices = &bundle.manifest().packed_matrices;
+    assert_eq!(packed_matrices.len(), 8);
     for (l, layer) in model.layers.iter().enumerate() {
         let expected = [
             vec![&layer.q, &layer.k, &layer.v],
@@ -52,16 +52,16 @@ fn every_weight_stands_where_the_format_says() {
             vec![&layer.down],
         ];
         let expected = expected.map(|projections| projections.into_iter().map(ternary).collect::<Vec<_>>());
-        for (product, matrices) in products[4 * l..].iter().zip(expected) {
-            let trits = decoded(&bundle, product);
-            let mut rows = trits.chunks(product.k as usize);
-            assert_eq!(product.segments.len(), matrices.len());
-            for (segment, matrix) in product.segments.iter().zip(&matrices) {
+        for (packed, matrices) in packed_matrices[4 * l..].iter().zip(expected) {
+            let trits = decoded(&bundle, packed);
+            let mut rows = trits.chunks(packed.k as usize);
+            assert_eq!(packed.segments.len(), matrices.len());
+            for (segment, matrix) in packed.segments.iter().zip(&matrices) {
                 assert_eq!(segment.name, matrix.name);
                 let stored = Scales::Tensor { scale: segment.scale, rule: segment.rule };
                 assert_eq!(stored, matrix.scales);
             }
-            match product.order {
+            match packed.order {
                 RowOrder::Sequential => {
                     for (matrix, r) in matrices.iter().flat_map(|m| (0..m.rows).map(move |r| (m, r))) {
                         assert_eq!(rows.next().unwrap(), row(matrix, r), "{} row {r}", matrix.name);
@@ -127,12 +127,12 @@ fn a_target_gets_the_kernels_of_every_width() {
     let targets = [Target::X86_64V2, Target::Aarch64];
     let bundle = compiled(&model, folder.path(), &targets);
     for target in targets {
-        for product in &bundle.manifest().products {
+        for packed in &bundle.manifest().packed_matrices {
             let fits = |m: u32| {
                 let kernels = &bundle.manifest().kernels;
-                kernels.iter().any(|k| k.target == target && k.spec.k == product.k && k.spec.m == m)
+                kernels.iter().any(|k| k.target == target && k.spec.k == packed.k && k.spec.m == m)
             };
-            assert!(fits(1), "{target} {}", product.name);
+            assert!(fits(1), "{target} {}", packed.name);
         }
         assert!(!bundle.section(SectionKind::Code(target)).is_empty());
     }

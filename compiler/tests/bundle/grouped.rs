@@ -1,10 +1,10 @@
-//! Products with scales of rows and groups, and the steps around them.
+//! Packed matrices with scales of rows and groups, and the steps around them.
 
 use crate::contents::compiled;
 use crate::mixed;
 use half::f16;
 use trit_format::container::SectionKind;
-use trit_format::manifest::{Grouping, Product, RowOrder};
+use trit_format::manifest::{Grouping, PackedMatrix, RowOrder};
 use trit_format::plan::{ActivationRule, DType, Epilogue, Step};
 use trit_format::tile;
 use tritc::CompileError;
@@ -15,19 +15,19 @@ use tritc::model::{Activations, Matrix, Model, Scales, Ternary};
 use tritc::progress::Silent;
 use tritc::reference;
 
-/// The weights of a grouped product as SPEC.md says they stand, `[tiles * 80, k]`.
-fn decoded(bundle: &Bundle, product: &Product) -> Vec<f32> {
-    let Grouping { columns, scale_columns, scale } = product.grouping.unwrap();
-    let (k, columns) = (product.k as usize, columns as usize);
-    let section = &bundle.section(SectionKind::Weights)[product.offset as usize..];
+/// The weights of a grouped packed matrix as SPEC.md says they stand, `[tiles * 80, k]`.
+fn decoded(bundle: &Bundle, packed: &PackedMatrix) -> Vec<f32> {
+    let Grouping { columns, scale_columns, scale } = packed.grouping.unwrap();
+    let (k, columns) = (packed.k as usize, columns as usize);
+    let section = &bundle.section(SectionKind::Weights)[packed.offset as usize..];
     let mut weights = Vec::new();
-    for tile in section[..product.bytes().unwrap() as usize].chunks(product.tile_bytes() as usize) {
-        let (codes, scales) = tile.split_at(product.code_bytes() as usize);
+    for tile in section[..packed.bytes().unwrap() as usize].chunks(packed.tile_bytes() as usize) {
+        let (codes, scales) = tile.split_at(packed.code_bytes() as usize);
         let groups: Vec<Vec<i8>> = codes
             .chunks(tile::bytes(columns))
-            .map(|group| tile::decode(group, columns, product.code).unwrap())
+            .map(|group| tile::decode(group, columns, packed.code).unwrap())
             .collect();
-        assert_eq!(groups.len(), product.groups() as usize);
+        assert_eq!(groups.len(), packed.groups() as usize);
         let scale_at = |index: usize| match scale {
             DType::F16 => f16::from_le_bytes(scales[2 * index..][..2].try_into().unwrap()).to_f32(),
             DType::F32 => f32::from_le_bytes(scales[4 * index..][..4].try_into().unwrap()),
@@ -57,14 +57,14 @@ fn every_weight_and_scale_stands_where_the_format_says() {
     for activations in [Activations::Int8Groups, Activations::F32] {
         let model = mixed::model(activations);
         let bundle = compiled(&model, folder.path(), &[]);
-        for product in &bundle.manifest().products {
-            let found = decoded(&bundle, product);
-            let mut rows = found.chunks(product.k as usize);
+        for packed in &bundle.manifest().packed_matrices {
+            let found = decoded(&bundle, packed);
+            let mut rows = found.chunks(packed.k as usize);
             let all = matrices(&model);
-            let segments = product.segments.iter();
+            let segments = packed.segments.iter();
             let matrices: Vec<&Ternary> =
                 segments.map(|s| *all.iter().find(|m| m.name == s.name).unwrap()).collect();
-            let order: Vec<(&Ternary, usize)> = match product.order {
+            let order: Vec<(&Ternary, usize)> = match packed.order {
                 RowOrder::Sequential => matrices.iter().flat_map(|m| (0..m.rows).map(|r| (*m, r))).collect(),
                 _ => (0..matrices[0].rows.div_ceil(40) * 40)
                     .step_by(40)
@@ -84,14 +84,14 @@ fn every_weight_and_scale_stands_where_the_format_says() {
     }
 }
 
-/// Which matrices share a product, and how fine its scales are.
+/// Which matrices share a packed matrix, and how fine its scales are.
 #[test]
-fn matrices_share_a_product_at_the_finest_of_their_scales() {
+fn projections_share_a_packed_matrix_at_the_finest_of_their_scales() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = compiled(&mixed::model(Activations::Int8Groups), folder.path(), &[]);
     let found: Vec<_> = bundle
         .manifest()
-        .products
+        .packed_matrices
         .iter()
         .map(|p| {
             let Grouping { columns, scale_columns, scale } = p.grouping.unwrap();
@@ -157,11 +157,11 @@ fn the_plan_has_a_step_for_all_that_a_model_can_have() {
     assert_eq!((quantized.dtype, quantized.len), (DType::I8, 3 * 128));
     let sums = plan.buffers.iter().find(|b| b.name == "attention24.g64.sum").unwrap();
     assert_eq!((sums.dtype, sums.len), (DType::I32, 3 * 2));
-    // The tied table is the embedding's product.
-    let [Step::NormQuantize { .. }, Step::Ternary { product, out, .. }] = plan.head[..] else {
+    // The tied table is the embedding's packed matrix.
+    let [Step::NormQuantize { .. }, Step::Ternary { matrix: packed, out, .. }] = plan.head[..] else {
         panic!("{:?}", plan.head)
     };
-    assert_eq!((product.0, out), (0, plan.logits));
+    assert_eq!((packed.0, out), (0, plan.logits));
 }
 
 #[test]

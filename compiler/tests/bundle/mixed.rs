@@ -97,7 +97,7 @@ fn one(scale: f32, rule: ScaleRule) -> Scales {
     Scales::Tensor { scale, rule }
 }
 
-/// q, k and v share a product, gate and up another; down is of floats.
+/// q, k and v share a packed matrix, gate and up another; down is of floats.
 fn fused(n: &mut Numbers) -> Layer {
     let (attention, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
     Layer {

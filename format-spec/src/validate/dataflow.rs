@@ -1,10 +1,11 @@
-//! Checks the order of steps: nothing is read before it is written, and no step writes over what it or a later step reads.
+//! Checks the order of steps: nothing is read before it is written, and no step writes over what it or a later step
+//! reads.
 
 use super::plan::StepName;
 use super::{ensure, error};
 use crate::FormatError;
 use crate::manifest::Manifest;
-use crate::plan::{ActivationRule, Buffer, BufferId, Epilogue, Plan, ProductId, Quantized, Step};
+use crate::plan::{ActivationRule, Buffer, BufferId, Epilogue, PackedMatrixId, Plan, Quantized, Step};
 
 /// What a step touches. A buffer in both lists is changed in place.
 struct Access {
@@ -125,12 +126,12 @@ impl Flow<'_> {
         &self.plan.buffers[id.0 as usize]
     }
 
-    /// The elements of its output that a step writes, where it may leave some out: the first, and one past the last. A step
-    /// that adds to a buffer found it whole, so it stays whole.
+    /// The elements of its output that a step writes, where it may leave some out: the first, and one past the last. A
+    /// step that adds to a buffer found it whole, so it stays whole.
     fn part(&self, step: &Step) -> Option<(u32, u32)> {
         let (epilogue, at, len) = match *step {
-            Step::Ternary { product, epilogue, at, .. } => {
-                let rows = self.manifest.products[product.0 as usize].rows();
+            Step::Ternary { matrix, epilogue, at, .. } => {
+                let rows = self.manifest.packed_matrices[matrix.0 as usize].rows();
                 (epilogue, at, if matches!(epilogue, Epilogue::Gate(_)) { rows / 2 } else { rows })
             }
             Step::Linear { table, epilogue, at, .. } => {
@@ -156,13 +157,13 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// A product's input is what one step quantized, by groups such as the product's. Lengths alone do not tell: those of a
-    /// single group fit several.
-    fn input(&self, record: &StepName, product: ProductId, input: Quantized) -> Result<(), FormatError> {
+    /// A packed matrix's input is what one step quantized, by groups as wide as the matrix's. Lengths alone do not
+    /// tell: those of a single group fit several.
+    fn input(&self, record: &StepName, matrix: PackedMatrixId, input: Quantized) -> Result<(), FormatError> {
         let writer = |id: BufferId| self.writer[id.0 as usize];
         let one = [input.scale, input.sum].iter().all(|&id| writer(id) == writer(input.values));
         ensure(one, record, || "the parts of its input were not written by one step")?;
-        let wanted = self.manifest.products[product.0 as usize].grouping.map(|g| g.columns);
+        let wanted = self.manifest.packed_matrices[matrix.0 as usize].grouping.map(|g| g.columns);
         let found = self.rules[input.values.0 as usize].and_then(ActivationRule::columns);
         let groups = |columns: Option<u32>| match columns {
             None => "as a whole".to_owned(),
@@ -196,8 +197,8 @@ impl Flow<'_> {
                 }
             })?;
         }
-        if let Step::Ternary { product, input, .. } = *step {
-            self.input(record, product, input)?;
+        if let Step::Ternary { matrix, input, .. } = *step {
+            self.input(record, matrix, input)?;
         }
         for write in writes {
             let from = self.written[write.0 as usize];

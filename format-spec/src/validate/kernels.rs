@@ -1,4 +1,5 @@
-//! Checks the kernel directory: a kernel's code lies inside its section, and a product is given only kernels made for it.
+//! Checks the kernel directory: a kernel's code lies inside its section, and a packed matrix is given only kernels made
+//! for it.
 
 use super::{Ranges, ensure};
 use crate::FormatError;
@@ -47,8 +48,8 @@ fn name(kernel: &KernelEntry) -> String {
     format!("kernel {} for {}", kernel.spec, kernel.target)
 }
 
-/// The kernels of one target: apart from each other, and enough for every product, so that a runtime that chose the
-/// target needs no other.
+/// The kernels of one target: apart from each other, and enough for every packed matrix, so that a runtime that chose
+/// the target needs no other.
 fn code_section(manifest: &Manifest, header: &Header, target: Target) -> Result<(), FormatError> {
     let kernels: Vec<&KernelEntry> = manifest.kernels.iter().filter(|k| k.target == target).collect();
     let Some(first) = kernels.first() else { return Ok(()) };
@@ -62,10 +63,10 @@ fn code_section(manifest: &Manifest, header: &Header, target: Target) -> Result<
     ranges.disjoint()?;
     let single = kernels.iter().filter(|k| k.spec.kind == KernelKind::Stream && k.spec.m == 1);
     let single: BTreeSet<_> = single.map(|k| (k.spec.k, k.spec.code)).collect();
-    for product in &manifest.products {
-        let k = product.kernel_k();
-        ensure(single.contains(&(k, product.code)), format!("product {}", product.name), || {
-            format!("has no stream kernel for {target} with k {k}, m 1 and code {}", product.code.name())
+    for matrix in &manifest.packed_matrices {
+        let k = matrix.kernel_k();
+        ensure(single.contains(&(k, matrix.code)), format!("product {}", matrix.name), || {
+            format!("has no stream kernel for {target} with k {k}, m 1 and code {}", matrix.code.name())
         })?;
     }
     Ok(())

@@ -3,9 +3,9 @@
 use super::{ensure, error, is_float, positive};
 use crate::FormatError;
 use crate::kernel::{GROUP_COLUMNS, MAX_DIGIT_COLUMNS};
-use crate::manifest::{Manifest, Product, RowOrder, Tensor};
+use crate::manifest::{Manifest, PackedMatrix, RowOrder, Tensor};
 use crate::plan::{
-    Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, HeadNorms, KvLayer, Plan, ProductId,
+    Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, HeadNorms, KvLayer, PackedMatrixId, Plan,
     Quantized, Step, TensorId,
 };
 use std::collections::BTreeSet;
@@ -157,15 +157,15 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             positive(record, "scale", scale)?;
             f32s("out", out, hidden)
         }
-        Step::EmbedTernary { product, out } => {
-            let product = self::product(manifest, record, product)?;
-            ensure(product.grouping.is_some() && product.order == RowOrder::Sequential, record, || {
-                format!("its product {} is not of grouped rows in sequence", product.name)
+        Step::EmbedTernary { matrix, out } => {
+            let matrix = self::matrix(manifest, record, matrix)?;
+            ensure(matrix.grouping.is_some() && matrix.order == RowOrder::Sequential, record, || {
+                format!("its product {} is not of grouped rows in sequence", matrix.name)
             })?;
-            ensure(product.rows() == vocab, record, || {
-                format!("its product has {} rows for a vocabulary of {vocab}", product.rows())
+            ensure(matrix.rows() == vocab, record, || {
+                format!("its product has {} rows for a vocabulary of {vocab}", matrix.rows())
             })?;
-            f32s("out", out, product.k.into())
+            f32s("out", out, matrix.k.into())
         }
         Step::RmsNorm { input, weight, eps, out } | Step::RmsNormAdd { input, weight, eps, out } => {
             let len = len(plan, record, input)?;
@@ -186,17 +186,17 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("input", input, len)?;
             quantized_by(plan, record, rule, out, len)
         }
-        Step::Ternary { product, input, epilogue, out, at } => {
-            let product = self::product(manifest, record, product)?;
-            match product.grouping {
-                None => quantized(plan, record, input, product.k.into())?,
+        Step::Ternary { matrix, input, epilogue, out, at } => {
+            let matrix = self::matrix(manifest, record, matrix)?;
+            match matrix.grouping {
+                None => quantized(plan, record, input, matrix.k.into())?,
                 Some(grouping) => {
                     let values = len(plan, record, input.values)?;
-                    let digits = if values > digit_len(product.k, grouping.columns) { 3 } else { 1 };
-                    grouped(plan, record, input, product.k, grouping.columns, digits)?;
+                    let digits = if values > digit_len(matrix.k, grouping.columns) { 3 } else { 1 };
+                    grouped(plan, record, input, matrix.k, grouping.columns, digits)?;
                 }
             }
-            part("out", out, at, results(record, product, epilogue)?)
+            part("out", out, at, results(record, matrix, epilogue)?)
         }
         Step::Linear { table, input, epilogue, out, at } => {
             let [rows, columns] = self::table(manifest, record, table)?;
@@ -250,12 +250,12 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
     }
 }
 
-/// Values a row that a product gives with that epilogue, where the two fit.
-fn results(record: &StepName, product: &Product, epilogue: Epilogue) -> Result<u64, FormatError> {
-    match (product.order, epilogue) {
-        (RowOrder::Sequential, Epilogue::Store | Epilogue::Add) => Ok(product.rows()),
+/// Values a row that a packed matrix gives with that epilogue, where the two fit.
+fn results(record: &StepName, matrix: &PackedMatrix, epilogue: Epilogue) -> Result<u64, FormatError> {
+    match (matrix.order, epilogue) {
+        (RowOrder::Sequential, Epilogue::Store | Epilogue::Add) => Ok(matrix.rows()),
         (RowOrder::Paired, Epilogue::Gate(Activation::Relu2 | Activation::Silu | Activation::GeluTanh)) => {
-            Ok(product.rows() / 2)
+            Ok(matrix.rows() / 2)
         }
         (RowOrder::Sequential, Epilogue::Gate(_)) => Err(error(record, "gates a product that is not paired")),
         (RowOrder::Paired, _) => Err(error(record, "does not gate a paired product")),
@@ -407,8 +407,15 @@ pub(super) fn table(
     }
 }
 
-fn product<'a>(manifest: &'a Manifest, record: &StepName, id: ProductId) -> Result<&'a Product, FormatError> {
-    manifest.products.get(id.0 as usize).ok_or_else(|| error(record, format!("there is no product {}", id.0)))
+fn matrix<'a>(
+    manifest: &'a Manifest,
+    record: &StepName,
+    id: PackedMatrixId,
+) -> Result<&'a PackedMatrix, FormatError> {
+    manifest
+        .packed_matrices
+        .get(id.0 as usize)
+        .ok_or_else(|| error(record, format!("there is no product {}", id.0)))
 }
 
 fn kv_layer<'a>(plan: &'a Plan, record: &StepName, layer: u32) -> Result<&'a KvLayer, FormatError> {

@@ -45,18 +45,18 @@ pub fn rule() -> ActivationRule {
 }
 
 fn layer(l: u32) -> [Step; LAYER_STEPS] {
-    let product = |i: u32| ProductId(4 * l + i);
+    let matrix = |i: u32| PackedMatrixId(4 * l + i);
     [
         Step::RmsNorm { input: RESIDUAL, weight: NORM, eps: 1e-5, out: NORMED },
         Step::Quantize { input: NORMED, rule: rule(), out: Q },
-        Step::Ternary { product: product(0), input: Q, epilogue: Epilogue::Store, out: QKV, at: 0 },
+        Step::Ternary { matrix: matrix(0), input: Q, epilogue: Epilogue::Store, out: QKV, at: 0 },
         Step::RopeAppend { qkv: QKV, norms: None, inv_freq: INV_FREQ, scaling: 1.0, layer: l },
         Step::Attend { qkv: QKV, layer: l, scale: 0.5, window: None, out: ATTENDED },
         Step::Quantize { input: ATTENDED, rule: rule(), out: Q },
-        Step::Ternary { product: product(1), input: Q, epilogue: Epilogue::Add, out: RESIDUAL, at: 0 },
+        Step::Ternary { matrix: matrix(1), input: Q, epilogue: Epilogue::Add, out: RESIDUAL, at: 0 },
         Step::Quantize { input: RESIDUAL, rule: rule(), out: Q },
         Step::Ternary {
-            product: product(2),
+            matrix: matrix(2),
             input: Q,
             epilogue: Epilogue::Gate(Activation::Relu2),
             out: GATED,
@@ -64,11 +64,11 @@ fn layer(l: u32) -> [Step; LAYER_STEPS] {
         },
         Step::RmsNorm { input: GATED, weight: FFN_NORM, eps: 1e-5, out: GATED },
         Step::Quantize { input: GATED, rule: rule(), out: G },
-        Step::Ternary { product: product(3), input: G, epilogue: Epilogue::Add, out: RESIDUAL, at: 0 },
+        Step::Ternary { matrix: matrix(3), input: G, epilogue: Epilogue::Add, out: RESIDUAL, at: 0 },
     ]
 }
 
-fn product(name: String, k: u32, order: RowOrder, rows: &[u32], offset: &mut u64) -> Product {
+fn matrix(name: String, k: u32, order: RowOrder, rows: &[u32], offset: &mut u64) -> PackedMatrix {
     let segment = |(i, &rows): (usize, &u32)| Segment {
         name: format!("{name}.{i}"),
         rows,
@@ -76,10 +76,10 @@ fn product(name: String, k: u32, order: RowOrder, rows: &[u32], offset: &mut u64
         rule: ScaleRule::Multiply,
     };
     let segments = rows.iter().enumerate().map(segment).collect();
-    let product =
-        Product { name, k, code: Code::SignedFix, order, grouping: None, segments, offset: *offset };
-    *offset += product.bytes().unwrap();
-    product
+    let matrix =
+        PackedMatrix { name, k, code: Code::SignedFix, order, grouping: None, segments, offset: *offset };
+    *offset += matrix.bytes().unwrap();
+    matrix
 }
 
 pub fn manifest() -> Manifest {
@@ -100,12 +100,12 @@ pub fn manifest() -> Manifest {
         digest: Digest::of(&[0x90; 40]),
     };
     let mut at = 0;
-    let mut products = Vec::new();
+    let mut packed_matrices = Vec::new();
     for l in 0..2 {
-        products.push(product(format!("layers.{l}.qkv"), 8, RowOrder::Sequential, &[8, 4, 4], &mut at));
-        products.push(product(format!("layers.{l}.o"), 8, RowOrder::Sequential, &[8], &mut at));
-        products.push(product(format!("layers.{l}.gate_up"), 8, RowOrder::Paired, &[12, 12], &mut at));
-        products.push(product(format!("layers.{l}.down"), 12, RowOrder::Sequential, &[8], &mut at));
+        packed_matrices.push(matrix(format!("layers.{l}.qkv"), 8, RowOrder::Sequential, &[8, 4, 4], &mut at));
+        packed_matrices.push(matrix(format!("layers.{l}.o"), 8, RowOrder::Sequential, &[8], &mut at));
+        packed_matrices.push(matrix(format!("layers.{l}.gate_up"), 8, RowOrder::Paired, &[12, 12], &mut at));
+        packed_matrices.push(matrix(format!("layers.{l}.down"), 12, RowOrder::Sequential, &[8], &mut at));
     }
     let embed = Step::Embed { table: EMBEDDING, scale: 1.0, out: RESIDUAL };
     Manifest {
@@ -134,7 +134,7 @@ pub fn manifest() -> Manifest {
             tensor("ffn_norm", DType::F32, &[12], 512),
             tensor("golden.0", DType::F32, &[10], 576),
         ],
-        products,
+        packed_matrices,
         planes: vec![Planes { table: EMBEDDING, offset: 0 }, Planes { table: HEAD, offset: HEAD_PLANES_AT }],
         plan: Plan {
             buffers: vec![
@@ -199,46 +199,47 @@ pub const ADDED: BufferId = BufferId(19);
 pub const KV_TABLE: TensorId = TensorId(6);
 pub const UP_TABLE: TensorId = TensorId(7);
 pub const HEAD_NORM: TensorId = TensorId(8);
-/// The first product of [`grouped`]'s second layer, and its embedding.
-pub const Q_PRODUCT: ProductId = ProductId(4);
-pub const TERNARY_EMBEDDING: ProductId = ProductId(8);
+/// The first packed matrix of [`grouped`]'s second layer, and its embedding.
+pub const Q_MATRIX: PackedMatrixId = PackedMatrixId(4);
+pub const TERNARY_EMBEDDING: PackedMatrixId = PackedMatrixId(8);
 pub const FIXED_RULE: ActivationRule = ActivationRule::Fixed24PerGroup { columns: 32 };
 pub const GROUP_RULE: ActivationRule = ActivationRule::AbsmaxPerGroup { columns: 32 };
 
 /// The second layer of [`grouped`], after the embedding and [`LAYER_STEPS`] of the first.
 pub fn grouped_layer() -> Vec<Step> {
-    let ternary = |product, input, epilogue, out| Step::Ternary { product, input, epilogue, out, at: 0 };
+    let ternary = |matrix, input, epilogue, out| Step::Ternary { matrix, input, epilogue, out, at: 0 };
     let (store, add) = (Epilogue::Store, Epilogue::Add);
     let norms = Some(HeadNorms { q: HEAD_NORM, k: HEAD_NORM, eps: 1e-5 });
     vec![
         Step::NormQuantize { input: RESIDUAL, weight: NORM, eps: 1e-5, rule: FIXED_RULE, out: FIXED },
-        ternary(Q_PRODUCT, FIXED, store, QKV),
+        ternary(Q_MATRIX, FIXED, store, QKV),
         Step::Linear { table: KV_TABLE, input: RESIDUAL, epilogue: store, out: QKV, at: 8 },
         Step::RopeAppend { qkv: QKV, norms, inv_freq: INV_FREQ, scaling: 1.0, layer: 1 },
         Step::Attend { qkv: QKV, layer: 1, scale: 0.5, window: Some(3), out: ATTENDED },
         Step::Quantize { input: ATTENDED, rule: FIXED_RULE, out: FIXED },
-        ternary(ProductId(5), FIXED, store, ADDED),
+        ternary(PackedMatrixId(5), FIXED, store, ADDED),
         Step::RmsNormAdd { input: ADDED, weight: NORM, eps: 1e-5, out: RESIDUAL },
         Step::Quantize { input: RESIDUAL, rule: FIXED_RULE, out: FIXED },
-        ternary(ProductId(6), FIXED, store, GATED),
+        ternary(PackedMatrixId(6), FIXED, store, GATED),
         Step::Linear { table: UP_TABLE, input: RESIDUAL, epilogue: store, out: UP, at: 0 },
         Step::Gate { gate: GATED, up: UP, activation: Activation::GeluTanh, out: GATED },
         Step::Quantize { input: GATED, rule: GROUP_RULE, out: GROUPS },
-        ternary(ProductId(7), GROUPS, add, RESIDUAL),
+        ternary(PackedMatrixId(7), GROUPS, add, RESIDUAL),
     ]
 }
 
-/// [`manifest`] with a second layer of grouped products, and a ternary embedding that is the head, too. No kernels.
+/// [`manifest`] with a second layer of grouped packed matrices, and a ternary embedding that is the head, too. No
+/// kernels.
 pub fn grouped() -> Manifest {
     let mut m = manifest();
     let group = |m: &mut Manifest, name: &str, k, rows: u32, grouping| {
-        let mut at = (m.products.last()).map_or(0, |p| p.offset + p.bytes().unwrap());
-        let mut product = product(name.into(), k, RowOrder::Sequential, &[rows], &mut at);
-        product.segments[0].scale = 1.0;
-        product.grouping = Some(grouping);
-        m.products.push(product);
+        let mut at = (m.packed_matrices.last()).map_or(0, |p| p.offset + p.bytes().unwrap());
+        let mut matrix = matrix(name.into(), k, RowOrder::Sequential, &[rows], &mut at);
+        matrix.segments[0].scale = 1.0;
+        matrix.grouping = Some(grouping);
+        m.packed_matrices.push(matrix);
     };
-    m.products.truncate(4);
+    m.packed_matrices.truncate(4);
     let of_rows = Grouping { columns: 32, scale_columns: 0, scale: DType::F32 };
     let of_groups = Grouping { columns: 32, scale_columns: 64, scale: DType::F16 };
     group(&mut m, "layers.1.q", 8, 8, of_rows);
@@ -269,13 +270,13 @@ pub fn grouped() -> Manifest {
     }
     m.kernels.clear();
     m.plan.body.truncate(1 + LAYER_STEPS);
-    m.plan.body[0] = Step::EmbedTernary { product: TERNARY_EMBEDDING, out: RESIDUAL };
+    m.plan.body[0] = Step::EmbedTernary { matrix: TERNARY_EMBEDDING, out: RESIDUAL };
     m.plan.body.extend(grouped_layer());
     m.plan.layers[1].end = m.plan.body.len() as u32;
     m.plan.head = vec![
         Step::NormQuantize { input: RESIDUAL, weight: NORM, eps: 1e-5, rule: FIXED_RULE, out: FIXED },
         Step::Ternary {
-            product: TERNARY_EMBEDDING,
+            matrix: TERNARY_EMBEDDING,
             input: FIXED,
             epilogue: Epilogue::Store,
             out: LOGITS,
@@ -287,7 +288,8 @@ pub fn grouped() -> Manifest {
 
 /// The sections beside the manifest.
 pub fn sections(manifest: &Manifest) -> Vec<(SectionKind, Vec<u8>)> {
-    let weights = manifest.products.iter().map(|p| p.offset + p.bytes().unwrap_or(0)).max().unwrap_or(0);
+    let weights =
+        manifest.packed_matrices.iter().map(|p| p.offset + p.bytes().unwrap_or(0)).max().unwrap_or(0);
     let tensors = manifest.tensors.iter().map(|t| t.offset + t.bytes().unwrap_or(0)).max().unwrap_or(0);
     vec![
         (SectionKind::Weights, vec![Code::SignedFix.store(121).unwrap(); weights as usize]),

@@ -95,7 +95,7 @@ pub struct Generate {
     /// Generate on after the model says it is done.
     #[arg(long)]
     pub ignore_eos: bool,
-    /// Do not guess tokens from the text before them; the tokens generated are the same either way.
+    /// Do not draft tokens from the text before them; the tokens generated are the same either way.
     #[arg(long)]
     pub no_speculation: bool,
     /// Print where the time goes, on standard error.

@@ -14,16 +14,16 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
+use trit_runtime::bandwidth::ReadBuffer;
 use trit_runtime::format::target::Target;
-use trit_runtime::stream::StreamBuffer;
 use trit_runtime::{
     Batch, Engine, EngineOptions, LogitsRequest, Model, Profile, RuntimeError, Sequence, SequenceOptions, cpu,
 };
 
 /// Least bytes read to measure the bandwidth: more than any cache holds.
-const STREAM_BYTES: usize = 512 << 20;
+const LEAST_READ: usize = 512 << 20;
 /// Least repetitions of that: each takes a fraction of a second.
-const STREAM_REPETITIONS: usize = 5;
+const LEAST_REPETITIONS: usize = 5;
 /// Profiled passes of a decode, where it is repeated that often: those that count are not profiled.
 const PROFILED: usize = 3;
 
@@ -289,8 +289,8 @@ fn median_min_max(values: &mut [f64]) -> (f64, f64, f64) {
 /// GB/s of reading at least `bytes`, or half of the memory that is left.
 fn stream_gb_s(bytes: usize, threads: usize, args: &Bench) -> Result<f64, RuntimeError> {
     let room = trit_runtime::available().map_or(usize::MAX, |free| (free / 2).max(1 << 20));
-    let buffer = StreamBuffer::new(bytes.max(STREAM_BYTES).min(room))?;
-    Ok(buffer.gb_s(threads, STREAM_REPETITIONS.max(args.repetitions.into())))
+    let buffer = ReadBuffer::new(bytes.max(LEAST_READ).min(room))?;
+    Ok(buffer.gb_s(threads, LEAST_REPETITIONS.max(args.repetitions.into())))
 }
 
 #[cfg(test)]

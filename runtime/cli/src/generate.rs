@@ -231,7 +231,7 @@ pub struct Timings {
     generated_tokens: usize,
     generated_s: f64,
     generated_tokens_per_s: f64,
-    /// Tokens guessed from the text before them, and how many of them were right.
+    /// Tokens drafted from the text before them, and how many of them were accepted.
     guessed_tokens: usize,
     guessed_right: usize,
 }

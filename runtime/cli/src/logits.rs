@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use trit_runtime::text::output::{self, Kind, Pending};
 
 /// Tokens between two looks at Ctrl-C and the disk.
-const BLOCK: usize = 64;
+const CHUNK: usize = 64;
 
 /// What may be replaced.
 const LOGITS: Kind =
@@ -27,16 +27,16 @@ pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
     let mut out = BufWriter::with_capacity(1 << 20, file.file());
     out.write_all(&header(args.ids.len(), vocab)).map_err(written)?;
     let progress = open::progress(args.ids.len() as u64, "logits");
-    for block in args.ids.chunks(BLOCK) {
+    for chunk in args.ids.chunks(CHUNK) {
         let mut result = Ok(());
         let mut write = |_: usize, logits: &[f32]| {
             if result.is_ok() {
                 result = logits.iter().try_for_each(|l| out.write_all(&l.to_le_bytes()));
             }
         };
-        session.forward_all(block, &mut write).map_err(|e| Failure::runtime(&args.bundle, e))?;
+        session.forward_all(chunk, &mut write).map_err(|e| Failure::runtime(&args.bundle, e))?;
         result.map_err(written)?;
-        progress.inc(block.len() as u64);
+        progress.inc(chunk.len() as u64);
         if stoppable.requested() {
             return Err(Failure::interrupted());
         }

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use trit_command::truncation;
 use trit_runtime::text::Tokenizer;
-use trit_runtime::{LoadOptions, MappingHook, Memory, Model, Session, SessionOptions, TrustPolicy, Tuning};
+use trit_runtime::{
+    LoadOptions, MappingHook, Model, Session, SessionOptions, TrustPolicy, Tuning, WeightMemory,
+};
 
 /// Loads a bundle. Says which kernels run if they are not what one would expect, or if `verbose` is set.
 ///
@@ -23,7 +25,7 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         cpu: args.cpu,
         trust,
         verify: !args.no_verify,
-        memory: if args.mmap { Memory::Mapped } else { Memory::Auto },
+        memory: if args.mmap { WeightMemory::Mapped } else { WeightMemory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
         timings: None,
         mapped: Some(MappingHook::new(|path, bytes| Box::new(truncation::enter(path, bytes)))),

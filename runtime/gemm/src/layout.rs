@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use trit_format::dense243::Code;
 use trit_format::kernel::{GROUP_COLUMNS, MAX_GROUPED_K, MAX_K};
-use trit_format::manifest::{Grouping, Product, TileLayout};
+use trit_format::manifest::{Grouping, PackedMatrix, TileLayout};
 use trit_format::plan::{ActivationRule, DType};
 use trit_format::tile;
 use trit_kernels::epilogue::WeightScales;
@@ -85,12 +85,12 @@ impl Layout {
         Ok(Layout::valid(TileLayout { k, grouping }, code))
     }
 
-    /// The tiles of a product of a bundle.
+    /// The tiles of a packed matrix of a bundle.
     ///
     /// # Errors
     /// As [`Layout::new`]; none where the bundle's manifest was validated.
-    pub fn of(product: &Product) -> Result<Layout, GemmError> {
-        Layout::new(product.k, product.code, product.grouping)
+    pub fn of(matrix: &PackedMatrix) -> Result<Layout, GemmError> {
+        Layout::new(matrix.k, matrix.code, matrix.grouping)
     }
 
     fn valid(tiles: TileLayout, code: Code) -> Layout {
@@ -114,8 +114,8 @@ impl Layout {
         }
     }
 
-    /// Tiles of `k` columns, a multiple of `columns`, seen as groups without scales: the same bytes as those of tiles without
-    /// groups.
+    /// Tiles of `k` columns, a multiple of `columns`, seen as groups without scales: the same bytes as those of tiles
+    /// without groups.
     pub(crate) fn unscaled_groups(k: u32, code: Code, columns: u32) -> Result<Layout, GemmError> {
         let grouping = Grouping { columns, scale_columns: 0, scale: DType::F32 };
         let mut layout = Layout::new(k, code, Some(grouping))?;
@@ -146,8 +146,8 @@ impl Layout {
         self.tile_bytes
     }
 
-    /// Bytes from one digit of a row of activations to the next, which is also how long a row of one digit is: whole groups,
-    /// or columns, rounded up to 64.
+    /// Bytes from one digit of a row of activations to the next, which is also how long a row of one digit is: whole
+    /// groups, or columns, rounded up to 64.
     pub fn digit_len(&self) -> usize {
         self.groups.map_or(self.columns.next_multiple_of(64), |groups| groups.digit_len)
     }

@@ -43,7 +43,7 @@
 //! | `memory` | memory in huge pages |
 //! | [`cpu`] | what this CPU can run |
 //!
-//! `unsafe` stands in `memory`, `kernels`, `generate`, `call` and `cpu`.
+//! `unsafe` stands in 5 files: `memory.rs`, `kernels.rs`, `generate.rs`, `call.rs` and `cpu.rs`. The others deny it.
 #![deny(unsafe_code)]
 
 mod activations;

@@ -1,33 +1,36 @@
-//! The steps that touch the KV cache, for the runs of a pass.
+//! The steps that write and read the KV cache: appending keys and values, and attention.
 //!
-//! Workers claim heads of runs, over all runs at once: however unequal sequences are, there is one share of work between
-//! two barriers.
+//! A unit of work is one head of one run (the rows of one sequence). Workers claim units over all runs at once, so that
+//! sequences of unequal length still give one balanced share of work between two barriers.
 #![allow(unsafe_code)]
 
+use super::arena::Arena;
 use super::execute::Run;
 use super::kv::{KvType, POSITIONS};
+use super::pool::Worker;
 use crate::RuntimeError;
-use crate::arena::{Arena, Memory};
-use crate::pool::Worker;
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use trit_format::plan::{BufferId, KvLayer, Plan};
+use trit_gemm::Memory;
 use trit_kernels::attention::{
     AttendScratch, CHUNK, KvElement, Queries, attend_rows, combine, partial, value_width,
 };
 use trit_kernels::norm::rms_norm_in_place;
 use trit_kernels::rope::RopeTable;
 
-/// Most rows of a run whose attention is split along the context; more rows are work enough for all.
+/// Most rows of a run whose attention is split along the context. Runs with more rows have enough work for all workers
+/// without that.
 const SPLIT_ROWS: usize = 8;
-/// Rows of a long run that are handled together: enough to widen a chunk of the cache only once in a while, few enough
-/// to balance.
+/// Rows of a long run that make one unit: many enough that widening a chunk of the cache to f32 costs little, few
+/// enough that the work is balanced.
 const ROWS: usize = 128;
-/// Most bytes for results of parts of contexts. Runs beyond are not split; there are many then, and work for all.
+/// Most bytes for the results of parts of contexts. Runs for which there is no room are not split; a pass then has many
+/// runs, which are work enough for all.
 const MOST_SPLIT: usize = 64 << 20;
 
-/// RMSNorms of single heads, `[head_dim]` each.
+/// The weights of the RMSNorms of single heads, `[head_dim]` each.
 #[derive(Clone, Copy)]
 pub(crate) struct AppendNorms<'a> {
     pub q: &'a [f32],
@@ -35,21 +38,21 @@ pub(crate) struct AppendNorms<'a> {
     pub eps: f32,
 }
 
-/// Rotates and appends one head.
+/// Rotates the queries and keys of one KV head of one run, and appends its keys and values.
 pub(crate) struct Append<'a> {
     pub run: &'a Run<'a>,
     pub qkv: BufferId,
     pub norms: Option<AppendNorms<'a>>,
     pub rope: &'a RopeTable,
     pub layer: usize,
-    /// KV head; its query heads are rotated too.
+    /// The KV head. The query heads that share it are rotated too.
     pub head: usize,
     pub shape: KvLayer,
 }
 
 impl Append<'_> {
-    /// Normalizes where there are norms, rotates the query heads in place, and appends the rotated keys and the values. `T` is
-    /// the cache's element type, `heads` is memory.
+    /// Normalizes queries and keys where there are norms, rotates the query heads in place, and appends the rotated
+    /// keys and the values. `T` is the cache's element type. `heads` is scratch memory.
     pub fn run<T: KvElement>(&self, arena: &Arena, heads: &mut Vec<f32>) {
         let KvLayer { n_heads, n_kv_heads, head_dim } = self.shape;
         let (dim, group) = (head_dim as usize, (n_heads / n_kv_heads) as usize);
@@ -87,8 +90,8 @@ impl Append<'_> {
         while done < rows {
             let (page, at) = ((self.run.position + done) / POSITIONS, (self.run.position + done) % POSITIONS);
             let count = (POSITIONS - at).min(rows - done);
-            // SAFETY: the step rule; this head of the cache is this worker's. The engine reserved the positions of the run, and
-            // holds the sequence. The caller chose `T`.
+            // SAFETY: the step rule; this head of the cache is this worker's. The engine reserved the positions of the
+            // run, and holds the sequence. The caller chose `T`.
             let mut stored = unsafe { self.run.cache.head_mut::<T>(page, self.layer, self.head) };
             stored.append(at, count, &keys[done * dim..], &values[done * dim..], dim);
             done += count;
@@ -107,10 +110,11 @@ pub(crate) struct Attention {
 #[derive(Clone)]
 struct Share {
     run: usize,
-    /// The first of its units.
+    /// The number of its first unit, counted over all runs.
     first: usize,
-    /// Chunks of the context, of each of which a unit takes one head, and where their partial results begin; `None` where a unit
-    /// is a head of a block of rows.
+    /// Where attention is split along the context: the chunks of the context, and the element of the workspace where
+    /// their partial results begin. A unit is then one head of one chunk. `None` where a unit is one head of up to
+    /// [`ROWS`] rows.
     split: Option<(Range<usize>, usize)>,
 }
 
@@ -128,7 +132,7 @@ pub(crate) struct Attend<'a> {
 }
 
 impl<'a> Attend<'a> {
-    /// Elements of a query group.
+    /// Elements of the query heads that share one KV head.
     fn width(&self) -> usize {
         (self.shape.n_heads / self.shape.n_kv_heads * self.shape.head_dim) as usize
     }
@@ -152,7 +156,8 @@ impl<'a> Attend<'a> {
         }
     }
 
-    /// Lists each run's share of the units, and gives how many there are; the same on every worker.
+    /// Lists each run's share of the units, and returns the number of all units. The result is the same on every
+    /// worker.
     fn share(&self, workers: usize, shares: &mut Vec<Share>) -> usize {
         let heads = self.shape.n_kv_heads as usize;
         let (mut units, mut elements) = (0, 0);
@@ -176,7 +181,8 @@ impl<'a> Attend<'a> {
         units
     }
 
-    /// Attends. Every worker of the region calls this. The result is the same bits however the work is cut.
+    /// Computes attention. Every worker of the region calls this. The results are the same bits however the work is
+    /// cut.
     pub fn run(&self, worker: &Worker, Attention { scratch, shares }: &mut Attention) {
         let units = self.share(worker.count, shares);
         for unit in worker.claim(units, 1).flatten() {
@@ -213,21 +219,22 @@ impl<'a> Attend<'a> {
         let (run, heads, rows) =
             (&self.runs[share.run], self.shape.n_kv_heads as usize, self.runs[share.run].rows.len());
         let Some((chunks, first)) = &share.split else {
-            // The last rows see most: they first, so that what is left at the end is small.
-            let (block, head) = (rows.div_ceil(ROWS) - 1 - unit / heads, unit % heads);
-            return self.rows::<T>(run, head, block * ROWS..((block + 1) * ROWS).min(rows), scratch);
+            // The last rows see the most positions. They go first, so that the units at the end are small and workers
+            // finish together.
+            let (part, head) = (rows.div_ceil(ROWS) - 1 - unit / heads, unit % heads);
+            return self.rows::<T>(run, head, part * ROWS..((part + 1) * ROWS).min(rows), scratch);
         };
         let (head, chunk) = (unit / chunks.len(), chunks.start + unit % chunks.len());
         let queries = self.queries(run, head, 0..rows);
         let (at, len) = (first + unit * queries.partial_len(), queries.partial_len());
-        // SAFETY: the step rule; the cache is not written in this step, and this part of the workspace is this worker's. The
-        // caller chose `T`.
+        // SAFETY: the step rule; the cache is not written in this step, and this part of the workspace is this
+        // worker's. The caller chose `T`.
         let (stored, out) =
             unsafe { (run.cache.head::<T>(chunk, self.layer, head), self.split_kv.get_mut(at..at + len)) };
         partial(&queries, &stored, chunk, scratch, out);
     }
 
-    /// The whole attention of one head for some rows of a run.
+    /// Computes one head's attention over the whole context, for some rows of a run.
     fn rows<T: KvElement>(&self, run: &Run, head: usize, rows: Range<usize>, scratch: &mut AttendScratch) {
         let queries = self.queries(run, head, rows.clone());
         let (from, to) = (head * self.width(), (head + 1) * self.width());
@@ -240,7 +247,7 @@ impl<'a> Attend<'a> {
         attend_rows(&queries, &stored, scratch, &mut outs);
     }
 
-    /// Brings together what was found in the chunks of a context, for one head of one row.
+    /// Combines the partial results of the chunks of a context, for one head of one row.
     fn combine(&self, share: &Share, head: usize, row: usize) {
         let Some((chunks, first)) = &share.split else { return };
         let run = &self.runs[share.run];
@@ -258,7 +265,7 @@ impl<'a> Attend<'a> {
     }
 }
 
-/// Workspace for attention that is split along contexts: what workers found in each chunk.
+/// The split-KV workspace: partial results of attention for each chunk of a context that is split among workers.
 #[derive(Default)]
 pub(crate) struct SplitKv {
     memory: Option<Memory>,
@@ -267,7 +274,7 @@ pub(crate) struct SplitKv {
 }
 
 impl SplitKv {
-    /// Makes room for runs of so many rows that end after so many positions; what is there is lost.
+    /// Makes room for `runs`, each a number of rows and the position after its last row. The contents are lost.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
@@ -290,7 +297,7 @@ impl SplitKv {
         Ok(())
     }
 
-    /// Elements there is room for.
+    /// How many elements there is room for.
     fn len(&self) -> usize {
         self.len
     }
@@ -307,8 +314,8 @@ impl SplitKv {
     /// # Safety
     /// No worker writes them until all workers passed the next barrier.
     unsafe fn get(&self, range: Range<usize>) -> &[f32] {
-        // SAFETY: inside the memory by the assertion in `part`, aligned and initialized; the caller promises that nobody
-        // writes.
+        // SAFETY: inside the memory by the assertion in `part`, aligned and initialized; the caller promises that
+        // nobody writes.
         unsafe { std::slice::from_raw_parts(self.part(&range), range.len()) }
     }
 

@@ -1,40 +1,44 @@
-//! What runs together in one step.
+//! A batch: the tokens of several sequences that run together in one step.
 
-use super::logits::LogitsRequest;
+use super::logits::{Logits, LogitsRequest};
 use super::sequence::Sequence;
 use crate::RuntimeError;
 use std::sync::atomic::AtomicBool;
 
-/// Rows of a step: tokens of any mix of sequences, parts of prompts and single tokens.
+/// The rows of one step. They are tokens of any mix of sequences: chunks of prompts beside single tokens.
 #[derive(Default)]
 pub struct Batch<'a> {
     pub(super) parts: Vec<Part<'a>>,
     pub(super) stop: Option<&'a AtomicBool>,
 }
 
+/// A function that receives the logits of a row, and the index of the row among its part's ids.
+pub(super) type LogitsReceiver<'a> = dyn FnMut(usize, Logits) + 'a;
+
 /// The rows of one sequence.
 pub(super) struct Part<'a> {
     pub sequence: &'a mut Sequence,
     pub ids: &'a [u32],
-    /// For the last rows, one each.
+    /// What is asked of the logits after the last rows: one request for each.
     pub requests: &'a [LogitsRequest],
     /// How many of the last tokens are drafted.
     pub drafted: usize,
-    /// Takes the logits, with the index of their row in `ids`; else the sequence keeps them.
-    pub each: Option<&'a mut dyn FnMut(usize, super::Logits)>,
+    /// A function that receives the logits. Without one, the sequence keeps them.
+    pub each: Option<&'a mut LogitsReceiver<'a>>,
     /// Tokens appended so far.
     pub done: usize,
     pub error: Option<RuntimeError>,
 }
 
 impl<'a> Batch<'a> {
-    /// No rows.
+    /// An empty batch.
     pub fn new() -> Batch<'a> {
         Batch::default()
     }
 
-    /// Appends `ids` to `sequence` in the step, and finds of the logits after each of the last `requests.len()` of them what
-    /// its request says: see [`Sequence::logits`]. Gives the part's index in what [`Engine::step`](super::Engine::step) returns.
+    /// Adds a part to the batch: the step appends `ids` to `sequence`. `requests` belong to the last `requests.len()`
+    /// tokens; each says which logits after its token are to be found, and [`Sequence::logits`] gives them afterwards.
+    /// Returns the index of the part in what [`Engine::step`](super::Engine::step) returns.
     pub fn push(
         &mut self,
         sequence: &'a mut Sequence,
@@ -44,8 +48,8 @@ impl<'a> Batch<'a> {
         self.push_drafted(sequence, ids, 0, requests)
     }
 
-    /// As [`Batch::push`], where the last `drafted` of the tokens are guesses: where one of them cannot be run, the step ends
-    /// before it for this sequence, which is no error. At least one token is none.
+    /// As [`Batch::push`], but the last `drafted` tokens are drafts. If one of them cannot be run, the step ends before
+    /// it for this sequence, and that is no error. The first token never counts as a draft.
     pub fn push_drafted(
         &mut self,
         sequence: &'a mut Sequence,
@@ -58,29 +62,30 @@ impl<'a> Batch<'a> {
         self.parts.len() - 1
     }
 
-    /// While `stop` is set, the step ends between two of the model's steps, and no sequence changes.
+    /// Lets another thread end the step: while `stop` is set, it ends between two steps of the model's plan, and no
+    /// sequence changes.
     pub fn interrupt_by(&mut self, stop: &'a AtomicBool) {
         self.stop = Some(stop);
     }
 
-    /// Tokens of all parts.
+    /// How many tokens all parts have together.
     pub fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.ids.len()).sum()
     }
 
-    /// Parts.
+    /// How many parts there are.
     pub fn len(&self) -> usize {
         self.parts.len()
     }
 
-    /// Whether there is nothing to run.
+    /// Whether the batch has no parts.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 }
 
 impl Part<'_> {
-    /// Whether rows are left to run.
+    /// Whether rows that are no drafts are left to run.
     pub fn is_open(&self) -> bool {
         self.error.is_none() && self.done < self.ids.len() - self.drafted
     }
@@ -91,7 +96,7 @@ impl Part<'_> {
         row.checked_sub(unasked).map(|asked| &self.requests[asked])
     }
 
-    /// Whether a row may be missing in the end.
+    /// Whether a row is a draft, which may fail to run without an error.
     pub fn is_drafted(&self, row: usize) -> bool {
         row >= self.ids.len() - self.drafted
     }

@@ -1,22 +1,23 @@
-//! Threads and memory of an engine, and one pass of rows through them.
+//! The threads and the memory of an engine, and one pass: rows of several sequences go through the plan's steps
+//! together.
 
+use super::arena::{self, Arena};
 use super::attend::SplitKv;
 use super::execute::{Executor, Pass, Run, Scratch, Wanted, head_row};
 use super::kv::KvCache;
 use super::logits::{Candidate, Logits, LogitsRequest};
+use super::pool::Pool;
+use super::profile::Profile;
 use super::ropes::Ropes;
 use super::screening::{Bounds, Largest, PlaneChoice};
 use crate::RuntimeError;
-use crate::arena::{self, Arena};
 use crate::load::Model;
-use crate::pool::Pool;
-use crate::profile::Profile;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use trit_format::plan::Step;
 use trit_kernels::planes::MAX_TOP;
 
-/// What an engine has once.
+/// What an engine has once, whatever the number of its sequences.
 pub(super) struct Core {
     pool: Pool,
     pub arena: Arena,
@@ -28,29 +29,29 @@ pub(super) struct Core {
     pub profile: Option<Profile>,
 }
 
-/// What one sequence has in a pass.
+/// The rows of one sequence in a pass.
 pub(super) struct Chunk<'a> {
     pub ids: &'a [u32],
-    /// Position of the first of them, reserved in the cache as those after it are.
+    /// Position of the first of them. The cache has reserved this position and those of the other ids.
     pub position: usize,
     pub cache: &'a KvCache,
-    /// Rows of `ids` with what is asked of their logits.
+    /// Which rows of `ids` are asked for logits, and what is asked of them.
     pub requests: Vec<(usize, &'a LogitsRequest)>,
 }
 
 /// Which steps run.
 pub(super) enum Steps<'a> {
-    /// All, the head where logits are wanted.
+    /// The whole body, and the head for the rows whose logits are wanted.
     All,
-    /// Some of the body.
+    /// Some steps of the body.
     Body(&'a [Step]),
 }
 
 /// What a pass found.
 pub(super) struct Found {
-    /// By chunk, how many of its rows the cache could hold; the others have not run.
+    /// For each chunk, how many of its rows the cache could hold. The rows after those count as not run.
     pub ran: Vec<usize>,
-    /// By request: chunk, row of its ids, and where its logits are.
+    /// For each request its chunk, its row among the chunk's ids, and where its logits are.
     logits: Vec<(usize, usize, Place)>,
 }
 
@@ -60,7 +61,7 @@ enum Place {
 }
 
 impl Core {
-    /// Threads, and memory for `rows` rows.
+    /// Starts the threads, and allocates memory for `rows` rows.
     pub fn new(model: &Model, threads: usize, rows: usize) -> Result<Core, RuntimeError> {
         Ok(Core {
             pool: Pool::new(threads)?,
@@ -74,10 +75,11 @@ impl Core {
         })
     }
 
-    /// Runs steps for the rows of all chunks in one parallel region.
+    /// Runs `steps` for the rows of all chunks, in one parallel region of all workers.
     ///
     /// # Errors
-    /// [`RuntimeError::Interrupted`], [`RuntimeError::Changed`], [`RuntimeError::System`]: nothing that was computed counts.
+    /// [`RuntimeError::Interrupted`], [`RuntimeError::Changed`] and [`RuntimeError::System`]. What was computed is then
+    /// not to be used.
     pub fn pass(
         &mut self,
         model: &Model,
@@ -111,7 +113,7 @@ impl Core {
             stop,
         };
         let stopped = AtomicBool::new(false);
-        // Worker 0 keeps the profile.
+        // Worker 0 keeps the profile during the pass.
         self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner).profile = self.profile.take();
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +145,7 @@ impl Core {
         Ok(Found { ran, logits: self.gather(model, count, rows, &places) })
     }
 
-    /// Brings together what the workers found.
+    /// Collects the logits that the workers found, and teaches the choice of planes how many rows were left undecided.
     fn gather(
         &mut self,
         model: &Model,
@@ -153,7 +155,7 @@ impl Core {
     ) -> Vec<(usize, usize, Place)> {
         let workers: Vec<&mut Scratch> =
             self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
-        let (mut heads, mut survivors) = (0, 0);
+        let (mut heads, mut rescored) = (0, 0);
         let mut place = |index: usize| {
             if !workers[0].screened[index] {
                 return Place::Arena(places[index]);
@@ -163,27 +165,27 @@ impl Core {
             found.sort_unstable_by_key(|c| c.id);
             found.dedup_by_key(|c| c.id);
             heads += 1;
-            survivors += found.len();
+            rescored += found.len();
             Place::Candidates(found)
         };
         let mut logits: Vec<(usize, usize, Place)> =
             rows.into_iter().enumerate().map(|(index, (chunk, row))| (chunk, row, place(index))).collect();
         logits.sort_by_key(|&(chunk, row, _)| (chunk, row));
         if heads > 0 {
-            let refined = workers.iter().map(|w| w.screening.refined).sum();
+            let undecided = workers.iter().map(|w| w.screening.undecided).sum();
             if let Some(profile) = &mut self.profile {
                 profile.heads += heads;
-                profile.refined += refined;
-                profile.survivors += survivors;
+                profile.undecided += undecided;
+                profile.rescored += rescored;
                 profile.full_scans += if self.choice.full(count) { heads } else { 0 };
             }
             let vocab = model.manifest().hyperparameters.vocab_size as usize;
-            self.choice.learn(count, refined, heads * vocab);
+            self.choice.learn(count, undecided, heads * vocab);
         }
         logits
     }
 
-    /// The logits that a pass found, with their chunk and row, in order.
+    /// The logits that a pass found, each with its chunk and row, in the order of chunks and rows.
     pub fn logits<'a>(
         &'a self,
         model: &'a Model,
@@ -201,7 +203,7 @@ impl Core {
     }
 }
 
-/// What a pass is asked for, those requests first that the largest logits answer.
+/// All requests of a pass. Those that need only the largest logits come first, because the head handles them together.
 struct Asked {
     requests: Vec<Request>,
 }
@@ -209,9 +211,9 @@ struct Asked {
 struct Request {
     chunk: usize,
     row: usize,
-    /// Its row in the pass.
+    /// The row among all rows of the pass.
     at: usize,
-    /// How many of the largest logits; 0: all.
+    /// How many of the largest logits are wanted; 0 stands for all logits.
     count: usize,
     within: f32,
     forced: Vec<u32>,

@@ -1,20 +1,20 @@
-//! The straight line of steps, run by every worker together.
+//! Executes the plan: a straight line of steps, which every worker runs at the same time.
 //!
-//! Between two barriers a worker writes only rows, tiles or heads of its own share, and reads only what was written
-//! before the last barrier. That is the fact every `SAFETY` comment here refers to as *the step rule*; validation
-//! guarantees the other half, that buffers of one step do not overlap.
+//! Between two barriers a worker writes only the rows, tiles or heads of its own share, and reads only what was written
+//! before the last barrier. The `SAFETY` comments call this fact *the step rule*. It suffices because validation
+//! guarantees that the buffers of one step do not overlap.
 #![allow(unsafe_code)]
 
+use super::arena::Arena;
 use super::attend::{Append, AppendNorms, Attend, Attention, SplitKv};
+use super::dense_linear::Dense;
+use super::elementwise::{Gate, Norm, Rows};
 use super::kv::{KvCache, KvType};
+use super::pool::Worker;
+use super::profile::Profile;
 use super::screening::{self, Bounds, Largest, Screening, ScreeningScratch};
-use crate::arena::Arena;
-use crate::dense::Dense;
+use super::ternary::{OwnRows, ProductScratch, TernaryStep, in_arena};
 use crate::load::Model;
-use crate::pool::Worker;
-use crate::profile::Profile;
-use crate::rows::{Gate, Norm, Rows};
-use crate::ternary::{OwnRows, ProductScratch, TernaryStep, in_arena};
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -24,18 +24,19 @@ use trit_kernels::norm::norm_quantize;
 use trit_kernels::quantize::{QuantizedRow, quantize};
 use trit_kernels::rope::RopeTable;
 
-/// Most rows a worker quantizes before it looks for more.
+/// Most rows that a worker claims at a time for quantizing.
 const QUANTIZE_ROWS: usize = 8;
-/// Most rows of which every worker quantizes all, each for itself, instead of waiting for others to do a share.
+/// Up to this many rows, every worker quantizes all of them for itself. That takes less time than sharing the rows out
+/// and waiting for the others at a barrier.
 const OWN_ROWS: usize = 4;
 
-/// Rows that run together: tokens of any sequences, those of one sequence beside each other.
+/// Rows that run together. They are tokens of any sequences; the rows of one sequence stand beside each other.
 pub(crate) struct Pass<'a> {
-    /// By row.
+    /// The token of each row.
     pub tokens: &'a [u32],
-    /// They cover the rows in order.
+    /// The sequences' runs, which cover the rows in order.
     pub runs: &'a [Run<'a>],
-    /// Rows whose logits are wanted, those first of which the largest suffice.
+    /// The rows whose logits are wanted. Those come first for which the largest logits suffice.
     pub wanted: &'a [Wanted<'a>],
 }
 
@@ -45,18 +46,19 @@ pub(crate) struct Run<'a> {
     /// Position of the first row.
     pub position: usize,
     pub cache: &'a KvCache,
-    /// The first row whose keys or values the cache could not hold, of those there were, counted from the run's first.
+    /// The index within the run of the first row whose keys or values the cache's element type could not hold;
+    /// `usize::MAX` while there is no such row.
     pub overflow: AtomicUsize,
 }
 
 /// A row whose logits are wanted.
 pub(crate) struct Wanted<'a> {
     pub row: usize,
-    /// What suffices, if not all.
+    /// The request, where the largest logits suffice; `None` where all are wanted.
     pub largest: Option<Largest<'a>>,
 }
 
-/// The model with what an engine adds to it, and the rows to run.
+/// Everything that the workers of one pass share: the model, the engine's memory and tables, and the rows to run.
 pub(crate) struct Executor<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
@@ -64,10 +66,10 @@ pub(crate) struct Executor<'a> {
     pub pass: Pass<'a>,
     /// Whether heads read both planes at once.
     pub full: bool,
-    /// Where workers show each other what they found in planes.
+    /// Where workers publish the bounds that they found by scanning the planes.
     pub bounds: &'a Bounds,
     pub split_kv: &'a SplitKv,
-    /// Set where nobody wants the result any more.
+    /// Set by another thread when the result is no longer wanted.
     pub stop: &'a AtomicBool,
 }
 
@@ -79,7 +81,7 @@ pub(crate) struct RopeKey {
 }
 
 impl RopeKey {
-    /// The table a step needs, if it needs one.
+    /// The key of the table that a step needs, if it needs one.
     pub fn of(step: &Step) -> Option<RopeKey> {
         match *step {
             Step::RopeAppend { inv_freq, scaling, .. } => Some(RopeKey { inv_freq, scaling }),
@@ -92,23 +94,25 @@ impl RopeKey {
 #[derive(Default)]
 pub(crate) struct Scratch {
     products: ProductScratch,
-    /// Keys and values of a head for the rows of a block.
+    /// Keys and values of one head, for all rows of a run.
     pub heads: Vec<f32>,
     normed: Vec<f32>,
-    /// A row of a table.
+    /// The bytes of one row of an embedding table.
     bytes: Vec<u8>,
-    /// Quantized rows by the plan's buffers, where there are at most [`OWN_ROWS`].
+    /// For each quantized buffer of the plan this worker's own rows, which are used where a step has at most
+    /// [`OWN_ROWS`].
     own: Vec<(Quantized, OwnRows)>,
     pub attention: Attention,
     pub screening: ScreeningScratch,
-    /// By wanted row of the last pass: whether its candidates are in `screening`; its logits are in the arena otherwise.
+    /// For each wanted row of the last pass, whether its candidates are in `screening`. Otherwise its logits are in the
+    /// arena.
     pub screened: Vec<bool>,
-    /// Where time went, if anybody asked.
+    /// Where time went, if a profile was asked for.
     pub profile: Option<Profile>,
 }
 
 impl Scratch {
-    /// This worker's own rows for a quantized buffer.
+    /// This worker's own rows for a quantized buffer, which are allocated at its first use.
     fn own(&mut self, arena: &Arena, out: Quantized) -> &mut OwnRows {
         let index = match self.own.iter().position(|(place, _)| *place == out) {
             Some(index) => index,
@@ -125,7 +129,8 @@ impl Scratch {
 }
 
 impl Executor<'_> {
-    /// Runs `steps` for rows `rows`; false where it was stopped between two of them, for every worker alike.
+    /// Runs `steps` for rows `rows`. Returns false where the pass was stopped between two steps; every worker returns
+    /// the same.
     pub fn run(&self, steps: &[Step], rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) -> bool {
         for (i, step) in steps.iter().enumerate() {
             let start = scratch.profile.is_some().then(Instant::now);
@@ -141,19 +146,20 @@ impl Executor<'_> {
         true
     }
 
-    /// Runs the head, which reads `input` alone, for the wanted rows, after all steps of the body; false as for
-    /// [`Executor::run`]. The logits of wanted row `i` are in row `head_row(i)` of the arena then, or in the candidates.
+    /// Runs the head for the wanted rows, after all steps of the body; `input` is the only buffer of the body that the
+    /// head reads. Returns false as [`Executor::run`] does. Afterwards the logits of wanted row `i` are in row
+    /// `head_row(i)` of the arena, or among the candidates.
     pub fn run_head(&self, steps: &[Step], input: BufferId, worker: &Worker, scratch: &mut Scratch) -> bool {
         let wanted = self.pass.wanted;
-        // A head that is no `Step::Head` leaves all logits.
+        // A head without a `Step::Head` (a ternary one) computes all logits.
         scratch.screened.clear();
         scratch.screened.resize(wanted.len(), false);
-        scratch.screening.refined = 0;
+        scratch.screening.undecided = 0;
         let first = first_head_row(wanted);
         if first.is_none() {
             if worker.index == 0 {
-                // SAFETY: all workers have passed the barrier after the body, and wait at the next one for this worker: nobody
-                // else touches the buffer.
+                // SAFETY: all workers have passed the barrier after the body, and wait at the next one for this worker:
+                // nobody else touches the buffer.
                 let rows: Vec<Vec<f32>> = unsafe {
                     wanted.iter().map(|wanted| self.arena.row::<f32>(input, wanted.row).to_vec()).collect()
                 };
@@ -168,7 +174,7 @@ impl Executor<'_> {
         self.run(steps, first..first + wanted.len(), worker, scratch)
     }
 
-    /// The logits of the wanted rows, which stand in rows `rows` of `input`.
+    /// Computes the logits of the wanted rows, whose hidden states stand in rows `rows` of `input`.
     fn head(
         &self,
         (input, table, planes, out): (BufferId, TensorId, Option<PlanesId>, BufferId),
@@ -182,15 +188,17 @@ impl Executor<'_> {
             let (model, full, bounds) = (self.model, self.full, self.bounds);
             let screening = Screening { model, table, planes, full, bounds };
             for first in (0..few).step_by(screening::MOST_ROWS) {
-                // Bounds and runs of work are used again; after the last the step's own barrier follows.
+                // The next group of rows uses the same bounds and work queues, so a barrier separates the groups. After
+                // the last group the step's own barrier follows.
                 if first > 0 {
                     worker.wait();
                 }
                 let mut inputs = Vec::new();
-                for index in first..few.min(first + screening::MOST_ROWS) {
+                for (index, wanted) in wanted[..few].iter().enumerate().skip(first).take(screening::MOST_ROWS)
+                {
                     // SAFETY: the step rule; the input is not written in this step.
                     let row: &[f32] = unsafe { self.arena.row(input, rows.start + index) };
-                    if let Some(largest) = &wanted[index].largest
+                    if let Some(largest) = &wanted.largest
                         && screening.prepare(inputs.len(), row, &mut scratch.screening)
                     {
                         inputs.push((index, row, largest));
@@ -200,7 +208,8 @@ impl Executor<'_> {
                 inputs.iter().for_each(|&(index, ..)| scratch.screened[index] = true);
             }
         }
-        // The same for every worker. What planes cannot bound, and what wants all, is multiplied whole.
+        // `screened` is the same on every worker. Rows that the planes cannot bound, and rows whose logits are all
+        // wanted, are multiplied with the whole table.
         let mut first = 0;
         while let Some(skipped) = scratch.screened[first..].iter().position(|screened| !screened) {
             let start = first + skipped;
@@ -215,8 +224,8 @@ impl Executor<'_> {
         }
     }
 
-    /// Whether workers may begin `next` while others are still at `step`: what the one leaves, each has for itself, and
-    /// the other does not write what the one reads.
+    /// Whether a worker may begin `next` while others are still at `step`. It may where each worker keeps the results
+    /// of `step` for itself, and `next` does not write what `step` reads.
     fn goes_on(&self, step: &Step, next: Option<&Step>, rows: usize) -> bool {
         let (Step::Quantize { input, .. } | Step::NormQuantize { input, .. }) = *step else { return false };
         match next {
@@ -225,7 +234,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Quantizes rows, normalized first where there is a `norm`.
+    /// Quantizes rows. Where there is a `norm`, rows are normalized first.
     fn quantize(
         &self,
         (input, out): (BufferId, Quantized),
@@ -278,7 +287,7 @@ impl Executor<'_> {
         let token = |r: usize| self.pass.tokens[r] as usize;
         match *step {
             Step::Embed { table, scale, out } => mine.embed(table, scale, out, token, &mut scratch.bytes),
-            Step::EmbedTernary { product, out } => mine.embed_ternary(product, out, token),
+            Step::EmbedTernary { matrix, out } => mine.embed_ternary(matrix, out, token),
             Step::RmsNorm { input, weight, eps, out } => mine.norm(Norm { input, weight, eps, out }),
             Step::RmsNormAdd { input, weight, eps, out } => mine.norm_add(Norm { input, weight, eps, out }),
             Step::Gate { gate, up, activation, out } => {
@@ -302,8 +311,8 @@ impl Executor<'_> {
             Step::Quantize { input, rule, out } => {
                 self.quantize((input, out), None, rule, rows, worker, scratch);
             }
-            Step::Ternary { product, input, epilogue, out, at } => {
-                let index = product.0 as usize;
+            Step::Ternary { matrix, input, epilogue, out, at } => {
+                let index = matrix.0 as usize;
                 let own = scratch.own.iter().find(|(place, _)| *place == input).map(|(_, rows)| rows);
                 let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
                     Some(own) => own.first(rows.len()),
@@ -311,9 +320,9 @@ impl Executor<'_> {
                     None => unsafe { in_arena(arena, input, rows.clone()) },
                 };
                 let step = TernaryStep {
-                    product: &self.model.manifest().products[index],
+                    packed: &self.model.manifest().packed_matrices[index],
                     weights: self.model.weights(index),
-                    kernels: &self.model.bound().products[index],
+                    kernels: &self.model.bound().by_matrix[index],
                     arena,
                     input: activations,
                     epilogue,
@@ -367,13 +376,14 @@ impl Executor<'_> {
     }
 }
 
-/// The first of the consecutive rows where the wanted ones stand in their order already; `None` where they must be moved.
+/// The first wanted row, where the wanted rows are consecutive and in order, so that the head can read them where they
+/// stand. `None` where they must be moved together first.
 fn first_head_row(wanted: &[Wanted]) -> Option<usize> {
     let first = wanted.first()?.row;
     wanted.iter().enumerate().all(|(i, wanted)| wanted.row == first + i).then_some(first)
 }
 
-/// The row of the arena where the logits of wanted row `index` are after the head.
+/// The row of the arena that holds the logits of wanted row `index` after the head.
 pub(crate) fn head_row(wanted: &[Wanted], index: usize) -> usize {
     first_head_row(wanted).unwrap_or(0) + index
 }

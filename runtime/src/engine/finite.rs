@@ -1,28 +1,31 @@
-//! Numbers that do not fit: keys and values beyond the cache's elements, and logits that are no numbers.
+//! Two kinds of numbers that do not fit: keys and values that the cache's element type cannot hold, and logits that are
+//! no finite numbers.
 //!
-//! **A cache of f16 that overflows** goes on in f32. Rows before the first one that f16 cannot hold have run and stand; the
-//! cache is converted, exactly, and that row and all that follow run with f32. So what a token's logits are depends on the
-//! tokens before it alone, not on threads, on what else runs in a step or on how a prompt was cut: up to that position they are
-//! those of an f16 cache, from there on those of a cache whose earlier positions had been rounded to f16. A sequence does not
-//! go back.
+//! **A cache of f16 that overflows** continues as a cache of f32. The rows before the first one that f16 cannot hold
+//! have run, and stay. The cache is converted, which is exact, and that row and all later ones run with f32. A token's
+//! logits therefore depend only on the tokens before it, and not on the number of threads, on what else runs in the
+//! step, or on how a prompt was cut into chunks. Up to that position they are the logits of an f16 cache; from there on
+//! they are those of an f32 cache whose earlier positions had been rounded to f16. A sequence never returns to f16.
 //!
-//! **Logits that are no numbers** are an error. Only then is the sequence run again, layer by layer, to find out where.
+//! **Logits that are no finite numbers** are an error. The sequence is then run again, layer by layer, to find the
+//! layer where such numbers first appear.
 
+use super::arena;
 use super::batch::Part;
 use super::core::{Chunk, Core, Steps};
 use super::logits::all_finite;
 use super::sequence::{Sequence, SequenceOptions};
+use crate::RuntimeError;
 use crate::error::Place;
 use crate::load::Model;
-use crate::{RuntimeError, arena};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use trit_format::plan::Step;
 
 impl Core {
-    /// Why the logits after row `row` of a part, which is not appended any more, are no numbers. The search runs on a sequence of
-    /// its own, so that this one keeps what it holds.
+    /// Finds out why the logits after row `row` of a part are no finite numbers. The part's sequence ends before that
+    /// row. The search runs on a sequence of its own, so that the part's sequence keeps what it holds.
     ///
     /// # Errors
     /// Those of a pass.
@@ -42,7 +45,8 @@ impl Core {
         Ok(RuntimeError::NotFinite { place, position, token: tokens[position] })
     }
 
-    /// The first part of the forward pass that gives what is no number, and for which of `tokens`.
+    /// The first part of the forward pass that gives a number that is not finite, and the index of the token in
+    /// `tokens` for which it does.
     fn first_place(
         &mut self,
         model: &Model,
@@ -50,7 +54,7 @@ impl Core {
         tokens: &[u32],
         stop: &AtomicBool,
     ) -> Result<Option<(Place, usize)>, RuntimeError> {
-        // Layers adjoin, begin after the embedding and end with the body.
+        // The layers follow each other without gaps, from the end of the embedding to the end of the body.
         let plan = &model.manifest().plan;
         let first = plan.layers.first().map_or(plan.body.len(), |layer| layer.start as usize);
         let layers = plan.layers.iter().map(|l| l.start as usize..l.end as usize).enumerate();
@@ -72,8 +76,8 @@ impl Core {
         Ok(None)
     }
 
-    /// Runs some steps of the body for tokens after those of a sequence, which must have room for them and does not change but in
-    /// its cache. Gives how many rows the cache could hold.
+    /// Runs some steps of the body for `ids`, at the positions after those of `sequence`. The cache must have reserved
+    /// these positions; only the cache changes. Returns how many rows the cache could hold.
     fn steps(
         &mut self,
         model: &Model,

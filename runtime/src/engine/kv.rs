@@ -1,23 +1,24 @@
-//! The keys and values of one sequence, in pages.
+//! The KV cache: the keys and values of one sequence, in pages.
 //!
-//! A page holds [`POSITIONS`] positions of every layer. A sequence that grows gets another page, and nothing is copied; a fork
-//! shares the pages of what both have in common, and a page that is shared is copied before it is written to.
+//! A page holds [`POSITIONS`] positions of every layer. A sequence that grows gets another page, and nothing is copied.
+//! A fork shares the pages of the prefix that both sequences have in common. A shared page is copied before one of them
+//! writes to it.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use crate::arena::Memory;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use trit_format::plan::KvLayer;
+use trit_gemm::Memory;
 use trit_kernels::attention::{CHUNK, KvElement, KvHead, KvHeadMut, value_width};
 
-/// Positions of a page: those that attention scores together.
+/// Positions of a page. Attention handles as many positions together.
 pub(crate) const POSITIONS: usize = CHUNK;
-/// Bytes of a page from which on it is kept in huge pages of the system, if it is not a sequence's first: a short sequence
-/// takes the memory that it fills, 4 KiB at a time.
+/// A page of the cache of at least this many bytes is kept in the system's huge pages, unless it is a sequence's first
+/// page: a short sequence should take only the memory that it fills, 4 KiB at a time.
 const HUGE: usize = 2 << 20;
 
 /// Element type of a KV cache.
@@ -68,8 +69,8 @@ impl KvType {
 
 /// The cache of a sequence.
 ///
-/// Workers write pages through shared references, so whoever runs them must first call [`KvCache::reserve`], which leaves no
-/// page that is to be written shared with another cache.
+/// Workers write pages through shared references. Whoever runs workers must therefore first call [`KvCache::reserve`],
+/// after which no page that is to be written is shared with another cache.
 pub(crate) struct KvCache {
     layout: Arc<Layout>,
     pages: Vec<Arc<Page>>,
@@ -120,7 +121,7 @@ impl Layout {
         Layout { kv, layers, bytes }
     }
 
-    /// A page whose positions are all zero; the sequence's `index`th.
+    /// A new page, all zeros, which becomes the sequence's page `index`.
     fn page(&self, index: usize) -> Result<Page, RuntimeError> {
         let what = "a page of the KV cache";
         let huge = index > 0 && self.bytes >= HUGE;
@@ -148,11 +149,11 @@ impl KvCache {
         KvCache { layout: Arc::new(Layout::new(shapes, kv)), pages: Vec::new() }
     }
 
-    /// Makes room for `positions` positions, of which the first `kept` hold something that stays. Those from `kept` on may be
-    /// written afterwards: no other cache shares their pages.
+    /// Makes room for `positions` positions. The first `kept` of them keep what they hold. The others may be written
+    /// afterwards, because no other cache shares their pages any more.
     ///
     /// # Errors
-    /// [`RuntimeError::System`] where memory is refused; what is kept is unchanged then.
+    /// [`RuntimeError::System`] where memory is refused. What is kept has not changed then.
     pub fn reserve(&mut self, positions: usize, kept: usize) -> Result<(), RuntimeError> {
         for index in kept / POSITIONS..positions.div_ceil(POSITIONS) {
             if self.pages.get_mut(index).is_some_and(|page| Arc::get_mut(page).is_some()) {
@@ -178,7 +179,7 @@ impl KvCache {
         KvCache { layout: self.layout.clone(), pages: pages.cloned().collect() }
     }
 
-    /// Bytes of all pages, those shared with others included.
+    /// Bytes of all pages, including those that other caches share.
     pub fn bytes(&self) -> usize {
         self.pages.len() * self.layout.bytes
     }
@@ -188,14 +189,14 @@ impl KvCache {
         self.layout.kv
     }
 
-    /// Goes on in f32, which holds whatever is appended. The first `kept` positions keep what they hold: every f16 is an f32.
-    /// The room is as large as before.
+    /// Converts the cache to f32, which can hold whatever is appended. The first `kept` positions keep their values
+    /// exactly, because every f16 is an f32. The number of reserved positions stays the same.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused; nothing changes then.
     ///
     /// # Panics
-    /// If the elements are no f16.
+    /// If the elements are not f16.
     pub fn widen(&mut self, kept: usize) -> Result<(), RuntimeError> {
         assert_eq!(self.kv(), KvType::F16);
         let shapes: Vec<KvLayer> = self.layout.layers.iter().map(|layer| layer.shape).collect();
@@ -222,8 +223,8 @@ impl KvCache {
         let (to, to_lens) = layout.parts::<f32>(to, layer, head);
         assert_eq!(lens, to_lens);
         for ((from, to), len) in from.into_iter().zip(to).zip(lens).take(2) {
-            // SAFETY: both parts lie inside their pages and have as many elements, aligned. Nobody writes a sequence's pages
-            // while the sequence is borrowed here, and nobody else has the new page.
+            // SAFETY: both parts lie inside their pages and have as many elements, aligned. Nobody writes a sequence's
+            // pages while the sequence is borrowed here, and nobody else has the new page.
             let (from, to) = unsafe {
                 (
                     std::slice::from_raw_parts(from.cast::<f16>(), len),
@@ -237,13 +238,13 @@ impl KvCache {
     /// The keys and values of a head in page `page`.
     ///
     /// # Safety
-    /// `T` is the element type of [`KvCache::kv`]. No worker writes this head of this page until all workers passed the next
-    /// barrier.
+    /// `T` is the element type of [`KvCache::kv`]. No worker writes this head of this page until all workers passed the
+    /// next barrier.
     pub unsafe fn head<T: KvElement>(&self, page: usize, layer: usize, head: usize) -> KvHead<'_, T> {
         let ([k, v, ks, vs], [keys, values, scales, _]) =
             self.layout.parts::<T>(&self.pages[page], layer, head);
-        // SAFETY: the parts lie one after the other inside the page, which is zeroed at first and aligned: each begins at a
-        // multiple of 64 bytes. The caller promises that nobody writes them.
+        // SAFETY: the parts lie one after the other inside the page, which is zeroed at first and aligned: each begins
+        // at a multiple of 64 bytes. The caller promises that nobody writes them.
         unsafe {
             KvHead::new(
                 std::slice::from_raw_parts(k.cast(), keys),
@@ -258,8 +259,9 @@ impl KvCache {
     /// The keys and values of a head in page `page`, to be written.
     ///
     /// # Safety
-    /// `T` is the element type of [`KvCache::kv`]. [`KvCache::reserve`] has made the page this cache's own, and the cache has
-    /// not been forked since. No other worker touches this head of this page until all workers passed the next barrier.
+    /// `T` is the element type of [`KvCache::kv`]. [`KvCache::reserve`] has made the page this cache's own, and the
+    /// cache has not been forked since. No other worker touches this head of this page until all workers passed the
+    /// next barrier.
     pub unsafe fn head_mut<T: KvElement>(&self, page: usize, layer: usize, head: usize) -> KvHeadMut<'_, T> {
         let ([k, v, ks, vs], [keys, values, scales, _]) =
             self.layout.parts::<T>(&self.pages[page], layer, head);

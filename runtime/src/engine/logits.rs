@@ -1,4 +1,4 @@
-//! What is asked of the logits after a token, and what is found.
+//! Requests for the logits after a token, and the logits that answer them.
 
 /// A token with its logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,24 +9,24 @@ pub struct Candidate {
     pub logit: f32,
 }
 
-/// Which logits after a token are to be known. The others need not be computed.
+/// Which logits after a token are wanted. The others need not be computed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LogitsRequest {
-    /// Every one.
+    /// All logits.
     All,
-    /// The `count` largest, and those less than `within` below the largest.
+    /// The `count` largest logits, and those that are less than `within` below the largest.
     Largest {
-        /// How many, at least 1.
+        /// How many of the largest, at least 1.
         count: usize,
-        /// How far below the largest.
+        /// How far below the largest logit others are still wanted.
         within: f32,
-        /// Tokens whose logits are wanted however small. What is outside the vocabulary is passed over.
+        /// Tokens whose logits are wanted however small they are. Ids outside the vocabulary are ignored.
         forced: Vec<u32>,
     },
 }
 
 impl LogitsRequest {
-    /// The largest logit alone.
+    /// Asks for the largest logit alone.
     pub fn largest() -> LogitsRequest {
         LogitsRequest::Largest { count: 1, within: 0.0, forced: Vec::new() }
     }
@@ -35,14 +35,15 @@ impl LogitsRequest {
 /// Logits after a token.
 #[derive(Clone, Copy, Debug)]
 pub enum Logits<'a> {
-    /// All, `[vocab_size]`.
+    /// All logits, `[vocab_size]`.
     All(&'a [f32]),
-    /// Those asked for, perhaps with others, each with the logit it has among all; by id.
+    /// The logits that were asked for and perhaps some others, in the order of ids. Each has the same bits as among all
+    /// logits.
     Candidates(&'a [Candidate]),
 }
 
 impl Logits<'_> {
-    /// Whether all are numbers.
+    /// Whether all are finite numbers.
     pub(super) fn are_finite(&self) -> bool {
         match self {
             Logits::All(logits) => all_finite(logits),
@@ -51,13 +52,13 @@ impl Logits<'_> {
     }
 }
 
-/// Without a branch, so that a vocabulary takes some microseconds.
+/// Whether all values are finite. The loop has no branch, so that a whole vocabulary takes some microseconds.
 pub(super) fn all_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     !values.iter().fold(false, |bad, v| bad | (v.to_bits() & EXPONENT == EXPONENT))
 }
 
-/// The logits of one row, in memory that is used again.
+/// The logits of one row that a sequence keeps. The memory is used again for later rows.
 #[derive(Clone, Default)]
 pub(super) struct OwnLogits {
     all: Vec<f32>,

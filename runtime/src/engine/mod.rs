@@ -1,8 +1,9 @@
-//! Many sequences on one model.
+//! The engine: runs many sequences on one model.
 //!
-//! An [`Engine`] owns what a process needs once: threads, the memory that steps work in, RoPE tables. A [`Sequence`] owns what
-//! a text needs: its tokens and its KV cache. A [`Batch`] says which tokens of which sequences run in one [`Engine::step`]:
-//! weights come from memory once for all of them, and each sequence gets exactly the logits that it would get alone.
+//! An [`Engine`] owns what a process needs once: threads, the arena that steps work in, RoPE tables. A [`Sequence`]
+//! owns what one text needs: its tokens and its KV cache. A [`Batch`] says which tokens of which sequences run in one
+//! [`Engine::step`]. The step reads the weights from memory once for all of them, and each sequence gets exactly the
+//! logits that it would get alone.
 //!
 //! ```no_run
 //! # use trit_runtime::{Batch, Engine, EngineOptions, LoadOptions, LogitsRequest, Model, SequenceOptions, RuntimeError};
@@ -23,17 +24,23 @@
 //! # }
 //! ```
 
+mod arena;
 mod attend;
 mod batch;
 mod core;
+mod dense_linear;
+mod elementwise;
 mod execute;
 mod finite;
 mod kv;
 mod logits;
+mod pool;
+pub(crate) mod profile;
 mod ropes;
 mod screening;
 mod sequence;
 mod step;
+mod ternary;
 
 pub use batch::Batch;
 pub use kv::KvType;
@@ -41,20 +48,22 @@ pub use logits::{Candidate, Logits, LogitsRequest};
 pub use sequence::{Sequence, SequenceOptions};
 
 use self::core::Core;
+use crate::RuntimeError;
 use crate::load::Model;
-use crate::profile::Profile;
-use crate::{RuntimeError, pool};
+use profile::Profile;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Worker threads; by default as many as the system grants this process, and never more but with `oversubscribe`.
+    /// Worker threads. By default they are as many as the system grants this process; they are never more, unless
+    /// `oversubscribe` is set.
     pub threads: Option<usize>,
-    /// Start all of `threads`, even where they must share cores: slower, and of use only to test with.
+    /// Starts all of `threads`, even where they must share cores. That is slower, and useful only for tests.
     pub oversubscribe: bool,
-    /// Most rows of a step. Memory for their activations is reserved, and committed as it is used.
+    /// Most rows of a step. Address space for their activations is reserved; the system provides the memory as it is
+    /// used.
     pub rows: usize,
 }
 
@@ -64,9 +73,9 @@ impl Default for EngineOptions {
     }
 }
 
-/// A model with threads and memory to run it: one a process suffices.
+/// A model with the threads and the memory to run it. One engine suffices for a process.
 ///
-/// Engines are shared between threads by reference; steps of one engine run one after the other.
+/// An engine can be shared between threads by reference. Its steps run one after the other.
 pub struct Engine {
     model: Arc<Model>,
     threads: usize,
@@ -75,10 +84,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the threads.
+    /// Starts the threads, and reserves memory for the options' rows.
     ///
     /// # Errors
-    /// [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where threads or memory are refused.
+    /// [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`] where threads or memory are
+    /// refused.
     pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine, RuntimeError> {
         if options.rows == 0 {
             return Err(RuntimeError::Input("a step needs at least 1 row".into()));
@@ -110,7 +120,7 @@ impl Engine {
         self.rows
     }
 
-    /// An empty sequence of its model.
+    /// A new, empty sequence of the engine's model.
     ///
     /// # Errors
     /// As [`Sequence::new`].
@@ -118,28 +128,30 @@ impl Engine {
         Sequence::new(self.model.clone(), options)
     }
 
-    /// Runs the rows of a batch in one pass, or in several where a cache has to be widened first. Gives for each part how many of
-    /// its tokens were appended, all but for drafted ones, or why none was: then that sequence is as it was before, and the
-    /// others have run.
+    /// Runs the rows of a batch in one pass, or in several where a cache must be widened in between. Returns one result
+    /// for each part. It is the number of tokens that were appended, which are all tokens of the part except perhaps
+    /// some drafted ones; or it is the error for which none was appended. The part's sequence has not changed then, and
+    /// the other parts have run.
     ///
     /// # Errors
-    /// No sequence has changed then. [`RuntimeError::Input`] where there are more rows than [`Engine::rows`],
-    /// [`RuntimeError::Interrupted`] (see [`Batch::interrupt_by`]), [`RuntimeError::Changed`] where the bundle's file was
-    /// changed, [`RuntimeError::System`] where memory is refused.
+    /// No sequence has changed where the step itself fails. It fails with [`RuntimeError::Input`] where there are more
+    /// rows than [`Engine::rows`], [`RuntimeError::Interrupted`] (see [`Batch::interrupt_by`]),
+    /// [`RuntimeError::Changed`] where the bundle's file was changed, [`RuntimeError::System`] where memory is refused.
     ///
-    /// Errors of a part: [`RuntimeError::Input`] for no tokens, one outside the vocabulary, more requests than tokens or a sequence
-    /// of another model, [`RuntimeError::ContextFull`], [`RuntimeError::NotFinite`] where a logit is no number,
-    /// [`RuntimeError::System`] where memory for its cache is refused.
+    /// A part fails with [`RuntimeError::Input`] for no tokens, a token outside the vocabulary, more requests than
+    /// tokens, or a sequence of another model; with [`RuntimeError::ContextFull`]; with [`RuntimeError::NotFinite`]
+    /// where a logit is no finite number; and with [`RuntimeError::System`] where memory for its cache is refused.
     pub fn step(&self, batch: &mut Batch) -> Result<Vec<Result<usize, RuntimeError>>, RuntimeError> {
         self.core().step(&self.model, self.rows, batch)
     }
 
-    /// Appends any number of tokens to one sequence, as many at a time as a step takes, and finds of the logits after each of
-    /// the last `requests.len()` of them what its request says. While `stop` is set, it ends.
+    /// Appends any number of tokens to one sequence, in as many steps as they need. `requests` belong to the last
+    /// `requests.len()` tokens; each says which logits after its token are to be found. While `stop` is set, the call
+    /// ends.
     ///
     /// # Errors
-    /// As [`Engine::step`], of the step and of its part, and [`RuntimeError::Input`] for more requests than a step has rows. The
-    /// sequence is unchanged then.
+    /// Those of [`Engine::step`] and of its parts, and [`RuntimeError::Input`] for more requests than a step has rows.
+    /// The sequence has not changed then.
     pub fn advance(
         &self,
         sequence: &mut Sequence,
@@ -172,7 +184,7 @@ impl Engine {
                 self.rows
             )));
         }
-        // The last step has at least the rows that are asked for.
+        // The last step must hold all rows that are asked for logits.
         let last = ((ids.len() - 1) % self.rows + 1).max(requests.len());
         let (before, last) = ids.split_at(ids.len() - last);
         for (chunk, requests) in
@@ -185,10 +197,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Appends tokens to one sequence and hands all logits after each, `[vocab_size]`, to `each`, with its index in `ids`.
+    /// Appends tokens to one sequence. Calls `each` for every token, with its index in `ids` and all logits after it,
+    /// `[vocab_size]`.
     ///
     /// # Errors
-    /// As [`Engine::advance`]; logits before the error have been handed over then.
+    /// Those of [`Engine::advance`]. `each` has then been called for the tokens before the error.
     pub fn each_logits(
         &self,
         sequence: &mut Sequence,
@@ -218,12 +231,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and gives the hidden states after
-    /// it. For looking into a model.
+    /// Runs one layer alone on hidden states `[tokens, hidden_dim]` at positions `0..tokens`, and returns the hidden
+    /// states after it. This is for looking into a model.
     ///
     /// # Errors
-    /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape, [`RuntimeError::Interrupted`] while
-    /// `stop` is set.
+    /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape,
+    /// [`RuntimeError::Interrupted`] while `stop` is set.
     pub fn run_layer(
         &self,
         layer: usize,
@@ -234,17 +247,17 @@ impl Engine {
         self.core().run_layer(self.sequence(options)?, layer, hidden, stop)
     }
 
-    /// Begins to measure where time goes, or begins anew.
+    /// Starts to measure where time goes. What was measured before is dropped.
     pub fn start_profile(&self) {
         self.core().profile = Some(Profile::default());
     }
 
-    /// What was measured since [`Engine::start_profile`].
+    /// What was measured since [`Engine::start_profile`]; `None` where nothing is measured.
     pub fn profile(&self) -> Option<Profile> {
         self.core().profile.clone()
     }
 
-    /// Ends that, and gives what was measured.
+    /// Stops measuring, and returns what was measured.
     pub fn stop_profile(&self) -> Option<Profile> {
         self.core().profile.take()
     }

@@ -1,10 +1,10 @@
-//! The rotations of every RoPE step.
+//! The tables of rotations for the plan's RoPE steps.
 
 use super::execute::RopeKey;
 use crate::load::Model;
 use trit_kernels::rope::RopeTable;
 
-/// Tables for as many positions as have been needed.
+/// The tables, for as many positions as have been needed so far.
 #[derive(Default)]
 pub(super) struct Ropes {
     tables: Vec<(RopeKey, RopeTable)>,
@@ -12,7 +12,7 @@ pub(super) struct Ropes {
 }
 
 impl Ropes {
-    /// Makes room for `positions` positions; tables double, so that this is rare.
+    /// Makes the tables long enough for `positions` positions. Their length doubles each time, so that this is rare.
     pub fn reserve(&mut self, model: &Model, positions: usize) {
         if positions <= self.positions {
             return;
@@ -30,7 +30,7 @@ impl Ropes {
         }
     }
 
-    /// By what determines them.
+    /// The tables, each with the key that determines it.
     pub fn tables(&self) -> &[(RopeKey, RopeTable)] {
         &self.tables
     }

@@ -1,25 +1,26 @@
-//! The largest logits, exactly, without computing the others: rows of the head that planes cannot rule out are
-//! multiplied, the rest are never read. What the planes are and why this is exact: `trit_kernels::planes`.
+//! Screening finds the largest logits exactly, without computing the others. The planes give bounds for every logit.
+//! Only those rows of the head's table that the bounds cannot rule out are read and multiplied. `trit_kernels::planes`
+//! says what the planes are and proves that the result is exact.
 //!
-//! A scan of the planes leaves a *shortlist* of table rows for each hidden state, the exact products of those are its
-//! *candidates*. However many hidden states a pass has, the planes come from memory once.
+//! A scan of the planes leaves a *shortlist* of table rows for each hidden state. Rescoring multiplies these rows
+//! exactly, which gives the *candidates*. The planes come from memory once, however many hidden states a pass has.
 
 use super::logits::Candidate;
+use super::pool::Worker;
 use crate::load::Model;
-use crate::pool::Worker;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_kernels::head;
 use trit_kernels::planes::{self, Hidden, Planes, TopLower};
 
-/// Table rows that are shared out together.
+/// Table rows that make one unit of work.
 const UNIT: usize = 64;
-/// Most of these units that are scanned at a time for up to [`FEW`] hidden states: their results go through L2.
+/// Most of these units that are scanned at a time for up to [`FEW`] hidden states, so that their results stay in L2.
 const MOST_UNITS: usize = 64;
-/// Hidden states whose sums fit the registers together.
+/// How many hidden states' sums fit into the registers together.
 const FEW: usize = 4;
-/// Table rows that are read and multiplied at a time.
+/// Table rows that rescoring reads and multiplies at a time.
 const EXACT_ROWS: usize = 8;
 /// Most hidden states that are screened together. Their bounds take 8 bytes a table row each.
 pub(crate) const MOST_ROWS: usize = 32;
@@ -28,17 +29,17 @@ pub(crate) const MOST_ROWS: usize = 32;
 pub(crate) struct Largest<'a> {
     /// How many of the largest logits.
     pub count: usize,
-    /// How far below the largest others count too.
+    /// Logits that are less than this below the largest are wanted too.
     pub within: f32,
-    /// Table rows wanted whatever their logits, in order.
+    /// Table rows whose logits are wanted however small they are, in order.
     pub forced: &'a [u32],
 }
 
-/// The largest lower bounds each worker saw, for each hidden state.
+/// For each worker, the largest lower bounds that it found for each hidden state.
 pub(crate) struct Bounds(Vec<Mutex<Vec<TopLower>>>);
 
 impl Bounds {
-    /// For that many workers.
+    /// Empty bounds for `workers` workers.
     pub fn new(workers: usize) -> Bounds {
         Bounds((0..workers).map(|_| Mutex::default()).collect())
     }
@@ -66,26 +67,26 @@ pub(crate) struct ScreeningScratch {
     tops: Vec<TopLower>,
     /// Table rows scanned, in runs of [`UNIT`]s.
     ranges: Vec<Range<usize>>,
-    /// By hidden state.
+    /// What is known of each hidden state's logits.
     states: Vec<State>,
     row: Vec<u8>,
-    /// For each hidden state asked about the logits of this worker's share that matter.
+    /// For each hidden state the candidates among this worker's share of the table rows.
     pub candidates: Vec<Vec<Candidate>>,
-    /// Table rows that the high plane left undecided.
-    pub refined: usize,
+    /// How many table rows the high plane left undecided, over all hidden states.
+    pub undecided: usize,
 }
 
 /// What is known of one hidden state's logits.
 #[derive(Default)]
 struct State {
-    /// For the rows of the scanned ranges one after the other, then for those of the shortlist.
+    /// Approximate logits: first of the rows of all scanned ranges in order, then of the rows of the shortlist.
     approx: Vec<f32>,
     bound: Vec<f32>,
-    /// Rows of this worker's share that can be among the largest.
+    /// Rows of this worker's share whose logits can be among the largest.
     shortlist: Vec<u32>,
 }
 
-/// A hidden state, `[hidden]`, under a number of the caller's, and what is asked of the head for it.
+/// A hidden state: the caller's number for it, its values `[hidden]`, and what is asked of the head for it.
 pub(crate) type Input<'a> = (usize, &'a [f32], &'a Largest<'a>);
 
 /// A head and its planes.
@@ -93,15 +94,15 @@ pub(crate) struct Screening<'a> {
     pub model: &'a Model,
     pub table: TensorId,
     pub planes: PlanesId,
-    /// Read both planes at once.
+    /// Whether both planes are read at once.
     pub full: bool,
-    /// Where workers show each other their bounds.
+    /// Where workers publish their bounds.
     pub bounds: &'a Bounds,
 }
 
 impl Screening<'_> {
-    /// Whether the planes can bound the logits of `input`, `[hidden]`; where they cannot, only the whole product tells.
-    /// `index` says which hidden state of the next [`Screening::find`] it becomes.
+    /// Prepares `input`, `[hidden]`, as hidden state `index` of the next [`Screening::find`]. Returns whether the
+    /// planes can bound its logits; where they cannot, the whole product must be computed.
     pub fn prepare(&self, index: usize, input: &[f32], scratch: &mut ScreeningScratch) -> bool {
         while scratch.hidden.len() <= index {
             scratch.hidden.push(Hidden::new(self.model.planes(self.planes).layout()));
@@ -109,10 +110,10 @@ impl Screening<'_> {
         scratch.hidden[index].prepare(input)
     }
 
-    /// Finds for each of `inputs`, prepared in this order and at most [`MOST_ROWS`], what its request asks for, and leaves
-    /// it in the candidates under its number.
+    /// Finds what the request of each of `inputs` asks for, and leaves it in the candidates under the input's number.
+    /// The inputs were prepared in this order, and are at most [`MOST_ROWS`].
     ///
-    /// Every worker of the region calls this with the same arguments, and passes a barrier before the next time.
+    /// Every worker of the region calls this with the same arguments, and passes a barrier before the next call.
     pub fn find(&self, inputs: &[Input], worker: &Worker, scratch: &mut ScreeningScratch) {
         if inputs.is_empty() {
             return;
@@ -126,10 +127,11 @@ impl Screening<'_> {
         }
     }
 
-    /// Leaves in each state's shortlist the rows of this worker's share that can matter.
+    /// Leaves in each state's shortlist the rows of this worker's share whose logits can be among those that are
+    /// wanted.
     fn shortlist(&self, inputs: &[Input], worker: &Worker, scratch: &mut ScreeningScratch) {
         let planes = self.model.planes(self.planes);
-        let ScreeningScratch { hidden, tops, ranges, states, refined, .. } = scratch;
+        let ScreeningScratch { hidden, tops, ranges, states, undecided, .. } = scratch;
         let hidden: Vec<&Hidden> = hidden[..inputs.len()].iter().collect();
         let states = &mut states[..inputs.len()];
         tops.resize_with(inputs.len(), || TopLower::new(1));
@@ -160,14 +162,14 @@ impl Screening<'_> {
             states.iter_mut().zip(&mut *tops).zip(hidden.iter().zip(inputs))
         {
             let State { approx, bound, shortlist } = state;
-            *refined += shortlist.len();
+            *undecided += shortlist.len();
             approx.resize(shortlist.len(), 0.0);
             bound.resize(shortlist.len(), 0.0);
             planes::refine(&planes, shortlist, hidden, approx, bound);
             top.reset(request.count);
             top.take(approx, bound);
         }
-        // Everyone has read the bounds of the high plane.
+        // After this barrier every worker has read the bounds of the high plane, and they can be replaced.
         worker.wait();
         self.bounds.publish(worker, tops);
         worker.wait();
@@ -177,7 +179,7 @@ impl Screening<'_> {
         }
     }
 
-    /// Bounds every row of this worker's share.
+    /// Scans this worker's share of the table rows, and bounds the logit of each row for each hidden state.
     fn scan(
         &self,
         planes: &Planes,
@@ -205,7 +207,8 @@ impl Screening<'_> {
             for (((.., request), top), (approx, bound)) in
                 inputs.iter().zip(&mut *tops).zip(approx.iter_mut().zip(&bound))
             {
-                // Rows that are wanted anyway say nothing about how large others must be.
+                // Forced rows are wanted anyway, so they must not raise the threshold that the other rows are compared
+                // with.
                 for id in within(request.forced, &range) {
                     approx[*id as usize - range.start] = f32::NEG_INFINITY;
                 }
@@ -215,7 +218,7 @@ impl Screening<'_> {
         }
     }
 
-    /// The exact logits of a shortlist, and of this worker's share of the rows wanted anyway.
+    /// Computes the exact logits of the rows of a shortlist, and of this worker's share of the forced rows.
     fn rescore(
         &self,
         index: usize,
@@ -242,31 +245,33 @@ impl Screening<'_> {
     }
 }
 
-/// Those of `ids`, which are in order, that are in `range`.
+/// The part of `ids`, which are in order, that lies in `range`.
 fn within<'a>(ids: &'a [u32], range: &Range<usize>) -> &'a [u32] {
     let at = |row: usize| ids.partition_point(|&id| (id as usize) < row);
     &ids[at(range.start)..at(range.end)]
 }
 
-/// Whether heads read both planes at once. The high plane alone is half the bytes, but where it leaves many rows
-/// undecided, reading those from the low plane costs more than all of it in sequence.
+/// Chooses whether heads read both planes at once. The high plane alone has half the bytes. But where it leaves many
+/// rows undecided, reading those rows from the low plane costs more than reading the whole low plane in sequence.
 #[derive(Default)]
 pub(crate) struct PlaneChoice {
-    /// Passes until the high plane is tried alone again; 0 where it is.
+    /// How many passes still read both planes before the high plane is tried alone again; 0 while it is read alone.
     pause: usize,
-    /// The next pause.
+    /// How long the next pause will be, in passes.
     next: usize,
-    /// Running mean of the share of rows the high plane left undecided.
+    /// Running mean of the share of rows that the high plane left undecided.
     undecided: f64,
 }
 
 impl PlaneChoice {
-    /// Most logits that the high plane is asked for: it leaves half the rows undecided where 40 are.
+    /// Most logits for which the high plane is read alone. Where 40 logits are wanted, it leaves half the rows
+    /// undecided.
     const FEW: usize = 4;
-    /// Share of undecided rows from which on both planes at once are faster: those rows are read again, both planes of
-    /// them, scattered, which takes twice as long a byte.
+    /// Share of undecided rows above which reading both planes at once is faster. The undecided rows are read again
+    /// from both planes, at scattered places, which takes twice as long for each byte.
     const MOST_UNDECIDED: f64 = 1.0 / 6.0;
-    /// Weight of the newest pass in the mean: texts are unsure in places.
+    /// Weight of the newest pass in the mean. It is small because some places of a text leave more rows undecided than
+    /// others.
     const NEW: f64 = 0.25;
     /// The first and the longest pause, in passes.
     const PAUSES: (usize, usize) = (8, 256);
@@ -275,12 +280,13 @@ impl PlaneChoice {
         self.pause > 0
     }
 
-    /// Whether to read both planes for requests of which the largest wants `count` logits.
+    /// Whether to read both planes at once, where the largest request of a pass wants `count` logits.
     pub fn full(&self, count: usize) -> bool {
         self.paused() || count > PlaneChoice::FEW
     }
 
-    /// Learns that the high plane left `undecided` of `rows`, in a pass for as many logits as `full` was asked about.
+    /// Learns that the high plane left `undecided` of `rows` rows undecided, in a pass whose largest request wanted
+    /// `count` logits.
     pub fn learn(&mut self, count: usize, undecided: usize, rows: usize) {
         if self.paused() {
             self.pause -= 1;
@@ -293,7 +299,7 @@ impl PlaneChoice {
         if self.undecided > PlaneChoice::MOST_UNDECIDED {
             self.pause = self.next.clamp(PlaneChoice::PAUSES.0, PlaneChoice::PAUSES.1);
             self.next = 2 * self.pause;
-            // The first pass after the pause decides.
+            // The mean begins anew, so that the first pass after the pause decides.
             self.undecided = 0.0;
         } else if self.undecided < 0.5 * PlaneChoice::MOST_UNDECIDED {
             self.next = 0;

@@ -1,4 +1,4 @@
-//! One sequence of tokens: its text so far, its KV cache, and the logits that were asked for last.
+//! One sequence: its tokens so far, its KV cache, and the logits that the last step was asked for.
 
 use super::kv::{KvCache, KvType};
 use super::logits::{Logits, OwnLogits};
@@ -6,26 +6,27 @@ use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::Arc;
 
-/// What a sequence is to be like.
+/// Options of a sequence.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SequenceOptions {
-    /// Most tokens; by default what the model was made for.
+    /// Most tokens of the sequence; by default the model's context length.
     pub context: Option<usize>,
     /// Element type of the KV cache; see [`Sequence::widened`].
     pub kv: KvType,
 }
 
-/// Tokens, with the keys and values that continuing them needs. It runs in steps of an [`Engine`](super::Engine).
+/// Tokens, together with the keys and values that are needed to continue them. A sequence runs in steps of an
+/// [`Engine`](super::Engine).
 ///
-/// An empty sequence takes no memory to speak of. Its cache grows by pages of 256 positions, and a [fork](Sequence::fork)
-/// shares them.
+/// An empty sequence takes hardly any memory. Its cache grows by pages of 256 positions, which a [fork](Sequence::fork)
+/// shares.
 pub struct Sequence {
     model: Arc<Model>,
     pub(super) tokens: Vec<u32>,
     pub(super) cache: KvCache,
     context: usize,
     widened: Option<usize>,
-    /// Of the last step, and how many of them there are.
+    /// The logits of the last step, and how many of these entries are in use.
     logits: (Vec<OwnLogits>, usize),
 }
 
@@ -33,7 +34,7 @@ impl Sequence {
     /// An empty sequence for engines of `model`.
     ///
     /// # Errors
-    /// [`RuntimeError::Context`] where the model takes no context of that length.
+    /// [`RuntimeError::Context`] where the context is 0 or longer than the model's.
     pub fn new(model: Arc<Model>, options: SequenceOptions) -> Result<Sequence, RuntimeError> {
         let manifest = model.manifest();
         let longest = manifest.hyperparameters.context_length as usize;
@@ -51,9 +52,9 @@ impl Sequence {
         })
     }
 
-    /// A sequence that begins with the first `position` tokens of this one, or all where there are fewer. It shares their keys
-    /// and values: neither sequence sees what the other appends, and nothing is copied but, when one of them goes on, the page
-    /// that both would write to.
+    /// A new sequence that begins with the first `position` tokens of this one, or with all where there are fewer. It
+    /// shares their keys and values, and neither sequence sees what the other appends. Nothing is copied until one of
+    /// them continues; then the last shared page is copied, which both would write to.
     pub fn fork(&self, position: usize) -> Sequence {
         let position = position.min(self.position());
         Sequence {
@@ -66,7 +67,8 @@ impl Sequence {
         }
     }
 
-    /// Forgets all but the first `position` tokens; shorter sequences stay as they are. Its memory is kept for what follows.
+    /// Forgets all but the first `position` tokens. A shorter sequence stays as it is. The memory is kept for later
+    /// tokens.
     pub fn truncate(&mut self, position: usize) {
         self.tokens.truncate(position);
     }
@@ -76,7 +78,7 @@ impl Sequence {
         &self.model
     }
 
-    /// Tokens so far.
+    /// How many tokens the sequence has.
     pub fn position(&self) -> usize {
         self.tokens.len()
     }
@@ -91,7 +93,8 @@ impl Sequence {
         self.context
     }
 
-    /// Bytes of address space of its keys and values, shared pages included. The system commits them as they are filled.
+    /// Bytes of address space for its keys and values, shared pages included. The system provides the memory as it is
+    /// filled.
     pub fn cache_bytes(&self) -> usize {
         self.cache.bytes()
     }
@@ -101,18 +104,19 @@ impl Sequence {
         self.cache.kv()
     }
 
-    /// The position from which on the KV cache is one of f32, because f16 cannot hold the keys or values there.
+    /// The position from which on the KV cache stores f32, because f16 could not hold the keys or values there. `None`
+    /// while the cache has the type that was asked for.
     pub fn widened(&self) -> Option<usize> {
         self.widened
     }
 
-    /// What the last step was asked for after its `row`th row that was asked about; `None` where there is no such row.
+    /// The logits that answer request `row` of the last step; `None` where it had no such request.
     pub fn logits(&self, row: usize) -> Option<Logits<'_>> {
         let (rows, len) = &self.logits;
         rows[..*len].get(row).map(OwnLogits::get)
     }
 
-    /// Goes on with an f32 cache from the next position on.
+    /// Converts the cache to f32 for the next position and all later ones.
     pub(super) fn widen(&mut self) -> Result<(), RuntimeError> {
         let position = self.position();
         self.cache.widen(position)?;
@@ -120,7 +124,8 @@ impl Sequence {
         Ok(())
     }
 
-    /// Whether tokens can be appended.
+    /// Checks that `ids` can be appended: that there are any, that they are of the vocabulary, and that they fit the
+    /// context.
     pub(super) fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
         let hyperparameters = &self.model.manifest().hyperparameters;
         let vocab = hyperparameters.vocab_size;
@@ -143,7 +148,7 @@ impl Sequence {
         self.logits.1 = 0;
     }
 
-    /// Keeps the logits of the next row.
+    /// Keeps the logits that answer the next request.
     pub(super) fn keep_logits(&mut self, logits: Logits) {
         let (rows, len) = &mut self.logits;
         if rows.len() == *len {

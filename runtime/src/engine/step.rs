@@ -1,4 +1,4 @@
-//! A step of a batch: passes until every row has run, and what becomes of rows that cannot.
+//! One step of a batch: it runs passes until every row has run, and handles the rows that cannot run.
 
 use super::batch::{Batch, Part};
 use super::core::{Chunk, Core, Steps};
@@ -62,7 +62,8 @@ impl Core {
             let mut unfinite = Vec::new();
             for (chunk, row, logits) in self.logits(model, &found) {
                 let (part, row) = (&mut open[chunk], before[chunk] + row);
-                // Rows that the cache could not hold have no logits yet; after the first that gives no number none counts.
+                // Rows that the cache could not hold have no logits yet. Nor do rows count that follow one whose logits
+                // are no finite numbers.
                 if row >= part.done || part.error.is_some() || unfinite.iter().any(|&(of, _)| of == chunk) {
                     continue;
                 }
@@ -90,7 +91,7 @@ impl Core {
 }
 
 impl Part<'_> {
-    /// Checks the part, and makes room for its tokens.
+    /// Checks the part, and reserves its positions in the cache.
     fn prepare(&mut self, model: &Arc<Model>) -> Result<(), RuntimeError> {
         if !Arc::ptr_eq(self.sequence.model(), model) {
             return Err(RuntimeError::Input("the sequence belongs to another model than the engine".into()));
@@ -107,7 +108,7 @@ impl Part<'_> {
         self.sequence.cache.reserve(start + self.ids.len(), start)
     }
 
-    /// What is left of it for the next pass.
+    /// The rows that are left for the next pass.
     fn chunk(&self) -> Chunk<'_> {
         let requests =
             (self.done..self.ids.len()).filter_map(|row| Some((row - self.done, self.request(row)?)));
@@ -119,13 +120,13 @@ impl Part<'_> {
         }
     }
 
-    /// Counts `ran` more of its tokens as run.
+    /// Appends the next `ran` tokens of the part to its sequence: they have run.
     fn append(&mut self, ran: usize) {
         self.sequence.tokens.extend_from_slice(&self.ids[self.done..self.done + ran]);
         self.done += ran;
     }
 
-    /// Counts its tokens from row `row` on as not run.
+    /// Removes the part's tokens from row `row` on from its sequence: they count as not run.
     fn forget_from(&mut self, row: usize) {
         let position = self.sequence.position() - (self.done - row);
         self.sequence.truncate(position);

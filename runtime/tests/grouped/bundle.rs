@@ -1,4 +1,4 @@
-//! The model: two layers, one of fused grouped products, one of products side by side, floats among them.
+//! The model: two layers, one of fused grouped matrices, one of packed matrices side by side, floats among them.
 
 use half::{bf16, f16};
 use trit_runtime::format::container::{Digest, Header, Section, SectionKind};
@@ -14,7 +14,7 @@ const KV: KvLayer = KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: 16 };
 const HEADS: u32 = KV.n_heads * KV.head_dim;
 const KV_WIDTH: u32 = KV.n_kv_heads * KV.head_dim;
 
-/// How products and activations are grouped.
+/// How packed matrices and activations are grouped.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
     pub columns: u32,
@@ -25,13 +25,13 @@ pub struct Variant {
     pub ternary_ends: bool,
 }
 
-/// A bundle, and its products as plain numbers.
+/// A bundle, and its packed matrices as plain numbers.
 pub struct Small {
     pub manifest: Manifest,
     variant: Variant,
     weights: Vec<u8>,
     tensors: Vec<u8>,
-    /// By product, `[rows, k]`.
+    /// By packed matrix, `[rows, k]`.
     pub matrices: Vec<Vec<f64>>,
     random: u64,
 }
@@ -55,11 +55,11 @@ impl Small {
         small
     }
 
-    /// Adds a product of one tile that no step uses, of `k` columns without groups.
+    /// Adds a packed matrix of one tile that no step uses, of `k` columns without groups.
     pub fn add_shape(&mut self, k: u32) {
-        let id = self.manifest.products.len();
+        let id = self.manifest.packed_matrices.len();
         let segment = Segment { name: format!("odd.{id}"), rows: 1, scale: 1.0, rule: ScaleRule::Multiply };
-        let product = Product {
+        let matrix = PackedMatrix {
             name: format!("odd.{id}"),
             k,
             code: Code::SignedFix,
@@ -72,10 +72,10 @@ impl Small {
             .map(|i| if i < k as usize { (self.next() * 1.49).round() as i8 } else { 0 })
             .collect();
         let mut bytes = vec![0; tile::bytes(k as usize)];
-        tile::encode(&trits, k as usize, product.code, &mut bytes).unwrap();
+        tile::encode(&trits, k as usize, matrix.code, &mut bytes).unwrap();
         self.weights.extend(bytes);
         self.weights.resize(self.weights.len().next_multiple_of(64), 0);
-        self.manifest.products.push(product);
+        self.manifest.packed_matrices.push(matrix);
     }
 
     pub fn vocab(&self) -> u32 {
@@ -172,9 +172,9 @@ impl Small {
         }
     }
 
-    /// A grouped product with random trits and scales.
-    fn product(&mut self, order: RowOrder, rows: &[u32], k: u32) -> ProductId {
-        let id = self.manifest.products.len();
+    /// A grouped packed matrix with random trits and scales.
+    fn matrix(&mut self, order: RowOrder, rows: &[u32], k: u32) -> PackedMatrixId {
+        let id = self.manifest.packed_matrices.len();
         let Variant { columns, scale_columns, scale, .. } = self.variant;
         let segment = |(i, &rows): (usize, &u32)| Segment {
             name: format!("product.{id}.{i}"),
@@ -182,7 +182,7 @@ impl Small {
             scale: 1.0,
             rule: ScaleRule::Multiply,
         };
-        let product = Product {
+        let matrix = PackedMatrix {
             name: format!("product.{id}"),
             k,
             code: if id.is_multiple_of(2) { Code::SignedFix } else { Code::Spread },
@@ -191,16 +191,16 @@ impl Small {
             segments: rows.iter().enumerate().map(segment).collect(),
             offset: self.weights.len() as u64,
         };
-        let (n, scales) = (product.rows() as usize, product.scales() as usize);
+        let (n, scales) = (matrix.rows() as usize, matrix.scales() as usize);
         let trits: Vec<i8> = (0..n * k as usize).map(|_| (self.next() * 1.49).round() as i8).collect();
         let scales: Vec<Vec<u8>> = (0..n * scales)
             .map(|_| bytes(scale, (1.0 + 0.5 * self.next()) * 2.0 / (k as f32).sqrt()))
             .collect();
-        self.matrices.push(dense(&product, &trits, &scales));
-        self.weights.extend(tiles(&product, &trits, &scales));
+        self.matrices.push(dense(&matrix, &trits, &scales));
+        self.weights.extend(tiles(&matrix, &trits, &scales));
         self.weights.resize(self.weights.len().next_multiple_of(64), 0);
-        self.manifest.products.push(product);
-        ProductId(id as u32)
+        self.manifest.packed_matrices.push(matrix);
+        PackedMatrixId(id as u32)
     }
 
     fn build(&mut self) {
@@ -216,14 +216,14 @@ impl Small {
         let inv_freq = self.tensor(DType::F32, &[KV.head_dim / 2], &inv_freq);
         let (rule, eps) = (self.rule(), 1e-5);
         let ends = match self.variant.ternary_ends {
-            true => Ok(self.product(RowOrder::Sequential, &[VOCAB], HIDDEN)),
+            true => Ok(self.matrix(RowOrder::Sequential, &[VOCAB], HIDDEN)),
             false => Err([DType::Bf16, DType::F32].map(|dtype| self.table(dtype, VOCAB, HIDDEN))),
         };
-        let store = |product, input, out, at| {
+        let store = |matrix, input, out, at| {
             let epilogue = Epilogue::Store;
-            Step::Ternary { product, input, epilogue, out, at }
+            Step::Ternary { matrix, input, epilogue, out, at }
         };
-        let add = |product, input, out| Step::Ternary { product, input, epilogue: Epilogue::Add, out, at: 0 };
+        let add = |matrix, input, out| Step::Ternary { matrix, input, epilogue: Epilogue::Add, out, at: 0 };
         let linear = |table, input, epilogue, out, at| Step::Linear { table, input, epilogue, out, at };
         let rope = |norms, layer| Step::RopeAppend { qkv, norms, inv_freq, scaling: 1.25, layer };
         let attend = |layer, window| Step::Attend { qkv, layer, scale: 0.25, window, out: attended };
@@ -233,52 +233,52 @@ impl Small {
         let norm_add = |weight| Step::RmsNormAdd { input: y, weight, eps, out: h };
 
         let embed = match ends {
-            Ok(product) => Step::EmbedTernary { product, out: h },
+            Ok(matrix) => Step::EmbedTernary { matrix, out: h },
             Err([table, _]) => Step::Embed { table, scale: 3.0, out: h },
         };
         let gated = Epilogue::Gate(Activation::GeluTanh);
         let head_norms = HeadNorms { q: self.norm(KV.head_dim), k: self.norm(KV.head_dim), eps };
         let fused = [
             norm_quantize(self.norm(HIDDEN), qh),
-            store(self.product(RowOrder::Sequential, &[HEADS, KV_WIDTH, KV_WIDTH], HIDDEN), qh, qkv, 0),
+            store(self.matrix(RowOrder::Sequential, &[HEADS, KV_WIDTH, KV_WIDTH], HIDDEN), qh, qkv, 0),
             rope(Some(head_norms), 0),
             attend(0, Some(3)),
             quantize(attended, qa),
-            store(self.product(RowOrder::Sequential, &[HIDDEN], HEADS), qa, y, 0),
+            store(self.matrix(RowOrder::Sequential, &[HIDDEN], HEADS), qa, y, 0),
             norm_add(self.norm(HIDDEN)),
             norm_quantize(self.norm(HIDDEN), qh),
             Step::Ternary {
-                product: self.product(RowOrder::Paired, &[FFN, FFN], HIDDEN),
+                matrix: self.matrix(RowOrder::Paired, &[FFN, FFN], HIDDEN),
                 input: qh,
                 epilogue: gated,
                 out: gate,
                 at: 0,
             },
             quantize(gate, qg),
-            add(self.product(RowOrder::Sequential, &[HIDDEN], FFN), qg, h),
+            add(self.matrix(RowOrder::Sequential, &[HIDDEN], FFN), qg, h),
         ];
         let split = [
             norm(self.norm(HIDDEN)),
             quantize(x, qh),
-            store(self.product(RowOrder::Sequential, &[HEADS], HIDDEN), qh, qkv, 0),
+            store(self.matrix(RowOrder::Sequential, &[HEADS], HIDDEN), qh, qkv, 0),
             linear(self.table(DType::F16, KV_WIDTH, HIDDEN), x, Epilogue::Store, qkv, HEADS),
             norm_quantize(self.norm(HIDDEN), qh),
-            store(self.product(RowOrder::Sequential, &[KV_WIDTH], HIDDEN), qh, qkv, HEADS + KV_WIDTH),
+            store(self.matrix(RowOrder::Sequential, &[KV_WIDTH], HIDDEN), qh, qkv, HEADS + KV_WIDTH),
             rope(None, 1),
             attend(1, None),
             linear(self.table(DType::F32, HIDDEN, HEADS), attended, Epilogue::Add, h, 0),
             norm(self.norm(HIDDEN)),
             quantize(x, qh),
-            store(self.product(RowOrder::Sequential, &[FFN], HIDDEN), qh, gate, 0),
+            store(self.matrix(RowOrder::Sequential, &[FFN], HIDDEN), qh, gate, 0),
             linear(self.table(DType::Bf16, FFN, HIDDEN), x, Epilogue::Store, up, 0),
             Step::Gate { gate, up, activation: Activation::Silu, out: gate },
             quantize(gate, qg),
-            store(self.product(RowOrder::Sequential, &[HIDDEN], FFN), qg, y, 0),
+            store(self.matrix(RowOrder::Sequential, &[HIDDEN], FFN), qg, y, 0),
             norm_add(self.norm(HIDDEN)),
         ];
         let head = match ends {
-            Ok(product) => {
-                vec![norm(self.norm(HIDDEN)), quantize(x, qh), store(product, qh, logits, 0)]
+            Ok(matrix) => {
+                vec![norm(self.norm(HIDDEN)), quantize(x, qh), store(matrix, qh, logits, 0)]
             }
             Err([_, table]) => {
                 vec![norm(self.norm(HIDDEN)), Step::Head { input: x, table, planes: None, out: logits }]
@@ -313,9 +313,9 @@ fn value(dtype: DType, bytes: &[u8]) -> f64 {
 }
 
 /// Trits `[rows, k]` times scales `[rows, scales]`.
-fn dense(product: &Product, trits: &[i8], scales: &[Vec<u8>]) -> Vec<f64> {
-    let Grouping { scale_columns, scale, .. } = product.grouping.unwrap();
-    let (k, of_row) = (product.k as usize, product.scales() as usize);
+fn dense(matrix: &PackedMatrix, trits: &[i8], scales: &[Vec<u8>]) -> Vec<f64> {
+    let Grouping { scale_columns, scale, .. } = matrix.grouping.unwrap();
+    let (k, of_row) = (matrix.k as usize, matrix.scales() as usize);
     let weight = |(i, &trit): (usize, &i8)| {
         let (row, column) = (i / k, i % k);
         let at = column.checked_div(scale_columns as usize).unwrap_or(0);
@@ -324,21 +324,21 @@ fn dense(product: &Product, trits: &[i8], scales: &[Vec<u8>]) -> Vec<f64> {
     trits.iter().enumerate().map(weight).collect()
 }
 
-/// The bytes of a product's tiles, from SPEC.md, section 6.
-fn tiles(product: &Product, trits: &[i8], scales: &[Vec<u8>]) -> Vec<u8> {
-    let grouping = product.grouping.unwrap();
-    let (k, columns, of_row) = (product.k as usize, grouping.columns as usize, product.scales() as usize);
+/// The bytes of a packed matrix's tiles, from SPEC.md, section 6.
+fn tiles(matrix: &PackedMatrix, trits: &[i8], scales: &[Vec<u8>]) -> Vec<u8> {
+    let grouping = matrix.grouping.unwrap();
+    let (k, columns, of_row) = (matrix.k as usize, grouping.columns as usize, matrix.scales() as usize);
     let mut out = Vec::new();
-    for tile in 0..product.tiles() as usize {
-        let row = |r: usize| match product.order {
+    for tile in 0..matrix.tiles() as usize {
+        let row = |r: usize| match matrix.order {
             RowOrder::Paired => {
-                let n = product.segments[0].rows as usize;
+                let n = matrix.segments[0].rows as usize;
                 let of_segment = tile * 40 + r % 40;
                 (of_segment < n).then_some(r / 40 * n + of_segment)
             }
-            _ => Some(tile * 80 + r).filter(|&r| r < product.rows() as usize),
+            _ => Some(tile * 80 + r).filter(|&r| r < matrix.rows() as usize),
         };
-        for group in 0..product.groups() as usize {
+        for group in 0..matrix.groups() as usize {
             let trit = |r: usize, c: usize| match row(r) {
                 Some(row) if c < k => trits[row * k + c],
                 _ => 0,
@@ -346,7 +346,7 @@ fn tiles(product: &Product, trits: &[i8], scales: &[Vec<u8>]) -> Vec<u8> {
             let of_group: Vec<i8> =
                 (0..80 * columns).map(|i| trit(i / columns, group * columns + i % columns)).collect();
             let mut bytes = vec![0; tile::bytes(columns)];
-            tile::encode(&of_group, columns, product.code, &mut bytes).unwrap();
+            tile::encode(&of_group, columns, matrix.code, &mut bytes).unwrap();
             out.extend(bytes);
         }
         for scale in 0..of_row {
@@ -359,7 +359,7 @@ fn tiles(product: &Product, trits: &[i8], scales: &[Vec<u8>]) -> Vec<u8> {
         }
         out.resize(out.len().next_multiple_of(64), 0);
     }
-    assert_eq!(out.len() as u64, product.bytes().unwrap());
+    assert_eq!(out.len() as u64, matrix.bytes().unwrap());
     out
 }
 
@@ -383,7 +383,7 @@ fn empty() -> Manifest {
             context_length: 512,
         },
         tensors: vec![],
-        products: vec![],
+        packed_matrices: vec![],
         planes: vec![],
         plan: Plan {
             buffers: vec![],

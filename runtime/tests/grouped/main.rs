@@ -1,5 +1,5 @@
-//! A small model of every step and every kind of product, written by hand, against plain floats; and the same bits
-//! however it is run.
+//! A small model of every step and every kind of packed matrix, written by hand, against plain floats; and the same
+//! bits however it is run.
 
 mod bundle;
 mod plain;
@@ -98,7 +98,7 @@ fn selftests_cover_groups() {
             let report =
                 load(&small, &format!("selftest{i}"), kernels).selftest(Some(1), KvType::F16).unwrap();
             assert_eq!(report.failures, Vec::<String>::new());
-            assert_eq!((report.products, report.goldens.len()), (small.manifest.products.len(), 2));
+            assert_eq!((report.matrices, report.goldens.len()), (small.manifest.packed_matrices.len(), 2));
         }
     }
 }

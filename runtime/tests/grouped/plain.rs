@@ -52,9 +52,9 @@ impl Run<'_> {
                     .collect();
                 self.put(out, 0, false, &row);
             }
-            Step::EmbedTernary { product, out } => {
-                let k = m.products[product.0 as usize].k as usize;
-                let row = self.small.matrices[product.0 as usize][id * k..][..k].to_vec();
+            Step::EmbedTernary { matrix: packed, out } => {
+                let k = m.packed_matrices[packed.0 as usize].k as usize;
+                let row = self.small.matrices[packed.0 as usize][id * k..][..k].to_vec();
                 self.put(out, 0, false, &row);
             }
             Step::RmsNorm { input, weight, eps, out } => {
@@ -70,9 +70,9 @@ impl Run<'_> {
                 let normed = self.norm(self.get(input), weight, eps);
                 self.put(out.values, 0, false, &quantized(&normed, rule));
             }
-            Step::Ternary { product, input, epilogue, out, at } => {
-                let k = m.products[product.0 as usize].k as usize;
-                let y = multiply(&self.small.matrices[product.0 as usize], &self.get(input.values)[..k]);
+            Step::Ternary { matrix: packed, input, epilogue, out, at } => {
+                let k = m.packed_matrices[packed.0 as usize].k as usize;
+                let y = multiply(&self.small.matrices[packed.0 as usize], &self.get(input.values)[..k]);
                 self.finish(epilogue, out, at, &y);
             }
             Step::Linear { table, input, epilogue, out, at } => {

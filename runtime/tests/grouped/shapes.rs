@@ -9,7 +9,7 @@ use trit_runtime::{KernelChoice, KernelNote, KernelSource, KvType, LoadOptions, 
 const SHAPES: usize = 64;
 const TIMED: usize = 12;
 
-/// A bundle of products of `count` widths besides its own, and where its timings go.
+/// A bundle of packed matrices of `count` widths besides its own, and where its timings go.
 struct Odd {
     bundle: PathBuf,
     timings: PathBuf,
@@ -61,7 +61,7 @@ fn many_shapes_are_neither_all_generated_nor_timed() {
     assert!(report.to_string().contains(&few.to_string()), "{report}");
     // Each is too small a part of the whole for its variant to matter.
     assert_eq!((report.timed, odd.entries()), (0, 0));
-    // Every product is right, with code or without.
+    // Every packed matrix is right, with code or without.
     assert_eq!(model.selftest(Some(1), KvType::F32).unwrap().failures, Vec::<String>::new());
 }
 

@@ -8,7 +8,7 @@ use trit_runtime::format::planes::{Layout, ROW_BYTES};
 /// Bytes of all ternary products of a token, a ternary head among them, each matrix once.
 pub fn ternary_bytes(manifest: &Manifest) -> u64 {
     let bytes = |step: &Step| match step {
-        Step::Ternary { product, .. } => manifest.products[product.0 as usize].bytes().unwrap_or(0),
+        Step::Ternary { matrix, .. } => manifest.packed_matrices[matrix.0 as usize].bytes().unwrap_or(0),
         _ => 0,
     };
     manifest.plan.body.iter().chain(&manifest.plan.head).map(bytes).sum()
@@ -23,8 +23,8 @@ pub fn linear_bytes(manifest: &Manifest) -> u64 {
     manifest.plan.body.iter().chain(&manifest.plan.head).map(bytes).sum()
 }
 
-/// Bytes of the head that each of the profiled tokens read, on average: the whole table, or of its planes what was scanned,
-/// and the rows of planes and table that this left undecided.
+/// Bytes of the head that each of the profiled tokens read, on average: the whole table, or of its planes what was
+/// scanned, and the rows of planes and table that this left undecided.
 pub fn head_bytes(manifest: &Manifest, profile: &Profile) -> f64 {
     let heads = |step: &Step| {
         let Step::Head { table, planes, .. } = step else { return 0.0 };
@@ -41,7 +41,7 @@ pub fn head_bytes(manifest: &Manifest, profile: &Profile) -> f64 {
         let scan = len(layout.high()) + len(layout.scales()) + len(layout.records());
         let scanned = profile.heads as f64 * scan + profile.full_scans as f64 * len(layout.low());
         let rows =
-            profile.refined as f64 * row as f64 + profile.survivors as f64 * whole / layout.rows() as f64;
+            profile.undecided as f64 * row as f64 + profile.rescored as f64 * whole / layout.rows() as f64;
         let unscanned = profile.tokens.saturating_sub(profile.heads) as f64 * whole;
         (scanned + rows + unscanned) / profile.tokens.max(1) as f64
     };

@@ -1,40 +1,41 @@
-//! Weights stored for one kind of CPU, stored anew for another.
+//! Recoding: weights that are stored for one kind of CPU are stored anew for another.
 //!
-//! Every code holds five trits in a byte, so one becomes the other byte by byte, in place: the layout stays. Where a bundle
-//! was compiled for CPUs with a code of their own and runs on another, its copy in memory is changed once at load, and
-//! kernels are generated for the code that every CPU reads.
+//! Every code holds five trits in a byte, so that each byte can be replaced by its counterpart in place, and the layout
+//! stays. Where a bundle was compiled for CPUs with a code of their own and runs on another CPU, its copy in memory is
+//! changed once at load, and kernels are generated for the code that every CPU reads.
 
+use super::storage::Storage;
 use crate::RuntimeError;
-use crate::storage::Storage;
 use rayon::prelude::*;
 use trit_format::FormatError;
 use trit_format::dense243::Code;
-use trit_format::manifest::Product;
+use trit_format::manifest::PackedMatrix;
 
 /// The code that kernels of every tier read.
 pub(crate) const COMMON: Code = Code::SignedFix;
 /// Bytes that one thread changes at a time.
 const PIECE: usize = 1 << 20;
 
-/// Stores `weights`, the section that `products` stand in, as [`COMMON`], and has the products say so.
+/// Converts `weights`, the section with the tiles of `packed_matrices`, to the code [`COMMON`], and updates the
+/// matrices' records.
 ///
 /// # Errors
-/// [`RuntimeError::Format`] with the first product that has a byte which stands for no trits.
+/// [`RuntimeError::Format`] naming the first packed matrix with a byte that stands for no trits.
 pub(crate) fn to_common(
     storage: &Storage,
-    products: &mut [Product],
+    packed_matrices: &mut [PackedMatrix],
     weights: &mut [u8],
 ) -> Result<(), RuntimeError> {
-    for product in products.iter_mut().filter(|p| p.code != COMMON) {
-        let len = product.bytes().expect("validated") as usize;
-        let (tile, codes) = (product.tile_bytes() as usize, product.code_bytes() as usize);
-        let table = table(product.code);
-        let tiles = &mut weights[product.offset as usize..][..len];
+    for matrix in packed_matrices.iter_mut().filter(|p| p.code != COMMON) {
+        let len = matrix.bytes().expect("validated") as usize;
+        let (tile, codes) = (matrix.tile_bytes() as usize, matrix.code_bytes() as usize);
+        let table = table(matrix.code);
+        let tiles = &mut weights[matrix.offset as usize..][..len];
         // Scales of groups follow a tile's codes and stay as they are.
         let per_piece = (PIECE / tile).max(1) * tile;
         let change = |piece: &mut [u8]| {
             piece.chunks_mut(tile).all(|tile| {
-                // The sum of what is wrong, so that the loop has no branch.
+                // Errors are collected instead of returned at once, so that the loop has no branch.
                 let wrong = tile[..codes].iter_mut().fold(0, |wrong, byte| {
                     let new = table[usize::from(*byte)];
                     *byte = new as u8;
@@ -46,17 +47,18 @@ pub(crate) fn to_common(
         if !tiles.par_chunks_mut(per_piece).all(change) {
             let problem = format!(
                 "has a byte that is no five trits stored as {}; the file is damaged, compile the model again",
-                product.code.name()
+                matrix.code.name()
             );
-            let record = format!("product {}", product.name);
+            let record = format!("product {}", matrix.name);
             return Err(storage.format(FormatError::Record { record, problem }));
         }
-        product.code = COMMON;
+        matrix.code = COMMON;
     }
     Ok(())
 }
 
-/// By byte of `from`, the byte of [`COMMON`]; above 255 where it stands for no trits.
+/// For each byte of the code `from` the byte of [`COMMON`] with the same trits; a number above 255 where the byte
+/// stands for no trits.
 fn table(from: Code) -> [u16; 256] {
     std::array::from_fn(|byte| {
         let canonical = from.load(byte as u8);

@@ -1,10 +1,10 @@
-//! Logits become a token.
+//! Sampling: logits enter, a token leaves.
 //!
-//! The order is that of transformers: biases, repetition penalty, what is suppressed, temperature, top-k, top-p, min-p, then
-//! a draw. Equal logits are ordered by id, so that results do not depend on how candidates were found.
+//! The order is that of transformers: biases, repetition penalty, suppressed tokens, temperature, top-k, top-p, min-p,
+//! then the draw. Equal logits are ordered by id, so that the result does not depend on how candidates were found.
 
+use super::rules::Rules;
 use crate::engine::{Candidate, Logits, LogitsRequest};
-use crate::rules::Rules;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use trit_format::manifest::{LogitRules, SamplingDefaults};
@@ -12,17 +12,18 @@ use trit_format::manifest::{LogitRules, SamplingDefaults};
 /// How tokens are chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// Divides the logits; zero, negative or no number: the most probable token, always.
+    /// Divides the logits. Where it is zero, negative or NaN, the most probable token is always chosen.
     pub temperature: f32,
-    /// Keeps the `top_k` most probable tokens; 0: all.
+    /// Keeps the `top_k` most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the most probable tokens whose probabilities reach `top_p`; 1 or more: all.
+    /// Keeps the most probable tokens until their probabilities add up to `top_p`; 1 or more keeps all.
     pub top_p: f32,
-    /// Keeps tokens at least `min_p` times as probable as the most probable; 0: all.
+    /// Keeps the tokens that are at least `min_p` times as probable as the most probable one; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens in the history (Keskar et al. 2019); 1: none.
+    /// Divides positive logits, and multiplies negative logits, of tokens in the history (Keskar et al. 2019); 1
+    /// changes nothing.
     pub repeat_penalty: f32,
-    /// Start of the random sequence; the same seed and logits give the same tokens.
+    /// The start of the random sequence. The same seed and logits give the same tokens.
     pub seed: u64,
 }
 
@@ -32,11 +33,12 @@ impl Default for SamplerOptions {
     }
 }
 
-/// What transformers takes where `generation_config.json` asks for sampling but does not say how many candidates.
+/// The `top_k` that transformers uses where `generation_config.json` asks for sampling without saying it.
 const DEFAULT_TOP_K: u32 = 50;
 
 impl SamplerOptions {
-    /// What the model's authors suggest, filled up as transformers does. Values that make no sense are passed over.
+    /// The model's own defaults, with transformers' values where they say nothing. Values that make no sense are
+    /// ignored.
     pub fn from_defaults(defaults: &SamplingDefaults, seed: u64) -> SamplerOptions {
         let valid = |value: Option<f32>, valid: fn(f32) -> bool| value.filter(|&v| v.is_finite() && valid(v));
         let greedy = SamplerOptions {
@@ -57,13 +59,13 @@ impl SamplerOptions {
     }
 }
 
-/// Most candidates that are looked for without computing every logit.
+/// Most of the largest logits that are asked for; for more, every logit is computed.
 const MOST_LARGEST: usize = 256;
-/// Every logit is computed where more than one in this many is asked for by name: rows that are read one by one take
-/// several times as long as in sequence.
+/// Every logit is computed where more than one in this many is forced, because rows that are read one by one take
+/// several times as long as rows that are read in sequence.
 const MOST_FORCED: usize = 16;
 
-/// A source of tokens: options and the state of the random sequence.
+/// Chooses tokens. It holds the options and the state of the random sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -79,8 +81,8 @@ impl Sampler {
         Sampler::with_rules(options, &LogitRules::default())
     }
 
-    /// As [`Sampler::new`], which keeps to what the model's authors say of single tokens. [`crate::generate::generate`] tells
-    /// it where an answer begins.
+    /// As [`Sampler::new`], for a sampler that follows the model's rules for single tokens.
+    /// [`crate::generate::generate`] tells it where an answer begins.
     pub fn with_rules(options: SamplerOptions, rules: &LogitRules) -> Sampler {
         Sampler {
             options,
@@ -91,7 +93,8 @@ impl Sampler {
         }
     }
 
-    /// An answer begins after `position` tokens of text: some tokens may not be its first.
+    /// Says that an answer begins after `position` tokens of text. Some rules forbid tokens only as the first of an
+    /// answer.
     pub fn begin(&mut self, position: usize) {
         self.rules.begin(position);
     }
@@ -101,7 +104,8 @@ impl Sampler {
         &self.options
     }
 
-    /// What [`Sampler::sample`] needs to know, if single tokens are not treated differently: see [`Sampler::asks`].
+    /// The logits that [`Sampler::sample`] needs, without those of single tokens that rules or the penalty change: see
+    /// [`Sampler::asks`].
     pub fn request(&self) -> LogitsRequest {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
         let largest = |count, within| LogitsRequest::Largest { count, within, forced: Vec::new() };
@@ -110,18 +114,18 @@ impl Sampler {
         }
         match top_k {
             1..=MOST_LARGEST => largest(top_k, 0.0),
-            // Without top-k, top-p depends on the sum over all.
+            // Without top-k, top-p needs the sum over all probabilities, and so this works for min-p alone.
             0 if min_p > 0.0 && top_p >= 1.0 => {
-                // A little more than exp(-within / temperature) = min_p asks for.
+                // `within` from exp(-within / temperature) = min_p, and a little more against rounding.
                 largest(1, temperature * (1e-3 - 1.001 * min_p.min(1.0).ln()))
             }
             _ => LogitsRequest::All,
         }
     }
 
-    /// What [`Sampler::sample`] needs to know after `history`, and after each of the tokens `drafted` that may follow it, of a
-    /// vocabulary of `vocab` tokens: [`Sampler::request`], with tokens whatever their logits, because they are treated
-    /// differently.
+    /// The logits that [`Sampler::sample`] needs after `history`, and after each of the tokens `drafted` that may
+    /// follow it. To [`Sampler::request`] it adds, as forced, the tokens whose logits rules or the penalty change. The
+    /// vocabulary has `vocab` tokens.
     pub fn asks(&self, history: &[u32], drafted: &[u32], vocab: usize) -> LogitsRequest {
         let mut request = self.request();
         let LogitsRequest::Largest { forced, .. } = &mut request else { return request };
@@ -143,7 +147,7 @@ impl Sampler {
         }
     }
 
-    /// Whether tokens of the history are treated differently.
+    /// Whether the repetition penalty changes logits of tokens in the history.
     pub fn penalizes(&self) -> bool {
         self.options.repeat_penalty != 1.0
     }
@@ -152,8 +156,8 @@ impl Sampler {
         self.options.temperature.is_nan() || self.options.temperature <= 0.0
     }
 
-    /// Chooses the next token; `history` is the sequence so far. Logits that are no finite numbers are never chosen;
-    /// where there is nothing to choose, the result is 0.
+    /// Chooses the next token; `history` is the sequence so far. Tokens whose logits are not finite are never chosen.
+    /// Where there is nothing to choose, the result is 0.
     pub fn sample(&mut self, logits: Logits, history: &[u32]) -> u32 {
         self.choose(logits, history).unwrap_or(0)
     }
@@ -206,7 +210,8 @@ impl Sampler {
         if k > 0 && k < self.candidates.len() {
             self.candidates.select_nth_unstable_by(k, by_probability);
             self.candidates.truncate(k);
-            // Sums below are taken in this order, whatever else was among the scores.
+            // The sums below must not depend on the order in which candidates were found, so they are taken in the
+            // order of ids.
             self.candidates.sort_unstable_by_key(|c| c.id);
         }
     }
@@ -219,7 +224,7 @@ impl Sampler {
         }
         let max = self.max();
         let total: f64 = self.candidates.iter().map(|c| self.weight(c, max)).sum();
-        // Sorts only as many as are needed: usually a few of a large vocabulary.
+        // Sorts only as many candidates as are needed, usually a few of a large vocabulary.
         let (mut sorted, mut sum) = (0, 0.0);
         loop {
             let end = (sorted.max(32) * 4).min(self.candidates.len());
@@ -244,13 +249,13 @@ impl Sampler {
         let min_p = f64::from(self.options.min_p);
         if min_p > 0.0 {
             let (max, temperature) = (self.max(), f64::from(self.options.temperature));
-            // The most probable stays even where min_p is above 1.
+            // The most probable token stays even where min_p is above 1.
             self.candidates.retain(|c| c.logit == max || weight(c, max, temperature) >= min_p);
         }
     }
 
     fn draw(&mut self) -> u32 {
-        // In order of id, so that the draw does not depend on how candidates were selected.
+        // Candidates are drawn in the order of ids, so that the draw does not depend on how they were selected.
         self.candidates.sort_unstable_by_key(|c| c.id);
         let max = self.max();
         let total: f64 = self.candidates.iter().map(|c| self.weight(c, max)).sum();
@@ -261,7 +266,8 @@ impl Sampler {
                 return candidate.id;
             }
         }
-        // Rounding of the sum; the last candidate that can be drawn.
+        // Rounding of the sum can leave a rest above all candidates. It belongs to the last candidate that can be
+        // drawn.
         self.candidates.iter().rfind(|c| self.weight(c, max) > 0.0).map_or(0, |c| c.id)
     }
 
@@ -274,7 +280,7 @@ impl Sampler {
     }
 }
 
-/// Probability over that of the most probable: in 0..=1.
+/// The candidate's probability divided by that of the most probable token, in 0..=1.
 fn weight(candidate: &Candidate, max: f32, temperature: f64) -> f64 {
     ((f64::from(candidate.logit) - f64::from(max)) / temperature).exp()
 }

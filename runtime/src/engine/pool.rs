@@ -1,7 +1,9 @@
-//! One parallel region a token: every worker runs the same straight line of steps and meets the others at barriers.
+//! Threads. A pass is one parallel region: every worker runs the same straight line of steps, and the workers meet at
+//! barriers.
 //!
-//! Work of one step is shared out in contiguous runs, one a worker, so that each reads one sequential stream. Who is
-//! done early takes from the ends of the others' runs: cores differ in speed, and other programs run on them.
+//! The work of one step is divided into contiguous shares, one for each worker, so that each worker reads memory in
+//! sequence. A worker that finishes early takes units from the ends of the others' shares, because cores differ in
+//! speed and other programs run on them.
 
 use crate::RuntimeError;
 use std::cell::Cell;
@@ -19,18 +21,20 @@ struct Patience {
     offer: Duration,
 }
 
-/// Spins longer than a step's imbalance, far shorter than a time slice.
+/// Where each worker has a core: it spins longer than workers usually differ in one step, and far shorter than a time
+/// slice.
 const ALONE: Patience = Patience { spin: Duration::from_micros(60), offer: Duration::ZERO };
-/// Where there are more workers than cores, whom it waits for may need this core; but waking a parked worker costs more
-/// than a few turns.
-const CROWDED: Patience = Patience { spin: Duration::from_micros(2), offer: Duration::from_micros(300) };
+/// Where there are more workers than cores: the worker that is waited for may need this core, so it is offered soon.
+/// Parking comes later, because waking a parked worker takes longer than offering the core a few times.
+const OVERSUBSCRIBED: Patience =
+    Patience { spin: Duration::from_micros(2), offer: Duration::from_micros(300) };
 
 /// A fixed number of threads.
 pub(crate) struct Pool {
     threads: Option<rayon::ThreadPool>,
     count: usize,
     patience: Patience,
-    runs: Vec<Run>,
+    remaining: Vec<Remaining>,
 }
 
 impl Pool {
@@ -47,14 +51,14 @@ impl Pool {
                     .map_err(|e| RuntimeError::Threads { count, problem: e.to_string() })?,
             ),
         };
-        let patience = if count > granted() { CROWDED } else { ALONE };
-        Ok(Pool { threads, count, patience, runs: (0..count).map(|_| Run::default()).collect() })
+        let patience = if count > granted() { OVERSUBSCRIBED } else { ALONE };
+        Ok(Pool { threads, count, patience, remaining: (0..count).map(|_| Remaining::default()).collect() })
     }
 
     /// Runs `work` once on every worker and returns when all are done.
     pub fn run(&self, work: impl Fn(&Worker) + Sync) {
         let barrier = Barrier::new(self.count, self.patience);
-        self.runs.iter().for_each(|run| run.0.store(0, Ordering::Relaxed));
+        self.remaining.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
         let run = |index| {
             // A worker that panics must not leave the others waiting for it.
             let guard = PoisonOnUnwind(&barrier);
@@ -62,7 +66,7 @@ impl Pool {
                 index,
                 count: self.count,
                 barrier: &barrier,
-                runs: &self.runs,
+                remaining: &self.remaining,
                 turn: Cell::new(0),
             });
             std::mem::forget(guard);
@@ -81,17 +85,19 @@ pub(crate) fn granted() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What is left of one worker's run: the turn it belongs to (16 bits), its first unit and its end (24 bits each). A
-/// run of another turn than the present one has not been touched yet. On a cache line of its own.
+/// What is left of one worker's share of the work: the turn it belongs to (16 bits), its first unit and its end (24
+/// bits each). A value of an earlier turn means that nobody has taken from the present share yet. It has a cache line
+/// of its own.
 #[derive(Default)]
 #[repr(align(128))]
-struct Run(AtomicU64);
+struct Remaining(AtomicU64);
 
-impl Run {
+impl Remaining {
     /// Most units of one turn.
     const MOST: usize = (1 << 24) - 1;
 
-    /// Takes some units of what is left in turn `turn`, where all of it was `whole`.
+    /// Takes some units of what is left of the share in turn `turn`. `whole` is the whole share. `from` divides what is
+    /// left into what is taken and what remains.
     fn take(
         &self,
         turn: u16,
@@ -102,14 +108,14 @@ impl Run {
         let mut now = self.0.load(Ordering::Relaxed);
         loop {
             let left = match (now >> 48) as u16 == turn {
-                true => (now >> 24) as usize & Run::MOST..now as usize & Run::MOST,
+                true => (now >> 24) as usize & Remaining::MOST..now as usize & Remaining::MOST,
                 false => whole.clone(),
             };
             if left.is_empty() {
                 return None;
             }
             let (taken, left) = from(left);
-            // Only who does what is decided here; barriers order the data.
+            // Relaxed order suffices: this decides only who does what, and barriers order the data.
             match self.0.compare_exchange_weak(now, pack(&left), Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(taken),
                 Err(changed) => now = changed,
@@ -120,12 +126,12 @@ impl Run {
 
 /// One participant in a parallel region.
 pub(crate) struct Worker<'a> {
-    /// Which worker, in `0..count`.
+    /// The worker's number, in `0..count`.
     pub index: usize,
-    /// How many there are.
+    /// How many workers there are.
     pub count: usize,
     barrier: &'a Barrier,
-    runs: &'a [Run],
+    remaining: &'a [Remaining],
     turn: Cell<u16>,
 }
 
@@ -135,19 +141,20 @@ impl Worker<'_> {
         units * index / self.count..units * (index + 1) / self.count
     }
 
-    /// This worker's contiguous share of `units` units, without balancing: for what must be done where it lies.
+    /// This worker's contiguous share of `units` units. No other worker takes from it.
     pub fn share(&self, units: usize) -> Range<usize> {
         self.share_of(self.index, units)
     }
 
-    /// Units of `0..units` for this worker until none is left: first its own share in order, at most `most` at a
-    /// time, less and less so that something is left for others to take; then one at a time from the ends of theirs.
+    /// Gives this worker units of `0..units` until none is left. First it gets its own share in order, half of what is
+    /// left and at most `most` units at a time, so that others can take the rest. Then it gets one unit at a time from
+    /// the ends of the others' shares.
     ///
     /// Every worker of the region must call this at the same point of its work, with the same arguments, and pass a
-    /// barrier before the next time.
+    /// barrier before the next call.
     pub fn claim(&self, units: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-        assert!(units <= Run::MOST);
-        // 0 stands for runs that were never touched.
+        assert!(units <= Remaining::MOST);
+        // Turn 0 is never used: it stands for shares from which nothing was ever taken.
         let turn = self.turn.get() % u16::MAX + 1;
         self.turn.set(turn);
         let mut victim = 0;
@@ -159,13 +166,14 @@ impl Worker<'_> {
             }
             while victim < self.count {
                 let index = (self.index + victim) % self.count;
-                let taken = self.runs[index].take(turn, self.share_of(index, units), |left| match victim {
-                    0 => {
-                        let end = left.start + left.len().div_ceil(2).min(most);
-                        (left.start..end, end..left.end)
-                    }
-                    _ => (left.end - 1..left.end, left.start..left.end - 1),
-                });
+                let taken =
+                    self.remaining[index].take(turn, self.share_of(index, units), |left| match victim {
+                        0 => {
+                            let end = left.start + left.len().div_ceil(2).min(most);
+                            (left.start..end, end..left.end)
+                        }
+                        _ => (left.end - 1..left.end, left.start..left.end - 1),
+                    });
                 match taken {
                     Some(range) => return Some(range),
                     None => victim += 1,
@@ -175,13 +183,13 @@ impl Worker<'_> {
         })
     }
 
-    /// Waits until every worker is here; what any wrote before, all see after.
+    /// Waits until every worker is here. Afterwards every worker sees what any of them wrote before.
     pub fn wait(&self) {
         self.barrier.wait(None);
     }
 
-    /// Waits, and says whether `stop` was set when the last worker came: every worker gets the same answer, so that
-    /// either all go on or none does.
+    /// Waits as [`Worker::wait`] does, and returns whether `stop` was set when the last worker came. Every worker gets
+    /// the same answer, so that either all go on or none does.
     pub fn wait_or_stop(&self, stop: &AtomicBool) -> bool {
         self.barrier.wait(Some(stop))
     }
@@ -193,8 +201,8 @@ struct Barrier {
     arrived: AtomicUsize,
     generation: AtomicUsize,
     poisoned: AtomicBool,
-    /// What the last worker found at the last barrier that asked. It stays until all are at the next barrier, and
-    /// everybody has read it by then.
+    /// Whether `stop` was set when the last worker came to the latest barrier. It changes only when all workers are at
+    /// the next barrier, and by then every worker has read it.
     stopped: AtomicBool,
     /// Workers that are parked or about to be.
     sleepers: AtomicUsize,
@@ -226,8 +234,8 @@ impl Barrier {
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             self.arrived.store(0, Ordering::Relaxed);
             self.stopped.store(asked(), Ordering::Relaxed);
-            // Sequentially consistent with a sleeper's counting itself and then looking at the generation: either
-            // it sees the new one, or it is seen here and woken.
+            // A sleeper first counts itself and then looks at the generation; here it is the other way around. Both are
+            // sequentially consistent, so either the sleeper sees the new generation, or it is counted here and woken.
             self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
             if self.sleepers.load(Ordering::SeqCst) > 0 {
                 drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
@@ -249,9 +257,9 @@ impl Barrier {
         self.generation.load(Ordering::SeqCst) != generation
     }
 
-    /// Spins for a while; true if the barrier opened meanwhile.
+    /// Spins for a while. Returns true if the barrier opened meanwhile.
     fn spin(&self, generation: usize) -> bool {
-        // How long a pause lasts differs a hundredfold between CPUs; the clock does not.
+        // The clock is asked because a spin-loop hint takes a hundred times as long on some CPUs as on others.
         let mut start = None;
         loop {
             for _ in 0..16 {

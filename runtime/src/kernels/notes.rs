@@ -1,24 +1,25 @@
-//! Why the kernels that run are not those one would expect first, or why there are none. All of it is data: a command adds
-//! what its user can type.
+//! Why other kernels run than one would expect first, or why none can run. All of it is data; a command adds what its
+//! user can do about it.
 
-use crate::trust::NotTrusted;
+use crate::bundle::trust::NotTrusted;
 use std::fmt;
 use std::io;
 use trit_format::target::Target;
 
-/// Why kernels are not what the user would expect first.
+/// Why other kernels run than the user would expect first.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KernelNote {
-    /// The bundle's weights are stored for AVX-512 VBMI. They were stored anew in memory, in the code that this CPU reads.
+    /// The bundle's weights are stored for AVX-512 VBMI. They were stored anew in memory, in the code that this CPU
+    /// reads.
     StoredAnew,
-    /// The bundle has code for this CPU that nothing allows to run.
+    /// The bundle has code for this CPU, but no rule allows it to run.
     Untrusted(NotTrusted),
-    /// The bundle has code, and none of it is for this CPU.
+    /// The bundle has code, but none of it is for this CPU.
     OtherCpu,
-    /// No machine code runs at all, and that is slow.
+    /// No machine code runs at all, which is slow.
     Slow(Option<CodeLimit>),
-    /// Only some of the shapes of products have generated code; the others run portable.
+    /// Only some shapes of packed matrices have generated code; the others use portable kernels.
     FewShapes {
         /// Shapes with code.
         with_code: usize,
@@ -46,13 +47,15 @@ impl fmt::Display for KernelNote {
     }
 }
 
-/// What keeps code for most CPUs from a bundle's weights: they are stored in the code that only AVX-512 VBMI reads.
+/// Why most CPUs have no machine code for a bundle's weights: the weights are stored in the code that only AVX-512 VBMI
+/// reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CodeLimit {
-    /// Nothing can be done about it when the bundle is loaded.
+    /// Loading cannot change that.
     Stored,
-    /// They stay in the file ([`crate::Memory::Mapped`], or where memory is short), so that they cannot be stored anew.
+    /// The weights stay in the file ([`crate::WeightMemory::Mapped`], or where memory is short), so that loading cannot
+    /// store them anew.
     StoredInFile,
 }
 
@@ -68,7 +71,7 @@ impl fmt::Display for CodeLimit {
     }
 }
 
-/// The end of a sentence: why, where that is known.
+/// The end of a sentence that gives the reason, where it is known.
 struct Because(Option<CodeLimit>);
 
 impl fmt::Display for Because {
@@ -94,7 +97,7 @@ pub enum NoKernels {
     OtherCpu {
         /// The tiers of the bundle's kernels.
         bundle: Vec<Target>,
-        /// The tiers of this CPU, as far as they were asked for.
+        /// The tiers of this CPU that were asked for.
         cpu: Vec<Target>,
     },
     /// Generated kernels were asked for, and none can be generated for the tier that was asked for.
@@ -106,7 +109,7 @@ pub enum NoKernels {
     NotGenerated {
         /// The tier that was asked for.
         wanted: Target,
-        /// Tiers for which it can.
+        /// The tiers for which code can be generated.
         possible: Vec<Target>,
         /// What limits them.
         limit: Option<CodeLimit>,
@@ -137,7 +140,7 @@ pub enum NoKernels {
     /// The system gives no memory that code may run in.
     #[error("no executable memory for kernels: {0}")]
     Memory(io::Error),
-    /// The system does not let code be written that other cores see.
+    /// The instruction cache cannot be flushed, so that other cores might not see the code.
     #[error("cannot flush the instruction cache: {0}")]
     Flush(io::Error),
 }

@@ -1,12 +1,12 @@
-//! One ternary step: a worker claims tiles, `trit_gemm` multiplies them, and the epilogue goes into the arena while the sums
-//! are in the cache.
+//! One ternary step. A worker claims tiles of the matrix and `trit_gemm` multiplies them. While the sums are still in
+//! the CPU's cache, the epilogue turns them into results and writes these to the arena.
 #![allow(unsafe_code)]
 
+use super::arena::Arena;
+use super::pool::Worker;
 use crate::RuntimeError;
-use crate::arena::Arena;
-use crate::pool::Worker;
 use std::ops::Range;
-use trit_format::manifest::{Product, RowOrder, Segment};
+use trit_format::manifest::{PackedMatrix, RowOrder, Segment};
 use trit_format::plan::{BufferId, Epilogue, Quantized};
 use trit_format::tile;
 use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Strided};
@@ -15,24 +15,24 @@ use trit_kernels::quantize::QuantizedRow;
 
 pub(crate) use trit_gemm::{Activations, Scratch as ProductScratch};
 
-/// One ternary step with all that running it takes.
+/// One ternary step, and everything that running it needs.
 pub(crate) struct TernaryStep<'a> {
-    pub product: &'a Product,
+    pub packed: &'a PackedMatrix,
     pub weights: &'a [u8],
     pub kernels: &'a Kernels,
     pub arena: &'a Arena,
     pub input: Activations<'a>,
     pub epilogue: Epilogue,
     pub out: BufferId,
-    /// Where in a row of `out` the first result goes.
+    /// The element of a row of `out` where the first result goes.
     pub at: usize,
 }
 
-/// Quantized rows that a worker keeps for itself.
+/// Quantized activation rows that one worker keeps for itself.
 pub(crate) struct OwnRows(QuantizedRows);
 
 impl OwnRows {
-    /// Room for `rows` rows of `stride` bytes, a multiple of 64, with so many scales and sums.
+    /// Room for `rows` rows of `stride` bytes (a multiple of 64), each with `scales` scales and `sums` sums.
     pub fn new(rows: usize, stride: usize, scales: usize, sums: usize) -> Result<OwnRows, RuntimeError> {
         Ok(OwnRows(QuantizedRows::new(rows, stride, scales, sums)?))
     }
@@ -67,17 +67,18 @@ pub(crate) unsafe fn in_arena(arena: &Arena, input: Quantized, rows: Range<usize
 }
 
 impl TernaryStep<'_> {
-    /// Computes the tiles that this worker claims, for activation rows `rows` of the output, which are those of `input`.
+    /// Computes the tiles that this worker claims. `rows` are the rows of the arena to write; they correspond to the
+    /// rows of `input` one by one.
     ///
     /// # Safety
-    /// Between two barriers, with workers of one region calling this for the same step and rows: nobody writes
-    /// `input`, and nobody else touches `out`.
+    /// All workers of one region call this between the same two barriers, for the same step and rows. Nobody writes
+    /// `input` meanwhile, and nobody else touches `out`.
     pub unsafe fn run(&self, worker: &Worker, rows: Range<usize>, scratch: &mut ProductScratch) {
         assert_eq!(rows.len(), self.input.rows());
-        let layout = Layout::of(self.product).expect("validated");
+        let layout = Layout::of(self.packed).expect("validated");
         let matrix = MatrixRef::new(layout, self.weights, self.kernels).expect("bound to this product");
         let mut pass = matrix.pass(self.input, scratch).expect("validation saw to it that the input suits");
-        for tiles in worker.claim(self.product.tiles() as usize, pass.tiles_at_once()) {
+        for tiles in worker.claim(self.packed.tiles() as usize, pass.tiles_at_once()) {
             let done = match layout.groups() {
                 Some(_) => pass.totals(tiles, |tile, r, totals| {
                     // SAFETY: a tile's outputs belong to the worker that claimed the tile.
@@ -93,15 +94,15 @@ impl TernaryStep<'_> {
         }
     }
 
-    /// The results of tile `t` for row `row`, and the first one's index.
+    /// The index of the first result of tile `t`, and the place of the tile's results in row `row` of the output.
     ///
     /// # Safety
     /// No other worker touches the outputs of this tile for this row.
     #[allow(clippy::mut_from_ref)]
     unsafe fn results(&self, t: usize, row: usize) -> (usize, &mut [f32]) {
-        let (rows, width) = match self.product.order {
-            RowOrder::Paired => (u64::from(self.product.segments[0].rows), tile::ROWS / 2),
-            _ => (self.product.rows(), tile::ROWS),
+        let (rows, width) = match self.packed.order {
+            RowOrder::Paired => (u64::from(self.packed.segments[0].rows), tile::ROWS / 2),
+            _ => (self.packed.rows(), tile::ROWS),
         };
         let (from, to) = (t * width, ((t + 1) * width).min(rows as usize));
         // SAFETY: by this function's contract.
@@ -115,7 +116,7 @@ impl TernaryStep<'_> {
     unsafe fn finish(&self, t: usize, row: usize, sums: &[i32], s: f32) {
         // SAFETY: by this function's contract.
         let (from, out) = unsafe { self.results(t, row) };
-        let segments = &self.product.segments;
+        let segments = &self.packed.segments;
         let scale = |segment: &Segment| Scale { s, w: segment.scale, rule: segment.rule };
         if let Epilogue::Gate(activation) = self.epilogue {
             let (gate, up) = (&segments[0], &segments[1]);

@@ -4,22 +4,22 @@ use std::fmt;
 use std::time::Duration;
 use trit_format::plan::{Epilogue, Step};
 
-/// Time of the first worker in each kind of step.
+/// How long the first worker took for each kind of step, and how long it waited after it.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// By kind, in the order in which they first ran.
+    /// One entry for each kind of step, in the order in which they first ran.
     kinds: Vec<Kind>,
-    /// Regions run: tokens in decode, blocks in prefill.
+    /// How many passes ran: one for a token in decode, one for a chunk of a prompt in prefill.
     pub regions: usize,
-    /// Tokens run.
+    /// How many tokens ran.
     pub tokens: usize,
-    /// Vocabulary rows whose exact product was taken, over all tokens whose best were asked for.
-    pub survivors: usize,
-    /// Vocabulary rows that the high plane alone could not decide.
-    pub refined: usize,
-    /// Tokens for which both planes were read at once.
+    /// How many rows of the head's table were rescored, that is multiplied exactly, summed over the tokens of `heads`.
+    pub rescored: usize,
+    /// How many rows of the table the high plane left undecided, summed likewise.
+    pub undecided: usize,
+    /// For how many of these tokens both planes were read at once.
     pub full_scans: usize,
-    /// Tokens whose best were asked for.
+    /// For how many tokens the head was screened, because only the largest logits were asked for.
     pub heads: usize,
 }
 
@@ -32,7 +32,7 @@ struct Kind {
 }
 
 impl Profile {
-    /// Counts one step: its own work, then waiting for the others.
+    /// Adds one step: the time of its work, and the time of waiting for the other workers.
     pub(crate) fn add(&mut self, step: &Step, work: Duration, wait: Duration) {
         let name = match step {
             Step::Embed { .. } | Step::EmbedTernary { .. } => "embed",
@@ -93,8 +93,8 @@ impl fmt::Display for Profile {
                 f,
                 "\nhead: a token leaves {:.1} rows to the low plane and {:.1} to the exact product; both planes at \
                  once for {} of {} tokens",
-                mean(self.refined),
-                mean(self.survivors),
+                mean(self.undecided),
+                mean(self.rescored),
                 self.full_scans,
                 self.heads
             )?;

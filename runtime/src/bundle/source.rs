@@ -1,7 +1,7 @@
 //! Where a bundle's bytes come from.
 //!
-//! Loading reads every byte that safety depends on once, into memory of its own, and checks that copy; so a source may
-//! answer each read as it likes, even differently each time, and gets no more than an error or wrong numbers.
+//! Loading reads every byte on which safety depends once, into private memory, and checks that copy. A source may
+//! therefore answer reads as it likes, even differently each time: the result is at worst an error or wrong numbers.
 
 use std::fmt;
 use std::fs::File;
@@ -20,11 +20,11 @@ pub enum Change {
         /// Bytes it has now.
         to: u64,
     },
-    /// A read found its end before where the end was when it was opened.
+    /// A read found that the source ends earlier than it did when it was opened.
     Ended,
-    /// Somebody wrote to it.
+    /// Somebody wrote to the file.
     Written,
-    /// What a source of another kind says, as the end of a sentence.
+    /// A change that a source of another kind reports, as the end of a sentence.
     Other(String),
 }
 
@@ -39,12 +39,12 @@ impl fmt::Display for Change {
     }
 }
 
-/// Bytes of one bundle, by position.
+/// The bytes of one bundle, which can be read at any position.
 pub trait Source: Send + Sync {
-    /// Bytes of the bundle.
+    /// How many bytes the bundle has.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
+    /// Whether the bundle has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -52,11 +52,11 @@ pub trait Source: Send + Sync {
     /// Fills `to` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::UnexpectedEof`] where the source ends before.
+    /// Those of the system, and [`io::ErrorKind::UnexpectedEof`] where the source ends too early.
     fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()>;
 
-    /// What happened to the bytes since the source was opened, where something did and that can be known without reading
-    /// them: asked after every pass of a model that still needs the source.
+    /// What happened to the bytes since the source was opened; `None` where nothing did, or where that cannot be known
+    /// without reading them. It is called after every pass of a model that still needs the source.
     ///
     /// # Errors
     /// What the system says.
@@ -64,8 +64,8 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// The file that holds the bundle and the bundle's offset in it, where it may be mapped: the memory then holds
-    /// whatever others write to the file.
+    /// The file that holds the bundle, and the bundle's offset in it, where the file may be mapped. Mapped memory shows
+    /// whatever others write to the file. `None` where the source is no file.
     fn file(&self) -> Option<(&File, u64)> {
         None
     }
@@ -77,12 +77,12 @@ pub struct FileSource {
     file: File,
     offset: u64,
     len: u64,
-    /// Of the whole file, when it was opened.
+    /// The identity of the whole file when it was opened.
     identity: Identity,
 }
 
-/// What changes when a file is written to. Not its `ctime`, which also changes when another file is renamed over it or it
-/// is deleted, and neither touches the bytes that this process has open.
+/// What changes when a file is written to. The `ctime` is not part of it: it also changes when the file is deleted or
+/// another one is renamed over it, and neither touches the bytes that this process has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     len: u64,

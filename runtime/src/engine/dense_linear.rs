@@ -1,30 +1,30 @@
-//! Products of tables of floats: the head, and matrices that are not ternary.
+//! Linear layers whose weights are floats: the head, and matrices that are not ternary.
 #![allow(unsafe_code)]
 
-use crate::arena::Arena;
+use super::arena::Arena;
+use super::pool::Worker;
 use crate::load::Model;
-use crate::pool::Worker;
 use std::ops::Range;
 use trit_format::plan::{BufferId, TensorId};
 use trit_kernels::{epilogue, head};
 
-/// Table rows that are shared out together: they stay in L2 while they meet every input row.
+/// Table rows that make one unit of work. They stay in L2 while they are multiplied with every input row.
 const ROWS: usize = 64;
-/// Most of these units a worker takes at a time.
+/// Most of these units that a worker takes at a time.
 const MOST_UNITS: usize = 16;
-/// Input rows that meet them together.
+/// Most input rows that are multiplied with a unit at a time.
 const INPUTS: usize = 16;
 
-/// The whole product of a table with rows of a buffer.
+/// The product of all rows of a table with rows of a buffer.
 pub(crate) struct Dense<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
     pub table: TensorId,
     pub input: BufferId,
     pub out: BufferId,
-    /// Where in a row of `out` the first result goes.
+    /// The element of a row of `out` where the first result goes.
     pub at: usize,
-    /// Results are added to what is there.
+    /// Whether results are added to what `out` holds.
     pub add: bool,
 }
 
@@ -34,7 +34,8 @@ impl Dense<'_> {
     /// # Safety
     /// Until all workers passed the next barrier nobody writes `input`, and nobody else touches `out`.
     pub unsafe fn run(&self, rows: Range<usize>, worker: &Worker) {
-        // The same for every worker: what cannot be had any more makes the pass an error (`Model::intact`).
+        // Every worker returns here, or none. A table that cannot be read any more makes the pass an error
+        // (`Model::intact`).
         if self.model.table(self.table).is_none() {
             return;
         }
@@ -44,7 +45,7 @@ impl Dense<'_> {
             for first in rows.clone().step_by(INPUTS) {
                 let inputs = first..(first + INPUTS).min(rows.end);
                 // SAFETY: by this function's contract; rows of the table are shared out.
-                unsafe { self.block(part.clone(), inputs) };
+                unsafe { self.multiply(part.clone(), inputs) };
             }
         }
     }
@@ -53,7 +54,7 @@ impl Dense<'_> {
     ///
     /// # Safety
     /// As [`Dense::run`], and no other worker computes these rows of the table.
-    unsafe fn block(&self, part: Range<usize>, rows: Range<usize>) {
+    unsafe fn multiply(&self, part: Range<usize>, rows: Range<usize>) {
         let tensor = self.model.tensor(self.table);
         let bytes = self.model.table(self.table).unwrap_or_default();
         let (dtype, columns) = (tensor.dtype, tensor.shape[1] as usize);

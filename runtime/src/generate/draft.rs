@@ -1,28 +1,30 @@
-//! Drafts of the next tokens from the sequence itself: what followed the last time.
+//! Drafts of the next tokens, taken from the sequence itself: what followed the same tokens the last time.
 //!
-//! Texts repeat themselves: names, quotations, code. Checking a few drafted tokens in one pass reads the weights once, so
-//! that a right one is almost free. A wrong one changes nothing but time: every token is chosen from the same logits as
-//! without drafts (prompt lookup decoding, Saxena 2023; Leviathan et al. 2023 for the checking).
+//! Texts repeat themselves: names, quotations, code. One pass checks a few drafted tokens and reads the weights once
+//! for all of them, so that an accepted draft costs almost nothing. A rejected draft costs only time, because every
+//! token is chosen from the same logits as without drafts. The method is prompt lookup decoding (Saxena 2023); the
+//! checking is that of Leviathan et al. 2023.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Most tokens drafted: with the one before, they are rows that share a kernel's registers.
+/// Most tokens that are drafted. Together with the token before them they are as many rows as share a kernel's
+/// registers.
 pub(crate) const MOST: usize = 3;
-/// Tokens that must match. Fewer match by chance.
+/// How many of the last tokens must have occurred before. Fewer would often match by chance.
 const MATCH: usize = 3;
 /// Weight of the newest measurement in a running mean.
 const NEW: f64 = 0.2;
-/// Tokens after which drafts that did not pay are tried again.
+/// After how many tokens drafts are tried again when they did not save time.
 const AGAIN: usize = 32;
 
-/// Where runs of [`MATCH`] tokens last ended, and whether drafting has paid.
+/// Where each run of [`MATCH`] tokens last ended, and whether drafting has saved time.
 pub(crate) struct Drafts {
     ends: HashMap<[u32; MATCH], usize>,
     indexed: usize,
-    /// Tokens gained by a pass with drafts, itself included.
+    /// Running mean of the tokens that a pass with drafts gives, at least 1.
     gain: f64,
-    /// Mean seconds of a pass without and with drafts.
+    /// Running means of the seconds of a pass without drafts and with drafts.
     plain: Option<f64>,
     drafted: Option<f64>,
     /// Tokens since the last draft.
@@ -30,12 +32,12 @@ pub(crate) struct Drafts {
 }
 
 impl Drafts {
-    /// Nothing seen yet; the first drafts are made on trust.
+    /// Nothing has been measured yet, so the first drafts are made in the hope that they help.
     pub fn new() -> Drafts {
         Drafts { ends: HashMap::new(), indexed: 0, gain: 2.0, plain: None, drafted: None, since: 0 }
     }
 
-    /// What followed the last tokens of `history` before, at most `most` tokens; often nothing.
+    /// What followed the last tokens of `history` when they occurred before, at most `most` tokens. It is often empty.
     pub fn draft<'h>(&mut self, history: &'h [u32], most: usize) -> &'h [u32] {
         while self.indexed + MATCH < history.len() {
             let run = [0, 1, 2].map(|i| history[self.indexed + i]);
@@ -47,7 +49,7 @@ impl Drafts {
         let Some(&end) = self.ends.get(tail) else { return &[] };
         let cost = match (self.plain, self.drafted) {
             (Some(plain), Some(drafted)) => drafted / plain,
-            // One of each kind first.
+            // One pass of each kind must be measured first.
             (None, Some(_)) => f64::INFINITY,
             (_, None) => 0.0,
         };
@@ -58,7 +60,7 @@ impl Drafts {
         &history[end..history.len().min(end + most.min(MOST))]
     }
 
-    /// Learns from a pass that took `time` and gave `tokens` tokens, where `drafted` tokens were.
+    /// Learns from a pass with `drafted` drafted tokens, which took `time` and gave `tokens` tokens.
     pub fn learn(&mut self, drafted: usize, tokens: usize, time: Duration) {
         let mean = |mean: Option<f64>, new: f64| Some(mean.map_or(new, |mean| mean + NEW * (new - mean)));
         if drafted == 0 {

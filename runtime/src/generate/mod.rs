@@ -1,8 +1,12 @@
-//! From a prompt to tokens and text.
+//! Generation: a prompt enters, tokens and their text leave one by one.
 
-use crate::draft::{self, Drafts};
-use crate::sample::Sampler;
+pub(crate) mod draft;
+mod rules;
+pub mod sample;
+
+use self::sample::Sampler;
 use crate::{Model, Profile, RuntimeError, Session};
+use draft::Drafts;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,13 +17,13 @@ use trit_text::{Detokenizer, TextError, Tokenizer};
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop id was sampled, which is not among the ids, or the text came to one to stop at.
+    /// A stop id was chosen, which is not among the ids, or the text came to one of the stop texts.
     Stop,
-    /// As many tokens as asked for.
+    /// As many tokens were generated as were asked for.
     Length,
     /// The context is full.
     Context,
-    /// The caller wanted no more, or another thread did: see [`Session::interrupt_by`].
+    /// The caller ended it, or another thread did: see [`Session::interrupt_by`].
     Interrupted,
 }
 
@@ -36,9 +40,9 @@ pub struct Generation {
     pub decode: Duration,
     /// Tokens drafted from the text before them.
     pub drafted: usize,
-    /// How many of those were right.
+    /// How many of the drafted tokens were accepted, because the model chose the same.
     pub accepted: usize,
-    /// Where the time of the prompt and of the generated tokens went, where the engine keeps a profile.
+    /// Where the time went, for the prompt and for the generated tokens. `None` unless the engine keeps a profile.
     pub profiles: Option<[Profile; 2]>,
 }
 
@@ -49,17 +53,17 @@ pub struct GenerateOptions {
     pub max_new: usize,
     /// Ids that end the generation.
     pub stop_ids: Vec<u32>,
-    /// Texts that end it where they would begin, for a [`Generator`]. An empty one is passed over.
+    /// Texts that end the generation of a [`Generator`] before they begin. An empty text is ignored.
     pub stop_texts: Vec<String>,
-    /// Go on past stop ids, which then are among the ids.
+    /// Whether to continue after a stop id, which is then among the ids.
     pub ignore_eos: bool,
-    /// Draft tokens from the text before them and check several in one pass, where that pays. The tokens generated are
-    /// the same.
+    /// Whether to draft tokens from the text before them and check several in one pass, where that saves time. The
+    /// generated tokens are the same either way.
     pub draft: bool,
 }
 
 impl GenerateOptions {
-    /// Until the model ends its text.
+    /// Generates until the model ends its text.
     pub fn of(model: &Model) -> GenerateOptions {
         GenerateOptions {
             max_new: usize::MAX,
@@ -71,8 +75,8 @@ impl GenerateOptions {
     }
 }
 
-/// Appends `prompt` to the session and generates, handing each token to `each` as it is sampled. Interrupted before the
-/// first token, it leaves the session as it was.
+/// Appends `prompt` to the session and generates tokens; `each` is called with every token as it is chosen. Where the
+/// call is interrupted before the first token, the session does not change.
 ///
 /// # Errors
 /// As [`Session::prefill`], and [`RuntimeError::Suppressed`] where no token may be chosen.
@@ -83,26 +87,26 @@ pub fn generate(
     options: &GenerateOptions,
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
-    let mut run = Run::begin(session, prompt, sampler, options.clone())?;
-    while let Some(id) = run.next(session, sampler)? {
+    let mut ongoing = Ongoing::begin(session, prompt, sampler, options.clone())?;
+    while let Some(id) = ongoing.next(session, sampler)? {
         if each(id).is_break() {
-            run.stop(Finish::Interrupted);
+            ongoing.stop(Finish::Interrupted);
         }
     }
-    run.end(session);
-    Ok(run.generation)
+    ongoing.end(session);
+    Ok(ongoing.generation)
 }
 
-/// A token with the text that it made certain.
+/// A token, with the text that is complete since this token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The token; `None` for text that was held back until the end.
+    /// The token. `None` for text at the end that was held back until then.
     pub id: Option<u32>,
     /// Whole characters, often none or one word. Empty where the model has no tokenizer.
     pub text: String,
 }
 
-/// Generates: an iterator of tokens and text that owns a session and a sampler.
+/// An iterator over generated tokens and their text. It owns a session and a sampler.
 ///
 /// ```no_run
 /// # use trit_runtime::generate::{GenerateOptions, Generator};
@@ -124,16 +128,16 @@ pub struct Generator {
     session: Session,
     sampler: Sampler,
     tokenizer: Option<Arc<Tokenizer>>,
-    /// Of the text at hand, until it has ended.
-    run: Option<Run>,
+    /// The current generation, until it has ended.
+    ongoing: Option<Ongoing>,
     text: Option<Detokenizer<Arc<Tokenizer>>>,
     stops: StopTexts,
-    /// The last one, or the one at hand.
+    /// The result of the last generation that ended.
     last: Option<Generation>,
 }
 
 impl Generator {
-    /// A generator of text, or of ids alone where the model has no tokenizer.
+    /// A generator of tokens and text; of tokens alone where the model has no tokenizer.
     ///
     /// # Errors
     /// [`RuntimeError::Text`] where the model has a tokenizer that cannot be used: see [`Generator::of_ids`].
@@ -142,18 +146,19 @@ impl Generator {
         Ok(Generator { tokenizer, ..Generator::of_ids(session, sampler) })
     }
 
-    /// A generator of ids, which makes no text of them.
+    /// A generator of tokens alone, without text.
     pub fn of_ids(session: Session, sampler: Sampler) -> Generator {
         let stops = StopTexts::default();
-        Generator { session, sampler, tokenizer: None, run: None, text: None, stops, last: None }
+        Generator { session, sampler, tokenizer: None, ongoing: None, text: None, stops, last: None }
     }
 
-    /// Begins to generate after `ids`, the whole text so far. Of those that the session has run already, as many as it can are not
-    /// run again; the rest is run before this returns. Interrupted, it generates nothing.
+    /// Begins to generate after `ids`, the tokens of the whole text so far. Those first tokens that the session has run
+    /// already are kept, as many as possible; the others, at least one, run before this returns. Where that is
+    /// interrupted, nothing is generated.
     ///
     /// # Errors
-    /// As [`Session::prefill`]; the session then holds what it had in common with `ids`. [`RuntimeError::Input`] for texts to stop
-    /// at without a tokenizer.
+    /// As [`Session::prefill`]; the session then holds the prefix that it had in common with `ids`.
+    /// [`RuntimeError::Input`] where there are stop texts but no tokenizer.
     pub fn begin(&mut self, ids: &[u32], options: GenerateOptions) -> Result<(), RuntimeError> {
         self.end();
         if self.tokenizer.is_none() && !options.stop_texts.is_empty() {
@@ -164,67 +169,67 @@ impl Generator {
         self.stops = StopTexts::new(&options.stop_texts);
         self.text = self.tokenizer.clone().map(|tokenizer| Detokenizer::after(tokenizer, ids));
         self.last = None;
-        self.run = Some(Run::begin(&mut self.session, &ids[known..], &mut self.sampler, options)?);
+        self.ongoing = Some(Ongoing::begin(&mut self.session, &ids[known..], &mut self.sampler, options)?);
         Ok(())
     }
 
-    /// Ends what is at hand, if anything is, because nobody wants more of it.
+    /// Ends the current generation, if there is one, because its caller wants no more.
     pub fn interrupt(&mut self) {
-        if let Some(run) = &mut self.run {
-            run.stop(Finish::Interrupted);
+        if let Some(ongoing) = &mut self.ongoing {
+            ongoing.stop(Finish::Interrupted);
         }
         self.end();
     }
 
-    /// What was generated last: complete when the iterator has given `None`, or after [`Generator::interrupt`]; `None` before
-    /// anything ended.
+    /// The result of the last generation, once the iterator has returned `None` or [`Generator::interrupt`] was called.
+    /// `None` before that.
     pub fn generation(&self) -> Option<&Generation> {
         self.last.as_ref()
     }
 
-    /// What of a text stands before the first one to stop at: for the whole text of an answer.
+    /// The part of `text` that stands before the first stop text. `text` is the whole text of an answer.
     pub fn before_stop<'a>(&self, text: &'a str) -> &'a str {
         self.stops.before(text)
     }
 
-    /// Whether it makes text of what it generates.
+    /// Whether the pieces have text.
     pub fn has_text(&self) -> bool {
         self.tokenizer.is_some()
     }
 
-    /// The session. While something is generated, it may be some tokens ahead.
+    /// The session. During a generation it may have run some tokens more than were returned.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// The session, to be changed. What is at hand ends.
+    /// The session, to be changed. The current generation ends.
     pub fn session_mut(&mut self) -> &mut Session {
         self.interrupt();
         &mut self.session
     }
 
-    /// How tokens are chosen.
+    /// The sampler, which chooses the tokens.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
     }
 
-    /// Chooses otherwise from the next token on.
+    /// Replaces the sampler from the next token on.
     pub fn set_sampler(&mut self, sampler: Sampler) {
         self.sampler = sampler;
     }
 
-    /// Leaves the session as it is to be between generations.
+    /// Ends the current generation, and leaves the session as it must be between generations.
     fn end(&mut self) {
-        if let Some(mut run) = self.run.take() {
-            run.end(&mut self.session);
-            self.last = Some(run.generation);
+        if let Some(mut ongoing) = self.ongoing.take() {
+            ongoing.end(&mut self.session);
+            self.last = Some(ongoing.generation);
         }
     }
 
-    /// The next token with its text, or the text that is left.
+    /// The next token with its text, or the text that is left at the end.
     fn piece(&mut self) -> Result<Option<Piece>, RuntimeError> {
-        let Some(run) = &mut self.run else { return Ok(None) };
-        let id = run.next(&mut self.session, &mut self.sampler)?;
+        let Some(ongoing) = &mut self.ongoing else { return Ok(None) };
+        let id = ongoing.next(&mut self.session, &mut self.sampler)?;
         let text = match (&mut self.text, id) {
             (None, _) => Ok(String::new()),
             (Some(text), Some(id)) => text.push(id),
@@ -236,7 +241,7 @@ impl Generator {
         });
         let mut text = self.stops.push(&text?);
         if self.stops.found() {
-            run.stop(Finish::Stop);
+            ongoing.stop(Finish::Stop);
         }
         if id.is_some() {
             return Ok(Some(Piece { id, text }));
@@ -259,19 +264,19 @@ impl Iterator for Generator {
     }
 }
 
-/// A generation at hand. It is not tied to its session and sampler, which its owner hands to it.
-struct Run {
+/// The state of a generation that has not ended. It does not own the session and the sampler, which each call receives.
+struct Ongoing {
     options: GenerateOptions,
-    /// The sampler sees the whole sequence, the last token included, which the session has not run yet.
+    /// The whole text, as the sampler sees it. It includes the last token, which the session has not run yet.
     history: Vec<u32>,
     drafts: Option<Drafts>,
-    /// Tokens run after the last one that was chosen, and so only drafted.
+    /// The drafted tokens of the last pass, which ran after the last token that was chosen.
     drafted: Vec<u32>,
-    /// Rows of the pass.
+    /// How many rows the last pass ran.
     ran: usize,
-    /// Which of them the next token is chosen from; `ran` where a pass is due.
+    /// The row from whose logits the next token is chosen; `ran` where another pass must run first.
     row: usize,
-    /// When the pass began, and how long the text was.
+    /// When the last pass began, and how many tokens the text had then.
     pass: (Instant, usize),
     started: Instant,
     of_prompt: Option<Profile>,
@@ -279,13 +284,13 @@ struct Run {
     generation: Generation,
 }
 
-impl Run {
+impl Ongoing {
     fn begin(
         session: &mut Session,
         prompt: &[u32],
         sampler: &mut Sampler,
         options: GenerateOptions,
-    ) -> Result<Run, RuntimeError> {
+    ) -> Result<Ongoing, RuntimeError> {
         let start = Instant::now();
         let history = [session.tokens(), prompt].concat();
         sampler.begin(history.len());
@@ -299,7 +304,7 @@ impl Run {
         if of_prompt.is_some() {
             session.start_profile();
         }
-        let mut run = Run {
+        let mut ongoing = Ongoing {
             drafts: options.draft.then(Drafts::new),
             drafted: Vec::new(),
             ran: 1,
@@ -321,11 +326,11 @@ impl Run {
             options,
         };
         if interrupted {
-            // The session never ran the prompt.
-            run.history.truncate(session.position());
-            run.stop(Finish::Interrupted);
+            // The session has not run the prompt, so the text ends where the session does.
+            ongoing.history.truncate(session.position());
+            ongoing.stop(Finish::Interrupted);
         }
-        Ok(run)
+        Ok(ongoing)
     }
 
     fn stop(&mut self, finish: Finish) {
@@ -364,9 +369,9 @@ impl Run {
         Ok(Some(id))
     }
 
-    /// Runs the last token, with what is drafted to follow it.
+    /// Runs the last token, and the tokens that are drafted after it.
     fn pass(&mut self, session: &mut Session, sampler: &mut Sampler) -> Result<(), RuntimeError> {
-        // What was run after the last right draft never happened.
+        // What ran after the last accepted draft is taken back.
         session.truncate(self.history.len() - 1);
         if session.position() == session.context_length() {
             self.stop(Finish::Context);
@@ -392,7 +397,8 @@ impl Run {
         Ok(())
     }
 
-    /// Leaves the session before the last token, as without drafts: nothing needed to follow it. A stop id followed it.
+    /// Takes back the drafts that were not accepted. The session then ends before the last token, which did not have to
+    /// run; but where a stop id was chosen after that token, it has run and stays.
     fn end(&mut self, session: &mut Session) {
         self.stop(Finish::Interrupted);
         let run = match self.generation.finish {

@@ -1,11 +1,13 @@
-//! How fast this machine's memory can be read: the yardstick for everything that streams weights.
+//! Measures how fast this machine's memory can be read. Decoding reads all weights for every token, so that this is the
+//! speed to compare it with.
 //!
-//! Loads as wide as the CPU has them, from huge pages like the weights', each thread a contiguous part; who is done early
-//! takes over from the others, as in decode, or what is compared with would win by balance alone.
+//! The measurement reads as decoding does: with the widest loads of the CPU, from huge pages, each thread a contiguous
+//! part. A thread that finishes early takes over from the others, as in decoding; otherwise decoding would look better
+//! only because its work is balanced.
 //!
-//! A loop of nothing but loads is not the best: it fills the queues of the first cache with misses and outruns the
-//! prefetchers. One with a dozen idle operations a cache line, and a prefetch, was found to read up to a third more. So
-//! several ways are tried, and the best counts.
+//! A loop of nothing but loads is not the fastest one: it fills the queues of the first-level cache with misses and
+//! runs ahead of the prefetchers. A loop with a dozen idle operations for each cache line, and a prefetch, was found to
+//! read up to a third more. Therefore several patterns are tried, and the fastest counts.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
@@ -15,31 +17,32 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use trit_gemm::Memory;
 
-/// How to go about it.
+/// How memory is read.
 #[derive(Clone, Copy, Debug)]
-struct Way {
-    /// Idle operations beside the loads: [`PACE`] times two for each cache line.
+struct ReadPattern {
+    /// Whether there are idle operations beside the loads: two times [`PACE`] for each cache line.
     paced: bool,
-    /// Bytes ahead of a load that are prefetched; 0: none.
+    /// How many bytes ahead of a load are prefetched; 0 for no prefetch.
     ahead: usize,
 }
 
-/// The ways that are tried.
-const WAYS: [Way; 6] = [
-    Way { paced: false, ahead: 0 },
-    Way { paced: false, ahead: 8 << 10 },
-    Way { paced: true, ahead: 0 },
-    Way { paced: true, ahead: 4 << 10 },
-    Way { paced: true, ahead: 8 << 10 },
-    Way { paced: true, ahead: 12 << 10 },
+/// The patterns that are tried.
+const PATTERNS: [ReadPattern; 6] = [
+    ReadPattern { paced: false, ahead: 0 },
+    ReadPattern { paced: false, ahead: 8 << 10 },
+    ReadPattern { paced: true, ahead: 0 },
+    ReadPattern { paced: true, ahead: 4 << 10 },
+    ReadPattern { paced: true, ahead: 8 << 10 },
+    ReadPattern { paced: true, ahead: 12 << 10 },
 ];
-/// Pairs of operations for each cache line: more and computation becomes the limit, fewer and reading is slower again.
+/// Pairs of idle operations for each cache line. With more of them computation becomes the limit; with fewer, reading
+/// is slower again.
 const PACE: usize = 6;
-/// Bytes a thread's part is a multiple of.
+/// A thread's part is a multiple of this many bytes.
 const BLOCK: usize = 1 << 10;
-/// Blocks read between two looks at who is done: a tenth of a millisecond's.
+/// Blocks that a thread takes at a time: enough for a tenth of a millisecond.
 const PIECE: usize = 1 << 11;
-/// Bytes of a cache line, on most CPUs: what one prefetch asks for.
+/// Bytes of a cache line on most CPUs, which is what one prefetch asks for.
 const LINE: usize = 64;
 /// Bytes that one thread writes at a time before anything is measured.
 const PART: usize = 2 << 20;
@@ -47,26 +50,26 @@ const PART: usize = 2 << 20;
 const SPINS: usize = 10_000;
 
 /// Memory to read, in huge pages where the system has them.
-pub struct StreamBuffer {
+pub struct ReadBuffer {
     memory: Memory,
 }
 
-impl StreamBuffer {
-    /// At least `bytes` bytes, written once so that they are there.
+impl ReadBuffer {
+    /// Memory of at least `bytes` bytes. It is written once, so that the system really provides it.
     ///
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
-    pub fn new(bytes: usize) -> Result<StreamBuffer, RuntimeError> {
+    pub fn new(bytes: usize) -> Result<ReadBuffer, RuntimeError> {
         use rayon::prelude::*;
         let mut memory =
             Memory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
         let parts = memory.bytes_mut().par_chunks_mut(PART).enumerate();
-        // Not all alike: pages of the same content may be merged.
+        // The parts differ, because the system may merge pages with the same content.
         parts.for_each(|(i, part)| part.fill(i as u8 | 1));
-        Ok(StreamBuffer { memory })
+        Ok(ReadBuffer { memory })
     }
 
-    /// Bytes that are read.
+    /// How many bytes are read.
     pub fn bytes(&self) -> usize {
         self.memory.len()
     }
@@ -75,14 +78,14 @@ impl StreamBuffer {
         self.memory.bytes().as_chunks().0
     }
 
-    /// GB/s (1e9 bytes) of reading it all with `threads` threads: the median of `repetitions`, both at least 1, for the best
-    /// way.
+    /// GB/s (1e9 bytes) when `threads` threads read everything: the median of `repetitions` readings with the fastest
+    /// pattern. Both numbers count as at least 1.
     pub fn gb_s(&self, threads: usize, repetitions: usize) -> f64 {
         let threads = threads.max(1);
-        let mut times = vec![Vec::new(); WAYS.len()];
-        // In turns, so that what disturbs disturbs all alike.
-        for (i, time) in self.times(threads, WAYS.len() * repetitions.max(1)).into_iter().enumerate() {
-            times[i % WAYS.len()].push(time);
+        let mut times = vec![Vec::new(); PATTERNS.len()];
+        // The patterns take turns, so that other programs disturb all of them alike.
+        for (i, time) in self.times(threads, PATTERNS.len() * repetitions.max(1)).into_iter().enumerate() {
+            times[i % PATTERNS.len()].push(time);
         }
         let median = |times: &mut Vec<Duration>| {
             times.sort_unstable();
@@ -93,7 +96,8 @@ impl StreamBuffer {
         self.bytes() as f64 / 1e9 / best.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Times of `rounds` readings, from the first thread's start to the last one's end; [`WAYS`] in turn.
+    /// The times of `rounds` readings, each from the first thread's start to the last thread's end. The [`PATTERNS`]
+    /// take turns.
     fn times(&self, threads: usize, rounds: usize) -> Vec<Duration> {
         let reader = Reader::best();
         let all = self.blocks();
@@ -104,8 +108,8 @@ impl StreamBuffer {
         let arrived = AtomicUsize::new(0);
         let work = |index: usize| {
             for (r, round) in rounds.iter().enumerate() {
-                let way = WAYS[r % WAYS.len()];
-                // Together, and without waking anyone, which would be measured too.
+                let pattern = PATTERNS[r % PATTERNS.len()];
+                // All threads start together. They spin instead of sleeping, because waking them would be measured too.
                 arrived.fetch_add(1, Ordering::AcqRel);
                 let mut spins = 0;
                 while arrived.load(Ordering::Acquire) < (r + 1) * threads {
@@ -113,11 +117,11 @@ impl StreamBuffer {
                     if spins % SPINS == 0 { std::thread::yield_now() } else { spin_loop() }
                 }
                 let start = Instant::now();
-                // One's own part first, then the next one's.
+                // A thread reads its own part first, then what is left of the others'.
                 for owner in (index..threads).chain(0..index) {
                     let blocks = &all[part(owner)];
                     while let Some(piece) = round.taken[owner].take(blocks) {
-                        black_box(reader.read(black_box(piece), way));
+                        black_box(reader.read(black_box(piece), pattern));
                     }
                 }
                 let end = Instant::now();
@@ -138,13 +142,13 @@ impl StreamBuffer {
 
 /// One reading of everything.
 struct Round {
-    /// By thread, of its part.
+    /// For each thread, how much of its part was taken.
     taken: Vec<Taken>,
-    /// From when to when.
+    /// When the first thread started, and when the last one ended.
     span: Mutex<Option<(Instant, Instant)>>,
 }
 
-/// How many blocks of a part were taken, on a cache line of its own.
+/// How many blocks of a part were taken. It has a cache line of its own, so that threads do not slow each other down.
 #[derive(Default)]
 #[repr(align(128))]
 struct Taken(AtomicUsize);
@@ -152,7 +156,7 @@ struct Taken(AtomicUsize);
 impl Taken {
     /// The next blocks that nobody has taken.
     fn take<'a>(&self, part: &'a [[u8; BLOCK]]) -> Option<&'a [[u8; BLOCK]]> {
-        // Without this look, threads that are done would go on counting.
+        // Without this check, the counter would grow each time a finished thread asks again.
         if self.0.load(Ordering::Relaxed) >= part.len() {
             return None;
         }
@@ -161,10 +165,10 @@ impl Taken {
     }
 }
 
-/// The widest loads there are. A value exists only where the CPU has them.
+/// How wide the loads are. A value exists only where the CPU has such loads.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
-    /// 64-bit words, which compilers make vectors of.
+    /// Loads of 64-bit words, which the compiler turns into vectors.
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -175,7 +179,7 @@ enum Reader {
 }
 
 impl Reader {
-    /// Those this CPU can run, the widest last.
+    /// The readers that this CPU can run, the widest last.
     fn supported() -> Vec<Reader> {
         let mut readers = vec![Reader::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -192,24 +196,24 @@ impl Reader {
         Reader::supported().pop().unwrap_or(Reader::Portable)
     }
 
-    /// The exclusive or of all 64-bit words, so that each must be read.
-    fn read(self, blocks: &[[u8; BLOCK]], way: Way) -> u64 {
+    /// The exclusive or of all 64-bit words. It depends on every word, so that the compiler cannot leave out a load.
+    fn read(self, blocks: &[[u8; BLOCK]], pattern: ReadPattern) -> u64 {
         match self {
             Reader::Portable => portable(blocks),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `supported` found the feature.
             Reader::Avx2 => unsafe {
-                if way.paced { avx2::<true>(blocks, way) } else { avx2::<false>(blocks, way) }
+                if pattern.paced { avx2::<true>(blocks, pattern) } else { avx2::<false>(blocks, pattern) }
             },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Reader::Avx512 => unsafe {
-                if way.paced { avx512::<true>(blocks, way) } else { avx512::<false>(blocks, way) }
+                if pattern.paced { avx512::<true>(blocks, pattern) } else { avx512::<false>(blocks, pattern) }
             },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Reader::Neon => unsafe {
-                if way.paced { neon::<true>(blocks, way) } else { neon::<false>(blocks, way) }
+                if pattern.paced { neon::<true>(blocks, pattern) } else { neon::<false>(blocks, pattern) }
             },
         }
     }
@@ -231,18 +235,18 @@ fn portable(blocks: &[[u8; BLOCK]]) -> u64 {
 macro_rules! reader {
     ($name:ident, $feature:literal, $vector:ty, $load:expr, $xor:expr, $add:expr) => {
         #[target_feature(enable = $feature)]
-        pub(super) fn $name<const PACED: bool>(blocks: &[[u8; BLOCK]], way: Way) -> u64 {
+        pub(super) fn $name<const PACED: bool>(blocks: &[[u8; BLOCK]], pattern: ReadPattern) -> u64 {
             const BYTES: usize = size_of::<$vector>();
             // SAFETY: every bit pattern is such a vector.
             let zero = unsafe { std::mem::zeroed::<$vector>() };
-            // Changes nothing, but the compiler does not know.
+            // Adding it changes nothing, but the compiler does not know that.
             let nothing = std::hint::black_box(zero);
             let mut found = [zero; 8];
             for chunk in blocks.as_flattened().as_chunks::<{ 8 * BYTES }>().0 {
                 let at = chunk.as_ptr();
                 for (i, found) in found.iter_mut().enumerate() {
-                    if i * BYTES % LINE == 0 && way.ahead > 0 {
-                        prefetch(at.wrapping_add(way.ahead + i * BYTES));
+                    if i * BYTES % LINE == 0 && pattern.ahead > 0 {
+                        prefetch(at.wrapping_add(pattern.ahead + i * BYTES));
                     }
                     // SAFETY: vector `i` lies inside the chunk; the load asks for no alignment.
                     let mut vector = unsafe { $load(at.add(i * BYTES).cast()) };
@@ -266,7 +270,7 @@ use x86::{avx2, avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{BLOCK, LINE, PACE, Way};
+    use super::{BLOCK, LINE, PACE, ReadPattern};
     use std::arch::x86_64::*;
 
     #[inline(always)]
@@ -284,7 +288,7 @@ use arm::neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{BLOCK, LINE, PACE, Way};
+    use super::{BLOCK, LINE, PACE, ReadPattern};
     use std::arch::aarch64::*;
 
     #[inline(always)]
@@ -305,7 +309,7 @@ mod tests {
     #[test]
     fn every_reader_reads_everything() {
         eprintln!("readers on this CPU: {:?}", Reader::supported());
-        let mut buffer = StreamBuffer::new(37 * BLOCK - 5).unwrap();
+        let mut buffer = ReadBuffer::new(37 * BLOCK - 5).unwrap();
         assert_eq!(buffer.bytes(), 37 * BLOCK);
         let mut state = 1u64;
         buffer.memory.bytes_mut().iter_mut().for_each(|byte| {
@@ -317,8 +321,8 @@ mod tests {
                 blocks.as_flattened().chunks_exact(8).map(|w| u64::from_ne_bytes(w.try_into().unwrap()));
             let expected = words.fold(0, |a, b| a ^ b);
             for reader in Reader::supported() {
-                for way in WAYS {
-                    assert_eq!(reader.read(blocks, way), expected, "{reader:?} {way:?}");
+                for pattern in PATTERNS {
+                    assert_eq!(reader.read(blocks, pattern), expected, "{reader:?} {pattern:?}");
                 }
             }
         }
@@ -326,7 +330,7 @@ mod tests {
 
     #[test]
     fn bandwidth_is_measured_with_more_threads_than_blocks() {
-        let buffer = StreamBuffer::new(4 * BLOCK).unwrap();
+        let buffer = ReadBuffer::new(4 * BLOCK).unwrap();
         for threads in [1, 3, 9] {
             assert_eq!(buffer.times(threads, 5).len(), 5);
             assert!(buffer.gb_s(threads, 2) > 0.0);
@@ -335,7 +339,7 @@ mod tests {
 
     #[test]
     fn each_block_is_taken_once() {
-        let buffer = StreamBuffer::new((2 * PIECE + 7) * BLOCK).unwrap();
+        let buffer = ReadBuffer::new((2 * PIECE + 7) * BLOCK).unwrap();
         let taken = Taken::default();
         let pieces: Vec<usize> = std::iter::from_fn(|| taken.take(buffer.blocks())).map(<[_]>::len).collect();
         assert_eq!(pieces, [PIECE, PIECE, 7]);
@@ -344,7 +348,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_refused() {
-        assert!(StreamBuffer::new(usize::MAX).is_err());
-        assert!(StreamBuffer::new(usize::MAX / 2).is_err());
+        assert!(ReadBuffer::new(usize::MAX).is_err());
+        assert!(ReadBuffer::new(usize::MAX / 2).is_err());
     }
 }

@@ -1,25 +1,26 @@
-//! Steps that handle each row, or each element, for itself.
+//! Steps that handle each row or each element on its own: embedding, norms, gates.
 #![allow(unsafe_code)]
 
-use crate::arena::Arena;
+use super::arena::Arena;
 use crate::load::Model;
 use std::ops::Range;
-use trit_format::plan::{Activation, BufferId, ProductId, TensorId};
+use trit_format::plan::{Activation, BufferId, PackedMatrixId, TensorId};
 use trit_gemm::{Layout, MatrixRef};
 use trit_kernels::{epilogue, head, norm};
 
-/// Elements of a gate that are handled at a time, through memory of this function's own: `out` may be an operand.
+/// Elements of a gate that are handled at a time. They go through a buffer on the stack, because `out` may be one of
+/// the operands.
 const GATED: usize = 256;
 
-/// Rows of an arena that a worker handles alone: nobody else reads or writes them in this step.
+/// Rows of the arena that one worker handles alone: no other worker reads or writes them in this step.
 pub(crate) struct Rows<'a> {
     pub model: &'a Model,
     pub arena: &'a Arena,
-    /// Those of this worker.
+    /// This worker's rows.
     pub rows: Range<usize>,
 }
 
-/// What a norm reads and writes.
+/// The operands of a norm.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm {
     pub input: BufferId,
@@ -29,7 +30,7 @@ pub(crate) struct Norm {
 }
 
 impl Rows<'_> {
-    /// Embeds `token(row)`; `bytes` is memory.
+    /// Writes the embedding of `token(row)` to each row. `bytes` is scratch memory.
     pub fn embed(
         &self,
         table: TensorId,
@@ -52,21 +53,21 @@ impl Rows<'_> {
         }
     }
 
-    /// Embeds `token(row)` from a ternary matrix.
-    pub fn embed_ternary(&self, product: ProductId, out: BufferId, token: impl Fn(usize) -> usize) {
-        let index = product.0 as usize;
-        let product = &self.model.manifest().products[index];
-        let layout = Layout::of(product).expect("validated");
-        let (weights, kernels) = (self.model.weights(index), &self.model.bound().products[index]);
+    /// Writes the embedding of `token(row)` to each row, from a ternary matrix.
+    pub fn embed_ternary(&self, matrix: PackedMatrixId, out: BufferId, token: impl Fn(usize) -> usize) {
+        let index = matrix.0 as usize;
+        let packed = &self.model.manifest().packed_matrices[index];
+        let layout = Layout::of(packed).expect("validated");
+        let (weights, kernels) = (self.model.weights(index), &self.model.bound().by_matrix[index]);
         let matrix = MatrixRef::new(layout, weights, kernels).expect("bound to this product");
         for r in self.rows.clone() {
             // SAFETY: the row is this worker's.
-            let out = unsafe { self.arena.row_mut(out, r, 0, product.k as usize) };
+            let out = unsafe { self.arena.row_mut(out, r, 0, packed.k as usize) };
             matrix.row(token(r), out).expect("a token of the vocabulary");
         }
     }
 
-    /// Normalizes, in place where input and output are the same.
+    /// Applies RMSNorm, in place where input and output are the same buffer.
     pub fn norm(&self, Norm { input, weight, eps, out }: Norm) {
         let weight = self.model.vector(weight);
         for r in self.rows.clone() {
@@ -81,7 +82,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Adds what is normalized.
+    /// Applies RMSNorm and adds the result to the output.
     pub fn norm_add(&self, Norm { input, weight, eps, out }: Norm) {
         let weight = self.model.vector(weight);
         for r in self.rows.clone() {
@@ -103,7 +104,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Parts that [`Gate::part`] handles.
+    /// How many parts a row has for [`Gate::part`].
     pub fn parts(&self, arena: &Arena) -> usize {
         arena.len(self.out).div_ceil(GATED)
     }

@@ -1,36 +1,37 @@
-//! Which kernels run: embedded, regenerated or portable, and of which tier.
+//! Binding: decides which kernels run (embedded in the bundle, generated here, or portable) and of which tier.
 
+use super::embedded::EmbeddedCode;
+use super::notes::{CodeLimit, KernelNote, NoKernels};
+use super::tuning::Tuner;
 use crate::RuntimeError;
-use crate::kernel_notes::{CodeLimit, KernelNote, NoKernels};
-use crate::mapping::EmbeddedCode;
-use crate::recode::COMMON;
-use crate::storage::Storage;
-use crate::trust::{NotTrusted, Trusted};
-use crate::tuning::Tuner;
+use crate::bundle::recode::COMMON;
+use crate::bundle::storage::Storage;
+use crate::bundle::trust::{NotTrusted, Trusted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use trit_format::container::{Digest, Header, SectionKind};
 use trit_format::kernel::KernelEntry;
-use trit_format::manifest::{Manifest, Product};
+use trit_format::manifest::{Manifest, PackedMatrix};
 use trit_format::target::Target;
 use trit_gemm::tuning::Stream;
 use trit_gemm::{CpuTiers, GemmError, KernelShape, Layout, MachineCode, generated_targets};
 
-/// Most shapes of products that code is generated for. Models have two to ten; each costs some milliseconds at every load.
+/// Most shapes of packed matrices for which code is generated. Models have two to ten, and each costs some milliseconds
+/// at every load.
 const MOST_SHAPES: usize = 64;
 
-/// Where kernels come from, as asked for.
+/// Where kernels are to come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// Embedded where trusted and of the best tier, else regenerated here, else portable.
+    /// The bundle's own code where it is trusted and of the best tier, else code generated here, else portable kernels.
     #[default]
     Auto,
     /// The bundle's own code, which must be trusted.
     Embedded,
-    /// Regenerated from the bundle's kernel specifications.
+    /// Code generated on this machine.
     Jit,
-    /// Safe Rust over the same layout.
+    /// Safe Rust code, which reads the same layout.
     Portable,
 }
 
@@ -59,25 +60,25 @@ pub enum KernelSource {
     Portable,
 }
 
-/// What was bound, in one line.
+/// Which kernels were bound.
 #[derive(Clone, Debug)]
 pub struct KernelReport {
     /// Where the kernels came from.
     pub source: KernelSource,
     /// Their tier; `None` for portable ones.
     pub target: Option<Target>,
-    /// The digest of the bundle's code as it was copied and made executable; `None` where none was.
+    /// The digest of the bundle's code that was copied and made executable; `None` where none of it runs.
     pub code: Option<Digest>,
-    /// Why it is not what the user would expect first; empty where it is.
+    /// Why other kernels run than the user would expect first; empty where the expected ones run.
     pub notes: Vec<KernelNote>,
-    /// Shapes of products that have machine code of their own.
+    /// How many shapes of packed matrices have machine code.
     pub shapes: usize,
-    /// Shapes that were timed in this load, because nothing was remembered of them.
+    /// How many shapes were timed in this load, because nothing was remembered of them.
     pub timed: usize,
 }
 
 impl KernelReport {
-    /// What runs, without notes: where the kernels came from, and their tier.
+    /// Where the kernels came from, and their tier, without the notes.
     pub fn name(&self) -> String {
         let source = match self.source {
             KernelSource::Embedded => "embedded",
@@ -100,11 +101,11 @@ impl fmt::Display for KernelReport {
     }
 }
 
-/// Every product's kernels, which keep the memory that their code stands in.
+/// The kernels of every packed matrix. They own the memory that their code stands in.
 pub(crate) struct Kernels {
-    /// By product.
-    pub products: Vec<trit_gemm::Kernels>,
-    /// What was chosen.
+    /// One entry for each packed matrix.
+    pub by_matrix: Vec<trit_gemm::Kernels>,
+    /// What was chosen, for the user.
     pub report: KernelReport,
 }
 
@@ -116,61 +117,65 @@ pub(crate) struct BindOptions {
     pub trust: Result<Trusted, NotTrusted>,
 }
 
-/// How the weights stand in memory, compared with the bundle.
+/// Whether the weights in memory are stored as in the bundle.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Stored {
     /// As in the bundle.
     AsWritten,
-    /// Stored anew in the code that every CPU reads: the bundle's own kernels do not fit them.
+    /// Stored anew in the code that every CPU reads. The bundle's own kernels cannot read them any more.
     Anew,
-    /// As in the bundle, though this CPU would be faster otherwise: they stay in the file.
+    /// As in the bundle, although this CPU would be faster with another code: they stay in the file, where they cannot
+    /// be changed.
     InFile,
 }
 
-/// The bundle, as far as binding looks at it.
+/// The parts of the bundle that binding looks at.
 pub(crate) struct Bundle<'a> {
     pub storage: &'a Storage,
     pub header: &'a Header,
-    /// Its products say how the weights stand in memory.
+    /// Its packed matrices say how the weights are stored in memory.
     pub manifest: &'a Manifest,
     pub stored: Stored,
     /// The weight section.
     pub weights: &'a [u8],
 }
 
-/// The best tiers there are kernels of, among those that this CPU has and the user wants.
-struct Best {
+/// The best tiers for which there are kernels, among those that this CPU has and the user allows.
+struct BestTiers {
     embedded: Option<Target>,
     generated: Option<Target>,
 }
 
-impl Best {
-    fn of(manifest: &Manifest, cpu: Option<Target>, tiers: &CpuTiers) -> Best {
+impl BestTiers {
+    fn of(manifest: &Manifest, cpu: Option<Target>, tiers: &CpuTiers) -> BestTiers {
         let runs = |t: &Target| tiers.contains(*t) && cpu.is_none_or(|cpu| cpu == *t);
-        Best {
+        BestTiers {
             embedded: manifest.kernels.iter().map(|k| k.target).filter(runs).max(),
             generated: generable(manifest).filter(runs).max(),
         }
     }
 }
 
-/// Whether kernels of a better tier could be had if the weights were stored in the code that every CPU reads.
+/// Whether kernels of a better tier could run if the weights were stored in the code that every CPU reads.
 pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> bool {
     let generates = matches!(options.choice, KernelChoice::Auto | KernelChoice::Jit);
-    if !generates || manifest.products.iter().all(|p| p.code == COMMON) {
+    if !generates || manifest.packed_matrices.iter().all(|p| p.code == COMMON) {
         return false;
     }
     let tiers = CpuTiers::detect();
-    let mut best = Best::of(manifest, options.cpu, &tiers);
+    let mut best = BestTiers::of(manifest, options.cpu, &tiers);
     if options.choice == KernelChoice::Jit || options.trust.is_err() {
         best.embedded = None;
     }
     let mut other = manifest.clone();
-    other.products.iter_mut().for_each(|p| p.code = COMMON);
-    Best::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
+    other.packed_matrices.iter_mut().for_each(|p| p.code = COMMON);
+    BestTiers::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
 }
 
-/// Chooses and prepares kernels.
+/// Chooses kernels for every packed matrix, and makes their code executable.
+///
+/// # Errors
+/// [`RuntimeError::Kernels`] and [`RuntimeError::Untrusted`] where the kernels asked for cannot run.
 pub(crate) fn bind(
     bundle: &Bundle,
     options: &BindOptions,
@@ -182,7 +187,7 @@ pub(crate) fn bind(
         return Err(refused(bundle, NoKernels::CpuLacks { wanted: cpu, has: tiers.iter().collect() }));
     }
     let wanted = |t: &Target| options.cpu.is_none_or(|cpu| cpu == *t);
-    let Best { mut embedded, generated } = Best::of(manifest, options.cpu, &tiers);
+    let BestTiers { mut embedded, generated } = BestTiers::of(manifest, options.cpu, &tiers);
     if stored == Stored::Anew {
         embedded = None;
     }
@@ -245,39 +250,40 @@ fn refused(bundle: &Bundle, problem: NoKernels) -> RuntimeError {
     RuntimeError::Kernels { path: bundle.storage.path().to_owned(), problem }
 }
 
-/// Why a CPU may have no kernels for a bundle.
+/// What about the bundle's weights can be the reason that a CPU has no kernels for them.
 fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
     match bundle.stored {
         Stored::InFile => Some(CodeLimit::StoredInFile),
-        _ if bundle.manifest.products.iter().any(|p| p.code != COMMON) => Some(CodeLimit::Stored),
+        _ if bundle.manifest.packed_matrices.iter().any(|p| p.code != COMMON) => Some(CodeLimit::Stored),
         _ => None,
     }
 }
 
-/// Tiers for which kernels of this bundle can be generated: not every one reads every code.
+/// The tiers for which kernels can be generated. It depends on the bundle, because not every tier reads every code.
 fn generable(manifest: &Manifest) -> impl Iterator<Item = Target> {
     let targets: Vec<Target> = generated_targets(&generated_shapes(manifest)).collect();
     targets.into_iter()
 }
 
-/// The shapes of products that code is generated for: where there are more than [`MOST_SHAPES`], those with the most weights.
+/// The shapes of packed matrices for which code is generated. Where there are more than [`MOST_SHAPES`], these are the
+/// ones with the most weights.
 fn generated_shapes(manifest: &Manifest) -> Vec<KernelShape> {
     let mut bytes: BTreeMap<KernelShape, u64> = BTreeMap::new();
-    for product in &manifest.products {
-        *bytes.entry(shape(product)).or_default() += product.bytes().expect("validated");
+    for matrix in &manifest.packed_matrices {
+        *bytes.entry(shape(matrix)).or_default() += matrix.bytes().expect("validated");
     }
     let mut shapes: Vec<(KernelShape, u64)> = bytes.into_iter().collect();
     shapes.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
     shapes.into_iter().take(MOST_SHAPES).map(|(shape, _)| shape).collect()
 }
 
-fn shape(product: &Product) -> KernelShape {
-    KernelShape { k: product.kernel_k(), code: product.code }
+fn shape(matrix: &PackedMatrix) -> KernelShape {
+    KernelShape { k: matrix.kernel_k(), code: matrix.code }
 }
 
 fn portable(manifest: &Manifest, notes: Vec<KernelNote>) -> Kernels {
     Kernels {
-        products: vec![trit_gemm::Kernels::portable(); manifest.products.len()],
+        by_matrix: vec![trit_gemm::Kernels::portable(); manifest.packed_matrices.len()],
         report: KernelReport {
             source: KernelSource::Portable,
             target: None,
@@ -314,9 +320,9 @@ fn bind_jit(
 
 /// What [`assign`] found.
 struct Assigned {
-    /// By product.
-    products: Vec<trit_gemm::Kernels>,
-    /// Shapes with machine code, and all.
+    /// One entry for each packed matrix.
+    by_matrix: Vec<trit_gemm::Kernels>,
+    /// How many shapes have machine code, and how many shapes there are.
     shapes: (usize, usize),
     timed: usize,
 }
@@ -335,24 +341,25 @@ impl Assigned {
         }
         let report =
             KernelReport { source, target: Some(target), code, notes, shapes: with_code, timed: self.timed };
-        Kernels { products: self.products, report }
+        Kernels { by_matrix: self.by_matrix, report }
     }
 }
 
-/// Finds each product's kernels, of variants the fastest. Products of a shape that has none run portable.
+/// Finds the kernels of each packed matrix, with the fastest variant of each. Matrices whose shape has no code get
+/// portable kernels.
 fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
-    let products = &bundle.manifest.products;
+    let packed_matrices = &bundle.manifest.packed_matrices;
     let mut shapes: BTreeMap<KernelShape, (Vec<Stream>, usize)> = BTreeMap::new();
-    for product in products {
-        let len = product.bytes().expect("validated") as usize;
-        let layout = Layout::of(product).expect("validated");
-        let stream = Stream::of(&layout, &bundle.weights[product.offset as usize..][..len]);
-        let (streams, bytes) = shapes.entry(shape(product)).or_default();
+    for matrix in packed_matrices {
+        let len = matrix.bytes().expect("validated") as usize;
+        let layout = Layout::of(matrix).expect("validated");
+        let stream = Stream::of(&layout, &bundle.weights[matrix.offset as usize..][..len]);
+        let (streams, bytes) = shapes.entry(shape(matrix)).or_default();
         streams.push(stream.expect("whole tiles"));
         *bytes += len;
     }
     let (all, timed) = (shapes.values().map(|(_, bytes)| bytes).sum(), tuner.timed());
-    // Those with the most weights first: they are timed while others are not.
+    // Shapes with the most weights come first, because the time for tuning may not suffice for all.
     let mut order: Vec<_> = shapes.into_iter().collect();
     order.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
     let count = order.len();
@@ -361,9 +368,9 @@ fn assign(bundle: &Bundle, code: &MachineCode, tuner: &mut Tuner) -> Assigned {
         let kernels = code.kernels(shape, |variants| tuner.choose(variants, &weights, all));
         bound.extend(kernels.map(|kernels| (shape, kernels)));
     }
-    let kernels = |product| bound.get(&shape(product)).cloned().unwrap_or_else(trit_gemm::Kernels::portable);
+    let kernels = |matrix| bound.get(&shape(matrix)).cloned().unwrap_or_else(trit_gemm::Kernels::portable);
     Assigned {
-        products: products.iter().map(kernels).collect(),
+        by_matrix: packed_matrices.iter().map(kernels).collect(),
         shapes: (bound.len(), count),
         timed: tuner.timed() - timed,
     }

@@ -1,17 +1,17 @@
-//! Where the bytes of an open bundle are kept.
+//! Reads an open bundle, checks its digests, and decides where its bytes are kept.
 //!
-//! What is small is copied, and the copy is what is checked and used. Weights stream from memory at its full speed only
-//! from huge pages: with pages of 4 KiB the translation of addresses costs a quarter of it. A mapped file has small pages,
-//! so the sections that stream are copied into huge ones, and what is checked against the digest is the copy. Where memory
-//! is short, or on request, they stay mapped, and then depend on what becomes of the file; so do rows of large tables,
-//! which are read when they are needed. Nothing but numbers ever depends on either.
+//! Small sections are copied, and the copy is what is checked and used. Weights can be read at the full speed of memory
+//! only from huge pages: with pages of 4 KiB the translation of addresses costs a quarter of it. A mapped file has
+//! small pages, so weights and planes are copied into huge ones, and the digest is checked on the copy. Where memory is
+//! short, or on request, they stay mapped and then depend on what happens to the file. So do rows of large tables,
+//! which are read when they are needed. Only numbers ever depend on the file: no address, length or branch does.
 #![allow(unsafe_code)]
 
+use super::mapped_files::MappingHook;
+use super::mapping::FileMapping;
+use super::source::{Change, FileSource, Source};
 use crate::RuntimeError;
 use crate::limits::available;
-use crate::mapped_files::MappingHook;
-use crate::mapping::FileMapping;
-use crate::source::{Change, FileSource, Source};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -24,21 +24,21 @@ use trit_gemm::ReadOnlyMemory;
 
 /// Bytes that one thread reads at a time.
 const PIECE: usize = 4 << 20;
-/// Bytes that are read and digested at a time where no copy is kept.
+/// Bytes that are read and digested at a time where no copy of the whole section is kept.
 const WINDOW: usize = 16 << 20;
-/// Memory that must stay free beside a copy: for caches, activations and other programs. At least the first, at most
-/// the second, between them as much as the copy takes.
+/// Bytes of memory that must stay free beside a copy, for caches, activations and other programs. It is as much as the
+/// copy takes, but at least the first number and at most the second.
 const SPARE: (usize, usize) = (128 << 20, 1 << 30);
-/// Alignment of weights in bytes, as kernels read them: see `trit_format::kernel`.
+/// Alignment in bytes that kernels need of weights: see `trit_format::kernel`.
 const ALIGNMENT: u64 = 64;
 
-/// Where the sections that stream are kept.
+/// Where weights and planes are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Memory {
-    /// In huge pages where there is room for them, else as [`Memory::Mapped`].
+pub enum WeightMemory {
+    /// In huge pages where there is room for a copy, else as [`WeightMemory::Mapped`].
     #[default]
     Auto,
-    /// In the file's mapping: shared between processes and given back under pressure, but slower.
+    /// In a mapping of the file. Processes share it and the system can take its memory back, but it is slower.
     Mapped,
 }
 
@@ -46,32 +46,32 @@ pub enum Memory {
 pub(crate) struct Storage {
     source: Box<dyn Source>,
     path: PathBuf,
-    /// Told of what is mapped.
+    /// The hook that is called for each mapping.
     hook: Option<MappingHook>,
     /// Whether something is still read from the source after loading.
     needed: AtomicBool,
-    /// What went wrong where no error could be returned: what the system said, or what became of the file.
+    /// What went wrong in a pass, where no error could be returned: how the file changed, or what the system said.
     failure: OnceLock<Result<Change, (io::ErrorKind, String)>>,
 }
 
-/// Bytes that stream.
-pub(crate) enum Streamed {
+/// The bytes of a section or a table as loading keeps them.
+pub(crate) enum LoadedBytes {
     /// In a mapping of the file.
     Mapped(FileMapping),
-    /// Copied to huge pages.
+    /// In a copy, in huge pages.
     Copied(ReadOnlyMemory),
 }
 
-impl Streamed {
+impl LoadedBytes {
     /// The bytes themselves.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Streamed::Mapped(map) => map,
-            Streamed::Copied(memory) => memory.bytes(),
+            LoadedBytes::Mapped(map) => map,
+            LoadedBytes::Copied(memory) => memory.bytes(),
         }
     }
 
-    /// Changes a copy in place; a mapping stays as it is, and `false` says so.
+    /// Changes a copy in place. A mapping cannot be changed; the result is then `false`.
     ///
     /// # Errors
     /// Those of `change`, and [`RuntimeError::System`] where the system refuses to make memory writable.
@@ -79,17 +79,17 @@ impl Streamed {
         &mut self,
         change: impl FnOnce(&mut [u8]) -> Result<(), RuntimeError>,
     ) -> Result<bool, RuntimeError> {
-        let Streamed::Copied(memory) = self else { return Ok(false) };
+        let LoadedBytes::Copied(memory) = self else { return Ok(false) };
         memory.rewrite(change)?;
         Ok(true)
     }
 }
 
-/// Memory that bytes are to be read into, in huge pages where the system has them.
+/// Memory for a copy that has not been read yet, in huge pages where the system has them.
 pub(crate) struct Room(trit_gemm::Memory);
 
 impl Room {
-    /// `None` where memory is refused.
+    /// Memory for `len` bytes; `None` where the system refuses it.
     fn new(len: usize) -> Option<Room> {
         trit_gemm::Memory::huge(1, len, "a copy of a section").ok().map(Room)
     }
@@ -99,21 +99,21 @@ impl Room {
         self.0.bytes_mut()
     }
 
-    /// Ends the writing.
-    pub fn keep(self) -> Result<Streamed, RuntimeError> {
-        Ok(Streamed::Copied(self.0.read_only()?))
+    /// Makes the memory read-only.
+    pub fn keep(self) -> Result<LoadedBytes, RuntimeError> {
+        Ok(LoadedBytes::Copied(self.0.read_only()?))
     }
 }
 
 impl Storage {
-    /// The file at `path`.
+    /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<Storage, RuntimeError> {
         let source = FileSource::open(path);
         let source = source.map_err(|source| RuntimeError::Io { path: path.to_owned(), source })?;
         Ok(Storage::new(Box::new(source), path))
     }
 
-    /// A source, and the path that names it in errors.
+    /// Uses a source; `path` names it in errors.
     pub fn new(source: Box<dyn Source>, path: &Path) -> Storage {
         Storage {
             source,
@@ -124,12 +124,13 @@ impl Storage {
         }
     }
 
-    /// The same, where `hook` is told of what is mapped from here on.
+    /// The same storage with `hook`, which is called for each mapping from here on.
     pub fn with_hook(self, hook: Option<MappingHook>) -> Storage {
         Storage { hook, ..self }
     }
 
-    /// Header and section table: read once, then checked on that copy, and the copy's digest is the bundle's name.
+    /// Reads header and section table once, and checks that copy. Returns the header and its bytes, whose digest is the
+    /// bundle's name.
     pub fn header(&self) -> Result<(Header, Vec<u8>), RuntimeError> {
         let len = self.source.len();
         let mut head = vec![0; len.min(trit_format::container::HEADER_BYTES) as usize];
@@ -149,7 +150,7 @@ impl Storage {
         Ok((header, head))
     }
 
-    /// A copy of a section of at most `most` bytes, checked.
+    /// Copies a section of at most `most` bytes, and checks its digest on the copy.
     pub fn copy(&self, section: &Section, most: usize) -> Result<Vec<u8>, RuntimeError> {
         let mut bytes = Vec::new();
         let len = usize::try_from(section.len)
@@ -167,7 +168,7 @@ impl Storage {
         Ok(bytes)
     }
 
-    /// Checks bytes that were read as a section.
+    /// Checks that `bytes` have the section's digest.
     pub fn check(&self, section: &Section, bytes: &[u8]) -> Result<(), RuntimeError> {
         match Digest::of(bytes) == section.digest {
             true => Ok(()),
@@ -175,9 +176,9 @@ impl Storage {
         }
     }
 
-    /// Reads a section once, checks its digest if `verify` says so, and leaves the bytes of `parts` (places in the section,
-    /// and where they go) where they are wanted: what was checked is what is kept. Nothing else is, nor read where it
-    /// need not be.
+    /// Reads a section once, and copies `parts` of it: each is a range of the section and the memory for its bytes. If
+    /// `verify` is set, the whole section is read and its digest is checked on the bytes that are copied. Otherwise
+    /// only the parts are read.
     pub fn take(
         &self,
         section: &Section,
@@ -212,24 +213,24 @@ impl Storage {
         }
     }
 
-    /// Memory for a copy of `len` bytes, where `memory` allows one and there is room.
-    pub fn room(&self, len: u64, memory: Memory) -> Option<Room> {
+    /// Memory for a copy of `len` bytes; `None` where `memory` allows no copy or there is no room for one.
+    pub fn room(&self, len: u64, memory: WeightMemory) -> Option<Room> {
         let len = usize::try_from(len).ok()?;
         let fits = || available().is_none_or(|free| free >= len.saturating_add(len.clamp(SPARE.0, SPARE.1)));
-        // What cannot be mapped is copied, come what may.
-        match self.mappable(len).is_none() || (memory == Memory::Auto && fits()) {
+        // A source that cannot be mapped must be copied, even where memory is short.
+        match self.mappable(len).is_none() || (memory == WeightMemory::Auto && fits()) {
             true => Room::new(len),
             false => None,
         }
     }
 
-    /// The file of which `len` bytes can be mapped, and the bundle's offset in it.
+    /// The file and the bundle's offset in it, where `len` bytes of it can be mapped.
     fn mappable(&self, len: usize) -> Option<(&File, u64)> {
         self.source.file().filter(|(_, at)| at.is_multiple_of(ALIGNMENT) && len > 0)
     }
 
-    /// Takes bytes of the bundle in, as `memory` says.
-    pub fn stream(&self, range: Range<u64>, memory: Memory) -> Result<Streamed, RuntimeError> {
+    /// Loads bytes of the bundle: copies or maps them, as `memory` says.
+    pub fn load(&self, range: Range<u64>, memory: WeightMemory) -> Result<LoadedBytes, RuntimeError> {
         use rayon::prelude::*;
         let none = || RuntimeError::System("there is no memory for the bundle's weights".into());
         let len = usize::try_from(range.end - range.start).map_err(|_| none())?;
@@ -243,10 +244,11 @@ impl Storage {
         let map = FileMapping::new(file, &self.path, at + range.start, len, self.hook.as_ref());
         let map = map.map_err(|e| self.io(e))?;
         self.need();
-        Ok(Streamed::Mapped(map))
+        Ok(LoadedBytes::Mapped(map))
     }
 
-    /// A large file's pages would crowd out what is needed: it will not be read again.
+    /// Tells the system that these bytes of the file will not be read again, so that a large file's cached pages do not
+    /// displace memory that is needed.
     fn forget(&self, offset: u64, len: usize) {
         #[cfg(target_os = "linux")]
         if let Some((file, at)) = self.source.file()
@@ -269,8 +271,8 @@ impl Storage {
         })
     }
 
-    /// [`Storage::read`] during a pass, whose results an error makes worthless: [`Storage::intact`] then gives it. `to` is
-    /// zero.
+    /// As [`Storage::read`], during a pass, where no error can be returned. After an error `to` is zero, the results of
+    /// the pass must not be used, and [`Storage::intact`] returns the error.
     pub fn read_in_pass(&self, offset: u64, to: &mut [u8]) {
         if let Err(error) = self.read(offset, to) {
             self.fail(error);
@@ -278,14 +280,14 @@ impl Storage {
         }
     }
 
-    /// Says that the source is read after loading too.
+    /// Notes that the source is still needed after loading.
     pub fn need(&self) {
         self.needed.store(true, Ordering::Relaxed);
     }
 
-    /// Keeps an error for [`Storage::intact`].
+    /// Keeps an error, for [`Storage::intact`] to return.
     pub fn fail(&self, error: RuntimeError) {
-        // The first says most.
+        // Only the first error is kept, because it says most.
         let _ = self.failure.set(match error {
             RuntimeError::Changed { how, .. } => Ok(how),
             RuntimeError::Io { source, .. } => Err((source.kind(), source.to_string())),
@@ -293,7 +295,7 @@ impl Storage {
         });
     }
 
-    /// Whether all that was computed from the source so far came from the bytes that were loaded.
+    /// Checks that everything computed so far came from the bytes that were loaded.
     pub fn intact(&self) -> Result<(), RuntimeError> {
         match self.failure.get() {
             Some(Ok(how)) => return Err(self.changed(how.clone())),
@@ -306,7 +308,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Whether the source is what it was when it was opened.
+    /// Checks that the source has not changed since it was opened.
     pub fn unchanged(&self) -> Result<(), RuntimeError> {
         match self.source.changed() {
             Ok(None) => Ok(()),
@@ -328,7 +330,7 @@ impl Storage {
         RuntimeError::Io { path: self.path.clone(), source }
     }
 
-    /// The bundle is no valid one.
+    /// The error that the bundle is not valid, with its path.
     pub fn format(&self, source: FormatError) -> RuntimeError {
         RuntimeError::Format { path: self.path.clone(), source }
     }

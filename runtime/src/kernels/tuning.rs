@@ -1,37 +1,42 @@
-//! Which of several ways to compute the same is fastest here: timed once on a machine, then remembered.
+//! Tuning: finds which of several variants that compute the same is fastest on this machine. It is timed once, then
+//! remembered.
 //!
 //! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
-//! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
-//! few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
+//! same results; which one suits a machine depends on its memory. They are timed on the model's own weights, read from
+//! memory as in decoding, for a few milliseconds each. The time that a load spends on it is limited: see
+//! [`Tuner::fastest`].
 
-use crate::remembered::Remembered;
+use super::remembered::Remembered;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use trit_gemm::Variants;
 use trit_gemm::tuning::{BYTES, Stream, Timer, fastest};
 use trit_kernels::planes::{Hidden, Planes, WAYS, scan_full, scan_high};
 
-/// Whether timings are remembered.
+/// Whether variants are timed, and whether the result is remembered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tuning {
-    /// What was found fastest on this machine before is used; what is not known is timed and remembered.
+    /// The variants that were found fastest on this machine before are used. Where nothing is remembered, variants are
+    /// timed, and the result is remembered.
     #[default]
     Remembered,
-    /// Everything is timed again and remembered.
+    /// Everything is timed again, and remembered.
     Fresh,
-    /// Nothing is timed; the first variant is used.
+    /// Nothing is timed, and the first variant is used.
     Off,
 }
 
-/// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can have
-/// thousands.
+/// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can
+/// have thousands.
 const MOST_TIMED: [usize; 2] = [12, 4];
-/// Time that one load spends on them, after which the first variant is used. Ten choices fit where memory is fast.
+/// Time that one load spends on timing. Choices after that use the first variant. Where memory is fast, there is time
+/// for ten choices.
 const BUDGET: Duration = Duration::from_secs(2);
-/// A shape is timed if at least one in this many bytes of the weights is its: the choice of others changes little.
+/// A shape is timed only if its matrices have at least one in this many bytes of all weights, because the choice of
+/// other shapes changes little.
 const SHARE: usize = 32;
 
-/// What is timed, each with a bound of its own.
+/// The kinds of choices. The number of timed choices is limited for each kind.
 #[derive(Clone, Copy)]
 enum Choice {
     Kernel,
@@ -41,11 +46,11 @@ enum Choice {
 /// Chooses kernels and ways to scan for one load of a bundle.
 pub(crate) struct Tuner {
     tuning: Tuning,
-    /// Where it is remembered, if anywhere.
+    /// The file where timings are remembered, if there is one.
     file: Option<PathBuf>,
     cpu: String,
     remembered: Remembered,
-    /// What was found by this tuner.
+    /// What this tuner found, as pairs of key and variant.
     found: Vec<(String, String)>,
     timed: [usize; 2],
     spent: Duration,
@@ -66,18 +71,19 @@ impl Tuner {
         }
     }
 
-    /// Choices that were timed so far.
+    /// How many choices were timed so far.
     pub fn timed(&self) -> usize {
         self.timed.iter().sum()
     }
 
-    /// The index of the variant to use. All compute the same from `weights`, which are a part of `all` bytes.
+    /// The index of the variant to use for `weights`. All variants compute the same. `all` is the number of bytes of
+    /// all weights of the model.
     pub fn choose(&mut self, variants: &Variants, weights: &[Stream], all: usize) -> usize {
         let bytes: usize = weights.iter().map(Stream::bytes).sum();
         if variants.count() < 2 || bytes < all / SHARE {
             return 0;
         }
-        // Where there is no memory to time them, the first is as good as any.
+        // Without memory for timing, the first variant is used.
         let Ok(mut timer) = Timer::new(variants, weights) else { return 0 };
         let what = format!(", {}: ", variants.target());
         self.fastest(Choice::Kernel, &what, &variants.names(), |i| timer.time(i))
@@ -107,10 +113,10 @@ impl Tuner {
         })
     }
 
-    /// The index of the fastest of `names`; `time` tells how long one takes.
+    /// The index of the fastest of the variants called `names`. `time` runs one of them and returns how long it took.
     ///
-    /// What is not remembered is timed while there is something left of [`MOST_TIMED`] and [`BUDGET`]; otherwise the first
-    /// is taken, and not remembered.
+    /// Where nothing is remembered, the variants are timed as long as [`MOST_TIMED`] and [`BUDGET`] allow it. After
+    /// that the first variant is used, and not remembered.
     fn fastest(
         &mut self,
         choice: Choice,
@@ -118,7 +124,7 @@ impl Tuner {
         names: &[String],
         time: impl FnMut(usize) -> Duration,
     ) -> usize {
-        // A compiler with other variants asks again.
+        // The key names all variants, so that a bundle with other variants is timed anew.
         let key = format!("{}{what}{}", self.cpu, names.join(" "));
         if let Some(name) = self.remembered.find(&key)
             && let Some(index) = names.iter().position(|n| n == name)
@@ -138,10 +144,10 @@ impl Tuner {
         fastest
     }
 
-    /// Writes down what was found. A machine without a place for it times again the next time.
+    /// Writes what was found to the file. Where there is none, or it cannot be written, the next load times again.
     pub fn remember(self) {
         if let (Some(file), false) = (&self.file, self.found.is_empty()) {
-            // A cache: what is not written is timed again.
+            // The file is only a cache: what is not written is timed again.
             let _ = Remembered::write(&self.found, file);
         }
     }

@@ -1,11 +1,11 @@
-//! Tensors that are not ternary: vectors, and tables of which rows or all are read.
+//! Tensors that are not ternary: vectors, and tables that are read row by row or as a whole.
 //!
-//! Vectors and small tables are copied to memory, and so are tables that every token reads as a whole, where there is room.
-//! Of a large table of which few rows are read, such as embeddings, a row is read from the file when it is needed, so that
-//! the whole does not become part of the process.
+//! Vectors and small tables are copied to memory. Tables that every token reads as a whole are copied too, where there
+//! is room. From a large table of which few rows are read, such as embeddings, a row is read from the file when it is
+//! needed, so that the whole table does not become part of the process.
 
+use super::storage::{LoadedBytes, Room, Storage, WeightMemory};
 use crate::RuntimeError;
-use crate::storage::{Memory, Room, Storage, Streamed};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -13,27 +13,28 @@ use trit_format::container::Section;
 use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{DType, Plan, Step, TensorId};
 
-/// Largest table in bytes that is copied though only rows of it are read.
+/// Largest table in bytes that is copied even though only single rows of it are read.
 const SMALL: u64 = 32 << 20;
-/// Tables below this many bytes gain nothing from pages of their own.
+/// Tables with fewer bytes are kept in ordinary memory, because they gain nothing from huge pages.
 const LEAST_ROOM: u64 = 1 << 20;
 
 /// The tensor section of an open bundle.
 pub(crate) struct Tables {
-    memory: Memory,
+    memory: WeightMemory,
     by_tensor: Vec<Held>,
 }
 
-/// Where a tensor is.
+/// Where a tensor is kept.
 enum Held {
     Vector(Vec<f32>),
     Small(Vec<u8>),
-    Whole(Streamed),
-    /// In the file, at these bytes of it; all of it once that is asked for, and `None` then where it cannot be had.
-    InFile(Range<u64>, OnceLock<Option<Streamed>>),
+    Whole(LoadedBytes),
+    /// In the file, at these bytes. The cell holds the whole table once it was asked for, or `None` where it could not
+    /// be loaded.
+    InFile(Range<u64>, OnceLock<Option<LoadedBytes>>),
 }
 
-/// Where a tensor goes while its section is read.
+/// Where a tensor is to be kept, while its section is read.
 enum Going {
     Vector(Vec<u8>),
     Small(Vec<u8>),
@@ -42,15 +43,15 @@ enum Going {
 }
 
 impl Tables {
-    /// Takes the section in: reads it once, checks its digest on what is kept of it if `verify` says so.
+    /// Loads the section. It is read once, and its digest is checked on what is kept of it if `verify` is set.
     pub fn take(
         storage: &Storage,
         section: &Section,
         manifest: &Manifest,
         verify: bool,
-        memory: Memory,
+        memory: WeightMemory,
     ) -> Result<Tables, RuntimeError> {
-        let streams = streams(&manifest.plan);
+        let read_whole = read_whole(&manifest.plan);
         let place = |t: &Tensor| {
             let len = t.bytes().expect("validated");
             (t.offset..t.offset + len, len)
@@ -58,12 +59,14 @@ impl Tables {
         let mut going = Vec::with_capacity(manifest.tensors.len());
         for (i, tensor) in manifest.tensors.iter().enumerate() {
             let (_, len) = place(tensor);
-            let streams = streams.contains(&(i as u32));
+            let is_read_whole = read_whole.contains(&(i as u32));
             going.push(match len {
                 _ if is_vector(tensor) => Going::Vector(zeros(len)?),
-                _ if memory == Memory::Mapped => Going::Stays,
+                _ if memory == WeightMemory::Mapped => Going::Stays,
                 ..LEAST_ROOM => Going::Small(zeros(len)?),
-                _ if streams || len <= SMALL => storage.room(len, memory).map_or(Going::Stays, Going::Room),
+                _ if is_read_whole || len <= SMALL => {
+                    storage.room(len, memory).map_or(Going::Stays, Going::Room)
+                }
                 _ => Going::Stays,
             });
         }
@@ -86,10 +89,11 @@ impl Tables {
                 Going::Stays => {
                     let (Range { start, end }, _) = place(tensor);
                     let range = section.offset + start..section.offset + end;
-                    match streams.contains(&(i as u32)) {
-                        true => Held::Whole(storage.stream(range, memory)?),
+                    match read_whole.contains(&(i as u32)) {
+                        true => Held::Whole(storage.load(range, memory)?),
                         false => {
-                            // Also where nothing reads it: a tensor without a use is no reason to look closer.
+                            // The source counts as needed even if no step reads this tensor, which is not worth
+                            // checking.
                             storage.need();
                             Held::InFile(range, OnceLock::new())
                         }
@@ -100,7 +104,7 @@ impl Tables {
         Ok(Tables { memory, by_tensor })
     }
 
-    /// A one-dimensional f32 tensor; nothing for others.
+    /// The values of a one-dimensional f32 tensor; empty for other tensors.
     pub fn vector(&self, id: TensorId) -> &[f32] {
         match &self.by_tensor[id.0 as usize] {
             Held::Vector(values) => values,
@@ -108,24 +112,25 @@ impl Tables {
         }
     }
 
-    /// All bytes of a table; `None` where they cannot be had any more, which `storage` then says.
+    /// All bytes of a table. `None` where they cannot be read any more; [`Storage::intact`] then returns the error.
     pub fn whole(&self, storage: &Storage, id: TensorId) -> Option<&[u8]> {
         match &self.by_tensor[id.0 as usize] {
             Held::Vector(_) => None,
             Held::Small(bytes) => Some(bytes),
-            Held::Whole(streamed) => Some(streamed.bytes()),
+            Held::Whole(loaded) => Some(loaded.bytes()),
             Held::InFile(range, whole) => {
-                let get = || storage.stream(range.clone(), self.memory).map_err(|e| storage.fail(e)).ok();
-                whole.get_or_init(get).as_ref().map(Streamed::bytes)
+                let get = || storage.load(range.clone(), self.memory).map_err(|e| storage.fail(e)).ok();
+                whole.get_or_init(get).as_ref().map(LoadedBytes::bytes)
             }
         }
     }
 
-    /// The bytes of a table from `offset` on; zeros where they cannot be had any more, which `storage` then says.
+    /// Fills `to` with the bytes of a table from `offset` on. Where they cannot be read any more, it gets zeros, and
+    /// [`Storage::intact`] returns the error.
     pub fn part(&self, storage: &Storage, id: TensorId, offset: usize, to: &mut [u8]) {
         let held = match &self.by_tensor[id.0 as usize] {
             Held::Small(bytes) => bytes,
-            Held::Whole(streamed) => streamed.bytes(),
+            Held::Whole(loaded) => loaded.bytes(),
             Held::InFile(range, _) => return storage.read_in_pass(range.start + offset as u64, to),
             Held::Vector(_) => &[],
         };
@@ -133,8 +138,8 @@ impl Tables {
     }
 }
 
-/// Tables that every token reads as a whole.
-fn streams(plan: &Plan) -> BTreeSet<u32> {
+/// The tables that every token reads as a whole.
+fn read_whole(plan: &Plan) -> BTreeSet<u32> {
     let table = |step: &Step| match *step {
         Step::Linear { table, .. } | Step::Head { table, planes: None, .. } => Some(table.0),
         _ => None,
@@ -142,7 +147,7 @@ fn streams(plan: &Plan) -> BTreeSet<u32> {
     plan.body.iter().chain(&plan.head).filter_map(table).collect()
 }
 
-/// Whether a tensor is kept as numbers.
+/// Whether a tensor is kept as f32 numbers instead of bytes.
 fn is_vector(tensor: &Tensor) -> bool {
     tensor.dtype == DType::F32 && tensor.shape.len() == 1
 }

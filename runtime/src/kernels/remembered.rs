@@ -1,7 +1,8 @@
-//! What was found fastest on this machine, in a file of this user's: a list of pairs, the oldest first.
+//! The file of this user that remembers which variants were fastest on this machine. It is a list of pairs, the oldest
+//! first.
 //!
-//! Whatever is in the file, it is read within limits, and it only ever names one of the ways that the program knows. It
-//! stays small: the pairs that were added least recently give way.
+//! The file is read within limits, whatever it holds, and an entry can only choose among the variants that the program
+//! knows. The file stays small, because the pairs that were added least recently are removed.
 
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -9,27 +10,28 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Most pairs that are kept: a bundle adds a handful for each tier that it runs on.
+/// Most pairs that are kept. A bundle adds a few for each tier that it runs on.
 const MOST: usize = 512;
-/// Most bytes of the file; one that is longer counts as empty.
+/// Most bytes of the file. A longer file counts as empty.
 const MOST_BYTES: usize = 256 << 10;
-/// Longest key and name in bytes. A key has the CPU's name and those of some variants.
+/// Longest key and longest name in bytes. A key holds the CPU's name and the names of some variants.
 const MOST_LEN: usize = 1024;
-/// How often, and how long apart, the file's lock is asked for: others hold it while they write a few KB.
+/// How often the file's lock is tried, and how long the pauses are. Other processes hold the lock while they write a
+/// few KB.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Pairs of what was asked and which way was fastest.
+/// Pairs of a key, which says what was timed on which CPU, and the name of the fastest variant.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     fastest: Vec<(String, String)>,
 }
 
 impl Remembered {
-    /// What is in `file`; nothing where it cannot be read or holds something else.
+    /// The pairs in `file`; none where it cannot be read or holds something else.
     pub fn read(file: &Path) -> Remembered {
         let read = || {
-            // Opening a pipe would wait for somebody to write.
+            // Only files are opened, because opening a pipe would wait for somebody to write to it.
             if !fs::metadata(file).ok()?.is_file() {
                 return None;
             }
@@ -47,7 +49,7 @@ impl Remembered {
         self.fastest.iter().rev().find(|(k, _)| k == key).map(|(_, name)| name.as_str())
     }
 
-    /// Remembers `name` for `key` as the newest.
+    /// Remembers `name` for `key`, as the newest pair.
     pub fn add(&mut self, key: String, name: String) {
         self.fastest.retain(|(k, _)| *k != key);
         self.fastest.push((key, name));
@@ -71,13 +73,13 @@ impl Remembered {
         }
     }
 
-    /// Adds `new` pairs to what is in `file` now, which others may have written meanwhile. `None` where nothing was
-    /// written: the next load times again.
+    /// Adds `new` pairs to those that are in `file` now, which other processes may have written meanwhile. Returns
+    /// `None` where nothing was written; the next load then times again.
     pub fn write(new: &[(String, String)], file: &Path) -> Option<()> {
         fs::create_dir_all(file.parent()?).ok()?;
         let lock = File::create(with_ending(file, "lock")).ok()?;
         let mut tries = 0;
-        // Dropping the file unlocks it. Where locks are unknown, the worst is that one writer's pairs are lost.
+        // Dropping the file unlocks it. On systems without locks the worst case is that one writer's pairs are lost.
         while let Err(TryLockError::WouldBlock) = lock.try_lock() {
             tries += 1;
             if tries == TRIES {
@@ -88,7 +90,7 @@ impl Remembered {
         let mut remembered = Remembered::read(file);
         new.iter().cloned().for_each(|(key, name)| remembered.add(key, name));
         let bytes = remembered.encode()?;
-        // Renamed when complete, so that nobody reads half of it.
+        // The file is renamed when it is complete, so that nobody reads half of it.
         let part = with_ending(file, "part");
         let written = File::create(&part).and_then(|mut out| out.write_all(&bytes));
         written.and_then(|()| fs::rename(&part, file)).ok()

@@ -1,14 +1,10 @@
-//! Files and machine code in memory.
+//! The bundle's own machine code: a code section of the bundle enters, kernels that can be called leave.
 #![allow(unsafe_code)]
 
+use super::notes::NoKernels;
 use crate::RuntimeError;
-use crate::kernel_notes::NoKernels;
-use crate::mapped_files::{MappingGuard, MappingHook};
-use crate::storage::Storage;
-use memmap2::{Mmap, MmapMut, MmapOptions};
-use std::fs::File;
-use std::ops::Deref;
-use std::path::Path;
+use crate::bundle::storage::Storage;
+use memmap2::{Mmap, MmapMut};
 use std::sync::Arc;
 use trit_format::FormatError;
 use trit_format::container::{Digest, Section};
@@ -16,43 +12,7 @@ use trit_format::kernel::KernelEntry;
 use trit_format::target::Target;
 use trit_gemm::{KernelFn, MachineCode};
 
-/// Weights, planes or a table where they stand in a file, read-only.
-pub(crate) struct FileMapping {
-    /// What the program that loaded the bundle keeps of it. Dropped before the mapping, which it describes.
-    _guard: Option<MappingGuard>,
-    map: Mmap,
-}
-
-impl FileMapping {
-    /// Maps the `len` bytes of `file` from `offset` on, and tells `hook`, for which `path` names it.
-    pub fn new(
-        file: &File,
-        path: &Path,
-        offset: u64,
-        len: usize,
-        hook: Option<&MappingHook>,
-    ) -> std::io::Result<FileMapping> {
-        // SAFETY: the mapping is private and read-only, but others may write to the file, and the bytes then change under
-        // us, which no slice allows for. They are weights, planes and tables: kernels and the portable code take every
-        // byte as a number and compute no address, length or branch target from it, so that what changes is numbers
-        // (`tests/tests/any_bytes.rs` runs them on random ones). Manifest, header and code, on which safety depends, are
-        // never mapped. Where the file is cut off, the system ends the process at the next access (`mapped_files`).
-        let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) }?;
-        let bytes = map.as_ptr_range();
-        let guard = hook.map(|hook| hook.enter(path, bytes.start.addr()..bytes.end.addr()));
-        Ok(FileMapping { _guard: guard, map })
-    }
-}
-
-impl Deref for FileMapping {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.map
-    }
-}
-
-/// Embedded kernels, copied to memory of their own and made executable.
+/// The kernels of one code section, copied to memory of their own and made executable.
 pub(crate) struct EmbeddedCode {
     memory: Mmap,
     offsets: Vec<usize>,
@@ -60,12 +20,12 @@ pub(crate) struct EmbeddedCode {
 }
 
 impl EmbeddedCode {
-    /// Copies a code section, checks its digest and each kernel's on the copy, then makes it executable and unwritable.
-    /// Entries have been validated to lie inside the section.
+    /// Copies a code section, checks the section's digest and each kernel's on the copy, then makes the copy executable
+    /// and read-only. Validation has made sure that the entries lie inside the section.
     ///
     /// # Errors
-    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::Kernels`] where memory is refused, and
-    /// those of reading.
+    /// [`RuntimeError::Format`] where a digest does not match, [`RuntimeError::Kernels`] where the system refuses
+    /// memory for code, and the errors of reading the source.
     pub fn new(
         storage: &Storage,
         section: &Section,
@@ -97,13 +57,13 @@ impl EmbeddedCode {
         Ok(EmbeddedCode { memory, offsets: kernels.iter().map(|k| k.offset as usize).collect(), digest })
     }
 
-    /// The digest of the section, as it was copied.
+    /// The digest of the copy.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// The kernels with what they compute. `entries` are those given to [`EmbeddedCode::new`], all for `target`, which this
-    /// CPU must have.
+    /// The kernels, each with its specification. `entries` must be those that [`EmbeddedCode::new`] got, and all be for
+    /// `target`, which this CPU must have.
     pub fn machine_code(self, entries: &[&KernelEntry], target: Target) -> MachineCode {
         assert!(entries.len() == self.offsets.len() && entries.iter().all(|entry| entry.target == target));
         let kernels = entries.iter().zip(&self.offsets).map(|(entry, &offset)| {
@@ -113,8 +73,8 @@ impl EmbeddedCode {
             (entry.spec, unsafe { std::mem::transmute::<*const u8, KernelFn>(start) })
         });
         let kernels: Vec<_> = kernels.collect();
-        // SAFETY: as above, each is what its entry says; `self` keeps the memory, which does not move; `bind` chose a target of
-        // this CPU.
+        // SAFETY: as above, each is what its entry says; `self` keeps the memory, which does not move; `bind` chose a
+        // target of this CPU.
         unsafe { MachineCode::new(kernels, target, Arc::new(self)) }
     }
 }

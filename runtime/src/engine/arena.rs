@@ -1,13 +1,12 @@
-//! The memory that steps work in, shared by the workers of one region.
+//! The arena: memory for the plan's buffers, which all workers share.
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
 use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
+use trit_gemm::Memory;
 
-pub(crate) use trit_gemm::Memory;
-
-/// Types whose every bit pattern is a value.
+/// Element types of buffers. Every bit pattern is a valid value of such a type.
 pub(crate) trait Element: Copy {
     /// The matching [`DType`].
     const DTYPE: DType;
@@ -22,7 +21,7 @@ impl Element for i8 {
     const DTYPE: DType = DType::I8;
 }
 
-/// Room for the buffers of a plan, `capacity` rows each, zeroed.
+/// Memory for the buffers of a plan, `capacity` rows each. It is zero at first.
 pub(crate) struct Arena {
     memory: Memory,
     buffers: Vec<Buffer>,
@@ -39,12 +38,12 @@ impl Arena {
         Ok(Arena { memory, buffers: plan.buffers.clone(), capacity })
     }
 
-    /// Rows there is room for.
+    /// How many rows there is room for.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Elements of a row of a buffer.
+    /// How many elements a row of a buffer has.
     pub fn len(&self, id: BufferId) -> usize {
         self.buffers[id.0 as usize].len as usize
     }
@@ -59,7 +58,7 @@ impl Arena {
         (unsafe { self.memory.base().add(byte) }.cast(), buffer.stride as usize / size_of::<T>())
     }
 
-    /// Elements from one row of a buffer to the next.
+    /// How many elements lie between the starts of consecutive rows of a buffer.
     pub fn stride<T: Element>(&self, id: BufferId) -> usize {
         self.place::<T>(id, 0).1
     }
@@ -95,7 +94,7 @@ impl Arena {
         a.offset < b.offset + b.stride && b.offset < a.offset + a.stride
     }
 
-    /// Elements `from..to` of row `row`; `to` may reach into the row's padding.
+    /// Elements `from..to` of row `row`, to be written. `to` may lie inside the row's padding.
     ///
     /// # Safety
     /// No other worker touches these elements until all workers passed the next barrier.
@@ -109,13 +108,14 @@ impl Arena {
     }
 }
 
-/// Row `row` of an f32 buffer, between regions.
+/// Row `row` of an f32 buffer, read while no worker runs.
 pub(crate) fn read(arena: &Arena, id: BufferId, row: usize) -> &[f32] {
-    // SAFETY: a shared borrow of the session's arena outside a region: no worker runs, so nobody writes.
+    // SAFETY: outside the engine's parallel regions, whose workers alone write rows: nobody writes while this borrow
+    // lasts.
     unsafe { arena.row(id, row) }
 }
 
-/// Writes consecutive rows of an f32 buffer, between regions.
+/// Writes consecutive rows of an f32 buffer while no worker runs.
 pub(crate) fn fill(arena: &mut Arena, id: BufferId, values: &[f32], width: usize) {
     for (r, row) in values.chunks_exact(width).enumerate() {
         // SAFETY: the exclusive borrow says that no worker runs.

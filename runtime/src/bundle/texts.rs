@@ -1,15 +1,15 @@
-//! What a bundle says of text, without its weights: enough to tokenize, and to render a chat template.
+//! A bundle's tokenizer and chat template alone, without its weights.
 
+use super::front::Front;
+use super::source::Source;
+use super::storage::Storage;
 use crate::RuntimeError;
-use crate::load::Front;
-use crate::source::Source;
-use crate::storage::Storage;
 use std::path::{Path, PathBuf};
 use trit_format::container::Digest;
 use trit_format::manifest::Manifest;
 use trit_text::{ChatTemplate, TextError, Tokenizer};
 
-/// A bundle's manifest and tokenizer. Weights are neither read nor checked, and nothing is bound to this machine.
+/// A bundle's manifest and tokenizer. Weights are neither read nor checked, and no kernels are bound.
 pub struct Texts {
     path: PathBuf,
     digest: Digest,
@@ -19,7 +19,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Reads both and checks their digests.
+    /// Reads manifest and tokenizer, and checks their digests.
     ///
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle.
@@ -27,7 +27,7 @@ impl Texts {
         Texts::on(&Storage::open(path)?)
     }
 
-    /// [`Texts::open`] from wherever bytes come from; `path` names it in errors.
+    /// As [`Texts::open`], from another source of bytes; `path` names it in errors.
     ///
     /// # Errors
     /// As [`Texts::open`].
@@ -40,18 +40,18 @@ impl Texts {
         Ok(Texts { path: storage.path().to_owned(), digest, manifest, tokenizer })
     }
 
-    /// The digest of the bundle's header, which names the bundle in a [`crate::TrustPolicy`]. It says nothing of weights
-    /// and code as long as those are not checked against the header.
+    /// The digest of the bundle's header, which names the bundle in a [`crate::TrustPolicy`]. Weights and code have not
+    /// been checked against that header.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// The file they came from.
+    /// The bundle's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the bundle says about itself.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

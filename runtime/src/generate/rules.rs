@@ -1,14 +1,16 @@
-//! What the model's authors say of single tokens: which are not to be chosen after a text, and which more or less often.
+//! The model's rules for single tokens: which must not be chosen after a text, and which are to be chosen more or less
+//! often.
 //!
-//! [`LogitRules`] says what each rule is, in the order and with the arithmetic of transformers' logits processors. Here
-//! enter the text and some logits; the logits leave changed, without the suppressed ones. Which logits a rule can change
-//! is known from the text alone ([`Rules::touched`]), so that heads that look for the largest need not compute the rest.
+//! [`LogitRules`] describes each rule. Order and arithmetic are those of transformers' logits processors. A text and
+//! some logits enter; the changed logits leave, without those that are suppressed. The text alone determines which
+//! logits a rule can change ([`Rules::touched`]), so that a head that looks for the largest logits need not compute the
+//! others.
 
 use crate::engine::Candidate;
 use std::collections::{HashMap, HashSet};
 use trit_format::manifest::LogitRules;
 
-/// Rules, and where the answer at hand begins.
+/// The rules, and where the current answer begins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
     rules: LogitRules,
@@ -17,7 +19,8 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Biases in the order in which they are summed: those of one token, then by length as lengths first occur.
+    /// Takes the rules over, with biases in the order in which they are summed: first those of single tokens, then
+    /// those of longer sequences, by length in the order in which lengths first occur.
     pub fn new(rules: &LogitRules) -> Rules {
         let mut rules = rules.clone();
         let mut lengths = vec![1];
@@ -36,18 +39,18 @@ impl Rules {
         self.rules == LogitRules::default()
     }
 
-    /// An answer begins after `position` tokens of text.
+    /// Says that an answer begins after `position` tokens of text.
     pub fn begin(&mut self, position: usize) {
         self.begin = Some(position);
     }
 
-    /// Adds to `ids` those whose logits after `history` are changed; some perhaps twice.
+    /// Adds to `ids` the tokens whose logits after `history` the rules change. A token may be added twice.
     pub fn touched(&self, history: &[u32], ids: &mut Vec<u32>) {
         ids.extend(self.biased(history).map(|(id, _)| id));
         ids.extend(self.suppressed(history));
     }
 
-    /// Adds biases.
+    /// Adds the biases that apply after `history`.
     pub fn bias(&self, history: &[u32], candidates: &mut [Candidate]) {
         let mut sums: HashMap<u32, f32> = HashMap::new();
         for (id, bias) in self.biased(history) {
@@ -63,7 +66,7 @@ impl Rules {
         }
     }
 
-    /// Removes candidates that are not to be chosen.
+    /// Removes the candidates that must not be chosen after `history`.
     pub fn suppress(&self, history: &[u32], candidates: &mut Vec<Candidate>) {
         let suppressed: HashSet<u32> = self.suppressed(history).collect();
         if !suppressed.is_empty() {
@@ -92,9 +95,9 @@ fn completes(sequence: &[u32], history: &[u32]) -> Option<u32> {
     history.ends_with(before).then_some(*last)
 }
 
-/// What would repeat `n` tokens of `history`.
+/// The tokens that would complete a repetition of `n` tokens of `history`.
 fn repeated(n: usize, history: &[u32]) -> impl Iterator<Item = u32> {
-    // What the last of `n` tokens would follow; without rule, or where the text is shorter, nothing is searched.
+    // The number of tokens before the last of `n`. Without the rule, or where the text is shorter, nothing is searched.
     let before = n.checked_sub(1).filter(|&before| before < history.len());
     let tail = before.map_or(&[][..], |before| &history[history.len() - before..]);
     let windows = before.map(|_| history.windows(n)).into_iter().flatten();

@@ -1,8 +1,8 @@
 //! Which bundles' own machine code may run.
 //!
-//! A bundle's machine code is as dangerous as any executable, so it runs only where a rule allows it. The rules are data:
-//! a [`TrustPolicy`] enters, the rule that allowed a bundle ([`Trusted`]) or the reason why none did ([`NotTrusted`])
-//! leaves. Everything else of a bundle is checked, whoever made it, and needs no trust.
+//! A bundle's machine code is as dangerous as any executable, so it runs only where a rule allows it. The rules are
+//! data: a [`TrustPolicy`] enters; the rule that allows a bundle ([`Trusted`]), or the reason why none does
+//! ([`NotTrusted`]), leaves. Everything else in a bundle is checked, whoever made it, and needs no trust.
 
 use crate::RuntimeError;
 use std::path::PathBuf;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use trit_format::container::Digest;
 use trit_format::trust::{Records, TrustError};
 
-/// Which bundles' own code may run. A bundle is named by the digest of its header and section table, which hold the digest
-/// of every section ([`trit_format::trust::file_name`]). A bundle may run its code where any of the rules allows it.
+/// Which bundles' own code may run. A bundle is named by the digest of its header and section table, which hold the
+/// digest of every section ([`trit_format::trust::file_name`]). A bundle may run its code where any of the rules allows
+/// it.
 ///
 /// The default trusts what this user compiled, and nothing else.
 ///
@@ -29,23 +30,24 @@ use trit_format::trust::{Records, TrustError};
 pub struct TrustPolicy {
     /// Trusts the bundles that this user compiled on this machine, as records in a folder say.
     pub records: TrustRecords,
-    /// Trusts the bundles with these digests. For a program that brings its bundles along, or got their digests from
-    /// somebody it trusts.
+    /// Trusts the bundles with these digests. This is for programs that are shipped with their bundles, or got the
+    /// digests from somebody they trust.
     pub digests: Vec<Digest>,
     /// Trusts every bundle. Its code can do whatever the process can do.
     pub everything: bool,
 }
 
-/// Where the records of this user's own bundles are looked for.
+/// Where the records of the bundles that this user compiled are looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrustRecords {
-    /// In the folder that the environment names, which is where the compiler puts them ([`trit_format::trust::folder`]).
+    /// In the folder that the environment names, which is where the compiler puts them
+    /// ([`trit_format::trust::folder`]).
     #[default]
     OfUser,
     /// In this folder, whatever the environment says. It counts only if nobody else may write to it.
     In(PathBuf),
-    /// Nowhere: being compiled by this user is no reason.
+    /// Nowhere. That this user compiled a bundle is then no reason to trust it.
     Ignored,
 }
 
@@ -65,13 +67,13 @@ pub enum Trusted {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotTrusted {
-    /// There is no record that this user compiled it, nor is its digest in the list.
+    /// There is no record that this user compiled the bundle, and its digest is not in the list.
     #[error("it was not compiled by this user on this machine")]
     NotRecorded,
-    /// The folder of records, or the record, does not count.
+    /// The folder of records, or the record, cannot be relied on.
     #[error("{0}")]
     Records(Arc<TrustError>),
-    /// Records are ignored, and its digest is not in the list.
+    /// Records are ignored, and the bundle's digest is not in the list.
     #[error("its digest is none of those that are trusted")]
     NotListed,
     /// The policy trusts nothing.
@@ -80,22 +82,22 @@ pub enum NotTrusted {
 }
 
 impl TrustPolicy {
-    /// Trusts every bundle, whoever compiled it: its code can do whatever the process can do. The folder of records is not
-    /// looked at.
+    /// A policy that trusts every bundle, whoever compiled it. A bundle's code can do whatever the process can do. The
+    /// folder of records is not read.
     pub fn everything() -> TrustPolicy {
         TrustPolicy { everything: true, ..TrustPolicy::nothing() }
     }
 
-    /// Trusts no bundle. Kernels that are generated here, and portable ones, run all the same.
+    /// A policy that trusts no bundle. Kernels that are generated here, and portable ones, still run.
     pub fn nothing() -> TrustPolicy {
         TrustPolicy { records: TrustRecords::Ignored, digests: Vec::new(), everything: false }
     }
 
-    /// The rule that allows the code of the bundle with that digest, or why none does.
+    /// The rule that allows the code of the bundle with digest `bundle` to run, or the reason why none does.
     ///
     /// # Errors
-    /// [`RuntimeError::TrustFolder`] where the environment names the folder of records by a relative path, also where
-    /// another rule would allow the bundle: such an environment is a mistake that should be seen.
+    /// [`RuntimeError::TrustFolder`] where the environment names the folder of records by a relative path. That is an
+    /// error even where another rule allows the bundle, because it is a mistake that the user should see.
     pub fn decide(&self, bundle: Digest) -> Result<Result<Trusted, NotTrusted>, RuntimeError> {
         let records = match &self.records {
             TrustRecords::OfUser => match Records::of_user() {

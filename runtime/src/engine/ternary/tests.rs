@@ -1,7 +1,7 @@
 //! Every way through a grouped product gives the same bits, by kernels in Rust that check what they are handed.
 
 use super::*;
-use crate::pool::Pool;
+use crate::engine::pool::Pool;
 use std::sync::Arc;
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
@@ -83,10 +83,10 @@ fn float(i: usize) -> f32 {
     ((i * 7919 + i * i % 577) % 2003) as f32 / 1001.0 - 1.0
 }
 
-fn product(columns: usize, epilogue: Epilogue) -> (Product, Vec<u8>) {
+fn matrix(columns: usize, epilogue: Epilogue) -> (PackedMatrix, Vec<u8>) {
     let order = if matches!(epilogue, Epilogue::Gate(_)) { RowOrder::Paired } else { RowOrder::Sequential };
     let segment = Segment { name: String::new(), rows: 90, scale: 1.0, rule: ScaleRule::Multiply };
-    let product = Product {
+    let matrix = PackedMatrix {
         name: String::new(),
         k: K as u32,
         code: Code::SignedFix,
@@ -99,15 +99,15 @@ fn product(columns: usize, epilogue: Epilogue) -> (Product, Vec<u8>) {
         segments: vec![segment; 2],
         offset: 0,
     };
-    let codes = product.code_bytes() as usize;
+    let codes = matrix.code_bytes() as usize;
     let mut weights = Vec::new();
-    for t in 0..product.tiles() as usize {
+    for t in 0..matrix.tiles() as usize {
         weights.extend((0..codes).map(|i| Code::SignedFix.store(((i * 31 + t * 17) % 243) as u8).unwrap()));
-        let scales = product.scales() as usize * tile::ROWS;
+        let scales = matrix.scales() as usize * tile::ROWS;
         weights.extend((0..scales).flat_map(|i| (1.5 + float(i + t)).to_le_bytes()));
-        weights.resize((t + 1) * product.tile_bytes() as usize, 0);
+        weights.resize((t + 1) * matrix.tile_bytes() as usize, 0);
     }
-    (product, weights)
+    (matrix, weights)
 }
 
 /// 64 bytes of alignment, as weights have.
@@ -179,7 +179,7 @@ impl<const COLUMNS: usize> Case<COLUMNS> {
             // SAFETY: as above.
             unsafe { arena.row_mut::<f32>(OUT, r, 0, 200) }.fill(0.5);
         }
-        let (product, bytes) = product(COLUMNS, self.epilogue);
+        let (matrix, bytes) = matrix(COLUMNS, self.epilogue);
         let mut lines = vec![Line([0; 64]); bytes.len() / 64];
         lines.iter_mut().zip(bytes.as_chunks().0).for_each(|(line, bytes)| line.0 = *bytes);
         // SAFETY: lines are their bytes, one after the other.
@@ -190,9 +190,17 @@ impl<const COLUMNS: usize> Case<COLUMNS> {
                 // SAFETY: nobody writes the input.
                 false => unsafe { in_arena(&arena, INPUT, 0..self.rows) },
             };
-            let (epilogue, product) = (self.epilogue, &product);
-            let step =
-                TernaryStep { product, weights, kernels, arena: &arena, input, epilogue, out: OUT, at: 7 };
+            let (epilogue, matrix) = (self.epilogue, &matrix);
+            let step = TernaryStep {
+                packed: matrix,
+                weights,
+                kernels,
+                arena: &arena,
+                input,
+                epilogue,
+                out: OUT,
+                at: 7,
+            };
             // SAFETY: only this step runs.
             unsafe { step.run(worker, 0..self.rows, &mut ProductScratch::default()) };
         });
