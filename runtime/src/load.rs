@@ -17,7 +17,7 @@ use trit_format::manifest::{MAX_BYTES, Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
-use trit_kernels::planes::{Planes, WAYS, Way};
+use trit_kernels::planes::{Planes, SCAN_VARIANTS, ScanVariant};
 use trit_text::{TextError, Tokenizer};
 
 /// How to load a bundle.
@@ -88,7 +88,7 @@ pub struct Model {
     weights: Streamed,
     planes: Option<Streamed>,
     /// By planes, how to scan the high one, and both.
-    ways: Vec<[Way; 2]>,
+    scan_variants: Vec<[ScanVariant; 2]>,
     manifest: Manifest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
@@ -173,18 +173,19 @@ impl Model {
             Bundle { storage, header: &header, manifest: &manifest, stored, weights: weights.bytes() };
         let mut tuner = Tuner::new(options.tuning, options.timings.clone().or_else(tuning::file));
         let kernels = bind::bind(&bundle, &bind_options, &mut tuner)?;
-        let mut ways = Vec::new();
+        let mut scan_variants = Vec::new();
         if let Some(section) = &planes {
             for id in 0..manifest.planes.len() as u32 {
                 let planes = self::planes(&manifest, PlanesId(id), section.bytes());
-                ways.push([false, true].map(|full| WAYS[tuner.choose_way(&planes, full)]));
+                scan_variants
+                    .push([false, true].map(|full| SCAN_VARIANTS[tuner.choose_scan_variant(&planes, full)]));
             }
         }
         tuner.remember();
 
         storage.intact()?;
         let trust = bind_options.trust;
-        Ok(Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer })
+        Ok(Parts { weights, planes, scan_variants, manifest, kernels, trust, tables, tokenizer })
     }
 
     /// The file it came from.
@@ -252,8 +253,8 @@ impl Model {
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
         let bytes = self.planes.as_ref().map_or(&[][..], Streamed::bytes);
-        let [high, full] = self.ways[id.0 as usize];
-        planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
+        let [high, full] = self.scan_variants[id.0 as usize];
+        planes(&self.manifest, id, bytes).with_scan_variant(false, high).with_scan_variant(true, full)
     }
 
     /// What a tensor is.
@@ -276,7 +277,7 @@ impl Model {
 struct Parts {
     weights: Streamed,
     planes: Option<Streamed>,
-    ways: Vec<[Way; 2]>,
+    scan_variants: Vec<[ScanVariant; 2]>,
     manifest: Manifest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
@@ -286,10 +287,21 @@ struct Parts {
 
 impl Parts {
     fn on(self, storage: Storage) -> Model {
-        let Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer } = self;
+        let Parts { weights, planes, scan_variants, manifest, kernels, trust, tables, tokenizer } = self;
         let tokenizer_json = Mutex::new(tokenizer);
         let tokenizer = OnceLock::new();
-        Model { storage, weights, planes, ways, manifest, kernels, trust, tables, tokenizer_json, tokenizer }
+        Model {
+            storage,
+            weights,
+            planes,
+            scan_variants,
+            manifest,
+            kernels,
+            trust,
+            tables,
+            tokenizer_json,
+            tokenizer,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dot products of one stored row with several f32 rows.
 
-use crate::element::Element;
 use crate::isa::{Isa, LANES};
+use crate::load_float::LoadFloat;
 
 /// Rows multiplied together with one stored row: as many as their sums fit the registers.
 pub(crate) const GROUP: usize = 4;
@@ -11,7 +11,7 @@ pub(crate) const GROUP: usize = 4;
 ///
 /// Element `i` is added to lane `i % 32`, in order; then lanes go by halves. A result does not depend on `M`.
 #[inline(always)]
-pub(crate) fn dots<I: Isa, E: Element, const M: usize>(
+pub(crate) fn dots<I: Isa, E: LoadFloat, const M: usize>(
     isa: I,
     row: &[E::Raw],
     inputs: [&[f32]; M],

@@ -1,8 +1,8 @@
 //! The embedding and the language-model head: rows of a `[vocab, hidden]` table in the checkpoint's own type.
 
 use crate::dot::{GROUP, dots, padded};
-use crate::element::{Bf16Bytes, Element, F16Bytes, F32Bytes};
 use crate::isa::{Isa, LANES, Tier, dispatch};
+use crate::load_float::{Bf16Bytes, F16Bytes, F32Bytes, LoadFloat};
 use std::ops::Range;
 use trit_format::plan::DType;
 
@@ -58,11 +58,11 @@ pub fn dot_rows_block(
 }
 
 dispatch!(
-    fn all_rows<E: Element>(table: &[E::Raw], hidden: usize, inputs: &[&[f32]], outs: &mut [&mut [f32]]) = all_rows_body
+    fn all_rows<E: LoadFloat>(table: &[E::Raw], hidden: usize, inputs: &[&[f32]], outs: &mut [&mut [f32]]) = all_rows_body
 );
 
 #[inline(always)]
-fn all_rows_body<I: Isa, E: Element>(
+fn all_rows_body<I: Isa, E: LoadFloat>(
     isa: I,
     table: &[E::Raw],
     hidden: usize,
@@ -81,7 +81,7 @@ fn all_rows_body<I: Isa, E: Element>(
 }
 
 #[inline(always)]
-fn some_rows<I: Isa, E: Element, const M: usize>(
+fn some_rows<I: Isa, E: LoadFloat, const M: usize>(
     isa: I,
     rows: &[E::Raw],
     first: usize,
@@ -112,10 +112,10 @@ pub fn widen_row(table: &[u8], dtype: DType, hidden: usize, row: usize, out: &mu
     }
 }
 
-dispatch!(fn widen<E: Element>(row: &[E::Raw], out: &mut [f32]) = widen_body);
+dispatch!(fn widen<E: LoadFloat>(row: &[E::Raw], out: &mut [f32]) = widen_body);
 
 #[inline(always)]
-fn widen_body<I: Isa, E: Element>(isa: I, row: &[E::Raw], out: &mut [f32]) {
+fn widen_body<I: Isa, E: LoadFloat>(isa: I, row: &[E::Raw], out: &mut [f32]) {
     for (from, to) in row.chunks(LANES).zip(out.chunks_mut(LANES)) {
         let mut wide = [0.0; LANES];
         isa.store(E::widen(isa, &padded(from)), &mut wide);

@@ -19,11 +19,11 @@
 
 pub mod attention;
 mod dot;
-mod element;
 pub mod epilogue;
 mod exp;
 pub mod head;
 mod isa;
+mod load_float;
 pub mod norm;
 pub mod planes;
 pub mod quantize;

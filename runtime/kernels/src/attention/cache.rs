@@ -6,8 +6,8 @@
 //! and the CPU fetches them all ahead; from one stream, as from rows of values, it fetched 10 GB/s where memory gives 16.
 
 use super::CHUNK;
-use crate::element::Element;
 use crate::isa::LANES;
+use crate::load_float::LoadFloat;
 use crate::quantize::per_token;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -37,7 +37,7 @@ pub const fn value_width(head_dim: usize) -> usize {
 }
 
 /// Element type of a KV cache: f32, f16, or i8 with a scale for each key and each value.
-pub trait KvElement: Element<Raw = Self> + Copy + Default + Send + Sync + 'static {
+pub trait KvElement: LoadFloat<Raw = Self> + Copy + Default + Send + Sync + 'static {
     /// Whether each key and value has a scale.
     const SCALED: bool;
     /// Whether elements are used as they are.

@@ -1,8 +1,8 @@
 //! The sums of groups of columns to floats: each times the scale of its activations and those of its weights, one after
 //! the other.
 
-use crate::element::{Bf16Bytes, Element, F16Bytes, F32Bytes};
 use crate::isa::{Isa, LANES, Tier, dispatch};
+use crate::load_float::{Bf16Bytes, F16Bytes, F32Bytes, LoadFloat};
 use trit_format::plan::DType;
 use trit_format::tile::ROWS;
 
@@ -68,11 +68,11 @@ fn add_groups_on(tier: Tier, sums: &GroupSums, weights: WeightScales, acc: &mut 
 }
 
 dispatch!(
-    fn groups<E: Element>(sums: &GroupSums, weights: &[E::Raw], shared: usize, acc: &mut [f32; ROWS]) = groups_body
+    fn groups<E: LoadFloat>(sums: &GroupSums, weights: &[E::Raw], shared: usize, acc: &mut [f32; ROWS]) = groups_body
 );
 
 #[inline(always)]
-fn groups_body<I: Isa, E: Element>(
+fn groups_body<I: Isa, E: LoadFloat>(
     isa: I,
     sums: &GroupSums,
     weights: &[E::Raw],
@@ -87,7 +87,7 @@ fn groups_body<I: Isa, E: Element>(
 }
 
 #[inline(always)]
-fn groups_of<I: Isa, E: Element, const DIGITS: usize>(
+fn groups_of<I: Isa, E: LoadFloat, const DIGITS: usize>(
     isa: I,
     sums: &GroupSums,
     weights: &[E::Raw],

@@ -1,7 +1,7 @@
 //! Products of a few rows with strided vectors: the inner loop of attention.
 
 use super::{Isa, LANES};
-use crate::element::Element;
+use crate::load_float::LoadFloat;
 
 /// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`, `i` in order up to the length of `a[0]`, each product
 /// and sum rounded once. With `stream`, what the next columns have there is asked for.
@@ -9,7 +9,7 @@ use crate::element::Element;
 /// # Panics
 /// If another row of `a`, or `b`, is too short.
 #[inline(always)]
-pub fn multiply<I: Isa, E: Element, const M: usize, const N: usize>(
+pub fn multiply<I: Isa, E: LoadFloat, const M: usize, const N: usize>(
     isa: I,
     a: [&[f32]; M],
     b: &[[E::Raw; LANES]],

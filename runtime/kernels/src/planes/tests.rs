@@ -75,8 +75,8 @@ fn top(k: usize, ids: impl Iterator<Item = u32>, logits: &[f32]) -> Vec<u32> {
     ids
 }
 
-/// Scan, select, refine and select as a runtime does, in shares; the rows that are left.
-fn left(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> Vec<u32> {
+/// The shortlist after a scan in shares and rescoring, as a runtime does it.
+fn shortlist(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> Vec<u32> {
     let (n, planes) = (table.layout.rows(), table.planes());
     let ranges: Vec<_> = (0..shares).map(|s| n * s / shares..n * (s + 1) / shares).collect();
     let mut scans = Vec::new();
@@ -92,13 +92,13 @@ fn left(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> 
     }
     let mut ids = Vec::new();
     for ((approx, bound), rows) in scans.iter().zip(&ranges) {
-        survivors(all.threshold(), approx, bound, rows.start as u32, &mut ids);
+        extend_shortlist(all.threshold(), approx, bound, rows.start as u32, &mut ids);
     }
     let (mut approx, mut bound) = (vec![0.0; ids.len()], vec![0.0; ids.len()]);
-    refine(&planes, &ids, hidden, &mut approx, &mut bound);
+    rescore(&planes, &ids, hidden, &mut approx, &mut bound);
     all.reset(k);
     all.take(&approx, &bound);
-    keep_survivors(all.threshold(), &approx, &bound, &mut ids);
+    narrow_shortlist(all.threshold(), &approx, &bound, &mut ids);
     ids
 }
 
@@ -249,16 +249,16 @@ fn results_do_not_depend_on_what_is_computed_together() {
     }
     let ids = [49, 0, 17, 17, 3];
     let (mut approx, mut bound) = ([0.0; 5], [0.0; 5]);
-    refine(&table.planes(), &ids, all[2], &mut approx, &mut bound);
+    rescore(&table.planes(), &ids, all[2], &mut approx, &mut bound);
     let (a, b) = table.scanned(Tier::best(), true, &[all[2]]).remove(0);
     assert_eq!(approx, ids.map(|id| a[id as usize]));
     assert_eq!(bound, ids.map(|id| b[id as usize]));
-    refine(&table.planes(), &[], all[2], &mut [], &mut []);
+    rescore(&table.planes(), &[], all[2], &mut [], &mut []);
 }
 
 /// Odd numbers of rows, rows of less than a chunk and of chunks with a rest, on every tier.
 #[test]
-fn results_do_not_depend_on_the_way_planes_are_scanned() {
+fn results_do_not_depend_on_the_scan_variant() {
     for (hidden, count) in [(1, 1), (100, 3), (512, 2), (700, 17), (2560, 9)] {
         let table = Table::new(hidden, &gaussian((count + 2) * hidden, 9));
         let state = prepared(table.layout, &gaussian(hidden, 10));
@@ -271,9 +271,9 @@ fn results_do_not_depend_on_the_way_planes_are_scanned() {
             };
             let expected = scanned(Tier::supported()[0], table.planes());
             for tier in Tier::supported() {
-                for way in WAYS {
-                    let found = scanned(tier, table.planes().scanned(full, way));
-                    assert_eq!(found, expected, "{tier:?} {way:?} {hidden} {full}");
+                for variant in SCAN_VARIANTS {
+                    let found = scanned(tier, table.planes().with_scan_variant(full, variant));
+                    assert_eq!(found, expected, "{tier:?} {variant:?} {hidden} {full}");
                 }
             }
         }
@@ -301,7 +301,7 @@ fn states_without_a_bound_are_refused() {
 
 /// Random tables, trained-like ones where the hidden state resembles a row, ties and close calls.
 #[test]
-fn the_largest_are_always_left() {
+fn the_largest_are_always_on_the_shortlist() {
     let mut random = Random(11);
     let mut fewer = 0;
     for case in 0..60u64 {
@@ -331,19 +331,20 @@ fn the_largest_are_always_left() {
         let (exact, state) = (table.exact(&h), prepared(table.layout, &h));
         for k in [1, 2, 3, 40, 256] {
             for (shares, full) in [(1, false), (3, false), (2, true)] {
-                let left = left(&table, &state, k, shares, full);
-                fewer += usize::from(left.len() < rows / 2);
-                let (found, expected) = (top(k, left.into_iter(), &exact), top(k, 0..rows as u32, &exact));
+                let shortlist = shortlist(&table, &state, k, shares, full);
+                fewer += usize::from(shortlist.len() < rows / 2);
+                let (found, expected) =
+                    (top(k, shortlist.into_iter(), &exact), top(k, 0..rows as u32, &exact));
                 assert_eq!(found, expected, "case {case}, k {k}, {shares} shares");
             }
         }
     }
-    assert!(fewer > 300, "{fewer}: hardly anything is filtered");
+    assert!(fewer > 300, "{fewer}: hardly any row is ruled out");
 }
 
-/// Rows that are not finite, and products that overflow, are left for the exact product to judge.
+/// Rows that are not finite, and rows whose products overflow, must be multiplied exactly.
 #[test]
-fn rows_without_a_bound_are_left() {
+fn rows_without_a_bound_stay_on_the_shortlist() {
     let hidden = 384;
     let mut values = gaussian(300 * hidden, 1);
     values[5 * hidden + 9] = f32::NAN;
@@ -352,10 +353,10 @@ fn rows_without_a_bound_are_left() {
     values[8 * hidden..9 * hidden].fill(bf16::MAX.to_f32());
     let table = Table::new(hidden, &values);
     let h: Vec<f32> = gaussian(hidden, 2).iter().zip(&values).map(|(a, b)| a.abs() + b.abs()).collect();
-    let left = left(&table, &prepared(table.layout, &h), 1, 2, false);
+    let shortlist = shortlist(&table, &prepared(table.layout, &h), 1, 2, false);
     let exact = table.exact(&h);
     assert!(exact[8] == f32::INFINITY && exact[5].is_nan());
-    assert!((5..9).all(|row| left.contains(&row)) && left.len() < 200, "{left:?}");
+    assert!((5..9).all(|row| shortlist.contains(&row)) && shortlist.len() < 200, "{shortlist:?}");
 }
 
 #[test]
@@ -386,12 +387,12 @@ fn thresholds_are_kth_largest_and_merge() {
             }
             assert_eq!(merged.threshold(), expected);
             let mut ids = vec![7];
-            survivors(expected, &approx, &bound, 100, &mut ids);
+            extend_shortlist(expected, &approx, &bound, 100, &mut ids);
             let below = |i: usize| approx[i] + bound[i] < expected;
             let rows: Vec<u32> = (0..n).filter(|&i| !below(i)).map(|i| 100 + i as u32).collect();
             assert_eq!((ids[0], &ids[1..]), (7, &rows[..]));
             let mut kept: Vec<u32> = (100..100 + n as u32).collect();
-            keep_survivors(expected, &approx, &bound, &mut kept);
+            narrow_shortlist(expected, &approx, &bound, &mut kept);
             assert_eq!(kept, rows);
         }
     }
