@@ -9,7 +9,7 @@ use half::bf16;
 use trit_format::plan::DType;
 use trit_format::planes::{decode_row, encode_row};
 
-/// A table, its bytes as bf16, its planes.
+/// A table as bf16 bytes, with its planes.
 struct Table {
     layout: Layout,
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ struct Table {
 }
 
 impl Table {
-    /// Of rows that are rounded to bf16.
+    /// A table of `values`, `[rows, hidden]`, rounded to bf16.
     fn new(hidden: usize, values: &[f32]) -> Table {
         let layout = Layout::new((values.len() / hidden) as u64, hidden as u64).unwrap();
         let mut planes = vec![0; layout.bytes() as usize];
@@ -50,7 +50,7 @@ impl Table {
         out
     }
 
-    /// Approximations and bounds of all rows on a tier.
+    /// Approximations and bounds of all rows, scanned on a tier, for each hidden state.
     fn scanned(&self, tier: Tier, full: bool, hidden: &[&Hidden]) -> Vec<(Vec<f32>, Vec<f32>)> {
         let n = self.layout.rows();
         let mut out = vec![(vec![0.0; n], vec![0.0; n]); hidden.len()];
@@ -160,11 +160,11 @@ fn bounds_hold_on_every_tier_for_tables_and_states_of_all_kinds() {
                         let (approx, bound) = &found[0];
                         for (row, (&a, &b)) in approx.iter().zip(bound).enumerate() {
                             let e = exact[row];
-                            // As they are compared later, in f32; an infinite or NaN bound admits all.
+                            // Compared in f32, as a selection does it; an infinite or NaN bound rules nothing out.
                             let holds = !(a - b > e || a + b < e) && (e.is_finite() || !(a + b).is_finite());
                             assert!(holds, "{tier:?} {hidden} {kind} {state} {full} {row}: {e} {a} {b}");
                         }
-                        // Better than promised: the same bits everywhere.
+                        // Every tier gives the same bits, which is more than a bound.
                         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                         let found = (bits(approx), bits(bound));
                         assert!(
@@ -178,7 +178,7 @@ fn bounds_hold_on_every_tier_for_tables_and_states_of_all_kinds() {
     }
 }
 
-/// What is computed is the products of the decoded steps: exact integers, summed in any order.
+/// Approximations are the products of the decoded steps. These are exact integers, so the order of sums does not matter.
 #[test]
 fn approximations_are_the_products_of_decoded_rows() {
     for hidden in [8, 384, 700, 2560] {
@@ -235,28 +235,47 @@ fn a_bound_is_hardly_wider_than_cauchy_schwarz() {
 
 #[test]
 fn results_do_not_depend_on_what_is_computed_together() {
-    let hidden = 700;
-    let table = Table::new(hidden, &gaussian(50 * hidden, 7));
-    let states: Vec<Hidden> = (0..6).map(|m| prepared(table.layout, &gaussian(hidden, 20 + m))).collect();
-    let all: Vec<&Hidden> = states.iter().collect();
-    for tier in Tier::supported() {
+    // More rows than are multiplied together, and a chunk that is not whole.
+    let (hidden, rows) = (700, 70);
+    let sign = |i: u64| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let state = |m| gaussian(hidden, 20 + m);
+    // Rows and states of one value: all steps and all digits are the largest of either sign.
+    let largest: Vec<f32> = (0..rows as u64).flat_map(|r| vec![sign(r); hidden]).collect();
+    let cases: [(Vec<f32>, Vec<Vec<f32>>); 2] = [
+        (gaussian(rows * hidden, 7), (0..9).map(state).collect()),
+        (largest, (0..9).map(|m| if m < 7 { vec![sign(m); hidden] } else { state(m) }).collect()),
+    ];
+    for (values, states) in cases {
+        let table = Table::new(hidden, &values);
+        let states: Vec<Hidden> = states.iter().map(|h| prepared(table.layout, h)).collect();
+        let all: Vec<&Hidden> = states.iter().collect();
         for full in [false, true] {
-            let alone: Vec<_> = all.iter().map(|h| table.scanned(tier, full, &[h]).remove(0)).collect();
-            for m in 1..=6 {
-                assert_eq!(table.scanned(tier, full, &all[..m]), alone[..m], "{tier:?} {m}");
+            let portable = Tier::supported()[0];
+            let alone: Vec<_> = all.iter().map(|h| table.scanned(portable, full, &[h]).remove(0)).collect();
+            for tier in Tier::supported() {
+                for m in 1..=all.len() {
+                    assert_eq!(table.scanned(tier, full, &all[..m]), alone[..m], "{tier:?} {full} {m}");
+                }
             }
         }
     }
-    let ids = [49, 0, 17, 17, 3];
-    let (mut approx, mut bound) = ([0.0; 5], [0.0; 5]);
-    rescore(&table.planes(), &ids, all[2], &mut approx, &mut bound);
-    let (a, b) = table.scanned(Tier::best(), true, &[all[2]]).remove(0);
-    assert_eq!(approx, ids.map(|id| a[id as usize]));
-    assert_eq!(bound, ids.map(|id| b[id as usize]));
-    rescore(&table.planes(), &[], all[2], &mut [], &mut []);
 }
 
-/// Odd numbers of rows, rows of less than a chunk and of chunks with a rest, on every tier.
+#[test]
+fn rescoring_gives_what_a_scan_of_both_planes_gives() {
+    let hidden = 700;
+    let table = Table::new(hidden, &gaussian(50 * hidden, 7));
+    let state = prepared(table.layout, &gaussian(hidden, 22));
+    let ids = [49, 0, 17, 17, 3];
+    let (mut approx, mut bound) = ([0.0; 5], [0.0; 5]);
+    rescore(&table.planes(), &ids, &state, &mut approx, &mut bound);
+    let (a, b) = table.scanned(Tier::best(), true, &[&state]).remove(0);
+    assert_eq!(approx, ids.map(|id| a[id as usize]));
+    assert_eq!(bound, ids.map(|id| b[id as usize]));
+    rescore(&table.planes(), &[], &state, &mut [], &mut []);
+}
+
+/// On every tier, for odd numbers of rows, for rows shorter than a chunk and for rows that end with part of a chunk.
 #[test]
 fn results_do_not_depend_on_the_scan_variant() {
     for (hidden, count) in [(1, 1), (100, 3), (512, 2), (700, 17), (2560, 9)] {
@@ -299,7 +318,7 @@ fn states_without_a_bound_are_refused() {
     assert!(hidden.prepare(&[1e-18, 0.0, 0.0]) && hidden.prepare(&[-1e18, 0.0, 0.0]));
 }
 
-/// Random tables, trained-like ones where the hidden state resembles a row, ties and close calls.
+/// With random hidden states, with some that resemble a row as in trained models, with ties and with close calls.
 #[test]
 fn the_largest_are_always_on_the_shortlist() {
     let mut random = Random(11);
@@ -310,11 +329,11 @@ fn the_largest_are_always_on_the_shortlist() {
         let mut values = gaussian(rows * hidden, 100 + case);
         let mut h = gaussian(hidden, 200 + case);
         if case % 2 == 0 {
-            // Like a row, so that it stands out.
+            // The state resembles a row, so that the row's logit stands out.
             let row = random.next() as usize % rows;
             h.iter_mut().zip(&values[row * hidden..]).for_each(|(h, w)| *h = 0.7 * *h + w);
         }
-        // The largest row again elsewhere, once the same and once different in the last bit of one bf16 value.
+        // The largest row stands in the table twice more: once the same, and once with another last bit of one bf16 value.
         let best = {
             let table = Table::new(hidden, &values);
             top(1, 0..rows as u32, &table.exact(&h))[0] as usize
@@ -398,8 +417,8 @@ fn thresholds_are_kth_largest_and_merge() {
     }
 }
 
-/// Hidden states along what a row's planes leave out make Cauchy-Schwarz an equation: bounds that were much smaller
-/// would be wrong.
+/// A hidden state along what a row's planes leave out makes Cauchy-Schwarz an equation. So the error is close to its bound,
+/// and a much smaller bound would be wrong.
 #[test]
 fn bounds_hold_where_they_are_reached() {
     let hidden = 1024;
