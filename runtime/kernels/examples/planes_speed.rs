@@ -1,8 +1,9 @@
-//! Speed of scanning the planes of a 2B model's head: `cargo run --release -p trit-kernels --example planes_speed -- [threads]`.
+//! Speed of scanning the planes of a 2B model's head:
+//! `cargo run --release -p trit-kernels --example planes_speed -- [threads]`.
 //!
-//! Each round runs every alternative once, so that what else the machine does meets all alike; medians and best times are
-//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them. Further arguments choose scan variants:
-//! `all`, or several of `ROWS,FAR,NEAR`.
+//! Each round runs every alternative once, so that other load disturbs all of them alike. Medians and best times are
+//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them. Further arguments choose
+//! scan variants: `all`, or several of `ROWS,FAR,NEAR`.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -16,10 +17,10 @@ use trit_kernels::planes::{
 const HIDDEN: usize = 2560;
 const VOCAB: usize = 128_256;
 const ROUNDS: usize = 25;
-/// Rows of the alternatives that scan the same 64 again and again.
+/// Rows that are scanned by alternatives that go over the same 64 rows again and again.
 const REPEATED: usize = 256 * 64;
 
-/// `work(share)` of `rows`, divided among threads.
+/// Divides `rows` among threads, each of which calls `work` with its share.
 fn shared(threads: usize, rows: usize, work: impl Fn(Range<usize>) + Sync) {
     let share = rows.div_ceil(threads);
     std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! The embedding and the language-model head: rows of a `[vocab, hidden]` table in the checkpoint's own type.
+//! The embedding and the language-model head, which read rows of a `[vocab, hidden]` table in the checkpoint's own
+//! type.
 
 use crate::dot::{GROUP, dots, padded};
 use crate::isa::{Isa, LANES, Tier, dispatch};
@@ -6,15 +7,15 @@ use crate::load_float::{Bf16Bytes, F16Bytes, F32Bytes, LoadFloat};
 use std::ops::Range;
 use trit_format::plan::DType;
 
-/// Table rows that meet every input before the next are read: together they stay in L2.
+/// Table rows that are multiplied with every input before the next rows are read. So many rows stay in L2.
 const ROWS_IN_CACHE: usize = 64;
 
-/// Bytes ahead of a read that are prefetched: what a core streams in the time memory takes to answer.
+/// How many bytes ahead of a read are prefetched. A core reads about that much in the time that memory takes to answer.
 const PREFETCH: usize = 8 << 10;
 
-/// `out[i] = table[rows.start + i] . input` in f32, for `table` `[vocab, hidden]` of f32, f16 or bf16 as
-/// little-endian bytes, `input` `[hidden]`, `out` `[rows.len()]`. A row's result is the same bits whatever rows and
-/// inputs are computed with it, on every CPU.
+/// `out[i] = table[rows.start + i] . input` in f32. `table` is `[vocab, hidden]` of f32, f16 or bf16 as little-endian
+/// bytes, `input` is `[hidden]` and `out` is `[rows.len()]`. A row's result is the same bits on every CPU, whatever
+/// rows and inputs are computed together with it.
 ///
 /// # Panics
 /// If a slice has another length or is too short, or the type is an integer type (validation refuses such tables).
@@ -29,8 +30,8 @@ pub fn dot_rows(
     dot_rows_block(table, dtype, hidden, rows, &[input], &mut [out]);
 }
 
-/// [`dot_rows`] for several inputs: `outs[m][i] = table[rows.start + i] . inputs[m]`. Each table row comes from
-/// memory once.
+/// [`dot_rows`] for several inputs: `outs[m][i] = table[rows.start + i] . inputs[m]`. Each table row is read from memory
+/// once.
 ///
 /// # Panics
 /// As [`dot_rows`], or if there are more or fewer outputs than inputs.
@@ -96,7 +97,7 @@ fn some_rows<I: Isa, E: LoadFloat, const M: usize>(
     }
 }
 
-/// Row `row` of such a table as f32, `[hidden]`.
+/// Writes row `row` of such a table to `out`, `[hidden]`, as f32.
 ///
 /// # Panics
 /// As [`dot_rows`].

@@ -1,10 +1,10 @@
-//! Sixteen f32, sixteen i32 and sixty-four i8 at a time, on each instruction set: the vocabulary the kernels are
-//! written in.
+//! The vector operations that kernels are written in, on each instruction set: on sixteen f32, sixteen i32 or
+//! sixty-four i8 at a time.
 //!
-//! An [`Isa`] is a value that proves its CPU support: it exists only where detection found the features, so its
-//! methods are safe to call. Every method does on every instruction set exactly what [`Portable`] spells out, bit for
-//! bit, which is why a product and its sum are rounded once where [`Isa::mul_add`] is written and twice elsewhere, and why
-//! sums go by halves.
+//! An [`Isa`] is a value that proves CPU support: it exists only where detection found the features, so its methods are
+//! safe to call. On every instruction set, every method does exactly what [`Portable`] spells out, bit for bit. That is
+//! why a product and its sum are rounded once where [`Isa::mul_add`] is written and twice elsewhere, and why lanes are
+//! added by halves.
 //!
 //! A kernel is one generic `#[inline(always)]` function over `I: Isa`; [`dispatch!`] compiles it once for each
 //! instruction set and picks one when called.
@@ -30,22 +30,22 @@ pub use x86::{Avx2, Avx512};
 /// Lanes of an f32 or i32 vector.
 pub const LANES: usize = 16;
 
-/// Four bytes that are a little-endian f32, of any alignment: f32 itself, or its bytes.
+/// Four bytes that are a little-endian f32: an f32 itself, or its bytes at any alignment.
 ///
 /// # Safety
-/// The type is 4 bytes without padding; on little-endian machines they are those of the value.
+/// The type must be 4 bytes without padding, which on little-endian machines are those of the value.
 pub unsafe trait Single: Copy {
     /// The value.
     fn value(self) -> f32;
 }
-// SAFETY: the type itself.
+// SAFETY: this is the type itself.
 unsafe impl Single for f32 {
     #[inline(always)]
     fn value(self) -> f32 {
         self
     }
 }
-// SAFETY: four bytes, read as little-endian.
+// SAFETY: these are four bytes, read as little-endian.
 unsafe impl Single for [u8; 4] {
     #[inline(always)]
     fn value(self) -> f32 {
@@ -53,10 +53,10 @@ unsafe impl Single for [u8; 4] {
     }
 }
 
-/// Two bytes that are a little-endian 16-bit float, of any alignment.
+/// Two bytes that are a little-endian 16-bit float, at any alignment.
 ///
 /// # Safety
-/// The type is 2 bytes without padding; on little-endian machines they are those of the bits.
+/// The type must be 2 bytes without padding, which on little-endian machines are those of the bits.
 pub unsafe trait Half: Copy {
     /// The bits of the value.
     fn bits(self) -> u16;
@@ -68,7 +68,7 @@ unsafe impl Half for half::f16 {
         self.to_bits()
     }
 }
-// SAFETY: two bytes, read as little-endian.
+// SAFETY: these are two bytes, read as little-endian.
 unsafe impl Half for [u8; 2] {
     #[inline(always)]
     fn bits(self) -> u16 {
@@ -76,7 +76,7 @@ unsafe impl Half for [u8; 2] {
     }
 }
 
-/// Vectors of one instruction set and what the kernels do with them.
+/// The vectors of one instruction set, and the operations on them that kernels need.
 pub trait Isa: Copy {
     /// Sixteen f32.
     type F32: Copy;
@@ -115,18 +115,18 @@ pub trait Isa: Copy {
     /// `3 * x` modulo 256.
     fn triple(self, x: Self::I8) -> Self::I8;
     /// Adds to lane `i` the products of bytes `4 i .. 4 i + 4` of `x` with the four of `a`, wrapping. No byte of `x`
-    /// is -128.
+    /// may be -128.
     fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32;
 
-    /// Asks for the cache line `ahead` bytes after `at`, which need not exist.
+    /// Prefetches the cache line `ahead` bytes after `at`. No memory need exist there.
     fn prefetch<T>(self, at: &T, ahead: usize);
 
-    /// Whole f32 vectors that the registers hold.
+    /// How many vectors of sixteen f32 the registers hold.
     const VECTORS: usize;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// `2^n` of each lane that is `n + 1.5 * 2^23` for a whole number `-127 < n <= 127`, and 0 for `n = -127`. What comes of
-    /// other lanes is not defined beyond being the same on every CPU.
+    /// `2^n` for each lane that is `n + 1.5 * 2^23` with a whole number `-127 < n <= 127`, and 0 for `n = -127`. Other
+    /// lanes give some number, which is the same on every CPU.
     fn power_of_two(self, shifted: Self::F32) -> Self::F32;
     /// Zero in every lane.
     fn no_squares(self) -> Self::F64;
@@ -138,7 +138,7 @@ pub trait Isa: Copy {
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32;
 }
 
-/// Which copy of each kernel runs.
+/// An instruction set, which decides which copy of each kernel runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Tier {
     /// Any CPU.
@@ -155,7 +155,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// Those this CPU can run, least capable first.
+    /// The tiers that this CPU can run, the least capable first.
     pub fn supported() -> Vec<Tier> {
         let mut tiers = vec![Tier::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
@@ -168,7 +168,7 @@ impl Tier {
         tiers
     }
 
-    /// The most capable one this CPU can run.
+    /// The most capable tier that this CPU can run.
     #[inline]
     pub fn best() -> Tier {
         static BEST: OnceLock<Tier> = OnceLock::new();

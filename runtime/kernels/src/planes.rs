@@ -1,13 +1,14 @@
 //! Screening of a head: finds the rows that can have the largest logits in a copy of the table in 4-bit planes. The
 //! result is exact, not approximate.
 //!
-//! A table's planes ([`trit_format::planes`]) and a hidden state enter. For each row an approximate logit and a bound on
-//! its error leave. A row whose upper bound is below the k-th largest lower bound cannot be among the k largest logits.
-//! The other rows are multiplied exactly, so that results are those of the whole product, bit for bit, ties included.
+//! A table's planes ([`trit_format::planes`]) and a hidden state enter. For each row an approximate logit and a bound
+//! on its error leave. A row whose upper bound is below the k-th largest lower bound cannot be among the k largest
+//! logits. The other rows are multiplied exactly, so that results are those of the whole product, bit for bit, ties
+//! included.
 //!
 //! The words: a *scan* bounds every row and leaves a *shortlist*; *rescoring* reads both planes of the rows on the
-//! shortlist, which gives them tighter bounds and narrows the shortlist; the rows that remain are multiplied exactly and
-//! are the *candidates* for the largest logits.
+//! shortlist, which gives them tighter bounds and narrows the shortlist; the rows that remain are multiplied exactly
+//! and are the *candidates* for the largest logits.
 //!
 //! ```text
 //! Hidden::prepare                      once a token; where it gives false, the whole product is computed
@@ -21,10 +22,10 @@
 //!
 //! # The bound
 //!
-//! Let `w` be a row of the table, `h` the hidden state, `n` their length, `C` the number of chunks, `u = 2^-24`. `Q` are
-//! the row's integer steps (`16 hi + lo - 128`, or `16 hi - 120.5` for the high plane alone: at most 128 either way), `s_b`
-//! the scale of its block `b` of `n_b` columns, `r = w - s_b Q` what the planes leave out, `h' = t g` the hidden state in
-//! 16-bit steps, `e = h - h'`. The format promises `|r_b| <= c s_b` (L2 norms). In real numbers
+//! Let `w` be a row of the table, `h` the hidden state, `n` their length, `C` the number of chunks, `u = 2^-24`. `Q`
+//! are the row's integer steps (`16 hi + lo - 128`, or `16 hi - 120.5` for the high plane alone: at most 128 either
+//! way), `s_b` the scale of its block `b` of `n_b` columns, `r = w - s_b Q` what the planes leave out, `h' = t g` the
+//! hidden state in 16-bit steps, `e = h - h'`. The format promises `|r_b| <= c s_b` (L2 norms). In real numbers
 //!
 //! ```text
 //! w h = A + sum_b s_b Q_b e_b + sum_b r_b h_b,     A = t sum_b s_b I_b,  I_b = Q_b g_b
@@ -50,15 +51,15 @@
 //! u_b = (|h_b| + k_b |e_b|) (1 + 1.01 (C + 16) u)
 //! ```
 //!
-//! *Underflow.* `prepare` takes hidden states whose largest magnitude is within 2^-60..=2^60, and rows that are not zero
-//! have scales of at least 2^-100. Only two things can then underflow: `t` times a scale (off by 2^-150, times at most
-//! 2^47 steps) and products of the exact sum (off by 2^-150 each), less than 2^-100 together. Each `u_b` is at least
-//! 2^-120, so nothing in the bound underflows, and 2^-90 is added to it for the rest.
+//! *Underflow.* `prepare` takes hidden states whose largest magnitude is within 2^-60..=2^60, and rows that are not
+//! zero have scales of at least 2^-100. Only two things can then underflow: `t` times a scale (off by 2^-150, times at
+//! most 2^47 steps) and products of the exact sum (off by 2^-150 each), less than 2^-100 together. Each `u_b` is at
+//! least 2^-120, so nothing in the bound underflows, and 2^-90 is added to it for the rest.
 //!
 //! *Overflow.* A bound that is not below 2^100 becomes infinite. Where it is below, the terms of the exact product have
-//! magnitudes of less than 2^111 in all, so neither it nor `A` overflows. The record of a row
-//! with NaN or infinities gives it an infinite bound. Infinite and NaN bounds never raise a threshold, and rows that have
-//! them always stay on the shortlist.
+//! magnitudes of less than 2^111 in all, so neither it nor `A` overflows. The record of a row with NaN or infinities
+//! gives it an infinite bound. Infinite and NaN bounds never raise a threshold, and rows that have them always stay on
+//! the shortlist.
 
 mod hidden;
 mod scan;
@@ -109,7 +110,7 @@ impl<'a> Planes<'a> {
         }
     }
 
-    /// The same planes, scanned by another variant: by [`scan_full`] if `full`, else by [`scan_high`]. Results do not change.
+    /// The same planes with another variant for [`scan_full`] if `full`, else for [`scan_high`]. Results do not change.
     pub fn with_scan_variant(mut self, full: bool, variant: ScanVariant) -> Planes<'a> {
         self.scan_variants[usize::from(full)] = variant;
         self

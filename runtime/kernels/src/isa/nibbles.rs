@@ -11,13 +11,14 @@
 //! plane, because instructions add up pairs: 16 products, `16 * 15 * 128 = 30720 < 2^15`.
 //!
 //! *In 32 bits* (AVX-512) the instruction adds four products of an unsigned and a signed byte to an i32 and saturates
-//! nowhere, so that only the i32 could overflow. [`Nibbles::add_products`] leaves high nibbles where they stand in their
-//! bytes, at 16 times their value: a sum takes at most 16 products of low nibbles, of one plane, and 16 of high nibbles,
-//! of the other, `16 * (15 + 240) * 128 < 2^19`. [`Nibbles::add_bytes`] multiplies bytes of up to 255: a sum takes the
-//! products of all 32 columns with one digit, `32 * 255 * 128 < 2^20`.
+//! nowhere, so that only the i32 could overflow. [`Nibbles::add_products`] leaves high nibbles where they stand in
+//! their bytes, at 16 times their value: a sum takes at most 16 products of low nibbles, of one plane, and 16 of high
+//! nibbles, of the other, `16 * (15 + 240) * 128 < 2^19`. [`Nibbles::add_bytes`] multiplies bytes of up to 255: a sum
+//! takes the products of all 32 columns with one digit, `32 * 255 * 128 < 2^20`.
 //!
-//! *The total* of a lane, its sums times their powers of 16, is at most `32 * 255 * (256 + 1) * 128 < 2^28` whichever way
-//! it is summed, and twice that with `SHIFT` 1. Partial totals are less, since they leave terms out of the same bound.
+//! *The total* of a lane, its sums times their powers of 16, is at most `32 * 255 * (256 + 1) * 128 < 2^28` whichever
+//! way it is summed, and twice that with `SHIFT` 1. Partial totals are less, since they leave terms out of the same
+//! bound.
 
 use super::{Isa, LANES, Portable};
 use trit_format::planes::{MAX_BLOCK, STEP};
@@ -36,20 +37,22 @@ const _: () = {
 pub trait Nibbles: Isa {
     /// Sums of part of the lanes.
     type Sums: Copy;
-    /// How many parts the lanes are divided into. Parts are summed one after the other, so that several rows' sums of one
-    /// part fit the registers.
+    /// How many parts the lanes are divided into. Parts are summed one after the other, so that several rows' sums of
+    /// one part fit the registers.
     const PARTS: usize;
-    /// Whether sums have room for products of whole bytes. Where they have, scans of both planes for several hidden states
-    /// use [`Nibbles::add_bytes`], which takes half as many multiplications as [`Nibbles::add_products`] for each plane.
-    /// Putting bytes together costs a few instructions for each row, and pays because all hidden states share it.
+    /// Whether sums have room for products of whole bytes. Where they have, scans of both planes for several hidden
+    /// states use [`Nibbles::add_bytes`], which takes half as many multiplications as [`Nibbles::add_products`] for
+    /// each plane. Putting bytes together costs a few instructions for each row, and pays because all hidden states
+    /// share it.
     const BYTES: bool = false;
 
     /// Sums of no products.
     fn no_sums(self) -> Self::Sums;
-    /// Adds products of one vector of each of `R` rows to the sums of part `part`. Lane `i` takes the low nibbles of bytes
-    /// `4 i .. 4 i + 4` of `from` times the digits `upper[0]` and `lower[0]` at the same places, and the high nibbles times
-    /// those of `upper[1]` and `lower[1]`. An upper digit counts 256 times as much as a lower one, and a nibble of plane 1
-    /// counts 16 times as much as one of plane 0. Sums are exact for up to four vectors of each plane: see the module.
+    /// Adds products of one vector of each of `R` rows to the sums of part `part`. Lane `i` takes the low nibbles of
+    /// bytes `4 i .. 4 i + 4` of `from` times the digits `upper[0]` and `lower[0]` at the same places, and the high
+    /// nibbles times those of `upper[1]` and `lower[1]`. An upper digit counts 256 times as much as a lower one, and a
+    /// nibble of plane 1 counts 16 times as much as one of plane 0. Sums are exact for up to four vectors of each
+    /// plane: see the module.
     fn add_products<const PLANE: usize, const R: usize>(
         self,
         part: usize,
@@ -58,9 +61,10 @@ pub trait Nibbles: Isa {
         upper: &[[i8; 64]; 2],
         lower: &[[i8; 64]; 2],
     );
-    /// Adds products of one vector of both planes: the same as [`Nibbles::add_products`] of `high` as plane 1 and of `low`
-    /// as plane 0. Where [`Nibbles::BYTES`] is true, it first puts the two nibbles of each column together into the byte
-    /// `16 * high + low`, and multiplies that byte with the two digits. Sums are exact for up to four calls: see the module.
+    /// Adds products of one vector of both planes: the same as [`Nibbles::add_products`] of `high` as plane 1 and of
+    /// `low` as plane 0. Where [`Nibbles::BYTES`] is true, it first puts the two nibbles of each column together into
+    /// the byte `16 * high + low`, and multiplies that byte with the two digits. Sums are exact for up to four calls:
+    /// see the module.
     #[inline(always)]
     fn add_bytes<const R: usize>(
         self,
@@ -214,8 +218,8 @@ mod x86 {
     }
 
     impl Nibbles for Avx512 {
-        /// Sum `p` counts `16^(p - 1)`: high nibbles are multiplied where they stand in their bytes, at 16 times their value,
-        /// so that they need no shift. The module says why these sums do not overflow.
+        /// Sum `p` counts `16^(p - 1)`: high nibbles are multiplied where they stand in their bytes, at 16 times their
+        /// value, so that they need no shift. The module says why these sums do not overflow.
         type Sums = [__m512i; 5];
         const PARTS: usize = 1;
         const BYTES: bool = true;
@@ -271,8 +275,8 @@ mod x86 {
                 for r in 0..R {
                     let high = _mm512_loadu_si512(high[r].as_ptr().cast());
                     let low = _mm512_loadu_si512(low[r].as_ptr().cast());
-                    // Bits come from the second operand where the mask has a 1, and from the third elsewhere. The shifts
-                    // carry bits from byte to byte only into places that the other operand fills.
+                    // Bits come from the second operand where the mask has a 1, and from the third elsewhere. The
+                    // shifts carry bits from byte to byte only into places that the other operand fills.
                     let bytes_low =
                         _mm512_ternarylogic_epi32::<0xca>(mask, low, _mm512_slli_epi16::<4>(high));
                     let bytes_high =
@@ -288,7 +292,8 @@ mod x86 {
         }
         #[inline(always)]
         fn add_sums<const SHIFT: i32>(self, _part: usize, sums: Self::Sums, to: &mut Self::I32) {
-            // SAFETY: `self` proves the feature. The shift to the right is exact, because `sums[0]` is a multiple of 16.
+            // SAFETY: `self` proves the feature. The shift to the right is exact, because `sums[0]` is a multiple of
+            // 16.
             unsafe {
                 let mut total = _mm512_add_epi32(_mm512_slli_epi32::<4>(sums[4]), sums[3]);
                 total = _mm512_add_epi32(_mm512_slli_epi32::<4>(total), sums[2]);
@@ -466,8 +471,8 @@ mod tests {
                 _ => {}
             }
             let expected = all(Tier::Portable(Portable), &weights, &digits);
-            // The third and the fourth results add the same products, nibble by nibble and as bytes; each is two rows of
-            // sums, as integers and as floats.
+            // The third and the fourth results add the same products, nibble by nibble and as bytes; each is two rows
+            // of sums, as integers and as floats.
             let (nibbles, bytes) = expected[2 * 4 * LANES..4 * 4 * LANES].split_at(4 * LANES);
             assert_eq!(nibbles, bytes);
             for tier in Tier::supported() {

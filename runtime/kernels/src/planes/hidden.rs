@@ -67,8 +67,8 @@ impl Hidden {
         }
     }
 
-    /// Takes `h`, `[hidden]`. Returns false where no bound would hold: for NaN, infinities, and a largest magnitude outside
-    /// 2^-60..=2^60. The caller must then compute the whole product and must not use this state.
+    /// Takes `h`, `[hidden]`. Returns false where no bound would hold: for NaN, infinities, and a largest magnitude
+    /// outside 2^-60..=2^60. The caller must then compute the whole product and must not use this state.
     ///
     /// # Panics
     /// If `h` has another length.

@@ -6,7 +6,8 @@ use crate::isa::{Nibbles, Tier, dispatch};
 use std::ops::Range;
 use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
-/// How many entries of a list of scattered rows ahead [`rescore`] prefetches. The hardware prefetcher cannot guess them.
+/// How many entries of a list of scattered rows ahead [`rescore`] prefetches. The hardware prefetcher cannot guess
+/// them.
 const ROWS_AHEAD: usize = 6;
 /// Rows that are multiplied with all hidden states before the next rows are read. So many rows stay in L2.
 const ROWS_TOGETHER: usize = 64;
@@ -23,8 +24,8 @@ pub(super) trait Pass {
     const FULL: bool;
     /// Whether lines are prefetched into L1 as well as into L2.
     const NEAR: bool;
-    /// How the same planes are read for several hidden states. These are bound by computation, and each `Pass` is another
-    /// copy of the code, so there is one for all of them, which does not prefetch into L1.
+    /// How the same planes are read for several hidden states. These are bound by computation, and each `Pass` is
+    /// another copy of the code, so there is one for all of them, which does not prefetch into L1.
     type Several: Pass;
 }
 /// Reads both planes if `FULL`, else the high plane alone; prefetches into L1 if `NEAR`.
@@ -36,9 +37,9 @@ impl<const FULL: bool, const NEAR: bool> Pass for Reading<FULL, NEAR> {
 }
 
 /// Approximate products of `rows` with each of `hidden`, from the high plane alone. `approx[m]` and `bound[m]` are
-/// `[rows.len()]`, and `|approx[m][i] - exact| <= bound[m][i]`, where `exact` is what [`crate::head::dot_rows`] computes
-/// for row `rows.start + i`. Planes are read once for all hidden states. Results do not depend on how rows and hidden
-/// states are grouped, nor on the CPU.
+/// `[rows.len()]`, and `|approx[m][i] - exact| <= bound[m][i]`, where `exact` is what [`crate::head::dot_rows`]
+/// computes for row `rows.start + i`. Planes are read once for all hidden states. Results do not depend on how rows and
+/// hidden states are grouped, nor on the CPU.
 ///
 /// # Panics
 /// If a slice has another length, a row does not exist, or a hidden state was made for another layout.
@@ -114,7 +115,8 @@ fn scan_body<I: Nibbles, P: Pass>(
 ) {
     assert!(hidden.len() == approx.len() && hidden.len() == bound.len());
     assert!(approx.iter().chain(bound.iter()).all(|out| out.len() == rows.len()));
-    // The sums of more hidden states do not fit the registers. Groups of states take turns at a few rows, which stay in L2.
+    // The sums of more hidden states do not fit the registers. Groups of states take turns at a few rows, which stay in
+    // L2.
     let most = if P::FULL && !I::BYTES { 2 } else { 4 };
     let together = if hidden.len() > most { ROWS_TOGETHER } else { rows.len().max(1) };
     for first in (0..rows.len()).step_by(together) {
@@ -339,8 +341,8 @@ struct Asked<'a> {
     vector: usize,
 }
 
-/// Adds one chunk of each row: products times their blocks' scales to the first of the two totals, scales times norms to
-/// the second.
+/// Adds one chunk of each row: products times their blocks' scales to the first of the two totals, scales times norms
+/// to the second.
 #[inline(always)]
 fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,

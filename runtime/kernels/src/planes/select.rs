@@ -51,8 +51,8 @@ impl TopLower {
         other.values.iter().for_each(|&value| self.insert(value));
     }
 
-    /// The k-th largest lower bound, or minus infinity where fewer were seen. No row whose upper bound is below it can be
-    /// among the k largest, however ties are broken.
+    /// The k-th largest lower bound, or minus infinity where fewer were seen. No row whose upper bound is below it can
+    /// be among the k largest, however ties are broken.
     pub fn threshold(&self) -> f32 {
         if self.values.len() < self.k { f32::NEG_INFINITY } else { self.values[self.k - 1] }
     }
@@ -113,8 +113,8 @@ fn extend_body<I: Isa>(
     }
 }
 
-/// Removes from `shortlist` the rows whose upper bound `approx[i] + bound[i]` is below `threshold`; `i` is the position in
-/// the list. The others keep their order. Upper bounds that are NaN count as not below.
+/// Removes from `shortlist` the rows whose upper bound `approx[i] + bound[i]` is below `threshold`; `i` is the position
+/// in the list. The others keep their order. Upper bounds that are NaN count as not below.
 ///
 /// # Panics
 /// If `approx` or `bound` are not as long as `shortlist`.

@@ -178,7 +178,8 @@ fn bounds_hold_on_every_tier_for_tables_and_states_of_all_kinds() {
     }
 }
 
-/// Approximations are the products of the decoded steps. These are exact integers, so the order of sums does not matter.
+/// Approximations are the products of the decoded steps. These are exact integers, so the order of sums does not
+/// matter.
 #[test]
 fn approximations_are_the_products_of_decoded_rows() {
     for hidden in [8, 384, 700, 2560] {
@@ -333,7 +334,8 @@ fn the_largest_are_always_on_the_shortlist() {
             let row = random.next() as usize % rows;
             h.iter_mut().zip(&values[row * hidden..]).for_each(|(h, w)| *h = 0.7 * *h + w);
         }
-        // The largest row stands in the table twice more: once the same, and once with another last bit of one bf16 value.
+        // The largest row stands in the table twice more: once the same, and once with another last bit of one bf16
+        // value.
         let best = {
             let table = Table::new(hidden, &values);
             top(1, 0..rows as u32, &table.exact(&h))[0] as usize
@@ -417,8 +419,8 @@ fn thresholds_are_kth_largest_and_merge() {
     }
 }
 
-/// A hidden state along what a row's planes leave out makes Cauchy-Schwarz an equation. So the error is close to its bound,
-/// and a much smaller bound would be wrong.
+/// A hidden state along what a row's planes leave out makes Cauchy-Schwarz an equation. So the error is close to its
+/// bound, and a much smaller bound would be wrong.
 #[test]
 fn bounds_hold_where_they_are_reached() {
     let hidden = 1024;
