@@ -5,7 +5,7 @@ use crate::RuntimeError;
 use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
 
-pub(crate) use trit_gemm::Memory;
+pub(crate) use trit_gemm::AlignedMemory;
 
 /// Types whose every bit pattern is a value.
 pub(crate) trait Element: Copy {
@@ -24,7 +24,7 @@ impl Element for i8 {
 
 /// Room for the buffers of a plan, `capacity` rows each, zeroed.
 pub(crate) struct Arena {
-    memory: Memory,
+    memory: AlignedMemory,
     buffers: Vec<Buffer>,
     capacity: usize,
 }
@@ -35,7 +35,7 @@ impl Arena {
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
     pub fn new(plan: &Plan, capacity: usize) -> Result<Arena, RuntimeError> {
-        let memory = Memory::new(capacity, plan.row_bytes as usize, "activations")?;
+        let memory = AlignedMemory::new(capacity, plan.row_bytes as usize, "activations")?;
         Ok(Arena { memory, buffers: plan.buffers.clone(), capacity })
     }
 

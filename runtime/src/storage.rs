@@ -86,12 +86,12 @@ impl Streamed {
 }
 
 /// Memory that bytes are to be read into, in huge pages where the system has them.
-pub(crate) struct Room(trit_gemm::Memory);
+pub(crate) struct Room(trit_gemm::AlignedMemory);
 
 impl Room {
     /// `None` where memory is refused.
     fn new(len: usize) -> Option<Room> {
-        trit_gemm::Memory::huge(1, len, "a copy of a section").ok().map(Room)
+        trit_gemm::AlignedMemory::huge(1, len, "a copy of a section").ok().map(Room)
     }
 
     /// The bytes.

@@ -13,7 +13,7 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use trit_gemm::Memory;
+use trit_gemm::AlignedMemory;
 
 /// How to go about it.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ const SPINS: usize = 10_000;
 
 /// Memory to read, in huge pages where the system has them.
 pub struct StreamBuffer {
-    memory: Memory,
+    memory: AlignedMemory,
 }
 
 impl StreamBuffer {
@@ -59,7 +59,7 @@ impl StreamBuffer {
     pub fn new(bytes: usize) -> Result<StreamBuffer, RuntimeError> {
         use rayon::prelude::*;
         let mut memory =
-            Memory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
+            AlignedMemory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
         let parts = memory.bytes_mut().par_chunks_mut(PART).enumerate();
         // Not all alike: pages of the same content may be merged.
         parts.for_each(|(i, part)| part.fill(i as u8 | 1));

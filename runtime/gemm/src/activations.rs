@@ -1,7 +1,7 @@
 //! Rows of int8 activations with what they stand for: borrowed, or owned.
 
 use crate::memory::zeros;
-use crate::{GemmError, Memory};
+use crate::{AlignedMemory, GemmError};
 use std::ops::Range;
 use trit_kernels::quantize::QuantizedRow;
 
@@ -115,7 +115,7 @@ impl<'a> Activations<'a> {
 
 /// Quantized rows with memory of their own.
 pub struct QuantizedRows {
-    memory: Memory,
+    memory: AlignedMemory,
     rows: usize,
     stride: usize,
     /// `[rows, scales a row]`.
@@ -140,7 +140,7 @@ impl QuantizedRows {
         if !stride.is_multiple_of(LINE) {
             return Err(GemmError::Alignment { what: "rows of activations", bytes: LINE });
         }
-        let memory = Memory::new(rows, stride, "activations")?;
+        let memory = AlignedMemory::new(rows, stride, "activations")?;
         let (scales, sums) =
             (zeros(rows, scales, "scales of activations")?, zeros(rows, sums, "sums of activations")?);
         Ok(QuantizedRows { memory, rows, stride, scales, sums })
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn slices_that_do_not_hold_the_rows_are_refused() {
-        let memory = Memory::new(3, 64, "rows").unwrap();
+        let memory = AlignedMemory::new(3, 64, "rows").unwrap();
         let (values, floats, ints) = (memory.signed(), [0.0; 6], [0; 9]);
         let new = |rows, values, (scales, scale_stride), (sums, sum_stride), sums_a_row| {
             let scales = Strided { values: &floats[..scales], stride: scale_stride };

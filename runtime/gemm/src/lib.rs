@@ -65,6 +65,6 @@ pub use generate::generated_targets;
 pub use kernels::{KernelFn, Kernels, MachineCode, Variants};
 pub use layout::{KernelShape, Layout};
 pub use matrix::{KernelRequest, MatrixKernels, PackOptions, Precision, Scales, TernaryMatrix};
-pub use memory::{Memory, ReadOnlyMemory};
+pub use memory::{AlignedMemory, ReadOnlyMemory};
 pub use pass::{MatrixRef, Pass, Scratch};
 pub use trit_format as format;

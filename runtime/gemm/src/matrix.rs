@@ -3,7 +3,7 @@
 use crate::generate::{fastest_code, generated_targets};
 use crate::tuning::{Stream, Timer, fastest};
 use crate::{
-    CpuTiers, GemmError, KernelShape, Kernels, Layout, MachineCode, Memory, ReadOnlyMemory, Variants,
+    AlignedMemory, CpuTiers, GemmError, KernelShape, Kernels, Layout, MachineCode, ReadOnlyMemory, Variants,
 };
 use rayon::prelude::*;
 use std::fmt;
@@ -312,7 +312,7 @@ fn fill(
     code: Code,
 ) -> Result<ReadOnlyMemory, GemmError> {
     let count = n.div_ceil(tile::ROWS);
-    let mut memory = Memory::huge(count, layout.tile_bytes, "the tiles of a matrix")?;
+    let mut memory = AlignedMemory::huge(count, layout.tile_bytes, "the tiles of a matrix")?;
     let encoder = TileEncoder::new(tiles, code);
     let pack = |encoder: &mut TileEncoder, tile: usize, out: &mut [u8]| {
         let (codes, of_groups) = out.split_at_mut(layout.code_bytes);

@@ -14,29 +14,29 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed memory at a page. The system commits pages only when they are first written.
 ///
-/// [`Memory::base`] lets several threads write to parts that they share out among themselves, as the workers of an engine
+/// [`AlignedMemory::base`] lets several threads write to parts that they share out among themselves, as the workers of an engine
 /// do; the slices are for one owner.
-pub struct Memory {
+pub struct AlignedMemory {
     map: MmapMut,
     base: *mut u8,
     len: usize,
 }
 
 // SAFETY: owns its memory; whoever makes references from `base` promises that they do not conflict.
-unsafe impl Send for Memory {}
+unsafe impl Send for AlignedMemory {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for AlignedMemory {}
 
-impl Memory {
+impl AlignedMemory {
     /// `rows * row` bytes for `what`, which names them in the error; at least 64.
     ///
     /// # Errors
     /// [`GemmError::Memory`] where the system refuses them.
-    pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, GemmError> {
+    pub fn new(rows: usize, row: usize, what: &str) -> Result<AlignedMemory, GemmError> {
         let len = rows.checked_mul(row).map(|len| len.max(LINE));
         // Not from the allocator, which would write zeros to all of it.
         let map = len.and_then(|len| Some((MmapMut::map_anon(len).ok()?, len)));
-        let memory = map.map(|(mut map, len)| Memory { base: map.as_mut_ptr(), len, map });
+        let memory = map.map(|(mut map, len)| AlignedMemory { base: map.as_mut_ptr(), len, map });
         memory.ok_or_else(|| GemmError::Memory { what: what.to_owned(), rows, row })
     }
 
@@ -45,7 +45,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`GemmError::Memory`] where the system refuses them.
-    pub fn huge(rows: usize, row: usize, what: &str) -> Result<Memory, GemmError> {
+    pub fn huge(rows: usize, row: usize, what: &str) -> Result<AlignedMemory, GemmError> {
         let len = rows.checked_mul(row);
         let map = len.and_then(|len| Some((MmapMut::map_anon(len.checked_add(HUGE_PAGE)?).ok()?, len)));
         let Some((mut map, len)) = map else {
@@ -55,7 +55,7 @@ impl Memory {
         let _ = map.advise(memmap2::Advice::HugePage);
         let start = map.as_ptr().addr().next_multiple_of(HUGE_PAGE) - map.as_ptr().addr();
         let base = map.as_mut_ptr().wrapping_add(start);
-        Ok(Memory { map, base, len })
+        Ok(AlignedMemory { map, base, len })
     }
 
     /// The first byte.
@@ -120,7 +120,7 @@ impl Memory {
     }
 }
 
-/// [`Memory`] that nothing writes to any more: a stray write ends the process instead of changing a weight.
+/// [`AlignedMemory`] that nothing writes to any more: a stray write ends the process instead of changing a weight.
 pub struct ReadOnlyMemory {
     map: Mmap,
     start: usize,
@@ -176,20 +176,21 @@ mod tests {
 
     #[test]
     fn memory_is_zeroed_aligned_and_of_the_length_asked_for() {
-        for (memory, align) in
-            [(Memory::new(3, 100, "rows").unwrap(), LINE), (Memory::huge(3, 100, "rows").unwrap(), HUGE_PAGE)]
-        {
+        for (memory, align) in [
+            (AlignedMemory::new(3, 100, "rows").unwrap(), LINE),
+            (AlignedMemory::huge(3, 100, "rows").unwrap(), HUGE_PAGE),
+        ] {
             assert_eq!((memory.len(), memory.bytes().len()), (300, 300));
             assert!(memory.base().addr().is_multiple_of(align) && memory.bytes().iter().all(|&b| b == 0));
             assert_eq!(memory.bytes().as_ptr(), memory.base().cast_const());
         }
-        assert_eq!(Memory::new(0, 7, "nothing").unwrap().len(), LINE);
-        assert!(Memory::huge(0, 7, "nothing").unwrap().is_empty());
+        assert_eq!(AlignedMemory::new(0, 7, "nothing").unwrap().len(), LINE);
+        assert!(AlignedMemory::huge(0, 7, "nothing").unwrap().is_empty());
     }
 
     #[test]
     fn read_only_memory_is_changed_in_place_or_lost() {
-        let mut memory = Memory::huge(1, 5, "five").unwrap();
+        let mut memory = AlignedMemory::huge(1, 5, "five").unwrap();
         memory.bytes_mut().copy_from_slice(&[1, 2, 3, 4, 5]);
         let mut memory = memory.read_only().unwrap();
         let reversed = |bytes: &mut [u8]| {
@@ -205,9 +206,9 @@ mod tests {
     #[test]
     fn memory_that_is_not_there_is_refused() {
         for (rows, row) in [(usize::MAX, 2), (1, usize::MAX), (1, usize::MAX / 2)] {
-            let error = Memory::huge(rows, row, "a test").err().unwrap().to_string();
+            let error = AlignedMemory::huge(rows, row, "a test").err().unwrap().to_string();
             assert!(error.contains("no memory for a test"), "{error}");
-            assert!(Memory::new(rows, row, "a test").is_err());
+            assert!(AlignedMemory::new(rows, row, "a test").is_err());
             assert!(zeros::<f32>(rows, row, "a test").is_err());
         }
     }

@@ -4,7 +4,7 @@
 
 use crate::call::Call;
 use crate::kernels::Kernel;
-use crate::{Activations, GemmError, Kernels, Layout, Memory};
+use crate::{Activations, AlignedMemory, GemmError, Kernels, Layout};
 use std::ops::Range;
 use trit_format::kernel::BLOCK_COLUMNS;
 use trit_format::tile;
@@ -116,13 +116,13 @@ pub struct Scratch {
     /// The activations' own sums without gaps.
     packed: Vec<i32>,
     /// What block kernels work in.
-    block: Option<Memory>,
+    block: Option<AlignedMemory>,
 }
 
 /// What kernels for blocks work in: at least `bytes` bytes, or nothing where memory is refused.
-fn block_memory(block: &mut Option<Memory>, bytes: usize) -> bool {
+fn block_memory(block: &mut Option<AlignedMemory>, bytes: usize) -> bool {
     if block.as_ref().is_none_or(|m| m.len() < bytes) {
-        *block = Memory::new(1, bytes, "a block of activations").ok();
+        *block = AlignedMemory::new(1, bytes, "a block of activations").ok();
     }
     block.is_some()
 }
@@ -270,7 +270,7 @@ impl<'a, 's> Pass<'a, 's> {
             return out;
         };
         if let Some(block) = self.block {
-            let memory = memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+            let memory = memory.as_mut().map_or(&mut [][..], AlignedMemory::bytes_mut);
             call(0, input.rows()).code(block, memory, out);
             return out;
         }

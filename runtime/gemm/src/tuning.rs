@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::kernels::Variants;
-use crate::{GemmError, Layout, Memory};
+use crate::{AlignedMemory, GemmError, Layout};
 use std::time::{Duration, Instant};
 use trit_format::tile;
 
@@ -61,7 +61,7 @@ impl<'a> Stream<'a> {
 /// Times variants of a kernel.
 pub struct Timer<'a> {
     variants: &'a Variants,
-    activations: Memory,
+    activations: AlignedMemory,
     pieces: Box<dyn Iterator<Item = &'a [u8]> + 'a>,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Timer<'a> {
             }
         }
         // Their values do not matter.
-        let mut activations = Memory::new(1, tile::padded_k(columns), "activations")?;
+        let mut activations = AlignedMemory::new(1, tile::padded_k(columns), "activations")?;
         activations.bytes_mut().fill(3);
         let pieces = Box::new(streams.iter().flat_map(Stream::pieces).cycle());
         Ok(Timer { variants, activations, pieces })

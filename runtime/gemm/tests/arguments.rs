@@ -4,7 +4,7 @@ use trit_gemm::format::dense243::Code;
 use trit_gemm::format::manifest::Grouping;
 use trit_gemm::format::plan::DType;
 use trit_gemm::{
-    Activations, GemmError, KernelShape, Kernels, Layout, MachineCode, MatrixRef, Memory, Precision,
+    Activations, AlignedMemory, GemmError, KernelShape, Kernels, Layout, MachineCode, MatrixRef, Precision,
     QuantizedRows, Scales, Scratch, Strided, TernaryMatrix, generated_targets,
 };
 
@@ -78,7 +78,7 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
         assert!(code.kernels(KernelShape { k: 65, ..shape }, |_| 0).is_none());
     }
     let (whole, grouped) = (layout(64, None), layout(128, Some(64)));
-    let memory = Memory::new(3, grouped.tile_bytes(), "tiles").unwrap();
+    let memory = AlignedMemory::new(3, grouped.tile_bytes(), "tiles").unwrap();
     for kernels in &sets {
         let generated = kernels.target().is_some();
         let new = |layout, bytes| MatrixRef::new(layout, bytes, kernels);
@@ -137,7 +137,7 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
 #[test]
 fn rows_may_have_room_between_scales_and_sums() {
     let grouped = layout(100, Some(64));
-    let mut tiles = Memory::new(1, grouped.tile_bytes(), "a tile").unwrap();
+    let mut tiles = AlignedMemory::new(1, grouped.tile_bytes(), "a tile").unwrap();
     let codes = 2 * 64 * 16;
     tiles.bytes_mut()[..codes]
         .iter_mut()
@@ -150,7 +150,7 @@ fn rows_may_have_room_between_scales_and_sums() {
         .for_each(|b| *b = 1.5f32.to_le_bytes());
     let mut own = QuantizedRows::new(3, 128, 2, 2).unwrap();
     let (mut scales, mut sums) = (vec![9.0; 3 * 5], vec![9; 3 * 7]);
-    let mut values = Memory::new(3, 128, "values").unwrap();
+    let mut values = AlignedMemory::new(3, 128, "values").unwrap();
     for (r, row) in own.rows_mut().into_iter().enumerate() {
         row.values[..100].iter_mut().enumerate().for_each(|(i, q)| *q = (i * 37 + r * 11) as i8);
         for g in 0..2 {

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 use trit_format::planes::{Layout, Row};
-use trit_gemm::Memory;
+use trit_gemm::AlignedMemory;
 use trit_kernels::planes::{
     Hidden, Planes, SCAN_VARIANTS, ScanVariant, TopLower, extend_shortlist, rescore, scan_full, scan_high,
 };
@@ -46,7 +46,7 @@ fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     let variants: Vec<ScanVariant> = std::env::args().skip(2).flat_map(|arg| variants(&arg)).collect();
     let layout = Layout::new(VOCAB as u64, HIDDEN as u64).expect("the shape is allowed");
-    let mut memory = Memory::huge(1, layout.bytes() as usize, "planes").expect("memory");
+    let mut memory = AlignedMemory::huge(1, layout.bytes() as usize, "planes").expect("memory");
     let bytes = memory.bytes_mut();
     // Rows repeat; speed does not depend on what they hold.
     let mut state = 1u64;

@@ -7,7 +7,7 @@
 use super::execute::Run;
 use super::kv::{KvType, POSITIONS};
 use crate::RuntimeError;
-use crate::arena::{Arena, Memory};
+use crate::arena::{AlignedMemory, Arena};
 use crate::pool::Worker;
 use half::f16;
 use std::ops::Range;
@@ -261,7 +261,7 @@ impl<'a> Attend<'a> {
 /// Workspace for attention that is split along contexts: what workers found in each chunk.
 #[derive(Default)]
 pub(crate) struct SplitKv {
-    memory: Option<Memory>,
+    memory: Option<AlignedMemory>,
     /// Elements.
     len: usize,
 }
@@ -284,7 +284,7 @@ impl SplitKv {
         let len = plan.kv.iter().map(len).max().unwrap_or(0).min(MOST_SPLIT / size_of::<f32>());
         if self.len < len {
             let len = len.next_power_of_two();
-            self.memory = Some(Memory::new(len, size_of::<f32>(), "partial results")?);
+            self.memory = Some(AlignedMemory::new(len, size_of::<f32>(), "partial results")?);
             self.len = len;
         }
         Ok(())

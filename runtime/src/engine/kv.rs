@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::RuntimeError;
-use crate::arena::Memory;
+use crate::arena::AlignedMemory;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
@@ -92,7 +92,7 @@ struct LayerLayout {
 }
 
 /// [`POSITIONS`] positions of every layer.
-struct Page(Memory);
+struct Page(AlignedMemory);
 
 impl LayerLayout {
     /// Elements of a head's keys, of its values, and of the scales of either.
@@ -124,8 +124,11 @@ impl Layout {
     fn page(&self, index: usize) -> Result<Page, RuntimeError> {
         let what = "a page of the KV cache";
         let huge = index > 0 && self.bytes >= HUGE;
-        let memory =
-            if huge { Memory::huge(1, self.bytes, what)? } else { Memory::new(1, self.bytes, what)? };
+        let memory = if huge {
+            AlignedMemory::huge(1, self.bytes, what)?
+        } else {
+            AlignedMemory::new(1, self.bytes, what)?
+        };
         Ok(Page(memory))
     }
 

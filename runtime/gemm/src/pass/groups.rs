@@ -8,7 +8,7 @@ use super::{MatrixRef, Pass, Scratch, resized};
 use crate::call::Call;
 use crate::kernels::Kernel;
 use crate::layout::Groups;
-use crate::{Activations, GemmError, Memory};
+use crate::{Activations, AlignedMemory, GemmError};
 use std::ops::Range;
 use trit_format::tile;
 use trit_kernels::epilogue::{GroupSums, add_groups};
@@ -145,7 +145,7 @@ impl Operands<'_, '_> {
         tile: usize,
         groups: &Range<usize>,
         rows: &Range<usize>,
-        block_memory: &mut Option<Memory>,
+        block_memory: &mut Option<AlignedMemory>,
         out: &mut [i32],
     ) {
         let layout = &self.matrix.layout;
@@ -167,7 +167,7 @@ impl Operands<'_, '_> {
             return call(first, end - first).portable(out);
         };
         if let Some(block) = self.block {
-            let memory = block_memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+            let memory = block_memory.as_mut().map_or(&mut [][..], AlignedMemory::bytes_mut);
             return call(first, end - first).code(block, memory, out);
         }
         let mut row = first;
