@@ -1,4 +1,4 @@
-//! Wrong arguments give named errors, whatever they are, and none panics.
+//! Every wrong argument gives an error that names it, and none panics.
 
 use trit_gemm::format::dense243::Code;
 use trit_gemm::format::manifest::Grouping;
@@ -52,7 +52,7 @@ fn what_cannot_be_multiplied_is_named() {
     length(matrix.gemm_i8_into(&[1; 6], &mut [0; 7]).unwrap_err(), 8, 7);
     length(matrix.gemm(&[1.0; 2], Precision::Float).unwrap_err(), 3, 2);
     length(matrix.gemm_into(&[1.0; 3], Precision::Int8PerToken, &mut [0.0; 3]).unwrap_err(), 4, 3);
-    // No rows are no work.
+    // A product with no rows is no error and has no results.
     assert_eq!(matrix.gemm_i8(&[]).unwrap(), [0; 0]);
     assert_eq!(matrix.gemm(&[], Precision::Float).unwrap(), [0.0; 0]);
     let scales = Scales::Groups { columns: 32, scales: &[1.0; 4] };
@@ -65,7 +65,7 @@ fn layout(k: u32, columns: Option<u32>) -> Layout {
     Layout::new(k, Code::SignedFix, grouping).unwrap()
 }
 
-/// What a caller of the borrowed matrix can get wrong, with portable and with generated kernels.
+/// Everything that a caller of the borrowed matrix can get wrong, with portable and with generated kernels.
 #[test]
 fn what_does_not_suit_a_borrowed_matrix_is_named() {
     let shape = KernelShape { k: 64, code: Code::SignedFix };
@@ -133,7 +133,7 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
     }
 }
 
-/// Sums in memory with room between rows are the same sums.
+/// Activation sums that have room between rows give the same results.
 #[test]
 fn rows_may_have_room_between_scales_and_sums() {
     let grouped = layout(100, Some(64));
