@@ -45,7 +45,7 @@
 //! | `memory` | aligned memory, in huge pages where that pays |
 //! | [`cpu`] | what this CPU can run |
 //!
-//! `unsafe` stands in `memory`, `kernels`, `generate`, `call` and `cpu`.
+//! `unsafe` stands in 5 files: `memory.rs`, `kernels.rs`, `generate.rs`, `call.rs` and `cpu.rs`. The others deny it.
 #![deny(unsafe_code)]
 
 mod activations;

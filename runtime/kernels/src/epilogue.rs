@@ -214,7 +214,7 @@ mod tests {
             let x = i as f32 * 0.01;
             let u = (2.0 / std::f64::consts::PI).sqrt() * (f64::from(x) + 0.044715 * f64::from(x).powi(3));
             let exact = f64::from(x) / (1.0 + (-2.0 * u).exp());
-            // The exponent is off by some roundings of itself, which the exponential makes relative.
+            // The exponent is off by a few of its own roundings, and the exponential turns that into a relative error.
             let units = 4.0 + 4.0 * u.abs();
             assert!(
                 (f64::from(gelu_tanh(x)) - exact).abs() <= units * f64::from(f32::EPSILON) * exact.abs(),

@@ -131,7 +131,7 @@ mod tests {
     use crate::testing::floats;
     use half::{bf16, f16};
 
-    /// A table as bytes, with the values its rows widen to.
+    /// A table as bytes, and the values of its rows in f32.
     fn table(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
         let (bytes, wide): (Vec<Vec<u8>>, Vec<f32>) = values
             .iter()
@@ -191,7 +191,7 @@ mod tests {
                 let row = &wide[(3 + i) * hidden..(4 + i) * hidden];
                 let terms = || row.iter().zip(&x).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 let magnitude: f64 = terms().map(f64::abs).sum();
-                // Each lane adds 80 products; a tree of 5 more additions.
+                // Each lane adds 80 products, and adding the lanes takes 5 more steps.
                 assert!(
                     (f64::from(*y) - terms().sum::<f64>()).abs() < magnitude * 85.0 * f64::from(f32::EPSILON)
                 );

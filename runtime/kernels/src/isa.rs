@@ -240,7 +240,7 @@ mod tests {
         ] {
             let mut out = [0.0; 16];
             isa.store(v, &mut out);
-            // Which NaN a NaN becomes is not defined.
+            // It is not defined which NaN a NaN becomes.
             bits.extend(out.map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }));
         }
         bits.push(isa.sum(vx).to_bits());
@@ -255,7 +255,7 @@ mod tests {
     }
     dispatch!(fn all(x: &[f32; 16], y: &[f32; 16], halves: &[[u8; 2]; 16], bytes: &[u8; 64], a: [i8; 4]) -> Vec<u32> = all_body);
 
-    /// Every operation against the portable one, with all 65536 halves; says which tiers this CPU cannot run.
+    /// Compares every operation with the portable one, with all 65536 halves, and prints which tiers this CPU cannot run.
     #[test]
     fn every_tier_does_what_the_portable_one_does() {
         eprintln!("tiers on this CPU: {:?}", Tier::supported());
@@ -266,7 +266,7 @@ mod tests {
             let halves: [[u8; 2]; 16] =
                 std::array::from_fn(|i| ((round * 16) as u16 + i as u16).to_le_bytes());
             let bytes: [u8; 64] = std::array::from_fn(|_| match random.next() as u8 {
-                // Excluded by contract, also after tripling.
+                // The contract of `dot4` excludes -128, also as a result of tripling.
                 0x80 => 0x7f,
                 b => b,
             });
@@ -278,8 +278,8 @@ mod tests {
         }
     }
 
-    /// Against the standard library, where doubles alone round twice: near halves of f32, cancelling, subnormal and
-    /// beyond the range.
+    /// Compares with the standard library on values for which doubles alone would round twice: near halves of f32, with
+    /// cancellation, subnormal and beyond the range.
     #[test]
     fn the_portable_fused_product_is_rounded_once() {
         let mut random = Random(77);
@@ -300,7 +300,7 @@ mod tests {
                 assert_eq!(portable::fused(a, b, c).to_bits(), a.mul_add(b, c).to_bits(), "{a} {b} {c}");
             }
         }
-        // (1 + 2^-12)(1 + 2^-12 - 2^-23) lies just below a half: doubles see the half itself once 2^-60 is added.
+        // (1 + 2^-12)(1 + 2^-12 - 2^-23) lies just below a half. With 2^-60 added, a double holds exactly the half.
         let (a, b) = (1.0 + 2f32.powi(-12), 1.0 + 2f32.powi(-12));
         for c in [2f32.powi(-60), -2f32.powi(-60)] {
             assert_eq!(portable::fused(a, b, c), a.mul_add(b, c));

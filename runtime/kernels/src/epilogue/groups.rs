@@ -152,7 +152,7 @@ mod tests {
     use crate::testing::{Random, floats};
     use half::{bf16, f16};
 
-    /// A tile's scales as bytes and as what they stand for, `[scales, 80]`.
+    /// The scales of a tile, `[scales, 80]`, as bytes and as f32.
     fn scales(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
         let (bytes, wide): (Vec<Vec<u8>>, Vec<f32>) = values
             .iter()
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    /// The largest integers of 24 bits in the longest group: the sum of the digits' sums is exact.
+    /// With the largest integers of 24 bits in the longest group, the sum of the digits' sums is still exact.
     #[test]
     fn digits_of_the_longest_group_do_not_overflow() {
         let digits = [0, 0, 127 * 128];

@@ -154,17 +154,17 @@ fn some_rows<I: Nibbles, P: Pass, const M: usize>(
     let ScanVariant { rows, far, near } = planes.scan_variant(P::FULL);
     let far = far / if P::FULL { 2 } else { 1 };
     // Scales and records take fewer bytes a row, so the distance for them is counted in rows.
-    let ask = Ask { far, near, rows: far.div_ceil(planes.vectors * VECTOR) };
+    let distance = PrefetchDistance { far, near, rows: far.div_ceil(planes.vectors * VECTOR) };
     let mut i = part.start;
     // Several states are bound by computation, and their sums fill the registers: their rows go one by one.
     if M == 1 && rows > 1 {
         while i + 2 <= part.end {
-            some::<I, P, 2, M>(isa, planes, start, i, ask, hidden, approx, bound);
+            some::<I, P, 2, M>(isa, planes, start, i, distance, hidden, approx, bound);
             i += 2;
         }
     }
     while i < part.end {
-        some::<I, P, 1, M>(isa, planes, start, i, ask, hidden, approx, bound);
+        some::<I, P, 1, M>(isa, planes, start, i, distance, hidden, approx, bound);
         i += 1;
     }
 }
@@ -177,12 +177,12 @@ fn some<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     planes: &Planes,
     start: usize,
     i: usize,
-    ask: Ask,
+    distance: PrefetchDistance,
     hidden: [&Hidden; M],
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    let results = products::<I, P, R, M>(isa, planes, start + i, ask, hidden);
+    let results = products::<I, P, R, M>(isa, planes, start + i, distance, hidden);
     for m in 0..M {
         for r in 0..R {
             (approx[m][i + r], bound[m][i + r]) = results[m][r];
@@ -209,15 +209,15 @@ fn rescore_rows_body<I: Nibbles>(
         let (row, next) = (id as usize, ids[(i + ROWS_AHEAD).min(ids.len() - 1)] as usize);
         // A row that stands before this one is a huge number of rows ahead; adding that number wraps around to it.
         let rows = next.wrapping_sub(row);
-        let ask = Ask { far: rows.wrapping_mul(planes.vectors * VECTOR), near: 0, rows };
+        let distance = PrefetchDistance { far: rows.wrapping_mul(planes.vectors * VECTOR), near: 0, rows };
         [[(approx[i], bound[i])]] =
-            products::<I, Reading<true, false>, 1, 1>(isa, planes, row, ask, [hidden]);
+            products::<I, Reading<true, false>, 1, 1>(isa, planes, row, distance, [hidden]);
     }
 }
 
 /// How far ahead lines are prefetched.
 #[derive(Clone, Copy)]
-struct Ask {
+struct PrefetchDistance {
     /// Bytes in each plane, into L2.
     far: usize,
     /// Bytes in each plane, into L1.
@@ -234,7 +234,7 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,
     planes: &Planes,
     first: usize,
-    ask: Ask,
+    distance: PrefetchDistance,
     hidden: [&Hidden; M],
 ) -> [[(f32, f32); R]; M] {
     let (vectors, chunks) = (planes.vectors, planes.chunks);
@@ -245,9 +245,9 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     let scales = &planes.scales[first * chunks..][..R * chunks];
     let records: &[_; R] = planes.records[first..].first_chunk().expect("rows exist");
     // Several rows' scales and records share a cache line. Some lines are prefetched repeatedly, which costs little.
-    isa.prefetch(&scales[0], ask.rows.wrapping_mul(chunks * LANES));
-    isa.prefetch(&scales[R * chunks - 1], ask.rows.wrapping_mul(chunks * LANES));
-    isa.prefetch(&records[0], ask.rows.wrapping_mul(size_of_val(&records[0])));
+    isa.prefetch(&scales[0], distance.rows.wrapping_mul(chunks * LANES));
+    isa.prefetch(&scales[R * chunks - 1], distance.rows.wrapping_mul(chunks * LANES));
+    isa.prefetch(&records[0], distance.rows.wrapping_mul(size_of_val(&records[0])));
 
     // Every slice that the loop indexes is cut to `whole` here, so that the compiler knows its length. With checks of
     // bounds in the loop, it would load all of a chunk before the first check, and run out of registers.
@@ -282,8 +282,8 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
             digits[m] = &whole_digits[m][c];
             state[m] = &states[m][c];
         }
-        let asked = Asked { high: &high[0], low: &low[0], ask, vector: c * VECTORS * R };
-        add_chunk::<I, P, R, M>(isa, VECTORS, chunk, digits, state, asked, &mut totals);
+        let prefetches = Prefetches { high: &high[0], low: &low[0], distance, vector: c * VECTORS * R };
+        add_chunk::<I, P, R, M>(isa, VECTORS, chunk, digits, state, prefetches, &mut totals);
     }
     let rest = vectors - whole * VECTORS;
     if rest > 0 {
@@ -300,8 +300,8 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
             digits[m] = &hidden[m].digits[whole * VECTORS..][..rest];
             state[m] = &hidden[m].chunks[whole];
         }
-        let asked = Asked { high: &high[0], low: &low[0], ask, vector: whole * VECTORS * R };
-        add_chunk::<I, P, R, M>(isa, rest, chunk, digits, state, asked, &mut totals);
+        let prefetches = Prefetches { high: &high[0], low: &low[0], distance, vector: whole * VECTORS * R };
+        add_chunk::<I, P, R, M>(isa, rest, chunk, digits, state, prefetches, &mut totals);
     }
 
     let mut out = [[(0.0, 0.0); R]; M];
@@ -332,11 +332,11 @@ struct Rows<'a, const R: usize> {
 /// What is prefetched while rows are read. One vector is prefetched for each that is read; they are prefetched in the
 /// order in which they stand in memory, although rows are read side by side.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct Prefetches<'a> {
     /// The rows' first vectors.
     high: &'a [u8; VECTOR],
     low: &'a [u8; VECTOR],
-    ask: Ask,
+    distance: PrefetchDistance,
     /// How many vectors of these rows were read before.
     vector: usize,
 }
@@ -350,7 +350,7 @@ fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     rows: Rows<R>,
     digits: [&[Digits]; M],
     states: [&Chunk; M],
-    asked: Asked,
+    prefetches: Prefetches,
     totals: &mut [[[I::F32; 2]; R]; M],
 ) {
     // The offset of the rows' nibbles, times the hidden state: in steps, or for the high plane in half steps.
@@ -360,13 +360,13 @@ fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
         products[m] = [isa.load_i32(offset); R];
     }
     // This is not a loop, because a loop would not be unrolled.
-    add_part::<I, P, R, M>(isa, 0, n, &rows, digits, asked, &mut products);
+    add_part::<I, P, R, M>(isa, 0, n, &rows, digits, prefetches, &mut products);
     if I::PARTS > 1 {
-        add_part::<I, P, R, M>(isa, 1, n, &rows, digits, asked, &mut products);
+        add_part::<I, P, R, M>(isa, 1, n, &rows, digits, prefetches, &mut products);
     }
     if I::PARTS > 2 {
-        add_part::<I, P, R, M>(isa, 2, n, &rows, digits, asked, &mut products);
-        add_part::<I, P, R, M>(isa, 3, n, &rows, digits, asked, &mut products);
+        add_part::<I, P, R, M>(isa, 2, n, &rows, digits, prefetches, &mut products);
+        add_part::<I, P, R, M>(isa, 3, n, &rows, digits, prefetches, &mut products);
     }
     for r in 0..R {
         let scale = isa.widen_u8(rows.scales[r]);
@@ -387,19 +387,19 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     n: usize,
     rows: &Rows<R>,
     digits: [&[Digits]; M],
-    asked: Asked,
+    prefetches: Prefetches,
     products: &mut [[I::I32; R]; M],
 ) {
-    let Ask { far, near, .. } = asked.ask;
+    let PrefetchDistance { far, near, .. } = prefetches.distance;
     let mut sums = [[isa.no_sums(); R]; M];
     if P::FULL && I::BYTES && M > 1 {
         for v in 0..n {
             let (mut high, mut low) = ([&[0; VECTOR]; R], [&[0; VECTOR]; R]);
             for r in 0..R {
                 (high[r], low[r]) = (&rows.high[r][v], &rows.low[r][v]);
-                let at = far.wrapping_add((asked.vector + v * R + r) * VECTOR);
-                isa.prefetch_l2(asked.high, at);
-                isa.prefetch_l2(asked.low, at);
+                let at = far.wrapping_add((prefetches.vector + v * R + r) * VECTOR);
+                isa.prefetch_l2(prefetches.high, at);
+                isa.prefetch_l2(prefetches.low, at);
             }
             for m in 0..M {
                 let Digits { upper, lower } = &digits[m][v];
@@ -418,10 +418,10 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
         for r in 0..R {
             from[r] = &rows.high[r][v];
             if part == 0 {
-                let at = (asked.vector + v * R + r) * VECTOR;
-                isa.prefetch_l2(asked.high, far.wrapping_add(at));
+                let at = (prefetches.vector + v * R + r) * VECTOR;
+                isa.prefetch_l2(prefetches.high, far.wrapping_add(at));
                 if P::NEAR {
-                    isa.prefetch(asked.high, near.wrapping_add(at));
+                    isa.prefetch(prefetches.high, near.wrapping_add(at));
                 }
             }
         }
@@ -436,10 +436,10 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
             for r in 0..R {
                 from[r] = &rows.low[r][v];
                 if part == 0 {
-                    let at = (asked.vector + v * R + r) * VECTOR;
-                    isa.prefetch_l2(asked.low, far.wrapping_add(at));
+                    let at = (prefetches.vector + v * R + r) * VECTOR;
+                    isa.prefetch_l2(prefetches.low, far.wrapping_add(at));
                     if P::NEAR {
-                        isa.prefetch(asked.low, near.wrapping_add(at));
+                        isa.prefetch(prefetches.low, near.wrapping_add(at));
                     }
                 }
             }
