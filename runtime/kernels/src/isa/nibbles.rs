@@ -26,11 +26,16 @@ use trit_format::planes::{MAX_BLOCK, STEP};
 /// Most vectors of a row whose products are added to the same sums: those of a whole chunk.
 const MAX_VECTORS: usize = MAX_BLOCK / STEP;
 
-// The bounds above hold for these sizes.
+/// Products of a lane's low nibbles of one plane with one digit in a chunk, and as many of its high nibbles.
+const PRODUCTS: usize = 4 * MAX_VECTORS;
+
+// The bounds above.
 const _: () = {
-    assert!(MAX_BLOCK == 32 && MAX_VECTORS == 4);
-    assert!(16 * 15 * 128 < 1 << 15 && 16 * (15 + 240) * 128 < 1 << 19);
-    assert!(MAX_BLOCK * 255 * 128 < 1 << 20 && MAX_BLOCK * 255 * (256 + 1) * 128 < 1 << 28);
+    assert!(2 * PRODUCTS == MAX_BLOCK);
+    assert!(PRODUCTS * 15 * 128 < 1 << 15);
+    assert!(PRODUCTS * (15 + 240) * 128 < 1 << 19);
+    assert!(MAX_BLOCK * 255 * 128 < 1 << 20);
+    assert!(MAX_BLOCK * 255 * (256 + 1) * 128 < 1 << 28);
 };
 
 /// What scans of two-plane tables need beside [`Isa`].
