@@ -14,9 +14,9 @@ pub struct Profile {
     /// Tokens run.
     pub tokens: usize,
     /// Vocabulary rows whose exact product was taken, over all tokens whose best were asked for.
-    pub candidates: usize,
+    pub survivors: usize,
     /// Vocabulary rows that the high plane alone could not decide.
-    pub rescored: usize,
+    pub refined: usize,
     /// Tokens for which both planes were read at once.
     pub full_scans: usize,
     /// Tokens whose best were asked for.
@@ -93,8 +93,8 @@ impl fmt::Display for Profile {
                 f,
                 "\nhead: a token leaves {:.1} rows to the low plane and {:.1} to the exact product; both planes at \
                  once for {} of {} tokens",
-                mean(self.rescored),
-                mean(self.candidates),
+                mean(self.refined),
+                mean(self.survivors),
                 self.full_scans,
                 self.heads
             )?;

@@ -1,6 +1,6 @@
 //! Which of several ways to compute the same is fastest here: timed once on a machine, then remembered.
 //!
-//! Variants of a kernel, and of a scan of planes, differ in unrolling and in how far ahead they prefetch. They give the
+//! Variants of a kernel differ in unrolling and in how far ahead they prefetch, ways to scan planes alike, and give the
 //! same results; what suits a machine depends on its memory. They are timed on the model's own weights as they stream, a
 //! few milliseconds each, and no more of them than a load can spare: see [`Tuner::fastest`].
 
@@ -23,7 +23,7 @@ pub enum Tuning {
     Off,
 }
 
-/// Most choices that one load times, of kernels and of scan variants: models have two or three of each, a bundle can have
+/// Most choices that one load times, of kernels and of ways to scan: models have two or three of each, a bundle can have
 /// thousands.
 const MOST_TIMED: [usize; 2] = [12, 4];
 /// Time that one load spends on them, after which the first variant is used. Ten choices fit where memory is fast.
@@ -38,7 +38,7 @@ enum Choice {
     Scan,
 }
 
-/// Chooses kernels and scan variants for one load of a bundle.
+/// Chooses kernels and ways to scan for one load of a bundle.
 pub(crate) struct Tuner {
     tuning: Tuning,
     /// Where it is remembered, if anywhere.

@@ -6,7 +6,7 @@ use trit_format::container::SectionKind;
 use trit_format::planes::Layout;
 use trit_kernels::head::dot_rows;
 use trit_kernels::planes::{
-    Hidden, Planes, TopLower, extend_shortlist, narrow_shortlist, rescore, scan_full, scan_high,
+    Hidden, Planes, TopLower, extend_shortlist, narrow_shortlist, scan_full, scan_high, tighten_bounds,
 };
 use trit_runtime::text::Tokenizer;
 use trit_tests::workbench::{repository, shared};
@@ -46,7 +46,7 @@ impl Subject {
         logits
     }
 
-    /// The rows a scan leaves, and those of them that rescoring leaves.
+    /// The rows a scan leaves, and those of them that tighter bounds leave.
     fn left(&self, hidden: &Hidden, k: usize, full: bool) -> [Vec<u32>; 2] {
         let (n, planes) = (self.layout.rows(), self.planes());
         let (mut approx, mut bound) = (vec![0.0; n], vec![0.0; n]);
@@ -56,13 +56,13 @@ impl Subject {
         top.take(&approx, &bound);
         let mut scanned = Vec::new();
         extend_shortlist(top.threshold(), &approx, &bound, 0, &mut scanned);
-        let mut rescored = scanned.clone();
-        let (approx, bound) = (&mut approx[..rescored.len()], &mut bound[..rescored.len()]);
-        rescore(&planes, &rescored, hidden, approx, bound);
+        let mut narrowed = scanned.clone();
+        let (approx, bound) = (&mut approx[..narrowed.len()], &mut bound[..narrowed.len()]);
+        tighten_bounds(&planes, &narrowed, hidden, approx, bound);
         top.reset(k);
         top.take(approx, bound);
-        narrow_shortlist(top.threshold(), approx, bound, &mut rescored);
-        [scanned, rescored]
+        narrow_shortlist(top.threshold(), approx, bound, &mut narrowed);
+        [scanned, narrowed]
     }
 }
 
@@ -90,8 +90,8 @@ fn the_largest_logits_are_those_of_the_whole_product() {
         assert!(hidden.prepare(h));
         for k in [1, 40] {
             for full in [false, true] {
-                let [scanned, rescored] = subject.left(&hidden, k, full);
-                assert_eq!(largest(k, rescored.into_iter(), &logits), largest(k, 0..vocab, &logits));
+                let [scanned, narrowed] = subject.left(&hidden, k, full);
+                assert_eq!(largest(k, narrowed.into_iter(), &logits), largest(k, 0..vocab, &logits));
                 // With both planes hardly more than those it is after.
                 assert!(!full || scanned.len() < 3 * k + 100, "{} for {k}", scanned.len());
             }
@@ -128,7 +128,7 @@ fn candidates_of_trained_models() {
                     );
                     left.iter().zip(&mut counts).for_each(|(left, counts)| counts.push(left.len()));
                 }
-                for (stage, mut counts) in ["scan", "rescore"].into_iter().zip(counts) {
+                for (stage, mut counts) in ["scan", "tighten"].into_iter().zip(counts) {
                     counts.sort_unstable();
                     let share = |part: usize| 100.0 * counts[counts.len() * part / 100] as f64 / vocab as f64;
                     println!(

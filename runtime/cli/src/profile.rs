@@ -36,8 +36,8 @@ impl From<&Profile> for ProfileJson {
             passes: profile.regions,
             tokens: profile.tokens,
             steps: profile.kinds().map(step).collect(),
-            refined: profile.rescored,
-            survivors: profile.candidates,
+            refined: profile.refined,
+            survivors: profile.survivors,
             heads: profile.heads,
             full_scans: profile.full_scans,
         }

@@ -11,7 +11,8 @@ use std::time::Instant;
 use trit_format::planes::{Layout, Row};
 use trit_gemm::AlignedMemory;
 use trit_kernels::planes::{
-    Hidden, Planes, SCAN_VARIANTS, ScanVariant, TopLower, extend_shortlist, rescore, scan_full, scan_high,
+    Hidden, Planes, SCAN_VARIANTS, ScanVariant, TopLower, extend_shortlist, scan_full, scan_high,
+    tighten_bounds,
 };
 
 const HIDDEN: usize = 2560;
@@ -116,10 +117,10 @@ fn main() {
     let repeated = |full: bool, m: usize, rows: Range<usize>| {
         rows.step_by(64).for_each(|_| scan(full, m, 0..64));
     };
-    let rescore_part = |part: Range<usize>| {
+    let tighten_part = |part: Range<usize>| {
         let part = &ids[part];
         let (mut approx, mut bound) = (vec![0f32; part.len()], vec![0f32; part.len()]);
-        rescore(&planes, part, hidden[0], &mut approx, &mut bound);
+        tighten_bounds(&planes, part, hidden[0], &mut approx, &mut bound);
         black_box((approx, bound));
     };
     let (approx, bound) = (vec![0.5f32; VOCAB], vec![1.0f32; VOCAB]);
@@ -145,7 +146,7 @@ fn main() {
         ("high plane, 4 states, in L2", REPEATED, one, Box::new(|rows| repeated(false, 4, rows))),
         ("both planes, 1 state, in L2", REPEATED, two, Box::new(|rows| repeated(true, 1, rows))),
         ("both planes, 4 states, in L2", REPEATED, two, Box::new(|rows| repeated(true, 4, rows))),
-        ("rescoring every 32nd row", ids.len(), two, Box::new(rescore_part)),
+        ("tightening every 32nd row", ids.len(), two, Box::new(tighten_part)),
         ("selecting", VOCAB, 8, Box::new(select)),
     ];
     for &variant in &variants {

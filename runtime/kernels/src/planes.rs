@@ -6,8 +6,8 @@
 //! logits. The other rows are multiplied exactly, so that results are those of the whole product, bit for bit, ties
 //! included.
 //!
-//! The words: a *scan* bounds every row and leaves a *shortlist*; *rescoring* reads both planes of the rows on the
-//! shortlist, which gives them tighter bounds and narrows the shortlist; the rows that remain are multiplied exactly
+//! The words: a *scan* bounds every row and leaves a *shortlist*. Reading both planes of the rows on the shortlist
+//! *tightens* their bounds, which narrows the shortlist. The rows that remain are rescored, that is multiplied exactly,
 //! and are the *candidates* for the largest logits.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //! scan_high         share of rows      approx, bound       (scan_full where the shortlist would hold most rows)
 //! TopLower          share, merged      threshold = k-th largest approx - bound
 //! extend_shortlist  share of rows      rows with approx + bound >= threshold
-//! rescore           shortlist          approx, bound from both planes; then TopLower again
+//! tighten_bounds    shortlist          approx, bound from both planes; then TopLower again
 //! narrow_shortlist  shortlist          rows with approx + bound >= the new threshold
 //! head::dot_rows    shortlist          exact logits: the candidates
 //! ```
@@ -67,7 +67,7 @@ mod scan_variant;
 mod select;
 
 pub use hidden::Hidden;
-pub use scan::{rescore, scan_full, scan_high};
+pub use scan::{scan_full, scan_high, tighten_bounds};
 pub use scan_variant::{SCAN_VARIANTS, ScanVariant};
 pub use select::{MAX_TOP, TopLower, extend_shortlist, narrow_shortlist};
 use trit_format::planes::{LANES, Layout, ROW_BYTES, VECTOR};

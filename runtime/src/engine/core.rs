@@ -153,7 +153,7 @@ impl Core {
     ) -> Vec<(usize, usize, Place)> {
         let workers: Vec<&mut Scratch> =
             self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
-        let (mut heads, mut candidates) = (0, 0);
+        let (mut heads, mut survivors) = (0, 0);
         let mut place = |index: usize| {
             if !workers[0].screened[index] {
                 return Place::Arena(places[index]);
@@ -163,22 +163,22 @@ impl Core {
             found.sort_unstable_by_key(|c| c.id);
             found.dedup_by_key(|c| c.id);
             heads += 1;
-            candidates += found.len();
+            survivors += found.len();
             Place::Candidates(found)
         };
         let mut logits: Vec<(usize, usize, Place)> =
             rows.into_iter().enumerate().map(|(index, (chunk, row))| (chunk, row, place(index))).collect();
         logits.sort_by_key(|&(chunk, row, _)| (chunk, row));
         if heads > 0 {
-            let rescored = workers.iter().map(|w| w.screening.rescored).sum();
+            let refined = workers.iter().map(|w| w.screening.refined).sum();
             if let Some(profile) = &mut self.profile {
                 profile.heads += heads;
-                profile.rescored += rescored;
-                profile.candidates += candidates;
+                profile.refined += refined;
+                profile.survivors += survivors;
                 profile.full_scans += if self.choice.full(count) { heads } else { 0 };
             }
             let vocab = model.manifest().hyperparameters.vocab_size as usize;
-            self.choice.learn(count, rescored, heads * vocab);
+            self.choice.learn(count, refined, heads * vocab);
         }
         logits
     }

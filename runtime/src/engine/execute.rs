@@ -148,7 +148,7 @@ impl Executor<'_> {
         // A head that is no `Step::Head` leaves all logits.
         scratch.screened.clear();
         scratch.screened.resize(wanted.len(), false);
-        scratch.screening.rescored = 0;
+        scratch.screening.refined = 0;
         let first = first_head_row(wanted);
         if first.is_none() {
             if worker.index == 0 {

@@ -72,7 +72,7 @@ pub(crate) struct ScreeningScratch {
     /// For each hidden state asked about the logits of this worker's share that matter.
     pub candidates: Vec<Vec<Candidate>>,
     /// Table rows that the high plane left undecided.
-    pub rescored: usize,
+    pub refined: usize,
 }
 
 /// What is known of one hidden state's logits.
@@ -122,14 +122,14 @@ impl Screening<'_> {
         scratch.candidates.resize_with(numbers.max(scratch.candidates.len()), Vec::new);
         self.shortlist(inputs, worker, scratch);
         for (index, input) in inputs.iter().enumerate() {
-            self.find_candidates(index, input, worker, scratch);
+            self.rescore(index, input, worker, scratch);
         }
     }
 
     /// Leaves in each state's shortlist the rows of this worker's share that can matter.
     fn shortlist(&self, inputs: &[Input], worker: &Worker, scratch: &mut ScreeningScratch) {
         let planes = self.model.planes(self.planes);
-        let ScreeningScratch { hidden, tops, ranges, states, rescored, .. } = scratch;
+        let ScreeningScratch { hidden, tops, ranges, states, refined, .. } = scratch;
         let hidden: Vec<&Hidden> = hidden[..inputs.len()].iter().collect();
         let states = &mut states[..inputs.len()];
         tops.resize_with(inputs.len(), || TopLower::new(1));
@@ -160,10 +160,10 @@ impl Screening<'_> {
             states.iter_mut().zip(&mut *tops).zip(hidden.iter().zip(inputs))
         {
             let State { approx, bound, shortlist } = state;
-            *rescored += shortlist.len();
+            *refined += shortlist.len();
             approx.resize(shortlist.len(), 0.0);
             bound.resize(shortlist.len(), 0.0);
-            planes::rescore(&planes, shortlist, hidden, approx, bound);
+            planes::tighten_bounds(&planes, shortlist, hidden, approx, bound);
             top.reset(request.count);
             top.take(approx, bound);
         }
@@ -216,7 +216,7 @@ impl Screening<'_> {
     }
 
     /// The exact logits of a shortlist, and of this worker's share of the rows wanted anyway.
-    fn find_candidates(
+    fn rescore(
         &self,
         index: usize,
         &(number, input, request): &Input,

@@ -41,7 +41,7 @@ pub fn head_bytes(manifest: &Manifest, profile: &Profile) -> f64 {
         let scan = len(layout.high()) + len(layout.scales()) + len(layout.records());
         let scanned = profile.heads as f64 * scan + profile.full_scans as f64 * len(layout.low());
         let rows =
-            profile.rescored as f64 * row as f64 + profile.candidates as f64 * whole / layout.rows() as f64;
+            profile.refined as f64 * row as f64 + profile.survivors as f64 * whole / layout.rows() as f64;
         let unscanned = profile.tokens.saturating_sub(profile.heads) as f64 * whole;
         (scanned + rows + unscanned) / profile.tokens.max(1) as f64
     };

@@ -6,7 +6,7 @@ use crate::isa::{Nibbles, Tier, dispatch};
 use std::ops::Range;
 use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
-/// How many entries of a list of scattered rows ahead [`rescore`] prefetches. The hardware prefetcher cannot guess
+/// How many entries of a list of scattered rows ahead [`tighten_bounds`] prefetches. The hardware prefetcher cannot guess
 /// them.
 const ROWS_AHEAD: usize = 6;
 /// Rows that are multiplied with all hidden states before the next rows are read. So many rows stay in L2.
@@ -90,8 +90,8 @@ pub(super) fn scan_as(
 ///
 /// # Panics
 /// As [`scan_high`].
-pub fn rescore(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) {
-    rescore_rows(Tier::best(), planes, ids, hidden, approx, bound);
+pub fn tighten_bounds(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) {
+    tighten_rows(Tier::best(), planes, ids, hidden, approx, bound);
 }
 
 dispatch!(
@@ -191,12 +191,12 @@ fn some<I: Nibbles, P: Pass, const R: usize, const M: usize>(
 }
 
 dispatch!(
-    fn rescore_rows(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) =
-        rescore_rows_body
+    fn tighten_rows(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) =
+        tighten_rows_body
 );
 
 #[inline(always)]
-fn rescore_rows_body<I: Nibbles>(
+fn tighten_rows_body<I: Nibbles>(
     isa: I,
     planes: &Planes,
     ids: &[u32],

@@ -75,7 +75,7 @@ fn top(k: usize, ids: impl Iterator<Item = u32>, logits: &[f32]) -> Vec<u32> {
     ids
 }
 
-/// The shortlist after a scan in shares and rescoring, as a runtime does it.
+/// The shortlist after a scan in shares and with tighter bounds, as a runtime does it.
 fn shortlist(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> Vec<u32> {
     let (n, planes) = (table.layout.rows(), table.planes());
     let ranges: Vec<_> = (0..shares).map(|s| n * s / shares..n * (s + 1) / shares).collect();
@@ -95,7 +95,7 @@ fn shortlist(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool
         extend_shortlist(all.threshold(), approx, bound, rows.start as u32, &mut ids);
     }
     let (mut approx, mut bound) = (vec![0.0; ids.len()], vec![0.0; ids.len()]);
-    rescore(&planes, &ids, hidden, &mut approx, &mut bound);
+    tighten_bounds(&planes, &ids, hidden, &mut approx, &mut bound);
     all.reset(k);
     all.take(&approx, &bound);
     narrow_shortlist(all.threshold(), &approx, &bound, &mut ids);
@@ -263,17 +263,17 @@ fn results_do_not_depend_on_what_is_computed_together() {
 }
 
 #[test]
-fn rescoring_gives_what_a_scan_of_both_planes_gives() {
+fn tightened_bounds_are_those_of_a_scan_of_both_planes() {
     let hidden = 700;
     let table = Table::new(hidden, &gaussian(50 * hidden, 7));
     let state = prepared(table.layout, &gaussian(hidden, 22));
     let ids = [49, 0, 17, 17, 3];
     let (mut approx, mut bound) = ([0.0; 5], [0.0; 5]);
-    rescore(&table.planes(), &ids, &state, &mut approx, &mut bound);
+    tighten_bounds(&table.planes(), &ids, &state, &mut approx, &mut bound);
     let (a, b) = table.scanned(Tier::best(), true, &[&state]).remove(0);
     assert_eq!(approx, ids.map(|id| a[id as usize]));
     assert_eq!(bound, ids.map(|id| b[id as usize]));
-    rescore(&table.planes(), &[], &state, &mut [], &mut []);
+    tighten_bounds(&table.planes(), &[], &state, &mut [], &mut []);
 }
 
 /// On every tier, for odd numbers of rows, for rows shorter than a chunk and for rows that end with part of a chunk.
