@@ -15,7 +15,7 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use trit_gemm::Memory;
+use trit_gemm::AlignedMemory;
 
 /// How memory is read.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ const SPINS: usize = 10_000;
 
 /// Memory to read, in huge pages where the system has them.
 pub struct ReadBuffer {
-    memory: Memory,
+    memory: AlignedMemory,
 }
 
 impl ReadBuffer {
@@ -62,7 +62,7 @@ impl ReadBuffer {
     pub fn new(bytes: usize) -> Result<ReadBuffer, RuntimeError> {
         use rayon::prelude::*;
         let mut memory =
-            Memory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
+            AlignedMemory::huge(bytes.div_ceil(BLOCK).max(1), BLOCK, "measuring the bandwidth of memory")?;
         let parts = memory.bytes_mut().par_chunks_mut(PART).enumerate();
         // The parts differ, because the system may merge pages with the same content.
         parts.for_each(|(i, part)| part.fill(i as u8 | 1));

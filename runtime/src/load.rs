@@ -19,7 +19,7 @@ use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
-use trit_kernels::planes::{Planes, WAYS, Way};
+use trit_kernels::planes::{Planes, SCAN_VARIANTS, ScanVariant};
 use trit_text::{TextError, Tokenizer};
 
 /// How to load a bundle.
@@ -64,7 +64,7 @@ pub struct Model {
     weights: LoadedBytes,
     planes: Option<LoadedBytes>,
     /// For each of the planes how to scan the high plane alone, and how to scan both.
-    ways: Vec<[Way; 2]>,
+    scan_variants: Vec<[ScanVariant; 2]>,
     manifest: Manifest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
@@ -149,18 +149,19 @@ impl Model {
             Bundle { storage, header: &header, manifest: &manifest, stored, weights: weights.bytes() };
         let mut tuner = Tuner::new(options.tuning, options.timings.clone().or_else(tuning::file));
         let kernels = bind::bind(&bundle, &bind_options, &mut tuner)?;
-        let mut ways = Vec::new();
+        let mut scan_variants = Vec::new();
         if let Some(section) = &planes {
             for id in 0..manifest.planes.len() as u32 {
                 let planes = self::planes(&manifest, PlanesId(id), section.bytes());
-                ways.push([false, true].map(|full| WAYS[tuner.choose_way(&planes, full)]));
+                scan_variants
+                    .push([false, true].map(|full| SCAN_VARIANTS[tuner.choose_scan_variant(&planes, full)]));
             }
         }
         tuner.remember();
 
         storage.intact()?;
         let trust = bind_options.trust;
-        Ok(Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer })
+        Ok(Parts { weights, planes, scan_variants, manifest, kernels, trust, tables, tokenizer })
     }
 
     /// The bundle's path.
@@ -229,8 +230,8 @@ impl Model {
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
         let bytes = self.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
-        let [high, full] = self.ways[id.0 as usize];
-        planes(&self.manifest, id, bytes).scanned(false, high).scanned(true, full)
+        let [high, full] = self.scan_variants[id.0 as usize];
+        planes(&self.manifest, id, bytes).with_scan_variant(false, high).with_scan_variant(true, full)
     }
 
     /// The record of a tensor.
@@ -253,7 +254,7 @@ impl Model {
 struct Parts {
     weights: LoadedBytes,
     planes: Option<LoadedBytes>,
-    ways: Vec<[Way; 2]>,
+    scan_variants: Vec<[ScanVariant; 2]>,
     manifest: Manifest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
@@ -263,10 +264,21 @@ struct Parts {
 
 impl Parts {
     fn on(self, storage: Storage) -> Model {
-        let Parts { weights, planes, ways, manifest, kernels, trust, tables, tokenizer } = self;
+        let Parts { weights, planes, scan_variants, manifest, kernels, trust, tables, tokenizer } = self;
         let tokenizer_json = Mutex::new(tokenizer);
         let tokenizer = OnceLock::new();
-        Model { storage, weights, planes, ways, manifest, kernels, trust, tables, tokenizer_json, tokenizer }
+        Model {
+            storage,
+            weights,
+            planes,
+            scan_variants,
+            manifest,
+            kernels,
+            trust,
+            tables,
+            tokenizer_json,
+            tokenizer,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use trit_format::container::SectionKind;
 use trit_format::planes::Layout;
 use trit_kernels::head::dot_rows;
 use trit_kernels::planes::{
-    Hidden, Planes, TopLower, keep_survivors, refine, scan_full, scan_high, survivors,
+    Hidden, Planes, TopLower, extend_shortlist, narrow_shortlist, scan_full, scan_high, tighten_bounds,
 };
 use trit_runtime::text::Tokenizer;
 use trit_tests::workbench::{repository, shared};
@@ -46,7 +46,7 @@ impl Subject {
         logits
     }
 
-    /// The rows a scan leaves, and those of them that refining leaves.
+    /// The rows a scan leaves, and those of them that tighter bounds leave.
     fn left(&self, hidden: &Hidden, k: usize, full: bool) -> [Vec<u32>; 2] {
         let (n, planes) = (self.layout.rows(), self.planes());
         let (mut approx, mut bound) = (vec![0.0; n], vec![0.0; n]);
@@ -55,14 +55,14 @@ impl Subject {
         let mut top = TopLower::new(k);
         top.take(&approx, &bound);
         let mut scanned = Vec::new();
-        survivors(top.threshold(), &approx, &bound, 0, &mut scanned);
-        let mut refined = scanned.clone();
-        let (approx, bound) = (&mut approx[..refined.len()], &mut bound[..refined.len()]);
-        refine(&planes, &refined, hidden, approx, bound);
+        extend_shortlist(top.threshold(), &approx, &bound, 0, &mut scanned);
+        let mut narrowed = scanned.clone();
+        let (approx, bound) = (&mut approx[..narrowed.len()], &mut bound[..narrowed.len()]);
+        tighten_bounds(&planes, &narrowed, hidden, approx, bound);
         top.reset(k);
         top.take(approx, bound);
-        keep_survivors(top.threshold(), approx, bound, &mut refined);
-        [scanned, refined]
+        narrow_shortlist(top.threshold(), approx, bound, &mut narrowed);
+        [scanned, narrowed]
     }
 }
 
@@ -90,8 +90,8 @@ fn the_largest_logits_are_those_of_the_whole_product() {
         assert!(hidden.prepare(h));
         for k in [1, 40] {
             for full in [false, true] {
-                let [scanned, refined] = subject.left(&hidden, k, full);
-                assert_eq!(largest(k, refined.into_iter(), &logits), largest(k, 0..vocab, &logits));
+                let [scanned, narrowed] = subject.left(&hidden, k, full);
+                assert_eq!(largest(k, narrowed.into_iter(), &logits), largest(k, 0..vocab, &logits));
                 // With both planes hardly more than those it is after.
                 assert!(!full || scanned.len() < 3 * k + 100, "{} for {k}", scanned.len());
             }
@@ -101,12 +101,12 @@ fn the_largest_logits_are_those_of_the_whole_product() {
 
 #[test]
 #[ignore = "a measurement"]
-fn survivors_of_trained_models() {
-    let Some(file) = shared("goldens/val-8k.json", "survivors of trained models") else { return };
+fn candidates_of_trained_models() {
+    let Some(file) = shared("goldens/val-8k.json", "candidates of trained models") else { return };
     let ids: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let ids: Vec<u32> = serde_json::from_value(ids["ids"].clone()).unwrap();
     for name in ["fables-12m", "fables-30m"] {
-        let Some(checkpoint) = shared(&format!("models/{name}"), "survivors of trained models") else {
+        let Some(checkpoint) = shared(&format!("models/{name}"), "candidates of trained models") else {
             return;
         };
         let subject = Subject::new(&checkpoint);
@@ -128,7 +128,7 @@ fn survivors_of_trained_models() {
                     );
                     left.iter().zip(&mut counts).for_each(|(left, counts)| counts.push(left.len()));
                 }
-                for (stage, mut counts) in ["scan", "refine"].into_iter().zip(counts) {
+                for (stage, mut counts) in ["scan", "tighten"].into_iter().zip(counts) {
                     counts.sort_unstable();
                     let share = |part: usize| 100.0 * counts[counts.len() * part / 100] as f64 / vocab as f64;
                     println!(

@@ -1,14 +1,14 @@
-//! Rows of int8 activations with what they stand for: borrowed, or owned.
+//! Rows of int8 activations with their scales and sums, borrowed or owned.
 
 use crate::memory::zeros;
-use crate::{GemmError, Memory};
+use crate::{AlignedMemory, GemmError};
 use std::ops::Range;
 use trit_kernels::quantize::QuantizedRow;
 
 /// Alignment of rows in bytes.
 const LINE: usize = 64;
 
-/// Rows of elements with room between them, or without.
+/// Rows of elements, with or without room between them.
 #[derive(Clone, Copy, Debug)]
 pub struct Strided<'a, T> {
     /// `[rows, stride]`.
@@ -19,10 +19,10 @@ pub struct Strided<'a, T> {
 
 /// Quantized rows, borrowed: int8 values, and for each row its scales and the sums of its values.
 ///
-/// A row's values are one digit, or three of them one after another where activations have 24 bits. From `k`, or the last
-/// whole group, on a digit is zero up to [`Layout::digit_len`](crate::Layout::digit_len). Sums are those of the values:
-/// one a row, or with groups one for each group of each digit. Products of values with other sums, or of rows with
-/// something else behind their end, are meaningless numbers, and nothing worse.
+/// A row's values are one digit, or three digits one after another where activations have 24 bits. A digit has `k`
+/// values, and zeros after them up to [`Layout::digit_len`](crate::Layout::digit_len). The sums are those of the
+/// values: one for each row, or with groups one for each group of each digit. Where sums are not those of the values,
+/// or something else than zeros follows the values, products are meaningless numbers, but nothing worse happens.
 #[derive(Clone, Copy, Debug)]
 pub struct Activations<'a> {
     rows: usize,
@@ -31,16 +31,17 @@ pub struct Activations<'a> {
     stride: usize,
     scales: Strided<'a, f32>,
     sums: Strided<'a, i32>,
-    /// How many of the sums of a row count.
+    /// How many of the sums in a row of `sums` count.
     sums_a_row: usize,
 }
 
 impl<'a> Activations<'a> {
-    /// `rows` rows, as many bytes apart as `values` has for each; of the sums of each row the first `sums_a_row` count.
+    /// `rows` rows, for each of which `values` has the same number of bytes. Of the sums of each row, the first
+    /// `sums_a_row` count.
     ///
     /// # Errors
-    /// [`GemmError::Empty`] without rows, [`GemmError::Length`] where a slice is too short or `values` no whole rows,
-    /// [`GemmError::Alignment`] where the rows of `values` are not at multiples of 64 bytes.
+    /// [`GemmError::Empty`] if there are no rows, [`GemmError::Length`] if a slice is too short or `values` is not whole rows,
+    /// [`GemmError::Alignment`] if the rows of `values` are not at multiples of 64 bytes.
     pub fn new(
         rows: usize,
         values: &'a [i8],
@@ -70,13 +71,13 @@ impl<'a> Activations<'a> {
         Ok(Activations { rows, values, stride, scales, sums, sums_a_row })
     }
 
-    /// Rows, at least 1.
+    /// Number of rows, at least 1.
     #[inline]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Bytes between rows, all of them readable.
+    /// Bytes from one row to the next.
     #[inline]
     pub fn stride(&self) -> usize {
         self.stride
@@ -94,7 +95,7 @@ impl<'a> Activations<'a> {
         &self.values[rows.start * len..rows.end * len]
     }
 
-    /// What the integers of row `row` are scaled by, where there is such a row: one number, or one for each group.
+    /// The scales of the integers of row `row`, one number or one for each group; `None` if there is no such row.
     #[inline]
     pub fn scales(&self, row: usize) -> Option<&'a [f32]> {
         (row < self.rows).then(|| self.scales_of(row))
@@ -115,7 +116,7 @@ impl<'a> Activations<'a> {
 
 /// Quantized rows with memory of their own.
 pub struct QuantizedRows {
-    memory: Memory,
+    memory: AlignedMemory,
     rows: usize,
     stride: usize,
     /// `[rows, scales a row]`.
@@ -125,7 +126,7 @@ pub struct QuantizedRows {
 }
 
 impl QuantizedRows {
-    /// Zeroed room for `rows` rows of `stride` bytes, with so many scales and sums each.
+    /// Zeroed room for `rows` rows of `stride` bytes, with `scales` scales and `sums` sums for each.
     ///
     /// # Errors
     /// [`GemmError::Empty`] where a size is 0, [`GemmError::Alignment`] where `stride` is no multiple of 64,
@@ -140,13 +141,13 @@ impl QuantizedRows {
         if !stride.is_multiple_of(LINE) {
             return Err(GemmError::Alignment { what: "rows of activations", bytes: LINE });
         }
-        let memory = Memory::new(rows, stride, "activations")?;
+        let memory = AlignedMemory::new(rows, stride, "activations")?;
         let (scales, sums) =
             (zeros(rows, scales, "scales of activations")?, zeros(rows, sums, "sums of activations")?);
         Ok(QuantizedRows { memory, rows, stride, scales, sums })
     }
 
-    /// Row `row`, where there is such a one.
+    /// Row `row`, to be written; `None` if there is no such row.
     pub fn row_mut(&mut self, row: usize) -> Option<QuantizedRow<'_>> {
         if row >= self.rows {
             return None;
@@ -159,7 +160,7 @@ impl QuantizedRows {
         })
     }
 
-    /// Every row, for several threads.
+    /// Every row, to be written, so that several threads can share them out.
     pub fn rows_mut(&mut self) -> Vec<QuantizedRow<'_>> {
         let (scales, sums) = (self.scales.len() / self.rows, self.sums.len() / self.rows);
         let values = self.memory.signed_mut().chunks_exact_mut(self.stride).take(self.rows);
@@ -180,7 +181,7 @@ impl QuantizedRows {
 
     fn some(&self, rows: usize) -> Activations<'_> {
         let (scales, sums) = (self.scales.len() / self.rows, self.sums.len() / self.rows);
-        // As `Activations::new` checks them: by construction.
+        // What `Activations::new` checks holds by construction.
         Activations {
             rows,
             values: &self.memory.signed()[..rows * self.stride],
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn slices_that_do_not_hold_the_rows_are_refused() {
-        let memory = Memory::new(3, 64, "rows").unwrap();
+        let memory = AlignedMemory::new(3, 64, "rows").unwrap();
         let (values, floats, ints) = (memory.signed(), [0.0; 6], [0; 9]);
         let new = |rows, values, (scales, scale_stride), (sums, sum_stride), sums_a_row| {
             let scales = Strided { values: &floats[..scales], stride: scale_stride };

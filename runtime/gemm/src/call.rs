@@ -9,25 +9,25 @@ use trit_format::tile;
 /// Alignment of weights, and of what block kernels read and work in, in bytes.
 const LINE: usize = 64;
 
-/// Some tiles with some rows of activations. The groups of a tile are tiles to a kernel, each with its own columns of the
-/// activations; the digits of an activation are rows.
+/// Some tiles and the rows of activations that they are multiplied with. For a kernel, the groups of a tile are tiles,
+/// each with its own columns of the activations, and the digits of an activation are rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     /// Columns of a tile and how it is stored.
     pub shape: KernelShape,
     /// Codes of whole tiles.
     pub weights: &'a [u8],
-    /// From the first row on.
+    /// Activations from the first row on.
     pub activations: &'a [i8],
     /// Bytes from one row to the next.
     pub activation_stride: usize,
-    /// Whether the next tile meets the next columns and sums, as groups do.
+    /// Whether each tile is multiplied with the next columns and uses the next sums, as groups do.
     pub advances: bool,
     /// The sums of the activations, from those of the first row on.
     pub sums: &'a [i32],
     /// Sums from one row to the next.
     pub sum_stride: usize,
-    /// Rows of activations.
+    /// Number of rows of activations.
     pub rows: usize,
 }
 
@@ -36,12 +36,12 @@ impl Call<'_> {
         self.shape.k as usize
     }
 
-    /// Tiles.
+    /// Number of tiles.
     pub fn tiles(&self) -> usize {
         self.weights.len() / tile::bytes(self.columns())
     }
 
-    /// Writes `[rows, tiles, 80]` by the portable kernel.
+    /// Writes the sums, `[rows, tiles, 80]`, with the portable kernel.
     pub fn portable(&self, out: &mut [i32]) {
         let columns = self.columns();
         let stride = self.tiles() * tile::ROWS;
@@ -61,7 +61,7 @@ impl Call<'_> {
         }
     }
 
-    /// Writes `[rows, tiles, 80]` by a kernel; `scratch` is what one for blocks works in.
+    /// Writes the sums, `[rows, tiles, 80]`, with a kernel. `scratch` is the working memory of block kernels.
     ///
     /// # Panics
     /// If the kernel is for another shape or number of rows, or a slice is too short or not aligned for it.
@@ -75,13 +75,13 @@ impl Call<'_> {
                 (tile::QUAD, tile::padded_k(columns))
             }
             KernelKind::Block => {
-                // It reads whole steps of columns, and does not advance.
+                // A block kernel reads whole steps of columns, and does not advance from group to group.
                 assert!(tiles == 1 || !self.advances);
                 assert!(scratch.len() >= kernel.spec.scratch_bytes(self.rows));
                 assert!(scratch.as_ptr().addr().is_multiple_of(LINE));
                 (LINE, columns.next_multiple_of(BLOCK_COLUMNS))
             }
-            // Who made the kernel vouched for what it reads; nothing is known of such a one.
+            // `MachineCode::kernels` picks no kernels of other kinds.
             other => unreachable!("kernels of kind {other:?}"),
         };
         assert!(kernel.shape() == self.shape && self.rows > 0 && tiles > 0);
@@ -105,9 +105,9 @@ impl Call<'_> {
             activation_advance: advance as u64,
             sum_advance: sum_advance as u64,
         };
-        // SAFETY: a `Kernel` does what its specification says and runs on this CPU; that it is for these columns, this code
-        // and these rows, that every slice holds what it reads and writes, and that all are aligned, was asserted above.
-        // Kernels touch nothing else.
+        // SAFETY: a `Kernel` does what its specification says and runs on this CPU; that it is for these columns, this
+        // code and these rows, that every slice holds what it reads and writes, and that all are aligned, was asserted
+        // above. Kernels touch nothing else.
         unsafe { (kernel.entry)(&args) };
     }
 }

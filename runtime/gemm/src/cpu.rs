@@ -8,7 +8,8 @@ use trit_format::target::Target;
 pub struct CpuTiers(Vec<Target>);
 
 impl CpuTiers {
-    /// Asks the CPU and the system. Where the CPU has AMX, this asks the system for the permission to use it.
+    /// Finds out what the CPU and the system support. If the CPU has AMX, this asks the system for permission to use
+    /// it.
     pub fn detect() -> CpuTiers {
         let runs = |t: &Target| t.on_this_cpu() && (*t != Target::X86_64Amx || tile_registers());
         CpuTiers(Target::ALL.into_iter().filter(runs).collect())
@@ -25,15 +26,15 @@ impl CpuTiers {
     }
 }
 
-/// The CPU's name, as the system tells it.
+/// The CPU's name as the system reports it.
 pub fn name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
     name.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned()
 }
 
-/// Whether this process may use AMX's tile registers. They are 8 KiB a thread, so that systems save them only for
-/// processes that asked; the permission is the whole process's and stays.
+/// Whether this process may use the tile registers of AMX. They take 8 KiB a thread, so the system saves them only for
+/// processes that asked. The permission holds for the whole process and stays.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn tile_registers() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;

@@ -62,7 +62,7 @@ pub enum GemmError {
         /// What it is.
         value: f32,
     },
-    /// No tiles have such groups.
+    /// Tiles cannot have such groups.
     #[error("scales for {scale_columns} columns in groups of {columns} cannot be stored: {GroupSizes}")]
     Groups {
         /// Columns of a group.
@@ -76,7 +76,7 @@ pub enum GemmError {
         /// Why not.
         problem: String,
     },
-    /// Whole sums were asked for of a matrix whose groups of columns have scales.
+    /// Sums over whole rows were asked for, and the matrix has scales for groups of columns.
     #[error("the matrix has scales of groups of columns, which sums over whole rows cannot be multiplied by")]
     GroupScales,
     /// Sums of groups were asked for of a matrix without groups, or the other way round.
@@ -95,7 +95,7 @@ pub enum GemmError {
         /// What they are for.
         found: KernelShape,
     },
-    /// Tiles that the matrix does not have.
+    /// Tiles were asked for that the matrix does not have.
     #[error("tiles {}..{} were asked for, and the matrix has {tiles}", range.start, range.end)]
     Tiles {
         /// What was asked for.
@@ -109,7 +109,7 @@ pub enum GemmError {
     /// No kernel can be generated.
     #[error("kernels cannot be generated here: {0}")]
     Generate(String),
-    /// Generating kernels is a part that this program was built without.
+    /// This program was built without feature `jit`, which generates kernels.
     #[error("kernels cannot be generated here: this program was built without feature jit")]
     NoJit,
     /// The system refused memory.

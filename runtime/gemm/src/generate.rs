@@ -1,11 +1,12 @@
-//! Machine code generated for shapes of matrices, with feature `jit`; without it nothing is generated.
+//! Generates machine code for shapes of matrices with feature `jit`. Without the feature nothing is generated.
 #![cfg_attr(feature = "jit", allow(unsafe_code))]
 
 use crate::{GemmError, KernelShape, MachineCode};
 use trit_format::dense243::Code;
 use trit_format::target::Target;
 
-/// Tiers for which kernels of all `shapes` can be generated, whatever this CPU is: not every one reads every code.
+/// Tiers for which kernels of all `shapes` can be generated, on whatever CPU. Not every tier has kernels for every
+/// code.
 #[cfg(feature = "jit")]
 pub fn generated_targets(shapes: &[KernelShape]) -> impl Iterator<Item = Target> {
     let reads =
@@ -47,7 +48,8 @@ impl MachineCode {
         let code = trit_codegen::JitCode::new(&pairs).map_err(|e| GemmError::Generate(e.to_string()))?;
         let kernels: Vec<_> =
             pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
-        // SAFETY: they were emitted for these specifications and this target, which the CPU has; the code owns their memory.
+        // SAFETY: the kernels were emitted for these specifications and for this target, which this CPU runs, and
+        // `code` owns their memory.
         Ok(unsafe { MachineCode::new(kernels, target, Arc::new(code)) })
     }
 

@@ -15,7 +15,8 @@ pub type KernelFn = unsafe extern "sysv64" fn(*const KernelArgs);
 #[cfg(not(target_arch = "x86_64"))]
 pub type KernelFn = unsafe extern "C" fn(*const KernelArgs);
 
-/// Machine code that computes what its specification says, on this CPU. Who holds one also holds its memory alive.
+/// Machine code that computes what its specification says on this CPU. Whoever holds a kernel also keeps its memory
+/// alive.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel {
     pub spec: KernelSpec,
@@ -36,11 +37,11 @@ pub struct MachineCode {
 }
 
 impl MachineCode {
-    /// Kernels for `target` with their specifications, in memory that `owner` keeps.
+    /// Kernels for `target` with their specifications. Their memory exists as long as `owner`.
     ///
     /// # Safety
-    /// Each function is a kernel as [`KernelArgs`] documents it for its specification and can be called until `owner` is
-    /// dropped; this CPU and system run code for `target`.
+    /// Each function must be a kernel as [`KernelArgs`] documents it for its specification, and it must be callable
+    /// until `owner` is dropped. This CPU and system must run code for `target`.
     pub unsafe fn new(
         kernels: impl IntoIterator<Item = (KernelSpec, KernelFn)>,
         target: Target,
@@ -50,13 +51,14 @@ impl MachineCode {
         MachineCode { kernels, target, owner }
     }
 
-    /// The tier it is for.
+    /// The tier that the code is for.
     pub fn target(&self) -> Target {
         self.target
     }
 
-    /// The kernels for one shape; `None` where there are none. `choose` gives the index of the kernel for one row of
-    /// activations among those that differ in speed alone; the first where there is no such index.
+    /// The kernels for one shape, or `None` if there are none for one row of activations. Several kernels for one row
+    /// may differ in speed alone: `choose` gives the index of the one to use. If there is no such index, the first is
+    /// used.
     pub fn kernels(&self, shape: KernelShape, choose: impl FnOnce(&Variants) -> usize) -> Option<Kernels> {
         let fits =
             |kind| self.kernels.iter().copied().filter(move |k| k.shape() == shape && k.spec.kind == kind);
@@ -68,7 +70,8 @@ impl MachineCode {
         let single = Variants { kernels: variants(1).collect(), target: self.target };
         let chosen = choose(&single);
         let single = *single.kernels.get(chosen).or(single.kernels.first())?;
-        // Several rows are bound by computation more than by memory: what suits one row is not asked for.
+        // `choose` is not asked about kernels for several rows, because these are bound by computation more than by
+        // memory.
         let several = rows.into_iter().rev().filter(|&m| m > 1).filter_map(|m| variants(m).next());
         Some(Kernels(Some(Arc::new(CodeKernels {
             shape,
@@ -87,7 +90,7 @@ pub struct Variants {
 }
 
 impl Variants {
-    /// How many there are, at least 1.
+    /// Number of variants, at least 1.
     pub fn count(&self) -> usize {
         self.kernels.len()
     }
@@ -111,9 +114,10 @@ pub struct Kernels(Option<Arc<CodeKernels>>);
 pub(crate) struct CodeKernels {
     pub shape: KernelShape,
     pub target: Target,
-    /// One for each number of activation rows there is, most rows first; the last is for one row.
+    /// One kernel for each number of activation rows that has one. Those for more rows come first; the last is for one
+    /// row.
     pub streams: Vec<Kernel>,
-    /// For any number of rows.
+    /// The kernel for blocks, which takes any number of rows.
     pub block: Option<Kernel>,
     /// Keeps the code alive.
     _owner: Arc<dyn Any + Send + Sync>,
@@ -151,7 +155,7 @@ impl Kernels {
 }
 
 impl CodeKernels {
-    /// The kernel for as many activation rows as possible of `left`, at least 1.
+    /// The kernel for as many as possible of the `left` activation rows; `left` is at least 1.
     #[inline]
     pub fn stream(&self, left: usize) -> &Kernel {
         let found = self.streams.iter().find(|k| k.spec.m as usize <= left);

@@ -1,4 +1,4 @@
-//! What packed tiles are: columns, code and groups, with the sizes that follow from them.
+//! The layout of packed tiles: columns, code and groups, and the sizes that follow from them.
 
 use crate::GemmError;
 use std::fmt;
@@ -10,12 +10,12 @@ use trit_format::plan::{ActivationRule, DType};
 use trit_format::tile;
 use trit_kernels::epilogue::WeightScales;
 
-/// What a kernel is made for: the columns that it goes over, and how weights are stored.
+/// What a kernel is made for: how many columns it goes over, and the code in which weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KernelShape {
-    /// Columns of the matrix, or of a group.
+    /// Columns of the matrix, or of a group if the matrix has groups.
     pub k: u32,
-    /// How bytes are stored.
+    /// The code of the weights' bytes.
     pub code: Code,
 }
 
@@ -25,19 +25,19 @@ impl fmt::Display for KernelShape {
     }
 }
 
-/// How the columns of a packed matrix stand in its tiles. A value exists only for what the format holds.
+/// How the columns of a packed matrix stand in its tiles. A value exists only for layouts that the format allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layout {
     pub(crate) shape: KernelShape,
-    /// Columns, those that fill up the last group left out.
+    /// Columns, without those that fill up the last group.
     pub(crate) k: usize,
     /// Columns that a kernel goes over at a time.
     pub(crate) columns: usize,
-    /// Bytes of what a kernel goes over at a time, of all codes of a tile, of a tile.
+    /// Bytes of the codes that a kernel goes over at a time; below, those of all codes of a tile, and of a whole tile.
     pub(crate) group_bytes: usize,
     pub(crate) code_bytes: usize,
     pub(crate) tile_bytes: usize,
-    /// Where there are groups.
+    /// The groups, if there are any.
     pub(crate) groups: Option<Groups>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Groups {
     pub count: usize,
     /// Bytes from one digit of an activation to the next.
     pub digit_len: usize,
-    /// Type of the weights' scales, and groups that share one; `None` where all scales are 1 and none is stored.
+    /// Type of the weights' scales, and how many groups share one; `None` if all scales are 1 and none is stored.
     pub scales: Option<(DType, usize)>,
 }
 
@@ -62,7 +62,7 @@ const ONES: [u8; 4 * tile::ROWS] = {
 };
 
 impl Layout {
-    /// Tiles of `k` columns, in groups where there is a `grouping`.
+    /// Tiles of `k` columns, in groups if there is a `grouping`.
     ///
     /// # Errors
     /// [`GemmError::Empty`], [`GemmError::TooLarge`] and [`GemmError::Groups`] for what the format does not hold.
@@ -114,7 +114,7 @@ impl Layout {
         }
     }
 
-    /// Tiles of `k` columns, a multiple of `columns`, seen as groups without scales: the same bytes as those of tiles
+    /// Tiles of `k` columns, a multiple of `columns`, seen as groups without scales. Their bytes are those of tiles
     /// without groups.
     pub(crate) fn unscaled_groups(k: u32, code: Code, columns: u32) -> Result<Layout, GemmError> {
         let grouping = Grouping { columns, scale_columns: 0, scale: DType::F32 };
@@ -126,7 +126,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Columns.
+    /// Number of columns.
     pub fn k(&self) -> usize {
         self.k
     }
@@ -136,7 +136,7 @@ impl Layout {
         self.shape
     }
 
-    /// Groups of columns; `None` where there are none.
+    /// Number of groups of columns; `None` if the layout has no groups.
     pub fn groups(&self) -> Option<usize> {
         self.groups.map(|groups| groups.count)
     }
@@ -146,8 +146,8 @@ impl Layout {
         self.tile_bytes
     }
 
-    /// Bytes from one digit of a row of activations to the next, which is also how long a row of one digit is: whole
-    /// groups, or columns, rounded up to 64.
+    /// Bytes from one digit of a row of activations to the next, which is also the length of a row of one digit: that
+    /// of whole groups, or of all columns, rounded up to 64.
     pub fn digit_len(&self) -> usize {
         self.groups.map_or(self.columns.next_multiple_of(64), |groups| groups.digit_len)
     }

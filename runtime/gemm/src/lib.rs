@@ -1,8 +1,8 @@
 //! Packed ternary matrices, and their products with int8 and float activations.
 //!
 //! A [`TernaryMatrix`] owns a matrix of -1, 0 and 1 in 1.6 bits a weight, with scales by tensor, by row or by group of
-//! columns, and multiplies rows of activations by machine code that is generated for its shape and this CPU, or by portable
-//! Rust:
+//! columns, and multiplies rows of activations by machine code that is generated for its shape and this CPU, or by
+//! portable Rust:
 //!
 //! ```
 //! use trit_gemm::{Precision, Scales, TernaryMatrix};
@@ -24,23 +24,25 @@
 //! # Ok::<(), trit_gemm::GemmError>(())
 //! ```
 //!
-//! Results depend neither on the number of threads nor on the kernels: integers are exact, and floats are added in one order.
+//! Results depend neither on the number of threads nor on the kernels, because integers are exact and floats are added
+//! in one order.
 //!
-//! Below it stands what an engine is built on, over borrowed memory: tiles of a [`Layout`] with their [`Kernels`] are a
-//! [`MatrixRef`], which goes over [`Activations`] in a [`Pass`]. A pass hands each tile's sums to the caller while they are
-//! in the cache.
+//! Beneath the owned matrix stand the parts that an engine uses with memory of its own. Tiles of a [`Layout`] with
+//! their
+//! [`Kernels`] are a [`MatrixRef`], and a [`Pass`] multiplies it with [`Activations`]. A pass hands each tile's sums to the
+//! caller while they are in the cache.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`matrix`] | the owned matrix: packing, multiplying |
-//! | `layout` | what tiles are: columns, code, groups |
+//! | `layout` | the layout of tiles: columns, code, groups |
 //! | `activations` | quantized rows, borrowed and owned |
-//! | `kernels` | machine code and the choice among it |
+//! | `kernels` | kernels of machine code, and which of them are used |
 //! | `generate` | machine code for a shape, with feature `jit` |
-//! | `pass` | tiles with activations, by whatever kernel |
+//! | `pass` | multiplying tiles with activations, by whatever kernels there are |
 //! | `call` | one call of a kernel: its arguments |
 //! | [`tuning`] | which variant is fastest on given weights |
-//! | `memory` | memory in huge pages |
+//! | `memory` | aligned memory, in huge pages where that pays |
 //! | [`cpu`] | what this CPU can run |
 //!
 //! `unsafe` stands in 5 files: `memory.rs`, `kernels.rs`, `generate.rs`, `call.rs` and `cpu.rs`. The others deny it.
@@ -65,6 +67,6 @@ pub use generate::generated_targets;
 pub use kernels::{KernelFn, Kernels, MachineCode, Variants};
 pub use layout::{KernelShape, Layout};
 pub use matrix::{KernelRequest, MatrixKernels, PackOptions, Precision, Scales, TernaryMatrix};
-pub use memory::{Memory, ReadOnlyMemory};
+pub use memory::{AlignedMemory, ReadOnlyMemory};
 pub use pass::{MatrixRef, Pass, Scratch};
 pub use trit_format as format;

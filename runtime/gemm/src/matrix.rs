@@ -1,9 +1,9 @@
-//! The owned matrix: trits and scales enter, products leave.
+//! The owned matrix, which is packed from trits and scales.
 
 use crate::generate::{fastest_code, generated_targets};
 use crate::tuning::{Stream, Timer, fastest};
 use crate::{
-    CpuTiers, GemmError, KernelShape, Kernels, Layout, MachineCode, Memory, ReadOnlyMemory, Variants,
+    AlignedMemory, CpuTiers, GemmError, KernelShape, Kernels, Layout, MachineCode, ReadOnlyMemory, Variants,
 };
 use rayon::prelude::*;
 use std::fmt;
@@ -19,25 +19,25 @@ mod multiply;
 
 /// Most rows of a matrix.
 pub const MAX_N: usize = 1 << 24;
-/// Groups of columns that kernels go over for float activations, the largest first.
+/// Sizes of the groups of columns that kernels go over for float activations, the largest first.
 const COLUMNS: [usize; 3] = [MAX_DIGIT_COLUMNS as usize, 64, 32];
-/// Most columns that kernels go over at a time. Some add the sum of the activations to a result before they shift both down
-/// by 8 bits, so that `2 * 128 * k * 256` must fit i32; [`MAX_K`](trit_format::kernel::MAX_K) allows a little more, for
-/// activations that are never -128. Longer rows are summed by groups.
+/// Most columns that kernels go over at a time; longer rows are summed by groups. Some kernels add the sum of the
+/// activations to a result before they shift both right by 8 bits, so that `2 * 128 * k * 256` must fit i32.
+/// [`MAX_K`](trit_format::kernel::MAX_K) allows a little more, for activations that are never -128.
 const MOST_WHOLE_K: u32 = 1 << 15;
-/// Columns that every matrix is filled up to a multiple of, with zeros: the smallest group.
+/// The smallest group. Every matrix is filled up with columns of zeros to a multiple of it.
 const LEAST_COLUMNS: usize = 32;
-/// Time that is spent on timing the variants of one shape, about.
+/// About how much time is spent on timing the variants of one shape.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// What trits are multiplied by.
+/// The scales that trits are multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub enum Scales<'a> {
     /// One number for the whole matrix.
     Tensor(f32),
     /// One number for each row, `[n]`.
     Rows(&'a [f32]),
-    /// One number for each row and each group of columns, the last of which may be shorter.
+    /// One number for each row and each group of columns. The last group may be shorter.
     Groups {
         /// Columns of a group, a multiple of 32.
         columns: usize,
@@ -49,7 +49,8 @@ pub enum Scales<'a> {
 /// How float activations are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As floats: integers of 24 bits for each group of columns, as precise as f32 is for the group's largest value.
+    /// As floats: they become integers of 24 bits with one scale for each group of columns, which is as precise as f32
+    /// is for the group's largest value.
     #[default]
     Float,
     /// Int8 with one scale a row of activations, as BitNet models are trained: `s = 127 / max|x|`,
@@ -62,7 +63,7 @@ pub enum Precision {
 /// Which kernels multiply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelRequest {
-    /// Generated for the best tier of this CPU; portable where none can be generated.
+    /// Generated for the best tier of this CPU, or portable if none can be generated.
     #[default]
     Auto,
     /// Generated for this tier.
@@ -71,14 +72,14 @@ pub enum KernelRequest {
     Portable,
 }
 
-/// How a matrix is packed, apart from what it is.
+/// How a matrix is packed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PackOptions {
     /// Which kernels multiply.
     pub kernels: KernelRequest,
-    /// How bytes are stored; by default as the kernels are fastest.
+    /// The code in which bytes are stored; by default the one that the kernels are fastest with.
     pub code: Option<Code>,
-    /// Whether variants of kernels are timed on this matrix; otherwise the first is used. Results are the same.
+    /// Whether variants of kernels are timed on this matrix. Otherwise the first is used. Results are the same.
     pub tune: bool,
 }
 
@@ -103,17 +104,17 @@ impl fmt::Display for MatrixKernels {
     }
 }
 
-/// One way to see the tiles, with its kernels.
+/// The tiles seen by one layout, with the kernels for it.
 struct View {
     layout: Layout,
     kernels: Kernels,
 }
 
-/// The scales that do not stand in the tiles.
+/// The scales that the matrix holds beside its tiles.
 enum Held {
     Tensor(f32),
     Rows(Vec<f32>),
-    /// In the tiles.
+    /// None: those of groups stand in the tiles.
     Groups,
 }
 
@@ -124,7 +125,7 @@ pub struct TernaryMatrix {
     code: Code,
     memory: ReadOnlyMemory,
     scales: Held,
-    /// The tiles as whole rows, where they have no scales of groups and sums fit i32 by any code.
+    /// The tiles as whole rows, if they have no scales of groups and sums fit i32 with every code.
     whole: Option<View>,
     groups: View,
     report: MatrixKernels,
@@ -134,10 +135,10 @@ impl TernaryMatrix {
     /// Packs `trits`, row-major `[n, k]`, each -1, 0 or 1.
     ///
     /// # Errors
-    /// [`GemmError::Empty`] and [`GemmError::TooLarge`] for sizes that cannot be, [`GemmError::Length`] where a slice is not
-    /// as long as its shape, [`GemmError::Trit`] with the first weight that is no trit, [`GemmError::Scale`] with the first
-    /// scale that is not finite, [`GemmError::Groups`] for groups that are no multiple of 32 columns, [`GemmError::Memory`]
-    /// where memory is refused.
+    /// [`GemmError::Empty`] and [`GemmError::TooLarge`] for sizes that are not possible, [`GemmError::Length`] if a slice has
+    /// another length than its shape, [`GemmError::Trit`] with the first weight that is no trit, [`GemmError::Scale`]
+    /// with the first scale that is not finite, [`GemmError::Groups`] for groups that are no multiple of 32 columns,
+    /// [`GemmError::Memory`] where memory is refused.
     pub fn pack(trits: &[i8], n: usize, k: usize, scales: Scales) -> Result<TernaryMatrix, GemmError> {
         TernaryMatrix::pack_with(trits, n, k, scales, &PackOptions::default())
     }
@@ -145,7 +146,8 @@ impl TernaryMatrix {
     /// [`TernaryMatrix::pack`] with kernels and code of the caller's choice.
     ///
     /// # Errors
-    /// As [`TernaryMatrix::pack`]; [`GemmError::Target`] and [`GemmError::Generate`] where the kernels asked for cannot be had.
+    /// As [`TernaryMatrix::pack`], and [`GemmError::Target`] or [`GemmError::Generate`] if the requested kernels are
+    /// not possible here.
     pub fn pack_with(
         trits: &[i8],
         n: usize,
@@ -158,7 +160,7 @@ impl TernaryMatrix {
         let code = options.code.unwrap_or_else(|| fastest_code(target));
         let (tiles, layout) = tiles(k, &scales, code)?;
         let memory = fill(trits, n, k, &scales, tiles, &layout, code)?;
-        // Tiles without scales of groups are read as whole rows too.
+        // Tiles without scales of groups are also read as whole rows.
         let whole = match scales {
             Scales::Groups { .. } => None,
             _ if tiles.k > MOST_WHOLE_K => None,
@@ -186,17 +188,17 @@ impl TernaryMatrix {
         Ok(TernaryMatrix { n, k, code, memory, scales, whole, groups, report })
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn n(&self) -> usize {
         self.n
     }
 
-    /// Columns.
+    /// Number of columns.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// How bytes are stored.
+    /// The code in which bytes are stored.
     pub fn code(&self) -> Code {
         self.code
     }
@@ -206,13 +208,16 @@ impl TernaryMatrix {
         &self.report
     }
 
-    /// Its tiles as they stand in memory: [`trit_format::tile`] says where a weight stands, [`TernaryMatrix::code`] how it is
-    /// stored. Columns are filled up to whole groups with zeros, and scales of groups follow each tile's codes.
+    /// Its tiles as they stand in memory. [`trit_format::tile`] says where a weight stands, and [`TernaryMatrix::code`]
+    /// how it is stored. Columns are filled up with zeros to whole groups, and scales of groups follow each tile's
+    /// codes.
     pub fn bytes(&self) -> &[u8] {
         self.memory.bytes()
     }
 
-    /// The codes of its tiles as canonical [Dense243](trit_format::dense243) bytes, whatever the code, without scales.
+    /// The codes of its tiles, without scales, as canonical [Dense243](trit_format::dense243) bytes. They do not depend
+    /// on
+    /// [`TernaryMatrix::code`].
     pub fn canonical(&self) -> Vec<u8> {
         let canonical: [u8; 256] = std::array::from_fn(|byte| self.code.load(byte as u8).unwrap_or_default());
         self.codes().flatten().map(|&byte| canonical[usize::from(byte)]).collect()
@@ -239,7 +244,7 @@ impl TernaryMatrix {
     }
 }
 
-/// Whether all of it can be packed.
+/// Checks that a matrix and its scales can be packed.
 fn check(trits: &[i8], n: usize, k: usize, scales: &Scales) -> Result<(), GemmError> {
     for (what, found, most) in [("n", n, MAX_N), ("k", k, MAX_GROUPED_K as usize)] {
         match found {
@@ -282,12 +287,12 @@ fn group_of(columns: usize) -> usize {
     COLUMNS.into_iter().find(|group| columns.is_multiple_of(*group)).unwrap_or(LEAST_COLUMNS)
 }
 
-/// What tiles hold, and how kernels for groups see them.
+/// The layout in which tiles are packed, and the one by which kernels for groups see them.
 fn tiles(k: usize, scales: &Scales, code: Code) -> Result<(TileLayout, Layout), GemmError> {
     match *scales {
         Scales::Groups { columns, .. } => {
             let group = group_of(columns);
-            // One scale for all columns is one for the groups there are.
+            // A scale for more columns than there are is a scale for all groups that there are.
             let scale_columns = columns.min(k.next_multiple_of(group));
             let (columns, scale_columns) = (group as u32, scale_columns as u32);
             let grouping = Some(Grouping { columns, scale_columns, scale: DType::F32 });
@@ -301,7 +306,7 @@ fn tiles(k: usize, scales: &Scales, code: Code) -> Result<(TileLayout, Layout), 
     }
 }
 
-/// The packed tiles, in huge pages where they are worth it.
+/// Packs the tiles into memory in huge pages.
 fn fill(
     trits: &[i8],
     n: usize,
@@ -312,7 +317,7 @@ fn fill(
     code: Code,
 ) -> Result<ReadOnlyMemory, GemmError> {
     let count = n.div_ceil(tile::ROWS);
-    let mut memory = Memory::huge(count, layout.tile_bytes, "the tiles of a matrix")?;
+    let mut memory = AlignedMemory::huge(count, layout.tile_bytes, "the tiles of a matrix")?;
     let encoder = TileEncoder::new(tiles, code);
     let pack = |encoder: &mut TileEncoder, tile: usize, out: &mut [u8]| {
         let (codes, of_groups) = out.split_at_mut(layout.code_bytes);
@@ -343,7 +348,7 @@ fn fill(
     memory.read_only()
 }
 
-/// The variant that goes over these weights fastest.
+/// The index of the variant that goes over these weights fastest.
 fn tune(variants: &Variants, layout: &Layout, weights: &[u8]) -> usize {
     if variants.count() < 2 {
         return 0;
@@ -356,7 +361,7 @@ fn tune(variants: &Variants, layout: &Layout, weights: &[u8]) -> usize {
     }
 }
 
-/// The tier that kernels are generated for, and why there is none where one was hoped for.
+/// The tier that kernels are generated for. If there is none, and the best was asked for, also the reason.
 fn target(options: &PackOptions) -> Result<(Option<Target>, Option<String>), GemmError> {
     let tiers = CpuTiers::detect();
     match options.kernels {
@@ -379,7 +384,7 @@ fn target(options: &PackOptions) -> Result<(Option<Target>, Option<String>), Gem
     }
 }
 
-/// The kernels for some shapes, where there are to be any.
+/// Generates the kernels for some shapes, if there is a `target`.
 fn machine_code(
     shapes: &[KernelShape],
     target: Option<Target>,
@@ -389,7 +394,7 @@ fn machine_code(
     let mut shapes = shapes.to_vec();
     shapes.dedup();
     let machine = MachineCode::generate(&shapes, target)?;
-    // Who asks for a tier gets it or an error.
+    // A caller who names a tier gets kernels for it or an error.
     match shapes.iter().find(|shape| machine.kernels(**shape, |_| 0).is_none()) {
         Some(shape) if options.kernels != KernelRequest::Auto => {
             Err(GemmError::Generate(format!("{target} has no kernels for {shape}")))

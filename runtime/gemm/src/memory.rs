@@ -1,51 +1,51 @@
-//! Zeroed memory at a page, in huge pages where that is asked for: the one place that knows of them.
+//! Zeroed memory that begins at a page, in huge pages on request. No other module knows of huge pages.
 //!
-//! Weights stream from memory at its full speed only from huge pages: with pages of 4 KiB the translation of addresses costs
-//! a quarter of it. A system without huge pages gives small ones, and everything works as before.
+//! Weights are read at the full bandwidth of memory only from huge pages. With pages of 4 KiB the translation of
+//! addresses costs a quarter of it. A system without huge pages gives small pages, and nothing else changes.
 #![allow(unsafe_code)]
 
 use crate::GemmError;
 use memmap2::{Mmap, MmapMut};
 
-/// Alignment of everything kernels touch, in bytes; no memory is smaller.
+/// Alignment in bytes of everything that kernels touch. [`AlignedMemory::new`] gives no less.
 const LINE: usize = 64;
 /// Size and alignment of a huge page in bytes.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory at a page. The system commits pages only when they are first written.
+/// Zeroed memory that begins at a page. The system commits pages only when they are first written.
 ///
-/// [`Memory::base`] lets several threads write to parts that they share out among themselves, as the workers of an engine
-/// do; the slices are for one owner.
-pub struct Memory {
+/// Through [`AlignedMemory::base`] several threads can write to parts that they share out among themselves, as the
+/// workers of an engine do. The slices are for a single owner.
+pub struct AlignedMemory {
     map: MmapMut,
     base: *mut u8,
     len: usize,
 }
 
-// SAFETY: owns its memory; whoever makes references from `base` promises that they do not conflict.
-unsafe impl Send for Memory {}
+// SAFETY: a value owns its memory. Whoever makes references from `base` promises that they do not conflict.
+unsafe impl Send for AlignedMemory {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for AlignedMemory {}
 
-impl Memory {
-    /// `rows * row` bytes for `what`, which names them in the error; at least 64.
+impl AlignedMemory {
+    /// `rows * row` bytes, at least 64. `what` names their purpose in the error.
     ///
     /// # Errors
     /// [`GemmError::Memory`] where the system refuses them.
-    pub fn new(rows: usize, row: usize, what: &str) -> Result<Memory, GemmError> {
+    pub fn new(rows: usize, row: usize, what: &str) -> Result<AlignedMemory, GemmError> {
         let len = rows.checked_mul(row).map(|len| len.max(LINE));
-        // Not from the allocator, which would write zeros to all of it.
+        // They do not come from the allocator, which would write zeros to all of them.
         let map = len.and_then(|len| Some((MmapMut::map_anon(len).ok()?, len)));
-        let memory = map.map(|(mut map, len)| Memory { base: map.as_mut_ptr(), len, map });
+        let memory = map.map(|(mut map, len)| AlignedMemory { base: map.as_mut_ptr(), len, map });
         memory.ok_or_else(|| GemmError::Memory { what: what.to_owned(), rows, row })
     }
 
-    /// `rows * row` bytes for `what` in huge pages, where the system has them: for what is read in long streams. Pages are
-    /// committed 2 MiB at a time.
+    /// `rows * row` bytes in huge pages, if the system has them, for data that is read in long runs. Pages are
+    /// committed 2 MiB at a time. `what` names their purpose in the error.
     ///
     /// # Errors
     /// [`GemmError::Memory`] where the system refuses them.
-    pub fn huge(rows: usize, row: usize, what: &str) -> Result<Memory, GemmError> {
+    pub fn huge(rows: usize, row: usize, what: &str) -> Result<AlignedMemory, GemmError> {
         let len = rows.checked_mul(row);
         let map = len.and_then(|len| Some((MmapMut::map_anon(len.checked_add(HUGE_PAGE)?).ok()?, len)));
         let Some((mut map, len)) = map else {
@@ -55,7 +55,7 @@ impl Memory {
         let _ = map.advise(memmap2::Advice::HugePage);
         let start = map.as_ptr().addr().next_multiple_of(HUGE_PAGE) - map.as_ptr().addr();
         let base = map.as_mut_ptr().wrapping_add(start);
-        Ok(Memory { map, base, len })
+        Ok(AlignedMemory { map, base, len })
     }
 
     /// The first byte.
@@ -64,18 +64,18 @@ impl Memory {
         self.base
     }
 
-    /// Bytes.
+    /// Number of bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes of the mapping before the first one of ours.
+    /// Bytes of the mapping before `base`.
     fn start(&self) -> usize {
         self.base.addr() - self.map.as_ptr().addr()
     }
@@ -109,7 +109,7 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
     }
 
-    /// Ends the writing.
+    /// Makes the memory read-only.
     ///
     /// # Errors
     /// [`GemmError::Protection`] where the system refuses.
@@ -120,7 +120,7 @@ impl Memory {
     }
 }
 
-/// [`Memory`] that nothing writes to any more: a stray write ends the process instead of changing a weight.
+/// [`AlignedMemory`] that nothing writes to any more: a stray write ends the process instead of changing a weight.
 pub struct ReadOnlyMemory {
     map: Mmap,
     start: usize,
@@ -134,7 +134,7 @@ impl ReadOnlyMemory {
         &self.map[self.start..][..self.len]
     }
 
-    /// Changes the bytes in place. Where `change` fails they are lost, and the memory is empty.
+    /// Changes the bytes in place. If `change` fails, the bytes are lost and the memory is empty.
     ///
     /// # Errors
     /// Those of `change`, and [`GemmError::Protection`] where the system refuses to make memory writable.
@@ -152,7 +152,8 @@ impl ReadOnlyMemory {
     }
 }
 
-/// `rows * row` zeros of the allocator's for `what`: what is written from front to back anyway.
+/// `rows * row` zeros from the allocator, for data that is written from front to back anyway. `what` names their
+/// purpose in the error.
 pub(crate) fn zeros<T: Copy + Default>(rows: usize, row: usize, what: &str) -> Result<Vec<T>, GemmError> {
     let mut zeros = Vec::new();
     match rows.checked_mul(row).filter(|&len| zeros.try_reserve_exact(len).is_ok()) {
@@ -176,20 +177,21 @@ mod tests {
 
     #[test]
     fn memory_is_zeroed_aligned_and_of_the_length_asked_for() {
-        for (memory, align) in
-            [(Memory::new(3, 100, "rows").unwrap(), LINE), (Memory::huge(3, 100, "rows").unwrap(), HUGE_PAGE)]
-        {
+        for (memory, align) in [
+            (AlignedMemory::new(3, 100, "rows").unwrap(), LINE),
+            (AlignedMemory::huge(3, 100, "rows").unwrap(), HUGE_PAGE),
+        ] {
             assert_eq!((memory.len(), memory.bytes().len()), (300, 300));
             assert!(memory.base().addr().is_multiple_of(align) && memory.bytes().iter().all(|&b| b == 0));
             assert_eq!(memory.bytes().as_ptr(), memory.base().cast_const());
         }
-        assert_eq!(Memory::new(0, 7, "nothing").unwrap().len(), LINE);
-        assert!(Memory::huge(0, 7, "nothing").unwrap().is_empty());
+        assert_eq!(AlignedMemory::new(0, 7, "nothing").unwrap().len(), LINE);
+        assert!(AlignedMemory::huge(0, 7, "nothing").unwrap().is_empty());
     }
 
     #[test]
     fn read_only_memory_is_changed_in_place_or_lost() {
-        let mut memory = Memory::huge(1, 5, "five").unwrap();
+        let mut memory = AlignedMemory::huge(1, 5, "five").unwrap();
         memory.bytes_mut().copy_from_slice(&[1, 2, 3, 4, 5]);
         let mut memory = memory.read_only().unwrap();
         let reversed = |bytes: &mut [u8]| {
@@ -205,9 +207,9 @@ mod tests {
     #[test]
     fn memory_that_is_not_there_is_refused() {
         for (rows, row) in [(usize::MAX, 2), (1, usize::MAX), (1, usize::MAX / 2)] {
-            let error = Memory::huge(rows, row, "a test").err().unwrap().to_string();
+            let error = AlignedMemory::huge(rows, row, "a test").err().unwrap().to_string();
             assert!(error.contains("no memory for a test"), "{error}");
-            assert!(Memory::new(rows, row, "a test").is_err());
+            assert!(AlignedMemory::new(rows, row, "a test").is_err());
             assert!(zeros::<f32>(rows, row, "a test").is_err());
         }
     }

@@ -1,22 +1,23 @@
-//! A packed matrix meets rows of activations: the safe call of whatever kernels there are.
+//! Multiplies a packed matrix with rows of activations, by whatever kernels there are, behind a safe interface.
 //!
-//! Sizes are checked where a [`MatrixRef`] and a [`Pass`] are made, so that going over tiles checks their range alone.
+//! Sizes are checked where a [`MatrixRef`] and a [`Pass`] are made. Going over tiles then checks only the tiles' range.
 
 use crate::call::Call;
 use crate::kernels::Kernel;
-use crate::{Activations, GemmError, Kernels, Layout, Memory};
+use crate::{Activations, AlignedMemory, GemmError, Kernels, Layout};
 use std::ops::Range;
 use trit_format::kernel::BLOCK_COLUMNS;
 use trit_format::tile;
 
 mod groups;
 
-/// Most tiles in one call for one row: enough to hide the call, few enough that their sums stay in L1.
+/// Most tiles in one call for one row. They are enough to hide the cost of a call, and few enough for their sums to
+/// stay in L1.
 const TILES_PER_CALL: usize = 64;
 /// Tiles in one call of a block kernel, which decodes two at a time.
 const BLOCK_TILES: usize = 2;
 
-/// Packed tiles with the kernels that multiply them, borrowed.
+/// Borrowed packed tiles, with the kernels that multiply them.
 #[derive(Clone, Copy)]
 pub struct MatrixRef<'a> {
     layout: Layout,
@@ -26,11 +27,11 @@ pub struct MatrixRef<'a> {
 }
 
 impl<'a> MatrixRef<'a> {
-    /// Whole tiles of `layout`. Bytes that no trits are stored as give some number.
+    /// Whole tiles of `layout`. Bytes that encode no trits give some number.
     ///
     /// # Errors
-    /// [`GemmError::Length`] where `weights` is no whole tiles, [`GemmError::Alignment`] where machine code is to read
-    /// them and they are not at a multiple of 64 bytes, [`GemmError::Kernels`] where the kernels are for other shapes.
+    /// [`GemmError::Length`] if `weights` is not whole tiles, [`GemmError::Alignment`] if machine code would read them and
+    /// they are not at a multiple of 64 bytes, [`GemmError::Kernels`] if the kernels are for another shape.
     pub fn new(layout: Layout, weights: &'a [u8], kernels: &'a Kernels) -> Result<MatrixRef<'a>, GemmError> {
         let tiles = weights.len() / layout.tile_bytes;
         if tiles * layout.tile_bytes != weights.len() || tiles == 0 {
@@ -48,17 +49,17 @@ impl<'a> MatrixRef<'a> {
         Ok(MatrixRef { layout, weights, tiles, kernels })
     }
 
-    /// What its tiles are.
+    /// The layout of its tiles.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Tiles.
+    /// Number of tiles.
     pub fn tiles(&self) -> usize {
         self.tiles
     }
 
-    /// The weights of row `row`, counted from the first tile on: trits, times their scales where there are groups.
+    /// Writes the weights of row `row`, counted from the first tile on: trits, times their scales if there are groups.
     ///
     /// # Errors
     /// [`GemmError::Tiles`] where there is no such row, [`GemmError::Length`] where `out` is not `[k]`.
@@ -93,7 +94,7 @@ impl<'a> MatrixRef<'a> {
         }
     }
 
-    /// This matrix with `input`, in the memory of `scratch`.
+    /// Prepares the product of this matrix with `input`. It works in the memory of `scratch`.
     ///
     /// # Errors
     /// [`GemmError::Activations`] where rows, scales or sums of `input` do not suit the matrix.
@@ -109,25 +110,25 @@ impl<'a> MatrixRef<'a> {
 /// A thread's memory for products, kept from pass to pass.
 #[derive(Default)]
 pub struct Scratch {
-    /// Integer results: row `r`, tile `t`, tile row `i` at `(r * tiles + t) * 80 + i`.
+    /// Integer results. That of activation row `r`, tile `t` and tile row `i` stands at `(r * tiles + t) * 80 + i`.
     sums: Vec<i32>,
-    /// Sums of groups as floats, by row of activations.
+    /// Totals over groups as floats, for each row of activations.
     totals: Vec<[f32; tile::ROWS]>,
-    /// The activations' own sums without gaps.
+    /// A copy of the activations' sums without gaps.
     packed: Vec<i32>,
-    /// What block kernels work in.
-    block: Option<Memory>,
+    /// The working memory of block kernels.
+    block: Option<AlignedMemory>,
 }
 
-/// What kernels for blocks work in: at least `bytes` bytes, or nothing where memory is refused.
-fn block_memory(block: &mut Option<Memory>, bytes: usize) -> bool {
+/// Makes sure that block kernels have at least `bytes` bytes to work in. Returns false if memory is refused.
+fn block_memory(block: &mut Option<AlignedMemory>, bytes: usize) -> bool {
     if block.as_ref().is_none_or(|m| m.len() < bytes) {
-        *block = Memory::new(1, bytes, "a block of activations").ok();
+        *block = AlignedMemory::new(1, bytes, "a block of activations").ok();
     }
     block.is_some()
 }
 
-/// `len` elements of memory that grows as needed, holding anything.
+/// `len` elements of memory that grows as needed. They may hold anything.
 fn resized(memory: &mut Vec<i32>, len: usize) -> &mut [i32] {
     if memory.len() < len {
         memory.resize(len, 0);
@@ -135,16 +136,17 @@ fn resized(memory: &mut Vec<i32>, len: usize) -> &mut [i32] {
     &mut memory[..len]
 }
 
-/// A matrix and rows of activations that suit each other. Every thread has its own for the tiles that it takes.
+/// A matrix and rows of activations that suit each other. Every thread has a pass of its own for the tiles that it
+/// takes.
 pub struct Pass<'a, 's> {
     matrix: MatrixRef<'a>,
     input: Activations<'a>,
     scratch: &'s mut Scratch,
-    /// The kernel for blocks, where one is used; its memory is in `scratch`.
+    /// The block kernel, if one is used. Its working memory is in `scratch`.
     block: Option<&'a Kernel>,
-    /// Int8 digits of an activation.
+    /// Number of int8 digits of an activation.
     digits: usize,
-    /// Whether sums of activations were copied to `scratch`, without gaps.
+    /// Whether the activations' sums were copied to `scratch`, without gaps.
     packed: bool,
 }
 
@@ -179,7 +181,7 @@ impl<'a, 's> Pass<'a, 's> {
             return unfit(format!("rows have {} sums, expected {sums}", input.sums_a_row()));
         }
         let rows = input.rows() * digits;
-        // Kernels for blocks read whole steps of columns, which must not reach into the next group.
+        // Block kernels read whole steps of columns, which must not reach into the next group.
         let whole_steps = layout.groups.is_none() || layout.columns.is_multiple_of(BLOCK_COLUMNS);
         let block = matrix.kernels.code().and_then(|code| code.block.as_ref());
         let block = block.filter(|block| {
@@ -197,7 +199,7 @@ impl<'a, 's> Pass<'a, 's> {
         Ok(Pass { matrix, input, scratch, block, digits, packed })
     }
 
-    /// What the matrix's tiles are.
+    /// The layout of the matrix's tiles.
     #[inline]
     pub fn layout(&self) -> &Layout {
         &self.matrix.layout
@@ -209,19 +211,21 @@ impl<'a, 's> Pass<'a, 's> {
         &self.input
     }
 
-    /// As many tiles as go well together: enough to hide a call, few enough that their sums stay in the cache.
+    /// How many tiles are best multiplied together: enough to hide the cost of a call, and few enough for their sums to
+    /// stay in the cache.
     pub fn tiles_at_once(&self) -> usize {
         match (self.matrix.layout.groups, self.block, self.input.rows()) {
             (Some(_), ..) => groups::MOST_TILES,
-            // Rows inside, tiles outside: a tile comes from memory once and meets every row from the cache.
+            // A tile is read from memory once and multiplied with every row from the cache: the loop over rows is
+            // inside.
             (None, Some(_), _) => BLOCK_TILES,
             (None, None, 1) => TILES_PER_CALL,
             (None, None, _) => 1,
         }
     }
 
-    /// The sums of `tiles` over whole rows: `each(tile, row, sums)` for every tile and row of activations. They are exact for
-    /// activations in -127..=127, and up to 32768 columns for -128 too.
+    /// Computes the sums of `tiles` over whole rows, and calls `each(tile, row, sums)` for every tile and row of
+    /// activations. Sums are exact for activations in -127..=127, and with up to 32768 columns for -128 too.
     ///
     /// # Errors
     /// [`GemmError::Tiles`] where there are no such tiles, [`GemmError::Grouping`] where the matrix has groups.
@@ -248,7 +252,7 @@ impl<'a, 's> Pass<'a, 's> {
         Ok(())
     }
 
-    /// `[rows, tiles, 80]` for tiles that go together.
+    /// The sums `[rows, tiles, 80]` of tiles that are multiplied together.
     fn whole(&mut self, tiles: Range<usize>) -> &[i32] {
         let (matrix, input) = (&self.matrix, &self.input);
         let Scratch { sums, block: memory, .. } = &mut *self.scratch;
@@ -270,7 +274,7 @@ impl<'a, 's> Pass<'a, 's> {
             return out;
         };
         if let Some(block) = self.block {
-            let memory = memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+            let memory = memory.as_mut().map_or(&mut [][..], AlignedMemory::bytes_mut);
             call(0, input.rows()).code(block, memory, out);
             return out;
         }

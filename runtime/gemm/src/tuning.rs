@@ -1,26 +1,26 @@
-//! Which of several variants that give the same is fastest here: timed on the weights themselves, as they stream.
+//! Finds the fastest of several variants that give the same results, by timing them on the weights themselves.
 
 use crate::call::Call;
 use crate::kernels::Variants;
-use crate::{GemmError, Layout, Memory};
+use crate::{AlignedMemory, GemmError, Layout};
 use std::time::{Duration, Instant};
 use trit_format::tile;
 
-/// Weight bytes that each variant is timed on in each round: more than private caches hold, and others each time, so that
-/// shared ones do not hold them either.
+/// Weight bytes that each variant is timed on in each round. They are more than private caches hold, and other bytes
+/// each time, so that shared caches do not hold them either.
 pub const BYTES: usize = 24 << 20;
-/// Rounds, of which the median counts: the best of a few is luck more than merit.
+/// Number of rounds, of which the median counts. The best of a few rounds would be luck more than merit.
 pub const ROUNDS: usize = 11;
 /// Tiles in one call, as in decode.
 const TILES: usize = 16;
 
-/// The weights of a matrix as a kernel goes over them.
+/// The weights of a matrix in the pieces that a kernel goes over.
 #[derive(Clone, Copy)]
 pub struct Stream<'a> {
     weights: &'a [u8],
-    /// Bytes from one run of codes to the next: scales of groups lie between them.
+    /// Bytes from one run of codes to the next. Scales of groups lie between runs.
     run: usize,
-    /// Bytes of a run's codes, and of what a kernel takes at least.
+    /// Bytes of a run's codes; below, bytes of the least that a kernel takes.
     codes: usize,
     group: usize,
 }
@@ -51,7 +51,7 @@ impl<'a> Stream<'a> {
         self.weights.len()
     }
 
-    /// What one call takes, all over the weights: up to [`TILES`] tiles, or groups.
+    /// All weights in pieces for one call each, of up to [`TILES`] tiles or groups.
     fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + Clone {
         let Stream { weights, run, codes, group } = *self;
         weights.chunks_exact(run).flat_map(move |run| run[..codes].chunks(TILES * group))
@@ -61,7 +61,7 @@ impl<'a> Stream<'a> {
 /// Times variants of a kernel.
 pub struct Timer<'a> {
     variants: &'a Variants,
-    activations: Memory,
+    activations: AlignedMemory,
     pieces: Box<dyn Iterator<Item = &'a [u8]> + 'a>,
 }
 
@@ -82,14 +82,14 @@ impl<'a> Timer<'a> {
                 return Err(GemmError::Alignment { what: "weights", bytes: 64 });
             }
         }
-        // Their values do not matter.
-        let mut activations = Memory::new(1, tile::padded_k(columns), "activations")?;
+        // The values of activations do not change the time.
+        let mut activations = AlignedMemory::new(1, tile::padded_k(columns), "activations")?;
         activations.bytes_mut().fill(3);
         let pieces = Box::new(streams.iter().flat_map(Stream::pieces).cycle());
         Ok(Timer { variants, activations, pieces })
     }
 
-    /// Time that variant `index` takes for the next [`BYTES`] bytes; none where there is no such variant.
+    /// Time that variant `index` takes for the next [`BYTES`] bytes; zero if there is no such variant.
     pub fn time(&mut self, index: usize) -> Duration {
         let Some(kernel) = self.variants.kernels.get(index) else { return Duration::ZERO };
         let mut out = [0; TILES * tile::ROWS];
@@ -113,11 +113,12 @@ impl<'a> Timer<'a> {
     }
 }
 
-/// The index of the fastest of `count` ways, by the median of up to [`ROUNDS`] rounds, and the time that was spent. `time`
-/// tells how long one takes; no round begins after `budget` was spent, but the first.
+/// The index of the fastest of `count` variants, by the median of up to [`ROUNDS`] rounds, and the time that was spent.
+/// `time(i)` runs variant `i` and returns how long it took. After the first round, no round begins once `budget` is
+/// spent.
 pub fn fastest(count: usize, budget: Duration, mut time: impl FnMut(usize) -> Duration) -> (usize, Duration) {
     let (mut times, mut spent) = (vec![Vec::new(); count], Duration::ZERO);
-    // Round by round, so that what disturbs disturbs all.
+    // All variants run in each round, so that other load disturbs all of them alike.
     for _ in 0..ROUNDS {
         for (i, times) in times.iter_mut().enumerate() {
             let time = time(i);
@@ -142,7 +143,7 @@ mod tests {
         let mut calls = 0;
         let mut time = |i: usize| {
             calls += 1;
-            // The first is fast once, which is luck.
+            // The first variant is fast only once, by luck.
             Duration::from_millis(if calls == 1 { 1 } else { [30, 20, 40][i] })
         };
         assert_eq!(fastest(3, Duration::MAX, &mut time).0, 1);

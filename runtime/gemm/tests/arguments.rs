@@ -1,10 +1,10 @@
-//! Wrong arguments give named errors, whatever they are, and none panics.
+//! Every wrong argument gives an error that names it, and none panics.
 
 use trit_gemm::format::dense243::Code;
 use trit_gemm::format::manifest::Grouping;
 use trit_gemm::format::plan::DType;
 use trit_gemm::{
-    Activations, GemmError, KernelShape, Kernels, Layout, MachineCode, MatrixRef, Memory, Precision,
+    Activations, AlignedMemory, GemmError, KernelShape, Kernels, Layout, MachineCode, MatrixRef, Precision,
     QuantizedRows, Scales, Scratch, Strided, TernaryMatrix, generated_targets,
 };
 
@@ -52,7 +52,7 @@ fn what_cannot_be_multiplied_is_named() {
     length(matrix.gemm_i8_into(&[1; 6], &mut [0; 7]).unwrap_err(), 8, 7);
     length(matrix.gemm(&[1.0; 2], Precision::Float).unwrap_err(), 3, 2);
     length(matrix.gemm_into(&[1.0; 3], Precision::Int8PerToken, &mut [0.0; 3]).unwrap_err(), 4, 3);
-    // No rows are no work.
+    // A product with no rows is no error and has no results.
     assert_eq!(matrix.gemm_i8(&[]).unwrap(), [0; 0]);
     assert_eq!(matrix.gemm(&[], Precision::Float).unwrap(), [0.0; 0]);
     let scales = Scales::Groups { columns: 32, scales: &[1.0; 4] };
@@ -65,7 +65,7 @@ fn layout(k: u32, columns: Option<u32>) -> Layout {
     Layout::new(k, Code::SignedFix, grouping).unwrap()
 }
 
-/// What a caller of the borrowed matrix can get wrong, with portable and with generated kernels.
+/// Everything that a caller of the borrowed matrix can get wrong, with portable and with generated kernels.
 #[test]
 fn what_does_not_suit_a_borrowed_matrix_is_named() {
     let shape = KernelShape { k: 64, code: Code::SignedFix };
@@ -78,7 +78,7 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
         assert!(code.kernels(KernelShape { k: 65, ..shape }, |_| 0).is_none());
     }
     let (whole, grouped) = (layout(64, None), layout(128, Some(64)));
-    let memory = Memory::new(3, grouped.tile_bytes(), "tiles").unwrap();
+    let memory = AlignedMemory::new(3, grouped.tile_bytes(), "tiles").unwrap();
     for kernels in &sets {
         let generated = kernels.target().is_some();
         let new = |layout, bytes| MatrixRef::new(layout, bytes, kernels);
@@ -133,11 +133,11 @@ fn what_does_not_suit_a_borrowed_matrix_is_named() {
     }
 }
 
-/// Sums in memory with room between rows are the same sums.
+/// Activation sums that have room between rows give the same results.
 #[test]
 fn rows_may_have_room_between_scales_and_sums() {
     let grouped = layout(100, Some(64));
-    let mut tiles = Memory::new(1, grouped.tile_bytes(), "a tile").unwrap();
+    let mut tiles = AlignedMemory::new(1, grouped.tile_bytes(), "a tile").unwrap();
     let codes = 2 * 64 * 16;
     tiles.bytes_mut()[..codes]
         .iter_mut()
@@ -150,7 +150,7 @@ fn rows_may_have_room_between_scales_and_sums() {
         .for_each(|b| *b = 1.5f32.to_le_bytes());
     let mut own = QuantizedRows::new(3, 128, 2, 2).unwrap();
     let (mut scales, mut sums) = (vec![9.0; 3 * 5], vec![9; 3 * 7]);
-    let mut values = Memory::new(3, 128, "values").unwrap();
+    let mut values = AlignedMemory::new(3, 128, "values").unwrap();
     for (r, row) in own.rows_mut().into_iter().enumerate() {
         row.values[..100].iter_mut().enumerate().for_each(|(i, q)| *q = (i * 37 + r * 11) as i8);
         for g in 0..2 {

@@ -26,13 +26,14 @@ impl Random {
         (0..len).map(|_| self.next() as i8).collect()
     }
 
-    /// About normal, with one value in a hundred that is far larger: a scale of a whole row would drown the others.
+    /// About normally distributed values, of which one in a hundred is far larger. With one scale for a whole row, the
+    /// others would lose their precision.
     fn floats(&mut self, len: usize) -> Vec<f32> {
         let mut uniform = |n: u32| (0..n).map(|_| (self.next() % 65536) as f32 / 32768.0 - 1.0).sum::<f32>();
         (0..len).map(|i| uniform(4) * if i % 100 == 99 { 300.0 } else { 1.0 }).collect()
     }
 
-    /// Positive.
+    /// Positive values.
     fn scales(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| 0.25 + (self.next() % 65536) as f32 / 65536.0).collect()
     }
@@ -73,22 +74,23 @@ impl Scaled {
     }
 }
 
-/// Portable kernels, and generated ones of every tier of this CPU that reads the code; with every code.
-fn ways() -> Vec<PackOptions> {
-    let mut ways = Vec::new();
+/// Options for every code with portable kernels, and with generated kernels of every tier of this CPU that reads the
+/// code.
+fn every_option() -> Vec<PackOptions> {
+    let mut all = Vec::new();
     for code in Code::ALL {
         let options = |kernels| PackOptions { kernels, code: Some(code), tune: false };
-        ways.push(options(KernelRequest::Portable));
+        all.push(options(KernelRequest::Portable));
         for target in CpuTiers::detect().iter() {
             let shape = trit_gemm::KernelShape { k: 128, code };
             match generated_targets(&[shape]).any(|t| t == target) {
-                true => ways.push(options(KernelRequest::Jit(target))),
+                true => all.push(options(KernelRequest::Jit(target))),
                 false => eprintln!("{target} has no kernels for {shape}"),
             }
         }
     }
-    assert!(ways.len() > 2 || CpuTiers::detect().iter().next().is_none() || !cfg!(feature = "jit"));
-    ways
+    assert!(all.len() > 2 || CpuTiers::detect().iter().next().is_none() || !cfg!(feature = "jit"));
+    all
 }
 
 fn products(trits: &[i8], a: &[i8], n: usize, k: usize) -> Vec<i64> {
@@ -97,7 +99,7 @@ fn products(trits: &[i8], a: &[i8], n: usize, k: usize) -> Vec<i64> {
     rows.flat_map(|a| trits.chunks_exact(k).map(move |w| dot(w, a))).inspect(|_| assert!(n > 0)).collect()
 }
 
-/// The products in f64, and for each the sum of its terms' magnitudes.
+/// The products in f64, and for each product the sum of its terms' magnitudes.
 fn float_products(trits: &[i8], scales: &Scaled, x: &[f32], k: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut products, mut magnitudes) = (Vec::new(), Vec::new());
     for x in x.chunks_exact(k) {
@@ -127,10 +129,11 @@ fn check(seed: u64, n: usize, k: usize, m: usize, columns: Option<usize>, rows: 
     let (a, x) = (random.bytes(m * k), random.floats(m * k));
     let integers = products(&trits, &a, n, k);
     let (floats, magnitudes) = float_products(&trits, &scales, &x, k);
-    // What a group's integers cannot tell apart, whatever weights meet the largest value in it.
+    // A group's integers have steps relative to its largest value, and any weights can be multiplied with that error.
+    // So the largest value counts in the error that is allowed below.
     let largest = x.iter().fold(0f32, |max, x| max.max(x.abs()));
     let mut first: Option<[Vec<u32>; 3]> = None;
-    for options in ways() {
+    for options in every_option() {
         let matrix = TernaryMatrix::pack_with(&trits, n, k, scales.borrowed(), &options).unwrap();
         let case = format!("n {n} k {k} m {m} columns {columns:?} {options:?}");
         assert_eq!(matrix.unpack(), trits, "{case}");
@@ -144,12 +147,12 @@ fn check(seed: u64, n: usize, k: usize, m: usize, columns: Option<usize>, rows: 
             let allowed = 1e-6 * (magnitude + f64::from(largest));
             assert!((f64::from(*y) - expected).abs() <= allowed, "{case}: {y}, expected {expected}");
         }
-        // A few results may be all but zero; of many, the whole is not.
+        // A few results alone may be close to zero, but not all of many results.
         if n >= 64 {
             let found = distance(&float, &floats, n);
             assert!(found <= 1e-6, "{case}: {found:e}");
         }
-        // By whatever kernel and code, the same bits.
+        // Every kernel and every code gives the same bits.
         let bits = [float, token, group].map(|y| y.iter().map(|y| y.to_bits()).collect());
         assert!(*first.get_or_insert_with(|| bits.clone()) == bits, "{case}");
     }
@@ -193,10 +196,11 @@ fn sizes_at_the_edges_of_tiles_quads_groups_and_blocks() {
     }
 }
 
-/// What saturates: the largest sums there are, past the point where intermediate sums of the codes wrap.
+/// The largest possible sums, for which intermediate sums of the codes wrap.
 #[test]
 fn the_longest_rows_of_the_largest_activations_are_exact() {
-    // The longest that kernels take whole; longer than that where -128 is possible; and longer than any kernel takes.
+    // The longest rows that kernels take whole, rows longer than that where -128 is possible, and rows longer than any
+    // kernel takes.
     for k in [32_768, 32_769, 33_000, 40_000] {
         let trits: Vec<i8> = (0..3 * k).map(|i| [1, -1, [1, -1][i % 2]][i / k]).collect();
         for a in [127i8, -128] {
@@ -204,7 +208,7 @@ fn the_longest_rows_of_the_largest_activations_are_exact() {
             let expected = products(&trits, &activations, 3, k);
             let same = vec![a; k];
             let all = i64::from(a) * k as i64;
-            for options in ways() {
+            for options in every_option() {
                 let matrix = TernaryMatrix::pack_with(&trits, 3, k, Scales::Tensor(1.0), &options).unwrap();
                 let found = matrix.gemm_i8(&activations).unwrap();
                 assert!(
@@ -222,7 +226,7 @@ fn the_longest_rows_of_the_largest_activations_are_exact() {
     }
 }
 
-/// By token as BitNet does it, step by step in f32.
+/// Compares activations with one scale a token, as BitNet has them, with the same steps in f32.
 #[test]
 fn int8_by_token_is_what_bitnet_computes() {
     let (n, k, m) = (85, 200, 3);
@@ -243,7 +247,7 @@ fn int8_by_token_is_what_bitnet_computes() {
     }
 }
 
-/// Int8 is as far from floats as its rounding, for every kind of scales.
+/// For every kind of scales, int8 activations are no further from floats than their rounding explains.
 #[test]
 fn int8_is_near_the_floats() {
     let (n, k, m) = (200, 640, 4);

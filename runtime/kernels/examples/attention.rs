@@ -15,8 +15,8 @@ const DIM: usize = 128;
 const GROUP: usize = 4;
 const SCALE: f32 = 0.088;
 
-/// Seconds of a fast run of `work`, which is called with 0, 1, .. `n` and again: the twentieth part is faster. Runs of less
-/// than a millisecond are seldom interrupted, so other load matters little.
+/// Seconds of a fast run of `work`: one run in twenty is faster. `work` is called with 0, 1, .. `n`, and then from 0 on
+/// again. Runs of less than a millisecond are seldom interrupted, so other load matters little.
 fn seconds(n: usize, repetitions: usize, mut work: impl FnMut(usize)) -> f64 {
     let time = |i| {
         let start = Instant::now();
@@ -32,7 +32,7 @@ fn floats(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
-/// KV heads of one layer or more, one after the other.
+/// The caches of the KV heads of one layer or more, one after the other.
 struct Cache<T> {
     positions: usize,
     keys: Vec<T>,
@@ -71,7 +71,7 @@ impl<T: KvElement> Cache<T> {
     }
 }
 
-/// A prompt in blocks of 64 rows, timed one by one.
+/// Times a prompt in blocks of 64 rows, one block at a time.
 fn prefill<T: KvElement>(name: &str, context: usize, rows: usize) {
     const BLOCK: usize = 64;
     let cache = Cache::<T>::filled(1, context + rows);
@@ -104,7 +104,7 @@ fn prefill<T: KvElement>(name: &str, context: usize, rows: usize) {
 }
 
 fn decode<T: KvElement>(name: &str, positions: usize, rows: usize) {
-    // Many layers' worth, so that a pass does not find the cache in L2.
+    // There are heads of many layers, so that a pass does not find the cache in L2.
     let heads = (1 << 18) / positions;
     let cache = Cache::<T>::filled(heads, positions);
     let q = floats(rows * GROUP * DIM);

@@ -1,23 +1,27 @@
-//! Speed of scanning the planes of a 2B model's head: `cargo run --release -p trit-kernels --example planes_speed -- [threads]`.
+//! Speed of scanning the planes of a 2B model's head:
+//! `cargo run --release -p trit-kernels --example planes_speed -- [threads]`.
 //!
-//! Each round runs every alternative once, so that what else the machine does meets all alike; medians and best times are
-//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them. A second argument chooses ways:
-//! `all`, or several of `ROWS,FAR,NEAR`.
+//! Each round runs every alternative once, so that other load disturbs all of them alike. Medians and best times are
+//! printed, in GB/s of bytes read. Memory is in huge pages where the system grants them. Further arguments choose
+//! scan variants: `all`, or several of `ROWS,FAR,NEAR`.
 
 use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 use trit_format::planes::{Layout, Row};
-use trit_gemm::Memory;
-use trit_kernels::planes::{Hidden, Planes, TopLower, WAYS, Way, refine, scan_full, scan_high, survivors};
+use trit_gemm::AlignedMemory;
+use trit_kernels::planes::{
+    Hidden, Planes, SCAN_VARIANTS, ScanVariant, TopLower, extend_shortlist, scan_full, scan_high,
+    tighten_bounds,
+};
 
 const HIDDEN: usize = 2560;
 const VOCAB: usize = 128_256;
 const ROUNDS: usize = 25;
-/// Rows of the alternatives that scan the same 64 again and again.
+/// Rows that are scanned by alternatives that go over the same 64 rows again and again.
 const REPEATED: usize = 256 * 64;
 
-/// `work(share)` of `rows`, divided among threads.
+/// Divides `rows` among threads, each of which calls `work` with its share.
 fn shared(threads: usize, rows: usize, work: impl Fn(Range<usize>) + Sync) {
     let share = rows.div_ceil(threads);
     std::thread::scope(|scope| {
@@ -29,21 +33,21 @@ fn shared(threads: usize, rows: usize, work: impl Fn(Range<usize>) + Sync) {
     });
 }
 
-/// The ways an argument names.
-fn ways(argument: &str) -> Vec<Way> {
+/// The scan variants that an argument names.
+fn variants(argument: &str) -> Vec<ScanVariant> {
     if argument == "all" {
-        return WAYS.to_vec();
+        return SCAN_VARIANTS.to_vec();
     }
     let numbers: Vec<usize> = argument.split(',').map(|n| n.parse().expect("ROWS,FAR,NEAR")).collect();
     let [rows, far, near] = numbers[..] else { panic!("expected ROWS,FAR,NEAR, found {argument}") };
-    vec![Way { rows, far, near }]
+    vec![ScanVariant { rows, far, near }]
 }
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
-    let ways: Vec<Way> = std::env::args().skip(2).flat_map(|arg| ways(&arg)).collect();
+    let variants: Vec<ScanVariant> = std::env::args().skip(2).flat_map(|arg| variants(&arg)).collect();
     let layout = Layout::new(VOCAB as u64, HIDDEN as u64).expect("the shape is allowed");
-    let mut memory = Memory::huge(1, layout.bytes() as usize, "planes").expect("memory");
+    let mut memory = AlignedMemory::huge(1, layout.bytes() as usize, "planes").expect("memory");
     let bytes = memory.bytes_mut();
     // Rows repeat; speed does not depend on what they hold.
     let mut state = 1u64;
@@ -95,8 +99,8 @@ fn main() {
         }
         black_box(sums);
     };
-    let scan_as = |way: Way, full: bool, m: usize, rows: Range<usize>| {
-        let planes = planes.scanned(full, way);
+    let scan_as = |variant: ScanVariant, full: bool, m: usize, rows: Range<usize>| {
+        let planes = planes.with_scan_variant(full, variant);
         let (mut approx, mut bound) = (vec![0f32; 1024 * m], vec![0f32; 1024 * m]);
         for first in rows.clone().step_by(1024) {
             let part = first..(first + 1024).min(rows.end);
@@ -109,14 +113,14 @@ fn main() {
         }
         black_box((approx, bound));
     };
-    let scan = |full, m, rows| scan_as(WAYS[0], full, m, rows);
+    let scan = |full, m, rows| scan_as(SCAN_VARIANTS[0], full, m, rows);
     let repeated = |full: bool, m: usize, rows: Range<usize>| {
         rows.step_by(64).for_each(|_| scan(full, m, 0..64));
     };
-    let refine = |part: Range<usize>| {
+    let tighten_part = |part: Range<usize>| {
         let part = &ids[part];
         let (mut approx, mut bound) = (vec![0f32; part.len()], vec![0f32; part.len()]);
-        refine(&planes, part, hidden[0], &mut approx, &mut bound);
+        tighten_bounds(&planes, part, hidden[0], &mut approx, &mut bound);
         black_box((approx, bound));
     };
     let (approx, bound) = (vec![0.5f32; VOCAB], vec![1.0f32; VOCAB]);
@@ -124,7 +128,7 @@ fn main() {
         let mut top = TopLower::new(40);
         top.take(&approx[rows.clone()], &bound[rows.clone()]);
         let mut out = Vec::new();
-        survivors(2.0, &approx[rows.clone()], &bound[rows], 0, &mut out);
+        extend_shortlist(2.0, &approx[rows.clone()], &bound[rows], 0, &mut out);
         black_box(out);
     };
     let side = layout.blocks() + 16;
@@ -142,19 +146,19 @@ fn main() {
         ("high plane, 4 states, in L2", REPEATED, one, Box::new(|rows| repeated(false, 4, rows))),
         ("both planes, 1 state, in L2", REPEATED, two, Box::new(|rows| repeated(true, 1, rows))),
         ("both planes, 4 states, in L2", REPEATED, two, Box::new(|rows| repeated(true, 4, rows))),
-        ("refining every 32nd row", ids.len(), two, Box::new(refine)),
+        ("tightening every 32nd row", ids.len(), two, Box::new(tighten_part)),
         ("selecting", VOCAB, 8, Box::new(select)),
     ];
-    for &way in &ways {
+    for &variant in &variants {
         let scan_as = &scan_as;
         let repeated =
-            move |full, rows: Range<usize>| rows.step_by(64).for_each(|_| scan_as(way, full, 1, 0..64));
+            move |full, rows: Range<usize>| rows.step_by(64).for_each(|_| scan_as(variant, full, 1, 0..64));
         let name = |what: &str| -> &'static str {
-            format!("{what}, {} rows, {} and {} ahead", way.rows, way.far, way.near).leak()
+            format!("{what}, {} rows, {} and {} ahead", variant.rows, variant.far, variant.near).leak()
         };
         alternatives.extend([
-            (name("high plane"), VOCAB, one, Box::new(move |rows| scan_as(way, false, 1, rows)) as Work),
-            (name("both planes"), VOCAB, two, Box::new(move |rows| scan_as(way, true, 1, rows))),
+            (name("high plane"), VOCAB, one, Box::new(move |rows| scan_as(variant, false, 1, rows)) as Work),
+            (name("both planes"), VOCAB, two, Box::new(move |rows| scan_as(variant, true, 1, rows))),
             (name("high plane in L2"), REPEATED, one, Box::new(move |rows| repeated(false, rows))),
             (name("both planes in L2"), REPEATED, two, Box::new(move |rows| repeated(true, rows))),
         ]);

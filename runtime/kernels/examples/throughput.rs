@@ -10,7 +10,7 @@ use trit_format::plan::{Activation, ActivationRule, DType, ScaleRule};
 use trit_format::tile;
 use trit_kernels::{epilogue, head, norm, quantize, rope, ternary};
 
-/// Least seconds of one run of `work`, of several.
+/// Seconds of the fastest of several runs of `work`.
 fn seconds(runs: usize, mut work: impl FnMut()) -> f64 {
     let time = |()| {
         let start = Instant::now();
@@ -34,7 +34,7 @@ fn main() {
     }
     const HIDDEN: usize = 2560;
     const VOCAB: usize = 65536;
-    // Sensible as bf16 and as f16: the exponents of both are in the middle, since subnormal numbers are slow.
+    // These bytes are ordinary numbers both as bf16 and as f16, because subnormal numbers would be slow.
     let table: Vec<u8> =
         (0..VOCAB * HIDDEN).flat_map(|i| ((i * 7919 % 1009) as u16 + 0x3800).to_le_bytes()).collect();
     let words = table.chunks_exact(64).len() as f64 * 64.0;
@@ -146,7 +146,8 @@ fn sums_of(n: usize) -> Vec<i32> {
     (0..n as i32).map(|i| i * 31 % 4001 - 2000).collect()
 }
 
-/// Group sums of a tile of 2560 columns in groups of 128 to floats, and the quantization before.
+/// Times turning the group sums of a tile of 2560 columns, in groups of 128, into floats, and the quantization before
+/// it.
 fn groups(sums: &[i32]) {
     const GROUPS: usize = 20;
     let (x, bytes) = (floats(GROUPS * 128), vec![1; GROUPS * 80 * 4]);

@@ -1,9 +1,10 @@
-//! Causal attention of a group of query heads over the cache of the KV head they share.
+//! Causal attention of a group of query heads over the cache of the KV head that they share.
 //!
-//! Positions are cut into chunks of [`CHUNK`]. Of each chunk a query row gets the largest score, the sum of the weights
-//! and the weighted sum of the values; [`combine`] then adds the chunks up in order. So threads can share a long context
-//! chunk by chunk ([`partial`]), a block of rows can walk through it ([`attend_rows`]), and a row's result is the same
-//! bits either way: it depends neither on the number of threads, nor on the rows computed beside it, nor on the CPU.
+//! Positions are cut into chunks of [`CHUNK`]. For each chunk, a query row gets the largest score, the sum of the
+//! weights and the weighted sum of the values; [`combine`] then adds the chunks up in order. Threads can share a long
+//! context chunk by chunk ([`partial`]), or a block of rows can go through all of it ([`attend_rows`]). A row's result
+//! is the same bits either way: it depends neither on the number of threads, nor on the rows computed together with it,
+//! nor on the CPU.
 //!
 //! For one row, with fused multiply-adds throughout:
 //! - `score[p] = (sum over d, in order, of q[d] * key[p][d]) * key_scale[p] * (scale * log2(e))`,
@@ -12,10 +13,12 @@
 //! - two results with maxima `m0`, `m1` become `2^(m0 - m) * first + 2^(m1 - m) * second`, `m = max(m0, m1)`; the last
 //!   one is multiplied by 1 / the sum of the weights.
 //!
-//! With a window a row sees only that many positions, the last ones up to its own. Its chunks are those it sees something of.
+//! With a window, a row sees only that many positions: the last ones up to its own. The row's chunks are those that
+//! hold a position it sees.
 //!
-//! Caches of floats have no scales. A row with a score of NaN or infinity, or with none above minus infinity, gives NaN
-//! throughout; a row without positions gives 0. What a row does not see does not reach it, be it NaN.
+//! Caches of floats have no scales. A row gives NaN throughout if a score is NaN or infinity, or if no score is above
+//! minus infinity. A row without positions gives 0. Positions that a row does not see never change its result, even
+//! where they hold NaN.
 
 mod cache;
 mod tile;
@@ -25,14 +28,16 @@ pub use cache::{BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, padded_positio
 use crate::isa::{LANES, Tier};
 use std::ops::Range;
 
-/// Positions that are scored, weighed and summed together. At 128 elements a head, keys and values widened to f32 take
-/// 256 KB, which stays in L2 while a block of rows meets them; the scores of a tile of rows take 32 KB.
+/// Positions that are scored, weighted and summed together. With 128 elements a head, keys and values widened to f32
+/// take 256 KB, which stay in L2 while a block of rows is multiplied with them; the scores of a tile of rows take 32
+/// KB.
 pub const CHUNK: usize = 256;
 
-/// Pairs of a row and a head that meet one chunk together: keys and values come from L2 into L1 once for all of them.
+/// Pairs of a row and a head that are multiplied with one chunk together. Keys and values come from L2 into L1 once for
+/// all of them.
 const TILE: usize = 32;
 
-/// Up to this many pairs, keys and values are widened in registers; for more they are widened once to memory.
+/// Most pairs for which keys and values are widened in registers. For more pairs they are widened to memory, once.
 const NARROW: usize = 16;
 
 /// The query heads of one group, for rows at consecutive positions of one sequence.
@@ -42,43 +47,44 @@ pub struct Queries<'a> {
     pub q: &'a [f32],
     /// Elements of `q` from row to row.
     pub stride: usize,
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
     /// Query heads that share the KV head.
     pub group: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// Positions that row 0 sees, its own among them; each further row sees one more.
+    /// Positions that row 0 sees, including its own; each further row sees one more.
     pub visible: usize,
-    /// Most positions that a row sees, at least 1: of those up to its own the last ones.
+    /// Most positions that a row sees, at least 1. A row sees the last ones up to its own.
     pub window: usize,
-    /// Factor of the scores, as a rule `1 / sqrt(head_dim)`.
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
 
 impl<'a> Queries<'a> {
-    /// Rows times heads.
+    /// Pairs of a row and a head: rows times heads.
     pub fn pairs(&self) -> usize {
         self.rows * self.group
     }
 
-    /// Chunks that rows see something of; none without rows.
+    /// The chunks that hold a position that some row sees; none if there are no rows.
     pub fn chunks(&self) -> Range<usize> {
         self.first_chunk(0)..self.last_visible().div_ceil(CHUNK)
     }
 
-    /// The first chunk that a row sees something of.
+    /// The first chunk that holds a position that the row sees.
     fn first_chunk(&self, row: usize) -> usize {
         self.hidden(row) / CHUNK
     }
 
-    /// Positions before those that a row sees.
+    /// Number of positions before the first one that the row sees.
     #[inline(always)]
     fn hidden(&self, row: usize) -> usize {
         (self.visible + row).saturating_sub(self.window)
     }
 
-    /// Rows that see something of a chunk: those before see none of it yet, those after none any more.
+    /// The rows that see some position of a chunk. Rows before them stand before the chunk, and the windows of rows
+    /// after them begin after it.
     fn rows_of(&self, chunk: usize) -> Range<usize> {
         let first = (chunk * CHUNK + 1).saturating_sub(self.visible).min(self.rows);
         let end =
@@ -91,10 +97,10 @@ impl<'a> Queries<'a> {
         self.pairs() * (value_width(self.head_dim) + 2)
     }
 
-    /// The same queries for fewer rows.
+    /// The same queries for some of the rows.
     ///
     /// # Panics
-    /// If there are no such rows.
+    /// If `rows` goes beyond the rows there are.
     pub fn part(&self, rows: Range<usize>) -> Queries<'a> {
         assert!(rows.end <= self.rows);
         let q = &self.q[(rows.start * self.stride).min(self.q.len())..];
@@ -105,32 +111,32 @@ impl<'a> Queries<'a> {
         if self.rows == 0 { 0 } else { self.visible + self.rows - 1 }
     }
 
-    /// `[head_dim]`; pairs are ordered by row, then by head.
+    /// The query head `[head_dim]` of a pair. Pairs are ordered by row, then by head.
     #[inline(always)]
     fn head(&self, pair: usize) -> &'a [f32] {
         &self.q[pair / self.group * self.stride + pair % self.group * self.head_dim..][..self.head_dim]
     }
 
-    /// Positions of a chunk that a pair sees. Never less than for an earlier pair.
+    /// How many positions of a chunk are not after the pair's own. Never less than for an earlier pair.
     #[inline(always)]
     fn visible_in(&self, chunk: usize, pair: usize) -> usize {
         (self.visible + pair / self.group).saturating_sub(chunk * CHUNK).min(CHUNK)
     }
 
-    /// Of those, the first ones that are before its window. Never less than for an earlier pair.
+    /// How many of those positions are before the pair's window. Never less than for an earlier pair.
     #[inline(always)]
     fn hidden_in(&self, chunk: usize, pair: usize) -> usize {
         self.hidden(pair / self.group).saturating_sub(chunk * CHUNK).min(self.visible_in(chunk, pair))
     }
 
-    /// Tiles of rows, so that those of a tile have about [`TILE`] heads.
+    /// The rows cut into tiles, each of about [`TILE`] pairs.
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
         let (rows, step) = (self.rows, (TILE / self.group.max(1)).max(1));
         (0..rows).step_by(step).map(move |from| from..(from + step).min(rows))
     }
 }
 
-/// Memory to compute in, kept from call to call; it grows as needed.
+/// Working memory, which is kept from call to call and grows as needed.
 #[derive(Default)]
 pub struct AttendScratch {
     /// Widened keys and values of a chunk.
@@ -144,7 +150,7 @@ pub struct AttendScratch {
     totals: Vec<f32>,
 }
 
-/// `len` elements from a cache line's beginning, so that vectors do not straddle two lines.
+/// `len` elements that begin at a cache line, so that no vector straddles two lines.
 fn aligned(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     const LINE: usize = 64;
     if memory.len() < len + LANES {
@@ -154,9 +160,9 @@ fn aligned(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut memory[from..from + len]
 }
 
-/// What one chunk of the cache, `stored`, adds to each row: `[pairs, value_width]` weighted values, then `[pairs]` largest scores,
-/// then `[pairs]` sums of weights, [`Queries::partial_len`] elements of `out`. For rows that see nothing of the chunk they
-/// are 0, minus infinity and 0.
+/// The partial results of one chunk of the cache, `stored`, for each row: `[pairs, value_width]` weighted values, then
+/// `[pairs]` largest scores, then `[pairs]` sums of weights, together [`Queries::partial_len`] elements of `out`. For
+/// rows that see no position of the chunk they are 0, minus infinity and 0.
 ///
 /// # Panics
 /// If a slice is too short, the chunk ends before the last row's position, or its heads have another width.
@@ -190,7 +196,7 @@ fn partial_on<T: KvElement>(
     });
 }
 
-/// Partial results of a tile.
+/// The partial results of one tile of rows.
 struct Partial<'a> {
     /// `[pairs, value_width]`.
     values: &'a [f32],
@@ -200,7 +206,7 @@ struct Partial<'a> {
     sum: &'a [f32],
 }
 
-/// Computes one chunk, `stored`, for one tile of rows after the other.
+/// Computes one chunk, `stored`, for one tile of rows after the other, and gives the results of each tile to `done`.
 fn each_tile<T: KvElement>(
     tier: Tier,
     queries: &Queries,
@@ -237,8 +243,8 @@ fn each_tile<T: KvElement>(
     }
 }
 
-/// The result of row `row` from its partial results, `partials` `[chunks, partial_len]` of [`Queries::chunks`]: `out`
-/// `[group, head_dim]`. Only the chunks that the row sees are read.
+/// Writes the result of row `row`, `out` `[group, head_dim]`, from the partial results of [`Queries::chunks`],
+/// `partials` `[chunks, partial_len]`. Only chunks that hold a position that the row sees are read.
 ///
 /// # Panics
 /// If a slice is too short or there is no such row.
@@ -253,7 +259,7 @@ fn combine_on(tier: Tier, queries: &Queries, row: usize, partials: &[f32], out: 
     if queries.pairs() == 0 || queries.head_dim == 0 || chunks.is_empty() {
         return out.fill(0.0);
     }
-    // Earlier rows may see chunks that this one does not.
+    // Earlier rows may see earlier chunks that this row does not see.
     let skipped = chunks.start - queries.chunks().start;
     for (head, out) in out.chunks_exact_mut(queries.head_dim).enumerate() {
         let pair = row * queries.group + head;
@@ -268,8 +274,8 @@ fn combine_on(tier: Tier, queries: &Queries, row: usize, partials: &[f32], out: 
     }
 }
 
-/// The attention of every row: `outs[r]` `[group, head_dim]`. `stored(chunk)` is a chunk of the cache; only those that rows
-/// see something of are asked for.
+/// Writes the result of every row, `outs[r]` `[group, head_dim]`. `stored(chunk)` gives a chunk of the cache; it is
+/// called only for [`Queries::chunks`].
 ///
 /// # Panics
 /// If a slice is too short, a chunk ends before the last row's position, or its heads have another width.

@@ -1,17 +1,18 @@
 //! Dot products of one stored row with several f32 rows.
 
-use crate::element::Element;
 use crate::isa::{Isa, LANES};
+use crate::load_float::LoadFloat;
 
-/// Rows multiplied together with one stored row: as many as their sums fit the registers.
+/// Input rows that are multiplied with one stored row together. Their sums fit the registers.
 pub(crate) const GROUP: usize = 4;
 
-/// `row . inputs[m]` for each `m`, all of `row.len()` elements; reads ask for the row's bytes `ahead` bytes later, where
-/// that is not 0.
+/// `row . inputs[m]` for each `m`; all have `row.len()` elements. If `ahead` is not 0, each read prefetches the bytes
+/// that are `ahead` bytes further.
 ///
-/// Element `i` is added to lane `i % 32`, in order; then lanes go by halves. A result does not depend on `M`.
+/// Products are added in order, that of element `i` to lane `i % 32`; then lanes are added by halves. A result does not
+/// depend on `M`.
 #[inline(always)]
-pub(crate) fn dots<I: Isa, E: Element, const M: usize>(
+pub(crate) fn dots<I: Isa, E: LoadFloat, const M: usize>(
     isa: I,
     row: &[E::Raw],
     inputs: [&[f32]; M],

@@ -1,7 +1,7 @@
-//! From the integer sums of a ternary product to what the step stores: scale, residual, gate.
+//! Turns the integer sums of a ternary product into the values that a step stores: scale, residual, gate.
 //!
-//! The slices are one tile's, or one segment's part of it, while the sums are in L1. The functions on single values say
-//! what is computed; those on slices give the same bits.
+//! Slices hold the rows of one tile, or those of one segment in it, while the sums are in L1. The functions on single
+//! values say what is computed; those on slices give the same bits.
 
 mod groups;
 
@@ -11,20 +11,21 @@ use crate::exp::exp;
 use crate::isa::{Isa, Tier, dispatch};
 use trit_format::plan::{Activation, ScaleRule};
 
-/// What turns a sum into a float: the activations' factor `s`, the weights' stored scale `w` and its direction.
+/// What turns a sum into a float: the activations' factor `s`, the weights' stored scale `w`, and whether to multiply
+/// or divide by it.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// The factor the activation row was quantized with.
     pub s: f32,
     /// The segment's scale.
     pub w: f32,
-    /// Its direction.
+    /// Whether sums are multiplied by `w` or divided by it.
     pub rule: ScaleRule,
 }
 
 /// The float of an integer sum, given the activations' factor `s` and the weights' scale `w`.
 ///
-/// Source: transformers, `integrations/bitnet.py`; the direction is the checkpoint's.
+/// Source: transformers, `integrations/bitnet.py`. The checkpoint says which rule holds.
 #[inline(always)]
 pub fn scale(sum: i32, s: f32, w: f32, rule: ScaleRule) -> f32 {
     match rule {
@@ -38,7 +39,7 @@ pub fn scale(sum: i32, s: f32, w: f32, rule: ScaleRule) -> f32 {
 /// `max(x, 0)^2`; NaN for NaN.
 #[inline(always)]
 pub fn relu2(x: f32) -> f32 {
-    // Not `max`, which would turn NaN into 0.
+    // This is not `max`, because `max` would turn NaN into 0.
     let x = if x < 0.0 { 0.0 } else { x };
     x * x
 }
@@ -49,8 +50,8 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// `0.5 * x * (1 + tanh(u))` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`, written as `x / (1 + exp(-2 u))`, which loses
-/// nothing where the hyperbolic tangent is near -1.
+/// `0.5 * x * (1 + tanh(u))` with `u = sqrt(2 / pi) * (x + 0.044715 * x^3)`. It is computed as `x / (1 + exp(-2 u))`,
+/// which loses no precision where the hyperbolic tangent is near -1.
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {
     // 2 * sqrt(2 / pi).
@@ -58,7 +59,7 @@ pub fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-FACTOR * (x + 0.044_715 * (x * x * x))))
 }
 
-/// The gate's function of one value.
+/// The gate's activation function of one value.
 #[inline(always)]
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
@@ -213,7 +214,7 @@ mod tests {
             let x = i as f32 * 0.01;
             let u = (2.0 / std::f64::consts::PI).sqrt() * (f64::from(x) + 0.044715 * f64::from(x).powi(3));
             let exact = f64::from(x) / (1.0 + (-2.0 * u).exp());
-            // The exponent is off by some roundings of itself, which the exponential makes relative.
+            // The exponent is off by a few of its own roundings, and the exponential turns that into a relative error.
             let units = 4.0 + 4.0 * u.abs();
             assert!(
                 (f64::from(gelu_tanh(x)) - exact).abs() <= units * f64::from(f32::EPSILON) * exact.abs(),

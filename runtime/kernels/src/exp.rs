@@ -1,4 +1,4 @@
-//! Exponential functions, the same bits on every CPU and free of branches, so that loops over it vectorize.
+//! Exponential functions. They give the same bits on every CPU and have no branches, so that loops over them vectorize.
 
 use crate::isa::Isa;
 
@@ -8,12 +8,12 @@ use crate::isa::Isa;
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the polynomial for `e^r` is that of Cephes `expf` (S. Moshier).
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding this leaves the nearest integer in the low bits.
+    // After this is added, the low bits are the nearest integer.
     const MAGIC: f32 = 12_582_912.0;
-    // 355 / 512, so that its product with n is exact, and what is missing to ln 2.
+    // ln 2 in two parts. The first is 355 / 512, whose product with n is exact; the second is the rest.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Comparisons with NaN are false, so NaN passes.
+    // Comparisons with NaN are false, so NaN stays NaN.
     let x = if x < -110.0 { -110.0 } else { x };
     let x = if x > 90.0 { 90.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
@@ -30,16 +30,16 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * power(n >> 1) * power(n - (n >> 1))
 }
 
-/// `2^x` of lanes that are not above 127: within one unit in the last place, 1 for 0, 0 below -126.5, NaN for NaN. Half as
-/// many operations as [`exp`], for the weights of attention.
+/// `2^x` of lanes that are not above 127, within one unit in the last place: 1 for 0, 0 below -126.5, NaN for NaN. It
+/// takes half as many operations as [`exp`] and serves the weights of attention.
 ///
-/// `x = n + r` with `|r| <= 1 / 2`; the polynomial for `2^r` has the least largest relative error, 2e-9, of those that are
-/// 1 at 0.
+/// `x = n + r` with `|r| <= 1 / 2`; the polynomial for `2^r` is the minimax one among those that are 1 at 0: its
+/// largest relative error, 2e-9, is the least possible.
 #[inline(always)]
 pub(crate) fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     use std::f32::consts::LN_2;
     const MAGIC: f32 = 12_582_912.0;
-    // The largest of a number and NaN is the second operand. From -126.5 down, the factor 2^n is 0.
+    // `max` gives the second operand where one is NaN, so NaN stays NaN. From -126.5 down, the factor 2^n is 0.
     let x = isa.max(isa.splat(-127.0), x);
     let shifted = isa.add(x, isa.splat(MAGIC));
     let n = isa.add(shifted, isa.splat(-MAGIC));

@@ -1,20 +1,21 @@
-//! The embedding and the language-model head: rows of a `[vocab, hidden]` table in the checkpoint's own type.
+//! The embedding and the language-model head, which read rows of a `[vocab, hidden]` table in the checkpoint's own
+//! type.
 
 use crate::dot::{GROUP, dots, padded};
-use crate::element::{Bf16Bytes, Element, F16Bytes, F32Bytes};
 use crate::isa::{Isa, LANES, Tier, dispatch};
+use crate::load_float::{Bf16Bytes, F16Bytes, F32Bytes, LoadFloat};
 use std::ops::Range;
 use trit_format::plan::DType;
 
-/// Table rows that meet every input before the next are read: together they stay in L2.
+/// Table rows that are multiplied with every input before the next rows are read. So many rows stay in L2.
 const ROWS_IN_CACHE: usize = 64;
 
-/// Bytes ahead of a read that are prefetched: what a core streams in the time memory takes to answer.
+/// How many bytes ahead of a read are prefetched. A core reads about that much in the time that memory takes to answer.
 const PREFETCH: usize = 8 << 10;
 
-/// `out[i] = table[rows.start + i] . input` in f32, for `table` `[vocab, hidden]` of f32, f16 or bf16 as
-/// little-endian bytes, `input` `[hidden]`, `out` `[rows.len()]`. A row's result is the same bits whatever rows and
-/// inputs are computed with it, on every CPU.
+/// `out[i] = table[rows.start + i] . input` in f32. `table` is `[vocab, hidden]` of f32, f16 or bf16 as little-endian
+/// bytes, `input` is `[hidden]` and `out` is `[rows.len()]`. A row's result is the same bits on every CPU, whatever
+/// rows and inputs are computed together with it.
 ///
 /// # Panics
 /// If a slice has another length or is too short, or the type is an integer type (validation refuses such tables).
@@ -29,8 +30,8 @@ pub fn dot_rows(
     dot_rows_block(table, dtype, hidden, rows, &[input], &mut [out]);
 }
 
-/// [`dot_rows`] for several inputs: `outs[m][i] = table[rows.start + i] . inputs[m]`. Each table row comes from
-/// memory once.
+/// [`dot_rows`] for several inputs: `outs[m][i] = table[rows.start + i] . inputs[m]`. Each table row is read from memory
+/// once.
 ///
 /// # Panics
 /// As [`dot_rows`], or if there are more or fewer outputs than inputs.
@@ -58,11 +59,11 @@ pub fn dot_rows_block(
 }
 
 dispatch!(
-    fn all_rows<E: Element>(table: &[E::Raw], hidden: usize, inputs: &[&[f32]], outs: &mut [&mut [f32]]) = all_rows_body
+    fn all_rows<E: LoadFloat>(table: &[E::Raw], hidden: usize, inputs: &[&[f32]], outs: &mut [&mut [f32]]) = all_rows_body
 );
 
 #[inline(always)]
-fn all_rows_body<I: Isa, E: Element>(
+fn all_rows_body<I: Isa, E: LoadFloat>(
     isa: I,
     table: &[E::Raw],
     hidden: usize,
@@ -81,7 +82,7 @@ fn all_rows_body<I: Isa, E: Element>(
 }
 
 #[inline(always)]
-fn some_rows<I: Isa, E: Element, const M: usize>(
+fn some_rows<I: Isa, E: LoadFloat, const M: usize>(
     isa: I,
     rows: &[E::Raw],
     first: usize,
@@ -96,7 +97,7 @@ fn some_rows<I: Isa, E: Element, const M: usize>(
     }
 }
 
-/// Row `row` of such a table as f32, `[hidden]`.
+/// Writes row `row` of such a table to `out`, `[hidden]`, as f32.
 ///
 /// # Panics
 /// As [`dot_rows`].
@@ -112,10 +113,10 @@ pub fn widen_row(table: &[u8], dtype: DType, hidden: usize, row: usize, out: &mu
     }
 }
 
-dispatch!(fn widen<E: Element>(row: &[E::Raw], out: &mut [f32]) = widen_body);
+dispatch!(fn widen<E: LoadFloat>(row: &[E::Raw], out: &mut [f32]) = widen_body);
 
 #[inline(always)]
-fn widen_body<I: Isa, E: Element>(isa: I, row: &[E::Raw], out: &mut [f32]) {
+fn widen_body<I: Isa, E: LoadFloat>(isa: I, row: &[E::Raw], out: &mut [f32]) {
     for (from, to) in row.chunks(LANES).zip(out.chunks_mut(LANES)) {
         let mut wide = [0.0; LANES];
         isa.store(E::widen(isa, &padded(from)), &mut wide);
@@ -130,7 +131,7 @@ mod tests {
     use crate::testing::floats;
     use half::{bf16, f16};
 
-    /// A table as bytes, with the values its rows widen to.
+    /// A table as bytes, and the values of its rows in f32.
     fn table(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
         let (bytes, wide): (Vec<Vec<u8>>, Vec<f32>) = values
             .iter()
@@ -190,7 +191,7 @@ mod tests {
                 let row = &wide[(3 + i) * hidden..(4 + i) * hidden];
                 let terms = || row.iter().zip(&x).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 let magnitude: f64 = terms().map(f64::abs).sum();
-                // Each lane adds 80 products; a tree of 5 more additions.
+                // Each lane adds 80 products, and adding the lanes takes 5 more steps.
                 assert!(
                     (f64::from(*y) - terms().sum::<f64>()).abs() < magnitude * 85.0 * f64::from(f32::EPSILON)
                 );

@@ -1,10 +1,10 @@
-//! Sixteen f32, sixteen i32 and sixty-four i8 at a time, on each instruction set: the vocabulary the kernels are
-//! written in.
+//! The vector operations that kernels are written in, on each instruction set: on sixteen f32, sixteen i32 or
+//! sixty-four i8 at a time.
 //!
-//! An [`Isa`] is a value that proves its CPU support: it exists only where detection found the features, so its
-//! methods are safe to call. Every method does on every instruction set exactly what [`Portable`] spells out, bit for
-//! bit, which is why a product and its sum are rounded once where [`Isa::mul_add`] is written and twice elsewhere, and why
-//! sums go by halves.
+//! An [`Isa`] is a value that proves CPU support: it exists only where detection found the features, so its methods are
+//! safe to call. On every instruction set, every method does exactly what [`Portable`] spells out, bit for bit. That is
+//! why a product and its sum are rounded once where [`Isa::mul_add`] is written and twice elsewhere, and why lanes are
+//! added by halves.
 //!
 //! A kernel is one generic `#[inline(always)]` function over `I: Isa`; [`dispatch!`] compiles it once for each
 //! instruction set and picks one when called.
@@ -30,22 +30,22 @@ pub use x86::{Avx2, Avx512};
 /// Lanes of an f32 or i32 vector.
 pub const LANES: usize = 16;
 
-/// Four bytes that are a little-endian f32, of any alignment: f32 itself, or its bytes.
+/// Four bytes that are a little-endian f32: an f32 itself, or its bytes at any alignment.
 ///
 /// # Safety
-/// The type is 4 bytes without padding; on little-endian machines they are those of the value.
+/// The type must be 4 bytes without padding, which on little-endian machines are those of the value.
 pub unsafe trait Single: Copy {
     /// The value.
     fn value(self) -> f32;
 }
-// SAFETY: the type itself.
+// SAFETY: this is the type itself.
 unsafe impl Single for f32 {
     #[inline(always)]
     fn value(self) -> f32 {
         self
     }
 }
-// SAFETY: four bytes, read as little-endian.
+// SAFETY: these are four bytes, read as little-endian.
 unsafe impl Single for [u8; 4] {
     #[inline(always)]
     fn value(self) -> f32 {
@@ -53,10 +53,10 @@ unsafe impl Single for [u8; 4] {
     }
 }
 
-/// Two bytes that are a little-endian 16-bit float, of any alignment.
+/// Two bytes that are a little-endian 16-bit float, at any alignment.
 ///
 /// # Safety
-/// The type is 2 bytes without padding; on little-endian machines they are those of the bits.
+/// The type must be 2 bytes without padding, which on little-endian machines are those of the bits.
 pub unsafe trait Half: Copy {
     /// The bits of the value.
     fn bits(self) -> u16;
@@ -68,7 +68,7 @@ unsafe impl Half for half::f16 {
         self.to_bits()
     }
 }
-// SAFETY: two bytes, read as little-endian.
+// SAFETY: these are two bytes, read as little-endian.
 unsafe impl Half for [u8; 2] {
     #[inline(always)]
     fn bits(self) -> u16 {
@@ -76,7 +76,7 @@ unsafe impl Half for [u8; 2] {
     }
 }
 
-/// Vectors of one instruction set and what the kernels do with them.
+/// The vectors of one instruction set, and the operations on them that kernels need.
 pub trait Isa: Copy {
     /// Sixteen f32.
     type F32: Copy;
@@ -115,18 +115,18 @@ pub trait Isa: Copy {
     /// `3 * x` modulo 256.
     fn triple(self, x: Self::I8) -> Self::I8;
     /// Adds to lane `i` the products of bytes `4 i .. 4 i + 4` of `x` with the four of `a`, wrapping. No byte of `x`
-    /// is -128.
+    /// may be -128.
     fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32;
 
-    /// Asks for the cache line `ahead` bytes after `at`, which need not exist.
+    /// Prefetches the cache line `ahead` bytes after `at`. No memory need exist there.
     fn prefetch<T>(self, at: &T, ahead: usize);
 
-    /// Whole f32 vectors that the registers hold.
+    /// How many vectors of sixteen f32 the registers hold.
     const VECTORS: usize;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// `2^n` of each lane that is `n + 1.5 * 2^23` for a whole number `-127 < n <= 127`, and 0 for `n = -127`. What comes of
-    /// other lanes is not defined beyond being the same on every CPU.
+    /// `2^n` for each lane that is `n + 1.5 * 2^23` with a whole number `-127 < n <= 127`, and 0 for `n = -127`. Other
+    /// lanes give some number, which is the same on every CPU.
     fn power_of_two(self, shifted: Self::F32) -> Self::F32;
     /// Zero in every lane.
     fn no_squares(self) -> Self::F64;
@@ -138,7 +138,7 @@ pub trait Isa: Copy {
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32;
 }
 
-/// Which copy of each kernel runs.
+/// An instruction set, which decides which copy of each kernel runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Tier {
     /// Any CPU.
@@ -155,7 +155,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// Those this CPU can run, least capable first.
+    /// The tiers that this CPU can run, the least capable first.
     pub fn supported() -> Vec<Tier> {
         let mut tiers = vec![Tier::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
@@ -168,7 +168,7 @@ impl Tier {
         tiers
     }
 
-    /// The most capable one this CPU can run.
+    /// The most capable tier that this CPU can run.
     #[inline]
     pub fn best() -> Tier {
         static BEST: OnceLock<Tier> = OnceLock::new();
@@ -240,7 +240,7 @@ mod tests {
         ] {
             let mut out = [0.0; 16];
             isa.store(v, &mut out);
-            // Which NaN a NaN becomes is not defined.
+            // It is not defined which NaN a NaN becomes.
             bits.extend(out.map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }));
         }
         bits.push(isa.sum(vx).to_bits());
@@ -255,7 +255,7 @@ mod tests {
     }
     dispatch!(fn all(x: &[f32; 16], y: &[f32; 16], halves: &[[u8; 2]; 16], bytes: &[u8; 64], a: [i8; 4]) -> Vec<u32> = all_body);
 
-    /// Every operation against the portable one, with all 65536 halves; says which tiers this CPU cannot run.
+    /// Compares every operation with the portable one, with all 65536 halves, and prints which tiers this CPU cannot run.
     #[test]
     fn every_tier_does_what_the_portable_one_does() {
         eprintln!("tiers on this CPU: {:?}", Tier::supported());
@@ -266,7 +266,7 @@ mod tests {
             let halves: [[u8; 2]; 16] =
                 std::array::from_fn(|i| ((round * 16) as u16 + i as u16).to_le_bytes());
             let bytes: [u8; 64] = std::array::from_fn(|_| match random.next() as u8 {
-                // Excluded by contract, also after tripling.
+                // The contract of `dot4` excludes -128, also as a result of tripling.
                 0x80 => 0x7f,
                 b => b,
             });
@@ -278,8 +278,8 @@ mod tests {
         }
     }
 
-    /// Against the standard library, where doubles alone round twice: near halves of f32, cancelling, subnormal and
-    /// beyond the range.
+    /// Compares with the standard library on values for which doubles alone would round twice: near halves of f32, with
+    /// cancellation, subnormal and beyond the range.
     #[test]
     fn the_portable_fused_product_is_rounded_once() {
         let mut random = Random(77);
@@ -300,7 +300,7 @@ mod tests {
                 assert_eq!(portable::fused(a, b, c).to_bits(), a.mul_add(b, c).to_bits(), "{a} {b} {c}");
             }
         }
-        // (1 + 2^-12)(1 + 2^-12 - 2^-23) lies just below a half: doubles see the half itself once 2^-60 is added.
+        // (1 + 2^-12)(1 + 2^-12 - 2^-23) lies just below a half. With 2^-60 added, a double holds exactly the half.
         let (a, b) = (1.0 + 2f32.powi(-12), 1.0 + 2f32.powi(-12));
         for c in [2f32.powi(-60), -2f32.powi(-60)] {
             assert_eq!(portable::fused(a, b, c), a.mul_add(b, c));

@@ -1,29 +1,29 @@
-//! The CPU code that is not generated: what stands between two ternary products, and those products in safe Rust.
+//! CPU kernels that are not generated: all that runs between two ternary products, and those products in portable Rust.
 //!
-//! Every function works on slices of f32 or i8 and has a readable reference beside it.
+//! Every function works on slices of f32 or i8, and a readable reference stands beside it.
 //!
-//! A result depends neither on how rows or heads are divided among threads, nor on what is computed beside it, nor on the
-//! CPU: each sum has one fixed order, a product is rounded before it is added unless the code says `mul_add`, which is
-//! rounded once on every CPU, and `e^x` is our own. Each function is compiled for several instruction sets from one
-//! source and picks the best one the CPU has.
+//! A result depends neither on how rows or heads are divided among threads, nor on what is computed together with it,
+//! nor on the CPU. Three rules make it so: each sum has one fixed order; a product is rounded before it is added,
+//! except where the code says `mul_add`, which is rounded once on every CPU; and `e^x` is our own function. Each kernel
+//! is compiled for several instruction sets from one source and runs on the best one that the CPU has.
 //!
-//! These functions are the inside of loops that run for every token. Their callers made the slices and checked the lengths
-//! once, so a slice of another length than a function's page says is a defect of the caller: it panics, and never reads
-//! outside.
+//! These functions run inside loops, for every token. Their callers made the slices and checked the lengths once. So a
+//! slice of another length than a function documents is a defect of the caller: the function then panics, and never
+//! reads outside the slice.
 //!
 //! `unsafe` stands in 5 files: `isa.rs`, `isa/neon.rs`, `isa/nibbles.rs`, `isa/product.rs` and `isa/x86.rs`, which wrap
-//! intrinsics and call what is compiled for a CPU that has them. The others deny it.
+//! intrinsics and call functions that are compiled for CPUs with certain features. The others deny it.
 #![deny(unsafe_code)]
 // Several arrays of lanes are indexed in step; zipped iterators would hide that.
 #![allow(clippy::needless_range_loop)]
 
 pub mod attention;
 mod dot;
-mod element;
 pub mod epilogue;
 mod exp;
 pub mod head;
 mod isa;
+mod load_float;
 pub mod norm;
 pub mod planes;
 pub mod quantize;

@@ -5,8 +5,8 @@ use crate::isa::{Isa, Tier, dispatch};
 use crate::quantize::{QuantizedRow, by_magnitude, magnitude, quantize};
 use trit_format::plan::ActivationRule;
 
-/// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, as transformers' `LlamaRMSNorm` in f32, with the
-/// squares summed in f64.
+/// `out = weight * (input * (1 / sqrt(mean(input^2) + eps)))`, all `[n]`, in f32 like `LlamaRMSNorm` of transformers,
+/// but with the squares summed in f64.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -15,7 +15,7 @@ pub fn rms_norm(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     normalize(Tier::best(), input, weight, eps, out);
 }
 
-/// [`rms_norm`] with `out` the same as `input`.
+/// [`rms_norm`] where `out` is the same slice as `input`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -33,8 +33,8 @@ pub fn rms_norm_add(input: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     normalize_and_add(Tier::best(), input, weight, eps, out);
 }
 
-/// [`rms_norm`] and then [`quantize`] of its result, the same bits, with one pass less where a row has one scale.
-/// `scratch` grows as needed.
+/// [`rms_norm`], then [`quantize`] of its result. It gives the same bits as the two, and goes over the row one time less
+/// where a row has one scale. `scratch` grows as needed.
 ///
 /// # Panics
 /// If `weight` has another length than `input`, or a part of `out` is too short.
@@ -112,8 +112,8 @@ fn normalize_in_place_body<I: Isa>(isa: I, x: &mut [f32], weight: &[f32], eps: f
     }
 }
 
-/// `1 / sqrt(mean(x^2) + eps)`. Squares of f32 are exact in f64; they are summed in 16 interleaved lanes, then by
-/// halves, a fixed order on every CPU.
+/// `1 / sqrt(mean(x^2) + eps)`. Squares of f32 are exact in f64. They are summed in 16 interleaved lanes and then by
+/// halves, which is the same order on every CPU.
 #[inline(always)]
 fn factor<I: Isa>(isa: I, x: &[f32], eps: f32) -> f32 {
     let (chunks, rest) = x.as_chunks();
@@ -150,7 +150,7 @@ mod tests {
             let mut out = vec![0.0; n];
             rms_norm(&x, &w, 1e-5, &mut out);
             for (a, b) in out.iter().zip(&reference(&x, &w, 1e-5)) {
-                // Six roundings, of the mean, its sum with eps, the root, the reciprocal and two products.
+                // There are six roundings: of the mean, its sum with eps, the root, the reciprocal and two products.
                 assert!((a - b).abs() <= 6.0 * 0.5 * f32::EPSILON * b.abs(), "n={n}: {a} {b}");
             }
             let mut same = x.clone();
@@ -230,7 +230,7 @@ mod tests {
     fn squares_beyond_f32_do_not_overflow() {
         let mut x = [1e25f32, -1e25];
         let mut small = [0.0f32; 2];
-        // The mean square itself is beyond f32: the factor is 0, not NaN.
+        // The mean square itself is beyond f32, so that the factor is 0. It must not be NaN.
         rms_norm_in_place(&mut x, &[1.0; 2], 1e-5);
         rms_norm_in_place(&mut small, &[1.0; 2], 1e-5);
         assert_eq!((x, small), ([0.0, -0.0], [0.0; 2]));

@@ -1,4 +1,4 @@
-//! Activations to int8.
+//! Quantizes activations to int8.
 
 use crate::isa::{Isa, Tier, dispatch};
 use trit_format::plan::ActivationRule;
@@ -8,10 +8,10 @@ mod groups;
 use groups::{absmax_groups, fixed_groups};
 pub use groups::{absmax_reference, fixed_reference};
 
-/// Where a quantized row goes: one scale and one sum, or with a rule that has groups what
+/// Where a quantized row is written. It has one scale and one sum, or with a rule that has groups as many as
 /// [`Quantized`](trit_format::plan::Quantized) says.
 pub struct QuantizedRow<'a> {
-    /// At least what the rule gives; what is longer is zeroed.
+    /// At least as long as the rule's result; the rest is zeroed.
     pub values: &'a mut [i8],
     /// One for each group.
     pub scales: &'a mut [f32],
@@ -21,8 +21,8 @@ pub struct QuantizedRow<'a> {
 
 /// Quantizes one row as `rule` documents.
 ///
-/// A group or row with NaN or infinity gets such a scale and zeros, so that each product of it is NaN and not a plausible
-/// number.
+/// A group or row with NaN or infinity gets zeros and a scale that makes each of its products NaN, so that no product
+/// is a plausible number.
 ///
 /// # Panics
 /// If a part of `out` is too short.
@@ -42,11 +42,11 @@ pub fn quantize(input: &[f32], rule: ActivationRule, out: QuantizedRow) {
 }
 
 /// Quantizes one row: `a = max(max|x|, floor)`, `s = 127 * (1 / a)`, `q = clamp(round_half_even(x * s), -128, 127)`.
-/// Gives `s` and the sum of `q`. `out` may be longer than `input`; its tail is zeroed.
+/// Returns `s` and the sum of `q`. `out` may be longer than `input`; its tail is zeroed.
 ///
-/// A row with NaN gives a NaN scale and zeros, one with infinity the scale 0 and zeros, so that each product of it is NaN,
-/// as it is in torch, and not a plausible number. A row whose maximum is too small for its reciprocal gives an infinite
-/// scale and zeros.
+/// A row with NaN gives a NaN scale and zeros, and a row with infinity gives the scale 0 and zeros. So each of their
+/// products is NaN, as it is in torch, and no plausible number. A row whose maximum is too small for its reciprocal
+/// gives an infinite scale and zeros.
 ///
 /// Source: transformers, `integrations/bitnet.py`, `ActQuant`.
 ///
@@ -66,7 +66,7 @@ fn absmax_per_token_body<I: Isa>(_isa: I, input: &[f32], floor: f32, out: &mut [
     by_magnitude(input, max, floor, out)
 }
 
-/// The bits of `|x|`. Without their signs, floats are ordered as their bits are, NaN last.
+/// The bits of `|x|`. Floats without their signs have the same order as their bits, and NaN is last.
 #[inline(always)]
 pub(crate) fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
@@ -90,9 +90,9 @@ pub(crate) fn by_magnitude(input: &[f32], max: u32, floor: f32, out: &mut [i8]) 
     (s, sum)
 }
 
-/// The nearest i8, half to even. Adding 1.5 * 2^23 leaves no bits for a fraction, and the addition itself rounds half
-/// to even; the low bits are then the integer. This vectorizes on every CPU; `round_ties_even` is a library call before
-/// SSE4.1.
+/// The nearest i8, half to even. Adding 1.5 * 2^23 leaves no bits for a fraction, the addition itself rounds half to
+/// even, and the low bits are then the integer. This vectorizes on every CPU, while `round_ties_even` is a library call
+/// before SSE4.1.
 #[inline(always)]
 fn round_half_even(x: f32) -> i8 {
     const MAGIC: f32 = 12_582_912.0;

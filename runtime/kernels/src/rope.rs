@@ -2,7 +2,7 @@
 
 use crate::isa::{Isa, Tier, dispatch};
 
-/// cos and sin of every angle, `[positions, head_dim / 2]` each.
+/// Cosine and sine of every angle, `[positions, head_dim / 2]` each.
 pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
@@ -10,16 +10,16 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Tables for `positions` positions: `angle = position * inv_freq[i]` in f32, its cos and sin rounded from f64
-    /// (so they do not depend on the platform's f32 library), times `scaling`.
+    /// Tables for `positions` positions: `angle = position * inv_freq[i]` in f32, and its cosine and sine times
+    /// `scaling`. They are rounded from f64, so that they do not depend on the platform's f32 library.
     pub fn new(inv_freq: &[f32], scaling: f32, positions: usize) -> RopeTable {
         let angles = (0..positions).flat_map(|p| inv_freq.iter().map(move |f| f64::from(p as f32 * f)));
         let (cos, sin) = angles.map(|a| (a.cos() as f32 * scaling, a.sin() as f32 * scaling)).unzip();
         RopeTable { half: inv_freq.len(), cos, sin }
     }
 
-    /// `head = head * cos + rotate_half(head) * sin` for each of consecutive heads `[n, head_dim]`, halves rotated against
-    /// each other.
+    /// `head = head * cos + rotate_half(head) * sin` for each of the consecutive heads `[n, head_dim]`. Element `i` is
+    /// rotated together with element `i + head_dim / 2`.
     ///
     /// # Panics
     /// If there is no whole number of heads or the position is outside the table.
@@ -85,7 +85,7 @@ mod tests {
     fn scaling_multiplies_the_result_and_positions_are_rounded_in_f32() {
         let head = floats(2, 5);
         let mut rotated = head.clone();
-        // The angle is the f32 product, which at this position is 0.0065 from the exact one.
+        // The angle is the f32 product, which differs by 0.0065 from the exact one at this position.
         let (frequency, position) = (0.7f32, 500_001);
         RopeTable::new(&[frequency], 0.5, position + 1).rotate(&mut rotated, position);
         let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();

@@ -1,10 +1,11 @@
-//! Ternary matrix products without generated code: the readable reference, and the portable kernel over the same bytes.
+//! Ternary matrix products without generated code: a readable reference, and the portable kernel that reads the same
+//! bytes.
 
 use crate::isa::{Isa, LANES, Tier, dispatch};
 use trit_format::dense243::{Code, TRITS};
 use trit_format::tile::{self, QUAD, ROWS, VECTOR};
 
-/// The sums of every row of `weights`, tile after tile, decoded trit by trit; `None` where a byte is invalid.
+/// The sums of every row of `weights`, tile after tile, decoded trit by trit, or `None` if a byte is invalid.
 /// `activations` is `[k]`.
 pub fn reference(weights: &[u8], k: usize, code: Code, activations: &[i8]) -> Option<Vec<i32>> {
     let mut sums = Vec::new();
@@ -19,13 +20,13 @@ pub fn reference(weights: &[u8], k: usize, code: Code, activations: &[i8]) -> Op
 
 /// The portable kernel: `out[r * out_stride + t * 80 + row] = sum over k of trit[row, k] * activations[r *
 /// activation_stride + k]` for every tile `t` in `weights` and `m` activation rows, exact in wrapping i32 (see
-/// [`trit_format::kernel::MAX_K`]). Bytes that no trits encode to give some number.
+/// [`trit_format::kernel::MAX_K`]). Bytes that encode no trits give some number.
 ///
-/// No trit is isolated: with features `x_0 = s` and `x_{i+1} = 3 x_i mod 256` of a stored byte `s`, read as i8, and
-/// `X_i` the sum of `x_i * a`, `(3 X_i - X_{i+1}) / 256` is the sum for the trit of weight `3^(4-i)`.
+/// No trit is decoded by itself. A stored byte `s` has the features `x_0 = s` and `x_{i+1} = 3 x_i mod 256`, read as
+/// i8. If `X_i` is the sum of `x_i * a`, then `(3 X_i - X_{i+1}) / 256` is the sum for the trit of weight `3^(4-i)`.
 ///
 /// # Panics
-/// If a slice is too short for the shapes; activation rows have `padded_k(k)` entries, zero from `k` on.
+/// If a slice is too short for the shapes. Activation rows must have `padded_k(k)` entries, zero from `k` on.
 #[allow(clippy::too_many_arguments)]
 pub fn portable(
     weights: &[u8],
@@ -42,7 +43,7 @@ pub fn portable(
     }
 }
 
-/// The trits of one row of a tile of `k` columns, as [`portable`] reads them: `out` is `[k]`, -1, 0 or 1 each.
+/// Writes the trits of one row of a tile of `k` columns, as [`portable`] reads them, to `out`, `[k]`: -1, 0 or 1 each.
 ///
 /// # Panics
 /// If the tile is too short or has no such row.
@@ -80,13 +81,13 @@ dispatch!(
     ) = tiles_body
 );
 
-/// Features of a byte: one more than it holds trits.
+/// Features of a byte, one more than the trits that it holds.
 const FEATURES: usize = TRITS + 1;
 /// Activation rows that share the features of a tile's bytes.
 const GROUP: usize = 8;
-/// Quads whose features are kept for a group of rows: 6 KiB, which stay in L1.
+/// Quads whose features are kept for a group of rows. They take 6 KiB, which stay in L1.
 const QUADS_KEPT: usize = 16;
-/// Bytes ahead of a read that are prefetched: what a core streams in the time memory takes to answer.
+/// How many bytes ahead of a read are prefetched. A core reads about that much in the time that memory takes to answer.
 const PREFETCH: usize = 8 << 10;
 
 #[allow(clippy::too_many_arguments)]
@@ -155,7 +156,7 @@ fn one_row<I: Isa>(isa: I, vectors: &[[u8; VECTOR]], code: Code, row: &[[i8; QUA
     sums
 }
 
-/// `sums` plus those of some quads whose features are known.
+/// Adds to `sums` those of some quads whose features are known.
 #[inline(always)]
 fn add_quads<I: Isa>(
     isa: I,
@@ -188,8 +189,8 @@ fn load<I: Isa>(isa: I, vector: &[u8; VECTOR], code: Code) -> I::I8 {
     }
 }
 
-/// The signed fix form of a byte in the spread code, in 16-bit arithmetic that vectorizes: `b = s - s / 28`, then
-/// `ceil(256 b / 243) = b + ceil(13 b / 243)`.
+/// The signed fix form of a byte `s` in the spread code: `b = s - s / 28`, then
+/// `ceil(256 b / 243) = b + ceil(13 b / 243)`. This is 16-bit arithmetic, which vectorizes.
 #[inline(always)]
 fn signed_fix(spread: u8) -> u8 {
     let b = u16::from(spread - spread / 28);
@@ -211,8 +212,8 @@ mod tests {
     use super::*;
     use crate::testing::Random;
 
-    /// Sizes around quads, kept quads and the models' own; random and saturating activations; one row and several, in
-    /// and across groups; every code and tier.
+    /// Tries sizes around those of quads and of kept quads and those of models, random and saturating activations, one
+    /// row and several rows within a group and across groups, every code and every tier.
     #[test]
     fn portable_equals_the_reference_bit_for_bit() {
         let mut random = Random(12);
@@ -234,7 +235,7 @@ mod tests {
                 for (t, tile) in weights.chunks_exact_mut(tile::bytes(k)).enumerate() {
                     let trits: Vec<i8> = (0..ROWS * k)
                         .map(|i| match i / k {
-                            // Rows of one sign meet the largest activations.
+                            // Rows of one sign are multiplied with the largest activations.
                             0 if t == 0 => 1,
                             1 if t == 0 => -1,
                             _ => (random.next() % 3) as i8 - 1,
@@ -284,7 +285,7 @@ mod tests {
         }
     }
 
-    /// The largest sums there are: past the point where the feature sums wrap.
+    /// The largest possible sums, for which the feature sums wrap.
     #[test]
     fn the_longest_rows_are_exact() {
         let k = trit_format::kernel::MAX_K as usize;

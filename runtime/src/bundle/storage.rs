@@ -86,12 +86,12 @@ impl LoadedBytes {
 }
 
 /// Memory for a copy that has not been read yet, in huge pages where the system has them.
-pub(crate) struct Room(trit_gemm::Memory);
+pub(crate) struct Room(trit_gemm::AlignedMemory);
 
 impl Room {
     /// Memory for `len` bytes; `None` where the system refuses it.
     fn new(len: usize) -> Option<Room> {
-        trit_gemm::Memory::huge(1, len, "a copy of a section").ok().map(Room)
+        trit_gemm::AlignedMemory::huge(1, len, "a copy of a section").ok().map(Room)
     }
 
     /// The bytes.

@@ -4,7 +4,7 @@
 use crate::RuntimeError;
 use std::ops::Range;
 use trit_format::plan::{Buffer, BufferId, DType, Plan};
-use trit_gemm::Memory;
+use trit_gemm::AlignedMemory;
 
 /// Element types of buffers. Every bit pattern is a valid value of such a type.
 pub(crate) trait Element: Copy {
@@ -23,7 +23,7 @@ impl Element for i8 {
 
 /// Memory for the buffers of a plan, `capacity` rows each. It is zero at first.
 pub(crate) struct Arena {
-    memory: Memory,
+    memory: AlignedMemory,
     buffers: Vec<Buffer>,
     capacity: usize,
 }
@@ -34,7 +34,7 @@ impl Arena {
     /// # Errors
     /// [`RuntimeError::System`] where memory is refused.
     pub fn new(plan: &Plan, capacity: usize) -> Result<Arena, RuntimeError> {
-        let memory = Memory::new(capacity, plan.row_bytes as usize, "activations")?;
+        let memory = AlignedMemory::new(capacity, plan.row_bytes as usize, "activations")?;
         Ok(Arena { memory, buffers: plan.buffers.clone(), capacity })
     }
 

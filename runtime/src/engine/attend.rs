@@ -13,7 +13,7 @@ use half::f16;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use trit_format::plan::{BufferId, KvLayer, Plan};
-use trit_gemm::Memory;
+use trit_gemm::AlignedMemory;
 use trit_kernels::attention::{
     AttendScratch, CHUNK, KvElement, Queries, attend_rows, combine, partial, value_width,
 };
@@ -268,7 +268,7 @@ impl<'a> Attend<'a> {
 /// The split-KV workspace: partial results of attention for each chunk of a context that is split among workers.
 #[derive(Default)]
 pub(crate) struct SplitKv {
-    memory: Option<Memory>,
+    memory: Option<AlignedMemory>,
     /// Elements.
     len: usize,
 }
@@ -291,7 +291,7 @@ impl SplitKv {
         let len = plan.kv.iter().map(len).max().unwrap_or(0).min(MOST_SPLIT / size_of::<f32>());
         if self.len < len {
             let len = len.next_power_of_two();
-            self.memory = Some(Memory::new(len, size_of::<f32>(), "partial results")?);
+            self.memory = Some(AlignedMemory::new(len, size_of::<f32>(), "partial results")?);
             self.len = len;
         }
         Ok(())

@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use trit_format::plan::KvLayer;
-use trit_gemm::Memory;
+use trit_gemm::AlignedMemory;
 use trit_kernels::attention::{CHUNK, KvElement, KvHead, KvHeadMut, value_width};
 
 /// Positions of a page. Attention handles as many positions together.
@@ -93,7 +93,7 @@ struct LayerLayout {
 }
 
 /// [`POSITIONS`] positions of every layer.
-struct Page(Memory);
+struct Page(AlignedMemory);
 
 impl LayerLayout {
     /// Elements of a head's keys, of its values, and of the scales of either.
@@ -125,8 +125,11 @@ impl Layout {
     fn page(&self, index: usize) -> Result<Page, RuntimeError> {
         let what = "a page of the KV cache";
         let huge = index > 0 && self.bytes >= HUGE;
-        let memory =
-            if huge { Memory::huge(1, self.bytes, what)? } else { Memory::new(1, self.bytes, what)? };
+        let memory = if huge {
+            AlignedMemory::huge(1, self.bytes, what)?
+        } else {
+            AlignedMemory::new(1, self.bytes, what)?
+        };
         Ok(Page(memory))
     }
 

@@ -152,7 +152,7 @@ impl Screening<'_> {
                 let part = at..at + range.len();
                 at = part.end;
                 let (approx, bound) = (&state.approx[part.clone()], &state.bound[part]);
-                planes::survivors(threshold, approx, bound, range.start as u32, &mut state.shortlist);
+                planes::extend_shortlist(threshold, approx, bound, range.start as u32, &mut state.shortlist);
             }
         }
         if self.full {
@@ -165,7 +165,7 @@ impl Screening<'_> {
             *undecided += shortlist.len();
             approx.resize(shortlist.len(), 0.0);
             bound.resize(shortlist.len(), 0.0);
-            planes::refine(&planes, shortlist, hidden, approx, bound);
+            planes::tighten_bounds(&planes, shortlist, hidden, approx, bound);
             top.reset(request.count);
             top.take(approx, bound);
         }
@@ -175,7 +175,7 @@ impl Screening<'_> {
         worker.wait();
         for (index, (state, (.., request))) in states.iter_mut().zip(inputs).enumerate() {
             let threshold = self.bounds.threshold(index, request);
-            planes::keep_survivors(threshold, &state.approx, &state.bound, &mut state.shortlist);
+            planes::narrow_shortlist(threshold, &state.approx, &state.bound, &mut state.shortlist);
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use trit_gemm::Variants;
 use trit_gemm::tuning::{BYTES, Stream, Timer, fastest};
-use trit_kernels::planes::{Hidden, Planes, WAYS, scan_full, scan_high};
+use trit_kernels::planes::{Hidden, Planes, SCAN_VARIANTS, scan_full, scan_high};
 
 /// Whether variants are timed, and whether the result is remembered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ const SHARE: usize = 32;
 #[derive(Clone, Copy)]
 enum Choice {
     Kernel,
-    Way,
+    Scan,
 }
 
 /// Chooses kernels and ways to scan for one load of a bundle.
@@ -89,10 +89,10 @@ impl Tuner {
         self.fastest(Choice::Kernel, &what, &variants.names(), |i| timer.time(i))
     }
 
-    /// The index in [`WAYS`] of how to scan the high one of `planes`, or both.
-    pub fn choose_way(&mut self, planes: &Planes, full: bool) -> usize {
+    /// The index in [`SCAN_VARIANTS`] of the one to use for the high one of `planes`, or for both.
+    pub fn choose_scan_variant(&mut self, planes: &Planes, full: bool) -> usize {
         let names: Vec<String> =
-            WAYS.iter().map(|way| format!("{}+{}+{}", way.rows, way.far, way.near)).collect();
+            SCAN_VARIANTS.iter().map(|v| format!("{}+{}+{}", v.rows, v.far, v.near)).collect();
         let layout = planes.layout();
         let (read, what) = if full { (2, "both planes") } else { (1, "high plane") };
         let what = format!(": {what} of {} ", layout.hidden());
@@ -101,9 +101,9 @@ impl Tuner {
         let ready = hidden.prepare(&vec![1.0; layout.hidden()]);
         let (mut approx, mut bound) = (vec![0.0; rows], vec![0.0; rows]);
         let mut starts = (0..=layout.rows() - rows).step_by(rows).cycle();
-        self.fastest(Choice::Way, &what, &names, |i| {
+        self.fastest(Choice::Scan, &what, &names, |i| {
             let first = starts.next().unwrap_or_default();
-            let planes = planes.scanned(full, WAYS[i]);
+            let planes = planes.with_scan_variant(full, SCAN_VARIANTS[i]);
             let scan = if full { scan_full } else { scan_high };
             let start = Instant::now();
             if ready {

@@ -1,4 +1,4 @@
-//! Products of the owned matrix, tiles shared out among the threads of rayon's current pool.
+//! Products of the owned matrix. Tiles are shared out among the threads of rayon's current pool.
 
 use super::{Held, Precision, TernaryMatrix, View};
 use crate::memory::zeros;
@@ -18,11 +18,11 @@ const SHARES: usize = 4;
 const FLOOR: f32 = 1e-5;
 
 impl TernaryMatrix {
-    /// Sums of trits times int8 activations, row-major `[m, k]` to `[m, n]`: exact, without the scales.
+    /// Exact sums of trits times int8 activations, without the scales: row-major `[m, k]` to `[m, n]`.
     ///
     /// # Errors
-    /// [`GemmError::Length`] where `activations` is no whole rows, [`GemmError::GroupScales`] where groups of columns have
-    /// scales, which such sums cannot be multiplied by; [`GemmError::Memory`] where memory is refused.
+    /// [`GemmError::Length`] if `activations` is not whole rows, [`GemmError::GroupScales`] if groups of columns have scales,
+    /// which sums over whole rows cannot be multiplied by, [`GemmError::Memory`] if memory is refused.
     pub fn gemm_i8(&self, activations: &[i8]) -> Result<Vec<i32>, GemmError> {
         let mut out = zeros(self.count(activations.len())?, self.n, "results")?;
         self.gemm_i8_into(activations, &mut out)?;
@@ -81,11 +81,11 @@ impl TernaryMatrix {
         }
     }
 
-    /// Int8 with one scale a row of activations.
+    /// Multiplies with int8 activations that have one scale a row.
     fn by_token(&self, x: &[f32], m: usize, out: &mut [f32]) -> Result<(), GemmError> {
         let quantized = |r: usize, values: &mut [i8]| per_token(&x[r * self.k..][..self.k], FLOOR, values).0;
         if let Held::Groups = self.scales {
-            // Each group's sum is divided by the row's factor as it is multiplied by its scale.
+            // The row's factor divides each group's sum, so its reciprocal is the scale of every group.
             let rows = self.int8_rows(&self.groups, m, |r, values| 1.0 / quantized(r, values))?;
             return self.scaled_totals(rows.all(), out);
         }
@@ -113,7 +113,7 @@ impl TernaryMatrix {
         })
     }
 
-    /// By groups of columns, in one digit or three.
+    /// Multiplies with activations that have one scale for each group of columns, of one digit or three.
     fn by_group(&self, x: &[f32], m: usize, rule: ActivationRule, out: &mut [f32]) -> Result<(), GemmError> {
         let layout = &self.groups.layout;
         let groups = layout.groups().unwrap_or(1);
@@ -124,7 +124,7 @@ impl TernaryMatrix {
         self.scaled_totals(rows.all(), out)
     }
 
-    /// The totals of groups times the scales that do not stand in the tiles.
+    /// Writes the totals of groups, times the scales that the matrix holds beside its tiles.
     fn scaled_totals(&self, input: Activations, out: &mut [f32]) -> Result<(), GemmError> {
         self.over_tiles(&self.groups, input, out, |pass, tiles, parts| {
             let (start, from) = (tiles.start, tiles.start * tile::ROWS);
@@ -144,7 +144,7 @@ impl TernaryMatrix {
         })
     }
 
-    /// Rows of one digit as `view` wants them. `fill` writes the `[k]` values of a row and gives its scale.
+    /// Rows of one digit in the layout of `view`. `fill` writes the `[k]` values of a row and returns its scale.
     fn int8_rows(
         &self,
         view: &View,
@@ -167,7 +167,7 @@ impl TernaryMatrix {
         Ok(rows)
     }
 
-    /// Rows of activations in `len` elements.
+    /// How many rows of activations `len` elements are.
     fn count(&self, len: usize) -> Result<usize, GemmError> {
         match len.is_multiple_of(self.k) {
             true => Ok(len / self.k),
@@ -178,7 +178,7 @@ impl TernaryMatrix {
         }
     }
 
-    /// Whether `found` elements are the results of `m` rows.
+    /// Checks that `found` elements are the results of `m` rows.
     fn fits(&self, m: usize, found: usize) -> Result<(), GemmError> {
         match m.checked_mul(self.n) {
             Some(expected) if expected == found => Ok(()),
@@ -189,7 +189,8 @@ impl TernaryMatrix {
         }
     }
 
-    /// Shares the tiles out: `work` writes the results of some tiles, of which it gets those of each row.
+    /// Shares the tiles out among threads. `work` writes the results of some tiles; for each row of activations it gets
+    /// the part of `out` that these are.
     fn over_tiles<T: Send>(
         &self,
         view: &View,
@@ -219,7 +220,8 @@ impl TernaryMatrix {
     }
 }
 
-/// The sums over whole rows of activations of one digit, whether or not kernels go by groups; tiles count from the first.
+/// The sums over whole rows, for activations of one digit, whether or not kernels go over groups. `each` gets the index
+/// of a tile counted from the first of `tiles`.
 fn whole_sums(
     pass: &mut Pass,
     tiles: Range<usize>,
@@ -241,7 +243,7 @@ fn whole_sums(
     Ok(())
 }
 
-/// At most one tile's rows of `out`: the last tile may be filled up.
+/// The first elements of `out`, at most one for each row of a tile. The last tile may have fewer rows of the matrix.
 fn first<T>(out: &mut [T]) -> &mut [T] {
     let len = out.len().min(tile::ROWS);
     &mut out[..len]

@@ -1,14 +1,15 @@
-//! Products with scales of groups: a tile's groups through a kernel, then their sums to floats.
+//! Products of tiles whose groups of columns have scales: kernels give the sums of each group, which then become
+//! floats.
 //!
-//! To a kernel the groups of a tile are tiles of few columns, each with its own columns of the activations, and the int8
-//! digits of a float activation are rows of activations. Floats are added group after group whatever the kernel, so results
-//! do not depend on it.
+//! For a kernel, the groups of a tile are tiles of few columns, each with its own columns of the activations, and the
+//! int8 digits of a float activation are rows of activations. Floats are added group after group with every kernel, so
+//! results do not depend on the kernel.
 
 use super::{MatrixRef, Pass, Scratch, resized};
 use crate::call::Call;
 use crate::kernels::Kernel;
 use crate::layout::Groups;
-use crate::{Activations, GemmError, Memory};
+use crate::{Activations, AlignedMemory, GemmError};
 use std::ops::Range;
 use trit_format::tile;
 use trit_kernels::epilogue::{GroupSums, add_groups};
@@ -17,13 +18,14 @@ use trit_kernels::epilogue::{GroupSums, add_groups};
 pub(super) const MOST_TILES: usize = 16;
 /// Most groups in one call for a few rows.
 const GROUPS_PER_CALL: usize = 32;
-/// Sums that are kept between a kernel and the floats, about: they stay in L1 or near it.
+/// About how many sums a kernel writes before they become floats. They stay in L1 or near it.
 const SUMS: usize = 12 << 10;
-/// Activation rows, digits counted, that meet a tile together: in kernels for a few rows, and in those for blocks.
+/// Activation rows, each digit counted, that are multiplied with a tile together by kernels for a few rows; below, by
+/// block kernels.
 const ROWS: usize = 24;
 const BLOCK_ROWS: usize = 128;
 
-/// What a call is made of, borrowed apart from the memory that it writes to.
+/// The operands of a call, without the memory that it writes to, which is borrowed separately.
 struct Operands<'b, 'a> {
     matrix: &'b MatrixRef<'a>,
     input: &'b Activations<'a>,
@@ -35,7 +37,7 @@ struct Operands<'b, 'a> {
 }
 
 impl Pass<'_, '_> {
-    /// Rows of activations, and groups, that are handled together.
+    /// How many rows of activations, and how many groups, are handled together.
     fn together(&self) -> (usize, usize) {
         let digits = self.digits;
         match self.block {
@@ -53,8 +55,8 @@ impl Pass<'_, '_> {
         self.matrix.layout.groups.ok_or(error)
     }
 
-    /// The sums of `tiles` over all groups, each times the scales of its activations and of its weights:
-    /// `each(tile, row, totals)` for every tile and row of activations.
+    /// Computes the totals of `tiles`: the sums of all groups, each times the scales of its activations and of its
+    /// weights, added up. Calls `each(tile, row, totals)` for every tile and row of activations.
     ///
     /// # Errors
     /// [`GemmError::Tiles`] where there are no such tiles, [`GemmError::Grouping`] where the matrix has no groups.
@@ -78,7 +80,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// [`Pass::totals`] of one tile for rows that go together.
+    /// [`Pass::totals`] of one tile for rows that are handled together.
     fn total(&mut self, groups: Groups, tile: usize, rows: Range<usize>) -> &[[f32; tile::ROWS]] {
         let (_, at_once) = self.together();
         let Scratch { sums, totals, packed, block } = &mut *self.scratch;
@@ -109,8 +111,8 @@ impl Pass<'_, '_> {
         totals
     }
 
-    /// The integer sums of every group of one tile for one row of activations, `[digits, groups, 80]`, exact and without any
-    /// scale.
+    /// The integer sums of every group of one tile for one row of activations, `[digits, groups, 80]`, exact and
+    /// without any scale.
     ///
     /// # Errors
     /// [`GemmError::Tiles`] where there is no such tile, [`GemmError::Grouping`] where the matrix has no groups,
@@ -128,7 +130,7 @@ impl Pass<'_, '_> {
             input: &self.input,
             groups,
             digits: self.digits,
-            // One for blocks does not go from group to group.
+            // A block kernel does not go from group to group.
             block: None,
             activation_sums: if self.packed { packed } else { self.input.sums().values },
         };
@@ -145,7 +147,7 @@ impl Operands<'_, '_> {
         tile: usize,
         groups: &Range<usize>,
         rows: &Range<usize>,
-        block_memory: &mut Option<Memory>,
+        block_memory: &mut Option<AlignedMemory>,
         out: &mut [i32],
     ) {
         let layout = &self.matrix.layout;
@@ -167,7 +169,7 @@ impl Operands<'_, '_> {
             return call(first, end - first).portable(out);
         };
         if let Some(block) = self.block {
-            let memory = block_memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+            let memory = block_memory.as_mut().map_or(&mut [][..], AlignedMemory::bytes_mut);
             return call(first, end - first).code(block, memory, out);
         }
         let mut row = first;

@@ -1,13 +1,14 @@
-//! Where keys and values of one KV head stand, and how rows get there.
+//! How the keys and values of one KV head stand in memory, and how rows are written there.
 //!
-//! Keys `[positions / 16, head_dim, 16]`: sixteen positions side by side, so that a vector holds as many scores and no
-//! sum crosses lanes. Values `[positions / 128, value_width / 16, 128, 16]`: sixteen elements side by side, those of
-//! consecutive positions after each other. So kernels read four streams of some KB each at once, as they do with keys,
-//! and the CPU fetches them all ahead; from one stream, as from rows of values, it fetched 10 GB/s where memory gives 16.
+//! Keys are `[positions / 16, head_dim, 16]`: sixteen positions stand side by side, so that a vector holds sixteen
+//! scores and no sum crosses lanes. Values are `[positions / 128, value_width / 16, 128, 16]`: sixteen elements stand
+//! side by side, and those of consecutive positions follow each other. So kernels read four runs of some KB each at
+//! once, as they do with keys, and the CPU prefetches all of them. From one run, as from rows of values, it fetched 10
+//! GB/s where memory gives 16.
 
 use super::CHUNK;
-use crate::element::Element;
 use crate::isa::LANES;
+use crate::load_float::LoadFloat;
 use crate::quantize::per_token;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -18,36 +19,38 @@ pub const BLOCK: usize = LANES;
 /// Positions whose values stand together.
 pub const VALUE_BLOCK: usize = 128;
 
-/// Positions that a cache of `positions` has room for: whole blocks. Keys take this times `head_dim` elements for each KV
-/// head, values this times [`value_width`], scales of either one each.
+/// How many positions a cache for `positions` has room for: `positions` rounded up to whole blocks. For each KV head,
+/// keys take that many times `head_dim` elements, values that many times [`value_width`], and each kind of scales one
+/// each.
 pub const fn padded_positions(positions: usize) -> usize {
     positions.next_multiple_of(VALUE_BLOCK)
 }
 
-/// The sixteen values from `16 * column` of a position, in units of sixteen; those of the next position follow within a
-/// block, those of the next column are [`VALUE_BLOCK`] on. `columns` is `value_width / 16`.
+/// Index, in units of sixteen elements, of the values from `16 * column` on of a position. Those of the next position
+/// in the block are 1 further, and those of the next column [`VALUE_BLOCK`] further. `columns` is `value_width / 16`.
 #[inline(always)]
 pub(super) fn value_index(position: usize, column: usize, columns: usize) -> usize {
     (position / VALUE_BLOCK * columns + column) * VALUE_BLOCK + position % VALUE_BLOCK
 }
 
-/// Elements of a head's row of values: `head_dim`, and zeros up to whole vectors.
+/// Elements of a head's row of values: `head_dim`, and zeros that fill up the last vector.
 pub const fn value_width(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
 }
 
 /// Element type of a KV cache: f32, f16, or i8 with a scale for each key and each value.
-pub trait KvElement: Element<Raw = Self> + Copy + Default + Send + Sync + 'static {
+pub trait KvElement: LoadFloat<Raw = Self> + Copy + Default + Send + Sync + 'static {
     /// Whether each key and value has a scale.
     const SCALED: bool;
-    /// Whether elements are used as they are.
+    /// Whether elements are f32 already, so that they need no widening.
     const IS_F32: bool = false;
 
-    /// Rounds a row to nearest even and gives its scale, 1 without [`KvElement::SCALED`].
+    /// Rounds a row to nearest even and returns its scale, which is 1 without [`KvElement::SCALED`].
     ///
-    /// What f16 cannot hold becomes infinite. As i8 a row is quantized by [`per_token`] without a floor and an element is
-    /// `scale * q`, `scale = 1 / s`: off by at most half of `scale` and some roundings. A row with NaN or infinity gets
-    /// such a scale and zeros, so that its products are NaN; one whose maximum is too small for its reciprocal becomes 0.
+    /// Values that f16 cannot hold become infinite. As i8, a row is quantized by [`per_token`] without a floor, and an
+    /// element stands for `scale * q` with `scale = 1 / s`, which is off by at most half of `scale` and some roundings.
+    /// A row with NaN or infinity gets a scale that is NaN or infinite, and zeros, so that its products are NaN. A row
+    /// whose maximum is too small for its reciprocal becomes 0.
     fn narrow(row: &[f32], to: &mut [Self]) -> f32;
 
     /// Whether every finite value of `row` stays finite as an element.
@@ -75,8 +78,9 @@ impl KvElement for f16 {
     }
 
     fn holds(row: &[f32]) -> bool {
-        // Halfway between the largest f16, 65504, and what would follow: from there on rounding gives infinity. Compared as
-        // integers and without a branch, so that it is a few vector instructions.
+        // 65520 lies halfway between the largest f16, 65504, and the next value that f16 would have. From there on
+        // rounding gives infinity. Values are compared as integers and without a branch, so that this is a few vector
+        // instructions.
         let (least, infinite) = (65520f32.to_bits() as i32, f32::INFINITY.to_bits() as i32);
         let beyond = row.iter().fold(false, |beyond, x| {
             let magnitude = (x.to_bits() & 0x7fff_ffff) as i32;
@@ -95,7 +99,7 @@ impl KvElement for i8 {
     }
 }
 
-/// The keys and values of one KV head, or of some of its positions: whole blocks of [`VALUE_BLOCK`].
+/// The keys and values of one KV head, or of some of its positions, in whole blocks of [`VALUE_BLOCK`].
 #[derive(Clone, Copy)]
 pub struct KvHead<'a, T> {
     keys: &'a [T],
@@ -105,7 +109,7 @@ pub struct KvHead<'a, T> {
     head_dim: usize,
 }
 
-/// Positions of a chunk, from its first one.
+/// The first positions of a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a, T> {
     /// `[positions / 16, head_dim, 16]`.
@@ -116,13 +120,13 @@ pub(super) struct Stored<'a, T> {
     pub key_scales: &'a [f32],
     /// `[positions]`, or none.
     pub value_scales: &'a [f32],
-    /// Whether they come from memory and are used only a few times, so that asking for them ahead pays: f16 16 GB/s with
-    /// it, 13 without, where a plain read has 21.
+    /// Whether they come from memory and are used only a few times, so that prefetching them pays: f16 came with 16
+    /// GB/s, and with 13 without prefetching, where a plain read had 21.
     pub streamed: bool,
 }
 
 impl<'a, T> Stored<'a, T> {
-    /// The scales without the elements.
+    /// The same scales without elements.
     pub fn scales<U>(&self) -> Stored<'a, U> {
         Stored {
             keys: &[],
@@ -134,7 +138,7 @@ impl<'a, T> Stored<'a, T> {
     }
 }
 
-/// Room for whole blocks, and for their scales where there are any.
+/// Checks that there is room for whole blocks, and for their scales if `T` has any.
 fn check<T: KvElement>(keys: usize, values: usize, key_scales: usize, value_scales: usize, head_dim: usize) {
     let positions = values.checked_div(value_width(head_dim)).unwrap_or(0);
     assert!(
@@ -152,7 +156,7 @@ impl<'a, T: KvElement> KvHead<'a, T> {
     /// `[positions / 128, value_width / 16, 128, 16]`, and `[positions]` scales of each, or none where `T` has none.
     ///
     /// # Panics
-    /// If lengths do not fit each other, or are no whole blocks.
+    /// If lengths do not fit each other, or are not those of whole blocks.
     pub fn new(
         keys: &'a [T],
         values: &'a [T],
@@ -169,13 +173,13 @@ impl<'a, T: KvElement> KvHead<'a, T> {
         self.head_dim
     }
 
-    /// Positions that there is room for.
+    /// How many positions there is room for.
     fn capacity(&self) -> usize {
         self.values.len().checked_div(value_width(self.head_dim)).unwrap_or(0)
     }
 
-    /// The positions of chunk `chunk`, [`CHUNK`] of them, or fewer at the end of the cache. What a cache in pages keeps in
-    /// a page is what this gives of a cache in one piece.
+    /// The positions of chunk `chunk`: [`CHUNK`] of them, or fewer at the end of the cache. In a cache in pages, each page
+    /// holds one such chunk of each head.
     ///
     /// # Panics
     /// If the cache ends before the chunk.
@@ -206,7 +210,7 @@ impl<'a, T: KvElement> KvHead<'a, T> {
     }
 }
 
-/// [`KvHead`], to be written.
+/// The keys and values of one KV head, to be written: see [`KvHead`].
 pub struct KvHeadMut<'a, T> {
     keys: &'a mut [T],
     values: &'a mut [T],
@@ -216,7 +220,7 @@ pub struct KvHeadMut<'a, T> {
 }
 
 impl<'a, T: KvElement> KvHeadMut<'a, T> {
-    /// As [`KvHead::new`].
+    /// A view like [`KvHead::new`] that can be written.
     ///
     /// # Panics
     /// As [`KvHead::new`].
@@ -231,16 +235,16 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
         KvHeadMut { keys, values, key_scales, value_scales, head_dim }
     }
 
-    /// Writes the keys and values of `rows` consecutive positions from `position` on; those of row `r` are the `head_dim`
-    /// elements from `r * stride` of `k` and of `v`.
+    /// Writes the keys and values of `rows` consecutive positions from `position` on. Row `r` is the `head_dim`
+    /// elements of `k` and of `v` from `r * stride` on.
     ///
     /// # Panics
     /// If a slice is too short or the positions are outside the cache.
     pub fn append(&mut self, position: usize, rows: usize, k: &[f32], v: &[f32], stride: usize) {
         let (dim, width) = (self.head_dim, value_width(self.head_dim));
-        // One scale for a whole row.
+        // Keys with scales are narrowed by whole rows, because a row has one scale.
         let mut row = vec![T::default(); if T::SCALED { dim } else { 0 }];
-        // Elsewhere, rows of a block are narrowed part by part, then stored side by side, one cache line after the other.
+        // Other keys of a block are narrowed part by part, then stored side by side, one cache line after the other.
         let mut value = vec![T::default(); width];
         let mut narrow = [[T::default(); PART]; BLOCK];
         let mut done = 0;
@@ -286,5 +290,5 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
     }
 }
 
-/// Elements of keys that are narrowed before they are stored side by side.
+/// Elements of a key that are narrowed at a time before they are stored side by side.
 const PART: usize = 64;

@@ -1,10 +1,11 @@
-//! Attention by chunks against one head at a time in f64: in every division, on every tier, for every cache type.
+//! Compares attention by chunks with attention in f64, one head at a time, for every division of the work, on every
+//! tier, for every cache type.
 
 use super::*;
 use crate::testing::floats;
 use half::f16;
 
-/// One KV head with room for `positions`.
+/// The cache of one KV head with room for `positions`.
 struct Cache<T> {
     keys: Vec<T>,
     values: Vec<T>,
@@ -53,7 +54,7 @@ impl<T: KvElement> Cache<T> {
     }
 }
 
-/// The last `rows` rows of `positions`, whose heads stand with others in rows of `stride`.
+/// A case with the last `rows` rows of `positions`. Their heads stand beside others in rows of `stride`.
 struct Case {
     q: Vec<f32>,
     rows: usize,
@@ -85,7 +86,7 @@ impl Case {
     }
 }
 
-/// All rows at once, `[rows, group, head_dim]`.
+/// The results of all rows at once, `[rows, group, head_dim]`.
 fn together<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> Vec<f32> {
     let width = queries.group * queries.head_dim;
     let mut out = vec![f32::NAN; queries.rows * width];
@@ -94,7 +95,7 @@ fn together<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> V
     out
 }
 
-/// Chunk by chunk, the last one first, then each row combined.
+/// The results from partial results of each chunk, the last chunk first, combined for each row.
 fn in_chunks<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> Vec<f32> {
     let mut partials = vec![f32::NAN; queries.chunks().len() * queries.partial_len()];
     let mut scratch = AttendScratch::default();
@@ -109,7 +110,8 @@ fn in_chunks<T: KvElement>(tier: Tier, queries: &Queries, cache: &KvHead<T>) -> 
     out
 }
 
-/// Every way to divide the work gives the same bits; `whole` tells which tiers compute all rows and not the last ones.
+/// Checks that every division of the work gives the same bits. Tiers in `whole` compute all rows, and others only the
+/// last ones.
 fn check_divisions<T: KvElement>(case: &Case, whole: &[Tier]) -> Vec<f32> {
     let (queries, cache) = (case.queries(), case.cache::<T>());
     let view = cache.view();
@@ -146,7 +148,7 @@ fn check_divisions<T: KvElement>(case: &Case, whole: &[Tier]) -> Vec<f32> {
     ours
 }
 
-/// Against the f64 reference on what the cache holds.
+/// Compares with the f64 reference on the values that the cache holds.
 fn check<T: KvElement>(case: &Case) {
     let ours = check_divisions::<T>(case, &Tier::supported());
     let [keys, values] = case.cache::<T>().stored(case.positions);
@@ -187,7 +189,7 @@ fn matches_the_reference_however_the_work_is_divided() {
     }
 }
 
-/// As many rows as take several tiles, across the border of a chunk and from the very first position.
+/// With so many rows that they take several tiles, across the border of a chunk, and from the very first position on.
 #[test]
 fn blocks_of_rows_are_what_each_row_is_alone() {
     let fast: Vec<Tier> = Tier::supported().pop().into_iter().collect();
@@ -215,7 +217,8 @@ fn windows_hide_what_is_before_them_however_the_work_is_divided() {
     }
 }
 
-/// What a window hides does not reach a row, be it NaN; one that hides nothing is as none.
+/// Positions outside a window do not change a row, even if they hold NaN. A window that hides nothing is like no
+/// window.
 #[test]
 fn the_past_before_a_window_does_not_leak() {
     let case = Case { window: 40, ..Case::new(20, 280, 3, 32) };
@@ -246,7 +249,7 @@ fn the_first_row_may_see_nothing() {
     assert_eq!((none.chunks().len(), together(Tier::best(), &none, &cache.view())), (0, vec![]));
 }
 
-/// What stands after a row's position, in its block, its chunk and its tile, is not its business.
+/// Positions after a row's own, in its block, its chunk and its tile, do not change the row.
 #[test]
 fn the_future_does_not_leak() {
     let case = Case::new(6, 270, 3, 32);
@@ -292,14 +295,15 @@ fn scores_of_any_size_do_not_overflow_and_strange_ones_are_not_hidden() {
             assert!(run(&[(p, x)]).iter().all(|y| y.is_nan()), "{x} at {p}");
         }
     }
-    // Minus infinity is no weight, even where a chunk has nothing else.
+    // A score of minus infinity has no weight, even where a chunk has no other scores.
     let last: Vec<(usize, f32)> = (512..600).map(|p| (p, f32::NEG_INFINITY)).collect();
     assert_eq!(run(&last), [251.5; 8]);
     let all: Vec<(usize, f32)> = (0..600).map(|p| (p, f32::NEG_INFINITY)).collect();
     assert!(run(&all).iter().all(|y| y.is_nan()));
 }
 
-/// Rows of any number, one after the other or together, stand where they belong and touch nothing else.
+/// Any number of rows, written one after the other or together, come to stand where they belong, and nothing else
+/// changes.
 #[test]
 fn appending_in_pieces_is_appending_at_once() {
     fn check<T: KvElement + PartialEq + std::fmt::Debug>() {
@@ -366,13 +370,15 @@ fn int8_is_off_by_half_a_step_at_most() {
     }
 }
 
-/// Attention over int8 differs from that over f32 by the steps of the values and what those of the keys do to weights.
+/// Attention over int8 differs from attention over f32 by the steps of the values, and by what the steps of the keys
+/// change in the weights.
 #[test]
 fn int8_attention_is_close_to_that_of_f32() {
     let case = Case::new(4, 700, 4, 128);
     let exact = together(Tier::best(), &case.queries(), &case.cache::<f32>().view());
     let ours = together(Tier::best(), &case.queries(), &case.cache::<i8>().view());
-    // A value is off by 1/254 at most; a score by SCALE / 254 * sqrt(128 / 9) about, its weight in proportion.
+    // A value is off by 1/254 at most. A score is off by about SCALE / 254 * sqrt(128 / 9), and its weight in
+    // proportion.
     let worst = exact.iter().zip(&ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.01, "{worst}");
 }
@@ -389,7 +395,8 @@ fn int8_wants_scales() {
     KvHead::<i8>::new(&[0; 2048], &[0; 2048], &[], &[], 16);
 }
 
-/// What becomes infinite as an element is said beforehand; what is infinite already is not the element's fault.
+/// `holds` says beforehand whether a finite value would become infinite as an element. Values that are infinite already
+/// do not count.
 #[test]
 fn elements_hold_what_stays_finite() {
     let mut narrow = [f16::ZERO];
@@ -408,7 +415,7 @@ fn elements_hold_what_stays_finite() {
     }
     assert!(f16::holds(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE]));
     assert!(f16::holds(&[]));
-    // As integers with a scale even the largest floats are held.
+    // Integers with a scale hold even the largest floats.
     for x in [65536.0, 1e30, 1e38, f32::MAX] {
         let mut q = [0; 3];
         let scale = i8::narrow(&[x, -x / 4.0, 0.0], &mut q);

@@ -1,7 +1,8 @@
-//! One chunk of a cache for one tile of rows: products with keys, weights, products with values.
+//! Attention of one tile of rows over one chunk of a cache: products with keys, weights, products with values.
 //!
-//! Both products are the same loop, [`multiply`]: lanes are positions for keys and elements for values, each sum runs
-//! over the other in order. How many sums share the registers makes no difference to any.
+//! Both products are the same loop, [`multiply`]. For keys, lanes are positions and each sum runs over elements; for
+//! values, lanes are elements and each sum runs over positions. Sums run in order, and no result depends on how many
+//! sums share the registers.
 
 use super::cache::{KvElement, Stored, VALUE_BLOCK, value_index};
 use super::{CHUNK, Queries, value_width};
@@ -10,16 +11,17 @@ use crate::isa::{Isa, LANES, dispatch, multiply};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-/// Elements from the scores of one pair to those of the next: not a power of two, so that those of all pairs for one
-/// position do not compete for few sets of L1.
+/// Elements from the scores of one pair to those of the next. This is not a power of two, so that the scores of all
+/// pairs for one position do not compete for few sets of L1.
 pub(super) const ROW: usize = CHUNK + LANES;
 
-/// Positions whose values meet every pair before the next are read: 64 elements of each, 16 KB of f32, and what they are
-/// added to stay in L1. From memory, streams are as long as they can be.
+/// Positions whose values are multiplied with every pair before the next positions are read. 64 elements of each take
+/// 16 KB of f32, which stay in L1 with the results. Where values come from memory, runs are as long as they can be
+/// instead.
 const POSITIONS: usize = 64;
 
 dispatch!(
-    /// Partial results of a chunk, as [`super::partial`] gives them; `scores` is `[pairs, CHUNK]`.
+    /// Computes the partial results of a chunk in the layout of [`super::partial`]; `scores` is `[pairs, ROW]`.
     fn tile<T: KvElement>(
         queries: &Queries,
         chunk: usize,
@@ -76,7 +78,7 @@ fn tile_body<I: Isa, T: KvElement>(
     }
 }
 
-/// Scores of every pair with each block that it sees something of.
+/// Computes the scores of every pair with each block that holds a position that it sees.
 #[inline(always)]
 fn score<I: Isa, T: KvElement>(
     isa: I,
@@ -91,7 +93,7 @@ fn score<I: Isa, T: KvElement>(
     let mut block = queries.hidden_in(chunk, 0) / LANES;
     while block < blocks {
         let wide = I::VECTORS >= 32;
-        // More streams at once let the CPU fetch more ahead; more pairs leave no registers for their sums.
+        // With more blocks at once the CPU prefetches more. With 8 pairs or more, the registers do not hold their sums.
         let four = wide && stored.streamed && pairs < 8 && block + 4 <= blocks;
         let two = wide && block + 2 <= blocks;
         let keys = &keys[block * queries.head_dim..];
@@ -124,7 +126,7 @@ fn score<I: Isa, T: KvElement>(
     }
 }
 
-/// Scores of `M` pairs with `N` blocks; gives `M`.
+/// Computes the scores of `M` pairs with `N` blocks and returns `M`.
 #[inline(always)]
 fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
     isa: I,
@@ -156,8 +158,8 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
     M
 }
 
-/// Scores of one pair to weights, of which those of `seen` count, times the values' scales; gives the largest score and the
-/// sum of the weights without scales.
+/// Turns the scores of one pair into weights, times the values' scales. Positions outside `seen` get no weight. Returns
+/// the largest score, and the sum of the weights without the scales.
 #[inline(always)]
 fn weigh<I: Isa>(
     isa: I,
@@ -193,7 +195,7 @@ fn weigh<I: Isa>(
     (max, isa.sum(sums))
 }
 
-/// The largest lane; none is NaN.
+/// The largest lane. No lane is NaN.
 #[inline(always)]
 fn largest<I: Isa>(isa: I, lanes: I::F32) -> f32 {
     let mut all = [0.0; LANES];
@@ -206,14 +208,14 @@ fn largest<I: Isa>(isa: I, lanes: I::F32) -> f32 {
     all[0]
 }
 
-/// What is taken from scores of that maximum before they are exponents: where all are minus infinity, their difference
-/// would be NaN instead of no weight.
+/// What is subtracted from scores with that maximum before they become exponents. It is 0 where all scores are minus
+/// infinity, because their difference to the maximum would be NaN, and they must have no weight.
 #[inline(always)]
 fn shift(max: f32) -> f32 {
     if max == f32::NEG_INFINITY { 0.0 } else { max }
 }
 
-/// Adds to `M` pairs, `values` `[pairs, vectors]`, the weighted values of those positions.
+/// Adds the weighted values of some positions to the results of `M` pairs; `values` is `[pairs, vectors]`.
 #[inline(always)]
 fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
     isa: I,
@@ -231,7 +233,8 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
         let hidden = queries.hidden_in(chunk, pair + m).clamp(positions.start, positions.end);
         hidden..queries.visible_in(chunk, pair + m).clamp(hidden, positions.end)
     };
-    // Pairs of the last row see the least of the beginning, those of the first row of the end.
+    // The last pair's window begins latest, and the first pair's positions end earliest: all pairs see what lies
+    // between.
     let common = part(M - 1).start..part(0).end;
     if common.is_empty() {
         for m in 0..M {
@@ -253,7 +256,7 @@ fn sum_values<I: Isa, T: KvElement, const M: usize, const N: usize>(
     }
 }
 
-/// Adds to pair `m` of a group the weighted values of some positions.
+/// Adds the weighted values of some positions to the result of pair `m` of a group.
 #[inline(always)]
 fn sum_alone<I: Isa, T: KvElement, const N: usize>(
     isa: I,
@@ -272,7 +275,7 @@ fn sum_alone<I: Isa, T: KvElement, const N: usize>(
     sum_block::<I, T, 1, N>(isa, [weights], stored, vectors, false, &mut to[m * vectors..]);
 }
 
-/// Adds weighted values to `M` pairs, `N` vectors at a time.
+/// Adds weighted values to the results of `M` pairs, `N` vectors at a time.
 #[inline(always)]
 fn sum_block<I: Isa, T: KvElement, const M: usize, const N: usize>(
     isa: I,
@@ -317,7 +320,7 @@ fn sum_vectors<I: Isa, T: KvElement, const M: usize, const N: usize>(
 }
 
 dispatch!(
-    /// The f32 values of whole vectors.
+    /// Widens whole vectors to f32.
     fn widen<T: KvElement>(from: &[T], to: &mut [f32]) = widen_body
 );
 
@@ -329,8 +332,9 @@ fn widen_body<I: Isa, T: KvElement>(isa: I, from: &[T], to: &mut [f32]) {
 }
 
 dispatch!(
-    /// Adds the next chunk's result to that of the chunks before it: `total` and `next` are largest score and sum of
-    /// weights, `values` begins with as many elements as `out` has. The first one is taken as it is.
+    /// Adds the result of the next chunk to that of the chunks before it. `total` and `next` are the largest score and
+    /// the sum of weights; of `values`, the first `out.len()` elements count. The first chunk's result is taken as it
+    /// is.
     fn merge(first: bool, total: &mut [f32; 2], out: &mut [f32], next: [f32; 2], values: &[f32]) = merge_body
 );
 

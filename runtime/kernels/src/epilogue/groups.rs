@@ -1,26 +1,26 @@
-//! The sums of groups of columns to floats: each times the scale of its activations and those of its weights, one after
-//! the other.
+//! Turns the sums of groups of columns into floats. Each sum is multiplied by the scale of its activations and by the
+//! scale of its weights, and the products of a row are added one after the other.
 
-use crate::element::{Bf16Bytes, Element, F16Bytes, F32Bytes};
 use crate::isa::{Isa, LANES, Tier, dispatch};
+use crate::load_float::{Bf16Bytes, F16Bytes, F32Bytes, LoadFloat};
 use trit_format::plan::DType;
 use trit_format::tile::ROWS;
 
-/// Vectors of a tile's rows.
+/// Vectors that hold one value of each of a tile's rows.
 const VECTORS: usize = ROWS / LANES;
 
 /// The integer sums of one tile with one row of activations, for some consecutive groups.
 #[derive(Clone, Copy)]
 pub struct GroupSums<'a> {
-    /// `[digits, stride]`, of which the first `[groups, 80]` of each digit count.
+    /// `[digits, stride]`. The first `[groups, 80]` of each digit count.
     pub sums: &'a [i32],
-    /// From one digit to the next, the least significant first.
+    /// Elements from one digit to the next. The least significant digit is the first.
     pub stride: usize,
-    /// Digits: a group's sum is `s0 + 256 * s1 + 65536 * s2`, in wrapping i32.
+    /// Number of digits. A group's sum is `s0 + 256 * s1 + 65536 * s2`, in wrapping i32.
     pub digits: usize,
-    /// The first of the groups.
+    /// Index of the first of the groups.
     pub first: usize,
-    /// `[groups]`, what a value of 1 stands for in each.
+    /// `[groups]`: the scale of the activations in each group, which is what an integer of 1 stands for.
     pub scales: &'a [f32],
 }
 
@@ -29,9 +29,9 @@ pub struct GroupSums<'a> {
 pub struct WeightScales<'a> {
     /// `[scales, 80]` little-endian floats.
     pub bytes: &'a [u8],
-    /// F32, F16 or BF16.
+    /// Type of the scales: F32, F16 or BF16.
     pub dtype: DType,
-    /// Groups that share a scale; more than there are for one scale a row.
+    /// How many groups share a scale. If a row has one scale, this is more than the row has groups.
     pub groups: usize,
 }
 
@@ -39,7 +39,7 @@ impl WeightScales<'_> {
     /// The scale of row `row` of the tile in group `group`.
     ///
     /// # Panics
-    /// If there is none, or the type is an integer type.
+    /// If there is no such row or group, or the type is an integer type.
     pub fn one(&self, group: usize, row: usize) -> f32 {
         assert!(row < ROWS);
         let at = trit_format::tile::scale_at(group / self.groups, row) * self.dtype.size();
@@ -49,8 +49,8 @@ impl WeightScales<'_> {
     }
 }
 
-/// For each group in order `acc[row] += sum as f32 * (scale of activations * scale of weights[row])`, every operation
-/// rounded: however groups are handed over, the same bits.
+/// For each group in order, `acc[row] += sum as f32 * (scale of activations * scale of weights[row])`, with every
+/// operation rounded. The result is the same bits however a row's groups are divided among calls.
 ///
 /// # Panics
 /// If a slice is too short, or the type is an integer type (validation refuses such scales).
@@ -68,18 +68,18 @@ fn add_groups_on(tier: Tier, sums: &GroupSums, weights: WeightScales, acc: &mut 
 }
 
 dispatch!(
-    fn groups<E: Element>(sums: &GroupSums, weights: &[E::Raw], shared: usize, acc: &mut [f32; ROWS]) = groups_body
+    fn groups<E: LoadFloat>(sums: &GroupSums, weights: &[E::Raw], shared: usize, acc: &mut [f32; ROWS]) = groups_body
 );
 
 #[inline(always)]
-fn groups_body<I: Isa, E: Element>(
+fn groups_body<I: Isa, E: LoadFloat>(
     isa: I,
     sums: &GroupSums,
     weights: &[E::Raw],
     shared: usize,
     acc: &mut [f32; ROWS],
 ) {
-    // The choice stands outside the loop.
+    // The choice stands outside the loop, so that the loop vectorizes.
     match sums.digits {
         1 => groups_of::<I, E, 1>(isa, sums, weights, shared, acc),
         _ => groups_of::<I, E, 3>(isa, sums, weights, shared, acc),
@@ -87,7 +87,7 @@ fn groups_body<I: Isa, E: Element>(
 }
 
 #[inline(always)]
-fn groups_of<I: Isa, E: Element, const DIGITS: usize>(
+fn groups_of<I: Isa, E: LoadFloat, const DIGITS: usize>(
     isa: I,
     sums: &GroupSums,
     weights: &[E::Raw],
@@ -152,7 +152,7 @@ mod tests {
     use crate::testing::{Random, floats};
     use half::{bf16, f16};
 
-    /// A tile's scales as bytes and as what they stand for, `[scales, 80]`.
+    /// The scales of a tile, `[scales, 80]`, as bytes and as f32.
     fn scales(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
         let (bytes, wide): (Vec<Vec<u8>>, Vec<f32>) = values
             .iter()
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    /// The largest integers of 24 bits in the longest group: the sum of the digits' sums is exact.
+    /// With the largest integers of 24 bits in the longest group, the sum of the digits' sums is still exact.
     #[test]
     fn digits_of_the_longest_group_do_not_overflow() {
         let digits = [0, 0, 127 * 128];

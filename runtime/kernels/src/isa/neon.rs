@@ -1,21 +1,21 @@
-//! NEON. A vector is four registers.
+//! The operations on NEON. A vector is four registers.
 
 use super::{Half, Isa, LANES, Single};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-/// Proof of NEON.
+/// Proof that the CPU has NEON.
 #[derive(Clone, Copy, Debug)]
 pub struct Neon(());
 
 impl Neon {
-    /// The proof; every 64-bit Arm CPU that Rust's standard targets admit has it.
+    /// The proof. Every 64-bit Arm CPU that Rust's standard targets run on has NEON.
     pub fn detect() -> Option<Neon> {
         is_aarch64_feature_detected!("neon").then_some(Neon(()))
     }
 }
 
-/// `f` of each of four registers.
+/// Applies `f` to each of four registers.
 macro_rules! each {
     (|$i:ident| $f:expr) => {
         [
@@ -69,8 +69,8 @@ impl Isa for Neon {
         #[inline(always)]
         fn widen(half: uint16x4_t) -> float32x4_t {
             let wide: float32x4_t;
-            // The conversion belongs to the base architecture; its intrinsic is younger than our compiler.
-            // SAFETY: reads and writes the named registers only.
+            // The conversion belongs to the base architecture, but our compiler does not have its intrinsic yet.
+            // SAFETY: this reads and writes the named registers only.
             unsafe {
                 asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) half, options(pure, nomem, nostack, preserves_flags));
             }
@@ -98,7 +98,7 @@ impl Isa for Neon {
     }
     #[inline(always)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
-        // The maximum instruction would give NaN where either is.
+        // The maximum instruction would give NaN where either operand is NaN.
         // SAFETY: `self` proves the feature.
         unsafe { each!(|i| vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i])) }
     }
@@ -140,7 +140,7 @@ impl Isa for Neon {
     }
     #[inline(always)]
     fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32 {
-        // SAFETY: `self` proves the feature. Single products fit i16; they are added pairwise in i32.
+        // SAFETY: `self` proves the feature. Single products fit i16, and they are added pairwise in i32.
         unsafe {
             let a = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(a.map(|a| a as u8))));
             each!(|i| {

@@ -1,25 +1,63 @@
 //! Products of 4-bit weights with 8-bit digits, sixteen sums at a time, on each instruction set.
 //!
 //! As for [`Isa`], every method does exactly what the one for [`Portable`] spells out.
+//!
+//! # Why sums are exact
+//!
+//! Sums are kept for at most one chunk. There a lane meets one block of [`MAX_BLOCK`] = 32 columns: [`MAX_VECTORS`] = 4
+//! vectors, of each of which it takes 4 bytes a plane, that is 8 nibbles. A digit is at least -128.
+//!
+//! *In 16 bits* (AVX2, NEON) a nibble is at most 15. A 16-bit sum takes half of a lane's products with one digit of one
+//! plane, because instructions add up pairs: 16 products, `16 * 15 * 128 = 30720 < 2^15`.
+//!
+//! *In 32 bits* (AVX-512) the instruction adds four products of an unsigned and a signed byte to an i32 and saturates
+//! nowhere, so that only the i32 could overflow. [`Nibbles::add_products`] leaves high nibbles where they stand in
+//! their bytes, at 16 times their value: a sum takes at most 16 products of low nibbles, of one plane, and 16 of high
+//! nibbles, of the other, `16 * (15 + 240) * 128 < 2^19`. [`Nibbles::add_bytes`] multiplies bytes of up to 255: a sum
+//! takes the products of all 32 columns with one digit, `32 * 255 * 128 < 2^20`.
+//!
+//! *The total* of a lane, its sums times their powers of 16, is at most `32 * 255 * (256 + 1) * 128 < 2^28` whichever
+//! way it is summed, and twice that with `SHIFT` 1. Partial totals are less, since they leave terms out of the same
+//! bound.
 
 use super::{Isa, LANES, Portable};
+use trit_format::planes::{MAX_BLOCK, STEP};
+
+/// Most vectors of a row whose products are added to the same sums: those of a whole chunk.
+const MAX_VECTORS: usize = MAX_BLOCK / STEP;
+
+/// Products of a lane's low nibbles of one plane with one digit in a chunk, and as many of its high nibbles.
+const PRODUCTS: usize = 4 * MAX_VECTORS;
+
+// The bounds above.
+const _: () = {
+    assert!(2 * PRODUCTS == MAX_BLOCK);
+    assert!(PRODUCTS * 15 * 128 < 1 << 15);
+    assert!(PRODUCTS * (15 + 240) * 128 < 1 << 19);
+    assert!(MAX_BLOCK * 255 * 128 < 1 << 20);
+    assert!(MAX_BLOCK * 255 * (256 + 1) * 128 < 1 << 28);
+};
 
 /// What scans of two-plane tables need beside [`Isa`].
 pub trait Nibbles: Isa {
     /// Sums of part of the lanes.
     type Sums: Copy;
-    /// Parts that the lanes are summed in, one after the other: several rows' sums of a part fit the registers.
+    /// How many parts the lanes are divided into. Parts are summed one after the other, so that several rows' sums of
+    /// one part fit the registers.
     const PARTS: usize;
-    /// Whether products of whole bytes do not overflow, so that the nibbles of both planes are put together again for several
-    /// hidden states: half the products.
+    /// Whether sums have room for products of whole bytes. Where they have, scans of both planes for several hidden
+    /// states use [`Nibbles::add_bytes`], which takes half as many multiplications as [`Nibbles::add_products`] for
+    /// each plane. Putting bytes together costs a few instructions for each row, and pays because all hidden states
+    /// share it.
     const BYTES: bool = false;
 
-    /// No products yet.
+    /// Sums of no products.
     fn no_sums(self) -> Self::Sums;
-    /// Adds, for each of `R` rows, to lane `i` of part `part` the products of low nibbles `4 i .. 4 i + 4` of `from` with
-    /// those of `upper[0]` and `lower[0]`, and of high nibbles with those of `upper[1]` and `lower[1]`. Upper digits count
-    /// 256 times what lower ones do, and nibbles of plane 1 16 times what those of plane 0 do. Exact for four additions to
-    /// each plane, which is what 16 bits hold of pairs: `8 * 2 * 15 * 128 < 2^15`.
+    /// Adds products of one vector of each of `R` rows to the sums of part `part`. Lane `i` takes the low nibbles of
+    /// bytes `4 i .. 4 i + 4` of `from` times the digits `upper[0]` and `lower[0]` at the same places, and the high
+    /// nibbles times those of `upper[1]` and `lower[1]`. An upper digit counts 256 times as much as a lower one, and a
+    /// nibble of plane 1 counts 16 times as much as one of plane 0. Sums are exact for up to four vectors of each
+    /// plane: see the module.
     fn add_products<const PLANE: usize, const R: usize>(
         self,
         part: usize,
@@ -28,7 +66,10 @@ pub trait Nibbles: Isa {
         upper: &[[i8; 64]; 2],
         lower: &[[i8; 64]; 2],
     );
-    /// [`Nibbles::add_products`] for both planes, `high` being plane 1 and `low` plane 0.
+    /// Adds products of one vector of both planes: the same as [`Nibbles::add_products`] of `high` as plane 1 and of
+    /// `low` as plane 0. Where [`Nibbles::BYTES`] is true, it first puts the two nibbles of each column together into
+    /// the byte `16 * high + low`, and multiplies that byte with the two digits. Sums are exact for up to four calls:
+    /// see the module.
     #[inline(always)]
     fn add_bytes<const R: usize>(
         self,
@@ -41,15 +82,15 @@ pub trait Nibbles: Isa {
         self.add_products::<1, R>(part, sums, high, upper, lower);
         self.add_products::<0, R>(part, sums, low, upper, lower);
     }
-    /// Adds the sums of a part times `2^SHIFT`, 0 or 1, to its lanes of `to`, wrapping.
+    /// Adds the sums of a part, times `2^SHIFT`, to its lanes of `to`, wrapping. `SHIFT` is 0 or 1.
     fn add_sums<const SHIFT: i32>(self, part: usize, sums: Self::Sums, to: &mut Self::I32);
-    /// Asks for the cache line `ahead` bytes after `at`, which need not exist, in L2.
+    /// Prefetches the cache line `ahead` bytes after `at` into L2. No memory need exist there.
     fn prefetch_l2<T>(self, at: &T, ahead: usize);
     /// Sixteen consecutive i32.
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
-    /// The nearest f32 of each lane.
+    /// The f32 nearest to each lane.
     fn to_f32(self, x: Self::I32) -> Self::F32;
-    /// The values of sixteen bytes.
+    /// The values of sixteen bytes as f32.
     fn widen_u8(self, from: &[u8; LANES]) -> Self::F32;
 }
 
@@ -146,7 +187,7 @@ mod x86 {
         }
         #[inline(always)]
         fn add_sums<const SHIFT: i32>(self, part: usize, sums: Self::Sums, to: &mut Self::I32) {
-            // SAFETY: `self` proves the feature. Factors fit i16.
+            // SAFETY: `self` proves the feature. The factors, at most 2^13, fit i16.
             unsafe {
                 for place in 0..4 {
                     let factor = _mm256_set1_epi16(1 << (4 * place as i32 + SHIFT));
@@ -182,8 +223,8 @@ mod x86 {
     }
 
     impl Nibbles for Avx512 {
-        /// By power of 16 that they count, from -1 on: high nibbles stay where they stand, at 16 times what they are, since
-        /// products of bytes do not overflow here.
+        /// Sum `p` counts `16^(p - 1)`: high nibbles are multiplied where they stand in their bytes, at 16 times their
+        /// value, so that they need no shift. The module says why these sums do not overflow.
         type Sums = [__m512i; 5];
         const PARTS: usize = 1;
         const BYTES: bool = true;
@@ -239,12 +280,14 @@ mod x86 {
                 for r in 0..R {
                     let high = _mm512_loadu_si512(high[r].as_ptr().cast());
                     let low = _mm512_loadu_si512(low[r].as_ptr().cast());
-                    // Where the mask has a bit the second, elsewhere the third operand.
+                    // Bits come from the second operand where the mask has a 1, and from the third elsewhere. The
+                    // shifts carry bits from byte to byte only into places that the other operand fills.
                     let bytes_low =
                         _mm512_ternarylogic_epi32::<0xca>(mask, low, _mm512_slli_epi16::<4>(high));
                     let bytes_high =
                         _mm512_ternarylogic_epi32::<0xca>(mask, _mm512_srli_epi16::<4>(low), high);
                     let sums = &mut sums[r];
+                    // At most 32 products of at most 255 * 128 in each lane: see the module.
                     sums[3] = _mm512_dpbusd_epi32(sums[3], bytes_low, upper_low);
                     sums[3] = _mm512_dpbusd_epi32(sums[3], bytes_high, upper_high);
                     sums[1] = _mm512_dpbusd_epi32(sums[1], bytes_low, lower_low);
@@ -254,7 +297,8 @@ mod x86 {
         }
         #[inline(always)]
         fn add_sums<const SHIFT: i32>(self, _part: usize, sums: Self::Sums, to: &mut Self::I32) {
-            // SAFETY: `self` proves the feature. The shift to the right loses nothing of a multiple of 16.
+            // SAFETY: `self` proves the feature. The shift to the right is exact, because `sums[0]` is a multiple of
+            // 16.
             unsafe {
                 let mut total = _mm512_add_epi32(_mm512_slli_epi32::<4>(sums[4]), sums[3]);
                 total = _mm512_add_epi32(_mm512_slli_epi32::<4>(total), sums[2]);
@@ -323,7 +367,7 @@ mod neon {
                     let low = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(0xf)));
                     let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(x));
                     for (place, digits_low, digits_high) in digits {
-                        // Products of both of a byte's nibbles: at most `2 * 15 * 128`.
+                        // The products of both nibbles of a byte, at most `2 * 15 * 128`, fit i16.
                         let first = vmull_s8(vget_low_s8(low), vget_low_s8(digits_low));
                         let first = vmlal_s8(first, vget_low_s8(high), vget_low_s8(digits_high));
                         let second = vmlal_high_s8(vmull_high_s8(low, digits_low), high, digits_high);
@@ -385,19 +429,20 @@ mod tests {
     fn all_body<I: Nibbles>(isa: I, weights: &[[u8; 64]; 8], digits: &[[[i8; 64]; 2]; 8]) -> Vec<u32> {
         let mut offsets = [0; LANES];
         offsets.iter_mut().zip(digits[0][0]).for_each(|(o, d)| *o = i32::from(d) << 20);
-        let mut all = [[isa.load_i32(&offsets); 2]; 4];
+        let mut all = [[isa.load_i32(&offsets); 2]; 5];
         for part in 0..I::PARTS {
-            let mut sums = [[isa.no_sums(); 2]; 3];
+            let mut sums = [[isa.no_sums(); 2]; 4];
             for v in 0..4 {
                 let (rows, [upper, lower]) = ([&weights[v], &weights[v + 4]], [&digits[v], &digits[v + 4]]);
                 isa.add_products::<1, 2>(part, &mut sums[0], rows, upper, lower);
                 isa.add_products::<0, 2>(part, &mut sums[1], rows, upper, lower);
                 isa.add_products::<1, 2>(part, &mut sums[2], rows, upper, lower);
                 isa.add_products::<0, 2>(part, &mut sums[2], [rows[1], rows[0]], upper, lower);
+                isa.add_bytes::<2>(part, &mut sums[3], [rows, [rows[1], rows[0]]], upper, lower);
             }
             for r in 0..2 {
-                (0..3).for_each(|i| isa.add_sums::<0>(part, sums[i][r], &mut all[i][r]));
-                isa.add_sums::<1>(part, sums[0][r], &mut all[3][r]);
+                (0..4).for_each(|i| isa.add_sums::<0>(part, sums[i][r], &mut all[i][r]));
+                isa.add_sums::<1>(part, sums[0][r], &mut all[4][r]);
             }
         }
         let mut bits: Vec<u32> = Vec::new();
@@ -431,6 +476,10 @@ mod tests {
                 _ => {}
             }
             let expected = all(Tier::Portable(Portable), &weights, &digits);
+            // The third and the fourth results add the same products, nibble by nibble and as bytes; each is two rows
+            // of sums, as integers and as floats.
+            let (nibbles, bytes) = expected[2 * 4 * LANES..4 * 4 * LANES].split_at(4 * LANES);
+            assert_eq!(nibbles, bytes);
             for tier in Tier::supported() {
                 assert_eq!(all(tier, &weights, &digits), expected, "{tier:?}");
             }

@@ -1,8 +1,8 @@
-//! The meaning of every operation, in plain Rust.
+//! Every operation in plain Rust, which defines what the other instruction sets must give.
 
 use super::{Half, Isa, LANES, Single};
 
-/// Runs on any CPU.
+/// Plain Rust, which runs on any CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;
 
@@ -26,8 +26,8 @@ impl Isa for Portable {
     }
     #[inline(always)]
     fn widen_f16<T: Half>(self, from: &[T; LANES]) -> Self::F32 {
-        // A f16's exponent and fraction, moved to where f32 has them, are the value times 2^-112, subnormals
-        // included. Infinity and NaN get f32's largest exponent instead.
+        // The exponent and fraction of an f16, moved to where f32 has them, are the value times 2^-112, subnormals
+        // included. Infinity and NaN get the largest exponent of f32 instead.
         const TWO_112: f32 = f32::from_bits((127 + 112) << 23);
         from.map(|h| {
             let h = u32::from(h.bits());
@@ -98,7 +98,7 @@ impl Isa for Portable {
     }
     #[inline(always)]
     fn power_of_two(self, shifted: Self::F32) -> Self::F32 {
-        // The low bits are n, as those of 1.5 * 2^23 are 0; adding the bias makes them the exponent.
+        // The low bits are n, because those of 1.5 * 2^23 are 0. With the bias added they become the exponent.
         shifted.map(|x| f32::from_bits(x.to_bits().wrapping_add(127) << 23))
     }
     #[inline(always)]
@@ -119,16 +119,17 @@ impl Isa for Portable {
     }
 }
 
-/// `a * b + c` rounded once, for targets whose `mul_add` is a library call; free of branches, so that it vectorizes.
+/// `a * b + c` rounded once, for targets whose `mul_add` is a library call. It has no branches, so that it vectorizes.
 ///
-/// The product of two f32 is exact in f64. Its sum with `c` is rounded to odd: where it is inexact, the last bit is set,
-/// so that rounding to f32, which has fewer than half the bits, is as if the sum had been exact (Boldo and Melquiond,
-/// "Emulation of a FMA and correctly rounded sums", 2008).
+/// The product of two f32 is exact in f64. Its sum with `c` is rounded to odd: where the sum is inexact, the last bit
+/// is set. Rounding it to f32, which has fewer than half the bits, then gives what rounding the exact sum would give
+/// (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
 #[inline(always)]
 pub(super) fn fused(a: f32, b: f32, c: f32) -> f32 {
     let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = product + c;
-    // What the addition lost, exactly (Knuth's two-sum); NaN, for which both comparisons fail, where the sum is infinite.
+    // `lost` is exactly what the addition lost (Knuth's two-sum). Where the sum is infinite it is NaN, and both
+    // comparisons fail.
     let added = sum - product;
     let lost = (product - (sum - added)) + (c - added);
     let bits = sum.to_bits();

@@ -1,15 +1,16 @@
 //! Products of a few rows with strided vectors: the inner loop of attention.
 
 use super::{Isa, LANES};
-use crate::element::Element;
+use crate::load_float::LoadFloat;
 
-/// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`, `i` in order up to the length of `a[0]`, each product
-/// and sum rounded once. With `stream`, what the next columns have there is asked for.
+/// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`. `i` goes in order up to the length of `a[0]`, and
+/// each product is rounded once together with its sum. With `stream`, each read prefetches the vector `N` columns
+/// further.
 ///
 /// # Panics
 /// If another row of `a`, or `b`, is too short.
 #[inline(always)]
-pub fn multiply<I: Isa, E: Element, const M: usize, const N: usize>(
+pub fn multiply<I: Isa, E: LoadFloat, const M: usize, const N: usize>(
     isa: I,
     a: [&[f32]; M],
     b: &[[E::Raw; LANES]],
@@ -22,7 +23,8 @@ pub fn multiply<I: Isa, E: Element, const M: usize, const N: usize>(
     if len == 0 || N == 0 {
         return;
     }
-    // Checked once here: inside the loop, the comparisons would take as many slots as the products.
+    // Bounds are checked once, here. Inside the loop the comparisons would take as many instruction slots as the
+    // products.
     let end = (len - 1).checked_mul(row).zip((N - 1).checked_mul(column));
     let end = end.and_then(|(last, column)| last.checked_add(column));
     assert!(end.is_some_and(|end| end < b.len()) && a.iter().all(|a| a.len() >= len));

@@ -1,9 +1,9 @@
-//! AVX2 and AVX-512.
+//! The operations on AVX2 and on AVX-512.
 
 use super::{Half, Isa, LANES, Single};
 use std::arch::x86_64::*;
 
-/// Proof of AVX2, FMA and F16C. A vector is two registers.
+/// Proof that the CPU has AVX2, FMA and F16C. A vector is two registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
@@ -17,7 +17,7 @@ impl Avx2 {
     }
 }
 
-/// Proof of AVX-512 F, BW, VL and VNNI beside what [`Avx2`] proves.
+/// Proof that the CPU has AVX-512 F, BW, VL and VNNI, and what [`Avx2`] proves.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -42,8 +42,8 @@ fn sum8(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// `sum` plus the dot product of each four bytes. `|a| * sign(x, a)` fits the instruction's unsigned times signed
-/// form; the pairs it adds stay within 2 * 128 * 127, which fits i16.
+/// `sum` plus the dot product of each four bytes. The instruction multiplies unsigned by signed bytes, so it is given
+/// `|a|` and `sign(x, a)`. The pairs that it adds are at most 2 * 128 * 127, which fits i16.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn dot4_32(sum: __m256i, x: __m256i, a: __m256i) -> __m256i {
@@ -311,7 +311,7 @@ impl Isa for Avx512 {
         // SAFETY: `self` proves the features.
         unsafe {
             let a = _mm512_set1_epi32(i32::from_le_bytes(a.map(|a| a as u8)));
-            // As in `dot4_32`, with a masked negation for the sign instruction that AVX-512 lacks.
+            // This is as in `dot4_32`, with a masked negation in place of the sign instruction, which AVX-512 lacks.
             let signed = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(a), _mm512_setzero_si512(), x);
             _mm512_dpbusd_epi32(sum, _mm512_abs_epi8(a), signed)
         }

@@ -1,11 +1,11 @@
-//! A hidden state in the digits and order in which rows of planes are multiplied with it.
+//! A hidden state as two 8-bit digits per value, in the order in which rows of planes are multiplied with it.
 
 use trit_format::planes::{LANES, Layout, MAX_BLOCK, MIN_C_FULL, MIN_C_HIGH, STEP};
 
-/// Largest step: rounding keeps to it, and its upper digit is then at most 127.
+/// Largest number of steps. Rounding does not exceed it, and its upper digit is at most 127.
 const MOST: f32 = 32638.0;
 
-/// The digits that meet one vector: those of its low nibbles' columns, and those of its high nibbles' columns.
+/// The digits that are multiplied with one vector: first those for its low nibbles, then those for its high nibbles.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Digits {
@@ -13,13 +13,13 @@ pub(super) struct Digits {
     pub lower: [[i8; 64]; 2],
 }
 
-/// What the sums of one chunk are combined with, a lane a block.
+/// What the sums of one chunk are combined with. Each lane is for one block.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Chunk {
-    /// What a row's offset contributes: -241 times the block's steps for the high plane, in half steps.
+    /// What a row's offset contributes for the high plane: -241 times the sum of the block's steps, in half steps.
     pub offset_high: [i32; LANES],
-    /// -128 times the block's steps.
+    /// What it contributes for both planes: -128 times the sum of the block's steps.
     pub offset_full: [i32; LANES],
     /// `u_b` with the least `c` of the high plane.
     pub norm_high: [f32; LANES],
@@ -27,7 +27,7 @@ pub(super) struct Chunk {
     pub norm_full: [f32; LANES],
 }
 
-/// Of a state that is zero.
+/// The chunk of a state that is zero.
 pub(super) static EMPTY: Chunk = Chunk {
     offset_high: [0; LANES],
     offset_full: [0; LANES],
@@ -35,8 +35,8 @@ pub(super) static EMPTY: Chunk = Chunk {
     norm_full: [0.0; LANES],
 };
 
-/// A hidden state, ready to be multiplied with rows of planes: `h ~ t * (256 * upper + lower)`. Made once, refilled
-/// for each token without allocating.
+/// A hidden state, ready to be multiplied with rows of planes: `h ~ t * (256 * upper + lower)`. It is made once and
+/// refilled for each token without allocating.
 #[derive(Clone, Debug)]
 pub struct Hidden {
     layout: Layout,
@@ -44,7 +44,7 @@ pub struct Hidden {
     pub(super) digits: Vec<Digits>,
     /// `[chunks]`.
     pub(super) chunks: Vec<Chunk>,
-    /// One step.
+    /// The value of one step.
     pub(super) t: f32,
     /// The bound's factor is `c * c_factor + c_offset`.
     pub(super) c_factor: f32,
@@ -53,7 +53,7 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Room for a hidden state of a table of that layout, all zero.
+    /// A hidden state of zeros for a table of that layout.
     pub fn new(layout: Layout) -> Hidden {
         let (n, chunks) = (layout.hidden() as f64, layout.chunks() as f64);
         let e1 = 1.01 * (n / 16.0 + chunks + 16.0) * 2f64.powi(-24);
@@ -67,8 +67,8 @@ impl Hidden {
         }
     }
 
-    /// Takes `h`, `[hidden]`. False where no bound would hold: NaN, infinities, and a largest magnitude outside
-    /// 2^-60..=2^60; the whole product is then to be computed, and this is not to be used.
+    /// Takes `h`, `[hidden]`. Returns false where no bound would hold: for NaN, infinities, and a largest magnitude
+    /// outside 2^-60..=2^60. The caller must then compute the whole product and must not use this state.
     ///
     /// # Panics
     /// If `h` has another length.
@@ -81,7 +81,7 @@ impl Hidden {
         if !powers.contains(&max) {
             return false;
         }
-        // A step that is a little too small or large only makes `e` another.
+        // Rounding may make the step a little too small or too large. That only changes `e`, which is computed below.
         let (t, inverse) = (max / MOST, MOST / max);
         self.t = t;
         let slack = 1.0 + 1.01 * (self.layout.chunks() as f64 + 16.0) * 2f64.powi(-24);
@@ -100,10 +100,10 @@ impl Hidden {
                         let g = nearest(x * inverse);
                         let (nibble, at) = (i / 4, lane * 4 + i % 4);
                         upper[nibble][at] = ((g + 128) >> 8) as i8;
-                        // The low byte is the digit: the rest is a multiple of 256.
+                        // The low byte of `g` is the lower digit, because the rest is a multiple of 256.
                         lower[nibble][at] = g as i8;
                         sum += g;
-                        // `t * g` is exact in f64; the errors of the rest are far below what `slack` leaves.
+                        // `t * g` is exact in f64. The other operations' errors are far below what `slack` leaves.
                         let (x, step) = (f64::from(x), f64::from(t) * f64::from(g));
                         square += x * x;
                         error += (x - step) * (x - step);
@@ -123,7 +123,7 @@ impl Hidden {
     }
 }
 
-/// The nearest integer to `x`, for magnitudes below 2^22. Adding it leaves no bits for a fraction.
+/// The nearest integer to `x`, for magnitudes below 2^22. Adding `MAGIC` makes a sum that has no bits for a fraction.
 fn nearest(x: f32) -> i32 {
     const MAGIC: f32 = 12_582_912.0;
     ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)

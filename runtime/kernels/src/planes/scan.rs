@@ -1,33 +1,34 @@
-//! Rows of planes times hidden states.
+//! Multiplies rows of planes with hidden states.
 
 use super::hidden::{Chunk, Digits, EMPTY, Hidden};
-use super::{Planes, Way};
+use super::{Planes, ScanVariant};
 use crate::isa::{Nibbles, Tier, dispatch};
 use std::ops::Range;
 use trit_format::planes::{LANES, MAX_BLOCK, Row, STEP, VECTOR};
 
-/// Rows ahead that are asked for of scattered ones, at which hardware cannot guess.
+/// How many entries of a list of scattered rows ahead [`tighten_bounds`] prefetches. The hardware prefetcher cannot guess
+/// them.
 const ROWS_AHEAD: usize = 6;
-/// Rows that all hidden states meet before the next: together they stay in L2.
+/// Rows that are multiplied with all hidden states before the next rows are read. So many rows stay in L2.
 const ROWS_TOGETHER: usize = 64;
-/// Vectors of a whole chunk.
+/// Vectors in a whole chunk.
 const VECTORS: usize = MAX_BLOCK / STEP;
-/// Added to each bound for what may underflow, 2^-90.
+/// Added to each bound to cover underflow, 2^-90.
 const LEAST_BOUND: f32 = f32::from_bits((127 - 90) << 23);
-/// Bounds from here on say nothing, 2^100.
+/// Bounds from here on become infinite, 2^100.
 const MOST_BOUND: f32 = f32::from_bits((127 + 100) << 23);
 
-/// Which planes are read, and how.
+/// Which planes a scan reads, and how.
 pub(super) trait Pass {
-    /// Both, or the high one alone.
+    /// Whether both planes are read, or the high one alone.
     const FULL: bool;
-    /// Whether bytes are asked for in L1 beside those that are asked for in L2.
+    /// Whether lines are prefetched into L1 as well as into L2.
     const NEAR: bool;
-    /// The same planes for several hidden states, which are bound by computation: one way for all of them, since each is a
-    /// copy of the code.
+    /// How the same planes are read for several hidden states. These are bound by computation, and each `Pass` is
+    /// another copy of the code, so there is one for all of them, which does not prefetch into L1.
     type Several: Pass;
 }
-/// The high plane alone, or both.
+/// Reads both planes if `FULL`, else the high plane alone; prefetches into L1 if `NEAR`.
 pub(super) struct Reading<const FULL: bool, const NEAR: bool>;
 impl<const FULL: bool, const NEAR: bool> Pass for Reading<FULL, NEAR> {
     const FULL: bool = FULL;
@@ -35,12 +36,13 @@ impl<const FULL: bool, const NEAR: bool> Pass for Reading<FULL, NEAR> {
     type Several = Reading<FULL, false>;
 }
 
-/// Approximate products of `rows` with each of `hidden`, from the high plane: `|approx[m][i] - exact| <= bound[m][i]`
-/// for row `rows.start + i` and the exact product of [`crate::head::dot_rows`], both `[rows.len()]`. All hidden
-/// states share what is read. Results do not depend on how rows and hidden states are grouped, nor on the CPU.
+/// Approximate products of `rows` with each of `hidden`, from the high plane alone. `approx[m]` and `bound[m]` are
+/// `[rows.len()]`, and `|approx[m][i] - exact| <= bound[m][i]`, where `exact` is what [`crate::head::dot_rows`]
+/// computes for row `rows.start + i`. Planes are read once for all hidden states. Results do not depend on how rows and
+/// hidden states are grouped, nor on the CPU.
 ///
 /// # Panics
-/// If a slice has another length, a row does not exist, or a hidden state is of another layout.
+/// If a slice has another length, a row does not exist, or a hidden state was made for another layout.
 pub fn scan_high(
     planes: &Planes,
     rows: Range<usize>,
@@ -51,7 +53,7 @@ pub fn scan_high(
     scan_as(Tier::best(), false, planes, rows, hidden, approx, bound);
 }
 
-/// [`scan_high`] from both planes in one pass: twice the bytes, a bound about 16 times tighter.
+/// [`scan_high`] from both planes in one pass. It reads twice the bytes, and its bounds are about 16 times tighter.
 ///
 /// # Panics
 /// As [`scan_high`].
@@ -65,7 +67,7 @@ pub fn scan_full(
     scan_as(Tier::best(), true, planes, rows, hidden, approx, bound);
 }
 
-/// Picks the copy of [`scan_body`] for what is read, and how.
+/// Picks the copy of [`scan_body`] for the planes that are read and for how they are prefetched.
 pub(super) fn scan_as(
     tier: Tier,
     full: bool,
@@ -75,7 +77,7 @@ pub(super) fn scan_as(
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    match (full, planes.way(full).near > 0) {
+    match (full, planes.scan_variant(full).near > 0) {
         (false, false) => scan::<Reading<false, false>>(tier, planes, rows, hidden, approx, bound),
         (false, true) => scan::<Reading<false, true>>(tier, planes, rows, hidden, approx, bound),
         (true, false) => scan::<Reading<true, false>>(tier, planes, rows, hidden, approx, bound),
@@ -83,12 +85,13 @@ pub(super) fn scan_as(
     }
 }
 
-/// [`scan_full`] for one hidden state and the rows `ids`, in any order: `approx` and `bound` are `[ids.len()]`.
+/// [`scan_full`] for one hidden state and the rows `ids`, in any order; `approx` and `bound` are `[ids.len()]`. It gives
+/// the rows of a shortlist tighter bounds than those of the high plane.
 ///
 /// # Panics
 /// As [`scan_high`].
-pub fn refine(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) {
-    refine_rows(Tier::best(), planes, ids, hidden, approx, bound);
+pub fn tighten_bounds(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) {
+    tighten_rows(Tier::best(), planes, ids, hidden, approx, bound);
 }
 
 dispatch!(
@@ -112,7 +115,8 @@ fn scan_body<I: Nibbles, P: Pass>(
 ) {
     assert!(hidden.len() == approx.len() && hidden.len() == bound.len());
     assert!(approx.iter().chain(bound.iter()).all(|out| out.len() == rows.len()));
-    // More sums than these do not fit the registers. Groups take turns at a few rows, which stay in L2.
+    // The sums of more hidden states do not fit the registers. Groups of states take turns at a few rows, which stay in
+    // L2.
     let most = if P::FULL && !I::BYTES { 2 } else { 4 };
     let together = if hidden.len() > most { ROWS_TOGETHER } else { rows.len().max(1) };
     for first in (0..rows.len()).step_by(together) {
@@ -123,7 +127,7 @@ fn scan_body<I: Nibbles, P: Pass>(
             match *group {
                 [a] => some_rows::<I, P, 1>(isa, planes, start, part, [a], approx, bound),
                 [a, b] => some_rows::<I, P::Several, 2>(isa, planes, start, part, [a, b], approx, bound),
-                // Constant, so that no code is made for what does not occur.
+                // This condition is constant, so that no code is made for groups that do not occur.
                 _ if P::FULL && !I::BYTES => unreachable!("groups of 1 or 2"),
                 [a, b, c] => {
                     some_rows::<I, P::Several, 3>(isa, planes, start, part, [a, b, c], approx, bound);
@@ -147,25 +151,25 @@ fn some_rows<I: Nibbles, P: Pass, const M: usize>(
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    let Way { rows, far, near } = planes.way(P::FULL);
+    let ScanVariant { rows, far, near } = planes.scan_variant(P::FULL);
     let far = far / if P::FULL { 2 } else { 1 };
-    // Scales and records lie in fewer bytes; they are asked for in rows.
-    let ask = Ask { far, near, rows: far.div_ceil(planes.vectors * VECTOR) };
+    // Scales and records take fewer bytes a row, so the distance for them is counted in rows.
+    let distance = PrefetchDistance { far, near, rows: far.div_ceil(planes.vectors * VECTOR) };
     let mut i = part.start;
-    // Several states are bound by computation, and their sums take the registers.
+    // Several states are bound by computation, and their sums fill the registers: their rows go one by one.
     if M == 1 && rows > 1 {
         while i + 2 <= part.end {
-            some::<I, P, 2, M>(isa, planes, start, i, ask, hidden, approx, bound);
+            some::<I, P, 2, M>(isa, planes, start, i, distance, hidden, approx, bound);
             i += 2;
         }
     }
     while i < part.end {
-        some::<I, P, 1, M>(isa, planes, start, i, ask, hidden, approx, bound);
+        some::<I, P, 1, M>(isa, planes, start, i, distance, hidden, approx, bound);
         i += 1;
     }
 }
 
-/// Writes the results of `R` rows.
+/// Writes the results of the `R` rows from `start + i` on to position `i` and those after it.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn some<I: Nibbles, P: Pass, const R: usize, const M: usize>(
@@ -173,12 +177,12 @@ fn some<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     planes: &Planes,
     start: usize,
     i: usize,
-    ask: Ask,
+    distance: PrefetchDistance,
     hidden: [&Hidden; M],
     approx: &mut [&mut [f32]],
     bound: &mut [&mut [f32]],
 ) {
-    let results = products::<I, P, R, M>(isa, planes, start + i, ask, hidden);
+    let results = products::<I, P, R, M>(isa, planes, start + i, distance, hidden);
     for m in 0..M {
         for r in 0..R {
             (approx[m][i + r], bound[m][i + r]) = results[m][r];
@@ -187,12 +191,12 @@ fn some<I: Nibbles, P: Pass, const R: usize, const M: usize>(
 }
 
 dispatch!(
-    fn refine_rows(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) =
-        refine_rows_body
+    fn tighten_rows(planes: &Planes, ids: &[u32], hidden: &Hidden, approx: &mut [f32], bound: &mut [f32]) =
+        tighten_rows_body
 );
 
 #[inline(always)]
-fn refine_rows_body<I: Nibbles>(
+fn tighten_rows_body<I: Nibbles>(
     isa: I,
     planes: &Planes,
     ids: &[u32],
@@ -203,50 +207,50 @@ fn refine_rows_body<I: Nibbles>(
     assert!(ids.len() == approx.len() && ids.len() == bound.len());
     for (i, &id) in ids.iter().enumerate() {
         let (row, next) = (id as usize, ids[(i + ROWS_AHEAD).min(ids.len() - 1)] as usize);
-        // Earlier rows are a huge number of rows ahead, which wraps around.
+        // A row that stands before this one is a huge number of rows ahead; adding that number wraps around to it.
         let rows = next.wrapping_sub(row);
-        let ask = Ask { far: rows.wrapping_mul(planes.vectors * VECTOR), near: 0, rows };
+        let distance = PrefetchDistance { far: rows.wrapping_mul(planes.vectors * VECTOR), near: 0, rows };
         [[(approx[i], bound[i])]] =
-            products::<I, Reading<true, false>, 1, 1>(isa, planes, row, ask, [hidden]);
+            products::<I, Reading<true, false>, 1, 1>(isa, planes, row, distance, [hidden]);
     }
 }
 
-/// What is asked for ahead of what is read.
+/// How far ahead lines are prefetched.
 #[derive(Clone, Copy)]
-struct Ask {
-    /// Bytes of each plane, in L2.
+struct PrefetchDistance {
+    /// Bytes in each plane, into L2.
     far: usize,
-    /// Bytes of each plane, in L1.
+    /// Bytes in each plane, into L1.
     near: usize,
     /// Rows of scales and records.
     rows: usize,
 }
 
-/// `R` consecutive rows from `first` on times each hidden state: the approximate products and their bounds.
+/// The approximate products, and their bounds, of `R` consecutive rows from `first` on with each hidden state.
 ///
-/// No closures here and below: they would be compiled without the instruction set.
+/// There are no closures here and below, because they would be compiled without the instruction set.
 #[inline(always)]
 fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,
     planes: &Planes,
     first: usize,
-    ask: Ask,
+    distance: PrefetchDistance,
     hidden: [&Hidden; M],
 ) -> [[(f32, f32); R]; M] {
     let (vectors, chunks) = (planes.vectors, planes.chunks);
     let whole = vectors / VECTORS;
     let high = &planes.high[first * vectors..][..R * vectors];
-    // Not read unless both are.
+    // Where only the high plane is read, `low` is never read; the high plane stands in for it.
     let low = if P::FULL { &planes.low[first * vectors..][..R * vectors] } else { high };
     let scales = &planes.scales[first * chunks..][..R * chunks];
     let records: &[_; R] = planes.records[first..].first_chunk().expect("rows exist");
-    // Several rows' scales and records share a cache line; asking for each costs little.
-    isa.prefetch(&scales[0], ask.rows.wrapping_mul(chunks * LANES));
-    isa.prefetch(&scales[R * chunks - 1], ask.rows.wrapping_mul(chunks * LANES));
-    isa.prefetch(&records[0], ask.rows.wrapping_mul(size_of_val(&records[0])));
+    // Several rows' scales and records share a cache line. Some lines are prefetched repeatedly, which costs little.
+    isa.prefetch(&scales[0], distance.rows.wrapping_mul(chunks * LANES));
+    isa.prefetch(&scales[R * chunks - 1], distance.rows.wrapping_mul(chunks * LANES));
+    isa.prefetch(&records[0], distance.rows.wrapping_mul(size_of_val(&records[0])));
 
-    // Everything that is indexed in the loop is known to be `whole` long: with checks in it, all of a chunk is loaded
-    // before the first could fail, and registers run out.
+    // Every slice that the loop indexes is cut to `whole` here, so that the compiler knows its length. With checks of
+    // bounds in the loop, it would load all of a chunk before the first check, and run out of registers.
     let mut whole_high: [&[[[u8; VECTOR]; VECTORS]]; R] = [&[]; R];
     let mut whole_low: [&[[[u8; VECTOR]; VECTORS]]; R] = [&[]; R];
     let mut whole_scales: [&[[u8; LANES]]; R] = [&[]; R];
@@ -278,8 +282,8 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
             digits[m] = &whole_digits[m][c];
             state[m] = &states[m][c];
         }
-        let asked = Asked { high: &high[0], low: &low[0], ask, vector: c * VECTORS * R };
-        add_chunk::<I, P, R, M>(isa, VECTORS, chunk, digits, state, asked, &mut totals);
+        let prefetches = Prefetches { high: &high[0], low: &low[0], distance, vector: c * VECTORS * R };
+        add_chunk::<I, P, R, M>(isa, VECTORS, chunk, digits, state, prefetches, &mut totals);
     }
     let rest = vectors - whole * VECTORS;
     if rest > 0 {
@@ -296,8 +300,8 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
             digits[m] = &hidden[m].digits[whole * VECTORS..][..rest];
             state[m] = &hidden[m].chunks[whole];
         }
-        let asked = Asked { high: &high[0], low: &low[0], ask, vector: whole * VECTORS * R };
-        add_chunk::<I, P, R, M>(isa, rest, chunk, digits, state, asked, &mut totals);
+        let prefetches = Prefetches { high: &high[0], low: &low[0], distance, vector: whole * VECTORS * R };
+        add_chunk::<I, P, R, M>(isa, rest, chunk, digits, state, prefetches, &mut totals);
     }
 
     let mut out = [[(0.0, 0.0); R]; M];
@@ -317,7 +321,7 @@ fn products<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     out
 }
 
-/// One chunk of several rows.
+/// One chunk of each of `R` rows.
 #[derive(Clone, Copy)]
 struct Rows<'a, const R: usize> {
     high: [&'a [[u8; VECTOR]]; R],
@@ -325,19 +329,20 @@ struct Rows<'a, const R: usize> {
     scales: [&'a [u8; LANES]; R],
 }
 
-/// What is asked for while rows are read: as many vectors as are read, in the order in which they stand, though rows are
-/// read side by side.
+/// What is prefetched while rows are read. One vector is prefetched for each that is read; they are prefetched in the
+/// order in which they stand in memory, although rows are read side by side.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct Prefetches<'a> {
     /// The rows' first vectors.
     high: &'a [u8; VECTOR],
     low: &'a [u8; VECTOR],
-    ask: Ask,
-    /// How many were read before.
+    distance: PrefetchDistance,
+    /// How many vectors of these rows were read before.
     vector: usize,
 }
 
-/// Adds one chunk of each row: products times their blocks' scales to the first totals, norms to the second.
+/// Adds one chunk of each row: products times their blocks' scales to the first of the two totals, scales times norms
+/// to the second.
 #[inline(always)]
 fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,
@@ -345,23 +350,23 @@ fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     rows: Rows<R>,
     digits: [&[Digits]; M],
     states: [&Chunk; M],
-    asked: Asked,
+    prefetches: Prefetches,
     totals: &mut [[[I::F32; 2]; R]; M],
 ) {
-    // Without the rows' offset: in steps, or for the high plane in half steps.
+    // The offset of the rows' nibbles, times the hidden state: in steps, or for the high plane in half steps.
     let mut products = [[isa.zero(); R]; M];
     for m in 0..M {
         let offset = if P::FULL { &states[m].offset_full } else { &states[m].offset_high };
         products[m] = [isa.load_i32(offset); R];
     }
-    // Not a loop, which would not be unrolled.
-    add_part::<I, P, R, M>(isa, 0, n, &rows, digits, asked, &mut products);
+    // This is not a loop, because a loop would not be unrolled.
+    add_part::<I, P, R, M>(isa, 0, n, &rows, digits, prefetches, &mut products);
     if I::PARTS > 1 {
-        add_part::<I, P, R, M>(isa, 1, n, &rows, digits, asked, &mut products);
+        add_part::<I, P, R, M>(isa, 1, n, &rows, digits, prefetches, &mut products);
     }
     if I::PARTS > 2 {
-        add_part::<I, P, R, M>(isa, 2, n, &rows, digits, asked, &mut products);
-        add_part::<I, P, R, M>(isa, 3, n, &rows, digits, asked, &mut products);
+        add_part::<I, P, R, M>(isa, 2, n, &rows, digits, prefetches, &mut products);
+        add_part::<I, P, R, M>(isa, 3, n, &rows, digits, prefetches, &mut products);
     }
     for r in 0..R {
         let scale = isa.widen_u8(rows.scales[r]);
@@ -374,7 +379,7 @@ fn add_chunk<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     }
 }
 
-/// Adds part `part` of the lanes to the products of one chunk, `n` vectors of each row.
+/// Adds to the products of one chunk those of its `n` vectors of each row, in part `part` of the lanes.
 #[inline(always)]
 fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     isa: I,
@@ -382,19 +387,19 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
     n: usize,
     rows: &Rows<R>,
     digits: [&[Digits]; M],
-    asked: Asked,
+    prefetches: Prefetches,
     products: &mut [[I::I32; R]; M],
 ) {
-    let Ask { far, near, .. } = asked.ask;
+    let PrefetchDistance { far, near, .. } = prefetches.distance;
     let mut sums = [[isa.no_sums(); R]; M];
     if P::FULL && I::BYTES && M > 1 {
         for v in 0..n {
             let (mut high, mut low) = ([&[0; VECTOR]; R], [&[0; VECTOR]; R]);
             for r in 0..R {
                 (high[r], low[r]) = (&rows.high[r][v], &rows.low[r][v]);
-                let at = far.wrapping_add((asked.vector + v * R + r) * VECTOR);
-                isa.prefetch_l2(asked.high, at);
-                isa.prefetch_l2(asked.low, at);
+                let at = far.wrapping_add((prefetches.vector + v * R + r) * VECTOR);
+                isa.prefetch_l2(prefetches.high, at);
+                isa.prefetch_l2(prefetches.low, at);
             }
             for m in 0..M {
                 let Digits { upper, lower } = &digits[m][v];
@@ -413,10 +418,10 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
         for r in 0..R {
             from[r] = &rows.high[r][v];
             if part == 0 {
-                let at = (asked.vector + v * R + r) * VECTOR;
-                isa.prefetch_l2(asked.high, far.wrapping_add(at));
+                let at = (prefetches.vector + v * R + r) * VECTOR;
+                isa.prefetch_l2(prefetches.high, far.wrapping_add(at));
                 if P::NEAR {
-                    isa.prefetch(asked.high, near.wrapping_add(at));
+                    isa.prefetch(prefetches.high, near.wrapping_add(at));
                 }
             }
         }
@@ -431,10 +436,10 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
             for r in 0..R {
                 from[r] = &rows.low[r][v];
                 if part == 0 {
-                    let at = (asked.vector + v * R + r) * VECTOR;
-                    isa.prefetch_l2(asked.low, far.wrapping_add(at));
+                    let at = (prefetches.vector + v * R + r) * VECTOR;
+                    isa.prefetch_l2(prefetches.low, far.wrapping_add(at));
                     if P::NEAR {
-                        isa.prefetch(asked.low, near.wrapping_add(at));
+                        isa.prefetch(prefetches.low, near.wrapping_add(at));
                     }
                 }
             }
@@ -456,7 +461,7 @@ fn add_part<I: Nibbles, P: Pass, const R: usize, const M: usize>(
 
 #[cfg(test)]
 pub(super) mod tiers {
-    //! The same on a chosen tier.
+    //! Scans on a chosen tier.
     use super::*;
 
     pub fn on(

@@ -1,14 +1,14 @@
-//! Which rows can be among the k largest.
+//! Selects the rows that can be among the k largest.
 
 use crate::isa::{Isa, Tier, dispatch};
 
-/// Largest `k` of a [`TopLower`]. For more, the whole product is hardly slower and needs no sorting.
+/// Largest `k` of a [`TopLower`]. For a larger `k` the whole product is hardly slower, and it needs no sorting.
 pub const MAX_TOP: usize = 256;
 
-/// Rows looked at together: mostly none of them matters.
+/// Rows that are tested together, because mostly none of them matters.
 const GROUP: usize = 64;
 
-/// The `k` largest lower bounds seen. Those of several shares of rows merge to those of all.
+/// The `k` largest lower bounds seen so far. Those of several shares of rows can be merged into those of all rows.
 #[derive(Clone, Debug)]
 pub struct TopLower {
     k: usize,
@@ -17,7 +17,7 @@ pub struct TopLower {
 }
 
 impl TopLower {
-    /// For the `k` largest, none seen yet. Nothing is allocated later.
+    /// For the `k` largest, with none seen yet. Memory for [`MAX_TOP`] values is allocated here, and none later.
     ///
     /// # Panics
     /// If `k` is not in `1..=MAX_TOP`.
@@ -27,7 +27,7 @@ impl TopLower {
         top
     }
 
-    /// Forgets all, and looks for the `k` largest from here on.
+    /// Forgets what was seen, and looks for the `k` largest from here on.
     ///
     /// # Panics
     /// As [`TopLower::new`].
@@ -46,13 +46,13 @@ impl TopLower {
         take(Tier::best(), self, approx, bound);
     }
 
-    /// Takes what another has seen of other rows.
+    /// Takes the lower bounds that another has kept of other rows.
     pub fn merge(&mut self, other: &TopLower) {
         other.values.iter().for_each(|&value| self.insert(value));
     }
 
-    /// The k-th largest lower bound, minus infinity where there are fewer. No row whose upper bound is below it can be
-    /// among the k largest, however ties are broken.
+    /// The k-th largest lower bound, or minus infinity where fewer were seen. No row whose upper bound is below it can
+    /// be among the k largest, however ties are broken.
     pub fn threshold(&self) -> f32 {
         if self.values.len() < self.k { f32::NEG_INFINITY } else { self.values[self.k - 1] }
     }
@@ -79,43 +79,47 @@ fn take_body<I: Isa>(_isa: I, top: &mut TopLower, approx: &[f32], bound: &[f32])
     }
 }
 
-/// Appends to `out` the rows `base + i` whose upper bound `approx[i] + bound[i]` reaches `threshold`; NaN does.
+/// Appends to `shortlist` the rows `base + i` whose upper bound `approx[i] + bound[i]` is not below `threshold`. Upper
+/// bounds that are NaN count as not below.
 ///
 /// # Panics
 /// If the slices differ in length.
-pub fn survivors(threshold: f32, approx: &[f32], bound: &[f32], base: u32, out: &mut Vec<u32>) {
+pub fn extend_shortlist(threshold: f32, approx: &[f32], bound: &[f32], base: u32, shortlist: &mut Vec<u32>) {
     assert_eq!(approx.len(), bound.len());
-    surviving(Tier::best(), threshold, approx, bound, base, out);
+    extend(Tier::best(), threshold, approx, bound, base, shortlist);
 }
 
-dispatch!(fn surviving(threshold: f32, approx: &[f32], bound: &[f32], base: u32, out: &mut Vec<u32>) = surviving_body);
+dispatch!(
+    fn extend(threshold: f32, approx: &[f32], bound: &[f32], base: u32, shortlist: &mut Vec<u32>) = extend_body
+);
 
 #[inline(always)]
-fn surviving_body<I: Isa>(
+fn extend_body<I: Isa>(
     _isa: I,
     threshold: f32,
     approx: &[f32],
     bound: &[f32],
     base: u32,
-    out: &mut Vec<u32>,
+    shortlist: &mut Vec<u32>,
 ) {
-    // NaN is below nothing.
+    // NaN compares as below nothing.
     let below = |a: f32, b: f32| a + b < threshold;
     for (g, (approx, bound)) in approx.chunks(GROUP).zip(bound.chunks(GROUP)).enumerate() {
         if !approx.iter().zip(bound).fold(true, |all, (a, b)| all & below(*a, *b)) {
             let first = base + (g * GROUP) as u32;
             let rows = (first..).zip(approx.iter().zip(bound));
-            out.extend(rows.filter(|(_, (a, b))| !below(**a, **b)).map(|(row, _)| row));
+            shortlist.extend(rows.filter(|(_, (a, b))| !below(**a, **b)).map(|(row, _)| row));
         }
     }
 }
 
-/// Keeps of `ids` those whose upper bound `approx[i] + bound[i]` reaches `threshold`, in their order; NaN does.
+/// Removes from `shortlist` the rows whose upper bound `approx[i] + bound[i]` is below `threshold`; `i` is the position
+/// in the list. The others keep their order. Upper bounds that are NaN count as not below.
 ///
 /// # Panics
-/// If `approx` or `bound` are not as long as `ids`.
-pub fn keep_survivors(threshold: f32, approx: &[f32], bound: &[f32], ids: &mut Vec<u32>) {
-    assert!(ids.len() == approx.len() && ids.len() == bound.len());
+/// If `approx` or `bound` are not as long as `shortlist`.
+pub fn narrow_shortlist(threshold: f32, approx: &[f32], bound: &[f32], shortlist: &mut Vec<u32>) {
+    assert!(shortlist.len() == approx.len() && shortlist.len() == bound.len());
     let mut upper = approx.iter().zip(bound).map(|(a, b)| a + b);
-    ids.retain(|_| !upper.next().is_some_and(|upper| upper < threshold));
+    shortlist.retain(|_| !upper.next().is_some_and(|upper| upper < threshold));
 }

@@ -9,7 +9,7 @@ use half::bf16;
 use trit_format::plan::DType;
 use trit_format::planes::{decode_row, encode_row};
 
-/// A table, its bytes as bf16, its planes.
+/// A table as bf16 bytes, with its planes.
 struct Table {
     layout: Layout,
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ struct Table {
 }
 
 impl Table {
-    /// Of rows that are rounded to bf16.
+    /// A table of `values`, `[rows, hidden]`, rounded to bf16.
     fn new(hidden: usize, values: &[f32]) -> Table {
         let layout = Layout::new((values.len() / hidden) as u64, hidden as u64).unwrap();
         let mut planes = vec![0; layout.bytes() as usize];
@@ -50,7 +50,7 @@ impl Table {
         out
     }
 
-    /// Approximations and bounds of all rows on a tier.
+    /// Approximations and bounds of all rows, scanned on a tier, for each hidden state.
     fn scanned(&self, tier: Tier, full: bool, hidden: &[&Hidden]) -> Vec<(Vec<f32>, Vec<f32>)> {
         let n = self.layout.rows();
         let mut out = vec![(vec![0.0; n], vec![0.0; n]); hidden.len()];
@@ -75,8 +75,8 @@ fn top(k: usize, ids: impl Iterator<Item = u32>, logits: &[f32]) -> Vec<u32> {
     ids
 }
 
-/// Scan, select, refine and select as a runtime does, in shares; the rows that are left.
-fn left(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> Vec<u32> {
+/// The shortlist after a scan in shares and with tighter bounds, as a runtime does it.
+fn shortlist(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> Vec<u32> {
     let (n, planes) = (table.layout.rows(), table.planes());
     let ranges: Vec<_> = (0..shares).map(|s| n * s / shares..n * (s + 1) / shares).collect();
     let mut scans = Vec::new();
@@ -92,13 +92,13 @@ fn left(table: &Table, hidden: &Hidden, k: usize, shares: usize, full: bool) -> 
     }
     let mut ids = Vec::new();
     for ((approx, bound), rows) in scans.iter().zip(&ranges) {
-        survivors(all.threshold(), approx, bound, rows.start as u32, &mut ids);
+        extend_shortlist(all.threshold(), approx, bound, rows.start as u32, &mut ids);
     }
     let (mut approx, mut bound) = (vec![0.0; ids.len()], vec![0.0; ids.len()]);
-    refine(&planes, &ids, hidden, &mut approx, &mut bound);
+    tighten_bounds(&planes, &ids, hidden, &mut approx, &mut bound);
     all.reset(k);
     all.take(&approx, &bound);
-    keep_survivors(all.threshold(), &approx, &bound, &mut ids);
+    narrow_shortlist(all.threshold(), &approx, &bound, &mut ids);
     ids
 }
 
@@ -160,11 +160,11 @@ fn bounds_hold_on_every_tier_for_tables_and_states_of_all_kinds() {
                         let (approx, bound) = &found[0];
                         for (row, (&a, &b)) in approx.iter().zip(bound).enumerate() {
                             let e = exact[row];
-                            // As they are compared later, in f32; an infinite or NaN bound admits all.
+                            // Compared in f32, as a selection does it; an infinite or NaN bound rules nothing out.
                             let holds = !(a - b > e || a + b < e) && (e.is_finite() || !(a + b).is_finite());
                             assert!(holds, "{tier:?} {hidden} {kind} {state} {full} {row}: {e} {a} {b}");
                         }
-                        // Better than promised: the same bits everywhere.
+                        // Every tier gives the same bits, which is more than a bound.
                         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                         let found = (bits(approx), bits(bound));
                         assert!(
@@ -178,7 +178,8 @@ fn bounds_hold_on_every_tier_for_tables_and_states_of_all_kinds() {
     }
 }
 
-/// What is computed is the products of the decoded steps: exact integers, summed in any order.
+/// Approximations are the products of the decoded steps. These are exact integers, so the order of sums does not
+/// matter.
 #[test]
 fn approximations_are_the_products_of_decoded_rows() {
     for hidden in [8, 384, 700, 2560] {
@@ -235,30 +236,49 @@ fn a_bound_is_hardly_wider_than_cauchy_schwarz() {
 
 #[test]
 fn results_do_not_depend_on_what_is_computed_together() {
-    let hidden = 700;
-    let table = Table::new(hidden, &gaussian(50 * hidden, 7));
-    let states: Vec<Hidden> = (0..6).map(|m| prepared(table.layout, &gaussian(hidden, 20 + m))).collect();
-    let all: Vec<&Hidden> = states.iter().collect();
-    for tier in Tier::supported() {
+    // More rows than are multiplied together, and a chunk that is not whole.
+    let (hidden, rows) = (700, 70);
+    let sign = |i: u64| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let state = |m| gaussian(hidden, 20 + m);
+    // Rows and states of one value: all steps and all digits are the largest of either sign.
+    let largest: Vec<f32> = (0..rows as u64).flat_map(|r| vec![sign(r); hidden]).collect();
+    let cases: [(Vec<f32>, Vec<Vec<f32>>); 2] = [
+        (gaussian(rows * hidden, 7), (0..9).map(state).collect()),
+        (largest, (0..9).map(|m| if m < 7 { vec![sign(m); hidden] } else { state(m) }).collect()),
+    ];
+    for (values, states) in cases {
+        let table = Table::new(hidden, &values);
+        let states: Vec<Hidden> = states.iter().map(|h| prepared(table.layout, h)).collect();
+        let all: Vec<&Hidden> = states.iter().collect();
         for full in [false, true] {
-            let alone: Vec<_> = all.iter().map(|h| table.scanned(tier, full, &[h]).remove(0)).collect();
-            for m in 1..=6 {
-                assert_eq!(table.scanned(tier, full, &all[..m]), alone[..m], "{tier:?} {m}");
+            let portable = Tier::supported()[0];
+            let alone: Vec<_> = all.iter().map(|h| table.scanned(portable, full, &[h]).remove(0)).collect();
+            for tier in Tier::supported() {
+                for m in 1..=all.len() {
+                    assert_eq!(table.scanned(tier, full, &all[..m]), alone[..m], "{tier:?} {full} {m}");
+                }
             }
         }
     }
-    let ids = [49, 0, 17, 17, 3];
-    let (mut approx, mut bound) = ([0.0; 5], [0.0; 5]);
-    refine(&table.planes(), &ids, all[2], &mut approx, &mut bound);
-    let (a, b) = table.scanned(Tier::best(), true, &[all[2]]).remove(0);
-    assert_eq!(approx, ids.map(|id| a[id as usize]));
-    assert_eq!(bound, ids.map(|id| b[id as usize]));
-    refine(&table.planes(), &[], all[2], &mut [], &mut []);
 }
 
-/// Odd numbers of rows, rows of less than a chunk and of chunks with a rest, on every tier.
 #[test]
-fn results_do_not_depend_on_the_way_planes_are_scanned() {
+fn tightened_bounds_are_those_of_a_scan_of_both_planes() {
+    let hidden = 700;
+    let table = Table::new(hidden, &gaussian(50 * hidden, 7));
+    let state = prepared(table.layout, &gaussian(hidden, 22));
+    let ids = [49, 0, 17, 17, 3];
+    let (mut approx, mut bound) = ([0.0; 5], [0.0; 5]);
+    tighten_bounds(&table.planes(), &ids, &state, &mut approx, &mut bound);
+    let (a, b) = table.scanned(Tier::best(), true, &[&state]).remove(0);
+    assert_eq!(approx, ids.map(|id| a[id as usize]));
+    assert_eq!(bound, ids.map(|id| b[id as usize]));
+    tighten_bounds(&table.planes(), &[], &state, &mut [], &mut []);
+}
+
+/// On every tier, for odd numbers of rows, for rows shorter than a chunk and for rows that end with part of a chunk.
+#[test]
+fn results_do_not_depend_on_the_scan_variant() {
     for (hidden, count) in [(1, 1), (100, 3), (512, 2), (700, 17), (2560, 9)] {
         let table = Table::new(hidden, &gaussian((count + 2) * hidden, 9));
         let state = prepared(table.layout, &gaussian(hidden, 10));
@@ -271,9 +291,9 @@ fn results_do_not_depend_on_the_way_planes_are_scanned() {
             };
             let expected = scanned(Tier::supported()[0], table.planes());
             for tier in Tier::supported() {
-                for way in WAYS {
-                    let found = scanned(tier, table.planes().scanned(full, way));
-                    assert_eq!(found, expected, "{tier:?} {way:?} {hidden} {full}");
+                for variant in SCAN_VARIANTS {
+                    let found = scanned(tier, table.planes().with_scan_variant(full, variant));
+                    assert_eq!(found, expected, "{tier:?} {variant:?} {hidden} {full}");
                 }
             }
         }
@@ -299,9 +319,9 @@ fn states_without_a_bound_are_refused() {
     assert!(hidden.prepare(&[1e-18, 0.0, 0.0]) && hidden.prepare(&[-1e18, 0.0, 0.0]));
 }
 
-/// Random tables, trained-like ones where the hidden state resembles a row, ties and close calls.
+/// With random hidden states, with some that resemble a row as in trained models, with ties and with close calls.
 #[test]
-fn the_largest_are_always_left() {
+fn the_largest_are_always_on_the_shortlist() {
     let mut random = Random(11);
     let mut fewer = 0;
     for case in 0..60u64 {
@@ -310,11 +330,12 @@ fn the_largest_are_always_left() {
         let mut values = gaussian(rows * hidden, 100 + case);
         let mut h = gaussian(hidden, 200 + case);
         if case % 2 == 0 {
-            // Like a row, so that it stands out.
+            // The state resembles a row, so that the row's logit stands out.
             let row = random.next() as usize % rows;
             h.iter_mut().zip(&values[row * hidden..]).for_each(|(h, w)| *h = 0.7 * *h + w);
         }
-        // The largest row again elsewhere, once the same and once different in the last bit of one bf16 value.
+        // The largest row stands in the table twice more: once the same, and once with another last bit of one bf16
+        // value.
         let best = {
             let table = Table::new(hidden, &values);
             top(1, 0..rows as u32, &table.exact(&h))[0] as usize
@@ -331,19 +352,20 @@ fn the_largest_are_always_left() {
         let (exact, state) = (table.exact(&h), prepared(table.layout, &h));
         for k in [1, 2, 3, 40, 256] {
             for (shares, full) in [(1, false), (3, false), (2, true)] {
-                let left = left(&table, &state, k, shares, full);
-                fewer += usize::from(left.len() < rows / 2);
-                let (found, expected) = (top(k, left.into_iter(), &exact), top(k, 0..rows as u32, &exact));
+                let shortlist = shortlist(&table, &state, k, shares, full);
+                fewer += usize::from(shortlist.len() < rows / 2);
+                let (found, expected) =
+                    (top(k, shortlist.into_iter(), &exact), top(k, 0..rows as u32, &exact));
                 assert_eq!(found, expected, "case {case}, k {k}, {shares} shares");
             }
         }
     }
-    assert!(fewer > 300, "{fewer}: hardly anything is filtered");
+    assert!(fewer > 300, "{fewer}: hardly any row is ruled out");
 }
 
-/// Rows that are not finite, and products that overflow, are left for the exact product to judge.
+/// Rows that are not finite, and rows whose products overflow, must be multiplied exactly.
 #[test]
-fn rows_without_a_bound_are_left() {
+fn rows_without_a_bound_stay_on_the_shortlist() {
     let hidden = 384;
     let mut values = gaussian(300 * hidden, 1);
     values[5 * hidden + 9] = f32::NAN;
@@ -352,10 +374,10 @@ fn rows_without_a_bound_are_left() {
     values[8 * hidden..9 * hidden].fill(bf16::MAX.to_f32());
     let table = Table::new(hidden, &values);
     let h: Vec<f32> = gaussian(hidden, 2).iter().zip(&values).map(|(a, b)| a.abs() + b.abs()).collect();
-    let left = left(&table, &prepared(table.layout, &h), 1, 2, false);
+    let shortlist = shortlist(&table, &prepared(table.layout, &h), 1, 2, false);
     let exact = table.exact(&h);
     assert!(exact[8] == f32::INFINITY && exact[5].is_nan());
-    assert!((5..9).all(|row| left.contains(&row)) && left.len() < 200, "{left:?}");
+    assert!((5..9).all(|row| shortlist.contains(&row)) && shortlist.len() < 200, "{shortlist:?}");
 }
 
 #[test]
@@ -386,19 +408,19 @@ fn thresholds_are_kth_largest_and_merge() {
             }
             assert_eq!(merged.threshold(), expected);
             let mut ids = vec![7];
-            survivors(expected, &approx, &bound, 100, &mut ids);
+            extend_shortlist(expected, &approx, &bound, 100, &mut ids);
             let below = |i: usize| approx[i] + bound[i] < expected;
             let rows: Vec<u32> = (0..n).filter(|&i| !below(i)).map(|i| 100 + i as u32).collect();
             assert_eq!((ids[0], &ids[1..]), (7, &rows[..]));
             let mut kept: Vec<u32> = (100..100 + n as u32).collect();
-            keep_survivors(expected, &approx, &bound, &mut kept);
+            narrow_shortlist(expected, &approx, &bound, &mut kept);
             assert_eq!(kept, rows);
         }
     }
 }
 
-/// Hidden states along what a row's planes leave out make Cauchy-Schwarz an equation: bounds that were much smaller
-/// would be wrong.
+/// A hidden state along what a row's planes leave out makes Cauchy-Schwarz an equation. So the error is close to its
+/// bound, and a much smaller bound would be wrong.
 #[test]
 fn bounds_hold_where_they_are_reached() {
     let hidden = 1024;

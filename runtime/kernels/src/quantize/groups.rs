@@ -1,21 +1,22 @@
-//! Quantization with a scale for each run of columns, to one int8 digit or to three.
+//! Quantization with a scale for each group of columns, to one int8 digit or to three.
 
 use super::{magnitude, round_half_even};
 use crate::isa::{Isa, dispatch};
 use trit_format::plan::{ActivationRule, FIXED_24};
 
 dispatch!(
-    /// [`ActivationRule::AbsmaxPerGroup`].
+    /// Quantizes by [`ActivationRule::AbsmaxPerGroup`].
     fn absmax_groups(input: &[f32], columns: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) =
         absmax_groups_body
 );
 dispatch!(
-    /// [`ActivationRule::Fixed24PerGroup`].
+    /// Quantizes by [`ActivationRule::Fixed24PerGroup`].
     fn fixed_groups(input: &[f32], columns: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) =
         fixed_groups_body
 );
 
-/// Zeroes what no value will be written to: the end of each of `digits` digits, and all after the last.
+/// Zeroes the places that no value will be written to: the end of each of `digits` digits, and all after the last
+/// digit. Returns the length of a digit.
 #[inline(always)]
 fn digits_of(values: &mut [i8], k: usize, columns: usize, digits: usize) -> usize {
     let len = ActivationRule::digit_len(k as u32, columns as u32) as usize;
@@ -25,13 +26,14 @@ fn digits_of(values: &mut [i8], k: usize, columns: usize, digits: usize) -> usiz
     len
 }
 
-/// The largest magnitude, NaN if there is one.
+/// The largest magnitude, or NaN if there is one.
 #[inline(always)]
 fn absmax(group: &[f32]) -> f32 {
     f32::from_bits(group.iter().fold(0, |max, x| max.max(magnitude(*x))))
 }
 
-/// The scale of a group that becomes zeros: that of NaN and infinity is such a number too, so that products are NaN.
+/// The scale of a group whose values become zeros. It is 0, or NaN or infinity where the largest magnitude is, so that
+/// the group's products are NaN then.
 #[inline(always)]
 fn scale_of_zeros(a: f32) -> f32 {
     if a.is_finite() { 0.0 } else { a }
@@ -111,15 +113,15 @@ fn fixed_group(group: &[f32], [low, middle, high]: [&mut [i8]; 3]) -> (f32, [i32
     (a / FIXED_24 as f32, sums)
 }
 
-/// The nearest integer, half to even, of a number within i32: as [`round_half_even`] does it.
+/// The nearest integer, half to even, of a number within i32. It is computed as in [`round_half_even`].
 #[inline(always)]
 fn round(x: f64) -> i32 {
     const MAGIC: f64 = 6_755_399_441_055_744.0;
     (x + MAGIC).to_bits() as i32
 }
 
-/// One digit's values, scales and sums by the documented rule with the standard library's rounding, for tests; `input` is
-/// finite.
+/// Values of one digit, scales and sums by the documented rule, with the standard library's rounding, for tests.
+/// `input` must be finite.
 pub fn absmax_reference(input: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
     let (mut values, mut scales, mut sums) = (Vec::new(), Vec::new(), Vec::new());
     for group in input.chunks(columns) {
@@ -134,7 +136,7 @@ pub fn absmax_reference(input: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>, Ve
     (values, scales, sums)
 }
 
-/// The 24-bit integers and scales by the documented rule, for tests; `input` is finite.
+/// The 24-bit integers and scales by the documented rule, for tests. `input` must be finite.
 pub fn fixed_reference(input: &[f32], columns: usize) -> (Vec<i32>, Vec<f32>) {
     let (mut values, mut scales) = (Vec::new(), Vec::new());
     for group in input.chunks(columns) {
@@ -223,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A strange number spoils the products of its group, and of no other.
+    /// NaN or infinity makes the products of its group NaN, and changes no other group.
     #[test]
     fn groups_with_strange_numbers_are_marked_and_zero() {
         for rule in

@@ -1,14 +1,14 @@
-//! Stored float types, widened sixteen at a time.
+//! Loads stored numbers as f32, sixteen at a time.
 
 use crate::isa::{Isa, LANES};
 use half::f16;
 
-/// A float type as it lies in a table or a cache.
-pub trait Element {
+/// A type in which a table or a cache stores numbers.
+pub trait LoadFloat {
     /// One stored value.
     type Raw: Copy + Default;
 
-    /// Sixteen consecutive values as f32.
+    /// Loads sixteen consecutive values as f32.
     fn widen<I: Isa>(isa: I, from: &[Self::Raw; LANES]) -> I::F32;
 }
 
@@ -19,7 +19,7 @@ pub struct F16Bytes;
 /// bf16 as little-endian bytes of any alignment.
 pub struct Bf16Bytes;
 
-impl Element for F32Bytes {
+impl LoadFloat for F32Bytes {
     type Raw = [u8; 4];
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[[u8; 4]; LANES]) -> I::F32 {
@@ -27,7 +27,7 @@ impl Element for F32Bytes {
     }
 }
 
-impl Element for F16Bytes {
+impl LoadFloat for F16Bytes {
     type Raw = [u8; 2];
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[[u8; 2]; LANES]) -> I::F32 {
@@ -35,7 +35,7 @@ impl Element for F16Bytes {
     }
 }
 
-impl Element for Bf16Bytes {
+impl LoadFloat for Bf16Bytes {
     type Raw = [u8; 2];
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[[u8; 2]; LANES]) -> I::F32 {
@@ -43,7 +43,7 @@ impl Element for Bf16Bytes {
     }
 }
 
-impl Element for f32 {
+impl LoadFloat for f32 {
     type Raw = f32;
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[f32; LANES]) -> I::F32 {
@@ -51,7 +51,7 @@ impl Element for f32 {
     }
 }
 
-impl Element for f16 {
+impl LoadFloat for f16 {
     type Raw = f16;
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[f16; LANES]) -> I::F32 {
@@ -59,7 +59,7 @@ impl Element for f16 {
     }
 }
 
-impl Element for i8 {
+impl LoadFloat for i8 {
     type Raw = i8;
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[i8; LANES]) -> I::F32 {
