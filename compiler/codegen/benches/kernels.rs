@@ -55,7 +55,9 @@ fn bench(c: &mut Criterion) {
                 group.throughput(Throughput::ElementsAndBytes { elements: products, bytes });
                 group.bench_function(BenchmarkId::new(target.name(), spec), |b| {
                     b.iter_custom(|passes| {
-                        median(passes, &memory, calls, call, |weights| product.run(code.kernel(0), weights))
+                        median(passes, &memory, calls, call, |weights| {
+                            product.run(code.kernels()[0], weights)
+                        })
                     });
                 });
             }

@@ -129,7 +129,7 @@ impl Product {
                 let kernel = self.specs.iter().position(fits).expect("one takes one row");
                 let args = self.args(tile, 0, row);
                 // SAFETY: the operands have the sizes that `KernelArgs` asks for; `runs_here` has checked the CPU.
-                unsafe { self.code.kernel(kernel)(&raw const args) };
+                unsafe { self.code.kernels()[kernel](&raw const args) };
                 row += self.specs[kernel].m as usize;
             }
         }
@@ -141,7 +141,7 @@ impl Product {
             let args =
                 KernelArgs { tiles: 1, out_stride: ROWS as u64, ..self.args(i / groups, i % groups, 0) };
             // SAFETY: as above. Where columns are no multiple of 64, what is read past them spoils only the results.
-            unsafe { self.code.kernel(0)(&raw const args) };
+            unsafe { self.code.kernels()[0](&raw const args) };
         }
     }
 }

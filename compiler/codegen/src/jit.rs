@@ -79,23 +79,9 @@ impl JitCode {
         self.kernels.is_empty()
     }
 
-    /// The `i`th kernel, valid until `self` is dropped; `None` where fewer were placed.
-    pub fn get(&self, i: usize) -> Option<KernelFn> {
-        self.kernels.get(i).copied()
-    }
-
     /// The kernels in the order of the pairs that they were made from, valid until `self` is dropped.
     pub fn kernels(&self) -> &[KernelFn] {
         &self.kernels
-    }
-
-    /// The `i`th kernel, valid until `self` is dropped. Where the number is a caller's own, [`JitCode::get`] does not
-    /// panic.
-    ///
-    /// # Panics
-    /// If fewer were placed.
-    pub fn kernel(&self, i: usize) -> KernelFn {
-        self.kernels[i]
     }
 }
 

@@ -47,7 +47,7 @@ impl MachineCode {
         let pairs: Vec<_> = specs.map(|spec| (spec, target)).collect();
         let code = trit_codegen::JitCode::new(&pairs).map_err(|e| GemmError::Generate(e.to_string()))?;
         let kernels: Vec<_> =
-            pairs.iter().enumerate().map(|(i, (spec, _))| (*spec, code.kernel(i))).collect();
+            pairs.iter().zip(code.kernels()).map(|((spec, _), kernel)| (*spec, *kernel)).collect();
         // SAFETY: the kernels were emitted for these specifications and for this target, which this CPU runs, and
         // `code` owns their memory.
         Ok(unsafe { MachineCode::new(kernels, target, Arc::new(code)) })

@@ -77,7 +77,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, time: D
         activation_advance: 0,
         sum_advance: 0,
     };
-    let kernel = code.kernel(0);
+    let kernel = code.kernels()[0];
     // SAFETY: the operands above have the sizes that `KernelArgs` asks for, and `runs_here` has checked the CPU.
     best(time, || unsafe { kernel(&raw const args) })
 }

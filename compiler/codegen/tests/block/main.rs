@@ -34,7 +34,7 @@ fn each_kernel(k: usize, mut test: impl FnMut(Run, &KernelSpec, Target)) {
             assert_eq!(kernel.is_ok(), code == Code::SignedFix || vbmi, "{target} {code:?}");
             if let Ok(kernel) = kernel {
                 // SAFETY: `Case` gives operands as `KernelArgs` asks, and `runs_here` has checked the CPU's features.
-                test(&|args| unsafe { kernel.kernel(0)(args) }, &spec(k, code), target);
+                test(&|args| unsafe { kernel.kernels()[0](args) }, &spec(k, code), target);
             }
         }
     }

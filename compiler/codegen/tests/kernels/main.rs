@@ -45,7 +45,7 @@ fn each_kernel(specs: &[KernelSpec], mut test: impl FnMut(Run, &KernelSpec, Targ
         let code = JitCode::new(&pairs).unwrap();
         for (i, (spec, _)) in pairs.iter().enumerate() {
             // SAFETY: `Case` gives operands as `KernelArgs` asks, and `testable` has checked the CPU's features.
-            test(&|args| unsafe { code.kernel(i)(args) }, spec, target);
+            test(&|args| unsafe { code.kernels()[i](args) }, spec, target);
         }
         eprintln!("{target}: {} kernels", code.len());
         assert!(!pairs.is_empty(), "{target} has none of these kernels");
