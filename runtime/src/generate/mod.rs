@@ -173,16 +173,15 @@ impl Generator {
         Ok(())
     }
 
-    /// Ends the current generation, if there is one, because its caller wants no more.
+    /// Generates no more tokens, because the caller wants none. The iterator still returns the text that is held back, if
+    /// there is any, and then `None`.
     pub fn interrupt(&mut self) {
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.stop(Finish::Interrupted);
         }
-        self.end();
     }
 
-    /// The result of the last generation, once the iterator has returned `None` or [`Generator::interrupt`] was called.
-    /// `None` before that.
+    /// The result of the last generation, once the iterator has returned `None` or an error. `None` before that.
     pub fn generation(&self) -> Option<&Generation> {
         self.last.as_ref()
     }
@@ -204,7 +203,7 @@ impl Generator {
 
     /// The session, to be changed. The current generation ends.
     pub fn session_mut(&mut self) -> &mut Session {
-        self.interrupt();
+        self.end();
         &mut self.session
     }
 
@@ -258,7 +257,7 @@ impl Iterator for Generator {
     fn next(&mut self) -> Option<Self::Item> {
         let piece = self.piece();
         if piece.is_err() {
-            self.interrupt();
+            self.end();
         }
         piece.transpose()
     }
