@@ -17,6 +17,10 @@ use tritc::progress::{Progress, Silent, Stage};
 /// Names a child its folder; its presence makes a test's process that child.
 const FOLDER: &str = "TRIT_TEST_FOLDER";
 
+/// Starts a child with signals as they are by default: the tests themselves may run where Ctrl-C is ignored, as in the
+/// background of a script.
+const DEFAULT: [&str; 2] = ["env", "--default-signal=INT,HUP,TERM"];
+
 /// A small checkpoint, larger than a page or two.
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bitnet-online")
@@ -104,7 +108,7 @@ fn signals_leave_nothing_and_what_is_killed_is_cleared_away_by_the_next() {
         assert!(sent.success());
     };
     for (sent, code) in [("-TERM", 143), ("-HUP", 129), ("-INT", 130)] {
-        let mut writing = child(name, folder.path(), &[]);
+        let mut writing = child(name, folder.path(), &DEFAULT);
         wait_for(&mut BufReader::new(writing.stderr.take().unwrap()), "writing");
         assert_eq!(parts(folder.path()).len(), 1);
         signal(&writing, sent);
@@ -112,20 +116,20 @@ fn signals_leave_nothing_and_what_is_killed_is_cleared_away_by_the_next() {
         assert_eq!(parts(folder.path()), [""; 0]);
     }
     // Under `nohup` a terminal that closes ends nothing.
-    let mut writing = child(name, folder.path(), &["nohup"]);
+    let mut writing = child(name, folder.path(), &[&DEFAULT[..], &["nohup"]].concat());
     wait_for(&mut BufReader::new(writing.stderr.take().unwrap()), "writing");
     signal(&writing, "-HUP");
     signal(&writing, "-TERM");
     assert_eq!(ended(&mut writing), 143);
 
-    let mut killed = child(name, folder.path(), &[]);
+    let mut killed = child(name, folder.path(), &DEFAULT);
     wait_for(&mut BufReader::new(killed.stderr.take().unwrap()), "writing");
     signal(&killed, "-KILL");
     assert_eq!(killed.wait().unwrap().signal(), Some(9));
     let left = parts(folder.path());
     assert_eq!(left.len(), 1);
     // Not theirs: one that is being written, and one for another bundle.
-    let mut writing = child(name, folder.path(), &[]);
+    let mut writing = child(name, folder.path(), &DEFAULT);
     wait_for(&mut BufReader::new(writing.stderr.take().unwrap()), "writing");
     assert!(!parts(folder.path()).contains(&left[0]));
     let held = parts(folder.path());
