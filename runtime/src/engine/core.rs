@@ -3,7 +3,7 @@
 
 use super::arena::{self, Arena};
 use super::attend::SplitKv;
-use super::execute::{Executor, Pass, Run, Scratch, Wanted, head_row};
+use super::execute::{Executor, Pass, Run, Scratch, Wanted, head_rows};
 use super::kv::KvCache;
 use super::logits::{Candidate, Logits, LogitsRequest};
 use super::pool::Pool;
@@ -140,25 +140,25 @@ impl Core {
         }
         model.intact()?;
         let ran = runs.iter().map(|run| run.overflow.load(Ordering::Relaxed).min(run.rows.len())).collect();
-        let places: Vec<usize> = (0..wanted.len()).map(|index| head_row(&wanted, index)).collect();
-        let rows = asked.requests.iter().map(|request| (request.chunk, request.row)).collect();
-        Ok(Found { ran, logits: self.gather(model, count, rows, &places) })
+        let rows = head_rows(&wanted);
+        let places = asked.requests.iter().zip(rows).map(|(request, at)| (request.chunk, request.row, at));
+        Ok(Found { ran, logits: self.gather(model, count, places) })
     }
 
-    /// Collects the logits that the workers found, and teaches the choice of planes how many rows were left undecided.
+    /// Collects the logits that the workers found. `places` says of each request its chunk, its row, and the row of the
+    /// arena where its logits are unless they were screened. The choice of planes learns how many rows were left undecided.
     fn gather(
         &mut self,
         model: &Model,
         count: usize,
-        rows: Vec<(usize, usize)>,
-        places: &[usize],
+        places: impl Iterator<Item = (usize, usize, usize)>,
     ) -> Vec<(usize, usize, Place)> {
         let workers: Vec<&mut Scratch> =
             self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
         let (mut heads, mut rescored) = (0, 0);
-        let mut place = |index: usize| {
+        let mut place = |index: usize, at: usize| {
             if !workers[0].screened[index] {
-                return Place::Arena(places[index]);
+                return Place::Arena(at);
             }
             let mut found: Vec<Candidate> =
                 workers.iter().flat_map(|w| &w.screening.candidates[index]).copied().collect();
@@ -169,7 +169,7 @@ impl Core {
             Place::Candidates(found)
         };
         let mut logits: Vec<(usize, usize, Place)> =
-            rows.into_iter().enumerate().map(|(index, (chunk, row))| (chunk, row, place(index))).collect();
+            places.enumerate().map(|(index, (chunk, row, at))| (chunk, row, place(index, at))).collect();
         logits.sort_by_key(|&(chunk, row, _)| (chunk, row));
         if heads > 0 {
             let undecided = workers.iter().map(|w| w.screening.undecided).sum();

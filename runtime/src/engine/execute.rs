@@ -147,16 +147,15 @@ impl Executor<'_> {
     }
 
     /// Runs the head for the wanted rows, after all steps of the body; `input` is the only buffer of the body that the
-    /// head reads. Returns false as [`Executor::run`] does. Afterwards the logits of wanted row `i` are in row
-    /// `head_row(i)` of the arena, or among the candidates.
+    /// head reads. Returns false as [`Executor::run`] does. Afterwards the logits of the wanted rows are in rows
+    /// [`head_rows`] of the arena, or among the candidates.
     pub fn run_head(&self, steps: &[Step], input: BufferId, worker: &Worker, scratch: &mut Scratch) -> bool {
         let wanted = self.pass.wanted;
         // A head without a `Step::Head` (a ternary one) computes all logits.
         scratch.screened.clear();
         scratch.screened.resize(wanted.len(), false);
         scratch.screening.undecided = 0;
-        let first = first_head_row(wanted);
-        if first.is_none() {
+        if first_head_row(wanted).is_none() {
             if worker.index == 0 {
                 // SAFETY: all workers have passed the barrier after the body, and wait at the next one for this worker:
                 // nobody else touches the buffer.
@@ -170,8 +169,7 @@ impl Executor<'_> {
             }
             worker.wait();
         }
-        let first = first.unwrap_or(0);
-        self.run(steps, first..first + wanted.len(), worker, scratch)
+        self.run(steps, head_rows(wanted), worker, scratch)
     }
 
     /// Computes the logits of the wanted rows, whose hidden states stand in rows `rows` of `input`.
@@ -383,7 +381,8 @@ fn first_head_row(wanted: &[Wanted]) -> Option<usize> {
     wanted.iter().enumerate().all(|(i, wanted)| wanted.row == first + i).then_some(first)
 }
 
-/// The row of the arena that holds the logits of wanted row `index` after the head.
-pub(crate) fn head_row(wanted: &[Wanted], index: usize) -> usize {
-    first_head_row(wanted).unwrap_or(0) + index
+/// The rows of the arena in which the head reads the wanted rows, and leaves their logits.
+pub(crate) fn head_rows(wanted: &[Wanted]) -> Range<usize> {
+    let first = first_head_row(wanted).unwrap_or(0);
+    first..first + wanted.len()
 }
