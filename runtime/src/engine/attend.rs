@@ -267,11 +267,7 @@ impl<'a> Attend<'a> {
 
 /// The split-KV workspace: partial results of attention for each chunk of a context that is split among workers.
 #[derive(Default)]
-pub(crate) struct SplitKv {
-    memory: Option<AlignedMemory>,
-    /// Elements.
-    len: usize,
-}
+pub(crate) struct SplitKv(Option<AlignedMemory>);
 
 impl SplitKv {
     /// Makes room for `runs`, each a number of rows and the position after its last row. The contents are lost.
@@ -289,23 +285,20 @@ impl SplitKv {
             runs.clone().filter(split).map(|(rows, end)| rows * row * end.div_ceil(CHUNK)).sum()
         };
         let len = plan.kv.iter().map(len).max().unwrap_or(0).min(MOST_SPLIT / size_of::<f32>());
-        if self.len < len {
-            let len = len.next_power_of_two();
-            self.memory = Some(AlignedMemory::new(len, size_of::<f32>(), "partial results")?);
-            self.len = len;
+        if self.len() < len {
+            self.0 = Some(AlignedMemory::new(len.next_power_of_two(), size_of::<f32>(), "partial results")?);
         }
         Ok(())
     }
 
     /// How many elements there is room for.
     fn len(&self) -> usize {
-        self.len
+        self.0.as_ref().map_or(0, |memory| memory.len() / size_of::<f32>())
     }
 
     fn part(&self, range: &Range<usize>) -> *mut f32 {
-        assert!(range.start <= range.end && range.end <= self.len);
-        let base =
-            self.memory.as_ref().map_or(std::ptr::dangling_mut(), |memory| memory.base().cast::<f32>());
+        assert!(range.start <= range.end && range.end <= self.len());
+        let base = self.0.as_ref().map_or(std::ptr::dangling_mut(), |memory| memory.base().cast::<f32>());
         base.wrapping_add(range.start)
     }
 
