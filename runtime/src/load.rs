@@ -61,6 +61,11 @@ impl Default for LoadOptions {
 /// A loaded bundle. It is verified, bound to kernels for this machine, and immutable.
 pub struct Model {
     storage: Storage,
+    loaded: Loaded,
+}
+
+/// What was read from a model's storage, and what was made of it.
+struct Loaded {
     weights: LoadedBytes,
     planes: Option<LoadedBytes>,
     /// For each of the planes how to scan the high plane alone, and how to scan both.
@@ -101,7 +106,7 @@ impl Model {
     fn on(storage: Storage, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         let storage = storage.with_hook(options.mapped.clone());
         match Model::read(&storage, options) {
-            Ok(parts) => Ok(Arc::new(parts.on(storage))),
+            Ok(loaded) => Ok(Arc::new(Model { storage, loaded })),
             // A digest that does not match, or a file that ends early, can mean that the file was changed meanwhile.
             Err(error @ (RuntimeError::Format { .. } | RuntimeError::Io { .. })) => {
                 Err(storage.unchanged().err().unwrap_or(error))
@@ -113,7 +118,7 @@ impl Model {
     /// Reads everything that is used later. Somebody who can write to the file can make each read give different bytes.
     /// Therefore every byte is read once, and the copy is what is checked and used. The user trusts the digest of the
     /// header that was parsed, and that header holds the digests of the copies.
-    fn read(storage: &Storage, options: &LoadOptions) -> Result<Parts, RuntimeError> {
+    fn read(storage: &Storage, options: &LoadOptions) -> Result<Loaded, RuntimeError> {
         let Front { header, digest, mut manifest, tokenizer } = Front::read(storage)?;
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
         for section in &header.sections {
@@ -161,114 +166,8 @@ impl Model {
 
         storage.intact()?;
         let trust = bind_options.trust;
-        Ok(Parts { weights, planes, scan_variants, manifest, kernels, trust, tables, tokenizer })
-    }
-
-    /// The bundle's path.
-    pub fn path(&self) -> &Path {
-        self.storage.path()
-    }
-
-    /// The bundle's manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// Which kernels run.
-    pub fn kernels(&self) -> &KernelReport {
-        &self.kernels.report
-    }
-
-    /// Which rule allows the bundle's own code to run, or why none does. [`Model::kernels`] says whether that code does
-    /// run.
-    pub fn trust(&self) -> Result<&Trusted, &NotTrusted> {
-        self.trust.as_ref()
-    }
-
-    /// The bundle's tokenizer; `None` where it has none. It is made when it is first asked for, because programs that
-    /// work with ids do not need it.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
-    pub fn tokenizer(&self) -> Result<Option<&Arc<Tokenizer>>, RuntimeError> {
-        let made = self.tokenizer.get_or_init(|| {
-            let json = self.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let vocab_size = self.manifest.hyperparameters.vocab_size;
-            let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
-            made.transpose().map(|made| made.map(Arc::new))
-        });
-        match made {
-            Ok(tokenizer) => Ok(tokenizer.as_ref()),
-            Err(source) => Err(RuntimeError::Text { path: self.path().to_owned(), source: source.clone() }),
-        }
-    }
-
-    pub(crate) fn bound(&self) -> &Kernels {
-        &self.kernels
-    }
-
-    /// Checks that everything computed so far came from the bytes that were loaded. It is called after every pass.
-    pub(crate) fn intact(&self) -> Result<(), RuntimeError> {
-        self.storage.intact()
-    }
-
-    /// The tiles of a packed matrix.
-    pub(crate) fn weights(&self, matrix: usize) -> &[u8] {
-        let matrix = &self.manifest.packed_matrices[matrix];
-        let len = matrix.bytes().expect("validated") as usize;
-        &self.weights.bytes()[matrix.offset as usize..][..len]
-    }
-
-    /// Reads the bytes of row `row` of a table of 16- or 32-bit floats into `to`. This is for tables of which few rows
-    /// are read. Where the row cannot be read, `to` gets zeros and [`Model::intact`] returns the error.
-    pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
-        let tensor = self.tensor(table);
-        assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
-        self.tables.part(&self.storage, table, row * to.len(), to);
-    }
-
-    /// The planes of a head's table.
-    pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
-        let bytes = self.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
-        let [high, full] = self.scan_variants[id.0 as usize];
-        planes(&self.manifest, id, bytes).with_scan_variant(false, high).with_scan_variant(true, full)
-    }
-
-    /// The record of a tensor.
-    pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
-        &self.manifest.tensors[id.0 as usize]
-    }
-
-    /// All bytes of a table. `None` where they cannot be read any more; [`Model::intact`] then returns the error.
-    pub(crate) fn table(&self, id: TensorId) -> Option<&[u8]> {
-        self.tables.whole(&self.storage, id)
-    }
-
-    /// The values of an f32 vector.
-    pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
-        self.tables.vector(id)
-    }
-}
-
-/// The parts of a model without the storage that they were read from.
-struct Parts {
-    weights: LoadedBytes,
-    planes: Option<LoadedBytes>,
-    scan_variants: Vec<[ScanVariant; 2]>,
-    manifest: Manifest,
-    kernels: Kernels,
-    trust: Result<Trusted, NotTrusted>,
-    tables: Tables,
-    tokenizer: Option<Vec<u8>>,
-}
-
-impl Parts {
-    fn on(self, storage: Storage) -> Model {
-        let Parts { weights, planes, scan_variants, manifest, kernels, trust, tables, tokenizer } = self;
-        let tokenizer_json = Mutex::new(tokenizer);
-        let tokenizer = OnceLock::new();
-        Model {
-            storage,
+        let (tokenizer_json, tokenizer) = (Mutex::new(tokenizer), OnceLock::new());
+        Ok(Loaded {
             weights,
             planes,
             scan_variants,
@@ -278,7 +177,92 @@ impl Parts {
             tables,
             tokenizer_json,
             tokenizer,
+        })
+    }
+
+    /// The bundle's path.
+    pub fn path(&self) -> &Path {
+        self.storage.path()
+    }
+
+    /// The bundle's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.loaded.manifest
+    }
+
+    /// Which kernels run.
+    pub fn kernels(&self) -> &KernelReport {
+        &self.loaded.kernels.report
+    }
+
+    /// Which rule allows the bundle's own code to run, or why none does. [`Model::kernels`] says whether that code does
+    /// run.
+    pub fn trust(&self) -> Result<&Trusted, &NotTrusted> {
+        self.loaded.trust.as_ref()
+    }
+
+    /// The bundle's tokenizer; `None` where it has none. It is made when it is first asked for, because programs that
+    /// work with ids do not need it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
+    pub fn tokenizer(&self) -> Result<Option<&Arc<Tokenizer>>, RuntimeError> {
+        let made = self.loaded.tokenizer.get_or_init(|| {
+            let json = self.loaded.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let vocab_size = self.loaded.manifest.hyperparameters.vocab_size;
+            let made = json.map(|json| Tokenizer::new(&json, &self.loaded.manifest.text, vocab_size));
+            made.transpose().map(|made| made.map(Arc::new))
+        });
+        match made {
+            Ok(tokenizer) => Ok(tokenizer.as_ref()),
+            Err(source) => Err(RuntimeError::Text { path: self.path().to_owned(), source: source.clone() }),
         }
+    }
+
+    pub(crate) fn bound(&self) -> &Kernels {
+        &self.loaded.kernels
+    }
+
+    /// Checks that everything computed so far came from the bytes that were loaded. It is called after every pass.
+    pub(crate) fn intact(&self) -> Result<(), RuntimeError> {
+        self.storage.intact()
+    }
+
+    /// The tiles of a packed matrix.
+    pub(crate) fn weights(&self, matrix: usize) -> &[u8] {
+        let matrix = &self.loaded.manifest.packed_matrices[matrix];
+        let len = matrix.bytes().expect("validated") as usize;
+        &self.loaded.weights.bytes()[matrix.offset as usize..][..len]
+    }
+
+    /// Reads the bytes of row `row` of a table of 16- or 32-bit floats into `to`. This is for tables of which few rows
+    /// are read. Where the row cannot be read, `to` gets zeros and [`Model::intact`] returns the error.
+    pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
+        let tensor = self.tensor(table);
+        assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
+        self.loaded.tables.part(&self.storage, table, row * to.len(), to);
+    }
+
+    /// The planes of a head's table.
+    pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
+        let bytes = self.loaded.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
+        let [high, full] = self.loaded.scan_variants[id.0 as usize];
+        planes(&self.loaded.manifest, id, bytes).with_scan_variant(false, high).with_scan_variant(true, full)
+    }
+
+    /// The record of a tensor.
+    pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.loaded.manifest.tensors[id.0 as usize]
+    }
+
+    /// All bytes of a table. `None` where they cannot be read any more; [`Model::intact`] then returns the error.
+    pub(crate) fn table(&self, id: TensorId) -> Option<&[u8]> {
+        self.loaded.tables.whole(&self.storage, id)
+    }
+
+    /// The values of an f32 vector.
+    pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
+        self.loaded.tables.vector(id)
     }
 }
 
