@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use trit_command::signals::INTERRUPTED;
 use trit_runtime::Session;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, Generator, Piece};
-use trit_runtime::text::conversation::shared_prefix;
 use trit_runtime::text::printable::TerminalFilter;
 use trit_runtime::text::{Conversation, Tokenizer};
 
@@ -155,7 +154,6 @@ pub struct Answer {
     pub generation: Generation,
     /// Its text; ids separated by commas where there is no tokenizer.
     pub text: String,
-    prompt_tokens: usize,
     decoded: usize,
 }
 
@@ -176,7 +174,6 @@ impl Request<'_> {
         };
         let stoppable = interrupt::stoppable();
         let failed = |e| Failure::runtime(bundle, e);
-        let prompt_tokens = ids.len() - shared_prefix(generator.session().tokens(), ids);
         generator.begin(ids, options).map_err(failed)?;
         // A terminal shows what is printed.
         let filter = io::stdout().is_terminal().then_some(TerminalFilter);
@@ -207,7 +204,7 @@ impl Request<'_> {
             generation.ok_or_else(|| Failure::internal("a generation ended without a result"))?;
         // Interrupted in the prompt, the session is where it was.
         let decoded = generator.session().position().saturating_sub(ids.len());
-        Ok(Answer { generation, text, prompt_tokens, decoded })
+        Ok(Answer { generation, text, decoded })
     }
 }
 
@@ -243,9 +240,9 @@ impl Answer {
         let (prompt_s, generated_s) =
             (self.generation.prefill.as_secs_f64(), self.generation.decode.as_secs_f64());
         Timings {
-            prompt_tokens: self.prompt_tokens,
+            prompt_tokens: self.generation.prompt,
             prompt_s,
-            prompt_tokens_per_s: rate(self.prompt_tokens, prompt_s),
+            prompt_tokens_per_s: rate(self.generation.prompt, prompt_s),
             generated_tokens: self.generation.ids.len(),
             generated_s,
             generated_tokens_per_s: rate(self.decoded, generated_s),

@@ -34,6 +34,8 @@ pub struct Generation {
     pub ids: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
+    /// Tokens of the prompt that ran: those before them were known to the session.
+    pub prompt: usize,
     /// Time for the prompt.
     pub prefill: Duration,
     /// Time for the generated tokens.
@@ -315,6 +317,7 @@ impl Ongoing {
             generation: Generation {
                 ids: Vec::new(),
                 finish: Finish::Length,
+                prompt: prompt.len(),
                 prefill,
                 decode: Duration::ZERO,
                 drafted: 0,
