@@ -63,7 +63,7 @@ pub(crate) fn import(
     let Gguf { path, files, tensors, .. } = gguf;
     let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
     let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license);
-    let overrides = Overrides { rope_divisors, trained };
+    let overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
     Ok(Imported { model_files, checkpoint, ignored: rest, overrides })
 }
 
