@@ -66,7 +66,7 @@ pub(crate) fn ternary(
         blocks.columns = columns as usize;
     }
     let report = scan.report(&blocks.tensor);
-    Ok((Ternary { name, rows, k, scales, trits: Arc::new(blocks) }, report))
+    Ok((Ternary { name, rows, k, scales, trits: Arc::new(blocks), rotation: None }, report))
 }
 
 /// A mapped tensor of ternary blocks.

@@ -133,7 +133,7 @@ fn ternary(
     };
     let name = tensor.name.clone();
     let trits = Arc::new(FakeQuantRows { tensor, float, k, columns });
-    Ok((Ternary { name, rows, k, scales, trits }, report))
+    Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
 
 fn largest<const N: usize>(bytes: &[u8], magnitude: impl Fn([u8; N]) -> Magnitude) -> Magnitude {

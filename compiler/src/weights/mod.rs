@@ -9,12 +9,14 @@
 //! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows of q and k in the usual order |
+//! | `rows` | some rows of a matrix as a matrix of its own |
 
 pub(crate) mod blocks;
 pub(crate) mod dense;
 pub(crate) mod detect;
 pub(crate) mod floats;
 pub(crate) mod order;
+pub(crate) mod rows;
 pub(crate) mod scale_scan;
 pub(crate) mod stored;
 pub(crate) mod trits;
