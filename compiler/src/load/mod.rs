@@ -1,6 +1,8 @@
 //! Reads a checkpoint: a path enters, a [`Model`] that views the mapped files leaves. [`survey`] does the same
 //! without an end at the first error, and says what it found.
 
+#[cfg(test)]
+mod containers;
 mod options;
 mod survey;
 
