@@ -1,6 +1,8 @@
 //! Reads a checkpoint: a path enters, a [`Model`] that views the mapped files leaves. [`survey`] does the same
 //! without an end at the first error, and says what it found.
 
+#[cfg(test)]
+mod containers;
 mod options;
 mod survey;
 
@@ -14,6 +16,7 @@ use crate::files::model_files::ModelFiles;
 use crate::files::unchanged::{InputFile, Inputs};
 use crate::gguf;
 use crate::lower::manifest::expect_fit;
+use crate::mlx;
 use crate::model::Model;
 use crate::text;
 use std::path::Path;
@@ -150,11 +153,12 @@ impl Opened {
             let inputs = Inputs(checkpoint.files.clone());
             return Ok(Opened { model_files, checkpoint, inputs, ignored, overrides });
         }
-        let model_files = ModelFiles::read(files, options.without_tokenizer)?;
+        let mut model_files = ModelFiles::read(files, options.without_tokenizer)?;
         let checkpoint = Checkpoint::open(&files.weights)?;
+        let (checkpoint, overrides) = mlx::adapt(&mut model_files, checkpoint)?;
         let sources = model_files.sources().iter().chain(&checkpoint.index).chain(&checkpoint.files);
         let inputs = Inputs(sources.cloned().collect::<Vec<InputFile>>());
         let ignored = options.ignore_config_keys.clone();
-        Ok(Opened { model_files, checkpoint, inputs, ignored, overrides: Overrides::default() })
+        Ok(Opened { model_files, checkpoint, inputs, ignored, overrides })
     }
 }
