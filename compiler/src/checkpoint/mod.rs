@@ -62,6 +62,12 @@ impl Checkpoint {
         Ok(Checkpoint { tensors: change(self.tensors)?, ..self })
     }
 
+    /// The same with floats that may be so far from ternary ones.
+    pub(crate) fn with_tolerance(mut self, tolerance: Option<f32>) -> Checkpoint {
+        self.tensors.values_mut().for_each(|tensor| tensor.tolerance = tolerance);
+        self
+    }
+
     /// Every tensor that nobody took, by its name.
     pub(crate) fn tensors(&self) -> &BTreeMap<String, RawTensor> {
         &self.tensors
@@ -168,6 +174,7 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<I
             interleaved_heads: None,
             tiled_heads: None,
             affine: None,
+            tolerance: None,
         };
         if let Some(other) = tensors.insert(name.clone(), tensor) {
             return Err(
