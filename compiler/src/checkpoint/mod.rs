@@ -73,6 +73,14 @@ impl Checkpoint {
         &self.tensors
     }
 
+    /// Renames tensors, and leaves out those for which `name` gives none. Returns how many were left out.
+    pub(crate) fn rename(&mut self, name: impl Fn(&str) -> Option<String>) -> usize {
+        let before = self.tensors.len();
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().filter_map(|(old, tensor)| Some((name(&old)?, tensor))).collect();
+        before - self.tensors.len()
+    }
+
     /// Takes a tensor that must be there.
     pub(crate) fn require(&mut self, name: &str) -> Result<RawTensor, CompileError> {
         self.take(name).ok_or_else(|| CompileError::Tensor {

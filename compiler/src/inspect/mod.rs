@@ -262,7 +262,9 @@ fn scales(manifest: &Manifest) -> BTreeMap<String, usize> {
 fn activations(manifest: &Manifest) -> BTreeSet<String> {
     let steps = manifest.plan.body.iter().chain(&manifest.plan.head);
     let rules = steps.filter_map(|step| match step {
-        Step::Quantize { rule, .. } | Step::NormQuantize { rule, .. } => Some(*rule),
+        Step::Quantize { rule, .. } | Step::NormQuantize { rule, .. } | Step::RotateQuantize { rule, .. } => {
+            Some(*rule)
+        }
         _ => None,
     });
     let text = |rule| match rule {

@@ -62,9 +62,14 @@ fn read(
     let files = Files::locate(path)?;
     let warnings = &mut survey.warnings;
     warnings.extend(files.notes.iter().cloned());
-    let Opened { model_files, checkpoint, inputs, ignored, overrides } =
+    let Opened { mut model_files, checkpoint, inputs, ignored, overrides } =
         Opened::open(&files, options, warnings)?;
     let checkpoint = checkpoint.with_tolerance(tolerance);
+    if let Some((path, config)) = model_files.config()
+        && let Some(text) = arch::of_text(path, config)?
+    {
+        model_files.set_config(text);
+    }
     survey.files = checkpoint.files.iter().map(|f| (locate::file_name(f.path()), f.len())).collect();
     survey.license = model_files.license.clone();
     let (config_path, config) = model_files.config().ok_or_else(|| {

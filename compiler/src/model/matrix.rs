@@ -62,6 +62,19 @@ pub struct Ternary {
     pub scales: Scales,
     /// The trits.
     pub trits: Arc<dyn TernaryRows>,
+    /// The change of basis that belongs to its columns: inputs are rotated before they are multiplied, and rows of an
+    /// embedding are taken back.
+    pub rotation: Option<Arc<Rotation>>,
+}
+
+/// A change of basis: signs, then the Walsh-Hadamard transform of each run of `block` elements. See
+/// [`trit_format::plan::Rotation`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotation {
+    /// Elements that are transformed together, a power of two that divides the width.
+    pub block: u32,
+    /// 1 or -1 for each element; none for all 1.
+    pub signs: Option<Vec<f32>>,
 }
 
 impl Ternary {

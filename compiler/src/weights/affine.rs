@@ -54,7 +54,7 @@ pub(crate) fn ternary(
     }
     let (tensor, report) = (codes.tensor.clone(), scan.report(&codes.tensor));
     let trits = order::untiled(&tensor, scales, k, Arc::new(codes))?;
-    Ok((Ternary { name: tensor.name, rows, k, scales, trits }, report))
+    Ok((Ternary { name: tensor.name, rows, k, scales, trits, rotation: None }, report))
 }
 
 /// Mapped codes with their scales and biases.

@@ -69,7 +69,7 @@ pub(crate) fn ternary(
     let report = scan.report(&blocks.tensor);
     let tensor = blocks.tensor.clone();
     let trits = order::untiled(&tensor, scales, k, Arc::new(blocks))?;
-    Ok((Ternary { name, rows, k, scales, trits }, report))
+    Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
 
 /// A mapped tensor of ternary blocks.

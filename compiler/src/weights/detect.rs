@@ -178,7 +178,7 @@ fn ternary(
     let name = tensor.name.clone();
     let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns });
     let trits = order::untiled(&tensor, scales, k, stored)?;
-    Ok((Ternary { name, rows, k, scales, trits }, report))
+    Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
 
 fn largest<const N: usize>(bytes: &[u8], magnitude: impl Fn([u8; N]) -> Magnitude) -> Magnitude {

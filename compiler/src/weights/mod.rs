@@ -11,6 +11,7 @@
 //! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows and columns of heads in the usual order |
+//! | `rows` | some rows of a matrix as a matrix of its own |
 
 pub(crate) mod affine;
 pub(crate) mod blocks;
@@ -19,6 +20,7 @@ pub(crate) mod detect;
 pub(crate) mod floats;
 pub(crate) mod near;
 pub(crate) mod order;
+pub(crate) mod rows;
 pub(crate) mod scale_scan;
 pub(crate) mod stored;
 pub(crate) mod trits;

@@ -106,7 +106,7 @@ impl Near {
     pub(super) fn ternary(self) -> Ternary {
         let scales = Scales::Rows { columns: self.columns as u32, dtype: self.rows.float.dtype() };
         let (name, rows, k) = (self.rows.tensor.name.clone(), self.rows.tensor.shape[0], self.rows.k);
-        Ternary { name, rows, k, scales, trits: Arc::new(self.rows) }
+        Ternary { name, rows, k, scales, trits: Arc::new(self.rows), rotation: None }
     }
 
     /// That the matrix is not exactly ternary.

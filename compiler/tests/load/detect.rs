@@ -73,7 +73,7 @@ fn one_scale_is_the_tensors_and_tables_may_be_floats() {
     checkpoint.floats(DOWN, &[8, FFN], vec![-0.0; 8 * FFN]);
     let model = checkpoint.load().unwrap();
     let one = |scale| Scales::Tensor { scale, rule: ScaleRule::Multiply };
-    assert_eq!(ternary(&model.layers[0].q).scales, one(0.5));
+    assert_eq!(ternary(&model.layers[0].attention().unwrap().q).scales, one(0.5));
     // All zeros: any scale will do.
     assert_eq!(ternary(&model.layers[1].down).scales, one(1.0));
     assert!(matches!(&model.head, Some(Matrix::Ternary(head)) if head.scales == one(1.5)));

@@ -122,7 +122,10 @@ fn every_key_of_the_models_that_are_read_is_understood() {
             Err(e) => panic!("{name}: {e}"),
         };
         assert_eq!(scale(&model.layers[0].down).1, rule, "{name}");
-        assert!(matches!(model.layers[0].q.matrix.ternary().unwrap().scales, Scales::Tensor { .. }));
+        assert!(matches!(
+            model.layers[0].attention().unwrap().q.matrix.ternary().unwrap().scales,
+            Scales::Tensor { .. }
+        ));
         assert_eq!(model.activations, activations, "{name}");
         let warnings = crate::warned(&model.warnings);
         assert!(!warnings.contains("config.json:"), "{name}: {warnings}");
