@@ -54,14 +54,6 @@ impl Checkpoint {
         Checkpoint { path, files, index: None, tensors }
     }
 
-    /// Renames tensors, and leaves out those for which `name` gives none. Returns how many were left out.
-    pub(crate) fn rename(&mut self, name: impl Fn(&str) -> Option<String>) -> usize {
-        let before = self.tensors.len();
-        let tensors = std::mem::take(&mut self.tensors);
-        self.tensors = tensors.into_iter().filter_map(|(old, tensor)| Some((name(&old)?, tensor))).collect();
-        before - self.tensors.len()
-    }
-
     /// The same files with what `change` makes of the tensors.
     pub(crate) fn changed(
         self,
@@ -70,9 +62,23 @@ impl Checkpoint {
         Ok(Checkpoint { tensors: change(self.tensors)?, ..self })
     }
 
+    /// The same with floats that may be so far from ternary ones.
+    pub(crate) fn with_tolerance(mut self, tolerance: Option<f32>) -> Checkpoint {
+        self.tensors.values_mut().for_each(|tensor| tensor.tolerance = tolerance);
+        self
+    }
+
     /// Every tensor that nobody took, by its name.
     pub(crate) fn tensors(&self) -> &BTreeMap<String, RawTensor> {
         &self.tensors
+    }
+
+    /// Renames tensors, and leaves out those for which `name` gives none. Returns how many were left out.
+    pub(crate) fn rename(&mut self, name: impl Fn(&str) -> Option<String>) -> usize {
+        let before = self.tensors.len();
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().filter_map(|(old, tensor)| Some((name(&old)?, tensor))).collect();
+        before - self.tensors.len()
     }
 
     /// Takes a tensor that must be there.
@@ -176,6 +182,7 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<I
             interleaved_heads: None,
             tiled_heads: None,
             affine: None,
+            tolerance: None,
         };
         if let Some(other) = tensors.insert(name.clone(), tensor) {
             return Err(

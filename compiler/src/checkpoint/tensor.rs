@@ -85,6 +85,8 @@ pub(crate) struct RawTensor {
     pub(crate) tiled_heads: Option<TiledHeads>,
     /// Scales and biases of [`ElementType::Codes2`].
     pub(crate) affine: Option<Arc<Affine>>,
+    /// How far floats may be from ternary ones, relative to their scale; `None` where they must be exact.
+    pub(crate) tolerance: Option<f32>,
 }
 
 /// What codes are multiplied with and what is added: one scale and one bias for each `group` columns of a row.
@@ -125,6 +127,7 @@ impl RawTensor {
             found,
             scales: None,
             zeros: None,
+            rounded: None,
         }
     }
 

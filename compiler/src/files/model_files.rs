@@ -100,15 +100,15 @@ impl ModelFiles {
         &self.sources
     }
 
-    pub(crate) fn config(&self) -> Object<'_> {
-        self.object("config.json")
-    }
-
     /// Puts `config` in the place of what `config.json` says.
     pub(crate) fn set_config(&mut self, config: Map<String, Value>) {
         if let Some((_, own)) = self.objects.get_mut("config.json") {
             *own = config;
         }
+    }
+
+    pub(crate) fn config(&self) -> Object<'_> {
+        self.object("config.json")
     }
 
     pub(crate) fn generation_config(&self) -> Object<'_> {

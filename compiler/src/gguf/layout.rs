@@ -49,6 +49,7 @@ pub(super) fn tensors(file: &Arc<MappedFile>, header: &GgufHeader) -> Result<Vec
             interleaved_heads: None,
             tiled_heads: None,
             affine: None,
+            tolerance: None,
         });
     }
     Ok(found)

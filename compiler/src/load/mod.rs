@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod containers;
 mod options;
+mod rounded;
 mod survey;
 
 use crate::arch::{self, ConfigOptions};
@@ -57,11 +58,13 @@ fn read(
     survey: &mut Survey,
 ) -> Result<Model, CompileError> {
     let name = options.name.as_deref().map(expect_name).transpose()?;
+    let tolerance = options.tolerance.map(rounded::expect).transpose()?;
     let files = Files::locate(path)?;
     let warnings = &mut survey.warnings;
     warnings.extend(files.notes.iter().cloned());
     let Opened { mut model_files, checkpoint, inputs, ignored, overrides } =
         Opened::open(&files, options, warnings)?;
+    let checkpoint = checkpoint.with_tolerance(tolerance);
     if let Some((path, config)) = model_files.config()
         && let Some(text) = arch::of_text(path, config)?
     {
@@ -88,12 +91,13 @@ fn read(
     let digests = || if digest { digests::sources(&inputs.0) } else { Ok(Vec::new()) };
     let (decoder, sources) = rayon::join(|| config.build(checkpoint, &overrides, warnings), digests);
     let decoder = decoder?;
+    let architecture = rounded::state(decoder.architecture, &decoder.report, tolerance, &mut survey.warnings);
     let activations = options.activations.of(decoder.activations, &mut survey.warnings);
     survey.activations = Some(activations);
     let model = Model {
         info: ModelInfo {
             name: name.map_or_else(|| files.model_name(), str::to_owned),
-            architecture: decoder.architecture.to_owned(),
+            architecture,
             license: model_files.license.clone(),
             sources: sources?,
         },

@@ -98,10 +98,14 @@ fn text_config(mut config: Map<String, Value>) -> Map<String, Value> {
     // They are of the image tower, and of how its results enter the text.
     config.retain(|key, _| {
         let images = ["vision_", "image_", "video_"];
-        !images.iter().any(|start| key.starts_with(start))
+        key != "language_model_only" && !images.iter().any(|start| key.starts_with(start))
     });
     // What the text model says of itself counts.
-    config.extend(text);
+    for (key, value) in text {
+        if !value.is_null() || !config.contains_key(&key) {
+            config.insert(key, value);
+        }
+    }
     config.insert("architectures".to_owned(), json!(["Qwen3_5ForCausalLM"]));
     config.insert("model_type".to_owned(), json!("qwen3_5_text"));
     config

@@ -236,6 +236,33 @@ pub struct TensorReport {
     pub scales: Option<u64>,
     /// Share of zeros, 0 to 1, where they were counted.
     pub zeros: Option<f64>,
+    /// What was rounded in it, where the user accepts an error.
+    pub rounded: Option<Rounded>,
+}
+
+/// Groups of floats that are not exactly a scale times trits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rounded {
+    /// How many.
+    pub groups: u64,
+    /// Of how many that are not all zero.
+    pub of: u64,
+    /// The largest distance of a float from its trit times the group's scale, in such scales.
+    pub worst: f32,
+    /// Row of the first of them, and its first column.
+    pub first: (usize, usize),
+}
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rounded { groups, of, worst, first: (row, column) } = self;
+        write!(
+            f,
+            "{groups} of {of} groups have weights up to {:.2}% of their scale apart from it, the first at row {row}, column \
+             {column}",
+            100.0 * worst
+        )
+    }
 }
 
 /// What a tensor was found to be.

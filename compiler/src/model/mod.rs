@@ -10,7 +10,9 @@ pub(crate) mod matrix;
 
 use crate::error::Warnings;
 use crate::files::unchanged::Inputs;
-pub use matrix::{Dense, Found, Matrix, Rotation, Scales, TensorBytes, TensorReport, Ternary, TernaryRows};
+pub use matrix::{
+    Dense, Found, Matrix, Rotation, Rounded, Scales, TensorBytes, TensorReport, Ternary, TernaryRows,
+};
 
 use trit_format::manifest::{Hyperparameters, ModelInfo, TextInfo};
 use trit_format::plan::{Activation, ActivationRule, DeltaHeads};

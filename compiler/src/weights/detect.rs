@@ -11,7 +11,7 @@ use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
-use crate::weights::{affine, blocks, dense, order};
+use crate::weights::{affine, blocks, dense, near, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -27,7 +27,11 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
     }
     match detect(&tensor, shape, "[out features, in features]")? {
         Ok(scan) => ternary(scan, tensor, shape),
-        Err(conflict) => Err(conflict.error(&tensor)),
+        Err(conflict) => match near(&tensor, shape)? {
+            Some(near) if is_accepted(&tensor, &near) => Ok(rounded(near, &tensor)),
+            Some(near) => Err(near.refusal()),
+            None => Err(conflict.error(&tensor)),
+        },
     }
 }
 
@@ -44,8 +48,38 @@ pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, Ten
         let (ternary, report) = ternary(scan, tensor, shape)?;
         return Ok((Matrix::Ternary(ternary), report));
     }
+    if tensor.tolerance.is_some()
+        && let Some(near) = near(&tensor, shape)?
+    {
+        if !is_accepted(&tensor, &near) {
+            return Err(near.refusal());
+        }
+        let (ternary, report) = rounded(near, &tensor);
+        return Ok((Matrix::Ternary(ternary), report));
+    }
     let report = tensor.report(Found::Floats);
     Ok((Matrix::Dense(dense::dense(tensor, &shape, what)?), report))
+}
+
+/// The matrix in floats that are ternary but for rounding.
+fn near(tensor: &RawTensor, shape: [usize; 2]) -> Result<Option<near::Near>, CompileError> {
+    match tensor.dtype.float() {
+        Some(float) => near::look(tensor, float, shape),
+        None => Ok(None),
+    }
+}
+
+/// Whether the user accepts its error.
+fn is_accepted(tensor: &RawTensor, near: &near::Near) -> bool {
+    tensor.tolerance.is_some_and(|tolerance| near.rounded.worst <= tolerance)
+}
+
+/// The matrix as it is read, and its report.
+fn rounded(near: near::Near, tensor: &RawTensor) -> (Ternary, TensorReport) {
+    let rounded = Some(near.rounded);
+    let ternary = near.ternary();
+    let report = TensorReport { rounded, ..tensor.report(ternary.scales.into()) };
+    (ternary, report)
 }
 
 /// The matrix in a tensor that is ternary by its type.

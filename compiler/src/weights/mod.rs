@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `stored` | ternary matrices that the configuration declares: packed codes, ternary floats, latent weights |
 //! | `detect` | ternary matrices of floats about which the configuration says nothing |
+//! | `near` | ternary matrices of floats that are so within rounding |
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
 //! | `affine` | ternary matrices of mlx-lm's codes with scales and biases |
 //! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
@@ -17,6 +18,7 @@ pub(crate) mod blocks;
 pub(crate) mod dense;
 pub(crate) mod detect;
 pub(crate) mod floats;
+pub(crate) mod near;
 pub(crate) mod order;
 pub(crate) mod rows;
 pub(crate) mod scale_scan;
