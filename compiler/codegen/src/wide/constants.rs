@@ -12,6 +12,8 @@ use std::ops::Range;
 pub(super) enum Constant {
     /// 0x80 in every byte.
     SignBits,
+    /// The value in every byte.
+    Bytes(u8),
     /// 1 in every i16.
     Ones,
     /// The table, once.
@@ -24,7 +26,8 @@ impl Constant {
     fn of(op: &Op) -> Option<Constant> {
         match *op {
             Op::XorSign(..) => Some(Constant::SignBits),
-            Op::Dot4(.., Dot::SignedMagnitude) => Some(Constant::Ones),
+            Op::And(.., mask) => Some(Constant::Bytes(mask)),
+            Op::Dot4(.., Dot::SignedMagnitude | Dot::UnsignedPairs) => Some(Constant::Ones),
             Op::Lookup(.., table) => Some(Constant::Table(table)),
             Op::Multiply(.., c) => Some(Constant::I32(c)),
             _ => None,
@@ -35,6 +38,7 @@ impl Constant {
         let repeat = |pattern: &[u8]| pattern.iter().copied().cycle().take(vector as usize).collect();
         match self {
             Constant::SignBits => repeat(&[0x80]),
+            Constant::Bytes(byte) => repeat(&[byte]),
             Constant::Ones => repeat(&1_i16.to_le_bytes()),
             Constant::Table(table) => repeat(&table.bytes()),
             Constant::I32(c) => repeat(&c.to_le_bytes()),
