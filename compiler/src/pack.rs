@@ -7,7 +7,7 @@
 pub(crate) mod planes;
 
 use crate::error::CompileError;
-use crate::model::Ternary;
+use crate::model::{Scales, Ternary};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use trit_format::manifest::{Grouping, PackedMatrix, RowOrder};
@@ -64,11 +64,45 @@ fn pack_tile(
             Ok(())
         }
     };
-    encoder.encode(read_row, codes)?;
+    let of_signs = |row: usize, trits: &mut [i8]| {
+        read_row(row, trits)?;
+        match source(packed, tile, row) {
+            Some((segment, row)) => expect_signs(matrices[segment], row, trits),
+            None => Ok(()),
+        }
+    };
+    match packed.code.has_zero() {
+        true => encoder.encode(read_row, codes)?,
+        false => encoder.encode(of_signs, codes)?,
+    }
     match packed.grouping {
         Some(grouping) => pack_scales(packed, grouping, matrices, tile, scales),
         None => Ok(()),
     }
+}
+
+/// Checks that no weight of a row is zero unless its scale is, which lowering found out. A zero would be stored as -1.
+fn expect_signs(matrix: &Ternary, row: usize, trits: &[i8]) -> Result<(), CompileError> {
+    if !trits.contains(&0) {
+        return Ok(());
+    }
+    let columns = match matrix.scales {
+        Scales::Rows { columns, .. } => columns,
+        Scales::Tensor { .. } => 0,
+    };
+    let mut factors = vec![0.0; matrix.scales_per_row().max(1)];
+    matrix.factors(row, columns, &mut factors)?;
+    let run = if columns == 0 { matrix.k } else { columns as usize };
+    for (index, (trits, &factor)) in trits.chunks(run).zip(&factors).enumerate() {
+        if let (true, Some(at)) = (factor != 0.0, trits.iter().position(|&t| t == 0)) {
+            let column = index * run + at;
+            return Err(CompileError::Internal(format!(
+                "{}: the weight at row {row}, column {column} is 0 in a matrix of signs",
+                matrix.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the scales of a tile, `[scales, tile_rows]`. Rows that fill it up have 0, and so has what fills up the tile.
@@ -143,7 +177,7 @@ fn source(packed: &PackedMatrix, tile: usize, row: usize) -> Option<(usize, usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Scales, TernaryRows};
+    use crate::model::TernaryRows;
     use std::sync::Arc;
     use trit_format::dense243::Code;
     use trit_format::manifest::Segment;

@@ -41,8 +41,9 @@ pub(crate) fn ternary(
         CompileError::Internal(format!("tensor {} of {kind} is not of its own size", tensor.name))
     })?;
     let name = tensor.name.clone();
-    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k };
+    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k, signs: false };
     let scan = blocks.look()?;
+    blocks.signs = kind == BlockType::Q1_0 && !scan.units_of_zeros;
     blocks.tensor.bytes.release();
     let mut scales = scan.scales(blocks.float());
     match (&mut scales, factor) {
@@ -76,6 +77,8 @@ struct Blocks {
     row_bytes: usize,
     /// How many columns of the matrix share a scale. They are a whole number of blocks, or all columns of a row.
     columns: usize,
+    /// Whether every weight is known to be -1 or 1.
+    signs: bool,
 }
 
 impl Blocks {
@@ -176,6 +179,10 @@ impl TernaryRows for Blocks {
             }
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {

@@ -132,7 +132,7 @@ fn ternary(
         _ => k,
     };
     let name = tensor.name.clone();
-    let trits = Arc::new(FakeQuantRows { tensor, float, k, columns });
+    let trits = Arc::new(FakeQuantRows { tensor, float, k, columns, signs: scan.zeros == 0 });
     Ok((Ternary { name, rows, k, scales, trits }, report))
 }
 
@@ -217,6 +217,8 @@ struct FakeQuantRows {
     k: usize,
     /// How many columns share a scale; `k` where all columns of a row do.
     columns: usize,
+    /// Whether no weight is zero.
+    signs: bool,
 }
 
 impl FakeQuantRows {
@@ -253,6 +255,10 @@ impl TernaryRows for FakeQuantRows {
             *scale = widen(self.float, largest);
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {
