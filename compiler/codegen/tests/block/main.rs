@@ -98,7 +98,7 @@ fn every_byte() {
 fn every_byte_of_signs() {
     let sign = |i: usize| {
         let (row, col) = (i / 256, i % 256);
-        (((col + row % 16) % 256 >> (row / 16) & 1) as i8) * 2 - 1
+        ((((col + row % 16) % 256) >> (row / 16) & 1) as i8) * 2 - 1
     };
     let case = Case::new(256, 256, 1, sign, |i| if i / 256 == i % 256 { 1 } else { 0 });
     each_kernel(256, |kernel, spec, target| {
