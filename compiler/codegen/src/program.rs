@@ -31,6 +31,10 @@
 //! - [`Dot::UnsignedPairs`]: sums of two products have 16 bits, so that features must be below 128. Instead of shifting
 //!   upper bits out they are masked off: `y_0 = x_0 >> 7` and `y_j = x_0 mod 2^(8-j)`. Each takes one operation as well,
 //!   and `Y_j - Y_{j+1}` is `2^(7-j) B`. No activation's sign has to be moved to a feature.
+//! - [`Dot::UnsignedPairs16`]: where rows are short, as groups are, sums of all columns have 16 bits as well if features
+//!   are small. They are single bits, and a few shifts bring each of them down to one of the lowest places: of bits
+//!   below `2^s`, `q` quads add up to `2^(s-1) * 2 * 128 * q` in magnitude, which has 16 bits for `q * 2^(s-1) <= 128`.
+//!   Sums are widened once, after the last column.
 //!
 //! The shifts see at most `256 * B` with `B` the sum of up to `k` activations: exact up to
 //! [`MAX_K`](trit_format::kernel::MAX_K) columns, for activations of -128 too.
@@ -109,6 +113,8 @@ pub enum Dot {
     /// u8 features below 128 by i8 activations (`pmaddubsw`, or `smull`, for which they are i8 as well). Sums of two
     /// products are as small.
     UnsignedPairs,
+    /// As [`Dot::UnsignedPairs`], but sums of two products are summed in i16: each lane of i32 is two of them.
+    UnsignedPairs16,
 }
 
 /// One operation. `part` counts vectors from the pass's first lane, `row` activation rows from the group's first.
@@ -159,6 +165,15 @@ pub enum Op {
         /// How many bits the result is shifted right by.
         shift: u8,
     },
+    /// The sum of the two i16 in each lane of the accumulator, once or twice, as i32.
+    Widen {
+        /// The result.
+        value: Reg,
+        /// Sums in i16.
+        acc: Acc,
+        /// Whether the sum is doubled.
+        twice: bool,
+    },
     /// The accumulator as it stands.
     Take(Reg, Acc),
     /// Times a constant, in wrapping i32.
@@ -200,6 +215,7 @@ impl Op {
             | Op::SubtractBytes(r, ..)
             | Op::Sum(r, _)
             | Op::Recover { value: r, .. }
+            | Op::Widen { value: r, .. }
             | Op::Take(r, _)
             | Op::Multiply(r, ..)
             | Op::ShiftRightI32(r, ..)
@@ -215,6 +231,7 @@ impl Op {
             | Op::Load(..)
             | Op::Sum(..)
             | Op::Recover { .. }
+            | Op::Widen { .. }
             | Op::Take(..) => (None, None),
             Op::XorSign(_, x)
             | Op::SignMask(_, x)
@@ -326,7 +343,7 @@ impl Program {
         if spec.kind != KernelKind::Stream {
             return Err(CodegenError::Kind { spec: *spec, target });
         }
-        let machine = Machine::of(target, spec.code).ok_or(CodegenError::Code { spec: *spec, target })?;
+        let machine = Machine::of(target, spec).ok_or(CodegenError::Code { spec: *spec, target })?;
         // The rows form as few groups as possible. What is left forms one smaller group.
         let rows = spec.m.min(machine.registers.most_rows);
         let mut groups = vec![(0, spec.m / rows, rows)];

@@ -82,10 +82,16 @@ impl Program {
             Op::Dot4(acc, x, a, dot) => {
                 let (features, activations) = match dot {
                     Dot::UnsignedSigned | Dot::UnsignedPairs => ("u8", "i8"),
+                    Dot::UnsignedPairs16 => {
+                        return writeln!(f, "{acc} += dot2 {x} as u8, {a} as i8, in i16");
+                    }
                     Dot::SignedSigned => ("i8", "i8"),
                     Dot::SignedMagnitude => ("i8", "u8"),
                 };
                 writeln!(f, "{acc} += dot4 {x} as {features}, {a} as {activations}")
+            }
+            Op::Widen { value, acc, twice } => {
+                writeln!(f, "{value} = {}pairs of i16 {acc}", if twice { "2 * " } else { "" })
             }
             Op::Sum(r, row) => writeln!(f, "{r} = broadcast sums[row + {row}]"),
             Op::Recover { value, base, high, low: Some(low), shift } => {

@@ -89,8 +89,8 @@ pub(super) struct Lower<'a> {
     pub(super) zero: Value,
     pub(super) three: Value,
     pub(super) sign_bits: Value,
-    /// The masks of features of signs, `0xff >> i` at `i`; none for other codes.
-    pub(super) masks: Vec<Value>,
+    /// The masks of features of signs; none for other codes.
+    pub(super) masks: Vec<(u8, Value)>,
 }
 
 impl<'a> Lower<'a> {
@@ -117,7 +117,10 @@ impl<'a> Lower<'a> {
             .collect();
         let [zero, three, sign_bits] = [0, 3, 0x80].map(|byte| constant(&mut b, I8X16, byte));
         let masks = match program.spec.code {
-            Code::Binary => (0..8).map(|bits| constant(&mut b, I8X16, 0xff >> bits)).collect(),
+            Code::Binary => {
+                let masks = (1..8).map(|bits| 0xff >> bits).chain([2, 4, 8]);
+                masks.map(|mask| (mask, constant(&mut b, I8X16, mask))).collect()
+            }
             _ => Vec::new(),
         };
         let touched = b.declare_var(I64);

@@ -84,7 +84,8 @@ impl Lower<'_> {
                 self.define(r, |b| b.ins().iadd(x, x));
             }
             Op::And(r, x, mask) => {
-                let (x, mask) = (self.reg(x), self.masks[mask.leading_zeros() as usize]);
+                let found = self.masks.iter().find(|&&(known, _)| known == mask);
+                let (x, mask) = (self.reg(x), found.expect("masks of signs are known").1);
                 self.define(r, |b| b.ins().band(x, mask));
             }
             Op::ShiftRight(r, x, bits) => {
@@ -117,6 +118,15 @@ impl Lower<'_> {
                     0 => self.define(value, |_| difference),
                     _ => self.define(value, |b| b.ins().sshr_imm_u(difference, i64::from(shift))),
                 }
+            }
+            Op::Widen { value, acc, twice } => {
+                let sums = self.b.use_var(self.accumulator(acc));
+                let sums = self.b.ins().bitcast(I16X8, little(), sums);
+                let mut wide = widening_pairwise_sum(&mut self.b, sums);
+                if twice {
+                    wide = self.b.ins().iadd(wide, wide);
+                }
+                self.define(value, |_| wide);
             }
             Op::Take(r, acc) => {
                 let sum = self.b.use_var(self.accumulator(acc));
@@ -158,6 +168,19 @@ impl Lower<'_> {
                 let pairs = b.ins().x86_pmaddubsw(x, a);
                 let fours = widening_pairwise_sum(b, pairs);
                 b.ins().iadd(fours, sum)
+            }
+            Dot::UnsignedPairs16 => {
+                let pairs = if self.program.target.arch() == Arch::X86_64 {
+                    b.ins().x86_pmaddubsw(a, x)
+                } else {
+                    let (x_low, x_high) = (b.ins().swiden_low(x), b.ins().swiden_high(x));
+                    let (a_low, a_high) = (b.ins().swiden_low(a), b.ins().swiden_high(a));
+                    let (low, high) = (b.ins().imul(a_low, x_low), b.ins().imul(a_high, x_high));
+                    b.ins().iadd_pairwise(low, high)
+                };
+                let sums = b.ins().bitcast(I16X8, little(), sum);
+                let sums = b.ins().iadd(sums, pairs);
+                b.ins().bitcast(I32X4, little(), sums)
             }
             Dot::UnsignedPairs if self.program.target.arch() == Arch::X86_64 => {
                 let pairs = b.ins().x86_pmaddubsw(a, x);

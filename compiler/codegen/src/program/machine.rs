@@ -28,6 +28,17 @@ enum Decode {
     Doubled,
     /// [`Code::Binary`], by masks.
     Masked,
+    /// [`Code::Binary`], by single bits, so many of which are masked after one shift.
+    Bits(u8),
+}
+
+/// Most sums of two products by a single lowest bit that i16 holds.
+const MOST_PAIRS: usize = 128;
+
+/// How many of the lowest bits of a byte may be features whose sums over all `k` columns have 16 bits; 0 if none may.
+fn bits_of_i16(k: u32) -> u8 {
+    let quads = padded_k(k as usize) / QUAD;
+    (MOST_PAIRS / quads).checked_ilog2().map_or(0, |bits| bits as u8 + 1)
 }
 
 /// An activation row as the dot product multiplies it.
@@ -50,15 +61,23 @@ enum Sign {
 
 impl Machine {
     /// `None` where no emitter of the target reads the code.
-    pub(super) fn of(target: Target, code: Code) -> Option<Machine> {
-        let registers = Tier::of(target).registers(code)?;
-        let decode = match code {
-            Code::SignedFix => Decode::Fix,
-            Code::Spread => Decode::Spread,
-            Code::Binary if registers.dot == Dot::UnsignedPairs => Decode::Masked,
-            Code::Binary => Decode::Doubled,
+    pub(super) fn of(target: Target, spec: &KernelSpec) -> Option<Machine> {
+        let code = spec.code;
+        let mut registers = Tier::of(target).registers(code)?;
+        let decode = match (code, registers.dot) {
+            (Code::SignedFix, _) => Decode::Fix,
+            (Code::Spread, _) => Decode::Spread,
+            (Code::Binary, Dot::UnsignedPairs) => match bits_of_i16(spec.k) {
+                // One bit would take a shift for each feature.
+                0 | 1 => Decode::Masked,
+                bits => Decode::Bits(bits.min(4)),
+            },
+            (Code::Binary, _) => Decode::Doubled,
             _ => return None,
         };
+        if let Decode::Bits(_) = decode {
+            registers.dot = Dot::UnsignedPairs16;
+        }
         Some(Machine { registers, code, decode })
     }
 
@@ -96,7 +115,7 @@ impl Machine {
         let epilogue = match self.decode {
             Decode::Fix => self.recover_fix(rows, parts, &mut regs),
             Decode::Spread => self.recover_spread(rows, parts, &mut regs),
-            Decode::Doubled | Decode::Masked => self.recover_signs(rows, parts, &mut regs),
+            Decode::Doubled | Decode::Masked | Decode::Bits(_) => self.recover_signs(rows, parts, &mut regs),
         };
         body.extend(epilogue.into_iter().map(Node::Op));
         Node::Lanes { parts: parts.into(), body }
@@ -141,17 +160,24 @@ impl Machine {
                 };
                 Factor { by: regs.def(ops, |r| Op::Magnitude(r, a)), sign: Some(sign) }
             }
-            Dot::UnsignedSigned | Dot::SignedSigned | Dot::UnsignedPairs => Factor { by: a, sign: None },
+            Dot::UnsignedSigned | Dot::SignedSigned | Dot::UnsignedPairs | Dot::UnsignedPairs16 => {
+                Factor { by: a, sign: None }
+            }
         }
     }
 
     /// Codes whose features come from each other by one or two operations.
     fn chain(&self, parts: std::ops::Range<u8>, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) {
-        let bytes: Vec<Reg> = parts.clone().map(|part| self.load(part, factors, ops, regs)).collect();
+        let mut bytes: Vec<Reg> = parts.clone().map(|part| self.load(part, factors, ops, regs)).collect();
         let mut now = bytes.clone();
         for feature in 0..features(self.code) as u8 {
-            for (x, &byte) in now.iter_mut().zip(&bytes) {
-                *x = self.feature(feature, byte, *x, ops, regs);
+            for (x, byte) in now.iter_mut().zip(&mut bytes) {
+                if let (Decode::Bits(bits), 1..) = (self.decode, feature)
+                    && feature.is_multiple_of(bits)
+                {
+                    *byte = regs.def(ops, |r| Op::ShiftRight(r, *byte, bits));
+                }
+                *x = self.feature(feature, *byte, *x, ops, regs);
             }
             for (part, &x) in parts.clone().zip(&now) {
                 self.dots(part, feature, x, factors, ops);
@@ -159,7 +185,8 @@ impl Machine {
         }
     }
 
-    /// A feature of the stored byte, where `before` is the feature before it.
+    /// A feature of the stored byte, where `before` is the feature before it. Of single bits, the lowest is the first,
+    /// and the byte has been shifted.
     fn feature(&self, feature: u8, byte: Reg, before: Reg, ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
         match (self.decode, feature) {
             (Decode::Masked, 0) => {
@@ -167,6 +194,7 @@ impl Machine {
                 regs.def(ops, |r| Op::And(r, upper, 1))
             }
             (Decode::Masked, _) => regs.def(ops, |r| Op::And(r, byte, 0xff >> feature)),
+            (Decode::Bits(bits), _) => regs.def(ops, |r| Op::And(r, byte, 1 << (feature % bits))),
             (_, 0) => byte,
             (Decode::Doubled, _) => regs.def(ops, |r| Op::Double(r, before)),
             _ => regs.def(ops, |r| Op::Times3(r, before)),
@@ -249,8 +277,16 @@ impl Machine {
                 // The sum of the features after the one at hand, negated; bytes read as i8 need it.
                 let mut later = None;
                 for feature in (0..=LAST).rev() {
-                    let digit = LAST - feature;
+                    let digit = if let Decode::Bits(_) = self.decode { feature } else { LAST - feature };
                     let twice = match (self.decode, self.registers.dot) {
+                        (Decode::Bits(bits), _) => {
+                            let (acc, place) = (acc(feature), feature % bits);
+                            let sum = regs.def(&mut ops, |value| Op::Widen { value, acc, twice: place == 0 });
+                            match place {
+                                0 | 1 => sum,
+                                _ => regs.def(&mut ops, |r| Op::ShiftRightI32(r, sum, place - 1)),
+                            }
+                        }
                         (Decode::Doubled, Dot::SignedSigned) => {
                             let x = regs.def(&mut ops, |r| Op::Take(r, acc(feature)));
                             let once = match later {

@@ -14,8 +14,8 @@ pub(super) enum Constant {
     SignBits,
     /// The value in every byte.
     Bytes(u8),
-    /// 1 in every i16.
-    Ones,
+    /// The value in every i16.
+    I16(i16),
     /// The table, once.
     Table(Table),
     /// The value in every i32.
@@ -27,7 +27,8 @@ impl Constant {
         match *op {
             Op::XorSign(..) => Some(Constant::SignBits),
             Op::And(.., mask) => Some(Constant::Bytes(mask)),
-            Op::Dot4(.., Dot::SignedMagnitude | Dot::UnsignedPairs) => Some(Constant::Ones),
+            Op::Dot4(.., Dot::SignedMagnitude | Dot::UnsignedPairs) => Some(Constant::I16(1)),
+            Op::Widen { twice, .. } => Some(Constant::I16(1 + i16::from(twice))),
             Op::Lookup(.., table) => Some(Constant::Table(table)),
             Op::Multiply(.., c) => Some(Constant::I32(c)),
             _ => None,
@@ -39,7 +40,7 @@ impl Constant {
         match self {
             Constant::SignBits => repeat(&[0x80]),
             Constant::Bytes(byte) => repeat(&[byte]),
-            Constant::Ones => repeat(&1_i16.to_le_bytes()),
+            Constant::I16(value) => repeat(&value.to_le_bytes()),
             Constant::Table(table) => repeat(&table.bytes()),
             Constant::I32(c) => repeat(&c.to_le_bytes()),
         }

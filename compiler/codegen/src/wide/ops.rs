@@ -157,8 +157,13 @@ impl WideEmitter<'_> {
                         // The first operand is the unsigned one.
                         let (unsigned, signed) = if dot == Dot::UnsignedPairs { (x, a) } else { (a, x) };
                         three!(self, vpmaddubsw, t, unsigned, Operand::Register(signed))?;
-                        three!(self, vpmaddwd, t, t, self.constants.operand(Constant::Ones))?;
+                        three!(self, vpmaddwd, t, t, self.constants.operand(Constant::I16(1)))?;
                         three!(self, vpaddd, acc, acc, Operand::Register(t))?;
+                    }
+                    Dot::UnsignedPairs16 => {
+                        let t = self.written(places);
+                        three!(self, vpmaddubsw, t, x, Operand::Register(a))?;
+                        three!(self, vpaddw, acc, acc, Operand::Register(t))?;
                     }
                     Dot::SignedSigned => return Err(Refused::Operation(*op)),
                 }
@@ -182,6 +187,11 @@ impl WideEmitter<'_> {
                 if shift > 0 || x != d {
                     shift!(self, vpsrad, d, x, u32::from(shift))?;
                 }
+            }
+            Op::Widen { acc, twice, .. } => {
+                let acc = self.registers.accumulator(acc, 0);
+                let factor = self.constants.operand(Constant::I16(1 + i16::from(twice)));
+                three!(self, vpmaddwd, self.written(places), acc, factor)?;
             }
             // The accumulator's own register is read.
             Op::Take(..) => {}

@@ -126,7 +126,7 @@ fn groups_have_their_own_activations_and_sums() {
 
 #[test]
 fn saturating_activations() {
-    let specs: Vec<KernelSpec> = [5, 872, 2560, MAX_K_OF_MIN, MAX_K]
+    let specs: Vec<KernelSpec> = [5, 64, 128, 256, 872, 2560, MAX_K_OF_MIN, MAX_K]
         .into_iter()
         .flat_map(|k| spec(k, 1, 4, 0).chain(spec(k, 3, 1, 0)))
         .collect();
