@@ -99,6 +99,18 @@ pub enum CompileError {
         /// Where two magnitudes meet that share a scale, and what to declare if the weights are latent ones.
         problem: String,
     },
+    /// Float weights are ternary but for rounding in a few groups. They could be read with that error.
+    #[error("{path}: tensor {tensor}: {problem}")]
+    NearlyTernary {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// In how many groups, how far, and where first.
+        problem: String,
+        /// The largest error relative to its group's scale.
+        worst: f32,
+    },
     /// Weights were to be rounded that are ternary already.
     #[error("{path}: tensor {tensor}: is {stored}, ternary already, and cannot be rounded")]
     AlreadyTernary {
@@ -178,6 +190,8 @@ pub enum Choice {
     IgnoredKey(String),
     /// That float weights are rounded, [`LoadOptions::quantize`](crate::load::LoadOptions::quantize).
     Rounding,
+    /// How far floats may be from ternary ones, [`LoadOptions::tolerance`](crate::load::LoadOptions::tolerance).
+    Tolerance(String),
 }
 
 impl fmt::Display for Choice {
@@ -187,6 +201,7 @@ impl fmt::Display for Choice {
             Choice::Context(context) => write!(f, "a context of {context} tokens"),
             Choice::IgnoredKey(key) => write!(f, "the ignored key {key}"),
             Choice::Rounding => f.write_str("rounding float weights"),
+            Choice::Tolerance(tolerance) => write!(f, "a tolerance of {tolerance}"),
         }
     }
 }
@@ -244,6 +259,7 @@ impl CompileError {
             | CompileError::Model(_)
             | CompileError::Tensor { .. }
             | CompileError::NotTernary { .. }
+            | CompileError::NearlyTernary { .. }
             | CompileError::AlreadyTernary { .. }
             | CompileError::System(_) => ErrorKind::Input,
             CompileError::Unsupported { .. }

@@ -70,6 +70,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
             ActivationsOption::F32 => ActivationChoice::F32,
         },
         quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
+        tolerance: reading.tolerance,
         without_tokenizer: reading.no_tokenizer,
         context: reading.context,
     }

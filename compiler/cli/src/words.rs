@@ -31,6 +31,9 @@ pub fn message(error: &CompileError) -> String {
             "{error}; or have them rounded with --quantize absmean, which gives a model that was not trained for it \
              nothing but noise"
         ),
+        CompileError::NearlyTernary { worst, .. } => {
+            format!("{error}; --tolerance {} has them rounded, and the bundle says so", tolerance(*worst))
+        }
         CompileError::AlreadyTernary { .. } => format!("{error}; leave away --quantize absmean"),
         CompileError::UnknownKey { key, changes_arithmetic: false, .. } => {
             format!("{error}; if it does not, compile with --ignore-config-key {key}")
@@ -43,6 +46,11 @@ pub fn message(error: &CompileError) -> String {
     }
 }
 
+/// A tolerance that accepts an error, with no more digits than it takes.
+fn tolerance(error: f32) -> f64 {
+    (f64::from(error) * 1000.0).ceil() / 1000.0
+}
+
 /// The option by which something is chosen, as it was given.
 fn option(choice: &Choice) -> Option<String> {
     match choice {
@@ -50,6 +58,7 @@ fn option(choice: &Choice) -> Option<String> {
         Choice::Context(context) => Some(format!("--context {context}")),
         Choice::IgnoredKey(key) => Some(format!("--ignore-config-key {key}")),
         Choice::Rounding => Some("--quantize absmean".to_owned()),
+        Choice::Tolerance(tolerance) => Some(format!("--tolerance {tolerance}")),
         _ => None,
     }
 }

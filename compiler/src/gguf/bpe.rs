@@ -14,6 +14,8 @@ pub(super) enum Splitter {
     Llama3,
     /// Qwen 2 and 3: words, single digits; text is composed (NFC).
     Qwen2,
+    /// Qwen 3.5: the same, but words may have combining marks.
+    Qwen35,
     /// GPT-2: words, digits.
     Gpt2,
     /// SmolLM, StarCoder: GPT-2 with single digits.
@@ -24,6 +26,7 @@ pub(super) enum Splitter {
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Splitter {
     /// Takes `tokenizer.ggml.pre`.
@@ -53,6 +56,7 @@ impl Splitter {
         Ok(match name.as_str() {
             "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" => Splitter::Llama3,
             "qwen2" | "deepseek-r1-qwen" | "megrez" => Splitter::Qwen2,
+            "qwen35" => Splitter::Qwen35,
             "gpt-2" | "phi-2" | "mpt" | "olmo" => Splitter::Gpt2,
             "smollm" | "starcoder" | "refact" => Splitter::SingleDigits,
             "default" => Splitter::Default,
@@ -61,7 +65,7 @@ impl Splitter {
                     key,
                     format!(
                         "is {name:?}, which is not known, and the ids of texts depend on it (known are llama-bpe, \
-                         falcon3, qwen2, gpt-2, smollm, default and a few of the same); use the model's safetensors \
+                         falcon3, qwen2, qwen35, gpt-2, smollm, default and a few of the same); use the model's safetensors \
                          checkpoint, which has its tokenizer.json"
                     ),
                 ));
@@ -75,7 +79,10 @@ impl Splitter {
     }
 
     fn normalizer(self) -> Value {
-        if self == Splitter::Qwen2 { json!({"type": "NFC"}) } else { Value::Null }
+        match self {
+            Splitter::Qwen2 | Splitter::Qwen35 => json!({"type": "NFC"}),
+            _ => Value::Null,
+        }
     }
 
     fn pre_tokenizer(self) -> Value {
@@ -85,6 +92,7 @@ impl Splitter {
         let steps = match self {
             Splitter::Llama3 => vec![split(LLAMA3), bytes(false)],
             Splitter::Qwen2 => vec![split(QWEN2), bytes(false)],
+            Splitter::Qwen35 => vec![split(QWEN35), bytes(false)],
             Splitter::Gpt2 => vec![bytes(true)],
             Splitter::SingleDigits => vec![json!({"type": "Digits", "individual_digits": true}), bytes(true)],
             Splitter::Default => vec![

@@ -5,16 +5,22 @@
 //! |---|---|
 //! | `stored` | ternary matrices that the configuration declares: packed codes, ternary floats, latent weights |
 //! | `detect` | ternary matrices of floats about which the configuration says nothing |
+//! | `near` | ternary matrices of floats that are so within rounding |
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
+//! | `affine` | ternary matrices of mlx-lm's codes with scales and biases |
 //! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
-//! | `order` | rows of q and k in the usual order |
+//! | `order` | rows and columns of heads in the usual order |
+//! | `rows` | some rows of a matrix as a matrix of its own |
 
+pub(crate) mod affine;
 pub(crate) mod blocks;
 pub(crate) mod dense;
 pub(crate) mod detect;
 pub(crate) mod floats;
+pub(crate) mod near;
 pub(crate) mod order;
+pub(crate) mod rows;
 pub(crate) mod scale_scan;
 pub(crate) mod stored;
 pub(crate) mod trits;
