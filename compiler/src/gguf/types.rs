@@ -13,7 +13,7 @@ pub(crate) enum TensorType {
 }
 
 /// Types that are known and not read.
-const OTHERS: [(u32, &str); 26] = [
+const OTHERS: [(u32, &str); 25] = [
     (2, "Q4_0"),
     (3, "Q4_1"),
     (6, "Q5_0"),
@@ -38,7 +38,6 @@ const OTHERS: [(u32, &str); 26] = [
     (29, "IQ1_M"),
     (39, "MXFP4"),
     (40, "NVFP4"),
-    (41, "Q1_0"),
     (335, "IQ2_BN_R4"),
 ];
 
@@ -64,6 +63,7 @@ impl TensorType {
                             TQ2_0 (llama.cpp) or IQ2_BN (ik_llama.cpp)"
                     .to_owned());
             }
+            41 => TensorType::Block(BlockType::Q1_0),
             42 => TensorType::Block(BlockType::Q2_0),
             134 => TensorType::Block(BlockType::Iq1Bn),
             135 => TensorType::Block(BlockType::Iq2Bn),
@@ -82,7 +82,7 @@ impl TensorType {
                     .map_or_else(|| format!("the unknown type {other}"), |n| format!("type {n} ({other})"));
                 return Err(format!(
                     "is of {name}, which is neither ternary nor read for embeddings, heads and norms; quantize the \
-                     model's F16 file again, with ternary weights (TQ1_0, TQ2_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN) \
+                     model's F16 file again, with ternary weights (TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN) \
                      and all else F32, F16, BF16, Q8_0, Q6_K or Q4_K"
                 ));
             }

@@ -176,7 +176,8 @@ fn ternary(
         _ => k,
     };
     let name = tensor.name.clone();
-    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns });
+    let signs = scan.zeros == 0;
+    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns, signs });
     let trits = order::untiled(&tensor, scales, k, stored)?;
     Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
@@ -281,6 +282,8 @@ struct FakeQuantRows {
     k: usize,
     /// How many columns are given one scale: those that share one, or all of a row.
     columns: usize,
+    /// Whether no weight is zero.
+    signs: bool,
 }
 
 impl FakeQuantRows {
@@ -317,6 +320,10 @@ impl TernaryRows for FakeQuantRows {
             *scale = widen(self.float, largest);
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {
