@@ -3,7 +3,9 @@
 mod inspect;
 mod path;
 
-use crate::arguments::{ActivationsOption, Arguments, Command, Compile, QuantizeOption, Reading};
+use crate::arguments::{
+    ActivationsOption, Arguments, Command, Compile, I2sLayoutOption, QuantizeOption, Reading,
+};
 use crate::bar::Bar;
 use crate::failure::{CommandError, Failure};
 use crate::{scripts, words};
@@ -20,7 +22,7 @@ use tritc::bundle::Bundle;
 use tritc::bundle::trust;
 use tritc::compile::{Compiled, compile, targets};
 use tritc::inspect::{disasm, report, report_json, size, verify};
-use tritc::load::{self, ActivationChoice, LoadOptions};
+use tritc::load::{self, ActivationChoice, I2sLayout, LoadOptions};
 
 /// Runs a command.
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
@@ -71,6 +73,11 @@ fn load_options(reading: &Reading) -> LoadOptions {
         },
         quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
         without_tokenizer: reading.no_tokenizer,
+        i2s_layout: reading.i2s_layout.map(|layout| match layout {
+            I2sLayoutOption::X86 => I2sLayout::X86,
+            I2sLayoutOption::Arm => I2sLayout::Arm,
+            I2sLayoutOption::FourRows => I2sLayout::FourRows,
+        }),
         context: reading.context,
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod arithmetic;
 pub(crate) mod block_type;
+pub(crate) mod i2s_layout;
 pub(crate) mod overrides;
 pub(crate) mod tensor;
 
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 pub(crate) use block_type::BlockType;
+pub use i2s_layout::I2sLayout;
 pub(crate) use tensor::{ElementType, RawTensor};
 
 /// All tensors of a checkpoint. Whoever understands a tensor takes it out, so that what is left was not understood.

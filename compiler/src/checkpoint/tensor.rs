@@ -1,6 +1,7 @@
 //! One tensor of a checkpoint, as its file stores it.
 
 use crate::checkpoint::block_type::BlockType;
+use crate::checkpoint::i2s_layout::I2sLayout;
 use crate::error::CompileError;
 use crate::files::mapped::MappedSlice;
 use crate::model::float::FloatType;
@@ -19,6 +20,8 @@ pub(crate) enum ElementType {
     U8,
     /// Blocks of weights, in GGUF files.
     Block(BlockType),
+    /// I2_S of GGUF files. The layout is `None` until all of the file's matrices were looked at.
+    I2s(Option<I2sLayout>),
     /// Any other type of safetensors. No tensor of a model has one.
     Other(Dtype),
 }
@@ -57,6 +60,8 @@ impl fmt::Display for ElementType {
             ElementType::F64 => "F64",
             ElementType::U8 => "U8",
             ElementType::Block(block) => return block.fmt(f),
+            ElementType::I2s(Some(layout)) => return write!(f, "I2_S ({layout})"),
+            ElementType::I2s(None) => "I2_S",
             ElementType::Other(dtype) => return dtype.fmt(f),
         })
     }

@@ -1,12 +1,13 @@
 //! Turns a GGUF file into what the files of a checkpoint give: model files, and tensors by their checkpoint names.
 
 use super::architecture::{Architecture, TensorFacts};
+use super::i2s;
 use super::metadata::Metadata;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
 use super::tokenizer;
 use crate::checkpoint::overrides::{Overrides, Trained};
-use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
+use crate::checkpoint::{Checkpoint, ElementType, I2sLayout, RawTensor};
 use crate::error::{CompileError, Warnings};
 use crate::files::model_files::ModelFiles;
 use crate::weights::floats;
@@ -24,6 +25,8 @@ pub(crate) struct Imported {
     pub(crate) ignored: Vec<String>,
     /// What no `config.json` can say.
     pub(crate) overrides: Overrides,
+    /// The layout of its I2_S tensors, and how it was found out; `None` where there are none.
+    pub(crate) i2s_layout: Option<String>,
 }
 
 /// Reads the file at `path`, or the parts of which it is the first. `ignored` are keys to be treated as absent.
@@ -34,6 +37,7 @@ pub(crate) fn import(
     path: &Path,
     ignored: &[String],
     without_tokenizer: bool,
+    i2s_layout: Option<I2sLayout>,
     warnings: &mut Warnings,
 ) -> Result<Imported, CompileError> {
     let mut gguf = Gguf::open(path)?;
@@ -59,12 +63,13 @@ pub(crate) fn import(
     let trained = trained(architecture, &mut metadata)?;
     let license = metadata.text("general.license")?;
     metadata.refuse_rest()?;
+    let layout_fact = i2s::lay_out(&mut gguf, heads(&config), i2s_layout)?;
     let heads = architecture.interleaves().then(|| heads(&config));
     let Gguf { path, files, tensors, .. } = gguf;
     let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
     let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license);
     let overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
-    Ok(Imported { model_files, checkpoint, ignored: rest, overrides })
+    Ok(Imported { model_files, checkpoint, ignored: rest, overrides, i2s_layout: layout_fact })
 }
 
 /// What the tensors say about the model.

@@ -5,6 +5,7 @@
 //! | `cursor`, `value`, `header` | parse hostile bytes |
 //! | `types`, `layout` | tensor types; where each tensor lies |
 //! | `parts` | files in several parts |
+//! | `i2s` | the layout of I2_S tensors, once for a file |
 //! | `metadata`, `architecture`, `names` | keys and names become those of a checkpoint |
 //! | `tokenizer`, `bpe`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
 //! | `import` | all of it |
@@ -15,6 +16,7 @@ mod architecture;
 mod bpe;
 mod cursor;
 mod header;
+mod i2s;
 mod import;
 mod layout;
 mod metadata;
@@ -26,4 +28,5 @@ mod tokenizer;
 mod types;
 mod value;
 
+pub(crate) use i2s::not_there;
 pub(crate) use import::{Imported, import};

@@ -10,6 +10,8 @@ pub(crate) enum TensorType {
     Bf16,
     F64,
     Block(BlockType),
+    /// Codes in blocks that differ between programs, see `checkpoint::i2s_layout`.
+    I2s,
 }
 
 /// Types that are known and not read.
@@ -58,12 +60,7 @@ impl TensorType {
             30 => TensorType::Bf16,
             34 => TensorType::Block(BlockType::Tq1_0),
             35 => TensorType::Block(BlockType::Tq2_0),
-            36 => {
-                return Err("is of type I2_S (36), whose layout depends on the CPU that the file was written on, and \
-                            the file does not say which; use the model's safetensors checkpoint, or a GGUF of type \
-                            TQ2_0 (llama.cpp) or IQ2_BN (ik_llama.cpp)"
-                    .to_owned());
-            }
+            36 => TensorType::I2s,
             42 => TensorType::Block(BlockType::Q2_0),
             134 => TensorType::Block(BlockType::Iq1Bn),
             135 => TensorType::Block(BlockType::Iq2Bn),
@@ -96,6 +93,7 @@ impl TensorType {
             TensorType::F16 | TensorType::Bf16 => k.checked_mul(2),
             TensorType::F64 => k.checked_mul(8),
             TensorType::Block(block) => block.row_bytes(k),
+            TensorType::I2s => k.checked_div(4),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
-use crate::weights::{blocks, dense};
+use crate::weights::{blocks, dense, i2s};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 1 << 18;
 pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, TensorReport), CompileError> {
     if let ElementType::Block(kind) = tensor.dtype {
         return blocks::ternary(tensor, kind, None, shape);
+    }
+    if let ElementType::I2s(_) = tensor.dtype {
+        return i2s::ternary(tensor, None, shape);
     }
     match detect(&tensor, shape, "[out features, in features]")? {
         Ok(scan) => ternary(scan, tensor, shape),
@@ -38,6 +41,10 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
 pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, TensorReport), CompileError> {
     if let ElementType::Block(kind) = tensor.dtype {
         let (ternary, report) = blocks::ternary(tensor, kind, None, shape)?;
+        return Ok((Matrix::Ternary(ternary), report));
+    }
+    if let ElementType::I2s(_) = tensor.dtype {
+        let (ternary, report) = i2s::ternary(tensor, None, shape)?;
         return Ok((Matrix::Ternary(ternary), report));
     }
     let what = "[vocab_size, hidden_size]";

@@ -6,6 +6,7 @@
 //! | `stored` | ternary matrices that the configuration declares: packed codes, ternary floats, latent weights |
 //! | `detect` | ternary matrices of floats about which the configuration says nothing |
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
+//! | `i2s`, `i2s_evidence` | ternary matrices of GGUF's I2_S; in which of its layouts a file has them |
 //! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows of q and k in the usual order |
@@ -14,6 +15,8 @@ pub(crate) mod blocks;
 pub(crate) mod dense;
 pub(crate) mod detect;
 pub(crate) mod floats;
+pub(crate) mod i2s;
+pub(crate) mod i2s_evidence;
 pub(crate) mod order;
 pub(crate) mod scale_scan;
 pub(crate) mod stored;

@@ -113,7 +113,7 @@ fn shapes() {
 fn types() {
     let kind = |kind| bent(|file| file.at(Q).kind = kind);
     kind(2).refused(&["[4]", Q, "Q4_0 (2)", "neither ternary", "TQ2_0"]);
-    kind(36).refused(&["[4]", Q, "I2_S (36)", "depends on the CPU", "safetensors"]);
+    kind(36).refused(&["[4]", "I2_S", "--i2s-layout"]);
     kind(335).refused(&["[4]", Q, "IQ2_BN_R4", "IQ2_BN"]);
     kind(77).refused(&["[4]", Q, "unknown type 77"]);
     // Known, and of another size.
