@@ -30,6 +30,16 @@ TYPES = {
 }
 # I2_S is a scale after codes in one of three orders; how many bytes of a block stand side by side.
 I2S = {"I2_S_X86": lambda k: 32, "I2_S_ARM": lambda k: 16, "I2_S_1X4": lambda k: k}
+# Where the f16 scales of a block are, of types that the package only reads.
+SCALES = {
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
+    "IQ4_NL": [0],
+    "IQ4_XS": [0],
+}
 LINEARS = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -164,14 +174,13 @@ def add_floats(writer, name, values, kind):
     kind = gguf.GGMLQuantizationType[kind]
     if values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
         kind = gguf.GGMLQuantizationType.F16
-    if kind in (gguf.GGMLQuantizationType.Q6_K, gguf.GGMLQuantizationType.Q4_K):
+    if kind.name in SCALES:
         # The package only reads these; any bytes are a tensor of that type, and finite with such scales.
         block, size = GGML_QUANT_SIZES[kind]
         rng = np.random.default_rng(1)
         data = rng.integers(0, 256, (values.shape[0], values.shape[1] // block, size), dtype=np.uint8)
         half = np.float16(0.002).tobytes()
-        places = [208] if kind == gguf.GGMLQuantizationType.Q6_K else [0, 2]
-        for at in places:
+        for at in SCALES[kind.name]:
             data[..., at : at + 2] = np.frombuffer(half, np.uint8)
         data = data.reshape(values.shape[0], -1)
     else:

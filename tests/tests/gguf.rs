@@ -186,7 +186,10 @@ fn weight_only() {
 #[test]
 fn embeddings_of_integers() {
     let Some(python) = python() else { return };
-    for kind in ["Q8_0", "Q6_K", "Q4_K", "BF16", "F16"] {
+    for kind in [
+        "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
+        "MXFP4", "BF16", "F16",
+    ] {
         // The package knows F16 and not all of the ternary types.
         let args = ["--arch", "qwen3", "--type", "F16", "--embedding", kind];
         let (_, gguf) = both(python, "qwen3-g128", &args);

@@ -3,6 +3,7 @@
 pub(crate) mod arithmetic;
 pub(crate) mod block_type;
 pub(crate) mod i2s_layout;
+pub(crate) mod integer_type;
 pub(crate) mod overrides;
 pub(crate) mod tensor;
 
@@ -18,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 
 pub(crate) use block_type::BlockType;
 pub use i2s_layout::I2sLayout;
+pub(crate) use integer_type::IntegerType;
 pub(crate) use tensor::{ElementType, RawTensor};
 
 /// All tensors of a checkpoint. Whoever understands a tensor takes it out, so that what is left was not understood.

@@ -7,7 +7,7 @@
 //! | `detect` | ternary matrices of floats about which the configuration says nothing |
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
 //! | `i2s`, `i2s_evidence` | ternary matrices of GGUF's I2_S; in which of its layouts a file has them |
-//! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
+//! | `dense`, `floats`, `integers` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows of q and k in the usual order |
 
@@ -17,6 +17,7 @@ pub(crate) mod detect;
 pub(crate) mod floats;
 pub(crate) mod i2s;
 pub(crate) mod i2s_evidence;
+mod integers;
 pub(crate) mod order;
 pub(crate) mod scale_scan;
 pub(crate) mod stored;
