@@ -100,8 +100,9 @@ pub struct Reading {
 
 #[derive(clap::Args)]
 pub struct Compile {
-    /// model.safetensors, model.safetensors.index.json, a .gguf file (the first of several parts), or a model
-    /// directory; config.json and tokenizer.json are found beside safetensors files
+    /// model.safetensors, model.safetensors.index.json, the same of pytorch_model.bin, a .gguf file (the first of several
+    /// parts), or a model directory, also one of a Hugging Face cache (models--ORG--NAME); config.json and tokenizer.json
+    /// are found beside the tensors
     pub path: PathBuf,
     /// The bundle to write [default: the model's name with .trit, in the current directory]
     #[arg(short, long, value_name = "OUT.trit")]

@@ -34,7 +34,7 @@ pub fn is_there(path: &Path) -> Result<bool, CompileError> {
     Ok(locate::at(path)?.is_some())
 }
 
-/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's
+/// Reads the checkpoint at `path`: a file of safetensors or PyTorch, the index of its shards, a GGUF file, or the model's
 /// directory. `config.json` and the tokenizer's files are found beside the tensors; a GGUF file holds all of it.
 ///
 /// Every tensor's presence, dtype and shape and every scale is checked here, and whether a bundle can hold the model;

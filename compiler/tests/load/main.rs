@@ -8,6 +8,7 @@ mod files;
 mod fixtures;
 mod folders;
 mod published;
+mod pytorch;
 mod storage;
 mod survey;
 mod text;
