@@ -48,6 +48,10 @@ impl Architecture {
                     "qwen35" | "qwen3next" | "falcon-h1" | "mamba" | "mamba2" => {
                         "it has recurrent layers, and only models whose layers all have attention are read"
                     }
+                    "hunyuan-dense" => "heads of Hunyuan are normalized after RoPE, which no step does yet",
+                    "maple" | "hunyuan-moe" | "qwen3moe" | "qwen35moe" => {
+                        "mixtures of experts are not supported"
+                    }
                     _ => "where the model's family is, use its safetensors checkpoint",
                 };
                 return Err(metadata.unsupported(

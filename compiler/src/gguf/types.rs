@@ -19,7 +19,7 @@ const TL1: u32 = 38;
 const TL2: u32 = 39;
 
 /// Types that are known and not read.
-const OTHERS: [(u32, &str); 16] = [
+const OTHERS: [(u32, &str); 17] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
@@ -35,6 +35,7 @@ const OTHERS: [(u32, &str); 16] = [
     (29, "IQ1_M"),
     (40, "NVFP4"),
     (41, "Q1_0"),
+    (43, "STQ1_0"),
     (335, "IQ2_BN_R4"),
 ];
 
