@@ -5,6 +5,7 @@ use super::i2s;
 use super::metadata::Metadata;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
+use super::sampling;
 use super::tokenizer;
 use crate::checkpoint::overrides::{Overrides, Trained};
 use crate::checkpoint::{Checkpoint, ElementType, I2sLayout, RawTensor};
@@ -62,12 +63,14 @@ pub(crate) fn import(
     config.insert("bos_token_id".to_owned(), json!(text.bos));
     let trained = trained(architecture, &mut metadata)?;
     let license = metadata.text("general.license")?;
+    let generation = sampling::generation_config(&mut metadata, warnings)?;
     metadata.refuse_rest()?;
     let layout_fact = i2s::lay_out(&mut gguf, heads(&config), i2s_layout)?;
     let heads = architecture.interleaves().then(|| heads(&config));
     let Gguf { path, files, tensors, .. } = gguf;
     let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
-    let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license);
+    let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license)
+        .with_generation_config(generation);
     let overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
     Ok(Imported { model_files, checkpoint, ignored: rest, overrides, i2s_layout: layout_fact })
 }

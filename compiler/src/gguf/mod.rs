@@ -7,7 +7,8 @@
 //! | `parts` | files in several parts |
 //! | `i2s` | the layout of I2_S tensors, once for a file |
 //! | `metadata`, `architecture`, `names` | keys and names become those of a checkpoint |
-//! | `tokenizer`, `bpe`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
+//! | `tokenizer`, `bpe`, `patterns`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
+//! | `sampling` | metadata to `generation_config.json` |
 //! | `import` | all of it |
 //!
 //! What blocks of weights hold is in `crate::weights`.
@@ -22,6 +23,8 @@ mod layout;
 mod metadata;
 mod names;
 mod parts;
+mod patterns;
+mod sampling;
 mod sentencepiece;
 mod template;
 mod tokenizer;
