@@ -110,6 +110,18 @@ pub enum CompileError {
         /// How well the matrices go together in each layout.
         evidence: String,
     },
+    /// Float weights are ternary but for rounding in a few groups. They could be read with that error.
+    #[error("{path}: tensor {tensor}: {problem}")]
+    NearlyTernary {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// In how many groups, how far, and where first.
+        problem: String,
+        /// The largest error relative to its group's scale.
+        worst: f32,
+    },
     /// Weights were to be rounded that are ternary already.
     #[error("{path}: tensor {tensor}: is {stored}, ternary already, and cannot be rounded")]
     AlreadyTernary {
@@ -191,6 +203,8 @@ pub enum Choice {
     I2sLayout(&'static str),
     /// That float weights are rounded, [`LoadOptions::quantize`](crate::load::LoadOptions::quantize).
     Rounding,
+    /// How far floats may be from ternary ones, [`LoadOptions::tolerance`](crate::load::LoadOptions::tolerance).
+    Tolerance(String),
 }
 
 impl fmt::Display for Choice {
@@ -201,6 +215,7 @@ impl fmt::Display for Choice {
             Choice::IgnoredKey(key) => write!(f, "the ignored key {key}"),
             Choice::I2sLayout(layout) => write!(f, "the I2_S layout {layout}"),
             Choice::Rounding => f.write_str("rounding float weights"),
+            Choice::Tolerance(tolerance) => write!(f, "a tolerance of {tolerance}"),
         }
     }
 }
@@ -258,6 +273,7 @@ impl CompileError {
             | CompileError::Model(_)
             | CompileError::Tensor { .. }
             | CompileError::NotTernary { .. }
+            | CompileError::NearlyTernary { .. }
             | CompileError::AlreadyTernary { .. }
             | CompileError::System(_) => ErrorKind::Input,
             CompileError::Unsupported { .. }

@@ -11,6 +11,7 @@
 //! | `checkpoint` | tensors by name; keys of configurations that change the arithmetic |
 //! | `weights` | stored tensors to matrices of trits or floats |
 //! | `gguf` | a GGUF file as if it were such a checkpoint |
+//! | `mlx` | a checkpoint of mlx-lm as if it were such a checkpoint |
 //! | `text` | tokenizer, template, stop ids, sampling defaults |
 //! | `arch` | configuration and tensors of each family to the layers of a model |
 //! | `pack` | trits to tiles; the head's table to two planes of 4 bits |
@@ -49,6 +50,7 @@ mod gguf;
 pub mod inspect;
 pub mod load;
 mod lower;
+mod mlx;
 pub mod model;
 mod pack;
 pub mod progress;

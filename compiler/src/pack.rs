@@ -169,6 +169,7 @@ mod tests {
     ) -> (PackedMatrix, Vec<Vec<i8>>, Vec<u8>) {
         let data: Vec<Vec<i8>> = sizes.iter().enumerate().map(|(i, &rows)| trits(rows, k, i)).collect();
         let matrix = |rows: &Vec<i8>| Ternary {
+            rotation: None,
             name: "m".into(),
             rows: rows.len() / k,
             k,

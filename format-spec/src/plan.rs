@@ -162,6 +162,8 @@ pub enum Activation {
     Silu,
     /// `0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`.
     GeluTanh,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
 }
 
 /// RMSNorms of single heads of q and k, before they are rotated.
@@ -173,6 +175,65 @@ pub struct HeadNorms {
     pub k: TensorId,
     /// Added to the mean square.
     pub eps: f32,
+}
+
+/// The change of basis that belongs to weights that were rotated before they were made ternary: `x` becomes `H (signs *
+/// x)`, where `H` is the Walsh-Hadamard transform of each run of `block` elements in natural order, `H[i][j] = (-1)^(ones
+/// of i & j) / sqrt(block)`. `H` is its own inverse, so that the way back is `signs * (H x)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Elements that are transformed together, a power of two that divides the width.
+    pub block: u32,
+    /// f32 `[width]`, each 1 or -1; none for all 1.
+    pub signs: Option<TensorId>,
+}
+
+/// An RMSNorm before what a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputNorm {
+    /// f32 `[n]`.
+    pub weight: TensorId,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// The heads of a gated delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaHeads {
+    /// Heads of queries and keys.
+    pub keys: u32,
+    /// Heads of values, a multiple of `keys`. Value head `j` uses query and key head `j / (values / keys)`.
+    pub values: u32,
+    /// Elements of a query and a key.
+    pub key_dim: u32,
+    /// Elements of a value.
+    pub value_dim: u32,
+}
+
+impl DeltaHeads {
+    /// Elements of all queries, keys and values of a token. Fits: validation bounds each factor.
+    pub const fn qkv_len(&self) -> u64 {
+        2 * self.keys as u64 * self.key_dim as u64 + self.values_len()
+    }
+
+    /// Elements of all values of a token.
+    pub const fn values_len(&self) -> u64 {
+        self.values as u64 * self.value_dim as u64
+    }
+}
+
+/// What a sequence carries from one row to the next for one step, beside the KV cache. It is zero before the first row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateShape {
+    /// The last `rows` inputs of a convolution, `channels` f32 each.
+    Inputs {
+        /// Taps less one.
+        rows: u32,
+        /// Channels.
+        channels: u32,
+    },
+    /// An f32 matrix `[key_dim, value_dim]` for each value head.
+    Matrices(DeltaHeads),
 }
 
 /// What happens to the scaled results of a ternary product.
@@ -241,7 +302,7 @@ pub enum Step {
         qkv: BufferId,
         /// RMSNorms of single heads.
         norms: Option<HeadNorms>,
-        /// f32 `[head_dim / 2]`.
+        /// f32 `[n]`, 1 to `head_dim / 2`. The first `2 * n` elements of a head are rotated, the others stay.
         inv_freq: TensorId,
         /// Factor on cos and sin.
         scaling: f32,
@@ -329,6 +390,80 @@ pub enum Step {
         /// f32 `[n]`; may be `gate` or `up`.
         out: BufferId,
     },
+    /// [`Step::RmsNorm`] where there is a `norm`, then the rotation, then [`Step::Quantize`].
+    RotateQuantize {
+        /// f32 `[k]`.
+        input: BufferId,
+        /// Applied first.
+        norm: Option<InputNorm>,
+        /// Applied next.
+        rotation: Rotation,
+        /// The arithmetic.
+        rule: ActivationRule,
+        /// Where the quantized row goes.
+        out: Quantized,
+    },
+    /// Takes a row of a rotated embedding back: `out = signs * (H out)`.
+    Unrotate {
+        /// The rotation of the embedding.
+        rotation: Rotation,
+        /// f32 `[n]`, changed in place.
+        out: BufferId,
+    },
+    /// A causal convolution of each channel over the rows of a sequence: `out[c] = activation(sum over j of weight[j][c] *
+    /// input[row - (taps - 1) + j][c])`, where rows before the first are zero.
+    Convolve {
+        /// f32 with at least as many elements as there are channels; the first are read.
+        input: BufferId,
+        /// f32 `[taps, channels]`; the last tap is the current row's.
+        weight: TensorId,
+        /// The function of the sums.
+        activation: Activation,
+        /// Which state holds the earlier inputs: steps with states are numbered in their order.
+        state: u32,
+        /// f32 `[channels]`.
+        out: BufferId,
+    },
+    /// The gated delta rule. For each value head with its state `S`, f32 `[key_dim, value_dim]`:
+    ///
+    /// `q` and `k` are divided by `sqrt(sum of squares + 1e-6)`, `q` is multiplied by `key_dim^-0.5`; `beta = 1 / (1 +
+    /// exp(-b))`, `decay = exp(rate * ln(1 + exp(a + bias)))`; then `S *= decay`, `d = (v - k S) * beta`, `S += outer(k, d)`,
+    /// `out = q S`.
+    DeltaRule {
+        /// f32: query heads, key heads, value heads, as [`DeltaHeads::qkv_len`] says.
+        qkv: BufferId,
+        /// f32: `b` of every value head from `at` on, then `a` of every value head.
+        gates: BufferId,
+        /// Where `b` begins.
+        at: u32,
+        /// f32 `[values]`, below zero.
+        rates: TensorId,
+        /// f32 `[values]`.
+        bias: TensorId,
+        /// The heads.
+        heads: DeltaHeads,
+        /// Which state holds `S`.
+        state: u32,
+        /// f32 `[values * value_dim]`.
+        out: BufferId,
+    },
+    /// `out = activation(gate) * RmsNorm(input)`, where each run of as many elements as `weight` has is normalized alone.
+    GateNorm {
+        /// f32 `[n]`, whole runs.
+        input: BufferId,
+        /// f32 `[run]`.
+        weight: TensorId,
+        /// Added to the mean square.
+        eps: f32,
+        /// f32 with `n` elements from `at` on.
+        gate: BufferId,
+        /// Where the gate begins.
+        at: u32,
+        /// The gate's function.
+        activation: Activation,
+        /// f32 `[n]`; may be `input`.
+        out: BufferId,
+    },
 }
 
 /// The KV cache of one attention layer.
@@ -370,4 +505,24 @@ pub struct Plan {
     pub kv: Vec<KvLayer>,
     /// Where layers begin and end in `body`, in order, without gaps, after the embedding.
     pub layers: Vec<LayerSteps>,
+}
+
+impl Plan {
+    /// The states that steps carry from row to row, in the order of the steps. `shape` gives the shape of a tensor.
+    pub fn states<'a>(
+        &'a self,
+        shape: impl Fn(TensorId) -> Option<&'a [u64]> + 'a,
+    ) -> impl Iterator<Item = StateShape> + 'a {
+        self.body.iter().filter_map(move |step| match *step {
+            Step::Convolve { weight, .. } => match shape(weight) {
+                Some(&[taps, channels]) => Some(StateShape::Inputs {
+                    rows: taps.saturating_sub(1) as u32,
+                    channels: channels as u32,
+                }),
+                _ => None,
+            },
+            Step::DeltaRule { heads, .. } => Some(StateShape::Matrices(heads)),
+            _ => None,
+        })
+    }
 }

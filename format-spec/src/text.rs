@@ -2,8 +2,8 @@
 
 use crate::manifest::{Grouping, Manifest, RowOrder};
 use crate::plan::{
-    Activation, ActivationRule, BufferId, DType, Epilogue, PackedMatrixId, PlanesId, Quantized, ScaleRule,
-    Step, TensorId,
+    Activation, ActivationRule, BufferId, DType, DeltaHeads, Epilogue, PackedMatrixId, PlanesId, Quantized,
+    Rotation, ScaleRule, Step, TensorId,
 };
 use std::fmt::Write;
 
@@ -224,8 +224,52 @@ impl Text<'_> {
                 let (table, input, to) = (self.tensor(table), self.buffer(input), self.buffer(to));
                 write!(out, "head       {table} {input} -> {to}{planes}")
             }
+            Step::RotateQuantize { input, norm, rotation, rule, out: to } => {
+                let norm = norm.map_or_else(String::new, |norm| {
+                    format!("  weight {} eps {:e}", self.tensor(norm.weight), norm.eps)
+                });
+                let (input, to) = (self.buffer(input), self.quantized(to));
+                let (rotation, rule) = (self.rotation(rotation), activation_rule(rule));
+                write!(out, "rotate_q   {input} -> {to}{norm}  {rotation} {rule}")
+            }
+            Step::Unrotate { rotation, out: to } => {
+                write!(out, "unrotate   {}  {}", self.buffer(to), self.rotation(rotation))
+            }
+            Step::Convolve { input, weight, activation, state, out: to } => write!(
+                out,
+                "convolve   {} {} state {state} -> {}  {}",
+                self.tensor(weight),
+                self.buffer(input),
+                self.buffer(to),
+                function(activation)
+            ),
+            Step::DeltaRule { qkv, gates, at, rates, bias, heads, state, out: to } => {
+                let DeltaHeads { keys, values, key_dim, value_dim } = heads;
+                let (qkv, gates, to) = (self.buffer(qkv), self.buffer(gates), self.buffer(to));
+                let (from, rates, bias) = (from(at), self.tensor(rates), self.tensor(bias));
+                write!(
+                    out,
+                    "delta_rule {qkv} {gates}{from} state {state} -> {to}  heads {keys}x{key_dim} {values}x{value_dim} \
+                     rates {rates} bias {bias}"
+                )
+            }
+            Step::GateNorm { input, weight, eps, gate, at, activation, out: to } => write!(
+                out,
+                "gate_norm  {} {}{} -> {}  weight {} eps {eps:e} {}",
+                self.buffer(input),
+                self.buffer(gate),
+                from(at),
+                self.buffer(to),
+                self.tensor(weight),
+                function(activation)
+            ),
         };
         out
+    }
+
+    fn rotation(&self, Rotation { block, signs }: Rotation) -> String {
+        let signs = signs.map_or_else(String::new, |signs| format!(" signs {}", self.tensor(signs)));
+        format!("hadamard {block}{signs}")
     }
 }
 
@@ -250,6 +294,7 @@ fn function(activation: Activation) -> &'static str {
         Activation::Relu2 => "relu2",
         Activation::Silu => "silu",
         Activation::GeluTanh => "gelu_tanh",
+        Activation::Sigmoid => "sigmoid",
     }
 }
 

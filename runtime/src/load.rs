@@ -9,6 +9,7 @@ use crate::bundle::source::Source;
 use crate::bundle::storage::{LoadedBytes, Storage, WeightMemory};
 use crate::bundle::tables::Tables;
 use crate::bundle::trust::{NotTrusted, Trusted};
+use crate::engine::state::StateLayout;
 use crate::kernels::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
 use crate::kernels::tuning::{self, Tuner, Tuning};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ struct Loaded {
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
     tables: Tables,
+    /// Where the recurrent states of the plan stand in the memory of a sequence, if it has any.
+    states: Option<Arc<StateLayout>>,
     /// The bytes of `tokenizer.json`, until the tokenizer is made of them.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
     tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, TextError>>,
@@ -166,6 +169,8 @@ impl Model {
 
         storage.intact()?;
         let trust = bind_options.trust;
+        let states = StateLayout::new(&manifest);
+        let states = (states.bytes() > 0).then(|| Arc::new(states));
         let (tokenizer_json, tokenizer) = (Mutex::new(tokenizer), OnceLock::new());
         Ok(Loaded {
             weights,
@@ -175,6 +180,7 @@ impl Model {
             kernels,
             trust,
             tables,
+            states,
             tokenizer_json,
             tokenizer,
         })
@@ -217,6 +223,16 @@ impl Model {
             Ok(tokenizer) => Ok(tokenizer.as_ref()),
             Err(source) => Err(RuntimeError::Text { path: self.path().to_owned(), source: source.clone() }),
         }
+    }
+
+    /// Where the recurrent states of the plan stand; `None` where it has none.
+    pub(crate) fn states(&self) -> Option<&Arc<StateLayout>> {
+        self.loaded.states.as_ref()
+    }
+
+    /// Bytes of the recurrent state of one sequence; 0 for models without one.
+    pub fn state_bytes(&self) -> usize {
+        self.states().map_or(0, |layout| layout.bytes())
     }
 
     pub(crate) fn bound(&self) -> &Kernels {

@@ -20,12 +20,15 @@ pub struct SessionOptions {
     pub kv: KvType,
     /// Most tokens of a prompt that run together.
     pub chunk: usize,
+    /// See [`SequenceOptions::snapshots`].
+    pub snapshots: usize,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
         let EngineOptions { threads, oversubscribe, rows: chunk } = EngineOptions::default();
-        SessionOptions { context: None, threads, oversubscribe, kv: KvType::F16, chunk }
+        let SequenceOptions { context, kv, snapshots } = SequenceOptions::default();
+        SessionOptions { context, threads, oversubscribe, kv, chunk, snapshots }
     }
 }
 
@@ -43,8 +46,8 @@ impl Session {
     /// [`RuntimeError::Context`] and [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`]
     /// where threads are refused.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, RuntimeError> {
-        let SessionOptions { context, threads, oversubscribe, kv, chunk } = options;
-        let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv })?;
+        let SessionOptions { context, threads, oversubscribe, kv, chunk, snapshots } = options;
+        let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv, snapshots })?;
         let rows = chunk.min(sequence.context_length());
         let engine = Engine::new(model, EngineOptions { threads, oversubscribe, rows })?;
         Ok(Session { engine: Arc::new(engine), sequence, stop: Arc::default() })
@@ -144,6 +147,11 @@ impl Session {
         self.sequence.truncate(position);
     }
 
+    /// Keeps a snapshot of the recurrent state at the present position: see [`Sequence::keep`].
+    pub fn keep(&mut self) {
+        self.sequence.keep();
+    }
+
     /// Appends a prompt and returns the logits after its last token, `[vocab_size]`.
     ///
     /// # Errors
@@ -219,7 +227,11 @@ impl Session {
     /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape,
     /// [`RuntimeError::Interrupted`].
     pub fn run_layer(&mut self, layer: usize, hidden: &[f32]) -> Result<Vec<f32>, RuntimeError> {
-        let options = SequenceOptions { context: Some(self.context_length()), kv: self.sequence.kv() };
+        let options = SequenceOptions {
+            context: Some(self.context_length()),
+            kv: self.sequence.kv(),
+            ..SequenceOptions::default()
+        };
         self.engine.run_layer(layer, hidden, options, Some(&self.stop))
     }
 }

@@ -74,6 +74,7 @@ impl Way {
             oversubscribe: true,
             kv: KvType::F32,
             chunk: self.chunk,
+            ..SessionOptions::default()
         };
         Session::new(model, options).unwrap_or_else(|e| panic!("{self:?}: {e}"))
     }

@@ -74,7 +74,13 @@ fn load(bundle: &Path) -> Arc<Model> {
 }
 
 fn session(model: &Arc<Model>, kv: KvType, threads: usize, chunk: usize) -> Session {
-    let options = SessionOptions { context: None, threads: Some(threads), oversubscribe: true, kv, chunk };
+    let options = SessionOptions {
+        threads: Some(threads),
+        oversubscribe: true,
+        kv,
+        chunk,
+        ..SessionOptions::default()
+    };
     Session::new(model.clone(), options).unwrap()
 }
 

@@ -82,6 +82,10 @@ pub struct Reading {
     /// Rounds float weights that are not declared to be ternary; absmean is what BitNet does to its latent weights
     #[arg(long, value_enum)]
     pub quantize: Option<QuantizeOption>,
+    /// Read float weights that are ternary only within rounding: how far they may be from it, relative to the scale of
+    /// their group (0.02 is 2%). The bundle says that it was used
+    #[arg(long, value_name = "X")]
+    pub tolerance: Option<f32>,
     /// Treat a key of config.json, or of a GGUF file's metadata, as if it were not there; may be given more than once.
     /// Keys that are known to change what the model computes are not ignored
     #[arg(long, value_name = "KEY")]

@@ -73,6 +73,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
             ActivationsOption::F32 => ActivationChoice::F32,
         },
         quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
+        tolerance: reading.tolerance,
         without_tokenizer: reading.no_tokenizer,
         i2s_layout: reading.i2s_layout.map(|layout| match layout {
             I2sLayoutOption::X86 => I2sLayout::X86,

@@ -35,6 +35,9 @@ pub fn message(error: &CompileError) -> String {
             "{error}; say it with --i2s-layout: x86 for files of Microsoft and of converters in Python, arm or 1x4 for \
              some that others made. A wrong layout gives a model that writes noise"
         ),
+        CompileError::NearlyTernary { worst, .. } => {
+            format!("{error}; --tolerance {} has them rounded, and the bundle says so", tolerance(*worst))
+        }
         CompileError::AlreadyTernary { .. } => format!("{error}; leave away --quantize absmean"),
         CompileError::UnknownKey { key, changes_arithmetic: false, .. } => {
             format!("{error}; if it does not, compile with --ignore-config-key {key}")
@@ -47,6 +50,11 @@ pub fn message(error: &CompileError) -> String {
     }
 }
 
+/// A tolerance that accepts an error, with no more digits than it takes.
+fn tolerance(error: f32) -> f64 {
+    (f64::from(error) * 1000.0).ceil() / 1000.0
+}
+
 /// The option by which something is chosen, as it was given.
 fn option(choice: &Choice) -> Option<String> {
     match choice {
@@ -55,6 +63,7 @@ fn option(choice: &Choice) -> Option<String> {
         Choice::IgnoredKey(key) => Some(format!("--ignore-config-key {key}")),
         Choice::I2sLayout(layout) => Some(format!("--i2s-layout {layout}")),
         Choice::Rounding => Some("--quantize absmean".to_owned()),
+        Choice::Tolerance(tolerance) => Some(format!("--tolerance {tolerance}")),
         _ => None,
     }
 }

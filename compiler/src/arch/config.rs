@@ -2,7 +2,7 @@
 //! refused by name.
 
 use crate::arch::factors::Factors;
-use crate::arch::family::Family;
+use crate::arch::family::{Family, Mixers};
 use crate::arch::harmless::HARMLESS;
 use crate::arch::keys::Keys;
 use crate::arch::positions::Positions;
@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) positions: Positions,
     pub(crate) tied: bool,
     pub(crate) weights: LinearWeights,
+    /// How the layers of a hybrid mix tokens.
+    pub(crate) mixers: Option<Mixers>,
 }
 
 impl Config {
@@ -39,6 +41,7 @@ impl Config {
         let dims = dimensions(&mut keys, family)?;
         let rms_eps = epsilon(&mut keys, "rms_norm_eps")?.unwrap_or(family.rms_eps);
         let activation = activation(&mut keys, family)?;
+        let mixers = (family.mixers)(&mut keys, &dims)?;
         let positions = (family.positions)(&mut keys, family, &dims)?;
         let tied = keys.take("tie_word_embeddings")?.unwrap_or(family.tied);
         refuse_active(&mut keys, &dims, rms_eps)?;
@@ -47,7 +50,7 @@ impl Config {
         let context_length = positions.context(&keys, context, warnings)?;
         keys.refuse_rest(HARMLESS)?;
         let dims = Hyperparameters { context_length, ..dims };
-        Ok(Config { dims, factors, activation, positions, tied, weights })
+        Ok(Config { dims, factors, activation, positions, tied, weights, mixers })
     }
 }
 

@@ -5,12 +5,19 @@ use crate::arch::factors::EmbeddingScale;
 use crate::arch::family::Family;
 use crate::arch::quantization::LinearWeights;
 use crate::arch::{Decoder, head};
+use crate::checkpoint::overrides::Overrides;
 use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::error::{CompileError, Warnings};
-use crate::model::{Activations, Found, HeadNorms, Layer, Matrix, NormWeights, Projection, TensorReport};
+use crate::model::{
+    Activations, Attention, DeltaNet, Found, HeadNorms, Layer, Matrix, Mixer, NormWeights, Projection,
+    Rotation, TensorReport, Ternary,
+};
+use crate::weights::rows::{Runs, select};
 use crate::weights::stored::Storage;
 use crate::weights::{dense, detect, order, stored};
 use half::{bf16, f16};
+use std::sync::Arc;
+use trit_format::plan::DeltaHeads;
 
 /// Takes every tensor of the model; nothing may be left over.
 pub(crate) fn build(
@@ -18,11 +25,22 @@ pub(crate) fn build(
     config: Config,
     activations: Activations,
     checkpoint: Checkpoint,
+    overrides: &Overrides,
     warnings: &mut Warnings,
 ) -> Result<Decoder, CompileError> {
     let dims = config.dims;
     let hidden = dims.hidden_dim as usize;
-    let mut tensors = Tensors { checkpoint, family, config: &config, report: Vec::new() };
+    let mut checkpoint = checkpoint;
+    if let Some(name) = family.tensor_name {
+        let left_out = checkpoint.rename(name);
+        if left_out > 0 {
+            warnings.push(format!(
+                "{}: {left_out} tensors of a tower for images or of a draft block are left out; only text is compiled",
+                checkpoint.path.display()
+            ));
+        }
+    }
+    let mut tensors = Tensors { checkpoint, family, config: &config, overrides, report: Vec::new() };
     let (embedding, embedding_scale, head) = head::tables(&mut tensors, warnings)?;
     // No room is reserved ahead, because n_layers is untrusted. The first layer that is missing ends the loop.
     let mut layers = Vec::new();
@@ -71,6 +89,7 @@ pub(crate) struct Tensors<'a> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) family: &'static Family,
     pub(crate) config: &'a Config,
+    pub(crate) overrides: &'a Overrides,
     report: Vec<TensorReport>,
 }
 
@@ -88,17 +107,30 @@ impl Tensors<'_> {
         let optional = |this: &mut Self, name: Option<&str>, len, what| {
             name.map(|name| this.norm(&at(name), len, what)).transpose()
         };
+        let mixer = match &self.config.mixers {
+            Some(mixers) if mixers.recurrent.get(index as usize) == Some(&true) => {
+                let module = at("linear_attn");
+                Mixer::DeltaNet(Box::new(self.delta_net(&module, hidden, mixers.heads, mixers.taps)?))
+            }
+            _ => {
+                let (q_proj, output_gate) = self.queries(&at("self_attn.q_proj"), q, hidden)?;
+                Mixer::Attention(Box::new(Attention {
+                    q: q_proj,
+                    k: self.projection(&at("self_attn.k_proj"), kv, hidden)?,
+                    v: self.projection(&at("self_attn.v_proj"), kv, hidden)?,
+                    head_norms: if names.heads { Some(self.head_norms(&at("self_attn"))?) } else { None },
+                    rope,
+                    window,
+                    output_gate,
+                    sub_norm: optional(self, attention_sub, q, "num_attention_heads * head_dim")?,
+                    o: self.projection(&at("self_attn.o_proj"), hidden, q)?,
+                }))
+            }
+        };
         Ok(Layer {
             input_norm: self.norm(&at("input_layernorm"), hidden, "hidden_size")?,
-            q: self.projection(&at("self_attn.q_proj"), q, hidden)?,
-            k: self.projection(&at("self_attn.k_proj"), kv, hidden)?,
-            v: self.projection(&at("self_attn.v_proj"), kv, hidden)?,
-            head_norms: if names.heads { Some(self.head_norms(&at("self_attn"))?) } else { None },
-            rope,
-            window,
-            attention_sub_norm: optional(self, attention_sub, q, "num_attention_heads * head_dim")?,
-            o: self.projection(&at("self_attn.o_proj"), hidden, q)?,
-            attention_post_norm: optional(self, attention_post, hidden, "hidden_size")?,
+            mixer,
+            mixer_post_norm: optional(self, attention_post, hidden, "hidden_size")?,
             ffn_norm: self.norm(&at(names.ffn), hidden, "hidden_size")?,
             gate: self.projection(&at("mlp.gate_proj"), ffn, hidden)?,
             up: self.projection(&at("mlp.up_proj"), ffn, hidden)?,
@@ -106,6 +138,26 @@ impl Tensors<'_> {
             down: self.projection(&at("mlp.down_proj"), hidden, ffn)?,
             ffn_post_norm: optional(self, ffn_post, hidden, "hidden_size")?,
         })
+    }
+
+    /// The projection of queries. That of a hybrid has the rows of each head twice: those of its query, then those of its
+    /// output gate.
+    fn queries(
+        &mut self,
+        module: &str,
+        rows: usize,
+        k: usize,
+    ) -> Result<(Projection, Option<Projection>), CompileError> {
+        if self.config.mixers.is_none() {
+            return Ok((self.projection(module, rows, k)?, None));
+        }
+        let Projection { norm, matrix } = self.projection(module, 2 * rows, k)?;
+        let run = self.config.dims.head_dim as usize;
+        let half = |first, part| {
+            let matrix = select(&matrix, Runs { first, run, period: 2 * run }, part)?;
+            Ok::<_, CompileError>(Projection { norm: norm.clone(), matrix })
+        };
+        Ok((half(0, "queries")?, Some(half(run, "output gate")?)))
     }
 
     fn head_norms(&mut self, attention: &str) -> Result<HeadNorms, CompileError> {
@@ -123,6 +175,7 @@ impl Tensors<'_> {
         if let Some(heads) = interleaved {
             matrix = order::in_order(matrix, heads)?;
         }
+        let matrix = self.rotated(matrix, module)?;
         Ok(Projection { norm, matrix })
     }
 
@@ -205,11 +258,104 @@ impl Tensors<'_> {
         Ok(matrix)
     }
 
+    /// A Gated DeltaNet.
+    fn delta_net(
+        &mut self,
+        module: &str,
+        hidden: usize,
+        heads: DeltaHeads,
+        taps: usize,
+    ) -> Result<DeltaNet, CompileError> {
+        let at = |name: &str| format!("{module}.{name}");
+        let (channels, inner) = (heads.qkv_len() as usize, heads.values_len() as usize);
+        let values = heads.values as usize;
+        let (rates_name, mut rates) = {
+            let tensor = self.checkpoint.require(&at("A_log"))?;
+            dense::norm(tensor, values, "linear_num_value_heads")?
+        };
+        if !self.overrides.decay_rates {
+            // The power is rounded from f64, so that it is the same on every platform.
+            rates.iter_mut().for_each(|rate| *rate = -libm::exp(f64::from(*rate)) as f32);
+        }
+        let bias = self.checkpoint.require(&at("dt_bias"))?;
+        let norm = self.checkpoint.require(&at("norm.weight"))?;
+        let convolution = self.checkpoint.require(&at("conv1d.weight"))?;
+        let convolution = self.convolution(convolution, channels, taps)?;
+        Ok(DeltaNet {
+            heads,
+            qkv: self.projection(&at("in_proj_qkv"), channels, hidden)?,
+            z: self.projection(&at("in_proj_z"), inner, hidden)?,
+            b: self.gate(&at("in_proj_b"), values, hidden)?,
+            a: self.gate(&at("in_proj_a"), values, hidden)?,
+            convolution,
+            rates: (rates_name, rates),
+            bias: dense::norm(bias, values, "linear_num_value_heads")?,
+            // Not stored less one, unlike all others.
+            norm: dense::norm(norm, heads.value_dim as usize, "linear_value_head_dim")?,
+            o: self.projection(&at("out_proj"), hidden, inner)?,
+        })
+    }
+
+    /// A projection of a few rows, which may be of floats in a model whose other linears are ternary.
+    fn gate(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
+        if !matches!(self.config.weights, LinearWeights::Undeclared) {
+            return self.projection(module, rows, k);
+        }
+        let weight = self.checkpoint.require(&format!("{module}.weight"))?;
+        let matrix = self.undeclared_table(weight, [rows, k])?;
+        let matrix = self.rotated(matrix, module)?;
+        Ok(Projection { norm: None, matrix })
+    }
+
+    /// The weights of a convolution as `[taps, channels]`. Checkpoints hold `[channels, 1, taps]`, `[channels, taps, 1]` or
+    /// `[channels, taps]`.
+    fn convolution(
+        &self,
+        mut tensor: RawTensor,
+        channels: usize,
+        taps: usize,
+    ) -> Result<NormWeights, CompileError> {
+        match tensor.shape[..] {
+            [c, 1, t] | [c, t, 1] | [c, t] if (c, t) == (channels, taps) => {}
+            _ => {
+                return Err(tensor.error(format!(
+                    "has shape {:?}, expected [{channels}, 1, {taps}] (channels, 1, linear_conv_kernel_dim)",
+                    tensor.shape
+                )));
+            }
+        }
+        tensor.shape = vec![channels * taps];
+        let (name, stored) = dense::norm(tensor, channels * taps, "channels * linear_conv_kernel_dim")?;
+        let by_tap = (0..taps).flat_map(|tap| stored.iter().skip(tap).step_by(taps).copied()).collect();
+        Ok((name, by_tap))
+    }
+
+    /// The matrix of a module in the basis in which it is stored.
+    pub(crate) fn rotated(&self, matrix: Matrix, module: &str) -> Result<Matrix, CompileError> {
+        let Some(rotations) = &self.overrides.rotations else { return Ok(matrix) };
+        if !rotations.names.contains(&format!("{module}.weight")) {
+            return Ok(matrix);
+        }
+        match matrix {
+            Matrix::Ternary(ternary) => {
+                let signs = rotations.signs.get(&(ternary.k as u32)).cloned();
+                let rotation = Some(Arc::new(Rotation { block: rotations.block, signs }));
+                Ok(Matrix::Ternary(Ternary { rotation, ..ternary }))
+            }
+            Matrix::Dense(dense) => Err(CompileError::UnsupportedTensor {
+                path: self.checkpoint.path.clone(),
+                tensor: dense.name,
+                problem: "is stored in a rotated basis but is not ternary in it, which is not supported"
+                    .to_owned(),
+            }),
+        }
+    }
+
     /// Norm weights as they multiply, with the one added that some families leave out.
     fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
         let tensor = self.checkpoint.require(&format!("{module}.weight"))?;
         let (name, mut weights) = dense::norm(tensor, len, what)?;
-        if self.family.norms.less_one {
+        if self.family.norms.less_one && !self.overrides.norms_whole {
             weights.iter_mut().for_each(|weight| *weight += 1.0);
         }
         Ok((name, weights))

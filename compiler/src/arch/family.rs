@@ -5,6 +5,7 @@ use crate::arch::keys::Keys;
 use crate::arch::positions::Positions;
 use crate::error::CompileError;
 use trit_format::manifest::Hyperparameters;
+use trit_format::plan::DeltaHeads;
 
 /// One architecture. Defaults are those of its configuration class where `config.json` is silent.
 pub(crate) struct Family {
@@ -29,6 +30,22 @@ pub(crate) struct Family {
     pub(crate) positions: fn(&mut Keys, &Family, &Hyperparameters) -> Result<Positions, CompileError>,
     /// Takes the keys that no other family has. It gets Llama's factors and returns the family's own.
     pub(crate) factors: fn(&mut Keys, &Hyperparameters, Factors) -> Result<Factors, CompileError>,
+    /// The name that a tensor has in the text model alone, given its name in a larger one; `None` where it does not belong
+    /// to the text model. Absent where there is no larger one.
+    pub(crate) tensor_name: Option<fn(&str) -> Option<String>>,
+    /// Takes the keys that say how layers mix tokens, where not all of them have plain attention.
+    pub(crate) mixers: fn(&mut Keys, &Hyperparameters) -> Result<Option<Mixers>, CompileError>,
+}
+
+/// How the layers of a hybrid mix tokens. Its attention has an output gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Mixers {
+    /// For each layer whether it is a Gated DeltaNet.
+    pub(crate) recurrent: Vec<bool>,
+    /// The heads of those.
+    pub(crate) heads: DeltaHeads,
+    /// Taps of their convolutions.
+    pub(crate) taps: usize,
 }
 
 /// Where a layer normalizes, by the names of modules in it.
@@ -62,4 +79,6 @@ pub(crate) const LLAMA: Family = Family {
     norms: Norms { sub: None, post: None, ffn: "post_attention_layernorm", heads: false, less_one: false },
     positions: Positions::uniform,
     factors: |_, _, usual| Ok(usual),
+    tensor_name: None,
+    mixers: |_, _| Ok(None),
 };

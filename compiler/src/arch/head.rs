@@ -35,7 +35,16 @@ pub(crate) fn tables(
                 1.0 => tensors.undeclared_table(embedding, shape)?,
                 _ => tensors.floats(embedding, &shape, TABLE)?,
             };
-            (embedding, head.map(|head| tensors.undeclared_table(head, shape)).transpose()?)
+            let head = head.map(|head| tensors.undeclared_table(head, shape)).transpose()?;
+            let embedding = tensors.rotated(embedding, "model.embed_tokens")?;
+            let head = head.map(|head| tensors.rotated(head, "lm_head")).transpose()?;
+            if head.is_none() && embedding.ternary().is_some_and(|table| table.rotation.is_some()) {
+                let path = tensors.checkpoint.path.clone();
+                let problem =
+                    "its embedding is rotated and is its head too, which is not supported".to_owned();
+                return Err(CompileError::Unsupported { path, problem });
+            }
+            (embedding, head)
         }
     };
     Ok((embedding, scale, head))

@@ -30,6 +30,7 @@ use crate::error::{Choice, CompileError, Warnings};
 use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
 use crate::weights::stored::Storage;
 use config::Config;
+pub(crate) use families::qwen35::of_text;
 use family::Family;
 use keys::Keys;
 use quantization::LinearWeights;
@@ -105,6 +106,11 @@ impl ParsedConfig {
         let ropes: Vec<String> = config.positions.ropes.iter().map(|rope| rope.describe(context)).collect();
         let mut facts = vec![("rope", ropes.join("; in sliding layers "))];
         facts.extend(config.positions.describe().map(|window| ("window", window)));
+        if let Some(mixers) = &config.mixers {
+            let (recurrent, all) =
+                (mixers.recurrent.iter().filter(|&&is| is).count(), mixers.recurrent.len());
+            facts.push(("mixers", format!("Gated DeltaNet in {recurrent} of {all} layers")));
+        }
         facts.push(("weights", config.weights.describe()));
         facts.extend(overrides::facts(overrides));
         facts
@@ -150,7 +156,8 @@ impl ParsedConfig {
             Activations::Int8Groups
         };
         let path = checkpoint.path.clone();
-        let mut decoder = decoder::build(self.family, self.config, activations, checkpoint, warnings)?;
+        let mut decoder =
+            decoder::build(self.family, self.config, activations, checkpoint, overrides, warnings)?;
         overrides::apply(overrides, &path, &mut decoder, warnings)?;
         Ok(decoder)
     }

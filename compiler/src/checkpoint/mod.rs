@@ -3,6 +3,7 @@
 
 pub(crate) mod arithmetic;
 pub(crate) mod block_type;
+pub(crate) mod head_order;
 pub(crate) mod i2s_layout;
 pub(crate) mod integer_type;
 pub(crate) mod overrides;
@@ -21,9 +22,10 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use block_type::BlockType;
+pub(crate) use head_order::{Axis, TiledHeads};
 pub use i2s_layout::I2sLayout;
 pub(crate) use integer_type::IntegerType;
-pub(crate) use tensor::{ElementType, RawTensor};
+pub(crate) use tensor::{Affine, ElementType, RawTensor};
 
 /// All tensors of a checkpoint. Whoever understands a tensor takes it out, so that what is left was not understood.
 pub(crate) struct Checkpoint {
@@ -57,6 +59,33 @@ impl Checkpoint {
         tensors: BTreeMap<String, RawTensor>,
     ) -> Checkpoint {
         Checkpoint { path, files, index: None, tensors }
+    }
+
+    /// The same files with what `change` makes of the tensors.
+    pub(crate) fn changed(
+        self,
+        change: impl FnOnce(BTreeMap<String, RawTensor>) -> Result<BTreeMap<String, RawTensor>, CompileError>,
+    ) -> Result<Checkpoint, CompileError> {
+        Ok(Checkpoint { tensors: change(self.tensors)?, ..self })
+    }
+
+    /// The same with floats that may be so far from ternary ones.
+    pub(crate) fn with_tolerance(mut self, tolerance: Option<f32>) -> Checkpoint {
+        self.tensors.values_mut().for_each(|tensor| tensor.tolerance = tolerance);
+        self
+    }
+
+    /// Every tensor that nobody took, by its name.
+    pub(crate) fn tensors(&self) -> &BTreeMap<String, RawTensor> {
+        &self.tensors
+    }
+
+    /// Renames tensors, and leaves out those for which `name` gives none. Returns how many were left out.
+    pub(crate) fn rename(&mut self, name: impl Fn(&str) -> Option<String>) -> usize {
+        let before = self.tensors.len();
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().filter_map(|(old, tensor)| Some((name(&old)?, tensor))).collect();
+        before - self.tensors.len()
     }
 
     /// Takes a tensor that must be there.
@@ -173,6 +202,9 @@ fn safetensors(file: &Arc<MappedFile>) -> Result<Vec<RawTensor>, CompileError> {
             shape: info.shape.clone(),
             bytes,
             interleaved_heads: None,
+            tiled_heads: None,
+            affine: None,
+            tolerance: None,
         });
     }
     Ok(tensors)

@@ -1,6 +1,7 @@
 //! One tensor of a checkpoint, as its file stores it.
 
 use crate::checkpoint::block_type::BlockType;
+use crate::checkpoint::head_order::TiledHeads;
 use crate::checkpoint::i2s_layout::I2sLayout;
 use crate::error::CompileError;
 use crate::files::mapped::MappedSlice;
@@ -8,6 +9,7 @@ use crate::model::float::FloatType;
 use crate::model::{Found, TensorBytes, TensorReport};
 use safetensors::Dtype;
 use std::fmt;
+use std::sync::Arc;
 
 /// Type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,9 @@ pub(crate) enum ElementType {
     Block(BlockType),
     /// I2_S of GGUF files. The layout is `None` until all of the file's matrices were looked at.
     I2s(Option<I2sLayout>),
+    /// Codes of two bits, sixteen to a word, with [`RawTensor::affine`]: what mlx-lm writes. The shape is that of the
+    /// weights.
+    Codes2,
     /// Any other type of safetensors. No tensor of a model has one.
     Other(Dtype),
 }
@@ -62,6 +67,7 @@ impl fmt::Display for ElementType {
             ElementType::Block(block) => return block.fmt(f),
             ElementType::I2s(Some(layout)) => return write!(f, "I2_S ({layout})"),
             ElementType::I2s(None) => "I2_S",
+            ElementType::Codes2 => "MLX 2-bit",
             ElementType::Other(dtype) => return dtype.fmt(f),
         })
     }
@@ -80,6 +86,22 @@ pub(crate) struct RawTensor {
     pub(crate) bytes: MappedSlice,
     /// Heads whose rows are stored interleaved, see [`crate::weights::order::in_order`].
     pub(crate) interleaved_heads: Option<usize>,
+    /// Value heads that are stored in another order, see [`crate::weights::order`].
+    pub(crate) tiled_heads: Option<TiledHeads>,
+    /// Scales and biases of [`ElementType::Codes2`].
+    pub(crate) affine: Option<Arc<Affine>>,
+    /// How far floats may be from ternary ones, relative to their scale; `None` where they must be exact.
+    pub(crate) tolerance: Option<f32>,
+}
+
+/// What codes are multiplied with and what is added: one scale and one bias for each `group` columns of a row.
+pub(crate) struct Affine {
+    /// Columns that share a scale.
+    pub(crate) group: usize,
+    /// Floats `[rows, k / group]`.
+    pub(crate) scales: RawTensor,
+    /// Of the same type and shape.
+    pub(crate) biases: RawTensor,
 }
 
 impl RawTensor {
@@ -110,6 +132,7 @@ impl RawTensor {
             found,
             scales: None,
             zeros: None,
+            rounded: None,
         }
     }
 

@@ -107,6 +107,13 @@ impl ModelFiles {
         &self.sources
     }
 
+    /// Puts `config` in the place of what `config.json` says.
+    pub(crate) fn set_config(&mut self, config: Map<String, Value>) {
+        if let Some((_, own)) = self.objects.get_mut("config.json") {
+            *own = config;
+        }
+    }
+
     pub(crate) fn config(&self) -> Object<'_> {
         self.object("config.json")
     }

@@ -1,10 +1,11 @@
 //! Turns what metadata says about the model into the `config.json` of the same model, which is then read as any
 //! other.
 
+use super::architecture_keys::ArchitectureKeys;
 use super::metadata::Metadata;
+use super::qwen35;
 use crate::error::{CompileError, Warnings};
 use serde_json::{Map, Value, json};
-use std::fmt::Display;
 
 /// What `general.architecture` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) enum Architecture {
     Bitnet2B,
     Llama,
     Qwen3,
+    /// Layers with a gated DeltaNet beside layers with gated attention.
+    Qwen35,
 }
 
 /// What the tensors say where metadata is silent.
@@ -42,22 +45,22 @@ impl Architecture {
             "bitnet-b1.58" | "bitnet-25" => Architecture::Bitnet2B,
             "llama" => Architecture::Llama,
             "qwen3" => Architecture::Qwen3,
+            "qwen35" => Architecture::Qwen35,
             _ => {
                 let advice = match name.as_str() {
                     "minicpm" => "of MiniCPM only safetensors checkpoints are read",
-                    "qwen35" | "qwen3next" | "falcon-h1" | "mamba" | "mamba2" => {
-                        "it has recurrent layers, and only models whose layers all have attention are read"
+                    "qwen3next" | "qwen35moe" | "falcon-h1" | "mamba" | "mamba2" => {
+                        "of models with recurrent layers only qwen35 is read"
                     }
                     "hunyuan-dense" => "heads of Hunyuan are normalized after RoPE, which no step does yet",
-                    "maple" | "hunyuan-moe" | "qwen3moe" | "qwen35moe" => {
-                        "mixtures of experts are not supported"
-                    }
+                    "maple" | "hunyuan-moe" | "qwen3moe" => "mixtures of experts are not supported",
                     _ => "where the model's family is, use its safetensors checkpoint",
                 };
                 return Err(metadata.unsupported(
                     key,
                     format!(
-                        "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, llama and qwen3); \
+                        "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, llama, qwen3 and \
+                         qwen35); \
                          {advice}"
                     ),
                 ));
@@ -98,7 +101,7 @@ impl Architecture {
             let problem = format!("is {context_length}, no plausible number of tokens");
             return Err(keys.invalid("context_length", problem));
         }
-        let head_dim = keys.head_dim(hidden, n_heads)?;
+        let head_dim = keys.head_dim(hidden, n_heads, self == Architecture::Qwen35)?;
         let eps = keys.number("attention.layer_norm_rms_epsilon")?;
         let eps = keys.required("attention.layer_norm_rms_epsilon", eps)?;
         keys.expect_vocab_size(facts.vocab_size)?;
@@ -107,6 +110,7 @@ impl Architecture {
             Architecture::Bitnet | Architecture::Bitnet2B => ("BitNetForCausalLM", "bitnet"),
             Architecture::Llama => ("LlamaForCausalLM", "llama"),
             Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+            Architecture::Qwen35 => ("Qwen3_5ForCausalLM", "qwen3_5_text"),
         };
         let is_2b = [n_layers, hidden, ffn] == SIZES_2B;
         let Value::Object(mut config) = json!({
@@ -127,6 +131,10 @@ impl Architecture {
         }) else {
             return Err(CompileError::Internal("a JSON object is none".to_owned()));
         };
+        if self == Architecture::Qwen35 {
+            qwen35::complete(&mut keys, &mut config, context_length)?;
+            return Ok(config);
+        }
         if let Some(scaling) = keys.rope_scaling(context_length)? {
             config.insert("rope_scaling".to_owned(), scaling);
         }
@@ -160,7 +168,7 @@ impl Architecture {
             Architecture::Bitnet2B => Some("relu2"),
             Architecture::Bitnet if is_2b => Some("relu2"),
             Architecture::Bitnet => None,
-            Architecture::Llama | Architecture::Qwen3 => Some("silu"),
+            Architecture::Llama | Architecture::Qwen3 | Architecture::Qwen35 => Some("silu"),
         };
         match (stated, known) {
             (Some(stated), Some(known)) if stated != known => {
@@ -176,139 +184,6 @@ impl Architecture {
                 Ok("relu2")
             }
             (stated, known) => Ok(known.or(stated).unwrap_or("silu")),
-        }
-    }
-}
-
-/// Keys that start with the architecture's name.
-struct ArchitectureKeys<'a> {
-    metadata: &'a mut Metadata,
-    name: &'a str,
-}
-
-impl ArchitectureKeys<'_> {
-    fn named(&self, key: &str) -> String {
-        format!("{}.{key}", self.name)
-    }
-
-    fn unsigned(&mut self, key: &str) -> Result<Option<u64>, CompileError> {
-        self.metadata.unsigned(&self.named(key))
-    }
-
-    fn number(&mut self, key: &str) -> Result<Option<f64>, CompileError> {
-        self.metadata.number(&self.named(key))
-    }
-
-    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, CompileError> {
-        self.metadata.required(&self.named(key), value)
-    }
-
-    fn invalid(&self, key: &str, problem: impl Display) -> CompileError {
-        self.metadata.invalid(&self.named(key), problem)
-    }
-
-    fn unsupported(&self, key: &str, problem: impl Display) -> CompileError {
-        self.metadata.unsupported(&self.named(key), problem)
-    }
-
-    /// A size that must be there.
-    fn size(&mut self, key: &str) -> Result<u64, CompileError> {
-        let size = self.unsigned(key)?;
-        self.required(key, size)
-    }
-
-    fn head_dim(&mut self, hidden: u64, n_heads: u64) -> Result<u64, CompileError> {
-        let explicit = self.unsigned("attention.key_length")?;
-        let rotated = self.unsigned("rope.dimension_count")?;
-        let Some(head_dim) = explicit.or(hidden.checked_div(n_heads)) else {
-            return Err(self.invalid("attention.head_count", "is 0"));
-        };
-        if explicit.is_none() && head_dim * n_heads != hidden {
-            let problem = format!("is {n_heads}, which does not divide embedding_length {hidden}");
-            return Err(self.invalid("attention.head_count", problem));
-        }
-        for (key, size) in [
-            ("rope.dimension_count", rotated),
-            ("attention.value_length", self.unsigned("attention.value_length")?),
-        ] {
-            if let Some(size) = size.filter(|&size| size != head_dim) {
-                let problem = format!(
-                    "is {size}, but heads are of {head_dim}; partial or unequal heads are not supported"
-                );
-                return Err(self.unsupported(key, problem));
-            }
-        }
-        Ok(head_dim)
-    }
-
-    fn expect_vocab_size(&mut self, rows: usize) -> Result<(), CompileError> {
-        match self.unsigned("vocab_size")? {
-            Some(size) if size != rows as u64 => {
-                Err(self.invalid("vocab_size", format!("is {size}, but token_embd.weight has {rows} rows")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn refuse_experts(&mut self) -> Result<(), CompileError> {
-        for key in ["expert_count", "expert_used_count"] {
-            if let Some(count) = self.unsigned(key)?.filter(|&count| count > 0) {
-                let problem = format!("is {count}: mixtures of experts are not supported");
-                return Err(self.unsupported(key, problem));
-            }
-        }
-        // Says how the original checkpoint was laid out.
-        self.metadata.drop(&self.named("tensor_data_layout"));
-        match self.metadata.bool(&self.named("attention.causal"))? {
-            Some(false) => {
-                Err(self.unsupported("attention.causal", "is false: only causal models are supported"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// `rope_scaling`, where positions are scaled.
-    fn rope_scaling(&mut self, context_length: u64) -> Result<Option<Value>, CompileError> {
-        let kind = self.metadata.text(&self.named("rope.scaling.type"))?;
-        let factor = self.number("rope.scaling.factor")?;
-        // The key of the first files.
-        let factor = factor.or(self.number("rope.scale_linear")?);
-        let original = self.unsigned("rope.scaling.original_context_length")?;
-        // Says how the model was made, not how it computes.
-        self.metadata.drop(&self.named("rope.scaling.finetuned"));
-        for key in
-            ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"]
-        {
-            if let Some(factor) = self.number(key)?.filter(|&factor| factor != 1.0) {
-                return Err(self.unsupported(key, format!("is {factor}, which is not supported (only 1)")));
-            }
-        }
-        let [fast, slow] = ["fast", "slow"].map(|end| self.number(&format!("rope.scaling.yarn_beta_{end}")));
-        match (kind.as_deref(), factor) {
-            (None | Some("none"), None) | (None | Some("none" | "linear"), Some(1.0)) => Ok(None),
-            (None | Some("linear"), Some(factor)) => {
-                Ok(Some(json!({"rope_type": "linear", "factor": factor})))
-            }
-            (Some("yarn"), Some(factor)) => {
-                let mut scaling = json!({
-                    "rope_type": "yarn",
-                    "factor": factor,
-                    "original_max_position_embeddings": original.unwrap_or(context_length),
-                });
-                for (key, beta) in [("beta_fast", fast?), ("beta_slow", slow?)] {
-                    if let Some(beta) = beta {
-                        scaling[key] = beta.into();
-                    }
-                }
-                Ok(Some(scaling))
-            }
-            (Some(kind @ ("linear" | "yarn")), None) => {
-                Err(self.invalid("rope.scaling.factor", format!("is missing, which {kind:?} needs")))
-            }
-            (Some(kind), _) => Err(self.unsupported(
-                "rope.scaling.type",
-                format!("is {kind:?}, which is not supported (only \"none\", \"linear\" and \"yarn\")"),
-            )),
         }
     }
 }

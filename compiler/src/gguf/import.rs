@@ -1,17 +1,19 @@
 //! Turns a GGUF file into what the files of a checkpoint give: model files, and tensors by their checkpoint names.
 
 use super::architecture::{Architecture, TensorFacts};
+use super::hadamard;
 use super::i2s;
 use super::metadata::Metadata;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
+use super::qwen35;
 use super::sampling;
 use super::tokenizer;
 use crate::checkpoint::overrides::{Overrides, Trained};
 use crate::checkpoint::{Checkpoint, ElementType, I2sLayout, RawTensor};
 use crate::error::{CompileError, Warnings};
 use crate::files::model_files::ModelFiles;
-use crate::weights::floats;
+use crate::weights::{floats, order};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,14 +66,20 @@ pub(crate) fn import(
     let trained = trained(architecture, &mut metadata)?;
     let license = metadata.text("general.license")?;
     let generation = sampling::generation_config(&mut metadata, warnings)?;
-    metadata.refuse_rest()?;
     let layout_fact = i2s::lay_out(&mut gguf, heads(&config), i2s_layout)?;
-    let heads = architecture.interleaves().then(|| heads(&config));
-    let Gguf { path, files, tensors, .. } = gguf;
-    let checkpoint = Checkpoint::renamed(path.clone(), files, checkpoint(tensors, heads)?);
+    let mut overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
+    let tensors = match architecture {
+        Architecture::Qwen35 => hybrid(&mut gguf, &mut metadata, &config, &mut overrides, warnings)?,
+        _ => {
+            let heads = architecture.interleaves().then(|| heads(&config));
+            checkpoint(std::mem::take(&mut gguf.tensors), heads)?
+        }
+    };
+    metadata.refuse_rest()?;
+    let Gguf { path, files, .. } = gguf;
+    let checkpoint = Checkpoint::renamed(path.clone(), files, tensors);
     let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license)
         .with_generation_config(generation);
-    let overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
     Ok(Imported { model_files, checkpoint, ignored: rest, overrides, i2s_layout: layout_fact })
 }
 
@@ -120,6 +128,48 @@ fn checkpoint(
         renamed.insert(key, tensor);
     }
     Ok(renamed)
+}
+
+/// The tensors of a `qwen35` file, renamed, with value heads in the usual order: matrices say how they are stored, all
+/// else is written anew. Overrides say what else such files have changed.
+fn hybrid(
+    gguf: &mut Gguf,
+    metadata: &mut Metadata,
+    config: &Map<String, Value>,
+    overrides: &mut Overrides,
+    warnings: &mut Warnings,
+) -> Result<BTreeMap<String, RawTensor>, CompileError> {
+    qwen35::drop_drafts(&mut gguf.tensors, config, warnings);
+    let heads = qwen35::ValueHeads::of(config);
+    let folded = hadamard::take(metadata, &gguf.tensors, heads.as_ref())?;
+    let mut renamed = BTreeMap::new();
+    for (name, mut tensor) in std::mem::take(&mut gguf.tensors) {
+        let key = names::qwen35_name(&name).unwrap_or_else(|| name.clone());
+        if names::is_float(&name) {
+            tensor = floats::widened(tensor)?;
+        }
+        let is_folded = folded.as_ref().is_some_and(|folded| folded.names.contains(&name));
+        tensor.tiled_heads = heads.as_ref().and_then(|heads| heads.in_tensor(&name, is_folded));
+        if let Some(heads) = &tensor.tiled_heads {
+            heads.expect(&tensor)?;
+            if !is_matrix(&name) {
+                tensor = order::rewritten(tensor)?;
+            }
+        }
+        if let Some(other) = renamed.insert(key, tensor) {
+            return Err(
+                other.error(format!("and {name} are the same part of a layer; it is unclear which counts"))
+            );
+        }
+    }
+    (overrides.norms_whole, overrides.decay_rates) = (true, true);
+    overrides.rotations = folded.map(|folded| folded.rotations);
+    Ok(renamed)
+}
+
+/// Whether a tensor with heads is a product's matrix, whose rows are read in the usual order when they are asked for.
+fn is_matrix(name: &str) -> bool {
+    name.ends_with(".weight") && !name.ends_with(".ssm_conv1d.weight")
 }
 
 /// `rope_freqs.weight`: what Llama 3's scaling divides each frequency by.

@@ -48,6 +48,9 @@ pub(super) fn tensors(file: &Arc<MappedFile>, header: &GgufHeader) -> Result<Vec
             shape: tensor.shape.clone(),
             bytes,
             interleaved_heads: None,
+            tiled_heads: None,
+            affine: None,
+            tolerance: None,
         });
     }
     Ok(found)

@@ -38,6 +38,11 @@ impl Metadata {
         arithmetic::not_ignored(key, &self.path)
     }
 
+    /// Whether any key that nobody took starts so.
+    pub(super) fn has_prefix(&self, prefix: &str) -> bool {
+        self.keys.keys().any(|key| key.starts_with(prefix))
+    }
+
     /// Treats `key` as absent; says whether it was there.
     pub(super) fn drop(&mut self, key: &str) -> Option<Value> {
         self.keys.remove(key)

@@ -6,7 +6,8 @@
 //! | `types`, `layout` | tensor types; where each tensor lies |
 //! | `parts` | files in several parts |
 //! | `i2s` | the layout of I2_S tensors, once for a file |
-//! | `metadata`, `architecture`, `names` | keys and names become those of a checkpoint |
+//! | `metadata`, `architecture`, `architecture_keys`, `names` | keys and names become those of a checkpoint |
+//! | `qwen35`, `hadamard` | what only hybrids have: heads in another order, a draft block, rotated weights |
 //! | `tokenizer`, `bpe`, `patterns`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
 //! | `sampling` | metadata to `generation_config.json` |
 //! | `import` | all of it |
@@ -14,8 +15,10 @@
 //! What blocks of weights hold is in `crate::weights`.
 
 mod architecture;
+mod architecture_keys;
 mod bpe;
 mod cursor;
+mod hadamard;
 mod header;
 mod i2s;
 mod import;
@@ -24,6 +27,7 @@ mod metadata;
 mod names;
 mod parts;
 mod patterns;
+mod qwen35;
 mod sampling;
 mod sentencepiece;
 mod template;

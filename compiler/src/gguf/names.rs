@@ -24,14 +24,43 @@ const PARTS: [(&str, &str); 13] = [
     ("ffn_sub_norm", "mlp.ffn_sub_norm"),
 ];
 
+/// The same of `qwen35`, beside those above.
+const QWEN35_PARTS: [(&str, &str); 10] = [
+    ("post_attention_norm.weight", "post_attention_layernorm.weight"),
+    ("attn_qkv.weight", "linear_attn.in_proj_qkv.weight"),
+    ("attn_gate.weight", "linear_attn.in_proj_z.weight"),
+    ("ssm_alpha.weight", "linear_attn.in_proj_a.weight"),
+    ("ssm_beta.weight", "linear_attn.in_proj_b.weight"),
+    ("ssm_conv1d.weight", "linear_attn.conv1d.weight"),
+    ("ssm_a", "linear_attn.A_log"),
+    ("ssm_dt.bias", "linear_attn.dt_bias"),
+    ("ssm_norm.weight", "linear_attn.norm.weight"),
+    ("ssm_out.weight", "linear_attn.out_proj.weight"),
+];
+
+/// The layer of the tensor `name`, and the part of it that the tensor is.
+pub(super) fn layer_part(name: &str) -> Option<(u32, &str)> {
+    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    // The number must be written as numbers are: "01" is no layer.
+    let number = layer.parse::<u32>().ok().filter(|number| number.to_string() == layer)?;
+    Some((number, part))
+}
+
+/// The checkpoint's name of the tensor `name` of a `qwen35` file; `None` where it is not known.
+pub(super) fn qwen35_name(name: &str) -> Option<String> {
+    let Some((layer, part)) = layer_part(name) else { return checkpoint_name(name) };
+    match QWEN35_PARTS.iter().find(|(gguf, _)| *gguf == part) {
+        Some((_, own)) => Some(format!("model.layers.{layer}.{own}")),
+        None => checkpoint_name(name),
+    }
+}
+
 /// The checkpoint's name of the tensor `name`; `None` where it is not known, so that it is refused by its own name.
 pub(super) fn checkpoint_name(name: &str) -> Option<String> {
     if let Some((_, whole)) = WHOLE.iter().find(|(gguf, _)| *gguf == name) {
         return Some((*whole).to_owned());
     }
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    // The number must be written as numbers are: "01" is no layer.
-    let layer = layer.parse::<u32>().ok().filter(|number| number.to_string() == layer)?;
+    let (layer, part) = layer_part(name)?;
     let (part, kind) = part.rsplit_once('.')?;
     let kind = match kind {
         "weight" => "weight",
@@ -43,10 +72,16 @@ pub(super) fn checkpoint_name(name: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{module}.{kind}"))
 }
 
-/// Whether a tensor holds floats of a model whose linear layers are ternary: embedding, head, norms.
+/// Whether a tensor holds floats of a model whose linear layers are ternary: embedding, head, norms, and the small
+/// tensors of a gated DeltaNet.
 pub(super) fn is_float(name: &str) -> bool {
-    name == "token_embd.weight" || name == "output.weight" || name.ends_with("_norm.weight")
+    let whole = name == "token_embd.weight" || name == "output.weight" || name.ends_with("_norm.weight");
+    whole || layer_part(name).is_some_and(|(_, part)| FLOATS.contains(&part))
 }
+
+/// Parts of a gated DeltaNet that may be floats.
+const FLOATS: [&str; 5] =
+    ["ssm_alpha.weight", "ssm_beta.weight", "ssm_conv1d.weight", "ssm_a", "ssm_dt.bias"];
 
 #[cfg(test)]
 mod tests {

@@ -185,6 +185,22 @@ impl Array {
         Ok(strings)
     }
 
+    /// The elements as bools.
+    ///
+    /// # Errors
+    /// Elements that are none.
+    pub(crate) fn bools(&self) -> Result<Vec<bool>, Problem> {
+        let mut cursor = Cursor::new(self.bytes.as_ref(), 0);
+        let mut bools = Vec::with_capacity(self.len.min(self.bytes.as_ref().len()));
+        for index in 0..self.len {
+            match Value::scalar(self.kind, &mut cursor)? {
+                Value::Bool(value) => bools.push(value),
+                _ => return Err(format!("element {index} is {:?}, expected a bool", self.kind)),
+            }
+        }
+        Ok(bools)
+    }
+
     /// The elements as numbers of any type.
     ///
     /// # Errors

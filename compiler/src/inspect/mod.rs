@@ -103,6 +103,10 @@ pub fn report(tensors: &[TensorReport]) -> String {
         }
         let percent = |zeros: f64| (100.0 * zeros).round() as u64;
         text.push_str(&range(tensors.iter().map(|t| t.zeros.map(percent)), "% zeros"));
+        let rounded: u64 = tensors.iter().filter_map(|t| Some(t.rounded?.groups)).sum();
+        if rounded > 0 {
+            write!(text, ", {rounded} groups rounded").expect("writing to a string succeeds");
+        }
         if tensors.len() > 1 {
             write!(text, " ({} times)", tensors.len()).expect("writing to a string succeeds");
         }
@@ -127,7 +131,7 @@ pub fn report_json(tensors: &[TensorReport]) -> Value {
     let tensor = |t: &TensorReport| {
         json!({
             "name": t.name, "shape": t.shape, "stored": t.stored, "found": t.found.to_string(),
-            "scales": t.scales, "zeros": t.zeros,
+            "scales": t.scales, "zeros": t.zeros, "rounded_groups": t.rounded.map(|rounded| rounded.groups),
         })
     };
     tensors.iter().map(tensor).collect()
@@ -258,7 +262,9 @@ fn scales(manifest: &Manifest) -> BTreeMap<String, usize> {
 fn activations(manifest: &Manifest) -> BTreeSet<String> {
     let steps = manifest.plan.body.iter().chain(&manifest.plan.head);
     let rules = steps.filter_map(|step| match step {
-        Step::Quantize { rule, .. } | Step::NormQuantize { rule, .. } => Some(*rule),
+        Step::Quantize { rule, .. } | Step::NormQuantize { rule, .. } | Step::RotateQuantize { rule, .. } => {
+            Some(*rule)
+        }
         _ => None,
     });
     let text = |rule| match rule {

@@ -60,6 +60,7 @@ pub fn json(survey: &Survey) -> Value {
                 "name": report.name, "stored": report.stored, "shape": report.shape,
                 "found": report.found.to_string(), "scale": matrix.as_ref().and_then(direction),
                 "scales": report.scales, "zeros": report.zeros,
+                "rounded_groups": report.rounded.map(|rounded| rounded.groups),
             })
         })
         .collect();

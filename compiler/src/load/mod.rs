@@ -1,7 +1,10 @@
 //! Reads a checkpoint: a path enters, a [`Model`] that views the mapped files leaves. [`survey`] does the same
 //! without an end at the first error, and says what it found.
 
+#[cfg(test)]
+mod containers;
 mod options;
+mod rounded;
 mod survey;
 
 use crate::arch::{self, ConfigOptions};
@@ -15,6 +18,7 @@ use crate::files::model_files::ModelFiles;
 use crate::files::unchanged::{InputFile, Inputs};
 use crate::gguf;
 use crate::lower::manifest::expect_fit;
+use crate::mlx;
 use crate::model::Model;
 use crate::text;
 use std::path::Path;
@@ -55,11 +59,18 @@ fn read(
     survey: &mut Survey,
 ) -> Result<Model, CompileError> {
     let name = options.name.as_deref().map(expect_name).transpose()?;
+    let tolerance = options.tolerance.map(rounded::expect).transpose()?;
     let files = Files::locate(path)?;
     let warnings = &mut survey.warnings;
     warnings.extend(files.notes.iter().cloned());
-    let Opened { model_files, checkpoint, inputs, ignored, overrides, i2s_layout } =
+    let Opened { mut model_files, checkpoint, inputs, ignored, overrides, i2s_layout } =
         Opened::open(&files, options, warnings)?;
+    let checkpoint = checkpoint.with_tolerance(tolerance);
+    if let Some((path, config)) = model_files.config()
+        && let Some(text) = arch::of_text(path, config)?
+    {
+        model_files.set_config(text);
+    }
     survey.files = checkpoint.files.iter().map(|f| (locate::file_name(f.path()), f.len())).collect();
     survey.license = model_files.license.clone();
     let (config_path, config) = model_files.config().ok_or_else(|| {
@@ -82,12 +93,13 @@ fn read(
     let digests = || if digest { digests::sources(&inputs.0) } else { Ok(Vec::new()) };
     let (decoder, sources) = rayon::join(|| config.build(checkpoint, &overrides, warnings), digests);
     let decoder = decoder?;
+    let architecture = rounded::state(decoder.architecture, &decoder.report, tolerance, &mut survey.warnings);
     let activations = options.activations.of(decoder.activations, &mut survey.warnings);
     survey.activations = Some(activations);
     let model = Model {
         info: ModelInfo {
             name: name.map_or_else(|| files.model_name(), str::to_owned),
-            architecture: decoder.architecture.to_owned(),
+            architecture,
             license: model_files.license.clone(),
             sources: sources?,
         },
@@ -155,12 +167,12 @@ impl Opened {
                 problem: gguf::not_there(),
             });
         }
-        let model_files = ModelFiles::read(files, options.without_tokenizer)?;
+        let mut model_files = ModelFiles::read(files, options.without_tokenizer)?;
         let checkpoint = Checkpoint::open(&files.weights)?;
+        let (checkpoint, overrides) = mlx::adapt(&mut model_files, checkpoint)?;
         let sources = model_files.sources().iter().chain(&checkpoint.index).chain(&checkpoint.files);
         let inputs = Inputs(sources.cloned().collect::<Vec<InputFile>>());
         let ignored = options.ignore_config_keys.clone();
-        let overrides = Overrides::default();
         Ok(Opened { model_files, checkpoint, inputs, ignored, overrides, i2s_layout: None })
     }
 }

@@ -15,6 +15,9 @@ pub struct LoadOptions {
     pub activations: ActivationChoice,
     /// Rounds float weights that are not declared to be ternary.
     pub quantize: Option<Quantize>,
+    /// How far float weights may be from ternary ones, relative to the scale of their group: above 0, up to 0.1. Without
+    /// it they must be exactly ternary.
+    pub tolerance: Option<f32>,
     /// Leaves the tokenizer out, and with it the chat template: the bundle takes and gives token ids only.
     pub without_tokenizer: bool,
     /// The layout of a GGUF file's I2_S weights; by default what the weights themselves say.

@@ -98,6 +98,11 @@ fn operands(step: &Step) -> Operands {
         }
         Step::Gate { gate, up, out, .. } => (vec![gate, up], vec![out]),
         Step::RopeAppend { qkv, .. } => (vec![qkv], vec![qkv]),
+        Step::RotateQuantize { input, out, .. } => (vec![input], all(out)),
+        Step::Unrotate { out, .. } => (vec![out], vec![out]),
+        Step::Convolve { input, out, .. } => (vec![input], vec![out]),
+        Step::DeltaRule { qkv, gates, out, .. } => (vec![qkv, gates], vec![out]),
+        Step::GateNorm { input, gate, out, .. } => (vec![input, gate], vec![out]),
         Step::Attend { qkv, out, .. } => (vec![qkv], vec![out]),
         ref other => unreachable!("lowering makes no {other:?}"),
     };

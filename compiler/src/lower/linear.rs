@@ -3,9 +3,17 @@
 
 use super::Lowering;
 use crate::error::CompileError;
-use crate::model::{Layer, Matrix, NormWeights, Projection};
+use crate::model::{Layer, Matrix, NormWeights, Projection, Rotation, Ternary};
+use std::sync::Arc;
 use trit_format::manifest::RowOrder;
-use trit_format::plan::{ActivationRule, BufferId, Epilogue, Quantized, Step};
+use trit_format::plan::{ActivationRule, BufferId, Epilogue, InputNorm, Quantized, Step};
+
+/// What a ternary product needs of its input: how it is quantized, and in which basis.
+#[derive(Clone, PartialEq)]
+pub(super) struct Form {
+    rule: ActivationRule,
+    rotation: Option<Arc<Rotation>>,
+}
 
 /// The input of projections.
 #[derive(Clone, Copy)]
@@ -31,32 +39,45 @@ impl<'m> Lowering<'m> {
         out: BufferId,
     ) -> Result<(), CompileError> {
         let input = self.settle(input, projections.iter().map(|(_, p)| *p));
-        let mut ready: Vec<ActivationRule> = Vec::new();
+        self.products(prefix, projections, input, epilogue, out, &mut Vec::new())
+    }
+
+    /// [`Lowering::linear`] of an input that was [settled](Lowering::settle) for these and other projections. `ready` are
+    /// the forms in which it was quantized already.
+    pub(super) fn products(
+        &mut self,
+        prefix: &str,
+        projections: &[(&str, &'m Projection)],
+        input: Input<'m>,
+        epilogue: Epilogue,
+        out: BufferId,
+        ready: &mut Vec<Form>,
+    ) -> Result<(), CompileError> {
         let mut at = 0;
-        let rules: Vec<_> = projections.iter().map(|(_, p)| self.shared_rule(p)).collect();
-        let together = |a: &usize, b: &usize| rules[*a].is_some() && rules[*a] == rules[*b];
+        let forms: Vec<_> = projections.iter().map(|(_, p)| self.shared_form(p)).collect();
+        let together = |a: &usize, b: &usize| forms[*a].is_some() && forms[*a] == forms[*b];
         let order: Vec<usize> = (0..projections.len()).collect();
         for run in order.chunk_by(together) {
             let parts = &projections[run[0]..run[0] + run.len()];
             let name = format!("{prefix}{}", parts.iter().map(|(name, _)| *name).collect::<String>());
             self.expect_columns(parts.iter().map(|(_, p)| *p), input)?;
-            match (&parts[0].1.matrix, rules[run[0]]) {
-                (Matrix::Ternary(_), Some(rule)) => {
-                    let x = self.quantized_input(input, rule);
-                    if !ready.contains(&rule) {
-                        self.quantize(input, input.norm, self.model.rms_eps, rule, x);
-                        ready.push(rule);
+            match (&parts[0].1.matrix, &forms[run[0]]) {
+                (Matrix::Ternary(_), Some(form)) => {
+                    let x = self.quantized_input(input, form);
+                    if !ready.contains(form) {
+                        self.quantize(input, input.norm, self.model.rms_eps, form, x);
+                        ready.push(form.clone());
                     }
                     let matrices = parts.iter().filter_map(|(_, p)| p.matrix.ternary()).collect();
-                    let packed = self.out.pack(name, RowOrder::Sequential, matrices, rule)?;
+                    let packed = self.out.pack(name, RowOrder::Sequential, matrices, form.rule)?;
                     self.steps.push(Step::Ternary { matrix: packed, input: x, epilogue, out, at });
                 }
                 (Matrix::Ternary(ternary), None) => {
-                    let rule = self.model.rule(ternary);
-                    let x = self.quantized_input(input, rule);
-                    self.quantize(input, parts[0].1.norm.as_ref(), self.model.linear_rms_eps, rule, x);
-                    ready.retain(|other| *other != rule);
-                    let packed = self.out.pack(name, RowOrder::Sequential, vec![ternary], rule)?;
+                    let form = self.form(ternary);
+                    let x = self.quantized_input(input, &form);
+                    self.quantize(input, parts[0].1.norm.as_ref(), self.model.linear_rms_eps, &form, x);
+                    ready.retain(|other| *other != form);
+                    let packed = self.out.pack(name, RowOrder::Sequential, vec![ternary], form.rule)?;
                     self.steps.push(Step::Ternary { matrix: packed, input: x, epilogue, out, at });
                 }
                 (Matrix::Dense(dense), _) => {
@@ -84,13 +105,13 @@ impl<'m> Lowering<'m> {
         out: BufferId,
     ) -> Result<(), CompileError> {
         let (gate, up, activation) = (&layer.gate, &layer.up, self.model.activation);
-        let rule = self.shared_rule(gate).filter(|rule| Some(*rule) == self.shared_rule(up));
-        if let (Some(rule), Matrix::Ternary(gate), Matrix::Ternary(up)) = (rule, &gate.matrix, &up.matrix) {
+        let form = self.shared_form(gate).filter(|form| Some(form) == self.shared_form(up).as_ref());
+        if let (Some(form), Matrix::Ternary(gate), Matrix::Ternary(up)) = (form, &gate.matrix, &up.matrix) {
             self.expect_columns([&layer.gate, &layer.up], input)?;
-            let x = self.quantized_input(input, rule);
-            self.quantize(input, input.norm, self.model.rms_eps, rule, x);
+            let x = self.quantized_input(input, &form);
+            self.quantize(input, input.norm, self.model.rms_eps, &form, x);
             let name = format!("{prefix}gate_up");
-            let packed = self.out.pack(name, RowOrder::Paired, vec![gate, up], rule)?;
+            let packed = self.out.pack(name, RowOrder::Paired, vec![gate, up], form.rule)?;
             let epilogue = Epilogue::Gate(activation);
             self.steps.push(Step::Ternary { matrix: packed, input: x, epilogue, out, at: 0 });
             return Ok(());
@@ -104,21 +125,26 @@ impl<'m> Lowering<'m> {
         Ok(())
     }
 
-    /// The rule by which the input of a projection is quantized, where others may share the quantized input. That is
-    /// so where the projection is ternary and has no norm of its own.
-    fn shared_rule(&self, projection: &Projection) -> Option<ActivationRule> {
+    /// What a ternary product needs of its input.
+    fn form(&self, ternary: &Ternary) -> Form {
+        Form { rule: self.model.rule(ternary), rotation: ternary.rotation.clone() }
+    }
+
+    /// What a projection needs of its input, where others may share the quantized input. That is so where the
+    /// projection is ternary and has no norm of its own.
+    fn shared_form(&self, projection: &Projection) -> Option<Form> {
         let ternary = projection.matrix.ternary().filter(|_| projection.norm.is_none())?;
-        Some(self.model.rule(ternary))
+        Some(self.form(ternary))
     }
 
     /// The input with its norm applied, where more than one quantization reads what the norm gives.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         input: Input<'m>,
         projections: impl IntoIterator<Item = &'m Projection>,
     ) -> Input<'m> {
-        let rules: Vec<_> = projections.into_iter().map(|p| self.shared_rule(p)).collect();
-        let alike = rules[0].is_some() && rules.iter().all(|rule| *rule == rules[0]);
+        let forms: Vec<_> = projections.into_iter().map(|p| self.shared_form(p)).collect();
+        let alike = forms[0].is_some() && forms.iter().all(|form| *form == forms[0]);
         let Some(norm) = input.norm.filter(|_| !alike) else { return input };
         let (weight, eps) = (self.out.norm(norm), self.model.rms_eps);
         let out = self.f32s(input.normed, self.len(input.buffer));
@@ -126,23 +152,32 @@ impl<'m> Lowering<'m> {
         Input { buffer: out, norm: None, ..input }
     }
 
-    fn quantized_input(&mut self, input: Input, rule: ActivationRule) -> Quantized {
-        self.quantized(input.quantized, self.len(input.buffer), rule)
+    fn quantized_input(&mut self, input: Input, form: &Form) -> Quantized {
+        let len = self.len(input.buffer);
+        match &form.rotation {
+            None => self.quantized(input.quantized, len, form.rule),
+            Some(_) => self.quantized(&format!("{}.rotated", input.quantized), len, form.rule),
+        }
     }
 
-    /// Quantizes `input`, normalized first where there is a norm.
+    /// Quantizes `input`, normalized first where there is a norm, and rotated where the form says so.
     fn quantize(
         &mut self,
         input: Input,
         norm: Option<&'m NormWeights>,
         eps: f32,
-        rule: ActivationRule,
+        form: &Form,
         out: Quantized,
     ) {
-        let input = input.buffer;
-        let step = match norm {
-            Some(weights) => Step::NormQuantize { input, weight: self.out.norm(weights), eps, rule, out },
-            None => Step::Quantize { input, rule, out },
+        let (input, rule) = (input.buffer, form.rule);
+        let weight = norm.map(|weights| self.out.norm(weights));
+        let step = match (&form.rotation, weight) {
+            (Some(rotation), weight) => {
+                let norm = weight.map(|weight| InputNorm { weight, eps });
+                Step::RotateQuantize { input, norm, rotation: self.rotation(rotation), rule, out }
+            }
+            (None, Some(weight)) => Step::NormQuantize { input, weight, eps, rule, out },
+            (None, None) => Step::Quantize { input, rule, out },
         };
         self.steps.push(step);
     }

@@ -6,6 +6,7 @@
 //! | module | does |
 //! |---|---|
 //! | `linear` | projections of one input become packed matrices |
+//! | `mixer` | the steps of attention and of Gated DeltaNet |
 //! | `records` | packed matrices, tensors and planes, and their places |
 //! | `arena` | places of buffers |
 //! | `manifest` | what the bundle says of it, and whether a bundle can hold it |
@@ -13,18 +14,20 @@
 mod arena;
 mod linear;
 pub(crate) mod manifest;
+mod mixer;
 mod records;
 
 use crate::error::CompileError;
-use crate::model::{Dense, HeadNorms, Layer, Matrix, Model, NormWeights, Projection, Rope, Ternary};
+use crate::model::{self, Dense, Layer, Matrix, Model, NormWeights, Projection, Rope, Ternary};
 use linear::Input;
 use records::Records;
 use std::borrow::Cow;
+use std::sync::Arc;
 use trit_format::dense243::Code;
 use trit_format::manifest::{Golden, PackedMatrix, Planes, RowOrder, Tensor};
 use trit_format::plan::{
-    self, ActivationRule, Buffer, BufferId, DType, Epilogue, KvLayer, LayerSteps, PackedMatrixId, Plan,
-    Quantized, Step, TensorId,
+    self, ActivationRule, Buffer, BufferId, DType, Epilogue, InputNorm, KvLayer, LayerSteps, PackedMatrixId,
+    Plan, Quantized, Step, TensorId,
 };
 
 pub(crate) use records::packed_bytes;
@@ -66,8 +69,15 @@ impl<'m> Lowered<'m> {
     /// kernel's groups fit, [`CompileError::Internal`] for a model whose shapes contradict each other.
     pub fn new(model: &'m Model, code: Code) -> Result<Lowered<'m>, CompileError> {
         let dims = &model.hyperparameters;
-        let mut lowering =
-            Lowering { model, buffers: Vec::new(), steps: Vec::new(), out: Records::new(code) };
+        let mut lowering = Lowering {
+            model,
+            buffers: Vec::new(),
+            steps: Vec::new(),
+            kv: Vec::new(),
+            states: 0,
+            rotations: Vec::new(),
+            out: Records::new(code),
+        };
         let residual = lowering.f32s("h", dims.hidden_dim);
         let table = lowering.embed(residual)?;
         let ropes: Vec<TensorId> = (0..model.ropes.len()).map(|index| lowering.inv_freq(index)).collect();
@@ -80,10 +90,8 @@ impl<'m> Lowered<'m> {
         let body = std::mem::take(&mut lowering.steps);
         let logits = lowering.head(residual, table)?;
 
-        let Lowering { model: _, mut buffers, steps: head, out } = lowering;
+        let Lowering { mut buffers, steps: head, kv, out, .. } = lowering;
         let row_bytes = arena::place(&mut buffers, &body, &head, residual, logits);
-        let kv = KvLayer { n_heads: dims.n_heads, n_kv_heads: dims.n_kv_heads, head_dim: dims.head_dim };
-        let kv = vec![kv; model.layers.len()];
         let plan = Plan { buffers, row_bytes, body, head, residual, logits, kv, layers };
         let Records { code: _, packed_matrices, matrices, planes, tensors, data } = out;
         Ok(Lowered { plan, packed_matrices, matrices, planes, tensors, data, goldens: Vec::new() })
@@ -111,6 +119,11 @@ struct Lowering<'m> {
     model: &'m Model,
     buffers: Vec<Buffer>,
     steps: Vec<Step>,
+    kv: Vec<KvLayer>,
+    /// How many steps with a state there are.
+    states: u32,
+    /// Rotations that steps use, with the tensors of their signs.
+    rotations: Vec<(Arc<model::Rotation>, plan::Rotation)>,
     out: Records<'m>,
 }
 
@@ -148,6 +161,19 @@ impl<'m> Lowering<'m> {
         }
     }
 
+    /// The record of a rotation. Equal ones share their signs.
+    fn rotation(&mut self, rotation: &Arc<model::Rotation>) -> plan::Rotation {
+        if let Some((_, record)) = self.rotations.iter().find(|(known, _)| known == rotation) {
+            return *record;
+        }
+        let name = format!("signs.{}", self.rotations.len());
+        let signs = rotation.signs.clone();
+        let signs = signs.map(|signs| self.out.f32(&name, vec![signs.len()], Cow::Owned(signs)));
+        let record = plan::Rotation { block: rotation.block, signs };
+        self.rotations.push((rotation.clone(), record));
+        record
+    }
+
     /// The first step, and the table that a tied head uses again.
     fn embed(&mut self, out: BufferId) -> Result<EmbeddingTable, CompileError> {
         let scale = self.model.embedding_scale;
@@ -164,6 +190,10 @@ impl<'m> Lowering<'m> {
                 let matrix =
                     self.out.pack(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
                 self.steps.push(Step::EmbedTernary { matrix, out });
+                if let Some(rotation) = &ternary.rotation {
+                    let rotation = self.rotation(rotation);
+                    self.steps.push(Step::Unrotate { rotation, out });
+                }
                 Ok(EmbeddingTable::Ternary(matrix))
             }
             Matrix::Ternary(ternary) => Err(CompileError::Unsupported {
@@ -192,26 +222,9 @@ impl<'m> Lowering<'m> {
         ropes: &[TensorId],
     ) -> Result<(), CompileError> {
         let dims = &self.model.hyperparameters;
-        let attention_dim = dims.n_heads * dims.head_dim;
         let prefix = format!("layers.{index}.");
 
-        let qkv = self.f32s("qkv", attention_dim + 2 * dims.n_kv_heads * dims.head_dim);
-        let input = Input { buffer: h, norm: Some(&layer.input_norm), normed: "x", quantized: "x" };
-        let projections = [("q", &layer.q), ("k", &layer.k), ("v", &layer.v)];
-        self.linear(&prefix, &projections, input, Epilogue::Store, qkv)?;
-        let norms = layer.head_norms.as_ref().map(|norms| self.head_norms(norms));
-        let (rope, scale) = (layer.rope, self.model.attention_scale);
-        let (Some(Rope { scaling, .. }), Some(&inv_freq)) = (self.model.ropes.get(rope), ropes.get(rope))
-        else {
-            return Err(CompileError::Internal(format!("layer {index} has rope {rope}, which is not there")));
-        };
-        self.steps.push(Step::RopeAppend { qkv, norms, inv_freq, scaling: *scaling, layer: index });
-        let attention = self.f32s("attention", attention_dim);
-        let window = layer.window;
-        self.steps.push(Step::Attend { qkv, layer: index, scale, window, out: attention });
-        let norm = layer.attention_sub_norm.as_ref();
-        let input = Input { buffer: attention, norm, normed: "attention.normed", quantized: "attention" };
-        self.add(&prefix, ("o", &layer.o), input, layer.attention_post_norm.as_ref(), h)?;
+        self.mixer(&prefix, layer, h, ropes)?;
 
         let ffn = self.f32s("ffn", dims.ffn_dim);
         let input = Input { buffer: h, norm: Some(&layer.ffn_norm), normed: "x", quantized: "x" };
@@ -219,11 +232,6 @@ impl<'m> Lowering<'m> {
         let norm = layer.ffn_sub_norm.as_ref();
         let input = Input { buffer: ffn, norm, normed: "ffn.normed", quantized: "ffn" };
         self.add(&prefix, ("down", &layer.down), input, layer.ffn_post_norm.as_ref(), h)
-    }
-
-    fn head_norms(&mut self, norms: &'m HeadNorms) -> plan::HeadNorms {
-        let (q, k) = (self.out.norm(&norms.q), self.out.norm(&norms.k));
-        plan::HeadNorms { q, k, eps: self.model.rms_eps }
     }
 
     /// `h += projection(input)`, its result normalized first where there is a norm.
@@ -270,7 +278,15 @@ impl<'m> Lowering<'m> {
                     CompileError::Internal("a ternary head has a rule for its input".to_owned())
                 })?;
                 let x = self.quantized("x", dims.hidden_dim, rule);
-                self.steps.push(Step::NormQuantize { input: h, weight, eps, rule, out: x });
+                let rotation = self.model.head().ternary().and_then(|head| head.rotation.as_ref());
+                let step = match rotation {
+                    None => Step::NormQuantize { input: h, weight, eps, rule, out: x },
+                    Some(rotation) => {
+                        let (norm, rotation) = (Some(InputNorm { weight, eps }), self.rotation(rotation));
+                        Step::RotateQuantize { input: h, norm, rotation, rule, out: x }
+                    }
+                };
+                self.steps.push(step);
                 let epilogue = Epilogue::Store;
                 self.steps.push(Step::Ternary { matrix, input: x, epilogue, out: logits, at: 0 });
             }

@@ -2,8 +2,10 @@
 //! panic on a wrong one.
 
 use crate::error::CompileError;
-use crate::model::{Dense, Layer, Matrix, Model, NormWeights, Projection};
-use trit_format::plan::DType;
+use crate::model::{
+    Attention, DeltaNet, Dense, Layer, Matrix, Mixer, Model, NormWeights, Projection, Ternary,
+};
+use trit_format::plan::{DType, DeltaHeads};
 
 impl Model {
     /// Checks that the shapes of all matrices, norms and tables are those that follow from the sizes.
@@ -41,46 +43,90 @@ impl Model {
             let width = heads.checked_mul(dims.head_dim);
             width.map(|n| n as usize).ok_or_else(|| wrong(format!("has {heads} heads of {head_dim}")))
         };
-        let (q, kv) = (width(dims.n_heads)?, width(dims.n_kv_heads)?);
-        for (projection, shape) in [
-            (&layer.q, [q, hidden]),
-            (&layer.k, [kv, hidden]),
-            (&layer.v, [kv, hidden]),
-            (&layer.o, [hidden, q]),
-            (&layer.gate, [ffn, hidden]),
-            (&layer.up, [ffn, hidden]),
-            (&layer.down, [hidden, ffn]),
-        ] {
-            let Projection { norm: inner, matrix: weights } = projection;
-            matrix(weights, shape)?;
-            inner.as_ref().map_or(Ok(()), |inner| norm(inner, shape[1]))?;
+        match &layer.mixer {
+            Mixer::Attention(attention) => {
+                let (q, kv) = (width(dims.n_heads)?, width(dims.n_kv_heads)?);
+                self.check_attention(attention, [hidden, q, kv, head_dim])?;
+            }
+            Mixer::DeltaNet(delta) => check_delta_net(delta, hidden)?,
         }
-        for (weights, len) in [(&layer.input_norm, hidden), (&layer.ffn_norm, hidden)] {
-            norm(weights, len)?;
-        }
-        let heads = layer.head_norms.as_ref();
+        projection(&layer.gate, [ffn, hidden])?;
+        projection(&layer.up, [ffn, hidden])?;
+        projection(&layer.down, [hidden, ffn])?;
         for (weights, len) in [
-            (layer.attention_sub_norm.as_ref(), q),
-            (layer.attention_post_norm.as_ref(), hidden),
+            (Some(&layer.input_norm), hidden),
+            (Some(&layer.ffn_norm), hidden),
+            (layer.mixer_post_norm.as_ref(), hidden),
             (layer.ffn_sub_norm.as_ref(), ffn),
             (layer.ffn_post_norm.as_ref(), hidden),
+        ] {
+            weights.map_or(Ok(()), |weights| norm(weights, len))?;
+        }
+        Ok(())
+    }
+
+    fn check_attention(
+        &self,
+        attention: &Attention,
+        [hidden, q, kv, head_dim]: [usize; 4],
+    ) -> Result<(), CompileError> {
+        projection(&attention.q, [q, hidden])?;
+        projection(&attention.k, [kv, hidden])?;
+        projection(&attention.v, [kv, hidden])?;
+        projection(&attention.o, [hidden, q])?;
+        attention.output_gate.as_ref().map_or(Ok(()), |gate| projection(gate, [q, hidden]))?;
+        let heads = attention.head_norms.as_ref();
+        for (weights, len) in [
+            (attention.sub_norm.as_ref(), q),
             (heads.map(|norms| &norms.q), head_dim),
             (heads.map(|norms| &norms.k), head_dim),
         ] {
             weights.map_or(Ok(()), |weights| norm(weights, len))?;
         }
-        match self.ropes.get(layer.rope) {
-            Some(rope) if rope.inv_freq.len() == head_dim / 2 => Ok(()),
+        match self.ropes.get(attention.rope) {
+            Some(rope) if (1..=head_dim / 2).contains(&rope.inv_freq.len()) => Ok(()),
             Some(rope) => Err(wrong(format!(
                 "has {} RoPE frequencies, but heads have {}",
                 rope.inv_freq.len(),
                 head_dim / 2
             ))),
-            None => {
-                Err(wrong(format!("has a layer with RoPE {}, and {} of them", layer.rope, self.ropes.len())))
-            }
+            None => Err(wrong(format!(
+                "has a layer with RoPE {}, and {} of them",
+                attention.rope,
+                self.ropes.len()
+            ))),
         }
     }
+}
+
+fn check_delta_net(delta: &DeltaNet, hidden: usize) -> Result<(), CompileError> {
+    let DeltaHeads { keys, values, key_dim, value_dim } = delta.heads;
+    let fits = [keys, values, key_dim, value_dim].iter().all(|n| (1..=1 << 12).contains(n));
+    if !fits || !values.is_multiple_of(keys) {
+        return Err(wrong(format!(
+            "has {values} value heads of {value_dim} on {keys} key heads of {key_dim}"
+        )));
+    }
+    let (channels, inner) = (delta.heads.qkv_len() as usize, delta.heads.values_len() as usize);
+    let values = values as usize;
+    projection(&delta.qkv, [channels, hidden])?;
+    projection(&delta.z, [inner, hidden])?;
+    projection(&delta.b, [values, hidden])?;
+    projection(&delta.a, [values, hidden])?;
+    projection(&delta.o, [hidden, inner])?;
+    let (name, taps) = &delta.convolution;
+    if taps.is_empty() || !taps.len().is_multiple_of(channels) {
+        return Err(wrong(format!("{name} has {} weights, for {channels} channels", taps.len())));
+    }
+    norm(&delta.rates, values)?;
+    norm(&delta.bias, values)?;
+    norm(&delta.norm, value_dim as usize)
+}
+
+fn projection(projection: &Projection, shape: [usize; 2]) -> Result<(), CompileError> {
+    let Projection { norm: inner, matrix: weights } = projection;
+    matrix(weights, shape)?;
+    inner.as_ref().map_or(Ok(()), |inner| norm(inner, shape[1]))
 }
 
 fn wrong(problem: String) -> CompileError {
@@ -99,8 +145,20 @@ fn matrix(matrix: &Matrix, expected: [usize; 2]) -> Result<(), CompileError> {
         return Err(wrong(format!("{} is {:?}, expected {expected:?}", matrix.name(), matrix.shape())));
     }
     match matrix {
-        Matrix::Ternary(_) => Ok(()),
+        Matrix::Ternary(ternary) => rotation(ternary),
         Matrix::Dense(dense) => floats(dense),
+    }
+}
+
+fn rotation(ternary: &Ternary) -> Result<(), CompileError> {
+    let Some(rotation) = &ternary.rotation else { return Ok(()) };
+    let signs = rotation.signs.as_ref().is_none_or(|signs| signs.len() == ternary.k);
+    match signs && rotation.block.is_power_of_two() && ternary.k.is_multiple_of(rotation.block as usize) {
+        true => Ok(()),
+        false => Err(wrong(format!(
+            "{} has {} columns, which blocks of {} do not fit, or signs of another number",
+            ternary.name, ternary.k, rotation.block
+        ))),
     }
 }
 

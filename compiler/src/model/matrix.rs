@@ -62,6 +62,19 @@ pub struct Ternary {
     pub scales: Scales,
     /// The trits.
     pub trits: Arc<dyn TernaryRows>,
+    /// The change of basis that belongs to its columns: inputs are rotated before they are multiplied, and rows of an
+    /// embedding are taken back.
+    pub rotation: Option<Arc<Rotation>>,
+}
+
+/// A change of basis: signs, then the Walsh-Hadamard transform of each run of `block` elements. See
+/// [`trit_format::plan::Rotation`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotation {
+    /// Elements that are transformed together, a power of two that divides the width.
+    pub block: u32,
+    /// 1 or -1 for each element; none for all 1.
+    pub signs: Option<Vec<f32>>,
 }
 
 impl Ternary {
@@ -223,6 +236,33 @@ pub struct TensorReport {
     pub scales: Option<u64>,
     /// Share of zeros, 0 to 1, where they were counted.
     pub zeros: Option<f64>,
+    /// What was rounded in it, where the user accepts an error.
+    pub rounded: Option<Rounded>,
+}
+
+/// Groups of floats that are not exactly a scale times trits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rounded {
+    /// How many.
+    pub groups: u64,
+    /// Of how many that are not all zero.
+    pub of: u64,
+    /// The largest distance of a float from its trit times the group's scale, in such scales.
+    pub worst: f32,
+    /// Row of the first of them, and its first column.
+    pub first: (usize, usize),
+}
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rounded { groups, of, worst, first: (row, column) } = self;
+        write!(
+            f,
+            "{groups} of {of} groups have weights up to {:.2}% of their scale apart from it, the first at row {row}, column \
+             {column}",
+            100.0 * worst
+        )
+    }
 }
 
 /// What a tensor was found to be.

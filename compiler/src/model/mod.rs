@@ -10,10 +10,12 @@ pub(crate) mod matrix;
 
 use crate::error::Warnings;
 use crate::files::unchanged::Inputs;
-pub use matrix::{Dense, Found, Matrix, Scales, TensorBytes, TensorReport, Ternary, TernaryRows};
+pub use matrix::{
+    Dense, Found, Matrix, Rotation, Rounded, Scales, TensorBytes, TensorReport, Ternary, TernaryRows,
+};
 
 use trit_format::manifest::{Hyperparameters, ModelInfo, TextInfo};
-use trit_format::plan::{Activation, ActivationRule};
+use trit_format::plan::{Activation, ActivationRule, DeltaHeads};
 
 /// A vector of normalization weights, widened to f32.
 pub type NormWeights = (String, Vec<f32>);
@@ -40,7 +42,8 @@ pub struct HeadNorms {
 /// Rotary position embedding, as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
-    /// Frequencies, f32 `[head_dim / 2]`, computed as transformers does (f32 throughout).
+    /// Frequencies, f32 `[n]`, computed as transformers does (f32 throughout). `2 * n` elements of each head are rotated,
+    /// mostly all.
     pub inv_freq: Vec<f32>,
     /// Factor on cos and sin, 1 without YaRN.
     pub scaling: f32,
@@ -60,11 +63,9 @@ pub enum Activations {
     F32,
 }
 
-/// One transformer layer.
+/// Attention over the KV cache.
 #[derive(Clone)]
-pub struct Layer {
-    /// Before attention.
-    pub input_norm: NormWeights,
+pub struct Attention {
     /// Queries.
     pub q: Projection,
     /// Keys.
@@ -77,12 +78,57 @@ pub struct Layer {
     pub rope: usize,
     /// How many positions a token attends to at most, including its own; `None` where it attends to all.
     pub window: Option<u32>,
+    /// What the result is multiplied with, after the logistic function (Qwen3.5's output gate): as many rows as q.
+    pub output_gate: Option<Projection>,
     /// Between attention and its output product (BitNet's attn_sub_norm).
-    pub attention_sub_norm: Option<NormWeights>,
-    /// Attention's output product.
+    pub sub_norm: Option<NormWeights>,
+    /// The output product.
     pub o: Projection,
-    /// Of o's output, before it is added (Gemma's post_attention_layernorm).
-    pub attention_post_norm: Option<NormWeights>,
+}
+
+/// Gated DeltaNet: a causal convolution, the gated delta rule, and a gated norm (Qwen3.5's linear attention).
+#[derive(Clone)]
+pub struct DeltaNet {
+    /// Its heads. Value head `j` uses key head `j / (values / keys)`.
+    pub heads: DeltaHeads,
+    /// Queries, keys and values, in this order.
+    pub qkv: Projection,
+    /// The gate of the norm.
+    pub z: Projection,
+    /// What `beta` of each value head is the logistic function of.
+    pub b: Projection,
+    /// What the decay of each value head follows from.
+    pub a: Projection,
+    /// Weights of the convolution `[taps, channels]`, the current row's last. There are as many channels as qkv has rows.
+    pub convolution: NormWeights,
+    /// `-exp(A_log)` of each value head.
+    pub rates: NormWeights,
+    /// `dt_bias` of each value head.
+    pub bias: NormWeights,
+    /// Of the values of a head.
+    pub norm: NormWeights,
+    /// The output product.
+    pub o: Projection,
+}
+
+/// How a layer mixes tokens.
+#[derive(Clone)]
+pub enum Mixer {
+    /// Attention.
+    Attention(Box<Attention>),
+    /// Gated DeltaNet.
+    DeltaNet(Box<DeltaNet>),
+}
+
+/// One layer.
+#[derive(Clone)]
+pub struct Layer {
+    /// Before the mixer.
+    pub input_norm: NormWeights,
+    /// Mixes tokens.
+    pub mixer: Mixer,
+    /// Of the mixer's output, before it is added (Gemma's post_attention_layernorm).
+    pub mixer_post_norm: Option<NormWeights>,
     /// Before the feed-forward part (post_attention_layernorm in Llama, pre_feedforward_layernorm in Gemma).
     pub ffn_norm: NormWeights,
     /// Gate.
@@ -98,9 +144,34 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Its seven projections: q, k, v, o, gate, up, down.
-    pub fn projections(&self) -> [&Projection; 7] {
-        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    /// Its attention, where it has one.
+    pub fn attention(&self) -> Option<&Attention> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::DeltaNet(_) => None,
+        }
+    }
+
+    /// Its attention, to be changed.
+    pub fn attention_mut(&mut self) -> Option<&mut Attention> {
+        match &mut self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::DeltaNet(_) => None,
+        }
+    }
+
+    /// All its projections: those of the mixer (q, k, v, the output gate where there is one, o; or qkv, z, b, a, o), then
+    /// gate, up, down.
+    pub fn projections(&self) -> Vec<&Projection> {
+        let mut all = match &self.mixer {
+            Mixer::Attention(attention) => {
+                let Attention { q, k, v, output_gate, o, .. } = &**attention;
+                [q, k, v].into_iter().chain(output_gate).chain([o]).collect::<Vec<_>>()
+            }
+            Mixer::DeltaNet(delta) => vec![&delta.qkv, &delta.z, &delta.b, &delta.a, &delta.o],
+        };
+        all.extend([&self.gate, &self.up, &self.down]);
+        all
     }
 }
 

@@ -6,7 +6,7 @@
 use super::rms_norm;
 use crate::error::CompileError;
 use crate::model::float::widen_row;
-use crate::model::{Dense, Matrix, Model, Projection, Scales, Ternary};
+use crate::model::{Dense, Matrix, Model, Projection, Rotation, Scales, Ternary};
 use rayon::prelude::*;
 use trit_format::plan::{ActivationRule, ScaleRule};
 
@@ -55,12 +55,45 @@ pub(super) fn dense(matrix: &Dense, x: &[f32]) -> Result<Vec<f32>, CompileError>
 /// `x W^T`, with `x` quantized by `rule`.
 pub(super) fn ternary(matrix: &Ternary, x: &[f32], rule: ActivationRule) -> Result<Vec<f32>, CompileError> {
     expect_columns(&matrix.name, matrix.k, x)?;
+    let mut x = x.to_vec();
+    if let Some(rotation) = &matrix.rotation {
+        change_signs(&mut x, rotation);
+        hadamard(&mut x, rotation.block as usize);
+    }
+    let x = &x;
     match rule {
         ActivationRule::AbsmaxPerToken { floor } => per_token(matrix, x, floor),
         ActivationRule::AbsmaxPerGroup { columns } => per_group(matrix, x, columns),
         // The rule's integers stand for the floats themselves, and the format bounds how far they may be from them.
         ActivationRule::Fixed24PerGroup { columns } => floats(matrix, x, columns),
         other => unreachable!("a model has no {other:?}"),
+    }
+}
+
+/// Multiplies each row of `x` with the rotation's signs.
+pub(super) fn change_signs(x: &mut [f32], rotation: &Rotation) {
+    let Some(signs) = &rotation.signs else { return };
+    x.iter_mut().zip(signs.iter().cycle()).for_each(|(x, sign)| *x *= sign);
+}
+
+/// The normalized Walsh-Hadamard transform of each run of `block` elements: that of a run follows from those of its
+/// halves `a` and `b`, and is `(a + b, a - b) / sqrt(2)`.
+pub(super) fn hadamard(x: &mut [f32], block: usize) {
+    fn transform(x: &mut [f64]) {
+        if x.len() < 2 {
+            return;
+        }
+        let (a, b) = x.split_at_mut(x.len() / 2);
+        transform(a);
+        transform(b);
+        for (a, b) in a.iter_mut().zip(b) {
+            (*a, *b) = ((*a + *b) / 2f64.sqrt(), (*a - *b) / 2f64.sqrt());
+        }
+    }
+    for run in x.chunks_exact_mut(block) {
+        let mut wide: Vec<f64> = run.iter().map(|&x| f64::from(x)).collect();
+        transform(&mut wide);
+        run.iter_mut().zip(wide).for_each(|(x, y)| *x = y as f32);
     }
 }
 

@@ -8,12 +8,13 @@
 //! Names and shapes are those of `modeling_bitnet.py`, `modeling_llama.py`, `modeling_qwen3.py` and
 //! `modeling_gemma3.py` in transformers. `n` is the number of tokens; token `t` stands at position `t`.
 
+mod delta_net;
 pub(crate) mod golden;
 mod linear;
 
 use crate::error::CompileError;
 use crate::model::float::widen_row;
-use crate::model::{Layer, Matrix, Model, NormWeights, Projection, Rope};
+use crate::model::{Attention, Matrix, Mixer, Model, NormWeights, Projection, Rope};
 use trit_format::plan::Activation;
 
 /// Logits `[vocab]` after the last of `ids`.
@@ -68,21 +69,42 @@ pub(crate) fn forward_jittered(
     let eps = model.rms_eps;
     for (l, layer) in model.layers.iter().enumerate() {
         let x = rms_norm(&h, &layer.input_norm.1, eps); // [n, hidden]
-        let mut q = project(&layer.q, &x)?; // [n, n_heads * head_dim]
-        let mut k = project(&layer.k, &x)?; // [n, n_kv_heads * head_dim]
-        let v = project(&layer.v, &x)?; // [n, n_kv_heads * head_dim]
-        if let Some(norms) = &layer.head_norms {
-            // The norm has the weights of one head, so every head counts as a row here.
-            q = rms_norm(&q, &norms.q.1, eps);
-            k = rms_norm(&k, &norms.k.1, eps);
-        }
-        let table = &model.ropes[layer.rope];
-        rope(table, &mut q, dims.n_heads as usize);
-        rope(table, &mut k, dims.n_kv_heads as usize);
-        let a = attention(model, layer, &q, &k, &v); // [n, n_heads * head_dim]
-        let a = normed(a, layer.attention_sub_norm.as_ref(), eps);
-        let o = project(&layer.o, &a)?; // [n, hidden]
-        add(&mut h, &normed(o, layer.attention_post_norm.as_ref(), eps));
+        let o = match &layer.mixer {
+            Mixer::Attention(attention) => {
+                let Attention { q, k, v, head_norms, output_gate, sub_norm, o, .. } = &**attention;
+                let mut q = project(q, &x)?; // [n, n_heads * head_dim]
+                let mut k = project(k, &x)?; // [n, n_kv_heads * head_dim]
+                let v = project(v, &x)?; // [n, n_kv_heads * head_dim]
+                if let Some(norms) = head_norms {
+                    // The norm has the weights of one head, so every head counts as a row here.
+                    q = rms_norm(&q, &norms.q.1, eps);
+                    k = rms_norm(&k, &norms.k.1, eps);
+                }
+                let table = &model.ropes[attention.rope];
+                rope(table, &mut q, dims.n_heads as usize, dims.head_dim as usize);
+                rope(table, &mut k, dims.n_kv_heads as usize, dims.head_dim as usize);
+                let mut a = attend(model, attention, &q, &k, &v); // [n, n_heads * head_dim]
+                if let Some(gate) = output_gate {
+                    let gate = project(gate, &x)?;
+                    a.iter_mut().zip(&gate).for_each(|(a, g)| *a *= activate(*g, Activation::Sigmoid));
+                }
+                project(o, &normed(a, sub_norm.as_ref(), eps))? // [n, hidden]
+            }
+            Mixer::DeltaNet(delta) => {
+                let mixed = delta_net::mix(
+                    delta,
+                    &project(&delta.qkv, &x)?,
+                    &project(&delta.b, &x)?,
+                    &project(&delta.a, &x)?,
+                ); // [n, values * value_dim]
+                // The norm has the weights of one head, so every head counts as a row here.
+                let mut mixed = rms_norm(&mixed, &delta.norm.1, eps);
+                let z = project(&delta.z, &x)?;
+                mixed.iter_mut().zip(&z).for_each(|(m, z)| *m *= activate(*z, Activation::Silu));
+                project(&delta.o, &mixed)?
+            }
+        };
+        add(&mut h, &normed(o, layer.mixer_post_norm.as_ref(), eps));
 
         let x = rms_norm(&h, &layer.ffn_norm.1, eps);
         let gate = project(&layer.gate, &x)?; // [n, ffn]
@@ -100,7 +122,13 @@ pub(crate) fn forward_jittered(
 fn embed(model: &Model, id: usize, out: &mut [f32]) -> Result<(), CompileError> {
     match &model.embedding {
         Matrix::Dense(table) => widen_row(table.dtype, (*table.data).as_ref(), id, out),
-        Matrix::Ternary(table) => linear::ternary_row(table, id, out)?,
+        Matrix::Ternary(table) => {
+            linear::ternary_row(table, id, out)?;
+            if let Some(rotation) = &table.rotation {
+                linear::hadamard(out, rotation.block as usize);
+                linear::change_signs(out, rotation);
+            }
+        }
     }
     out.iter_mut().for_each(|x| *x *= model.embedding_scale);
     Ok(())
@@ -157,12 +185,12 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     out
 }
 
-/// Rotates every head of `x` `[n, heads * head_dim]` by its token's position.
-fn rope(rope: &Rope, x: &mut [f32], heads: usize) {
+/// Rotates the first elements of every head of `x` `[n, heads * head_dim]` by its token's position.
+fn rope(rope: &Rope, x: &mut [f32], heads: usize, head_dim: usize) {
     let half = rope.inv_freq.len();
-    for (position, x) in x.chunks_exact_mut(heads * 2 * half).enumerate() {
-        for head in x.chunks_exact_mut(2 * half) {
-            let (a, b) = head.split_at_mut(half);
+    for (position, x) in x.chunks_exact_mut(heads * head_dim).enumerate() {
+        for head in x.chunks_exact_mut(head_dim) {
+            let (a, b) = head[..2 * half].split_at_mut(half);
             for ((a, b), inv_freq) in a.iter_mut().zip(b).zip(&rope.inv_freq) {
                 let angle = f64::from(position as f32 * inv_freq);
                 let cos = libm::cos(angle) as f32 * rope.scaling;
@@ -175,7 +203,7 @@ fn rope(rope: &Rope, x: &mut [f32], heads: usize) {
 
 /// Causal attention. Where the layer has a window, it sees only the last positions. The shapes are q
 /// `[n, n_heads * head_dim]`; k and v `[n, n_kv_heads * head_dim]`; the result is shaped like q.
-fn attention(model: &Model, layer: &Layer, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+fn attend(model: &Model, layer: &Attention, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let dims = &model.hyperparameters;
     let (n_heads, n_kv_heads) = (dims.n_heads as usize, dims.n_kv_heads as usize);
     let head_dim = dims.head_dim as usize;
@@ -217,6 +245,7 @@ fn activate(x: f32, activation: Activation) -> f32 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             (0.5 * x * (1.0 + libm::tanh(inner))) as f32
         }
+        Activation::Sigmoid => 1.0 / (1.0 + libm::exp(f64::from(-x)) as f32),
         other => unreachable!("the format has no {other:?}"),
     }
 }

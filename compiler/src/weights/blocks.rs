@@ -7,7 +7,7 @@ use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT};
-use crate::weights::trits;
+use crate::weights::{order, trits};
 use half::f16;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ pub(crate) fn ternary(
         CompileError::Internal(format!("tensor {} of {kind} is not of its own size", tensor.name))
     })?;
     let name = tensor.name.clone();
-    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k };
+    let units = order::units(&tensor, k);
+    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k, units };
     let scan = blocks.look()?;
     blocks.tensor.bytes.release();
     let mut scales = scan.scales(blocks.float());
@@ -63,10 +64,12 @@ pub(crate) fn ternary(
             .error(format!("has the scale {scale}, which must be finite and above zero")));
     }
     if let Scales::Rows { columns: columns @ 1.., .. } = scales {
-        blocks.columns = columns as usize;
+        blocks.columns = if blocks.units.is_some() { UNIT } else { columns as usize };
     }
     let report = scan.report(&blocks.tensor);
-    Ok((Ternary { name, rows, k, scales, trits: Arc::new(blocks) }, report))
+    let tensor = blocks.tensor.clone();
+    let trits = order::untiled(&tensor, scales, k, Arc::new(blocks))?;
+    Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
 
 /// A mapped tensor of ternary blocks.
@@ -74,8 +77,10 @@ struct Blocks {
     tensor: RawTensor,
     kind: BlockType,
     row_bytes: usize,
-    /// How many columns of the matrix share a scale. They are a whole number of blocks, or all columns of a row.
+    /// How many columns of the matrix are given one scale: those that share one, or all of a row.
     columns: usize,
+    /// Where units of 32 columns are stored, where they stand in another order.
+    units: Option<Vec<usize>>,
 }
 
 impl Blocks {
@@ -136,6 +141,9 @@ impl Blocks {
             };
             units.extend(std::iter::repeat_n(magnitude, weights / UNIT));
         }
+        if let Some(order) = &self.units {
+            *units = order.iter().map(|&at| units[at]).collect();
+        }
         Ok(())
     }
 }
@@ -169,10 +177,11 @@ impl TernaryRows for Blocks {
         let weights = self.kind.weights();
         for (index, (block, scale)) in self.blocks(row)?.enumerate() {
             // All blocks of a group that are not zero have the same scale.
+            let groups = index * weights / self.columns..=((index + 1) * weights - 1) / self.columns;
             if !trits::are_zero(self.kind, block)
-                && let Some(out) = out.get_mut(index * weights / self.columns)
+                && let Some(out) = out.get_mut(groups)
             {
-                *out = out.max(scale);
+                out.iter_mut().for_each(|out| *out = out.max(scale));
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use crate::checkpoint::RawTensor;
 use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Dense, NormWeights};
+use crate::weights::order;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ pub(crate) fn dense(tensor: RawTensor, shape: &[usize], what: &str) -> Result<De
     if finite.contains(&false) {
         return Err(not_finite(&tensor, float));
     }
+    let tensor = order::rewritten(tensor)?;
     Ok(Dense { name: tensor.name, dtype: float.dtype(), shape: shape.to_vec(), data: Arc::new(tensor.bytes) })
 }
 

@@ -11,7 +11,7 @@ use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
-use crate::weights::{blocks, dense, i2s};
+use crate::weights::{affine, blocks, dense, i2s, near, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -22,15 +22,16 @@ const CHUNK_BYTES: usize = 1 << 18;
 /// # Errors
 /// A wrong type or shape, an element that is not finite, weights that are not ternary.
 pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, TensorReport), CompileError> {
-    if let ElementType::Block(kind) = tensor.dtype {
-        return blocks::ternary(tensor, kind, None, shape);
-    }
-    if let ElementType::I2s(_) = tensor.dtype {
-        return i2s::ternary(tensor, None, shape);
+    if let Some(found) = in_codes(&tensor, shape)? {
+        return Ok(found);
     }
     match detect(&tensor, shape, "[out features, in features]")? {
         Ok(scan) => ternary(scan, tensor, shape),
-        Err(conflict) => Err(conflict.error(&tensor)),
+        Err(conflict) => match near(&tensor, shape)? {
+            Some(near) if is_accepted(&tensor, &near) => Ok(rounded(near, &tensor)),
+            Some(near) => Err(near.refusal()),
+            None => Err(conflict.error(&tensor)),
+        },
     }
 }
 
@@ -39,12 +40,7 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
 /// # Errors
 /// A wrong type or shape, or an element that is not finite.
 pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, TensorReport), CompileError> {
-    if let ElementType::Block(kind) = tensor.dtype {
-        let (ternary, report) = blocks::ternary(tensor, kind, None, shape)?;
-        return Ok((Matrix::Ternary(ternary), report));
-    }
-    if let ElementType::I2s(_) = tensor.dtype {
-        let (ternary, report) = i2s::ternary(tensor, None, shape)?;
+    if let Some((ternary, report)) = in_codes(&tensor, shape)? {
         return Ok((Matrix::Ternary(ternary), report));
     }
     let what = "[vocab_size, hidden_size]";
@@ -52,8 +48,48 @@ pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, Ten
         let (ternary, report) = ternary(scan, tensor, shape)?;
         return Ok((Matrix::Ternary(ternary), report));
     }
+    if tensor.tolerance.is_some()
+        && let Some(near) = near(&tensor, shape)?
+    {
+        if !is_accepted(&tensor, &near) {
+            return Err(near.refusal());
+        }
+        let (ternary, report) = rounded(near, &tensor);
+        return Ok((Matrix::Ternary(ternary), report));
+    }
     let report = tensor.report(Found::Floats);
     Ok((Matrix::Dense(dense::dense(tensor, &shape, what)?), report))
+}
+
+/// The matrix in floats that are ternary but for rounding.
+fn near(tensor: &RawTensor, shape: [usize; 2]) -> Result<Option<near::Near>, CompileError> {
+    match tensor.dtype.float() {
+        Some(float) => near::look(tensor, float, shape),
+        None => Ok(None),
+    }
+}
+
+/// Whether the user accepts its error.
+fn is_accepted(tensor: &RawTensor, near: &near::Near) -> bool {
+    tensor.tolerance.is_some_and(|tolerance| near.rounded.worst <= tolerance)
+}
+
+/// The matrix as it is read, and its report.
+fn rounded(near: near::Near, tensor: &RawTensor) -> (Ternary, TensorReport) {
+    let rounded = Some(near.rounded);
+    let ternary = near.ternary();
+    let report = TensorReport { rounded, ..tensor.report(ternary.scales.into()) };
+    (ternary, report)
+}
+
+/// The matrix in a tensor that is ternary by its type.
+fn in_codes(tensor: &RawTensor, shape: [usize; 2]) -> Result<Option<(Ternary, TensorReport)>, CompileError> {
+    match (tensor.dtype, &tensor.affine) {
+        (ElementType::Block(kind), _) => blocks::ternary(tensor.clone(), kind, None, shape).map(Some),
+        (ElementType::I2s(_), _) => i2s::ternary(tensor.clone(), None, shape).map(Some),
+        (_, Some(affine)) => affine::ternary(tensor.clone(), affine.clone(), shape).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Looks at all elements, batch by batch.
@@ -75,10 +111,11 @@ fn detect(
         return Ok(Ok(all));
     }
     let chunk = (CHUNK_BYTES / row_bytes).max(1);
+    let units = order::units(tensor, shape[1]);
     let mut first = 0;
     for bytes in tensor.bytes.batches(row_bytes) {
         let chunks = bytes.par_chunks(chunk * row_bytes).enumerate();
-        let look = |(nth, rows)| look(float, rows, row_bytes, first + nth * chunk);
+        let look = |(nth, rows)| look(float, rows, row_bytes, first + nth * chunk, units.as_deref());
         let found: Vec<Result<ScaleScan, Stop>> = chunks.map(look).collect();
         first += bytes.len() / row_bytes;
         for scan in found {
@@ -135,12 +172,14 @@ fn ternary(
     let (scales, mut report) = (scan.scales(float), scan.report(&tensor));
     report.zeros = Some(scan.zeros as f64 / (rows * k).max(1) as f64);
     let columns = match scales {
+        Scales::Rows { columns, .. } if columns > 0 && order::units(&tensor, k).is_some() => UNIT,
         Scales::Rows { columns, .. } if columns > 0 => columns as usize,
         _ => k,
     };
     let name = tensor.name.clone();
-    let trits = Arc::new(FakeQuantRows { tensor, float, k, columns });
-    Ok((Ternary { name, rows, k, scales, trits }, report))
+    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns });
+    let trits = order::untiled(&tensor, scales, k, stored)?;
+    Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
 
 fn largest<const N: usize>(bytes: &[u8], magnitude: impl Fn([u8; N]) -> Magnitude) -> Magnitude {
@@ -157,27 +196,43 @@ fn magnitude16(bytes: [u8; 2]) -> Magnitude {
     u32::from(u16::from_le_bytes(bytes) & 0x7fff)
 }
 
-/// Looks at whole rows, the first of which is row `first` of the tensor.
-fn look(float: FloatType, rows: &[u8], row_bytes: usize, first: usize) -> Result<ScaleScan, Stop> {
+/// Looks at whole rows, the first of which is row `first` of the tensor; `order` is where their units are stored.
+fn look(
+    float: FloatType,
+    rows: &[u8],
+    row_bytes: usize,
+    first: usize,
+    order: Option<&[usize]>,
+) -> Result<ScaleScan, Stop> {
+    let rows = Rows { bytes: rows, row_bytes, first, order };
     match float {
-        FloatType::F32 => look_at(rows, row_bytes, first, float, 0x7f80_0000, magnitude32),
-        FloatType::F16 => look_at(rows, row_bytes, first, float, 0x7c00, magnitude16),
-        FloatType::Bf16 => look_at(rows, row_bytes, first, float, 0x7f80, magnitude16),
+        FloatType::F32 => look_at(rows, float, 0x7f80_0000, magnitude32),
+        FloatType::F16 => look_at(rows, float, 0x7c00, magnitude16),
+        FloatType::Bf16 => look_at(rows, float, 0x7f80, magnitude16),
     }
+}
+
+/// Rows to look at.
+struct Rows<'a> {
+    bytes: &'a [u8],
+    row_bytes: usize,
+    /// The first one's index in the tensor.
+    first: usize,
+    /// Where their units are stored, where they stand in another order.
+    order: Option<&'a [usize]>,
 }
 
 /// As [`look`]; `infinity` is the least magnitude that is not finite.
 fn look_at<const N: usize>(
-    rows: &[u8],
-    row_bytes: usize,
-    first: usize,
+    rows: Rows,
     float: FloatType,
     infinity: Magnitude,
     magnitude: impl Fn([u8; N]) -> Magnitude,
 ) -> Result<ScaleScan, Stop> {
+    let Rows { bytes, row_bytes, first, order } = rows;
     let mut scan = ScaleScan::default();
     let mut units: Vec<Magnitude> = Vec::with_capacity(row_bytes / N / UNIT + 1);
-    for (index, row) in rows.chunks_exact(row_bytes).enumerate() {
+    for (index, row) in bytes.chunks_exact(row_bytes).enumerate() {
         units.clear();
         let values = row.as_chunks::<N>().0;
         for (nth, unit) in values.chunks(UNIT).enumerate() {
@@ -196,6 +251,9 @@ fn look_at<const N: usize>(
             }
             scan.zeros += u64::from(zeros);
             units.push(largest);
+        }
+        if let Some(order) = order {
+            units = order.iter().map(|&at| units[at]).collect();
         }
         scan.row(&units);
     }
@@ -222,7 +280,7 @@ struct FakeQuantRows {
     tensor: RawTensor,
     float: FloatType,
     k: usize,
-    /// How many columns share a scale; `k` where all columns of a row do.
+    /// How many columns are given one scale: those that share one, or all of a row.
     columns: usize,
 }
 
@@ -273,7 +331,7 @@ mod tests {
 
     fn found(rows: &[&[f32]]) -> Result<ScaleScan, Stop> {
         let bytes: Vec<u8> = rows.iter().flat_map(|r| r.iter().flat_map(|x| x.to_le_bytes())).collect();
-        look(FloatType::F32, &bytes, rows[0].len() * 4, 0)
+        look(FloatType::F32, &bytes, rows[0].len() * 4, 0, None)
     }
 
     fn grouping(rows: &[&[f32]]) -> Option<Found> {

@@ -45,7 +45,7 @@ pub(crate) fn ternary(
     }
     let report = TensorReport { scales: Some(1), ..tensor.report(Found::PerTensor) };
     let (name, scales) = (tensor.name.clone(), Scales::Tensor { scale, rule: ScaleRule::Multiply });
-    Ok((Ternary { name, rows, k, scales, trits: Arc::new(matrix) }, report))
+    Ok((Ternary { name, rows, k, scales, rotation: None, trits: Arc::new(matrix) }, report))
 }
 
 /// A mapped tensor of I2_S.

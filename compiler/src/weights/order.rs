@@ -1,11 +1,16 @@
-//! GGUF files of Llama models hold the rows of q and k in another order, because RoPE there rotates neighbours and
-//! not the halves of a head. This module undoes it, so that the rest of the compiler sees one order.
+//! GGUF files hold some rows and columns in another order. This module undoes it, so that the rest of the compiler sees
+//! one order.
 //!
-//! Row `i` of the first half of a head is stored at `2 * i`, row `i` of the second half at `2 * i + 1`.
+//! - Rows of q and k of Llama models are interleaved, because RoPE there rotates neighbours and not the halves of a
+//!   head: row `i` of the first half of a head is stored at `2 * i`, row `i` of the second half at `2 * i + 1`.
+//! - Value heads of a gated DeltaNet are tiled ([`TiledHeads`]): rows of the products that make them, columns of the one
+//!   that takes them. Where heads are columns their scales move with them, in units of 32 columns.
 
+use crate::checkpoint::{Axis, RawTensor, TiledHeads};
 use crate::error::CompileError;
 use crate::files::mapped::MappedFile;
-use crate::model::{Dense, Matrix, Ternary, TernaryRows};
+use crate::model::{Dense, Matrix, Scales, Ternary, TernaryRows};
+use crate::weights::scale_scan::UNIT;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +80,123 @@ fn copied(dense: Dense, order: Interleaved, rows: usize) -> Result<Dense, Compil
     })?;
     dense.data.release();
     Ok(Dense { data: Arc::new(file.whole()), ..dense })
+}
+
+/// Where each unit of 32 columns of the usual order is stored; `None` where columns stand in that order, or heads are no
+/// whole number of units.
+pub(super) fn units(tensor: &RawTensor, k: usize) -> Option<Vec<usize>> {
+    let heads = tensor.tiled_heads.filter(|heads| heads.axis == Axis::Columns)?;
+    let whole = heads.head_dim.is_multiple_of(UNIT) && heads.before.is_multiple_of(UNIT);
+    whole.then(|| (0..k / UNIT).map(|unit| heads.stored_at(unit * UNIT) / UNIT).collect())
+}
+
+/// Trits of the tensor in the usual order; `stored` gives them as they are stored. Where heads are columns and share
+/// scales by columns, it gives a scale for each unit of 32 columns.
+///
+/// # Errors
+/// Heads that are no whole number of units, and whose columns have scales of their own.
+pub(super) fn untiled(
+    tensor: &RawTensor,
+    scales: Scales,
+    k: usize,
+    stored: Arc<dyn TernaryRows>,
+) -> Result<Arc<dyn TernaryRows>, CompileError> {
+    let Some(heads) = tensor.tiled_heads else { return Ok(stored) };
+    let columns = match scales {
+        Scales::Rows { columns, .. } => columns as usize,
+        Scales::Tensor { .. } => 0,
+    };
+    let units = units(tensor, k);
+    if heads.axis == Axis::Columns && columns > 0 && units.is_none() {
+        return Err(tensor.unsupported(format!(
+            "has value heads of {} columns in another order than the model's, and scales by columns; whole groups of \
+             {UNIT} columns cannot be moved with them. Use the model's safetensors checkpoint",
+            heads.head_dim
+        )));
+    }
+    Ok(Arc::new(Untiled { stored, heads, k, columns, units }))
+}
+
+/// Trits of a matrix with tiled heads.
+struct Untiled {
+    stored: Arc<dyn TernaryRows>,
+    heads: TiledHeads,
+    k: usize,
+    /// How many columns share a scale, 0 where rows or the matrix do.
+    columns: usize,
+    units: Option<Vec<usize>>,
+}
+
+impl Untiled {
+    fn row(&self, row: usize) -> usize {
+        if self.heads.axis == Axis::Rows { self.heads.stored_at(row) } else { row }
+    }
+}
+
+impl TernaryRows for Untiled {
+    fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
+        if self.heads.axis == Axis::Rows {
+            return self.stored.read_row(self.row(row), out);
+        }
+        let mut stored = vec![0; self.k];
+        self.stored.read_row(row, &mut stored)?;
+        let (before, heads) = out.split_at_mut(self.heads.before);
+        before.copy_from_slice(&stored[..self.heads.before]);
+        let starts = (self.heads.before..).step_by(self.heads.head_dim);
+        for (head, start) in heads.chunks_exact_mut(self.heads.head_dim).zip(starts) {
+            head.copy_from_slice(&stored[self.heads.stored_at(start)..][..self.heads.head_dim]);
+        }
+        Ok(())
+    }
+
+    fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
+        let Some(units) = self.units.as_ref().filter(|_| self.columns > 0) else {
+            return self.stored.read_scales(self.row(row), out);
+        };
+        let mut stored = vec![0.0; units.len()];
+        self.stored.read_scales(row, &mut stored)?;
+        out.fill(0.0);
+        for (unit, &at) in units.iter().enumerate() {
+            // All units of a group that are not zero have the same scale.
+            if let Some(out) = out.get_mut(unit * UNIT / self.columns) {
+                *out = out.max(stored[at]);
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.stored.release();
+    }
+}
+
+/// A tensor of floats with its heads in the usual order, written once more to a temporary file.
+///
+/// # Errors
+/// A shape that is not that of the heads; a temporary file that cannot be written.
+pub(crate) fn rewritten(tensor: RawTensor) -> Result<RawTensor, CompileError> {
+    let Some(heads) = tensor.tiled_heads else { return Ok(tensor) };
+    let Some(float) = tensor.dtype.float() else {
+        let problem = format!("is {}, which is not supported; expected BF16, F16 or F32", tensor.dtype);
+        return Err(tensor.unsupported(problem));
+    };
+    heads.expect(&tensor)?;
+    let stored = tensor.bytes.as_ref();
+    let row_bytes = stored.len() / tensor.shape[0];
+    let size = float.dtype().size();
+    let file = MappedFile::temporary(tensor.bytes.path(), |out| {
+        let rows = stored.chunks_exact(row_bytes);
+        match heads.axis {
+            Axis::Rows => (0..tensor.shape[0])
+                .try_for_each(|row| out.write_all(&stored[heads.stored_at(row) * row_bytes..][..row_bytes])),
+            Axis::Columns => rows.into_iter().try_for_each(|row| {
+                (0..row_bytes / size)
+                    .try_for_each(|column| out.write_all(&row[heads.stored_at(column) * size..][..size]))
+            }),
+        }
+    })?;
+    tensor.bytes.release();
+    Ok(RawTensor { bytes: file.whole(), tiled_heads: None, ..tensor })
 }
 
 #[cfg(test)]

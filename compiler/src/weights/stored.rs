@@ -107,7 +107,7 @@ pub(crate) fn ternary(
             return Err(weight.unsupported(format!("is {dtype}, which is not supported; {expected}")));
         }
     };
-    Ok(Ternary { name, rows, k, scales: Scales::Tensor { scale, rule }, trits })
+    Ok(Ternary { name, rows, k, scales: Scales::Tensor { scale, rule }, trits, rotation: None })
 }
 
 /// A scale, of any float type and shape `[1]` or `[]`.

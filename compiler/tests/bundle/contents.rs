@@ -45,9 +45,10 @@ fn every_weight_stands_where_the_format_says() {
     let packed_matrices = &bundle.manifest().packed_matrices;
     assert_eq!(packed_matrices.len(), 8);
     for (l, layer) in model.layers.iter().enumerate() {
+        let attention = layer.attention().unwrap();
         let expected = [
-            vec![&layer.q, &layer.k, &layer.v],
-            vec![&layer.o],
+            vec![&attention.q, &attention.k, &attention.v],
+            vec![&attention.o],
             vec![&layer.gate, &layer.up],
             vec![&layer.down],
         ];

@@ -17,14 +17,17 @@ fn models_that_contradict_themselves_are_refused() {
         (|m| m.hyperparameters.n_kv_heads += 1, "heads of"),
         (|m| m.hyperparameters.head_dim = 1, "heads of 1"),
         (|m| m.hyperparameters.vocab_size += 1, "model.embed_tokens.weight is"),
-        (|m| m.layers[1].rope = 9, "RoPE 9"),
-        (|m| m.ropes[0].inv_freq.truncate(1), "1 RoPE frequencies"),
+        (|m| m.layers[1].attention_mut().unwrap().rope = 9, "RoPE 9"),
+        (|m| m.ropes[0].inv_freq.clear(), "0 RoPE frequencies"),
         (|m| m.final_norm.1.clear(), "model.norm.weight has 0 weights"),
         (|m| m.layers[0].input_norm.1.push(1.0), "input_layernorm"),
-        (|m| m.layers[0].attention_sub_norm.as_mut().unwrap().1.clear(), "attn_sub_norm"),
-        (|m| m.layers[0].q = m.layers[1].down.clone(), "down_proj"),
-        (|m| m.layers[1].k.norm = Some(("inner".to_owned(), vec![1.0])), "inner has 1 weights"),
-        (|m| m.head = Some(m.layers[0].q.matrix.clone()), "q_proj"),
+        (|m| m.layers[0].attention_mut().unwrap().sub_norm.as_mut().unwrap().1.clear(), "attn_sub_norm"),
+        (|m| m.layers[0].attention_mut().unwrap().q = m.layers[1].down.clone(), "down_proj"),
+        (
+            |m| m.layers[1].attention_mut().unwrap().k.norm = Some(("inner".to_owned(), vec![1.0])),
+            "inner has 1 weights",
+        ),
+        (|m| m.head = Some(m.layers[0].attention().unwrap().q.matrix.clone()), "q_proj"),
         (
             |m| match &mut m.embedding {
                 Matrix::Dense(dense) => dense.dtype = DType::I32,
@@ -66,7 +69,9 @@ fn rows_that_a_matrix_does_not_have_are_an_error() {
     for fixture in ["llama-bitlinear", "bitnet-online", "llama-trilm"] {
         let path = crate::reference::repository().join("tests/fixtures").join(fixture);
         let model = load(&path, &LoadOptions::default()).unwrap();
-        let Matrix::Ternary(matrix) = &model.layers[0].q.matrix else { panic!("{fixture}") };
+        let Matrix::Ternary(matrix) = &model.layers[0].attention().unwrap().q.matrix else {
+            panic!("{fixture}")
+        };
         let mut row = vec![0; matrix.k];
         matrix.trits.read_row(matrix.rows - 1, &mut row).unwrap();
         for beyond in [matrix.rows, 4 * matrix.rows, usize::MAX] {

@@ -7,8 +7,8 @@ use trit_format::manifest::{Hyperparameters, ModelInfo, TextInfo};
 use trit_format::plan::{Activation, DType, ScaleRule};
 use tritc::CompileError;
 use tritc::model::{
-    Activations, Dense, HeadNorms, Layer, Matrix, Model, NormWeights, Projection, Rope, Scales, Ternary,
-    TernaryRows,
+    Activations, Attention, Dense, HeadNorms, Layer, Matrix, Mixer, Model, NormWeights, Projection, Rope,
+    Scales, Ternary, TernaryRows,
 };
 
 pub const VOCAB: usize = 90;
@@ -42,7 +42,8 @@ impl Numbers {
 
     fn ternary(&mut self, name: &str, [rows, k]: [usize; 2], scales: Scales) -> Ternary {
         let trits = (0..rows * k).map(|_| (self.next() % 3) as i8 - 1).collect();
-        let mut matrix = Ternary { name: name.to_owned(), rows, k, scales, trits: Arc::new(Empty) };
+        let mut matrix =
+            Ternary { name: name.to_owned(), rows, k, scales, trits: Arc::new(Empty), rotation: None };
         let per_row = matrix.scales_per_row();
         let scale = |n: &mut Numbers| f16::from_f32(0.05 + 0.04 * n.float()).to_f32();
         // One group in seven is all zero, and its scale too.
@@ -102,15 +103,18 @@ fn fused(n: &mut Numbers) -> Layer {
     let (attention, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
     Layer {
         input_norm: n.norm("input_norm", HIDDEN),
-        q: n.projection("layers.0.q", [attention, HIDDEN], per(0)),
-        k: n.projection("layers.0.k", [kv, HIDDEN], per(256)),
-        v: n.projection("layers.0.v", [kv, HIDDEN], one(0.0375, ScaleRule::Multiply)),
-        head_norms: None,
-        rope: 0,
-        window: None,
-        attention_sub_norm: Some(n.norm("attention_sub_norm", attention)),
-        o: n.projection("layers.0.o", [HIDDEN, attention], per(64)),
-        attention_post_norm: None,
+        mixer: Mixer::Attention(Box::new(Attention {
+            q: n.projection("layers.0.q", [attention, HIDDEN], per(0)),
+            k: n.projection("layers.0.k", [kv, HIDDEN], per(256)),
+            v: n.projection("layers.0.v", [kv, HIDDEN], one(0.0375, ScaleRule::Multiply)),
+            head_norms: None,
+            rope: 0,
+            window: None,
+            output_gate: None,
+            sub_norm: Some(n.norm("attention_sub_norm", attention)),
+            o: n.projection("layers.0.o", [HIDDEN, attention], per(64)),
+        })),
+        mixer_post_norm: None,
         ffn_norm: n.norm("ffn_norm", HIDDEN),
         gate: n.projection("layers.0.gate", [FFN, HIDDEN], per(32)),
         up: n.projection("layers.0.up", [FFN, HIDDEN], per(96)),
@@ -125,15 +129,18 @@ fn apart(n: &mut Numbers) -> Layer {
     let (attention, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
     let mut layer = Layer {
         input_norm: n.norm("input_norm", HIDDEN),
-        q: n.projection("layers.1.q", [attention, HIDDEN], per(128)),
-        k: n.dense("layers.1.k", [kv, HIDDEN]),
-        v: n.projection("layers.1.v", [kv, HIDDEN], per(128)),
-        head_norms: Some(HeadNorms { q: n.norm("q_norm", HEAD_DIM), k: n.norm("k_norm", HEAD_DIM) }),
-        rope: 1,
-        window: Some(3),
-        attention_sub_norm: None,
-        o: n.projection("layers.1.o", [HIDDEN, attention], one(20.0, ScaleRule::Divide)),
-        attention_post_norm: Some(n.norm("attention_post_norm", HIDDEN)),
+        mixer: Mixer::Attention(Box::new(Attention {
+            q: n.projection("layers.1.q", [attention, HIDDEN], per(128)),
+            k: n.dense("layers.1.k", [kv, HIDDEN]),
+            v: n.projection("layers.1.v", [kv, HIDDEN], per(128)),
+            head_norms: Some(HeadNorms { q: n.norm("q_norm", HEAD_DIM), k: n.norm("k_norm", HEAD_DIM) }),
+            rope: 1,
+            window: Some(3),
+            output_gate: None,
+            sub_norm: None,
+            o: n.projection("layers.1.o", [HIDDEN, attention], one(20.0, ScaleRule::Divide)),
+        })),
+        mixer_post_norm: Some(n.norm("attention_post_norm", HIDDEN)),
         ffn_norm: n.norm("ffn_norm", HIDDEN),
         gate: n.dense("layers.1.gate", [FFN, HIDDEN]),
         up: n.projection("layers.1.up", [FFN, HIDDEN], per(0)),
@@ -141,9 +148,9 @@ fn apart(n: &mut Numbers) -> Layer {
         down: n.projection("layers.1.down", [HIDDEN, FFN], per(128)),
         ffn_post_norm: Some(n.norm("ffn_post_norm", HIDDEN)),
     };
-    layer.q.norm = Some(n.norm("q.rms_norm", HIDDEN));
+    layer.attention_mut().unwrap().q.norm = Some(n.norm("q.rms_norm", HIDDEN));
     layer.gate.norm = Some(n.norm("gate.rms_norm", HIDDEN));
-    layer.o.norm = Some(n.norm("o.rms_norm", attention));
+    layer.attention_mut().unwrap().o.norm = Some(n.norm("o.rms_norm", attention));
     layer
 }
 
@@ -207,15 +214,9 @@ pub fn dense(mut model: Model) -> Model {
         *matrix = Matrix::Dense(Dense { name, dtype: DType::F32, shape, data: Arc::new(data) });
     };
     for layer in &mut model.layers {
-        let projections = [
-            &mut layer.q,
-            &mut layer.k,
-            &mut layer.v,
-            &mut layer.o,
-            &mut layer.gate,
-            &mut layer.up,
-            &mut layer.down,
-        ];
+        let Mixer::Attention(attention) = &mut layer.mixer else { unreachable!("both have attention") };
+        let Attention { q, k, v, o, .. } = &mut **attention;
+        let projections = [q, k, v, o, &mut layer.gate, &mut layer.up, &mut layer.down];
         projections.into_iter().for_each(|p| widen(&mut p.matrix));
     }
     widen(&mut model.embedding);

@@ -5,7 +5,8 @@ use trit_format::manifest::{Hyperparameters, ModelInfo, Source, TextInfo};
 use trit_format::plan::{Activation, DType, ScaleRule};
 use tritc::CompileError;
 use tritc::model::{
-    Activations, Dense, Layer, Matrix, Model, NormWeights, Projection, Rope, Scales, Ternary, TernaryRows,
+    Activations, Attention, Dense, Layer, Matrix, Mixer, Model, NormWeights, Projection, Rope, Scales,
+    Ternary, TernaryRows,
 };
 
 pub const VOCAB: usize = 50;
@@ -53,6 +54,7 @@ impl TernaryRows for Rows {
 pub fn matrix(numbers: &mut Numbers, name: &str, rows: usize, k: usize, broken: Option<usize>) -> Ternary {
     let trits = (0..rows * k).map(|_| (numbers.next() % 3) as i8 - 1).collect();
     Ternary {
+        rotation: None,
         name: name.to_owned(),
         rows,
         k,
@@ -91,15 +93,18 @@ pub fn model() -> Model {
         let attention = HEADS * HEAD_DIM;
         Layer {
             input_norm: norm(n, &name("input_layernorm"), HIDDEN),
-            q: projection(n, &name("q_proj"), attention, HIDDEN, None),
-            k: projection(n, &name("k_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
-            v: projection(n, &name("v_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
-            head_norms: None,
-            rope: 0,
-            window: None,
-            attention_sub_norm: (l == 0).then(|| norm(n, &name("attn_sub_norm"), attention)),
-            o: projection(n, &name("o_proj"), HIDDEN, attention, None),
-            attention_post_norm: None,
+            mixer: Mixer::Attention(Box::new(Attention {
+                q: projection(n, &name("q_proj"), attention, HIDDEN, None),
+                k: projection(n, &name("k_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
+                v: projection(n, &name("v_proj"), KV_HEADS * HEAD_DIM, HIDDEN, None),
+                head_norms: None,
+                rope: 0,
+                window: None,
+                output_gate: None,
+                sub_norm: (l == 0).then(|| norm(n, &name("attn_sub_norm"), attention)),
+                o: projection(n, &name("o_proj"), HIDDEN, attention, None),
+            })),
+            mixer_post_norm: None,
             ffn_norm: norm(n, &name("post_attention_layernorm"), HIDDEN),
             gate: projection(n, &name("gate_proj"), FFN, HIDDEN, None),
             up: projection(n, &name("up_proj"), FFN, HIDDEN, None),

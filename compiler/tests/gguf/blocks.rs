@@ -65,7 +65,7 @@ fn trits_and_scales_of_rows() {
 #[test]
 fn q2_0_of_both_sizes() {
     let model = File::bitnet().load().unwrap();
-    assert_eq!(read(ternary(&model.layers[0].q)).unwrap(), trits(Q, 64 * 64));
+    assert_eq!(read(ternary(&model.layers[0].attention().unwrap().q)).unwrap(), trits(Q, 64 * 64));
 
     let prism = |file: &mut File, name: &str, rows: usize| {
         let codes = trits(name, rows * 128);
@@ -97,7 +97,10 @@ fn q2_0_of_both_sizes() {
     }
     prism(&mut file, "blk.0.ffn_down.weight", 128);
     let model = file.load().unwrap();
-    assert_eq!(read(ternary(&model.layers[0].v)).unwrap(), trits("blk.0.attn_v.weight", 64 * 128));
+    assert_eq!(
+        read(ternary(&model.layers[0].attention().unwrap().v)).unwrap(),
+        trits("blk.0.attn_v.weight", 64 * 128)
+    );
     assert_eq!(report(&model, Q).stored, "Q2_0 (128 weights)");
 
     // Both in one file are of no program.
@@ -115,7 +118,7 @@ fn scales_that_differ() {
     let mut file = File::model("llama", false);
     two_scales(&mut file);
     let model = file.load().unwrap();
-    let q = ternary(&model.layers[0].q);
+    let q = ternary(&model.layers[0].attention().unwrap().q);
     assert_eq!(q.scales, Scales::Rows { columns: 0, dtype: DType::F16 });
     assert_eq!(report(&model, Q).found, Found::PerRow);
     let mut scale = [0.0];
@@ -131,12 +134,18 @@ fn scales_that_differ() {
     let mut file = File::bitnet();
     file.at(Q).bytes = [q2_0(&trits(Q, 63 * 64), 0.75), q2_0(&[0; 64], 0.0)].concat();
     let model = file.load().unwrap();
-    assert_eq!(ternary(&model.layers[0].q).scales, Scales::Tensor { scale: 0.75, rule: ScaleRule::Multiply });
+    assert_eq!(
+        ternary(&model.layers[0].attention().unwrap().q).scales,
+        Scales::Tensor { scale: 0.75, rule: ScaleRule::Multiply }
+    );
 
     // So does a matrix of nothing else.
     file.at(Q).bytes = q2_0(&[0; 64 * 64], 0.0);
     let model = file.load().unwrap();
-    assert_eq!(ternary(&model.layers[0].q).scales, Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply });
+    assert_eq!(
+        ternary(&model.layers[0].attention().unwrap().q).scales,
+        Scales::Tensor { scale: 1.0, rule: ScaleRule::Multiply }
+    );
 }
 
 #[test]
@@ -150,7 +159,7 @@ fn scales_that_are_none() {
     let mut file = File::bitnet();
     file.at(Q).bytes = [q2_0(&[1; 64], 0.0), q2_0(&[1; 63 * 64], 0.5)].concat();
     let model = file.load().unwrap();
-    let q = ternary(&model.layers[0].q);
+    let q = ternary(&model.layers[0].attention().unwrap().q);
     assert_eq!(q.scales, Scales::Tensor { scale: 0.5, rule: ScaleRule::Multiply });
     assert_eq!(read(q).unwrap(), [vec![0; 64], vec![1; 63 * 64]].concat());
 }
@@ -186,7 +195,11 @@ fn scales_are_as_coarse_as_they_can_be() {
 fn codes_that_are_none() {
     let mut file = File::bitnet();
     file.at(Q).bytes[18 * 3 + 2 + 7] = 0b01_11_01_01;
-    let error = file.load().and_then(|model| read(ternary(&model.layers[0].q))).unwrap_err().to_string();
+    let error = file
+        .load()
+        .and_then(|model| read(ternary(&model.layers[0].attention().unwrap().q)))
+        .unwrap_err()
+        .to_string();
     for word in [Q, "row 3, in columns 0 to 63", "0x75, byte 9 of a Q2_0 block", "no trits"] {
         assert!(error.contains(word), "{word:?} is not in: {error}");
     }
@@ -196,7 +209,11 @@ fn codes_that_are_none() {
         let mut file = File::bitnet();
         with_blocks(&mut file, 134, iq1_bn);
         file.at(Q).bytes[15 * 2 + 2 + at] = byte;
-        let error = file.load().and_then(|model| read(ternary(&model.layers[0].q))).unwrap_err().to_string();
+        let error = file
+            .load()
+            .and_then(|model| read(ternary(&model.layers[0].attention().unwrap().q)))
+            .unwrap_err()
+            .to_string();
         for word in [Q, "row 2", &format!("byte {at} of a IQ1_BN block")] {
             assert!(error.contains(word), "{word:?} is not in: {error}");
         }

@@ -227,7 +227,7 @@ fn damaged_and_misfit_tensors_are_refused() {
     let mut file = x86.clone();
     file.at(Q).bytes[33] = 0b0100_1101;
     let model = chosen(&file, I2sLayout::X86).unwrap();
-    let error = read(model.layers[0].q.matrix.ternary().unwrap()).unwrap_err().to_string();
+    let error = read(model.layers[0].projections()[0].matrix.ternary().unwrap()).unwrap_err().to_string();
     assert!(error.contains("illegal code 3 at row 3, column 1"), "{error}");
     // Six rows are no groups of four, and 6 * 64 weights are no blocks of 128.
     let mut file = x86.clone();

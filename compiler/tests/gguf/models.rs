@@ -21,7 +21,7 @@ fn bitnet_by_its_three_names() {
         let activation = if name == "bitnet" { Activation::Silu } else { Activation::Relu2 };
         assert_eq!((model.activation, model.activations), (activation, PER_TOKEN), "{name}");
         assert_eq!(model.info.architecture, "BitNetForCausalLM");
-        assert!(model.layers[0].attention_sub_norm.is_some() && model.head.is_none());
+        assert!(model.layers[0].attention().unwrap().sub_norm.is_some() && model.head.is_none());
         assert_eq!(model.rms_eps, 1e-5);
         assert_eq!(model.ropes[0].inv_freq.len(), 16);
         assert!(model.tokenizer.is_none());
@@ -53,9 +53,12 @@ fn llama_has_its_rows_in_another_order() {
         (0..64).flat_map(|at| row(at / 32 * 32 + at % 32 / 2 + at % 2 * 16).to_vec()).collect();
     file.at(Q).bytes = q2_0(&stored, 0.75);
     let model = file.load().unwrap();
-    assert_eq!(read(ternary(&model.layers[0].q)).unwrap(), original);
+    assert_eq!(read(ternary(&model.layers[0].attention().unwrap().q)).unwrap(), original);
     // v stays as it is.
-    assert_eq!(read(ternary(&model.layers[0].v)).unwrap(), trits("blk.0.attn_v.weight", 32 * 64));
+    assert_eq!(
+        read(ternary(&model.layers[0].attention().unwrap().v)).unwrap(),
+        trits("blk.0.attn_v.weight", 32 * 64)
+    );
     assert_eq!((model.activation, model.activations), (Activation::Silu, Activations::Int8Groups));
     assert_eq!(model.info.architecture, "LlamaForCausalLM");
 }
@@ -84,7 +87,7 @@ fn qwen3_normalizes_heads() {
         file.floats(&format!("blk.0.{norm}.weight"), &[32]);
     }
     let model = file.load().unwrap();
-    assert!(model.layers[0].head_norms.is_some());
+    assert!(model.layers[0].attention().unwrap().head_norms.is_some());
     assert_eq!(model.activations, Activations::Int8Groups);
     file.without_tensor("blk.0.attn_k_norm.weight");
     file.refused(&["[3]", "k_norm", "missing"]);
@@ -103,13 +106,13 @@ fn scale_tensors() {
     }
     let scales = Scales::Tensor { scale: 1.25, rule: ScaleRule::Multiply };
     let model = file.load().unwrap();
-    assert_eq!(ternary(&model.layers[0].q).scales, scales);
-    assert_eq!(read(ternary(&model.layers[0].q)).unwrap(), trits(Q, 64 * 64));
+    assert_eq!(ternary(&model.layers[0].attention().unwrap().q).scales, scales);
+    assert_eq!(read(ternary(&model.layers[0].attention().unwrap().q)).unwrap(), trits(Q, 64 * 64));
     assert_eq!(model.activations, PER_TOKEN);
     // Blocks have a scale of their own, and both count.
     file.tensor(Q, &[64, 64], 42, q2_0(&trits(Q, 64 * 64), 0.5));
     assert_eq!(
-        ternary(&file.load().unwrap().layers[0].q).scales,
+        ternary(&file.load().unwrap().layers[0].attention().unwrap().q).scales,
         Scales::Tensor { scale: 0.625, rule: ScaleRule::Multiply }
     );
     file.at(Q).bytes = [q2_0(&[1; 64], 0.25), q2_0(&[1; 63 * 64], 0.5)].concat();

@@ -286,7 +286,7 @@ fn the_first_revisions_keys_are_understood() {
     let online = json!({ "offline_quantization": false, "online_quantization": true });
     let online = first(Checkpoint::online(), online).load().unwrap();
     assert_eq!(logits(&online), logits(&Checkpoint::online().load().unwrap()));
-    assert_eq!(scale(&online.layers[0].q).1, ScaleRule::Divide);
+    assert_eq!(scale(&online.layers[0].attention().unwrap().q).1, ScaleRule::Divide);
 
     let cases = [
         (

@@ -73,7 +73,7 @@ fn one_scale_is_the_tensors_and_tables_may_be_floats() {
     checkpoint.floats(DOWN, &[8, FFN], vec![-0.0; 8 * FFN]);
     let model = checkpoint.load().unwrap();
     let one = |scale| Scales::Tensor { scale, rule: ScaleRule::Multiply };
-    assert_eq!(ternary(&model.layers[0].q).scales, one(0.5));
+    assert_eq!(ternary(&model.layers[0].attention().unwrap().q).scales, one(0.5));
     // All zeros: any scale will do.
     assert_eq!(ternary(&model.layers[1].down).scales, one(1.0));
     assert!(matches!(&model.head, Some(Matrix::Ternary(head)) if head.scales == one(1.5)));
@@ -139,4 +139,72 @@ fn absmean_rounds_on_demand_only() {
     assert_eq!(model.report.iter().filter(|t| t.found == Found::Latent).count(), 14);
     let declared = refusal(load(Checkpoint::llama().write().path(), &options));
     says(&declared, &["[2]", "--quantize absmean", "declares ternary ones"]);
+}
+
+/// `down` with a scale for each 128 columns, whose row 3 has one weight 1% above its scale and one near zero.
+fn nearly_ternary() -> Checkpoint {
+    let mut values = scaled(128);
+    let row = &mut values[3 * FFN..4 * FFN];
+    let scale = 1.0;
+    let [above, zero] = [1.0, 0.0].map(|m| row[..128].iter().position(|x| x.abs() == m * scale).unwrap());
+    row[above] *= 1.01;
+    row[zero] = -0.005;
+    let mut checkpoint = undeclared();
+    checkpoint.tensors.insert(DOWN.to_owned(), (Dtype::F32, vec![8, FFN], f32s(values)));
+    checkpoint
+}
+
+fn with_tolerance(tolerance: f32) -> LoadOptions {
+    LoadOptions { tolerance: Some(tolerance), ..LoadOptions::default() }
+}
+
+#[test]
+fn floats_that_are_ternary_within_rounding_need_a_tolerance() {
+    let dir = nearly_ternary().write();
+    let message = refusal(load(dir.path(), &LoadOptions::default()));
+    says(&message, &["[3]", DOWN, "1 of 16 groups", "1.00%", "row 3, column 0", "--tolerance 0.01"]);
+    let message = refusal(load(dir.path(), &with_tolerance(0.009)));
+    says(&message, &["[3]", DOWN, "1 of 16 groups"]);
+    for tolerance in [0.0, -0.1, 0.2, f32::NAN, f32::INFINITY] {
+        says(&refusal(load(dir.path(), &with_tolerance(tolerance))), &["[2]", "--tolerance", "up to 0.1"]);
+    }
+
+    let model = load(dir.path(), &with_tolerance(0.02)).unwrap();
+    let down = ternary(&model.layers[1].down);
+    assert_eq!(down.scales, Scales::Rows { columns: 128, dtype: DType::F32 });
+    for row in 0..8 {
+        let (mut trits_of_row, mut scales) = (vec![0; FFN], [0.0; 2]);
+        down.trits.read_row(row, &mut trits_of_row).unwrap();
+        down.factors(row, 128, &mut scales).unwrap();
+        assert_eq!(trits_of_row, trits(DOWN, 8 * FFN)[row * FFN..][..FFN], "row {row}");
+        assert_eq!(scales, [0.25 * (1 + row) as f32, 0.25 * (2 + row) as f32]);
+    }
+    assert_eq!(model.info.architecture, "LlamaForCausalLM, weights rounded within the tolerance 0.02");
+    let report = model.report.iter().find(|report| report.name == DOWN).unwrap();
+    assert_eq!(
+        report.rounded.map(|rounded| (rounded.groups, rounded.of, rounded.first)),
+        Some((1, 16, (3, 0)))
+    );
+    let warnings = crate::warned(&model.warnings);
+    says(&warnings, &["1 groups of weights in 1 matrices", "1.00%", DOWN, "row 3, column 0"]);
+    let survey = tritc::load::survey(dir.path(), &with_tolerance(0.02));
+    let described = tritc::inspect::survey::describe(&survey, crate::words::warning);
+    says(&described, &["within the tolerance 0.02", "1 groups rounded"]);
+}
+
+#[test]
+fn a_tolerance_changes_nothing_where_weights_are_ternary() {
+    let mut checkpoint = undeclared();
+    checkpoint.tensors.insert(DOWN.to_owned(), (Dtype::F32, vec![8, FFN], f32s(scaled(128))));
+    let dir = checkpoint.write();
+    let model = load(dir.path(), &with_tolerance(0.02)).unwrap();
+    assert_eq!(model.info.architecture, "LlamaForCausalLM");
+    assert!(model.report.iter().all(|report| report.rounded.is_none()));
+    assert!(!crate::warned(&model.warnings).contains("tolerance"));
+    // Latent weights are no ternary ones within rounding, whatever is tolerated.
+    checkpoint
+        .tensors
+        .insert(DOWN.to_owned(), (Dtype::F32, vec![8, FFN], f32s(crate::checkpoint::noise(5, 8 * FFN))));
+    let message = refusal(load(checkpoint.write().path(), &with_tolerance(0.1)));
+    says(&message, &["is not ternary", "--quantize absmean"]);
 }

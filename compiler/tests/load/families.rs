@@ -86,7 +86,10 @@ fn the_layout_of_1bitllm_is_bitnets_by_other_names() {
     assert_eq!(model.activations, Activations::PerToken { floor: 1e-5 });
     for (layer, expected) in model.layers.iter().zip(&online.layers) {
         let weights = |norm: &Option<(String, Vec<f32>)>| norm.clone().unwrap().1;
-        assert_eq!(weights(&layer.attention_sub_norm), weights(&expected.attention_sub_norm));
+        assert_eq!(
+            weights(&layer.attention().unwrap().sub_norm),
+            weights(&expected.attention().unwrap().sub_norm)
+        );
         assert_eq!(weights(&layer.ffn_sub_norm), weights(&expected.ffn_sub_norm));
         for (ours, theirs) in layer.projections().into_iter().zip(expected.projections()) {
             assert_eq!((read(ours).unwrap(), scale(ours)), (read(theirs).unwrap(), scale(theirs)));
@@ -110,13 +113,16 @@ fn qwen3_normalizes_heads() {
     let mut checkpoint = Checkpoint::qwen3();
     checkpoint.set("sliding_window", json!(4096)).set("max_window_layers", json!(28));
     let model = checkpoint.load().unwrap();
-    let norms = model.layers[1].head_norms.as_ref().unwrap();
+    let norms = model.layers[1].attention().unwrap().head_norms.as_ref().unwrap();
     assert_eq!(
         [&norms.q.0, &norms.k.0],
         ["model.layers.1.self_attn.q_norm.weight", "model.layers.1.self_attn.k_norm.weight"]
     );
     assert_eq!([norms.q.1.len(), norms.k.1.len()], [4, 4]);
-    assert!(model.layers[0].attention_sub_norm.is_none() && model.layers[0].window.is_none());
+    assert!(
+        model.layers[0].attention().unwrap().sub_norm.is_none()
+            && model.layers[0].attention().unwrap().window.is_none()
+    );
 
     checkpoint.set("use_sliding_window", json!(true));
     says(&checkpoint.error(), &["[4]", "sliding_window is 4096", "Qwen3ForCausalLM"]);
@@ -136,7 +142,7 @@ fn gemma3_has_norms_on_both_sides_windows_and_two_ropes() {
     for norm in [&layer.input_norm, &layer.ffn_norm] {
         assert_eq!(norm.1, [1.25; 8], "{}", norm.0);
     }
-    let names = [&layer.attention_post_norm, &layer.ffn_post_norm].map(|norm| &norm.as_ref().unwrap().0);
+    let names = [&layer.mixer_post_norm, &layer.ffn_post_norm].map(|norm| &norm.as_ref().unwrap().0);
     assert_eq!(
         names,
         [
@@ -146,9 +152,12 @@ fn gemma3_has_norms_on_both_sides_windows_and_two_ropes() {
     );
     assert_eq!(layer.ffn_norm.0, "model.layers.0.pre_feedforward_layernorm.weight");
     let half = |seed| noise(seed, 4).into_iter().map(|x| half::bf16::from_f32(x).to_f32() + 1.0);
-    assert_eq!(layer.head_norms.as_ref().unwrap().q.1, half(20).collect::<Vec<f32>>());
-    assert_eq!([layer.window, model.layers[1].window], [Some(8), None]);
-    assert_eq!([layer.rope, model.layers[1].rope], [1, 0]);
+    assert_eq!(layer.attention().unwrap().head_norms.as_ref().unwrap().q.1, half(20).collect::<Vec<f32>>());
+    assert_eq!(
+        [layer.attention().unwrap().window, model.layers[1].attention().unwrap().window],
+        [Some(8), None]
+    );
+    assert_eq!([layer.attention().unwrap().rope, model.layers[1].attention().unwrap().rope], [1, 0]);
     assert_eq!(model.ropes[0].inv_freq, [1.0, 1e-3]);
     assert_eq!(model.ropes[1].inv_freq, [1.0, 1e-2]);
     assert_eq!((model.activation, model.attention_scale), (Activation::GeluTanh, 0.25));
@@ -167,7 +176,10 @@ fn gemma3s_settings_are_checked() {
     let mut listed = Checkpoint::gemma3();
     listed.set("layer_types", json!(["full_attention", "sliding_attention"]));
     let model = listed.load().unwrap();
-    assert_eq!([model.layers[0].window, model.layers[1].window], [None, Some(8)]);
+    assert_eq!(
+        [model.layers[0].attention().unwrap().window, model.layers[1].attention().unwrap().window],
+        [None, Some(8)]
+    );
     let cases = [
         ("layer_types", json!(["full_attention"]), "[3]", "lists 1 layers"),
         ("layer_types", json!(["full_attention", "chunked_attention"]), "[4]", "chunked_attention"),

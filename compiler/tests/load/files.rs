@@ -39,8 +39,8 @@ fn the_single_file_wins_over_an_index() {
     let mut other = Checkpoint::bitnet();
     other.floats(&format!("{Q}_scale"), &[1], [3.0]);
     write_tensors(&dir.path().join("model.safetensors"), other.tensors.iter());
-    assert_eq!(scale(&load_path(dir.path()).unwrap().layers[0].q).0, 3.0);
-    assert_eq!(scale(&load_path(dir.path().join(INDEX)).unwrap().layers[0].q).0, 1.25);
+    assert_eq!(scale(&load_path(dir.path()).unwrap().layers[0].attention().unwrap().q).0, 3.0);
+    assert_eq!(scale(&load_path(dir.path().join(INDEX)).unwrap().layers[0].attention().unwrap().q).0, 1.25);
 }
 
 #[test]

@@ -31,8 +31,8 @@ fn loaded(name: &str) -> Model {
 fn packed_bitnet_with_llama3_rope() {
     let model = loaded("bitnet-llama3-rope");
     assert_eq!((model.layers.len(), model.activation), (3, Activation::Relu2));
-    assert_eq!(scale(&model.layers[0].q).1, ScaleRule::Multiply);
-    assert!(model.layers[0].attention_sub_norm.is_some() && model.head.is_none());
+    assert_eq!(scale(&model.layers[0].attention().unwrap().q).1, ScaleRule::Multiply);
+    assert!(model.layers[0].attention().unwrap().sub_norm.is_some() && model.head.is_none());
     assert_eq!(model.text.stop, [2]);
     // The formula in f64; no wavelength is near enough to a limit for f32 to choose otherwise.
     assert_eq!(model.ropes[0].inv_freq.len(), 16);
@@ -53,13 +53,13 @@ fn packed_bitnet_with_llama3_rope() {
 fn latent_bitnet() {
     let model = loaded("bitnet-online");
     assert_eq!((model.layers.len(), model.hyperparameters.ffn_dim), (2, 520));
-    assert_eq!(scale(&model.layers[0].q).1, ScaleRule::Divide);
+    assert_eq!(scale(&model.layers[0].attention().unwrap().q).1, ScaleRule::Divide);
 }
 
 #[test]
 fn packed_llama() {
     let model = loaded("llama-bitlinear");
     assert_eq!((model.layers.len(), model.activation), (3, Activation::Silu));
-    assert_eq!(scale(&model.layers[0].q).1, ScaleRule::Divide);
-    assert!(model.layers[0].attention_sub_norm.is_none() && model.head.is_some());
+    assert_eq!(scale(&model.layers[0].attention().unwrap().q).1, ScaleRule::Divide);
+    assert!(model.layers[0].attention().unwrap().sub_norm.is_none() && model.head.is_some());
 }

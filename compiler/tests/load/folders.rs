@@ -103,12 +103,18 @@ fn a_models_folder_in_a_hugging_face_cache_stands_for_its_snapshot() {
     says(&refused(&repository), &["[3]", "holds no snapshot"]);
     add("aaaa", 1.5);
     let model = load(&repository, &LoadOptions::default()).unwrap();
-    assert_eq!((model.info.name.as_str(), scale(&model.layers[0].q).0), ("some-model", 1.5));
+    assert_eq!(
+        (model.info.name.as_str(), scale(&model.layers[0].attention().unwrap().q).0),
+        ("some-model", 1.5)
+    );
     add("bbbb", 2.5);
     says(&refused(&repository), &["[3]", "2 snapshots", "snapshots/aaaa or snapshots/bbbb"]);
     fs::create_dir(repository.join("refs")).unwrap();
     fs::write(repository.join("refs/main"), "bbbb\n").unwrap();
-    assert_eq!(scale(&load(&repository, &LoadOptions::default()).unwrap().layers[0].q).0, 2.5);
+    assert_eq!(
+        scale(&load(&repository, &LoadOptions::default()).unwrap().layers[0].attention().unwrap().q).0,
+        2.5
+    );
     // What the file says is no way out of the folder.
     fs::write(repository.join("refs/main"), "../../..").unwrap();
     says(&refused(&repository), &["[3]", "refs/main names none of them"]);

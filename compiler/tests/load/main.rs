@@ -7,6 +7,7 @@ mod families;
 mod files;
 mod fixtures;
 mod folders;
+mod mlx;
 mod published;
 mod pytorch;
 mod storage;

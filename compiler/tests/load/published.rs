@@ -1,6 +1,7 @@
 //! Configurations as they are published, shrunk: every key of them is understood, or the refusal says what is not read.
 
 use crate::checkpoint::{Checkpoint, bf16s, noise, pack, refusal, says, scale, trits};
+use half::f16;
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ enum Stored {
     Packed,
     Latent,
     TernaryFloats,
+    /// By mlx-lm, in groups of 128; the tables too.
+    Mlx,
 }
 
 /// A checkpoint with tensors for that configuration.
@@ -34,7 +37,12 @@ fn checkpoint(name: &str, stored: Stored) -> Checkpoint {
     let [q, kv] = [heads, size("num_key_value_heads").unwrap()].map(|n| n * head_dim);
     let mut checkpoint =
         Checkpoint { config: config.clone(), tensors: BTreeMap::new(), files: BTreeMap::new() };
-    checkpoint.floats("model.embed_tokens.weight", &[vocab, hidden], noise(1, vocab * hidden));
+    match stored {
+        Stored::Mlx => mlx(&mut checkpoint, "model.embed_tokens.weight", vocab, hidden),
+        _ => {
+            checkpoint.floats("model.embed_tokens.weight", &[vocab, hidden], noise(1, vocab * hidden));
+        }
+    }
     checkpoint.floats("model.norm.weight", &[hidden], noise(2, hidden));
     if config["tie_word_embeddings"] == false {
         checkpoint.floats("lm_head.weight", &[vocab, hidden], noise(3, vocab * hidden));
@@ -68,6 +76,10 @@ fn checkpoint(name: &str, stored: Stored) -> Checkpoint {
                 checkpoint.floats(&format!("{name}_scale"), &[1], [1.25]);
                 continue;
             }
+            if stored == Stored::Mlx {
+                mlx(&mut checkpoint, &name, rows, k);
+                continue;
+            }
             let values = match stored {
                 Stored::Latent => noise(5, rows * k),
                 _ => trits.into_iter().map(|t| 0.5 * f32::from(t)).collect(),
@@ -76,6 +88,18 @@ fn checkpoint(name: &str, stored: Stored) -> Checkpoint {
         }
     }
     checkpoint
+}
+
+/// A matrix of zeros and ones in codes of two bits, with the scale 0.5 everywhere.
+fn mlx(checkpoint: &mut Checkpoint, name: &str, rows: usize, k: usize) {
+    let module = name.strip_suffix(".weight").unwrap();
+    let groups = vec![rows, k / 128];
+    for (part, value) in [("scales", 0.5), ("biases", -0.5)] {
+        let bytes = f16::from_f32(value).to_le_bytes().repeat(rows * k / 128);
+        checkpoint.tensors.insert(format!("{module}.{part}"), (Dtype::F16, groups.clone(), bytes));
+    }
+    let words = 0b10_01_u32.to_le_bytes().map(|byte| byte | 0x50).repeat(rows * k / 16);
+    checkpoint.tensors.insert(name.to_owned(), (Dtype::U32, vec![rows, k / 16], words));
 }
 
 #[test]
@@ -90,6 +114,7 @@ fn every_key_of_the_models_that_are_read_is_understood() {
         ("falcon-e-1b-quantized-by-transformers5", Stored::Packed, ScaleRule::Divide, per_token),
         ("1bitllm-3b", Stored::Latent, ScaleRule::Divide, per_token),
         ("ternary-bonsai-8b-unpacked", Stored::TernaryFloats, ScaleRule::Multiply, Activations::Int8Groups),
+        ("ternary-bonsai-1.7b-mlx-2bit", Stored::Mlx, ScaleRule::Multiply, Activations::Int8Groups),
     ];
     for (name, stored, rule, activations) in cases {
         let model = match checkpoint(name, stored).load() {
@@ -97,7 +122,10 @@ fn every_key_of_the_models_that_are_read_is_understood() {
             Err(e) => panic!("{name}: {e}"),
         };
         assert_eq!(scale(&model.layers[0].down).1, rule, "{name}");
-        assert!(matches!(model.layers[0].q.matrix.ternary().unwrap().scales, Scales::Tensor { .. }));
+        assert!(matches!(
+            model.layers[0].attention().unwrap().q.matrix.ternary().unwrap().scales,
+            Scales::Tensor { .. }
+        ));
         assert_eq!(model.activations, activations, "{name}");
         let warnings = crate::warned(&model.warnings);
         assert!(!warnings.contains("config.json:"), "{name}: {warnings}");
@@ -106,10 +134,9 @@ fn every_key_of_the_models_that_are_read_is_understood() {
 
 #[test]
 fn models_that_are_not_read_are_refused_by_what_they_are() {
-    let cases: [(&str, &[&str]); 3] = [
+    let cases: [(&str, &[&str]); 2] = [
         ("bitnet-embedding-0.6b", &["Qwen3Model", "no head"]),
         ("hy-mt1.5-1.8b-1.25bit", &["HunYuanDenseV1ForCausalLM", "normalized after RoPE", "supported are"]),
-        ("ternary-bonsai-1.7b-mlx-2bit", &["mlx-lm", "2 bits in groups of 128", "unpacked"]),
     ];
     for (name, words) in cases {
         let mut checkpoint =

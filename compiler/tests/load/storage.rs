@@ -16,7 +16,7 @@ fn packed_bitnet_is_read_and_multiplies() {
             assert_eq!(scale(projection), (1.25, ScaleRule::Multiply));
             assert_eq!(read(projection).unwrap(), trits(&matrix.name, rows * k));
         }
-        assert_eq!(layer.attention_sub_norm.as_ref().unwrap().1.len(), 8);
+        assert_eq!(layer.attention().unwrap().sub_norm.as_ref().unwrap().1.len(), 8);
         assert_eq!(layer.ffn_sub_norm.as_ref().unwrap().1.len(), 12);
     }
     assert_eq!(model.activation, Activation::Relu2);
@@ -31,7 +31,9 @@ fn packed_llama_divides_and_keeps_its_head() {
     let model = Checkpoint::llama().load().unwrap();
     assert_eq!(scale(&model.layers[1].down).1, ScaleRule::Divide);
     assert_eq!(model.activation, Activation::Silu);
-    assert!(model.layers[0].attention_sub_norm.is_none() && model.layers[0].ffn_sub_norm.is_none());
+    assert!(
+        model.layers[0].attention().unwrap().sub_norm.is_none() && model.layers[0].ffn_sub_norm.is_none()
+    );
     assert_eq!(model.head.unwrap().name(), "lm_head.weight");
 }
 
@@ -43,7 +45,7 @@ fn the_golden_packing_is_read() {
     let mut checkpoint = Checkpoint::bitnet();
     let bytes: Vec<u8> = packed.iter().flat_map(|row| [row[0], row[1], 85, 85, 85, 85, 85, 85]).collect();
     checkpoint.tensors.insert(Q.to_owned(), (Dtype::U8, vec![2, 8], bytes));
-    let rows = read(&checkpoint.load().unwrap().layers[0].q).unwrap();
+    let rows = read(&checkpoint.load().unwrap().layers[0].attention().unwrap().q).unwrap();
     for (row, golden) in rows.chunks_exact(8).zip(golden) {
         assert_eq!((&row[..2], &row[2..]), (&golden[..], &[0; 6][..]));
     }
@@ -81,13 +83,13 @@ fn latent_weights_are_quantized_by_their_absmean() {
     for (dtype, bytes) in forms {
         let mut checkpoint = Checkpoint::online();
         checkpoint.tensors.insert(Q.to_owned(), (dtype, vec![8, 8], bytes));
-        let q = checkpoint.load().unwrap().layers[0].q.clone();
+        let q = checkpoint.load().unwrap().layers[0].attention().unwrap().q.clone();
         assert_eq!(scale(&q), (1.0, ScaleRule::Divide), "{dtype:?}");
         assert_eq!(read(&q).unwrap(), expected, "{dtype:?}");
     }
     let mut checkpoint = Checkpoint::online();
     checkpoint.floats(Q, &[8, 8], [0.0; 64]);
-    let q = checkpoint.load().unwrap().layers[0].q.clone();
+    let q = checkpoint.load().unwrap().layers[0].attention().unwrap().q.clone();
     assert_eq!(scale(&q).0, 1.0 / 1e-5);
     assert_eq!(read(&q).unwrap(), [0; 64]);
 }
@@ -97,7 +99,7 @@ fn offline_floats_are_accepted_only_where_they_are_trits() {
     let mut checkpoint = Checkpoint::bitnet();
     let mut values: Vec<f32> = trits(Q, 64).into_iter().map(f32::from).collect();
     checkpoint.floats(Q, &[8, 8], values.iter().copied());
-    let q = checkpoint.load().unwrap().layers[0].q.clone();
+    let q = checkpoint.load().unwrap().layers[0].attention().unwrap().q.clone();
     assert_eq!(scale(&q), (1.25, ScaleRule::Multiply));
     assert_eq!(read(&q).unwrap(), trits(Q, 64));
 
@@ -121,7 +123,11 @@ fn scales_may_have_any_float_type_and_either_shape() {
         for shape in [vec![], vec![1]] {
             let mut checkpoint = Checkpoint::bitnet();
             checkpoint.tensors.insert(name.clone(), (dtype, shape, bytes.clone()));
-            assert_eq!(scale(&checkpoint.load().unwrap().layers[0].q).0, 1.5, "{dtype:?}");
+            assert_eq!(
+                scale(&checkpoint.load().unwrap().layers[0].attention().unwrap().q).0,
+                1.5,
+                "{dtype:?}"
+            );
         }
     }
 }
@@ -149,7 +155,7 @@ fn the_illegal_code_is_refused_with_its_place() {
     // Row 7 is bits 6 and 7 of packed row 1.
     checkpoint.tensors.get_mut(Q).unwrap().2[8 + 3] |= 0xc0;
     let model = checkpoint.load().unwrap();
-    let error = read(&model.layers[0].q).unwrap_err();
+    let error = read(&model.layers[0].attention().unwrap().q).unwrap_err();
     assert_eq!(crate::words::exit_code(&error), 3);
     says(&error.to_string(), &["model.safetensors", Q, "illegal code 3 at row 7, column 3", "packed row 1"]);
 }

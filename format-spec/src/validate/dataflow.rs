@@ -38,6 +38,11 @@ impl Access {
             Step::RopeAppend { qkv, .. } => (vec![qkv], vec![qkv]),
             Step::Attend { qkv, out, .. } => (vec![qkv], vec![out]),
             Step::Head { input, out, .. } => (vec![input], vec![out]),
+            Step::RotateQuantize { input, out, .. } => (vec![input], vec![out.values, out.scale, out.sum]),
+            Step::Unrotate { out, .. } => (vec![out], vec![out]),
+            Step::Convolve { input, out, .. } => (vec![input], vec![out]),
+            Step::DeltaRule { qkv, gates, out, .. } => (vec![qkv, gates], vec![out]),
+            Step::GateNorm { input, gate, out, .. } => (vec![input, gate], vec![out]),
         };
         Access { reads, writes }
     }
@@ -45,7 +50,8 @@ impl Access {
     /// Whether the step may change that buffer in place.
     fn in_place(step: &Step, id: BufferId) -> bool {
         match *step {
-            Step::RmsNorm { out, .. } | Step::Gate { out, .. } => id == out,
+            Step::RmsNorm { out, .. } | Step::Gate { out, .. } | Step::Unrotate { out, .. } => id == out,
+            Step::GateNorm { out, gate, .. } => id == out && id != gate,
             Step::RmsNormAdd { input, out, .. }
             | Step::Linear { epilogue: Epilogue::Add, input, out, .. } => id == out && id != input,
             Step::Ternary { epilogue: Epilogue::Add, out, input, .. } => id == out && id != input.scale,
@@ -57,6 +63,9 @@ impl Access {
             | Step::NormQuantize { .. }
             | Step::Ternary { .. }
             | Step::Attend { .. }
+            | Step::RotateQuantize { .. }
+            | Step::Convolve { .. }
+            | Step::DeltaRule { .. }
             | Step::Head { .. } => false,
         }
     }
@@ -214,7 +223,9 @@ impl Flow<'_> {
             self.writer[write.0 as usize] = self.steps;
         }
         match *step {
-            Step::Quantize { rule, out, .. } | Step::NormQuantize { rule, out, .. } => {
+            Step::Quantize { rule, out, .. }
+            | Step::NormQuantize { rule, out, .. }
+            | Step::RotateQuantize { rule, out, .. } => {
                 self.rules[out.values.0 as usize] = Some(rule);
                 Ok(())
             }

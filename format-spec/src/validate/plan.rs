@@ -5,8 +5,8 @@ use crate::FormatError;
 use crate::kernel::{GROUP_COLUMNS, MAX_DIGIT_COLUMNS};
 use crate::manifest::{Manifest, PackedMatrix, RowOrder, Tensor};
 use crate::plan::{
-    Activation, ActivationRule, Buffer, BufferId, DType, Epilogue, HeadNorms, KvLayer, PackedMatrixId, Plan,
-    Quantized, Step, TensorId,
+    Activation, ActivationRule, Buffer, BufferId, DType, DeltaHeads, Epilogue, HeadNorms, InputNorm, KvLayer,
+    PackedMatrixId, Plan, Quantized, Rotation, Step, TensorId,
 };
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -21,6 +21,14 @@ const ALIGNMENT: u64 = 64;
 const MAX_HEAD_DIM: u32 = 1024;
 /// Most elements all KV layers hold for one position: 12 times those of 80 layers with 64 heads of 128.
 const MAX_KV_ELEMENTS: u64 = 1 << 24;
+/// Most elements all states of a sequence hold: 16 GiB of f32, a hundred times those of the largest known.
+const MAX_STATE_ELEMENTS: u64 = 1 << 32;
+/// Most taps of a convolution. Models have 4.
+const MAX_TAPS: u64 = 64;
+/// Most heads of a delta rule. Models have 48.
+const MAX_DELTA_HEADS: u32 = 1 << 12;
+/// Most elements that a rotation transforms together.
+const MAX_ROTATED: u32 = 1 << 16;
 /// Most RoPE tables: a runtime tabulates each over the whole context.
 const MAX_ROPE_TABLES: usize = 8;
 
@@ -37,6 +45,7 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
     f32s(plan, "plan", "residual", plan.residual, h.hidden_dim.into())?;
     f32s(plan, "plan", "logits", plan.logits, h.vocab_size.into())?;
     layers(plan, h.n_layers)?;
+    states(manifest)?;
     let first = matches!(
         plan.body.first(),
         Some(Step::Embed { out, .. } | Step::EmbedTernary { out, .. }) if *out == plan.residual
@@ -53,8 +62,11 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
                     step,
                     Step::Embed { .. }
                         | Step::EmbedTernary { .. }
+                        | Step::Unrotate { .. }
                         | Step::RopeAppend { .. }
                         | Step::Attend { .. }
+                        | Step::Convolve { .. }
+                        | Step::DeltaRule { .. }
                 )
             {
                 return Err(error(
@@ -131,7 +143,9 @@ fn layers(plan: &Plan, n_layers: u32) -> Result<(), FormatError> {
     ensure(found == n_layers as usize, "plan", || {
         format!("has {found} layers, hyperparameters say {n_layers}")
     })?;
-    let mut next = 1;
+    // A rotated embedding is taken back before the first layer.
+    let embedding = plan.body.iter().skip(1).take_while(|step| matches!(step, Step::Unrotate { .. })).count();
+    let mut next = 1 + embedding as u32;
     for (index, layer) in plan.layers.iter().enumerate() {
         ensure(layer.start == next && layer.end > next, format!("layer {index}"), || {
             format!("is steps {}..{}, expected some from {next} on", layer.start, layer.end)
@@ -208,7 +222,7 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
         Step::Gate {
             gate,
             up,
-            activation: Activation::Relu2 | Activation::Silu | Activation::GeluTanh,
+            activation: Activation::Relu2 | Activation::Silu | Activation::GeluTanh | Activation::Sigmoid,
             out,
         } => {
             let len = len(plan, record, gate)?;
@@ -225,7 +239,13 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
                 }
             }
             positive(record, "scaling", scaling)?;
-            vector(record, "inv_freq", tensor(manifest, record, inv_freq)?, u64::from(layer.head_dim / 2))?;
+            let frequencies = tensor(manifest, record, inv_freq)?;
+            let most = u64::from(layer.head_dim / 2);
+            let found = match frequencies.shape[..] {
+                [found] => found.min(most),
+                _ => most,
+            };
+            vector(record, "inv_freq", frequencies, found)?;
             f32s("qkv", qkv, qkv_len(layer))
         }
         Step::Attend { qkv, layer, scale, window, out } => {
@@ -247,16 +267,122 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("input", input, hidden)?;
             f32s("out", out, rows)
         }
+        Step::RotateQuantize { input, norm, rotation, rule, out } => {
+            let len = len(plan, record, input)?;
+            f32s("input", input, len)?;
+            if let Some(InputNorm { weight, eps }) = norm {
+                positive(record, "eps", eps)?;
+                vector(record, "weight", tensor(manifest, record, weight)?, len)?;
+            }
+            self::rotation(manifest, record, rotation, len)?;
+            quantized_by(plan, record, rule, out, len)
+        }
+        Step::Unrotate { rotation, out } => {
+            let len = len(plan, record, out)?;
+            f32s("out", out, len)?;
+            self::rotation(manifest, record, rotation, len)
+        }
+        Step::Convolve { input, weight, activation: _, state: _, out } => {
+            let [taps, channels] = convolution(manifest, record, weight)?;
+            ensure((1..=MAX_TAPS).contains(&taps), record, || {
+                format!("its convolution has {taps} taps, not 1 to {MAX_TAPS}")
+            })?;
+            part("input", input, 0, channels)?;
+            f32s("out", out, channels)
+        }
+        Step::DeltaRule { qkv, gates, at, rates, bias, heads, state: _, out } => {
+            let DeltaHeads { keys, values, key_dim, value_dim } = heads;
+            let counts = (1..=MAX_DELTA_HEADS).contains(&values) && keys > 0 && values.is_multiple_of(keys);
+            ensure(counts, record, || format!("{values} value heads cannot share {keys} key heads evenly"))?;
+            let dims = [key_dim, value_dim].iter().all(|dim| (1..=MAX_HEAD_DIM).contains(dim));
+            ensure(dims, record, || {
+                format!("its heads are of {key_dim} and {value_dim} elements, not 1 to {MAX_HEAD_DIM}")
+            })?;
+            for (field, id) in [("rates", rates), ("bias", bias)] {
+                vector(record, field, tensor(manifest, record, id)?, values.into())?;
+            }
+            f32s("qkv", qkv, heads.qkv_len())?;
+            part("gates", gates, at, 2 * u64::from(values))?;
+            f32s("out", out, heads.values_len())
+        }
+        Step::GateNorm { input, weight, eps, gate, at, activation: _, out } => {
+            positive(record, "eps", eps)?;
+            let len = len(plan, record, input)?;
+            let weight = tensor(manifest, record, weight)?;
+            let run = weight.shape.first().copied().unwrap_or(0);
+            vector(record, "weight", weight, run)?;
+            ensure(run > 0 && len.is_multiple_of(run), record, || {
+                format!("its input has {len} elements, no whole number of runs of {run}")
+            })?;
+            f32s("input", input, len)?;
+            part("gate", gate, at, len)?;
+            f32s("out", out, len)
+        }
     }
+}
+
+/// The shape `[taps, channels]` of a convolution's weights.
+fn convolution(manifest: &Manifest, record: &StepName, weight: TensorId) -> Result<[u64; 2], FormatError> {
+    let tensor = tensor(manifest, record, weight)?;
+    match tensor.shape[..] {
+        [taps, channels] if tensor.dtype == DType::F32 => Ok([taps, channels]),
+        _ => Err(error(
+            record,
+            format!(
+                "its weight is tensor {} {:?}{:?}, expected F32[taps, channels]",
+                tensor.name, tensor.dtype, tensor.shape
+            ),
+        )),
+    }
+}
+
+/// A rotation of rows of `len` elements.
+fn rotation(
+    manifest: &Manifest,
+    record: &StepName,
+    Rotation { block, signs }: Rotation,
+    len: u64,
+) -> Result<(), FormatError> {
+    let fits = block.is_power_of_two() && block <= MAX_ROTATED && len.is_multiple_of(block.into());
+    ensure(fits, record, || format!("rotates {len} elements in blocks of {block}"))?;
+    match signs {
+        Some(id) => vector(record, "signs", tensor(manifest, record, id)?, len),
+        None => Ok(()),
+    }
+}
+
+/// Steps that carry a state are numbered in their order, and all states together are bounded.
+fn states(manifest: &Manifest) -> Result<(), FormatError> {
+    let (mut next, mut elements) = (0, 0u64);
+    for (index, step) in manifest.plan.body.iter().enumerate() {
+        let record = StepName { list: "body", index };
+        let (state, len) = match *step {
+            Step::Convolve { weight, state, .. } => {
+                let [taps, channels] = convolution(manifest, &record, weight)?;
+                (state, taps.saturating_mul(channels))
+            }
+            Step::DeltaRule { heads, state, .. } => {
+                (state, heads.values_len().saturating_mul(heads.key_dim.into()))
+            }
+            _ => continue,
+        };
+        ensure(state == next, &record, || format!("has state {state}, expected {next}"))?;
+        next += 1;
+        elements = elements.saturating_add(len);
+    }
+    ensure(elements <= MAX_STATE_ELEMENTS, "plan", || {
+        format!("carries {elements} elements from row to row; {MAX_STATE_ELEMENTS} are possible")
+    })
 }
 
 /// Values a row that a packed matrix gives with that epilogue, where the two fit.
 fn results(record: &StepName, matrix: &PackedMatrix, epilogue: Epilogue) -> Result<u64, FormatError> {
     match (matrix.order, epilogue) {
         (RowOrder::Sequential, Epilogue::Store | Epilogue::Add) => Ok(matrix.rows()),
-        (RowOrder::Paired, Epilogue::Gate(Activation::Relu2 | Activation::Silu | Activation::GeluTanh)) => {
-            Ok(matrix.rows() / 2)
-        }
+        (
+            RowOrder::Paired,
+            Epilogue::Gate(Activation::Relu2 | Activation::Silu | Activation::GeluTanh | Activation::Sigmoid),
+        ) => Ok(matrix.rows() / 2),
         (RowOrder::Sequential, Epilogue::Gate(_)) => Err(error(record, "gates a product that is not paired")),
         (RowOrder::Paired, _) => Err(error(record, "does not gate a paired product")),
     }

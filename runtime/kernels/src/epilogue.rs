@@ -59,6 +59,12 @@ pub fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-FACTOR * (x + 0.044_715 * (x * x * x))))
 }
 
+/// `1 / (1 + exp(-x))`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// The gate's activation function of one value.
 #[inline(always)]
 pub fn activate(activation: Activation, x: f32) -> f32 {
@@ -66,6 +72,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
         Activation::Relu2 => relu2(x),
         Activation::Silu => silu(x),
         Activation::GeluTanh => gelu_tanh(x),
+        Activation::Sigmoid => sigmoid(x),
         // Validation refuses activations this runtime does not know.
         other => unreachable!("{other:?}"),
     }
@@ -153,6 +160,7 @@ fn gate_body<I: Isa>(
         Activation::Relu2 => gate_with(relu2, gate, g, up, u, out),
         Activation::Silu => gate_with(silu, gate, g, up, u, out),
         Activation::GeluTanh => gate_with(gelu_tanh, gate, g, up, u, out),
+        Activation::Sigmoid => gate_with(sigmoid, gate, g, up, u, out),
         // Validation refuses activations this runtime does not know.
         other => unreachable!("{other:?}"),
     }
@@ -164,6 +172,7 @@ fn gate_values_body<I: Isa>(_: I, activation: Activation, gate: &[f32], up: &[f3
         Activation::Relu2 => gate_values_with(relu2, gate, up, out),
         Activation::Silu => gate_values_with(silu, gate, up, out),
         Activation::GeluTanh => gate_values_with(gelu_tanh, gate, up, out),
+        Activation::Sigmoid => gate_values_with(sigmoid, gate, up, out),
         // Validation refuses activations this runtime does not know.
         other => unreachable!("{other:?}"),
     }

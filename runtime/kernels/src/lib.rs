@@ -18,9 +18,12 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod attention;
+pub mod convolve;
+pub mod delta;
 mod dot;
 pub mod epilogue;
 mod exp;
+pub mod hadamard;
 pub mod head;
 mod isa;
 mod load_float;

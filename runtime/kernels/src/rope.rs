@@ -18,6 +18,11 @@ impl RopeTable {
         RopeTable { half: inv_freq.len(), cos, sin }
     }
 
+    /// How many elements of a head are rotated.
+    pub fn width(&self) -> usize {
+        2 * self.half
+    }
+
     /// `head = head * cos + rotate_half(head) * sin` for each of the consecutive heads `[n, head_dim]`. Element `i` is
     /// rotated together with element `i + head_dim / 2`.
     ///

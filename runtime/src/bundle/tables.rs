@@ -52,6 +52,7 @@ impl Tables {
         memory: WeightMemory,
     ) -> Result<Tables, RuntimeError> {
         let read_whole = read_whole(&manifest.plan);
+        let convolutions = convolutions(&manifest.plan);
         let place = |t: &Tensor| {
             let len = t.bytes().expect("validated");
             (t.offset..t.offset + len, len)
@@ -61,7 +62,7 @@ impl Tables {
             let (_, len) = place(tensor);
             let is_read_whole = read_whole.contains(&(i as u32));
             going.push(match len {
-                _ if is_vector(tensor) => Going::Vector(zeros(len)?),
+                _ if is_vector(tensor) || convolutions.contains(&(i as u32)) => Going::Vector(zeros(len)?),
                 _ if memory == WeightMemory::Mapped => Going::Stays,
                 ..LEAST_ROOM => Going::Small(zeros(len)?),
                 _ if is_read_whole || len <= SMALL => {
@@ -104,7 +105,7 @@ impl Tables {
         Ok(Tables { memory, by_tensor })
     }
 
-    /// The values of a one-dimensional f32 tensor; empty for other tensors.
+    /// The values of a one-dimensional f32 tensor or of a convolution's weights; empty for other tensors.
     pub fn vector(&self, id: TensorId) -> &[f32] {
         match &self.by_tensor[id.0 as usize] {
             Held::Vector(values) => values,
@@ -145,6 +146,15 @@ fn read_whole(plan: &Plan) -> BTreeSet<u32> {
         _ => None,
     };
     plan.body.iter().chain(&plan.head).filter_map(table).collect()
+}
+
+/// The weights of convolutions, which are kept as numbers.
+fn convolutions(plan: &Plan) -> BTreeSet<u32> {
+    let weight = |step: &Step| match *step {
+        Step::Convolve { weight, .. } => Some(weight.0),
+        _ => None,
+    };
+    plan.body.iter().filter_map(weight).collect()
 }
 
 /// Whether a tensor is kept as f32 numbers instead of bytes.

@@ -76,10 +76,19 @@ impl Append<'_> {
                 q.chunks_exact_mut(dim).for_each(|head| rms_norm_in_place(head, norms.q, norms.eps));
                 rms_norm_in_place(k, norms.k, norms.eps);
             }
-            self.rope.rotate(q, position);
-            self.rope.rotate(k, position);
+            if self.rope.width() == dim {
+                self.rope.rotate(q, position);
+                self.rope.rotate(k, position);
+            } else {
+                let rotated = self.rope.width();
+                q.chunks_exact_mut(dim).for_each(|head| self.rope.rotate(&mut head[..rotated], position));
+                self.rope.rotate(&mut k[..rotated], position);
+            }
             keys[i * dim..][..dim].copy_from_slice(k);
             values[i * dim..][..dim].copy_from_slice(v);
+        }
+        if !self.run.appends {
+            return;
         }
         if !(T::holds(keys) && T::holds(values)) {
             let row = |i: &usize| [&keys[i * dim..][..dim], &values[i * dim..][..dim]];

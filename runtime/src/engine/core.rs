@@ -10,6 +10,7 @@ use super::pool::Pool;
 use super::profile::Profile;
 use super::ropes::Ropes;
 use super::screening::{Bounds, Largest, PlaneChoice};
+use super::state::{MOST_TRIED, State};
 use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,8 +36,21 @@ pub(super) struct Chunk<'a> {
     /// Position of the first of them. The cache has reserved this position and those of the other ids.
     pub position: usize,
     pub cache: &'a KvCache,
+    /// The recurrent state, where the plan has one; its memory is its own. It has seen the tokens before `position`.
+    pub state: Option<&'a State>,
+    /// How many of the last ids may be taken back.
+    pub drafted: usize,
+    /// See [`Run::appends`].
+    pub appends: bool,
     /// Which rows of `ids` are asked for logits, and what is asked of them.
     pub requests: Vec<(usize, &'a LogitsRequest)>,
+}
+
+impl Chunk<'_> {
+    /// How many rows change the recurrent state. The others are drafts, whose changes are logged, as far as there is room.
+    pub fn kept(&self) -> usize {
+        self.ids.len() - self.drafted.min(MOST_TRIED)
+    }
 }
 
 /// Which steps run.
@@ -94,10 +108,12 @@ impl Core {
         let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.ids).copied().collect();
         let mut first = 0;
         let mut runs = Vec::new();
-        for &Chunk { ids, position, cache, .. } in chunks {
+        for chunk in chunks {
+            let &Chunk { ids, position, cache, state, appends, .. } = chunk;
             let (rows, overflow) = (first..first + ids.len(), AtomicUsize::new(usize::MAX));
             first = rows.end;
-            runs.push(Run { rows, position, cache, overflow });
+            let kept = chunk.kept();
+            runs.push(Run { rows, position, cache, state, kept, appends, overflow });
         }
         let asked = Asked::new(model, chunks, &runs);
         let wanted = asked.wanted();

@@ -4,9 +4,9 @@
 use super::arena::Arena;
 use crate::load::Model;
 use std::ops::Range;
-use trit_format::plan::{Activation, BufferId, PackedMatrixId, TensorId};
+use trit_format::plan::{Activation, BufferId, PackedMatrixId, Rotation, TensorId};
 use trit_gemm::{Layout, MatrixRef};
-use trit_kernels::{epilogue, head, norm};
+use trit_kernels::{epilogue, hadamard, head, norm};
 
 /// Elements of a gate that are handled at a time. They go through a buffer on the stack, because `out` may be one of
 /// the operands.
@@ -67,6 +67,16 @@ impl Rows<'_> {
         }
     }
 
+    /// Takes rows of a rotated embedding back.
+    pub fn unrotate(&self, rotation: Rotation, out: BufferId) {
+        let signs = rotation.signs.map(|signs| self.model.vector(signs));
+        for r in self.rows.clone() {
+            // SAFETY: the row is this worker's.
+            let out = unsafe { self.arena.row_mut(out, r, 0, self.arena.len(out)) };
+            hadamard::unrotate(out, signs, rotation.block as usize);
+        }
+    }
+
     /// Applies RMSNorm, in place where input and output are the same buffer.
     pub fn norm(&self, Norm { input, weight, eps, out }: Norm) {
         let weight = self.model.vector(weight);
@@ -124,5 +134,49 @@ impl Gate {
         }
         // SAFETY: by this function's contract.
         unsafe { arena.row_mut::<f32>(self.out, row, from, to) }.copy_from_slice(values);
+    }
+}
+
+/// A gate on normalized runs of elements.
+#[derive(Clone, Copy)]
+pub(crate) struct GateNorm<'a> {
+    pub input: BufferId,
+    /// Of one run.
+    pub weight: &'a [f32],
+    pub eps: f32,
+    pub gate: BufferId,
+    pub at: usize,
+    pub activation: Activation,
+    pub out: BufferId,
+}
+
+impl GateNorm<'_> {
+    /// How many parts a row has for [`GateNorm::part`]: its runs.
+    pub fn parts(&self, arena: &Arena) -> usize {
+        arena.len(self.out) / self.weight.len()
+    }
+
+    /// Normalizes and gates run `part` of row `row`.
+    ///
+    /// # Safety
+    /// No other worker touches this run of any of the buffers until all workers passed the next barrier.
+    pub unsafe fn part(&self, arena: &Arena, row: usize, part: usize) {
+        let (from, to) = (part * self.weight.len(), (part + 1) * self.weight.len());
+        if self.input != self.out {
+            // SAFETY: by this function's contract; `input` and `out` do not overlap.
+            let (input, out) =
+                unsafe { (arena.row::<f32>(self.input, row), arena.row_mut::<f32>(self.out, row, from, to)) };
+            out.copy_from_slice(&input[from..to]);
+        }
+        // SAFETY: by this function's contract; `gate` and `out` do not overlap.
+        let (gate, out) =
+            unsafe { (arena.row::<f32>(self.gate, row), arena.row_mut::<f32>(self.out, row, from, to)) };
+        norm::rms_norm_in_place(out, self.weight, self.eps);
+        let mut normed = [0.0; GATED];
+        for (out, gate) in out.chunks_mut(GATED).zip(gate[self.at + from..].chunks(GATED)) {
+            let normed = &mut normed[..out.len()];
+            normed.copy_from_slice(out);
+            epilogue::gate_values(self.activation, gate, normed, out);
+        }
     }
 }

@@ -8,19 +8,24 @@
 use super::arena::Arena;
 use super::attend::{Append, AppendNorms, Attend, Attention, SplitKv};
 use super::dense_linear::Dense;
-use super::elementwise::{Gate, Norm, Rows};
+use super::elementwise::{Gate, GateNorm, Norm, Rows};
 use super::kv::{KvCache, KvType};
 use super::pool::Worker;
 use super::profile::Profile;
+use super::recur::{Convolve, Delta, RecurScratch};
 use super::screening::{self, Bounds, Largest, Screening, ScreeningScratch};
+use super::state::State;
 use super::ternary::{OwnRows, ProductScratch, TernaryStep, in_arena};
 use crate::load::Model;
 use half::f16;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
-use trit_format::plan::{ActivationRule, BufferId, Epilogue, KvLayer, PlanesId, Quantized, Step, TensorId};
-use trit_kernels::norm::norm_quantize;
+use trit_format::plan::{
+    ActivationRule, BufferId, Epilogue, KvLayer, PlanesId, Quantized, Rotation, Step, TensorId,
+};
+use trit_kernels::hadamard::rotate;
+use trit_kernels::norm::{norm_quantize, rms_norm};
 use trit_kernels::quantize::{QuantizedRow, quantize};
 use trit_kernels::rope::RopeTable;
 
@@ -46,6 +51,13 @@ pub(crate) struct Run<'a> {
     /// Position of the first row.
     pub position: usize,
     pub cache: &'a KvCache,
+    /// The recurrent state, where the plan has one.
+    pub state: Option<&'a State>,
+    /// So many rows change the recurrent state. The rows after them are logged.
+    pub kept: usize,
+    /// Whether keys and values are appended to the cache. They are not where the rows ran before, and run again only for
+    /// the recurrent state.
+    pub appends: bool,
     /// The index within the run of the first row whose keys or values the cache's element type could not hold;
     /// `usize::MAX` while there is no such row.
     pub overflow: AtomicUsize,
@@ -103,6 +115,7 @@ pub(crate) struct Scratch {
     /// [`OWN_ROWS`].
     own: Vec<(Quantized, OwnRows)>,
     pub attention: Attention,
+    recur: RecurScratch,
     pub screening: ScreeningScratch,
     /// For each wanted row of the last pass, whether its candidates are in `screening`. Otherwise its logits are in the
     /// arena.
@@ -225,18 +238,25 @@ impl Executor<'_> {
     /// Whether a worker may begin `next` while others are still at `step`. It may where each worker keeps the results
     /// of `step` for itself, and `next` does not write what `step` reads.
     fn goes_on(&self, step: &Step, next: Option<&Step>, rows: usize) -> bool {
-        let (Step::Quantize { input, .. } | Step::NormQuantize { input, .. }) = *step else { return false };
+        let (Step::Quantize { input, .. }
+        | Step::NormQuantize { input, .. }
+        | Step::RotateQuantize { input, .. }) = *step
+        else {
+            return false;
+        };
         match next {
             Some(Step::Ternary { out, .. }) => rows <= OWN_ROWS && !self.arena.overlap(input, *out),
             _ => false,
         }
     }
 
-    /// Quantizes rows. Where there is a `norm`, rows are normalized first.
+    /// Quantizes rows. Where there is a `norm`, rows are normalized first; where there is a `rotation`, they are rotated
+    /// next.
     fn quantize(
         &self,
         (input, out): (BufferId, Quantized),
         norm: Option<(TensorId, f32)>,
+        rotation: Option<Rotation>,
         rule: ActivationRule,
         rows: Range<usize>,
         worker: &Worker,
@@ -247,6 +267,16 @@ impl Executor<'_> {
         let mut row = |r: usize, out: QuantizedRow| {
             // SAFETY: the step rule; the input is not written in this step.
             let input: &[f32] = unsafe { arena.row(input, r) };
+            if let Some(rotation) = rotation {
+                normed.resize(input.len(), 0.0);
+                match norm {
+                    Some((weight, eps)) => rms_norm(input, self.model.vector(weight), eps, &mut normed),
+                    None => normed.copy_from_slice(input),
+                }
+                let signs = rotation.signs.map(|signs| self.model.vector(signs));
+                rotate(&mut normed, signs, rotation.block as usize);
+                return quantize(&normed, rule, out);
+            }
             match norm {
                 Some((weight, eps)) => {
                     norm_quantize(input, self.model.vector(weight), eps, rule, &mut normed, out)
@@ -304,10 +334,35 @@ impl Executor<'_> {
                 unsafe { dense.run(rows, worker) };
             }
             Step::NormQuantize { input, weight, eps, rule, out } => {
-                self.quantize((input, out), Some((weight, eps)), rule, rows, worker, scratch);
+                self.quantize((input, out), Some((weight, eps)), None, rule, rows, worker, scratch);
             }
             Step::Quantize { input, rule, out } => {
-                self.quantize((input, out), None, rule, rows, worker, scratch);
+                self.quantize((input, out), None, None, rule, rows, worker, scratch);
+            }
+            Step::RotateQuantize { input, norm, rotation, rule, out } => {
+                let norm = norm.map(|norm| (norm.weight, norm.eps));
+                self.quantize((input, out), norm, Some(rotation), rule, rows, worker, scratch);
+            }
+            Step::Unrotate { rotation, out } => mine.unrotate(rotation, out),
+            Step::Convolve { input, weight, activation: _, state, out } => {
+                let taps = self.model.tensor(weight).shape[0] as usize;
+                let (runs, weight) = (self.pass.runs, self.model.vector(weight));
+                Convolve { runs, arena, input, weight, taps, state, out }.run(worker);
+            }
+            Step::DeltaRule { qkv, gates, at, rates, bias, heads, state, out } => {
+                let (rates, bias) = (self.model.vector(rates), self.model.vector(bias));
+                let (runs, at) = (self.pass.runs, at as usize);
+                let delta = Delta { runs, arena, qkv, gates, at, rates, bias, heads, state, out };
+                delta.run(worker, &mut scratch.recur);
+            }
+            Step::GateNorm { input, weight, eps, gate, at, activation, out } => {
+                let weight = self.model.vector(weight);
+                let gate = GateNorm { input, weight, eps, gate, at: at as usize, activation, out };
+                let parts = gate.parts(arena);
+                for unit in worker.share(rows.len() * parts) {
+                    // SAFETY: the step rule; parts of rows are shared out.
+                    unsafe { gate.part(arena, rows.start + unit / parts, unit % parts) };
+                }
             }
             Step::Ternary { matrix, input, epilogue, out, at } => {
                 let index = matrix.0 as usize;

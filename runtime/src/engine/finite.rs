@@ -37,8 +37,11 @@ impl Core {
         stop: &AtomicBool,
     ) -> Result<RuntimeError, RuntimeError> {
         let tokens = [part.sequence.tokens(), &part.ids[row..=row]].concat();
-        let options =
-            SequenceOptions { context: Some(part.sequence.context_length()), kv: part.sequence.kv() };
+        let options = SequenceOptions {
+            context: Some(part.sequence.context_length()),
+            kv: part.sequence.kv(),
+            ..SequenceOptions::default()
+        };
         let mut search = Sequence::new(model.clone(), options)?;
         let found = self.first_place(model, &mut search, &tokens, stop)?;
         let (place, position) = found.unwrap_or((Place::Head, tokens.len() - 1));
@@ -63,7 +66,7 @@ impl Core {
             .collect();
         for chunk in tokens.chunks(self.arena.capacity()) {
             let before = sequence.position();
-            sequence.cache.reserve(before + chunk.len(), before)?;
+            sequence.reserve(chunk.len())?;
             for (place, steps) in &places {
                 self.steps(model, sequence, chunk, &plan.body[steps.clone()], stop)?;
                 let bad = |row: &usize| !all_finite(arena::read(&self.arena, plan.residual, *row));
@@ -71,7 +74,7 @@ impl Core {
                     return Ok(Some((*place, before + row)));
                 }
             }
-            sequence.tokens.extend_from_slice(chunk);
+            sequence.append(chunk, chunk.len(), chunk.len());
         }
         Ok(None)
     }
@@ -86,8 +89,8 @@ impl Core {
         steps: &[Step],
         stop: &AtomicBool,
     ) -> Result<usize, RuntimeError> {
-        let (position, cache) = (sequence.position(), &sequence.cache);
-        let chunk = Chunk { ids, position, cache, requests: Vec::new() };
+        let (position, cache, state) = (sequence.position(), &sequence.cache, sequence.state.as_ref());
+        let chunk = Chunk { ids, position, cache, state, drafted: 0, appends: true, requests: Vec::new() };
         Ok(self.pass(model, &[chunk], &Steps::Body(steps), stop)?.ran[0])
     }
 
@@ -122,15 +125,18 @@ impl Core {
         for chunk in hidden.chunks(self.arena.capacity() * width) {
             // The layer does not look at the tokens.
             let ids = vec![0; chunk.len() / width];
-            let position = sequence.position();
-            sequence.cache.reserve(position + ids.len(), position)?;
+            // Where the cache must be widened, the rows run a second time from this state.
+            sequence.keep();
+            sequence.reserve(ids.len())?;
             arena::fill(&mut self.arena, plan.residual, chunk, width);
             if self.steps(&model, &sequence, &ids, steps, stop)? < ids.len() {
                 sequence.widen()?;
+                sequence.lose_state();
+                sequence.reserve(ids.len())?;
                 arena::fill(&mut self.arena, plan.residual, chunk, width);
                 self.steps(&model, &sequence, &ids, steps, stop)?;
             }
-            sequence.tokens.extend(&ids);
+            sequence.append(&ids, ids.len(), ids.len());
             (0..ids.len()).for_each(|r| out.extend_from_slice(arena::read(&self.arena, plan.residual, r)));
         }
         Ok(out)

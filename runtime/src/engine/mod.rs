@@ -36,9 +36,11 @@ mod kv;
 mod logits;
 mod pool;
 pub(crate) mod profile;
+mod recur;
 mod ropes;
 mod screening;
 mod sequence;
+pub(crate) mod state;
 mod step;
 mod ternary;
 

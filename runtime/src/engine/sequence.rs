@@ -2,17 +2,26 @@
 
 use super::kv::{KvCache, KvType};
 use super::logits::{Logits, OwnLogits};
+use super::state::State;
 use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::Arc;
 
 /// Options of a sequence.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct SequenceOptions {
     /// Most tokens of the sequence; by default the model's context length.
     pub context: Option<usize>,
     /// Element type of the KV cache; see [`Sequence::widened`].
     pub kv: KvType,
+    /// Most [snapshots](Sequence::keep) of the recurrent state, for models that have one.
+    pub snapshots: usize,
+}
+
+impl Default for SequenceOptions {
+    fn default() -> SequenceOptions {
+        SequenceOptions { context: None, kv: KvType::default(), snapshots: 2 }
+    }
 }
 
 /// Tokens, together with the keys and values that are needed to continue them. A sequence runs in steps of an
@@ -24,6 +33,8 @@ pub struct Sequence {
     model: Arc<Model>,
     pub(super) tokens: Vec<u32>,
     pub(super) cache: KvCache,
+    /// The recurrent state, where the plan has one.
+    pub(super) state: Option<State>,
     context: usize,
     widened: Option<usize>,
     /// The logits of the last step, and how many of these entries are in use.
@@ -45,6 +56,7 @@ impl Sequence {
         Ok(Sequence {
             tokens: Vec::new(),
             cache: KvCache::new(&manifest.plan.kv, options.kv),
+            state: model.states().map(|layout| State::new(layout.clone(), options.snapshots)),
             context,
             widened: None,
             logits: (Vec::new(), 0),
@@ -61,6 +73,7 @@ impl Sequence {
             model: self.model.clone(),
             tokens: self.tokens[..position].to_vec(),
             cache: self.cache.fork(position),
+            state: self.state.as_ref().map(|state| state.fork(position)),
             context: self.context,
             widened: self.widened,
             logits: (Vec::new(), 0),
@@ -69,8 +82,65 @@ impl Sequence {
 
     /// Forgets all but the first `position` tokens. A shorter sequence stays as it is. The memory is kept for later
     /// tokens.
+    ///
+    /// A recurrent state goes back to the nearest [snapshot](Sequence::keep); the next step then runs the tokens after
+    /// it again. Drafted tokens are taken back at no cost.
     pub fn truncate(&mut self, position: usize) {
-        self.tokens.truncate(position);
+        if position < self.tokens.len() {
+            self.tokens.truncate(position);
+            if let Some(state) = &mut self.state {
+                state.truncate(position);
+            }
+        }
+    }
+
+    /// Keeps a snapshot of the recurrent state, so that [`Sequence::truncate`] and [`Sequence::fork`] can go back to the
+    /// present position at no cost. A snapshot takes as much memory as the state, from the next step on. The oldest goes
+    /// where there are more than [`SequenceOptions::snapshots`]. Models without a recurrent state need none.
+    pub fn keep(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.keep();
+        }
+    }
+
+    /// Bytes of the recurrent state and its snapshots, shared ones included; 0 for models without one.
+    pub fn state_bytes(&self) -> usize {
+        self.state.as_ref().map_or(0, State::bytes)
+    }
+
+    /// Prepares for `count` more tokens: their positions in the cache, and a recurrent state of this sequence alone.
+    ///
+    /// # Errors
+    /// [`RuntimeError::System`] where memory is refused.
+    pub(super) fn reserve(&mut self, count: usize) -> Result<(), RuntimeError> {
+        let start = self.position();
+        self.cache.reserve(start + count, start)?;
+        self.state.as_mut().map_or(Ok(()), State::own)
+    }
+
+    /// The tokens that the recurrent state has not seen, although they are part of the text.
+    pub(super) fn unseen(&self) -> &[u32] {
+        self.state.as_ref().map_or(&[], |state| &self.tokens[state.position()..])
+    }
+
+    /// Appends tokens of which the first `ran` have run as rows of a pass of `count`, of which `kept` changed the
+    /// recurrent state. If only some of the rows count, the state is lost.
+    pub(super) fn append(&mut self, ids: &[u32], count: usize, kept: usize) {
+        self.tokens.extend_from_slice(ids);
+        if let Some(state) = &mut self.state {
+            if ids.len() == count {
+                state.ran(kept, count - kept);
+            } else {
+                state.lose();
+            }
+        }
+    }
+
+    /// Gives up the recurrent state after a pass that failed. The tokens that it has not seen then run again.
+    pub(super) fn lose_state(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.lose();
+        }
     }
 
     /// The model it belongs to.

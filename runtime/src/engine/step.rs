@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Part};
 use super::core::{Chunk, Core, Steps};
+use super::sequence::Sequence;
 use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::Arc;
@@ -52,9 +53,19 @@ impl Core {
             if open.is_empty() {
                 return Ok(());
             }
+            for part in &mut open {
+                self.catch_up(model, part.sequence, stop)?;
+            }
             let chunks: Vec<Chunk> = open.iter().map(|part| part.chunk()).collect();
-            let found = self.pass(model, &chunks, &Steps::All, stop)?;
+            let found = self.pass(model, &chunks, &Steps::All, stop);
             drop(chunks);
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    open.iter_mut().for_each(|part| part.sequence.lose_state());
+                    return Err(error);
+                }
+            };
             let before: Vec<usize> = open.iter().map(|part| part.done).collect();
             for (part, &ran) in open.iter_mut().zip(&found.ran) {
                 part.append(ran);
@@ -90,6 +101,40 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Runs the tokens again that a sequence's recurrent state has not seen.
+    ///
+    /// # Errors
+    /// Those of a pass.
+    fn catch_up(
+        &mut self,
+        model: &Model,
+        sequence: &mut Sequence,
+        stop: &AtomicBool,
+    ) -> Result<(), RuntimeError> {
+        while !sequence.unseen().is_empty() {
+            if let Some(state) = &mut sequence.state {
+                state.own()?;
+            }
+            let ids = sequence.unseen();
+            let position = sequence.position() - ids.len();
+            let ids = &ids[..ids.len().min(self.arena.capacity())];
+            let (cache, state, rows) = (&sequence.cache, sequence.state.as_ref(), ids.len());
+            let requests = Vec::new();
+            let chunk = Chunk { ids, position, cache, state, drafted: 0, appends: false, requests };
+            let ran = self.pass(model, &[chunk], &Steps::All, stop);
+            if let Some(state) = &mut sequence.state {
+                match ran {
+                    Ok(_) => state.ran(rows, 0),
+                    Err(_) => state.lose(),
+                }
+            }
+            ran?;
+        }
+        Ok(())
+    }
+}
+
 impl Part<'_> {
     /// Checks the part, and reserves its positions in the cache.
     fn prepare(&mut self, model: &Arc<Model>) -> Result<(), RuntimeError> {
@@ -104,8 +149,7 @@ impl Part<'_> {
                 self.ids.len()
             )));
         }
-        let start = self.sequence.position();
-        self.sequence.cache.reserve(start + self.ids.len(), start)
+        self.sequence.reserve(self.ids.len())
     }
 
     /// The rows that are left for the next pass.
@@ -116,13 +160,17 @@ impl Part<'_> {
             ids: &self.ids[self.done..],
             position: self.sequence.position(),
             cache: &self.sequence.cache,
+            state: self.sequence.state.as_ref(),
+            drafted: self.drafted.min(self.ids.len() - self.done - 1),
+            appends: true,
             requests: requests.collect(),
         }
     }
 
     /// Appends the next `ran` tokens of the part to its sequence: they have run.
     fn append(&mut self, ran: usize) {
-        self.sequence.tokens.extend_from_slice(&self.ids[self.done..self.done + ran]);
+        let (count, kept) = (self.chunk().ids.len(), self.chunk().kept());
+        self.sequence.append(&self.ids[self.done..self.done + ran], count, kept);
         self.done += ran;
     }
 

@@ -5,7 +5,7 @@ mod rules;
 pub mod sample;
 
 use self::sample::Sampler;
-use crate::{Model, Profile, RuntimeError, Session};
+use crate::{LogitsRequest, Model, Profile, RuntimeError, Session};
 use draft::Drafts;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use trit_text::conversation::shared_prefix;
 use trit_text::stop::StopTexts;
 use trit_text::{Detokenizer, TextError, Tokenizer};
+
+/// How many of a prompt's last tokens open the answer, at most: a role, and the beginning or an empty block of thoughts.
+const OPENING: usize = 12;
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,7 +298,7 @@ impl Ongoing {
         let start = Instant::now();
         let history = [session.tokens(), prompt].concat();
         sampler.begin(history.len());
-        let advanced = session.advance(prompt, &[sampler.asks(&history, &[], vocab(session))]);
+        let advanced = advance(session, prompt, sampler.asks(&history, &[], vocab(session)));
         let prefill = start.elapsed();
         let interrupted = matches!(advanced, Err(RuntimeError::Interrupted));
         if !interrupted {
@@ -412,6 +415,23 @@ impl Ongoing {
         let profiles = self.of_prompt.take().zip(session.profile());
         self.generation.profiles = profiles.map(|(prompt, decode)| [prompt, decode]);
     }
+}
+
+/// Runs a prompt. A recurrent state is kept shortly before its end, because the next prompt of a conversation usually
+/// repeats this one but for the last tokens, which open the answer.
+fn advance(session: &mut Session, prompt: &[u32], request: LogitsRequest) -> Result<(), RuntimeError> {
+    let start = session.position();
+    let before = prompt.len().saturating_sub(OPENING);
+    if session.model().state_bytes() > 0 && before > OPENING {
+        session.advance(&prompt[..before], &[])?;
+        session.keep();
+        let rest = session.advance(&prompt[before..], &[request]);
+        if rest.is_err() {
+            session.truncate(start);
+        }
+        return rest;
+    }
+    session.advance(prompt, &[request])
 }
 
 fn vocab(session: &Session) -> usize {

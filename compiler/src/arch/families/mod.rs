@@ -6,17 +6,19 @@ mod bitnet_1bitllm;
 mod gemma3;
 mod minicpm;
 mod qwen3;
+pub(crate) mod qwen35;
 
 use crate::arch::family::{Family, LLAMA};
 use crate::arch::keys::Keys;
 use crate::error::CompileError;
 
 /// Every family that is read.
-const FAMILIES: [&Family; 6] = [
+const FAMILIES: [&Family; 7] = [
     &bitnet::BITNET,
     &bitnet_1bitllm::BITNET_1BITLLM,
     &LLAMA,
     &qwen3::QWEN3,
+    &qwen35::QWEN35,
     &gemma3::GEMMA3,
     &minicpm::MINICPM,
 ];
@@ -43,15 +45,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("FalconH1ForCausalLM", RECURRENT),
     ("FalconMambaForCausalLM", RECURRENT),
     ("Qwen3NextForCausalLM", RECURRENT),
-    ("Qwen3_5ForCausalLM", RECURRENT),
-    ("Qwen3_5ForConditionalGeneration", RECURRENT),
 ];
 
 /// Layers in which each token goes to some of many feed-forward parts.
 const EXPERTS: &str = "it is a mixture of experts; only models with one feed-forward part a layer are read";
 
 /// Mamba, DeltaNet and their like.
-const RECURRENT: &str = "it has recurrent layers; only models whose layers all have attention are read";
+const RECURRENT: &str =
+    "it has recurrent layers of a kind that is not read; those of Qwen 3.5 (Qwen3_5ForCausalLM) are";
 
 /// Finds the family that the configuration names.
 ///

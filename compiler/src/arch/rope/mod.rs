@@ -64,6 +64,49 @@ impl RopeConfig {
         RopeConfig::joined(keys, theta, [old, new], inputs)
     }
 
+    /// Reads `rope_parameters` of a model that rotates only a part of each head, `partial` where the configuration does
+    /// not say which. Positions of images may have sections of the frequencies (`mrope_section`); those of text are all
+    /// equal, so that the sections do not matter.
+    ///
+    /// # Errors
+    /// As [`RopeConfig::take`], and parts that are no even number of elements.
+    pub(crate) fn take_partial(
+        keys: &mut Keys,
+        inputs: RopeInputs,
+        partial: f64,
+    ) -> Result<RopeConfig, CompileError> {
+        let theta = keys.take("rope_theta")?;
+        let outer: Option<f64> = keys.take("partial_rotary_factor")?;
+        let mut inner = keys.object("rope_parameters")?;
+        if inner.is_none() {
+            inner = keys.object("rope_scaling")?;
+        }
+        let mut own = None;
+        if let Some(inner) = &mut inner {
+            own = inner.take("partial_rotary_factor")?;
+            inner.take::<Vec<u32>>("mrope_section")?;
+            inner.take::<bool>("mrope_interleaved")?;
+        }
+        if let (Some(outer), Some(own)) = (outer, own)
+            && outer != own
+        {
+            let problem =
+                format!("partial_rotary_factor is {outer} in one place and {own} in another; remove one");
+            return Err(keys.invalid(problem));
+        }
+        let factor = own.or(outer).unwrap_or(partial);
+        let rotated = f64::from(inputs.head_dim) * factor;
+        if !(rotated >= 2.0 && rotated <= f64::from(inputs.head_dim) && rotated % 2.0 == 0.0) {
+            return Err(keys.invalid(format!(
+                "partial_rotary_factor is {factor}, which rotates {rotated} of {} elements, not an even number of them",
+                inputs.head_dim
+            )));
+        }
+        let inputs = RopeInputs { head_dim: rotated as u32, ..inputs };
+        let inner = inner.map(|inner| Inner::take(inner, None, inputs)).transpose()?;
+        RopeConfig::joined(keys, theta, [None, inner], inputs)
+    }
+
     /// Reads Gemma 3's two RoPEs, `(full, sliding)`: `rope_theta`, `rope_scaling` and `rope_local_base_freq`, or
     /// `rope_parameters` with an object for each type of layer. `local_theta` is the sliding layers' default base.
     ///

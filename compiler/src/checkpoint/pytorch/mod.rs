@@ -98,7 +98,16 @@ pub(super) fn tensors(file: &Arc<MappedFile>) -> Result<Vec<RawTensor>, CompileE
         let shape: Option<Vec<usize>> = tensor.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
         let shape = shape.ok_or_else(|| refuse("is larger than any memory".to_owned()))?;
         let dtype = tensor.storage.kind.element();
-        tensors.push(RawTensor { name: name.to_string(), dtype, shape, bytes, interleaved_heads: None });
+        tensors.push(RawTensor {
+            name: name.to_string(),
+            dtype,
+            shape,
+            bytes,
+            interleaved_heads: None,
+            tiled_heads: None,
+            affine: None,
+            tolerance: None,
+        });
     }
     Ok(tensors)
 }

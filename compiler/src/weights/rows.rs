@@ -1,0 +1,84 @@
+//! Some rows of a matrix as a matrix of its own.
+
+use crate::error::CompileError;
+use crate::files::mapped::MappedFile;
+use crate::model::{Dense, Matrix, Ternary, TernaryRows};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Which rows: `run` of each `period`, from `first` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Runs {
+    pub(crate) first: usize,
+    pub(crate) run: usize,
+    pub(crate) period: usize,
+}
+
+impl Runs {
+    fn stored_at(self, row: usize) -> usize {
+        row / self.run * self.period + self.first + row % self.run
+    }
+}
+
+/// These rows of `matrix`, in order. `part` names them where messages name the matrix.
+///
+/// # Errors
+/// Rows that are no whole number of periods.
+pub(crate) fn select(matrix: &Matrix, runs: Runs, part: &str) -> Result<Matrix, CompileError> {
+    let [all, _] = matrix.shape();
+    let Runs { first, run, period } = runs;
+    if run == 0 || first + run > period || !all.is_multiple_of(period) {
+        let problem = format!("{} has {all} rows, which are no runs of {period}", matrix.name());
+        return Err(CompileError::Internal(problem));
+    }
+    let (rows, name) = (all / period * run, format!("{} ({part})", matrix.name()));
+    Ok(match matrix {
+        Matrix::Ternary(ternary) => {
+            let trits = Arc::new(Selected { stored: ternary.trits.clone(), runs });
+            Matrix::Ternary(Ternary { name, rows, trits, ..ternary.clone() })
+        }
+        Matrix::Dense(dense) => {
+            let stored = (*dense.data).as_ref();
+            let row_bytes = stored.len() / all;
+            let file = MappedFile::temporary(Path::new(&dense.name), |out| {
+                (0..rows).try_for_each(|row| {
+                    out.write_all(&stored[runs.stored_at(row) * row_bytes..][..row_bytes])
+                })
+            })?;
+            dense.data.release();
+            let shape = vec![rows, dense.shape[1]];
+            Matrix::Dense(Dense { name, shape, data: Arc::new(file.whole()), ..dense.clone() })
+        }
+    })
+}
+
+struct Selected {
+    stored: Arc<dyn TernaryRows>,
+    runs: Runs,
+}
+
+impl TernaryRows for Selected {
+    fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
+        self.stored.read_row(self.runs.stored_at(row), out)
+    }
+
+    fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
+        self.stored.read_scales(self.runs.stored_at(row), out)
+    }
+
+    fn release(&self) {
+        self.stored.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_those_of_each_period() {
+        let runs = Runs { first: 2, run: 2, period: 5 };
+        assert_eq!([0, 1, 2, 3, 4].map(|row| runs.stored_at(row)), [2, 3, 7, 8, 12]);
+    }
+}

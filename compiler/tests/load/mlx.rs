@@ -1,0 +1,321 @@
+//! Checkpoints that mlx-lm wrote: 2-bit codes with a scale and a bias for each group of columns.
+
+use crate::checkpoint::{Checkpoint, Stored, refusal, says};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tritc::load::{LoadOptions, load};
+use tritc::model::{Matrix, Model, Ternary};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+/// How the test packs.
+#[derive(Clone, Copy)]
+struct Packing {
+    group: usize,
+    scales: Dtype,
+    /// Turns scales, biases and codes the other way round.
+    negative: bool,
+}
+
+const USUAL: Packing = Packing { group: 128, scales: Dtype::F16, negative: false };
+const Q: &str = "model.layers.0.self_attn.q_proj";
+
+/// Packs ternary floats `[rows, k]`: codes, scales and biases.
+fn packed(values: &[f32], k: usize, packing: Packing) -> [Vec<u8>; 3] {
+    let (mut words, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+    for group in values.chunks(packing.group) {
+        let mut scale = group.iter().fold(0f32, |most, x| most.max(x.abs()));
+        if packing.negative {
+            scale = -scale;
+        }
+        let float = |x: f32| match packing.scales {
+            Dtype::F16 => f16::from_f32(x).to_le_bytes().to_vec(),
+            Dtype::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
+            _ => x.to_le_bytes().to_vec(),
+        };
+        scales.extend(float(scale));
+        biases.extend(float(-scale));
+        for word in group.chunks(16) {
+            // Groups of zeros have a scale of zero, and any codes then.
+            let code = |x: f32| if scale == 0.0 { 2 } else { (x / scale + 1.0).round() as u32 };
+            words.extend(
+                word.iter().enumerate().fold(0u32, |w, (i, &x)| w | code(x) << (2 * i)).to_le_bytes(),
+            );
+        }
+    }
+    assert_eq!(words.len() * 4, values.len() / k * k);
+    [words, scales, biases]
+}
+
+/// The fixture `qwen3-g128`, whose matrices are all ternary, as mlx-lm packs it.
+fn pack(packing: Packing, prefix: &str) -> Checkpoint {
+    let dir = fixture("qwen3-g128");
+    let mut config: Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
+    let quantization = json!({"group_size": packing.group, "bits": 2, "mode": "affine"});
+    config["quantization"] = quantization.clone();
+    config["quantization_config"] = quantization;
+    let bytes = fs::read(dir.join("model.safetensors")).unwrap();
+    let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
+    for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+        let (name, shape) = (format!("{prefix}{name}"), view.shape().to_vec());
+        let [rows, k] = shape[..] else {
+            tensors.insert(name, (view.dtype(), shape, view.data().to_vec()));
+            continue;
+        };
+        let values: Vec<f32> = view
+            .data()
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|&b| if view.dtype() == Dtype::F16 { f16::from_le_bytes(b).to_f32() } else { panic!() })
+            .collect();
+        let [words, scales, biases] = packed(&values, k, packing);
+        let module = name.strip_suffix(".weight").unwrap().to_owned();
+        let groups = vec![rows, k / packing.group];
+        tensors.insert(format!("{module}.scales"), (packing.scales, groups.clone(), scales));
+        tensors.insert(format!("{module}.biases"), (packing.scales, groups, biases));
+        tensors.insert(name, (Dtype::U32, vec![rows, k / 16], words));
+    }
+    Checkpoint { config, tensors, files: BTreeMap::new() }
+}
+
+/// Trits times scales of all matrices, by name.
+fn weights(model: &Model) -> BTreeMap<String, Vec<f32>> {
+    let tables = [Some(&model.embedding), model.head.as_ref()].into_iter().flatten();
+    let matrices = tables.chain(model.layers.iter().flat_map(|l| l.projections()).map(|p| &p.matrix));
+    matrices
+        .map(|matrix: &Matrix| {
+            let Ternary { name, rows, k, .. } = matrix.ternary().unwrap();
+            let (mut trits, mut factors, mut all) = (vec![0; *k], vec![0.0; k / 32], Vec::new());
+            for row in 0..*rows {
+                let ternary = matrix.ternary().unwrap();
+                ternary.trits.read_row(row, &mut trits).unwrap();
+                ternary.factors(row, 32, &mut factors).unwrap();
+                all.extend(trits.iter().enumerate().map(|(at, &t)| f32::from(t) * factors[at / 32]));
+            }
+            (name.trim_start_matches("language_model.").to_owned(), all)
+        })
+        .collect()
+}
+
+#[test]
+fn packs_hold_what_the_floats_do() {
+    let floats = load(&fixture("qwen3-g128"), &LoadOptions::default()).unwrap();
+    let expected = weights(&floats);
+    let cases = [
+        (USUAL, ""),
+        (Packing { group: 64, ..USUAL }, ""),
+        (Packing { group: 32, ..USUAL }, ""),
+        (Packing { scales: Dtype::F32, ..USUAL }, ""),
+        (Packing { negative: true, ..USUAL }, ""),
+        (USUAL, "language_model."),
+    ];
+    for (packing, prefix) in cases {
+        let mut checkpoint = pack(packing, prefix);
+        if !prefix.is_empty() {
+            checkpoint.floats("vision_tower.patch_embed.proj.weight", &[2], [1.0, 2.0]);
+        }
+        let model = checkpoint.load().unwrap_or_else(|e| panic!("{e}"));
+        assert!(weights(&model) == expected, "groups of {}", packing.group);
+        // Scales are found as coarse as in floats, so that bundles are the same.
+        let scales = |model: &Model| model.layers[1].down.matrix.ternary().unwrap().scales;
+        assert_eq!(scales(&model), scales(&floats));
+        assert_eq!(model.final_norm.1, floats.final_norm.1);
+        let warnings = crate::warned(&model.warnings);
+        assert!(!warnings.contains("config.json:"), "{warnings}");
+    }
+}
+
+#[test]
+fn packs_in_shards_are_found_by_their_index() {
+    let (dir, _) = pack(USUAL, "").write_shards();
+    let model = load(dir.path(), &LoadOptions::default()).unwrap();
+    let floats = load(&fixture("qwen3-g128"), &LoadOptions::default()).unwrap();
+    assert!(weights(&model) == weights(&floats));
+}
+
+/// Writes two bytes at `at` of a tensor.
+fn bend(checkpoint: &mut Checkpoint, name: &str, at: usize, bytes: &[u8]) {
+    checkpoint.tensors.get_mut(name).unwrap().2[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+#[test]
+fn what_is_not_ternary_is_refused_by_its_place() {
+    // Row 1, column 37 of rows of 256: byte 64 + 9, bits 2 and 3.
+    let mut checkpoint = pack(USUAL, "");
+    let byte = checkpoint.tensors[&format!("{Q}.weight")].2[64 + 9];
+    bend(&mut checkpoint, &format!("{Q}.weight"), 64 + 9, &[byte | 0b1100]);
+    let model = checkpoint.load().unwrap();
+    let q = model.layers[0].attention().unwrap().q.matrix.ternary().unwrap();
+    let mut row = vec![0; 256];
+    q.trits.read_row(0, &mut row).unwrap();
+    let error = q.trits.read_row(1, &mut row).unwrap_err().to_string();
+    says(&error, &["model.safetensors", Q, "code 3 at row 1, column 37", "not ternary"]);
+
+    // The second group of row 2.
+    let mut checkpoint = pack(USUAL, "");
+    bend(&mut checkpoint, &format!("{Q}.biases"), 2 * (2 * 2 + 1), &f16::from_f32(-1.5).to_le_bytes());
+    says(&checkpoint.error(), &["[3]", Q, "bias -1.5 at row 2, columns 128 to 255", "not ternary"]);
+    for scale in [f16::NAN, f16::INFINITY] {
+        let mut checkpoint = pack(USUAL, "");
+        bend(&mut checkpoint, &format!("{Q}.scales"), 0, &scale.to_le_bytes());
+        bend(&mut checkpoint, &format!("{Q}.biases"), 0, &(-scale).to_le_bytes());
+        says(&checkpoint.error(), &["[3]", Q, "at row 0, columns 0 to 127"]);
+    }
+}
+
+#[test]
+fn other_packings_are_refused_by_name() {
+    let refused = |bend: &dyn Fn(&mut Checkpoint), words: &[&str]| {
+        let mut checkpoint = pack(USUAL, "");
+        checkpoint.unset("quantization_config");
+        bend(&mut checkpoint);
+        says(&checkpoint.error(), words);
+    };
+    let config = |key: &'static str, value: Value| {
+        move |checkpoint: &mut Checkpoint| checkpoint.config["quantization"][key] = value.clone()
+    };
+    refused(&config("bits", json!(4)), &["[4]", ".weight", "4 bits", "GGUF"]);
+    refused(&config("mode", json!("mxfp4")), &["[4]", "quantization.mode", "mxfp4", "affine"]);
+    refused(&config("group_size", json!(96)), &["[4]", "groups of 96"]);
+    refused(&config("group_size", json!("x")), &["[3]", "quantization.group_size", "\"x\""]);
+    refused(&config("group_size", json!(64)), &["[3]", "has shape", "groups of 64"]);
+    refused(&config(Q, json!(false)), &["[3]", Q, "is false, but the module is packed"]);
+    refused(&config(Q, json!({"bits": 4, "group_size": 64})), &["[4]", Q, "4 bits"]);
+    refused(&config(Q, json!({"bits": 2, "zero": 1})), &["[4]", "q_proj.zero", "not known"]);
+    refused(&config("zero_point", json!(3)), &["[4]", "quantization.zero_point", "not known"]);
+    let without = |name: &'static str| {
+        move |checkpoint: &mut Checkpoint| {
+            checkpoint.tensors.remove(&format!("{Q}.{name}"));
+        }
+    };
+    refused(&without("biases"), &["[3]", Q, "no weight and biases beside it"]);
+    refused(&without("weight"), &["[3]", Q, "no weight and biases beside it"]);
+    refused(&without("scales"), &[Q]);
+    refused(
+        &|checkpoint| {
+            let weight = checkpoint.tensors.get_mut(&format!("{Q}.weight")).unwrap();
+            weight.0 = Dtype::F32;
+        },
+        &["[4]", Q, "is F32, but packed weights are U32"],
+    );
+    refused(
+        &|checkpoint| checkpoint.tensors.retain(|name, _| !name.ends_with(".scales")),
+        &["[3]", "config.json", "2 bits in groups of 128", "no tensor has scales"],
+    );
+    refused(
+        &|checkpoint| {
+            checkpoint.set("quantization_config", json!({"bits": 2, "group_size": 64}));
+        },
+        &["[3]", "quantization and quantization_config differ"],
+    );
+    // A module may say the same again.
+    let mut checkpoint = pack(USUAL, "");
+    checkpoint.unset("quantization_config");
+    checkpoint.config["quantization"][Q] = json!({"bits": 2, "group_size": 128});
+    checkpoint.config["quantization"]["model.norm"] = json!(false);
+    checkpoint.load().unwrap();
+}
+
+/// Every cut of the file is an error, and no bent number makes a panic.
+#[test]
+fn damage_is_an_error() {
+    let dir = pack(USUAL, "").write();
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for cut in [1, 9, 200, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert!(load(dir.path(), &LoadOptions::default()).is_err(), "{cut}");
+    }
+    for group in [0u64, 1, u64::MAX, 1 << 63] {
+        let mut checkpoint = pack(USUAL, "");
+        checkpoint.unset("quantization_config");
+        checkpoint.config["quantization"]["group_size"] = json!(group);
+        says(&checkpoint.error(), &["groups of"]);
+    }
+    for shape in [vec![256 * 16], vec![256, 16, 1], vec![128, 32], vec![1024, 4]] {
+        let mut checkpoint = pack(USUAL, "");
+        checkpoint.tensors.get_mut(&format!("{Q}.weight")).unwrap().1 = shape;
+        says(&checkpoint.error(), &["[3]", Q, "shape"]);
+    }
+}
+
+/// A pack of the rotated hybrid, bent.
+#[test]
+fn rotated_packs_are_refused_where_they_are_not_understood() {
+    let read = |name: &str| fs::read(fixture("qwen35-hadamard-mlx").join(name)).unwrap();
+    let bytes = read("model.safetensors");
+    let config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+    let views = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors: BTreeMap<String, Stored> = views
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    let refused = |bend: &dyn Fn(&mut Checkpoint), words: &[&str]| {
+        let mut checkpoint =
+            Checkpoint { config: config.clone(), tensors: tensors.clone(), files: BTreeMap::new() };
+        bend(&mut checkpoint);
+        let options = LoadOptions { without_tokenizer: true, ..LoadOptions::default() };
+        says(&refusal(load(checkpoint.write().path(), &options)), words);
+    };
+    const DOWN: &str = "language_model.model.layers.1.mlp.down_proj";
+    refused(
+        &|c| {
+            c.set("schema_version", json!(3));
+        },
+        &["[4]", "schema_version is 3"],
+    );
+    refused(
+        &|c| {
+            c.unset("gdn_activation_layout");
+        },
+        &["[4]", "gdn_activation_layout is null"],
+    );
+    refused(
+        &|c| {
+            c.set("modules", json!("all"));
+        },
+        &["[3]", "modules: "],
+    );
+    let module = |at: usize, key: &'static str, value: Value| {
+        move |c: &mut Checkpoint| c.config["modules"][at][key] = value.clone()
+    };
+    refused(&module(0, "embedding", json!(false)), &["[4]", "\"model.embed_tokens\"", "embedding is false"]);
+    refused(&module(1, "embedding", json!(true)), &["[4]", "\"lm_head\"", "embedding is true"]);
+    refused(&module(2, "block", json!(96)), &["[3]", "block is 96", "power of two"]);
+    refused(&module(2, "block", json!(64)), &["[4]", "blocks of 128", "of 64"]);
+    refused(&module(2, "seed", json!(1)), &["[3]", "modules: ", "seed"]);
+    refused(&module(2, "dtype", json!("int8")), &["[4]", "dtype is \"int8\""]);
+    refused(&module(2, "path", json!("lm_head")), &["[3]", "\"lm_head\" twice"]);
+    refused(
+        &module(2, "path", json!("model.layers.0.linear_attn.in_proj_a")),
+        &["[4]", "in_proj_a", "not known"],
+    );
+    refused(
+        &module(2, "path", json!("model.layers.9.mlp.up_proj")),
+        &["[3]", "no packed tensor", "layers.9"],
+    );
+    refused(
+        &|c| drop(c.config["modules"].as_array_mut().unwrap().remove(4)),
+        &["[3]", "not listed in modules"],
+    );
+    refused(&|c| drop(c.tensors.remove(&format!("{DOWN}.signs"))), &["[3]", "no tensor", "down_proj.signs"]);
+    let sign = |at: usize, value: f32| {
+        move |c: &mut Checkpoint| bend(c, &format!("{DOWN}.signs"), 4 * at, &value.to_le_bytes())
+    };
+    refused(&sign(3, 0.5), &["[3]", "down_proj.signs", "holds 0.5 at 3", "1 or -1"]);
+    let stored = &tensors[&format!("{DOWN}.signs")].2;
+    let first = f32::from_le_bytes(stored[..4].try_into().unwrap());
+    refused(&sign(0, -first), &["[4]", "down_proj.signs", "differs from", "same width 512"]);
+    refused(
+        &|c| c.tensors.get_mut(&format!("{DOWN}.signs")).unwrap().0 = Dtype::I32,
+        &["[4]", "down_proj.signs", "I32", "expected F32"],
+    );
+}
