@@ -69,7 +69,7 @@ pub(super) fn decode(kind: BlockType, block: &[u8], out: &mut [i8]) -> Result<()
         BlockType::Iq1Bn => sixteens(block, out),
         BlockType::Iq2Bn => planes(block, out),
         // `Blocks` holds ternary types only.
-        BlockType::Q8_0 | BlockType::Q4K | BlockType::Q6K => Err(0),
+        BlockType::Integers(_) => Err(0),
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn are_zero(kind: BlockType, block: &[u8]) -> bool {
         BlockType::Tq2_0 => all(&block[..64], 0x55),
         BlockType::Q2_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => all(&block[2..], 0x55),
         BlockType::Iq2Bn => all(block, 0x55),
-        BlockType::Q1_0 | BlockType::Q8_0 | BlockType::Q4K | BlockType::Q6K => false,
+        BlockType::Q1_0 | BlockType::Integers(_) => false,
     }
 }
 

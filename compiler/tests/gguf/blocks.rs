@@ -299,3 +299,70 @@ fn embeddings_of_integers_are_widened() {
         assert_eq!(*value, 0.5 * f32::from(stored), "{at}");
     }
 }
+
+/// Embeddings of every type of integers, against what the `gguf` package reads (0.19) in the same blocks of random bytes.
+#[test]
+fn every_type_of_integers_is_read_as_llama_cpp_reads_it() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("integer_blocks.json")).unwrap();
+    let hex = |text: &serde_json::Value| -> Vec<u8> {
+        let digits = text.as_str().unwrap().as_bytes().as_chunks::<2>().0;
+        digits.iter().map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    };
+    let golden = golden.as_array().unwrap();
+    assert_eq!(golden.len(), 13);
+    for case in golden {
+        let name = case["type"].as_str().unwrap();
+        let expected: Vec<f32> =
+            hex(&case["f32"]).as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        // As many rows as there are tokens; blocks of 256 are more than a row of the usual width.
+        let mut file = File::bitnet();
+        let width = if expected.len() % 256 == 0 { 256 } else { 64 };
+        if width == 256 {
+            file = wide();
+        }
+        let rows = expected.len() / width;
+        let bytes = hex(&case["bytes"]).repeat(16 / rows);
+        file.tensor("token_embd.weight", &[width as u64, 16], case["id"].as_u64().unwrap() as u32, bytes);
+        let model = file.load().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let embedding = model.embedding.dense().unwrap();
+        let bytes = (*embedding.data).as_ref();
+        let values: Vec<f32> = match embedding.dtype {
+            DType::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            // The one type that needs no more.
+            DType::Bf16 if name == "MXFP4" => {
+                bytes.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect()
+            }
+            other => panic!("{name} became {other:?}"),
+        };
+        assert_eq!(values.len(), 16 * width);
+        let bits = |x: &f32| x.to_bits();
+        for (at, value) in values.iter().enumerate() {
+            assert_eq!(bits(value), bits(&expected[at % expected.len()]), "{name}: weight {at}");
+        }
+    }
+}
+
+/// A model whose rows hold blocks of 256 weights.
+fn wide() -> File {
+    let mut file = File::bitnet();
+    file.key("bitnet-b1.58.embedding_length", crate::writer::u32(256));
+    file.key("bitnet-b1.58.attention.head_count", crate::writer::u32(8));
+    file.key("bitnet-b1.58.attention.head_count_kv", crate::writer::u32(4));
+    for norm in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm", "blk.0.attn_sub_norm"] {
+        file.floats(&format!("{norm}.weight"), &[256]);
+    }
+    for (part, rows, k) in [
+        ("attn_q", 256, 256),
+        ("attn_k", 128, 256),
+        ("attn_v", 128, 256),
+        ("attn_output", 256, 256),
+        ("ffn_gate", 128, 256),
+        ("ffn_up", 128, 256),
+        ("ffn_down", 256, 128),
+    ] {
+        let name = format!("blk.0.{part}.weight");
+        let bytes = q2_0(&trits(&name, rows * k), 0.75);
+        file.tensor(&name, &[k as u64, rows as u64], 42, bytes);
+    }
+    file
+}
