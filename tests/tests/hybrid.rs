@@ -36,7 +36,7 @@ impl Checkpoint {
         let path = fixture(name);
         let compile = |activations: &str| {
             let bundle = format!("hybrid-{}-{activations}", name.replace(['/', '.'], "-"));
-            compile_with(&path, &bundle, &["--activations", activations])
+            compile_with(&path, &bundle, &["--activations", activations, "--no-tokenizer"])
         };
         Checkpoint {
             floats: compile("f32"),
@@ -140,6 +140,18 @@ fn selftests_pass(checkpoint: &Checkpoint) {
 /// Flat text model in safetensors, three value heads on a key head, ternary gates.
 static G128: LazyLock<Checkpoint> = LazyLock::new(|| Checkpoint::new("qwen35-g128", "qwen35-g128"));
 
+/// The same model as a GGUF file.
+static G128_GGUF: LazyLock<Checkpoint> =
+    LazyLock::new(|| Checkpoint::new("qwen35-g128/model.q2_0.gguf", "qwen35-g128"));
+
+/// Rotated weights, gates of floats.
+static HADAMARD: LazyLock<Checkpoint> =
+    LazyLock::new(|| Checkpoint::new("qwen35-hadamard/model.pq2_0.gguf", "qwen35-hadamard"));
+
+/// The same model as mlx-lm's files.
+static HADAMARD_MLX: LazyLock<Checkpoint> =
+    LazyLock::new(|| Checkpoint::new("qwen35-hadamard-mlx", "qwen35-hadamard"));
+
 /// Every check of every checkpoint, as tests of their own.
 macro_rules! checks {
     ($($module:ident $checkpoint:ident)*) => { $(
@@ -174,7 +186,7 @@ macro_rules! checks {
     )* };
 }
 
-checks! { g128 G128 }
+checks! { g128 G128 g128_gguf G128_GGUF hadamard HADAMARD hadamard_mlx HADAMARD_MLX }
 
 fn load(bundle: &Path) -> Arc<Model> {
     let trust = TrustPolicy::everything();
