@@ -339,7 +339,7 @@ fn errors_of_one_sequence_stay_with_it() {
     engine.advance(&mut alone, &[4], &largest, None).unwrap();
     assert_eq!(good.tokens(), alone.tokens());
     assert!(matches!(
-        engine.sequence(SequenceOptions { context: Some(0), kv: KvType::F16 }),
+        engine.sequence(SequenceOptions { context: Some(0), ..SequenceOptions::default() }),
         Err(RuntimeError::Context { asked: 0, .. })
     ));
 }

@@ -27,6 +27,7 @@ fn session(model: &Arc<Model>, threads: usize) -> Session {
         oversubscribe: true,
         kv: KvType::F16,
         chunk: 64,
+        ..SessionOptions::default()
     };
     Session::new(model.clone(), options).unwrap()
 }

@@ -33,8 +33,14 @@ fn load(name: &str, options: &LoadOptions) -> Arc<Model> {
 }
 
 fn session(model: &Arc<Model>, threads: usize, kv: KvType, chunk: usize) -> Session {
-    let options =
-        SessionOptions { context: Some(512), threads: Some(threads), oversubscribe: true, kv, chunk };
+    let options = SessionOptions {
+        context: Some(512),
+        threads: Some(threads),
+        oversubscribe: true,
+        kv,
+        chunk,
+        ..SessionOptions::default()
+    };
     Session::new(model.clone(), options).unwrap()
 }
 
@@ -238,6 +244,7 @@ fn a_long_context_is_attended_the_same_by_any_number_of_threads() {
             oversubscribe: true,
             kv: KvType::F16,
             chunk,
+            ..SessionOptions::default()
         };
         let mut session = Session::new(model.clone(), options).unwrap();
         let mut bits: Vec<u32> = session.prefill(&prompt).unwrap().iter().map(|l| l.to_bits()).collect();

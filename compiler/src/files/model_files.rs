@@ -100,10 +100,10 @@ impl ModelFiles {
         &self.sources
     }
 
-    /// Replaces what `config.json` says.
+    /// Puts `config` in the place of what `config.json` says.
     pub(crate) fn set_config(&mut self, config: Map<String, Value>) {
-        if let Some((_, known)) = self.objects.get_mut("config.json") {
-            *known = config;
+        if let Some((_, own)) = self.objects.get_mut("config.json") {
+            *own = config;
         }
     }
 

@@ -21,7 +21,7 @@ fn bitnet_by_its_three_names() {
         let activation = if name == "bitnet" { Activation::Silu } else { Activation::Relu2 };
         assert_eq!((model.activation, model.activations), (activation, PER_TOKEN), "{name}");
         assert_eq!(model.info.architecture, "BitNetForCausalLM");
-        assert!(model.layers[0].attention_sub_norm.is_some() && model.head.is_none());
+        assert!(model.layers[0].attention().unwrap().sub_norm.is_some() && model.head.is_none());
         assert_eq!(model.rms_eps, 1e-5);
         assert_eq!(model.ropes[0].inv_freq.len(), 16);
         assert!(model.tokenizer.is_none());

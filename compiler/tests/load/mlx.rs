@@ -152,7 +152,7 @@ fn what_is_not_ternary_is_refused_by_its_place() {
     let byte = checkpoint.tensors[&format!("{Q}.weight")].2[64 + 9];
     bend(&mut checkpoint, &format!("{Q}.weight"), 64 + 9, &[byte | 0b1100]);
     let model = checkpoint.load().unwrap();
-    let q = model.layers[0].q.matrix.ternary().unwrap();
+    let q = model.layers[0].attention().unwrap().q.matrix.ternary().unwrap();
     let mut row = vec![0; 256];
     q.trits.read_row(0, &mut row).unwrap();
     let error = q.trits.read_row(1, &mut row).unwrap_err().to_string();
