@@ -385,7 +385,7 @@ mod tests {
                     }
                 }
                 assert_eq!(merged.found(), whole.found());
-                assert_eq!((merged.zeros, merged.magnitudes.0), (whole.zeros, whole.magnitudes.0));
+                assert_eq!((merged.zeros, merged.magnitudes), (whole.zeros, whole.magnitudes));
             }
         }
     }
