@@ -99,6 +99,17 @@ pub enum CompileError {
         /// Where two magnitudes meet that share a scale, and what to declare if the weights are latent ones.
         problem: String,
     },
+    /// A GGUF file's I2_S weights may be in any of three layouts, and do not say in which. It can be chosen.
+    #[error(
+        "{path}: has weights of type I2_S, whose layout depends on the program that wrote the file; the weights do not tell \
+         which it is (squared correlations: {evidence})"
+    )]
+    UndecidedLayout {
+        /// The file.
+        path: PathBuf,
+        /// How well the matrices go together in each layout.
+        evidence: String,
+    },
     /// Float weights are ternary but for rounding in a few groups. They could be read with that error.
     #[error("{path}: tensor {tensor}: {problem}")]
     NearlyTernary {
@@ -188,6 +199,8 @@ pub enum Choice {
     /// A key to be ignored, one of
     /// [`LoadOptions::ignore_config_keys`](crate::load::LoadOptions::ignore_config_keys).
     IgnoredKey(String),
+    /// The layout of I2_S weights, [`LoadOptions::i2s_layout`](crate::load::LoadOptions::i2s_layout).
+    I2sLayout(&'static str),
     /// That float weights are rounded, [`LoadOptions::quantize`](crate::load::LoadOptions::quantize).
     Rounding,
     /// How far floats may be from ternary ones, [`LoadOptions::tolerance`](crate::load::LoadOptions::tolerance).
@@ -200,6 +213,7 @@ impl fmt::Display for Choice {
             Choice::Name(name) => write!(f, "the name {}", trit_text::printable::escape(name)),
             Choice::Context(context) => write!(f, "a context of {context} tokens"),
             Choice::IgnoredKey(key) => write!(f, "the ignored key {key}"),
+            Choice::I2sLayout(layout) => write!(f, "the I2_S layout {layout}"),
             Choice::Rounding => f.write_str("rounding float weights"),
             Choice::Tolerance(tolerance) => write!(f, "a tolerance of {tolerance}"),
         }
@@ -264,6 +278,7 @@ impl CompileError {
             | CompileError::System(_) => ErrorKind::Input,
             CompileError::Unsupported { .. }
             | CompileError::UnsupportedTensor { .. }
+            | CompileError::UndecidedLayout { .. }
             | CompileError::UnknownKey { .. }
             | CompileError::UnsupportedTarget { .. } => ErrorKind::Unsupported,
             CompileError::Codegen { .. } | CompileError::Internal(_) => ErrorKind::Defect,

@@ -28,6 +28,18 @@ TYPES = {
     "PQ2_0": (142, 128, 34, 0),
     "PTQ1_0": (143, 128, 28, 0),
 }
+# I2_S is a scale after codes in one of three orders; how many bytes of a block stand side by side.
+I2S = {"I2_S_X86": lambda k: 32, "I2_S_ARM": lambda k: 16, "I2_S_1X4": lambda k: k}
+# Where the f16 scales of a block are, of types that the package only reads.
+SCALES = {
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
+    "IQ4_NL": [0],
+    "IQ4_XS": [0],
+}
 LINEARS = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -144,20 +156,31 @@ def add_ternary(writer, name, kind, trits, scales):
         GGML_QUANT_SIZES[number] = known
 
 
+def add_i2s(writer, name, kind, trits, scales):
+    """As quantize_i2_s of microsoft/BitNet on each CPU: one scale, four codes to a byte, the first uppermost."""
+    assert scales.size == 1, "I2_S has one scale"
+    codes = (trits + 1).astype(np.uint8).reshape(-1, 4, I2S[kind](trits.shape[1]))
+    packed = codes[:, 0] << 6 | codes[:, 1] << 4 | codes[:, 2] << 2 | codes[:, 3]
+    trailer = np.zeros(8, np.float32)
+    trailer[0] = scales.reshape(-1)[0]
+    data = np.concatenate([packed.reshape(-1), trailer.view(np.uint8)])
+    # Of bytes the package would make a shape by its own table of types.
+    writer.add_tensor(name, data.view(np.int8), raw_shape=trits.shape, raw_dtype=36)
+
+
 def add_floats(writer, name, values, kind):
     """A table of floats in that type, where its rows go into blocks."""
     values = values.astype(np.float32)
     kind = gguf.GGMLQuantizationType[kind]
     if values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
         kind = gguf.GGMLQuantizationType.F16
-    if kind in (gguf.GGMLQuantizationType.Q6_K, gguf.GGMLQuantizationType.Q4_K):
+    if kind.name in SCALES:
         # The package only reads these; any bytes are a tensor of that type, and finite with such scales.
         block, size = GGML_QUANT_SIZES[kind]
         rng = np.random.default_rng(1)
         data = rng.integers(0, 256, (values.shape[0], values.shape[1] // block, size), dtype=np.uint8)
         half = np.float16(0.002).tobytes()
-        places = [208] if kind == gguf.GGMLQuantizationType.Q6_K else [0, 2]
-        for at in places:
+        for at in SCALES[kind.name]:
             data[..., at : at + 2] = np.frombuffer(half, np.uint8)
         data = data.reshape(values.shape[0], -1)
     else:
@@ -210,7 +233,7 @@ def main():
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--arch", required=True)
-    parser.add_argument("--type", required=True, choices=[*TYPES, "F16", "F32"])
+    parser.add_argument("--type", required=True, choices=[*TYPES, *I2S, "F16", "F32"])
     parser.add_argument("--embedding", default="F32")
     parser.add_argument("--ternary-embedding", action="store_true")
     parser.add_argument("--scales", action="store_true", help="weights of -1, 0 and 1, and scale tensors beside them")
@@ -275,6 +298,8 @@ def main():
             full = f"blk.{layer}.{name}.weight"
             if args.type in ("F16", "F32"):
                 writer.add_tensor(full, (trits * scales).astype(np.float16 if args.type == "F16" else np.float32))
+            elif args.type in I2S:
+                add_i2s(writer, full, args.type, trits, scales)
             else:
                 add_ternary(writer, full, args.type, trits, scales)
 

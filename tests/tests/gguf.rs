@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 use trit_format::plan::{DType, ScaleRule};
 use trit_runtime::text::Tokenizer;
-use trit_tests::workbench::{compile, fixture, repository, run, scratch, trit_run};
+use trit_tests::workbench::{compile, fixture, repository, run, scratch, shared, trit_run};
 use tritc::load::{LoadOptions, load};
 use tritc::model::{Activations, Dense, Matrix, Model, Scales, Ternary};
 use tritc::reference;
@@ -186,7 +186,10 @@ fn weight_only() {
 #[test]
 fn embeddings_of_integers() {
     let Some(python) = python() else { return };
-    for kind in ["Q8_0", "Q6_K", "Q4_K", "BF16", "F16"] {
+    for kind in [
+        "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
+        "MXFP4", "BF16", "F16",
+    ] {
         // The package knows F16 and not all of the ternary types.
         let args = ["--arch", "qwen3", "--type", "F16", "--embedding", kind];
         let (_, gguf) = both(python, "qwen3-g128", &args);
@@ -259,14 +262,38 @@ fn the_shipped_model() {
 
     let [a, b] = [(&checkpoint, "gguf-fables-checkpoint"), (&stem, "gguf-fables-parts")]
         .map(|(path, name)| compile(path, name));
-    let generate = |bundle: &Path| -> Value {
-        let mut command = trit_run(&["--json", "-n", "60", "--temp", "0", "-p", "Once upon a time there"]);
-        command.arg(bundle);
-        run(command).json()
-    };
-    let (a, b) = (generate(&a), generate(&b));
-    assert_eq!((&a["ids"], &a["text"]), (&b["ids"], &b["text"]));
-    assert!(a["ids"].as_array().is_some_and(|ids| ids.len() > 20), "{a}");
+    let (a, b) = (told(&a), told(&b));
+    assert_eq!(a, b);
+    assert!(a.0.as_array().is_some_and(|ids| ids.len() > 20), "{a:?}");
+}
+
+/// The trained models in the three layouts of I2_S, which no field tells apart: the same tokens as from their checkpoints.
+#[test]
+fn trained_models_in_every_layout_of_i2s() {
+    let Some(python) = python() else { return };
+    let shipped = Some(repository().join("examples/models/fables-12m"));
+    let large = shared("models/fables-30m", "I2_S of fables-30m against its checkpoint");
+    for (checkpoint, name) in [(shipped, "i2s-12m"), (large, "i2s-30m")] {
+        let Some(checkpoint) = checkpoint else { continue };
+        let expected = told(&compile(&checkpoint, &format!("gguf-{name}-checkpoint")));
+        assert!(expected.0.as_array().is_some_and(|ids| ids.len() > 20), "{expected:?}");
+        let original = loaded(&checkpoint);
+        for kind in ["I2_S_X86", "I2_S_ARM", "I2_S_1X4"] {
+            let args =
+                ["--arch", "bitnet-b1.58", "--type", kind, "--embedding", "BF16", "--pre", "llama-bpe"];
+            let gguf = convert(python, &checkpoint, &format!("gguf-{name}-{kind}"), &args);
+            same_weights(&original, &loaded(&gguf), 0.0);
+            assert_eq!(told(&compile(&gguf, &format!("gguf-{name}-{kind}"))), expected, "{name} {kind}");
+        }
+    }
+}
+
+/// The ids and the text that a bundle writes.
+fn told(bundle: &Path) -> (Value, Value) {
+    let mut command = trit_run(&["--json", "-n", "60", "--temp", "0", "-p", "Once upon a time there"]);
+    command.arg(bundle);
+    let told = run(command).json();
+    (told["ids"].clone(), told["text"].clone())
 }
 
 /// Demands the ids that transformers gives for the texts of `tokenizer-cases.json`.

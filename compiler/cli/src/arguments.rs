@@ -93,6 +93,9 @@ pub struct Reading {
     /// Leave the tokenizer and the chat template out: the bundle takes and gives token ids only
     #[arg(long)]
     pub no_tokenizer: bool,
+    /// Layout of a GGUF file's I2_S weights [default: what the weights themselves say]
+    #[arg(long, value_enum)]
+    pub i2s_layout: Option<I2sLayoutOption>,
     /// Most tokens of a text [default: as many as the model is made for; with LongRoPE, as many as its short factors
     /// are for: beyond those the long factors are taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -101,8 +104,9 @@ pub struct Reading {
 
 #[derive(clap::Args)]
 pub struct Compile {
-    /// model.safetensors, model.safetensors.index.json, a .gguf file (the first of several parts), or a model
-    /// directory; config.json and tokenizer.json are found beside safetensors files
+    /// model.safetensors, model.safetensors.index.json, the same of pytorch_model.bin, a .gguf file (the first of several
+    /// parts), or a model directory, also one of a Hugging Face cache (models--ORG--NAME); config.json and tokenizer.json
+    /// are found beside the tensors
     pub path: PathBuf,
     /// The bundle to write [default: the model's name with .trit, in the current directory]
     #[arg(short, long, value_name = "OUT.trit")]
@@ -137,6 +141,14 @@ pub enum ActivationsOption {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuantizeOption {
     Absmean,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum I2sLayoutOption {
+    X86,
+    Arm,
+    #[value(name = "1x4")]
+    FourRows,
 }
 
 fn target(name: &str) -> Result<Target, String> {

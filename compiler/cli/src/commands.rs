@@ -3,7 +3,9 @@
 mod inspect;
 mod path;
 
-use crate::arguments::{ActivationsOption, Arguments, Command, Compile, QuantizeOption, Reading};
+use crate::arguments::{
+    ActivationsOption, Arguments, Command, Compile, I2sLayoutOption, QuantizeOption, Reading,
+};
 use crate::bar::Bar;
 use crate::failure::{CommandError, Failure};
 use crate::{scripts, words};
@@ -20,7 +22,8 @@ use tritc::bundle::Bundle;
 use tritc::bundle::trust;
 use tritc::compile::{Compiled, compile, targets};
 use tritc::inspect::{disasm, report, report_json, size, verify};
-use tritc::load::{self, ActivationChoice, LoadOptions};
+use tritc::load::{self, ActivationChoice, I2sLayout, LoadOptions};
+use tritc::model::Model;
 
 /// Runs a command.
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
@@ -72,6 +75,11 @@ fn load_options(reading: &Reading) -> LoadOptions {
         quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
         tolerance: reading.tolerance,
         without_tokenizer: reading.no_tokenizer,
+        i2s_layout: reading.i2s_layout.map(|layout| match layout {
+            I2sLayoutOption::X86 => I2sLayout::X86,
+            I2sLayoutOption::Arm => I2sLayout::Arm,
+            I2sLayoutOption::FourRows => I2sLayout::FourRows,
+        }),
         context: reading.context,
     }
 }
@@ -112,7 +120,7 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     }
     let elapsed = start.elapsed();
     Ok(match arguments.json {
-        false => summary(&model.info.name, &model.info.architecture, &out, &compiled, &targets, elapsed),
+        false => summary(&model, &out, &compiled, &targets, elapsed),
         true => {
             let object = json!({
                 "bundle": out.display().to_string(),
@@ -135,27 +143,39 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     })
 }
 
-fn summary(
-    name: &str,
-    architecture: &str,
-    out: &Path,
-    compiled: &Compiled,
-    targets: &[Target],
-    elapsed: Duration,
-) -> String {
+fn summary(model: &Model, out: &Path, compiled: &Compiled, targets: &[Target], elapsed: Duration) -> String {
     let names: Vec<&str> = targets.iter().map(|t| t.name()).collect();
     let kernels = match names.is_empty() {
         true => "none (portable)".to_owned(),
         false => format!("{} for {}", compiled.kernels, names.join(", ")),
     };
     let (weights, bits) = (compiled.weights as f64 / 1e6, compiled.bits_per_weight());
+    let (name, architecture) = (&model.info.name, &model.info.architecture);
     format!(
         "{}: {}\nmodel    {name} ({architecture})\nternary  {weights:.1} M weights, {bits:.3} bits each\n\
-         kernels  {kernels}\ntime     {:.1} s\n",
+         kernels  {kernels}\ntime     {:.1} s\nrun      {}\n",
         out.display(),
         size(compiled.bytes()),
         elapsed.as_secs_f64(),
+        next_command(out, model),
     )
+}
+
+/// The command that runs the bundle: a chat where it has a template, else a text or ids to go on from.
+fn next_command(out: &Path, model: &Model) -> String {
+    let path = out.display().to_string();
+    // What begins with a dash would be an option.
+    let path = if path.starts_with('-') { format!("./{path}") } else { path };
+    let plain = |c: char| c.is_alphanumeric() || "-_./+=:,@".contains(c) || cfg!(windows) && c == '\\';
+    let path = match path.chars().all(plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    };
+    match (&model.tokenizer, &model.text.chat_template) {
+        (Some(_), Some(_)) => format!("trit-run {path}"),
+        (Some(_), None) => format!("trit-run {path} -p \"Once upon a time\""),
+        (None, _) => format!("trit-run {path} --ids 1,2,3"),
+    }
 }
 
 /// The model's name as a file in the current directory; names may hold anything.

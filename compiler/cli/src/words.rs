@@ -31,6 +31,10 @@ pub fn message(error: &CompileError) -> String {
             "{error}; or have them rounded with --quantize absmean, which gives a model that was not trained for it \
              nothing but noise"
         ),
+        CompileError::UndecidedLayout { .. } => format!(
+            "{error}; say it with --i2s-layout: x86 for files of Microsoft and of converters in Python, arm or 1x4 for \
+             some that others made. A wrong layout gives a model that writes noise"
+        ),
         CompileError::NearlyTernary { worst, .. } => {
             format!("{error}; --tolerance {} has them rounded, and the bundle says so", tolerance(*worst))
         }
@@ -57,6 +61,7 @@ fn option(choice: &Choice) -> Option<String> {
         Choice::Name(name) => Some(format!("--name {name}")),
         Choice::Context(context) => Some(format!("--context {context}")),
         Choice::IgnoredKey(key) => Some(format!("--ignore-config-key {key}")),
+        Choice::I2sLayout(layout) => Some(format!("--i2s-layout {layout}")),
         Choice::Rounding => Some("--quantize absmean".to_owned()),
         Choice::Tolerance(tolerance) => Some(format!("--tolerance {tolerance}")),
         _ => None,

@@ -1,16 +1,16 @@
 //! Types that store weights in blocks, as GGUF files have them: how many weights and bytes a block has.
 
+use crate::checkpoint::integer_type::IntegerType;
 use std::fmt;
 
-/// A type that stores weights in blocks. `weights::trits` and `weights::floats` say what is in a block.
+/// A type that stores weights in blocks. `weights::trits` says what is in a block of the ternary
+/// ones.
 ///
 /// | type | id | weights | bytes | scale | bits per weight | from |
 /// |---|---|---|---|---|---|---|
-/// | Q8_0 | 8 | 32 | 34 | f16 | 8.5 | llama.cpp |
-/// | Q4_K | 12 | 256 | 144 | two f16, 6 bits per 32 | 4.5 | llama.cpp |
-/// | Q6_K | 14 | 256 | 210 | f16, 8 bits per 16 | 6.5625 | llama.cpp |
 /// | TQ1_0 | 34 | 256 | 54 | f16 | 1.6875 | llama.cpp |
 /// | TQ2_0 | 35 | 256 | 66 | f16 | 2.0625 | llama.cpp |
+/// | Q1_0 | 41 | 128 | 18 | f16 | 1.125 | llama.cpp |
 /// | Q2_0 | 42 | 64 | 18 | f16 | 2.25 | llama.cpp |
 /// | Q2_0 | 42 | 128 | 34 | f16 | 2.125 | PrismML's llama.cpp before upstream took the number |
 /// | PQ2_0 | 142 | 128 | 34 | f16 | 2.125 | PrismML's llama.cpp |
@@ -19,11 +19,11 @@ use std::fmt;
 /// | IQ2_BN | 135 | 64 | 16 | f32 at the start of a row | 2 | ik_llama.cpp |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BlockType {
-    Q8_0,
-    Q4K,
-    Q6K,
+    /// Integers that are no trits.
+    Integers(IntegerType),
     Tq1_0,
     Tq2_0,
+    Q1_0,
     /// Upstream's, 64 weights.
     Q2_0,
     /// PrismML's early one under the same number, 128 weights.
@@ -38,22 +38,21 @@ impl BlockType {
     /// Weights of a block.
     pub(crate) fn weights(self) -> usize {
         match self {
-            BlockType::Q8_0 => 32,
+            BlockType::Integers(kind) => kind.weights(),
             BlockType::Q2_0 | BlockType::Iq1Bn | BlockType::Iq2Bn => 64,
-            BlockType::Q2_0Prism | BlockType::Pq2_0 | BlockType::Ptq1_0 => 128,
-            BlockType::Q4K | BlockType::Q6K | BlockType::Tq1_0 | BlockType::Tq2_0 => 256,
+            BlockType::Q1_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 | BlockType::Ptq1_0 => 128,
+            BlockType::Tq1_0 | BlockType::Tq2_0 => 256,
         }
     }
 
     /// Bytes of a block.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            BlockType::Q8_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => 34,
-            BlockType::Q4K => 144,
-            BlockType::Q6K => 210,
+            BlockType::Integers(kind) => kind.bytes(),
+            BlockType::Q2_0Prism | BlockType::Pq2_0 => 34,
             BlockType::Tq1_0 => 54,
             BlockType::Tq2_0 => 66,
-            BlockType::Q2_0 => 18,
+            BlockType::Q1_0 | BlockType::Q2_0 => 18,
             BlockType::Ptq1_0 => 28,
             BlockType::Iq1Bn => 13,
             BlockType::Iq2Bn => 16,
@@ -77,20 +76,19 @@ impl BlockType {
         (k / self.weights()).checked_mul(self.bytes())?.checked_add(self.row_header())
     }
 
-    /// Whether its weights are trits times a scale.
+    /// Whether its weights are trits times a scale; signs are trits too.
     pub(crate) fn is_ternary(self) -> bool {
-        !matches!(self, BlockType::Q8_0 | BlockType::Q4K | BlockType::Q6K)
+        !matches!(self, BlockType::Integers(_))
     }
 }
 
 impl fmt::Display for BlockType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BlockType::Q8_0 => "Q8_0",
-            BlockType::Q4K => "Q4_K",
-            BlockType::Q6K => "Q6_K",
+            BlockType::Integers(kind) => kind.name(),
             BlockType::Tq1_0 => "TQ1_0",
             BlockType::Tq2_0 => "TQ2_0",
+            BlockType::Q1_0 => "Q1_0",
             BlockType::Q2_0 => "Q2_0",
             BlockType::Q2_0Prism => "Q2_0 (128 weights)",
             BlockType::Pq2_0 => "PQ2_0",

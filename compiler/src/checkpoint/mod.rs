@@ -1,13 +1,17 @@
-//! The tensors of a checkpoint: one safetensors file or shards with an index, mapped, validated and looked up by name.
+//! The tensors of a checkpoint: one file of safetensors or PyTorch, or shards with an index, mapped, validated and looked up by
+//! name.
 
 pub(crate) mod arithmetic;
 pub(crate) mod block_type;
 pub(crate) mod head_order;
+pub(crate) mod i2s_layout;
+pub(crate) mod integer_type;
 pub(crate) mod overrides;
+mod pytorch;
 pub(crate) mod tensor;
 
 use crate::error::CompileError;
-use crate::files::locate::{TensorFiles, at, file_name};
+use crate::files::locate::{self, TensorFiles, at, file_name};
 use crate::files::mapped::{MappedFile, MappedSlice};
 use crate::files::model_files::{expect_utf8, parse};
 use crate::files::unchanged::InputFile;
@@ -15,14 +19,17 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) use block_type::BlockType;
 pub(crate) use head_order::{Axis, TiledHeads};
+pub use i2s_layout::I2sLayout;
+pub(crate) use integer_type::IntegerType;
 pub(crate) use tensor::{Affine, ElementType, RawTensor};
 
 /// All tensors of a checkpoint. Whoever understands a tensor takes it out, so that what is left was not understood.
 pub(crate) struct Checkpoint {
-    /// The file that leads to all tensors: the safetensors file or the index.
+    /// The file that leads to all tensors: the only one that has some, or the index.
     pub(crate) path: PathBuf,
     /// Every file with tensors, in order.
     pub(crate) files: Vec<InputFile>,
@@ -151,11 +158,25 @@ fn open_shards(path: &Path) -> Result<Checkpoint, CompileError> {
     Ok(Checkpoint { path: path.to_owned(), files, index: Some(source), tensors })
 }
 
-/// Adds the tensors of one safetensors file.
+/// Adds the tensors of one file.
 fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<InputFile, CompileError> {
-    let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
     let file = MappedFile::open(path)?;
     file.refuse_lfs_pointer()?;
+    let found = if locate::is_pytorch(path) { pytorch::tensors(&file)? } else { safetensors(&file)? };
+    for tensor in found {
+        if let Some(other) = tensors.insert(tensor.name.clone(), tensor) {
+            return Err(
+                other.error(format!("is also in {}; it is unclear which one counts", file_name(path)))
+            );
+        }
+    }
+    Ok(file.source().clone())
+}
+
+/// The tensors of a safetensors file.
+fn safetensors(file: &Arc<MappedFile>) -> Result<Vec<RawTensor>, CompileError> {
+    let path = file.path();
+    let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
     // `read_metadata` checks that the tensors are in bounds, do not overlap and cover the file exactly.
     let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| match &e {
         // The type was added to the format later, or it is another program's own.
@@ -167,6 +188,7 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<I
             invalid(format!("is not a whole safetensors file ({e}); it may be truncated, download it again"))
         }
     })?;
+    let mut tensors = Vec::new();
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
         let at = |offset: usize| offset.checked_add(header)?.checked_add(size_of::<u64>());
@@ -174,7 +196,7 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<I
             .zip(at(end))
             .and_then(|(start, end)| MappedSlice::new(file.clone(), start..end))
             .ok_or_else(|| invalid(format!("tensor {name} is outside the file")))?;
-        let tensor = RawTensor {
+        tensors.push(RawTensor {
             name: name.clone(),
             dtype: info.dtype.into(),
             shape: info.shape.clone(),
@@ -183,12 +205,7 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, RawTensor>) -> Result<I
             tiled_heads: None,
             affine: None,
             tolerance: None,
-        };
-        if let Some(other) = tensors.insert(name.clone(), tensor) {
-            return Err(
-                other.error(format!("is also in {}; it is unclear which one counts", file_name(path)))
-            );
-        }
+        });
     }
-    Ok(file.source().clone())
+    Ok(tensors)
 }

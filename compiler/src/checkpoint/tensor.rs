@@ -2,6 +2,7 @@
 
 use crate::checkpoint::block_type::BlockType;
 use crate::checkpoint::head_order::TiledHeads;
+use crate::checkpoint::i2s_layout::I2sLayout;
 use crate::error::CompileError;
 use crate::files::mapped::MappedSlice;
 use crate::model::float::FloatType;
@@ -21,6 +22,8 @@ pub(crate) enum ElementType {
     U8,
     /// Blocks of weights, in GGUF files.
     Block(BlockType),
+    /// I2_S of GGUF files. The layout is `None` until all of the file's matrices were looked at.
+    I2s(Option<I2sLayout>),
     /// Codes of two bits, sixteen to a word, with [`RawTensor::affine`]: what mlx-lm writes. The shape is that of the
     /// weights.
     Codes2,
@@ -62,6 +65,8 @@ impl fmt::Display for ElementType {
             ElementType::F64 => "F64",
             ElementType::U8 => "U8",
             ElementType::Block(block) => return block.fmt(f),
+            ElementType::I2s(Some(layout)) => return write!(f, "I2_S ({layout})"),
+            ElementType::I2s(None) => "I2_S",
             ElementType::Codes2 => "MLX 2-bit",
             ElementType::Other(dtype) => return dtype.fmt(f),
         })

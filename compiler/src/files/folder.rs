@@ -2,7 +2,9 @@
 //! other files beside it.
 
 use crate::error::CompileError;
-use crate::files::locate::{Files, INDEX, SINGLE, TensorFiles, at, file_name, foreign, is_gguf, shard_count};
+use crate::files::locate::{
+    Files, INDEX, PYTORCH, PYTORCH_INDEX, SINGLE, TensorFiles, at, file_name, foreign, is_gguf, shard_count,
+};
 use crate::files::unchanged::InputFile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -10,8 +12,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// Finds the checkpoint in the folder `dir`. As in transformers, the single safetensors file comes first, then the
-/// index. Where there is neither, a GGUF file is taken. A model's folder in a Hugging Face cache stands for its
-/// current snapshot.
+/// index, then the same of PyTorch. Where there is none, a GGUF file is taken. A model's folder in a Hugging Face cache
+/// stands for its current snapshot.
 ///
 /// # Errors
 /// The folder holds no model, or it holds several and nothing says which of them is meant.
@@ -19,9 +21,12 @@ pub(super) fn locate(dir: &Path) -> Result<Files, CompileError> {
     let entries = fs::read_dir(dir).map_err(|source| CompileError::Io { path: dir.to_owned(), source })?;
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.sort();
-    for (name, weights) in
-        [(SINGLE, TensorFiles::File as fn(PathBuf) -> TensorFiles), (INDEX, TensorFiles::Index)]
-    {
+    for (name, weights) in [
+        (SINGLE, TensorFiles::File as fn(PathBuf) -> TensorFiles),
+        (INDEX, TensorFiles::Index),
+        (PYTORCH, TensorFiles::File),
+        (PYTORCH_INDEX, TensorFiles::Index),
+    ] {
         let path = dir.join(name);
         if at(&path)?.is_some_and(|metadata| metadata.is_file()) {
             let mut files = Files::new(dir.to_owned(), weights(path));
@@ -83,6 +88,8 @@ fn nothing(found: &[PathBuf]) -> String {
         if let Some(gguf) = named(&|name| name.ends_with(".gguf")) {
             problem += &format!(", or {gguf}");
         }
+    } else if let Some(shard) = named(&|name| name.starts_with("pytorch_model-") && name.ends_with(".bin")) {
+        problem += &format!(", but the shard {shard}; download {PYTORCH_INDEX} too");
     } else if let Some(model) = found.iter().map(|p| file_name(p)).find(|name| name.starts_with("models--")) {
         problem += &format!("; it is a Hugging Face cache, name one of the models in it, such as {model}");
     } else if let Some(inner) = found.iter().find(|path| holds_model(path)) {
@@ -95,7 +102,7 @@ fn nothing(found: &[PathBuf]) -> String {
 fn holds_model(path: &Path) -> bool {
     let names = fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let mut names = names.map(|path| (file_name(&path), is_gguf(&path)));
-    names.any(|(name, gguf)| gguf || name == SINGLE || name == INDEX)
+    names.any(|(name, gguf)| gguf || [SINGLE, INDEX, PYTORCH, PYTORCH_INDEX].contains(&name.as_str()))
 }
 
 /// The one GGUF file of a directory, or the first part of the one model that is in parts.

@@ -9,9 +9,9 @@ use trit_text::printable::escape;
 
 /// The file that leads to all tensors.
 pub(crate) enum TensorFiles {
-    /// One safetensors file.
+    /// One file of safetensors or PyTorch.
     File(PathBuf),
-    /// `model.safetensors.index.json`, which names the shards.
+    /// `model.safetensors.index.json` or `pytorch_model.bin.index.json`, which names the shards.
     Index(PathBuf),
     /// A GGUF file or the first of its parts. It also holds what the model's other files say.
     Gguf(PathBuf),
@@ -29,6 +29,8 @@ pub(crate) struct Files {
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(super) const PYTORCH: &str = "pytorch_model.bin";
+pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const GGUF: &str = ".gguf";
 
 /// What is at `path`, behind links; `None` where there is nothing.
@@ -55,7 +57,8 @@ pub(crate) fn at(path: &Path) -> Result<Option<Metadata>, CompileError> {
 }
 
 impl Files {
-    /// Finds the checkpoint at `path`: a safetensors file, an index of shards, a GGUF file, or a model directory.
+    /// Finds the checkpoint at `path`: a file of safetensors or PyTorch, an index of shards, a GGUF file, or a model
+    /// directory.
     pub(crate) fn locate(path: &Path) -> Result<Files, CompileError> {
         let metadata = at(path)?
             .ok_or_else(|| CompileError::Io { path: path.to_owned(), source: ErrorKind::NotFound.into() })?;
@@ -67,11 +70,12 @@ impl Files {
             _ => PathBuf::from("."),
         };
         let name = file_name(path);
-        if name.ends_with(".safetensors.index.json") {
+        if name.ends_with(".safetensors.index.json") || name.ends_with(".bin.index.json") {
             Ok(Files::new(dir, TensorFiles::Index(path.to_owned())))
-        } else if name.ends_with(".safetensors") {
+        } else if name.ends_with(".safetensors") || is_pytorch(path) {
             if let Some(of) = shard_count(&name).filter(|&of| of > 1) {
-                let problem = format!("is one of {of} shards; give the directory or its {INDEX} instead");
+                let index = if is_pytorch(path) { PYTORCH_INDEX } else { INDEX };
+                let problem = format!("is one of {of} shards; give the directory or its {index} instead");
                 return Err(CompileError::Invalid { path: path.to_owned(), problem });
             }
             Ok(Files::new(dir, TensorFiles::File(path.to_owned())))
@@ -81,8 +85,8 @@ impl Files {
             Err(foreign(path).unwrap_or_else(|| CompileError::Unsupported {
                 path: path.to_owned(),
                 problem: format!(
-                    "is not a checkpoint this compiler knows; give {SINGLE}, {INDEX}, a .gguf file or the model's \
-                     directory"
+                    "is not a checkpoint this compiler knows; give {SINGLE}, {INDEX}, {PYTORCH}, {PYTORCH_INDEX}, a \
+                     .gguf file or the model's directory"
                 ),
             }))
         }
@@ -141,31 +145,23 @@ pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The total in `NAME-00001-of-00003.safetensors`.
+/// The total in `NAME-00001-of-00003.safetensors`, or the same of PyTorch.
 pub(super) fn shard_count(name: &str) -> Option<u32> {
-    let (_, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
-    of.parse().ok()
+    let stem = name.strip_suffix(".safetensors").or_else(|| name.strip_suffix(".bin"))?;
+    stem.rsplit_once("-of-")?.1.parse().ok()
+}
+
+/// Whether the name is one that files of PyTorch have.
+pub(crate) fn is_pytorch(path: &Path) -> bool {
+    let name = file_name(path);
+    [".bin", ".pt", ".pth"].iter().any(|ending| name.ends_with(ending))
 }
 
 pub(super) fn is_gguf(path: &Path) -> bool {
     file_name(path).ends_with(GGUF)
 }
 
-/// Why a file of another checkpoint format cannot be read.
+/// Why a file of another kind cannot be read.
 pub(super) fn foreign(path: &Path) -> Option<CompileError> {
-    let name = file_name(path);
-    if name.ends_with(".trit") {
-        return Some(CompileError::IsABundle { path: path.to_owned() });
-    }
-    let problem = if name.ends_with(".bin.index.json")
-        || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
-        || name.ends_with(".pt")
-        || name.ends_with(".pth")
-    {
-        "is a PyTorch pickle, which can run code when read and is not supported; \
-         convert it with transformers: save_pretrained(..., safe_serialization=True)"
-    } else {
-        return None;
-    };
-    Some(CompileError::Unsupported { path: path.to_owned(), problem: problem.to_owned() })
+    file_name(path).ends_with(".trit").then(|| CompileError::IsABundle { path: path.to_owned() })
 }

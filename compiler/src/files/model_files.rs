@@ -87,6 +87,13 @@ impl ModelFiles {
         ModelFiles { files, sources: Vec::new(), objects, has_sentencepiece: false, license }
     }
 
+    /// The same with what a `generation_config.json` would say, where there is something.
+    pub(crate) fn with_generation_config(mut self, generation: Option<Map<String, Value>>) -> ModelFiles {
+        let path = self.objects.get("config.json").map(|(path, _)| path.clone()).unwrap_or_default();
+        self.objects.extend(generation.map(|map| ("generation_config.json", (path, map))));
+        self
+    }
+
     /// A file's path and bytes.
     pub(crate) fn file(&self, name: &str) -> Option<(&Path, &[u8])> {
         self.files

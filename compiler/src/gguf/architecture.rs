@@ -52,6 +52,8 @@ impl Architecture {
                     "qwen3next" | "qwen35moe" | "falcon-h1" | "mamba" | "mamba2" => {
                         "of models with recurrent layers only qwen35 is read"
                     }
+                    "hunyuan-dense" => "heads of Hunyuan are normalized after RoPE, which no step does yet",
+                    "maple" | "hunyuan-moe" | "qwen3moe" => "mixtures of experts are not supported",
                     _ => "where the model's family is, use its safetensors checkpoint",
                 };
                 return Err(metadata.unsupported(

@@ -1,6 +1,7 @@
 //! Byte-level BPE (`gpt2` in metadata): tokens of bytes, spelled with one character each, and merges in order.
 
 use super::metadata::Metadata;
+use super::patterns;
 use super::tokenizer::Vocabulary;
 use crate::error::{CompileError, Warnings};
 use serde_json::{Value, json};
@@ -10,23 +11,29 @@ use std::collections::HashSet;
 /// tokenizers that llama.cpp knows by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Splitter {
-    /// Llama 3, and Falcon 3: words, up to three digits.
+    /// Llama 3, Falcon 3 and Falcon-E: words, up to three digits.
     Llama3,
     /// Qwen 2 and 3: words, single digits; text is composed (NFC).
     Qwen2,
     /// Qwen 3.5: the same, but words may have combining marks.
     Qwen35,
+    /// MiniCPM 5: Llama 3 with digits first.
+    Minicpm5,
+    /// GPT-4o: words that begin anew at capitals, up to three digits.
+    Gpt4o,
+    /// Tekken: words that begin anew at capitals, single digits.
+    Tekken,
     /// GPT-2: words, digits.
     Gpt2,
-    /// SmolLM, StarCoder: GPT-2 with single digits.
+    /// SmolLM, StarCoder, Command R: GPT-2 with single digits.
     SingleDigits,
+    /// The first Falcon: punctuation apart, three digits.
+    Falcon,
+    DeepseekLlm,
+    DeepseekCoder,
     /// What llama.cpp does with files that say nothing better.
     Default,
 }
-
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Splitter {
     /// Takes `tokenizer.ggml.pre`.
@@ -54,18 +61,25 @@ impl Splitter {
             ));
         };
         Ok(match name.as_str() {
-            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" => Splitter::Llama3,
+            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon_e" | "falcon-h1" => Splitter::Llama3,
             "qwen2" | "deepseek-r1-qwen" | "megrez" => Splitter::Qwen2,
             "qwen35" => Splitter::Qwen35,
+            "minicpm5" => Splitter::Minicpm5,
+            "gpt-4o" => Splitter::Gpt4o,
+            "tekken" => Splitter::Tekken,
+            "falcon" => Splitter::Falcon,
+            "deepseek-llm" => Splitter::DeepseekLlm,
+            "deepseek-coder" => Splitter::DeepseekCoder,
             "gpt-2" | "phi-2" | "mpt" | "olmo" => Splitter::Gpt2,
-            "smollm" | "starcoder" | "refact" => Splitter::SingleDigits,
+            "smollm" | "starcoder" | "refact" | "command-r" => Splitter::SingleDigits,
             "default" => Splitter::Default,
             _ => {
                 return Err(metadata.unsupported(
                     key,
                     format!(
                         "is {name:?}, which is not known, and the ids of texts depend on it (known are llama-bpe, \
-                         falcon3, qwen2, qwen35, gpt-2, smollm, default and a few of the same); use the model's safetensors \
+                         falcon, falcon3, falcon_e, qwen2, qwen35, minicpm5, gpt-2, gpt-4o, tekken, command-r, smollm, \
+                         deepseek-llm, deepseek-coder, default and a few of the same); use the model's safetensors \
                          checkpoint, which has its tokenizer.json"
                     ),
                 ));
@@ -75,7 +89,12 @@ impl Splitter {
 
     /// Whether texts start with the bos token where metadata does not say.
     pub(super) fn adds_bos(self) -> bool {
-        self == Splitter::Llama3
+        matches!(self, Splitter::Llama3 | Splitter::Tekken)
+    }
+
+    /// Whether a word that is a token is taken as it is, whether or not merges lead to it.
+    fn ignores_merges(self) -> bool {
+        matches!(self, Splitter::Llama3 | Splitter::Tekken | Splitter::Minicpm5)
     }
 
     fn normalizer(self) -> Value {
@@ -89,20 +108,24 @@ impl Splitter {
         let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
         // GPT-2's own pattern comes with the last step.
         let bytes = |with_pattern: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": with_pattern});
-        let steps = match self {
-            Splitter::Llama3 => vec![split(LLAMA3), bytes(false)],
-            Splitter::Qwen2 => vec![split(QWEN2), bytes(false)],
-            Splitter::Qwen35 => vec![split(QWEN35), bytes(false)],
-            Splitter::Gpt2 => vec![bytes(true)],
-            Splitter::SingleDigits => vec![json!({"type": "Digits", "individual_digits": true}), bytes(true)],
-            Splitter::Default => vec![
-                split(r"[\p{P}\$\+<=>\^~\|]+"),
-                split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
-                split(r"\p{N}+"),
-                split("[0-9][0-9][0-9]"),
-                bytes(false),
-            ],
+        let patterns: &[&str] = match self {
+            Splitter::Llama3 => &[patterns::LLAMA3],
+            Splitter::Qwen2 => &[patterns::QWEN2],
+            Splitter::Qwen35 => &[patterns::QWEN35],
+            Splitter::Minicpm5 => &patterns::MINICPM5,
+            Splitter::Gpt4o => &[patterns::GPT4O],
+            Splitter::Tekken => &[patterns::TEKKEN],
+            Splitter::Falcon => &patterns::FALCON,
+            Splitter::DeepseekLlm => &patterns::DEEPSEEK_LLM,
+            Splitter::DeepseekCoder => &patterns::DEEPSEEK_CODER,
+            Splitter::Default => &patterns::DEFAULT,
+            Splitter::Gpt2 | Splitter::SingleDigits => &[],
         };
+        let mut steps: Vec<Value> = patterns.iter().map(|pattern| split(pattern)).collect();
+        if self == Splitter::SingleDigits {
+            steps.push(json!({"type": "Digits", "individual_digits": true}));
+        }
+        steps.push(bytes(patterns.is_empty()));
         json!({"type": "Sequence", "pretokenizers": steps})
     }
 }
@@ -133,8 +156,7 @@ pub(super) fn tokenizer(
             "end_of_word_suffix": null,
             "fuse_unk": false,
             "byte_fallback": false,
-            // Llama 3 takes a word that is a token as it is, whether or not merges lead to it.
-            "ignore_merges": splitter == Splitter::Llama3,
+            "ignore_merges": splitter.ignores_merges(),
             "vocab": vocabulary.ids(),
             "merges": merges(metadata, vocabulary)?,
         },

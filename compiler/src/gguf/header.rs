@@ -14,6 +14,7 @@
 //! Numbers are little-endian; a string is its length as u64 and its bytes. Source: `docs/gguf.md` of ggml.
 
 use super::cursor::{Cursor, Problem};
+use super::names;
 use super::types::TensorType;
 use super::value::Value;
 use crate::error::CompileError;
@@ -171,7 +172,7 @@ fn tensor(cursor: &mut Cursor, name: &str) -> Result<TensorInfo, Refusal> {
             _ => return Err(Refusal::Damaged(format!("has a dimension of size {size}"))),
         }
     }
-    let kind = TensorType::of(cursor.u32()?).map_err(Refusal::Unsupported)?;
+    let kind = TensorType::of(cursor.u32()?, names::is_float(name)).map_err(Refusal::Unsupported)?;
     Ok(TensorInfo { name: name.to_owned(), shape, kind, offset: cursor.u64()? })
 }
 

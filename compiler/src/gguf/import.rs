@@ -2,13 +2,15 @@
 
 use super::architecture::{Architecture, TensorFacts};
 use super::hadamard;
+use super::i2s;
 use super::metadata::Metadata;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
 use super::qwen35;
+use super::sampling;
 use super::tokenizer;
 use crate::checkpoint::overrides::{Overrides, Trained};
-use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
+use crate::checkpoint::{Checkpoint, ElementType, I2sLayout, RawTensor};
 use crate::error::{CompileError, Warnings};
 use crate::files::model_files::ModelFiles;
 use crate::weights::{floats, order};
@@ -26,6 +28,8 @@ pub(crate) struct Imported {
     pub(crate) ignored: Vec<String>,
     /// What no `config.json` can say.
     pub(crate) overrides: Overrides,
+    /// The layout of its I2_S tensors, and how it was found out; `None` where there are none.
+    pub(crate) i2s_layout: Option<String>,
 }
 
 /// Reads the file at `path`, or the parts of which it is the first. `ignored` are keys to be treated as absent.
@@ -36,6 +40,7 @@ pub(crate) fn import(
     path: &Path,
     ignored: &[String],
     without_tokenizer: bool,
+    i2s_layout: Option<I2sLayout>,
     warnings: &mut Warnings,
 ) -> Result<Imported, CompileError> {
     let mut gguf = Gguf::open(path)?;
@@ -60,6 +65,8 @@ pub(crate) fn import(
     config.insert("bos_token_id".to_owned(), json!(text.bos));
     let trained = trained(architecture, &mut metadata)?;
     let license = metadata.text("general.license")?;
+    let generation = sampling::generation_config(&mut metadata, warnings)?;
+    let layout_fact = i2s::lay_out(&mut gguf, heads(&config), i2s_layout)?;
     let mut overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
     let tensors = match architecture {
         Architecture::Qwen35 => hybrid(&mut gguf, &mut metadata, &config, &mut overrides, warnings)?,
@@ -71,8 +78,9 @@ pub(crate) fn import(
     metadata.refuse_rest()?;
     let Gguf { path, files, .. } = gguf;
     let checkpoint = Checkpoint::renamed(path.clone(), files, tensors);
-    let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license);
-    Ok(Imported { model_files, checkpoint, ignored: rest, overrides })
+    let model_files = ModelFiles::synthesized(&path, config, text.config, text.tokenizer, license)
+        .with_generation_config(generation);
+    Ok(Imported { model_files, checkpoint, ignored: rest, overrides, i2s_layout: layout_fact })
 }
 
 /// What the tensors say about the model.

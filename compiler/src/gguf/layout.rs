@@ -6,6 +6,7 @@ use crate::checkpoint::BlockType;
 use crate::checkpoint::{ElementType, RawTensor};
 use crate::error::CompileError;
 use crate::files::mapped::{MappedFile, MappedSlice};
+use crate::weights::i2s;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,6 +67,7 @@ fn element_type(kind: TensorType) -> ElementType {
         TensorType::Bf16 => ElementType::Bf16,
         TensorType::F64 => ElementType::F64,
         TensorType::Block(block) => ElementType::Block(block),
+        TensorType::I2s => ElementType::I2s(None),
     }
 }
 
@@ -87,6 +89,14 @@ fn size(tensor: &TensorInfo, kind: TensorType) -> Result<usize, String> {
         return Err("has no dimensions".to_owned());
     };
     let overflow = || format!("has shape {:?}, more than any file holds", tensor.shape);
+    if kind == TensorType::I2s {
+        // Blocks may go on from one row to the next.
+        let n = tensor.shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)).ok_or_else(overflow)?;
+        return match n.is_multiple_of(4) {
+            true => Ok(n / 4 + i2s::TRAILER),
+            false => Err(format!("has shape {:?}, but I2_S stores four weights to a byte", tensor.shape)),
+        };
+    }
     let row = kind.row_bytes(*k).ok_or_else(|| match kind {
         TensorType::Block(block) if !k.is_multiple_of(block.weights()) => {
             format!("has rows of {k}, no multiple of {block}'s {} weights", block.weights())

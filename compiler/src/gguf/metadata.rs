@@ -48,6 +48,11 @@ impl Metadata {
         self.keys.remove(key)
     }
 
+    /// What follows `start` in the names of keys that begin with it.
+    pub(super) fn names_after(&self, start: &str) -> Vec<&str> {
+        self.keys.keys().filter_map(|key| key.strip_prefix(start)).collect()
+    }
+
     /// Takes a key that must not be negative.
     pub(super) fn unsigned(&mut self, key: &str) -> Result<Option<u64>, CompileError> {
         self.take(key, "an integer not below zero", |value| match value {

@@ -5,9 +5,11 @@
 //! | `cursor`, `value`, `header` | parse hostile bytes |
 //! | `types`, `layout` | tensor types; where each tensor lies |
 //! | `parts` | files in several parts |
+//! | `i2s` | the layout of I2_S tensors, once for a file |
 //! | `metadata`, `architecture`, `architecture_keys`, `names` | keys and names become those of a checkpoint |
 //! | `qwen35`, `hadamard` | what only hybrids have: heads in another order, a draft block, rotated weights |
-//! | `tokenizer`, `bpe`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
+//! | `tokenizer`, `bpe`, `patterns`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
+//! | `sampling` | metadata to `generation_config.json` |
 //! | `import` | all of it |
 //!
 //! What blocks of weights hold is in `crate::weights`.
@@ -18,16 +20,20 @@ mod bpe;
 mod cursor;
 mod hadamard;
 mod header;
+mod i2s;
 mod import;
 mod layout;
 mod metadata;
 mod names;
 mod parts;
+mod patterns;
 mod qwen35;
+mod sampling;
 mod sentencepiece;
 mod template;
 mod tokenizer;
 mod types;
 mod value;
 
+pub(crate) use i2s::not_there;
 pub(crate) use import::{Imported, import};

@@ -20,6 +20,17 @@ pub(super) fn chat_template(
 ) -> Result<Option<String>, CompileError> {
     let key = "tokenizer.chat_template";
     let template = metadata.text(key)?;
+    let others = metadata.names_after("tokenizer.chat_template.").join(", ");
+    if !others.is_empty() {
+        warnings.push(match template {
+            Some(_) => {
+                format!("of several chat templates {key} is used; the bundle has no others ({others})")
+            }
+            None => {
+                format!("metadata key {key} is missing, and of the named templates ({others}) none is used")
+            }
+        });
+    }
     if !template.as_ref().is_some_and(|template| template.contains(PLACEHOLDER)) {
         return Ok(template);
     }

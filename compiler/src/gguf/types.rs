@@ -1,6 +1,6 @@
 //! Types of tensors: their numbers in files, and how many bytes a row takes.
 
-use crate::checkpoint::BlockType;
+use crate::checkpoint::{BlockType, IntegerType};
 
 /// A tensor's type as its number says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,65 +10,68 @@ pub(crate) enum TensorType {
     Bf16,
     F64,
     Block(BlockType),
+    /// Codes in blocks that differ between programs, see `checkpoint::i2s_layout`.
+    I2s,
 }
 
+/// microsoft/BitNet's types for lookup tables. Upstream has MXFP4 under the second number, in which no ternary layer is.
+const TL1: u32 = 38;
+const TL2: u32 = 39;
+
 /// Types that are known and not read.
-const OTHERS: [(u32, &str); 26] = [
-    (2, "Q4_0"),
-    (3, "Q4_1"),
-    (6, "Q5_0"),
-    (7, "Q5_1"),
+const OTHERS: [(u32, &str); 16] = [
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (13, "Q5_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
     (27, "I64"),
     (29, "IQ1_M"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
-    (41, "Q1_0"),
+    (43, "STQ1_0"),
     (335, "IQ2_BN_R4"),
 ];
 
 impl TensorType {
-    /// The type of the number `id`. For 42 it is the upstream type; `layout` tells the two types apart.
+    /// The type of the number `id`. For 42 it is the upstream type; `layout` tells the two types apart. `is_float` says
+    /// whether it is a tensor that may be of floats, such as an embedding.
     ///
     /// # Errors
     /// The number is any other. The error has its name, where it has one, and what to do.
-    pub(crate) fn of(id: u32) -> Result<TensorType, String> {
+    pub(crate) fn of(id: u32, is_float: bool) -> Result<TensorType, String> {
+        if let Some(kind) = IntegerType::of(id)
+            && (is_float || id != TL2)
+        {
+            return Ok(TensorType::Block(BlockType::Integers(kind)));
+        }
         Ok(match id {
             0 => TensorType::F32,
             1 => TensorType::F16,
-            8 => TensorType::Block(BlockType::Q8_0),
-            12 => TensorType::Block(BlockType::Q4K),
-            14 => TensorType::Block(BlockType::Q6K),
             28 => TensorType::F64,
             30 => TensorType::Bf16,
             34 => TensorType::Block(BlockType::Tq1_0),
             35 => TensorType::Block(BlockType::Tq2_0),
-            36 => {
-                return Err("is of type I2_S (36), whose layout depends on the CPU that the file was written on, and \
-                            the file does not say which; use the model's safetensors checkpoint, or a GGUF of type \
-                            TQ2_0 (llama.cpp) or IQ2_BN (ik_llama.cpp)"
-                    .to_owned());
-            }
+            36 => TensorType::I2s,
+            41 => TensorType::Block(BlockType::Q1_0),
             42 => TensorType::Block(BlockType::Q2_0),
             134 => TensorType::Block(BlockType::Iq1Bn),
             135 => TensorType::Block(BlockType::Iq2Bn),
             142 => TensorType::Block(BlockType::Pq2_0),
             143 => TensorType::Block(BlockType::Ptq1_0),
+            TL1 | TL2 => {
+                let name = if id == TL1 { "TL1" } else { "TL2" };
+                return Err(format!(
+                    "is of type {name} ({id}) of microsoft/BitNet, whose weights are cut and ordered for the lookup tables of \
+                     one model on one kind of CPU; use the same model as I2_S, which its setup_env.py makes with -q i2_s, or \
+                     its safetensors checkpoint"
+                ));
+            }
             335 => {
                 return Err(
                     "is of type IQ2_BN_R4 (335), whose rows are interleaved for one program; use the same \
@@ -82,8 +85,8 @@ impl TensorType {
                     .map_or_else(|| format!("the unknown type {other}"), |n| format!("type {n} ({other})"));
                 return Err(format!(
                     "is of {name}, which is neither ternary nor read for embeddings, heads and norms; quantize the \
-                     model's F16 file again, with ternary weights (TQ1_0, TQ2_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN) \
-                     and all else F32, F16, BF16, Q8_0, Q6_K or Q4_K"
+                     model's F16 file again, with ternary weights (TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN) \
+                     and all else F32, F16, BF16, Q8_0 or one of Q2_K to Q6_K"
                 ));
             }
         })
@@ -96,6 +99,7 @@ impl TensorType {
             TensorType::F16 | TensorType::Bf16 => k.checked_mul(2),
             TensorType::F64 => k.checked_mul(8),
             TensorType::Block(block) => block.row_bytes(k),
+            TensorType::I2s => k.checked_div(4),
         }
     }
 }

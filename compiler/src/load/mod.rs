@@ -9,6 +9,7 @@ mod survey;
 
 use crate::arch::{self, ConfigOptions};
 use crate::checkpoint::Checkpoint;
+pub use crate::checkpoint::I2sLayout;
 use crate::checkpoint::overrides::Overrides;
 use crate::error::{Choice, CompileError, Warnings};
 use crate::files::digests;
@@ -37,7 +38,7 @@ pub fn is_there(path: &Path) -> Result<bool, CompileError> {
     Ok(locate::at(path)?.is_some())
 }
 
-/// Reads the checkpoint at `path`: a safetensors file, the index of its shards, a GGUF file, or the model's
+/// Reads the checkpoint at `path`: a file of safetensors or PyTorch, the index of its shards, a GGUF file, or the model's
 /// directory. `config.json` and the tokenizer's files are found beside the tensors; a GGUF file holds all of it.
 ///
 /// Every tensor's presence, dtype and shape and every scale is checked here, and whether a bundle can hold the model;
@@ -62,7 +63,7 @@ fn read(
     let files = Files::locate(path)?;
     let warnings = &mut survey.warnings;
     warnings.extend(files.notes.iter().cloned());
-    let Opened { mut model_files, checkpoint, inputs, ignored, overrides } =
+    let Opened { mut model_files, checkpoint, inputs, ignored, overrides, i2s_layout } =
         Opened::open(&files, options, warnings)?;
     let checkpoint = checkpoint.with_tolerance(tolerance);
     if let Some((path, config)) = model_files.config()
@@ -83,6 +84,7 @@ fn read(
     survey.architecture = Some(config.architecture());
     survey.sizes = Some(*config.dims());
     survey.facts = config.facts(&overrides);
+    survey.facts.extend(i2s_layout.map(|layout| ("I2_S layout", layout)));
     let text = text::text(&model_files, config.dims().vocab_size, options.without_tokenizer, warnings)?;
     survey.text = Some(text.info.clone());
     survey.tokenizer = text.tokenizer.as_ref().map(Vec::len);
@@ -146,16 +148,24 @@ struct Opened {
     ignored: Vec<String>,
     /// What no `config.json` can say.
     overrides: Overrides,
+    /// The layout of I2_S weights, where there are some, and where it is from.
+    i2s_layout: Option<String>,
 }
 
 impl Opened {
     fn open(files: &Files, options: &LoadOptions, warnings: &mut Warnings) -> Result<Opened, CompileError> {
         if let TensorFiles::Gguf(path) = &files.weights {
             let (ignored, without_tokenizer) = (&options.ignore_config_keys, options.without_tokenizer);
-            let gguf::Imported { model_files, checkpoint, ignored, overrides } =
-                gguf::import(path, ignored, without_tokenizer, warnings)?;
+            let gguf::Imported { model_files, checkpoint, ignored, overrides, i2s_layout } =
+                gguf::import(path, ignored, without_tokenizer, options.i2s_layout, warnings)?;
             let inputs = Inputs(checkpoint.files.clone());
-            return Ok(Opened { model_files, checkpoint, inputs, ignored, overrides });
+            return Ok(Opened { model_files, checkpoint, inputs, ignored, overrides, i2s_layout });
+        }
+        if let Some(layout) = options.i2s_layout {
+            return Err(CompileError::Choice {
+                choice: Choice::I2sLayout(layout.name()),
+                problem: gguf::not_there(),
+            });
         }
         let mut model_files = ModelFiles::read(files, options.without_tokenizer)?;
         let checkpoint = Checkpoint::open(&files.weights)?;
@@ -163,6 +173,6 @@ impl Opened {
         let sources = model_files.sources().iter().chain(&checkpoint.index).chain(&checkpoint.files);
         let inputs = Inputs(sources.cloned().collect::<Vec<InputFile>>());
         let ignored = options.ignore_config_keys.clone();
-        Ok(Opened { model_files, checkpoint, inputs, ignored, overrides })
+        Ok(Opened { model_files, checkpoint, inputs, ignored, overrides, i2s_layout: None })
     }
 }

@@ -1,5 +1,6 @@
 //! What may be asked of a model beyond what its checkpoint says.
 
+use crate::checkpoint::I2sLayout;
 use crate::error::Warnings;
 use crate::model::Activations;
 
@@ -19,6 +20,8 @@ pub struct LoadOptions {
     pub tolerance: Option<f32>,
     /// Leaves the tokenizer out, and with it the chat template: the bundle takes and gives token ids only.
     pub without_tokenizer: bool,
+    /// The layout of a GGUF file's I2_S weights; by default what the weights themselves say.
+    pub i2s_layout: Option<I2sLayout>,
     /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.
     pub context: Option<u32>,
 }

@@ -234,16 +234,36 @@ fn template_source<'a>(
                       object of named templates"
                 .to_owned(),
         })?;
-        let default = match templates {
-            Templates::One(template) => Some(template),
-            // Where two have the same name, transformers keeps the last.
-            Templates::List(list) => list.into_iter().rfind(|t| t.name == "default").map(|t| t.template),
-            Templates::Object(mut named) => named.remove("default"),
+        let (default, others) = match templates {
+            Templates::One(template) => (Some(template), Vec::new()),
+            Templates::List(list) => {
+                let (default, others) = list.into_iter().partition::<Vec<Named>, _>(|t| t.name == "default");
+                // Where two have the same name, transformers keeps the last.
+                let others = others.into_iter().map(|t| t.name).collect::<Vec<String>>();
+                (default.into_iter().next_back().map(|t| t.template), others)
+            }
+            Templates::Object(mut named) => {
+                let default = named.remove("default");
+                (default, named.into_keys().collect())
+            }
         };
-        if let Some(default) = default {
-            return Ok(Some((path, default)));
+        let others = others.join(", ");
+        match default {
+            Some(default) => {
+                if !others.is_empty() {
+                    warnings.push(format!(
+                        "{}: of several chat templates the one named \"default\" is used; the bundle has no others \
+                         ({others})",
+                        path.display()
+                    ));
+                }
+                return Ok(Some((path, default)));
+            }
+            None => warnings.push(format!(
+                "{}: none of the chat templates is named \"default\"; there are {others}",
+                path.display()
+            )),
         }
-        warnings.push(format!("{}: none of the chat templates is named \"default\"", path.display()));
     }
     Ok(None)
 }

@@ -11,7 +11,7 @@ use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
-use crate::weights::{affine, blocks, dense, near, order};
+use crate::weights::{affine, blocks, dense, i2s, near, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -86,6 +86,7 @@ fn rounded(near: near::Near, tensor: &RawTensor) -> (Ternary, TensorReport) {
 fn in_codes(tensor: &RawTensor, shape: [usize; 2]) -> Result<Option<(Ternary, TensorReport)>, CompileError> {
     match (tensor.dtype, &tensor.affine) {
         (ElementType::Block(kind), _) => blocks::ternary(tensor.clone(), kind, None, shape).map(Some),
+        (ElementType::I2s(_), _) => i2s::ternary(tensor.clone(), None, shape).map(Some),
         (_, Some(affine)) => affine::ternary(tensor.clone(), affine.clone(), shape).map(Some),
         _ => Ok(None),
     }
@@ -176,7 +177,8 @@ fn ternary(
         _ => k,
     };
     let name = tensor.name.clone();
-    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns });
+    let signs = scan.zeros == 0;
+    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns, signs });
     let trits = order::untiled(&tensor, scales, k, stored)?;
     Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
@@ -281,6 +283,8 @@ struct FakeQuantRows {
     k: usize,
     /// How many columns are given one scale: those that share one, or all of a row.
     columns: usize,
+    /// Whether no weight is zero.
+    signs: bool,
 }
 
 impl FakeQuantRows {
@@ -317,6 +321,10 @@ impl TernaryRows for FakeQuantRows {
             *scale = widen(self.float, largest);
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {

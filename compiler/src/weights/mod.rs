@@ -7,8 +7,9 @@
 //! | `detect` | ternary matrices of floats about which the configuration says nothing |
 //! | `near` | ternary matrices of floats that are so within rounding |
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
+//! | `i2s`, `i2s_evidence` | ternary matrices of GGUF's I2_S; in which of its layouts a file has them |
 //! | `affine` | ternary matrices of mlx-lm's codes with scales and biases |
-//! | `dense`, `floats` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
+//! | `dense`, `floats`, `integers` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows and columns of heads in the usual order |
 //! | `rows` | some rows of a matrix as a matrix of its own |
@@ -18,6 +19,9 @@ pub(crate) mod blocks;
 pub(crate) mod dense;
 pub(crate) mod detect;
 pub(crate) mod floats;
+pub(crate) mod i2s;
+pub(crate) mod i2s_evidence;
+mod integers;
 pub(crate) mod near;
 pub(crate) mod order;
 pub(crate) mod rows;

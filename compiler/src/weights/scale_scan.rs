@@ -32,6 +32,8 @@ pub(crate) struct ScaleScan {
     split: bool,
     /// The first magnitude that is not zero; 0 where there is none yet.
     first: Magnitude,
+    /// Whether some unit holds zeros only.
+    pub(super) units_of_zeros: bool,
     /// How many elements are zero.
     pub(super) zeros: u64,
     /// The different magnitudes; none are listed once there are more than [`MOST_COUNTED`].
@@ -112,12 +114,14 @@ impl ScaleScan {
         self.split_rows |= other.split_rows;
         self.split |= other.split || (self.first != 0 && other.first != 0 && self.first != other.first);
         self.first = if self.first == 0 { other.first } else { self.first };
+        self.units_of_zeros |= other.units_of_zeros;
         self.zeros += other.zeros;
         self.magnitudes.join(other.magnitudes);
     }
 
     /// Takes the magnitudes of a row's units, 0 for those of zeros.
     pub(crate) fn row(&mut self, units: &[Magnitude]) {
+        self.units_of_zeros |= units.contains(&0);
         let mut last = 0;
         for &magnitude in units.iter().filter(|&&m| m != 0) {
             if magnitude != last {

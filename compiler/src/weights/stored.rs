@@ -8,6 +8,7 @@ use crate::model::float::{FloatType, widen_bf16};
 use crate::model::{Scales, Ternary, TernaryRows};
 use crate::weights::blocks;
 use crate::weights::dense::{not_finite, place, scan};
+use crate::weights::i2s;
 use half::f16;
 use std::sync::Arc;
 use trit_format::plan::ScaleRule;
@@ -34,16 +35,20 @@ pub(crate) fn ternary(
     (rows, k): (usize, usize),
     storage: Storage,
 ) -> Result<Ternary, CompileError> {
-    if let ElementType::Block(kind) = weight.dtype {
+    if let ElementType::Block(_) | ElementType::I2s(_) = weight.dtype {
         if storage == Storage::Latent {
             return Err(CompileError::AlreadyTernary {
                 path: weight.bytes.path().to_owned(),
                 tensor: weight.name.clone(),
-                stored: kind.to_string(),
+                stored: weight.dtype.to_string(),
             });
         }
         let factor = scale.as_ref().map(read_scale).transpose()?;
-        return blocks::ternary(weight, kind, factor, [rows, k]).map(|(ternary, _)| ternary);
+        let ternary = match weight.dtype {
+            ElementType::Block(kind) => blocks::ternary(weight, kind, factor, [rows, k]),
+            _ => i2s::ternary(weight, factor, [rows, k]),
+        };
+        return ternary.map(|(ternary, _)| ternary);
     }
     let name = weight.name.clone();
     let what = format!("{rows} rows of {k}");

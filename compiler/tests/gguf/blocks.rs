@@ -48,6 +48,59 @@ fn report<'a>(model: &'a Model, name: &str) -> &'a TensorReport {
     model.report.iter().find(|report| report.name == name).unwrap()
 }
 
+/// Signs of a matrix, from its name.
+fn signs(name: &str, n: usize) -> Vec<i8> {
+    trits(name, n).into_iter().map(|t| if t == 0 { 1 } else { t }).collect()
+}
+
+/// Q1_0 blocks of 128 signs: the scale, then bit i % 8 of byte i / 8, set for +1.
+fn q1_0(signs: &[i8], scale: f32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for block in signs.chunks(128) {
+        bytes.extend(f16::from_f32(scale).to_le_bytes());
+        bytes.extend(
+            block.chunks(8).map(|eight| (0..8).fold(0, |byte, i| byte | u8::from(eight[i] > 0) << i)),
+        );
+    }
+    bytes
+}
+
+#[test]
+fn signs_of_q1_0() {
+    const DOWN: &str = "blk.0.ffn_down.weight";
+    let signs = signs(DOWN, 64 * 128);
+    let mut file = File::model("llama", false);
+    let bytes: Vec<u8> = signs.chunks(128).zip(1..).flat_map(|(row, n)| q1_0(row, n as f32 / 64.0)).collect();
+    file.tensor(DOWN, &[128, 64], 41, bytes.clone());
+    let model = file.load().unwrap();
+    let down = ternary(&model.layers[0].down);
+    assert_eq!(read(down).unwrap(), signs);
+    assert_eq!(down.scales, Scales::Rows { columns: 0, dtype: DType::F16 });
+    assert!(down.is_signs() && down.trits.is_signs());
+    assert!(!ternary(&model.layers[0].up).is_signs());
+    assert_eq!(report(&model, DOWN).stored, "Q1_0");
+
+    // A row without a scale of its own is a row of zeros, which signs cannot say unless the scale says it.
+    file.at(DOWN).bytes[18 * 5..][..2].fill(0);
+    let model = file.load().unwrap();
+    let down = ternary(&model.layers[0].down);
+    assert_eq!(read(down).unwrap()[5 * 128..6 * 128], [0; 128]);
+    assert!(down.is_signs() && !down.trits.is_signs());
+    // With one scale for the whole matrix nothing else than a trit says it.
+    let one_scale = [q1_0(&signs[..63 * 128], 0.5), q1_0(&signs[63 * 128..], 0.0)].concat();
+    file.tensor(DOWN, &[128, 64], 41, one_scale);
+    let model = file.load().unwrap();
+    assert!(!ternary(&model.layers[0].down).is_signs());
+
+    file.at(DOWN).bytes =
+        [&bytes[..18 * 7], &f16::from_f32(-0.5).to_le_bytes(), &bytes[18 * 7 + 2..]].concat();
+    file.refused(&["[3]", DOWN, "scale -0.5 at row 7, column 0", "finite"]);
+    // Rows that are no whole blocks.
+    let mut file = File::model("llama", false);
+    file.at(Q).kind = 41;
+    file.refused(&["[3]", Q, "no multiple of Q1_0's 128 weights"]);
+}
+
 #[test]
 fn trits_and_scales_of_rows() {
     type Encode = fn(&[i8]) -> Vec<u8>;
@@ -245,4 +298,71 @@ fn embeddings_of_integers_are_widened() {
         let stored = ((at / 32 * 7) as u8).wrapping_add((at % 32) as u8) as i8;
         assert_eq!(*value, 0.5 * f32::from(stored), "{at}");
     }
+}
+
+/// Embeddings of every type of integers, against what the `gguf` package reads (0.19) in the same blocks of random bytes.
+#[test]
+fn every_type_of_integers_is_read_as_llama_cpp_reads_it() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("integer_blocks.json")).unwrap();
+    let hex = |text: &serde_json::Value| -> Vec<u8> {
+        let digits = text.as_str().unwrap().as_bytes().as_chunks::<2>().0;
+        digits.iter().map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    };
+    let golden = golden.as_array().unwrap();
+    assert_eq!(golden.len(), 13);
+    for case in golden {
+        let name = case["type"].as_str().unwrap();
+        let expected: Vec<f32> =
+            hex(&case["f32"]).as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        // As many rows as there are tokens; blocks of 256 are more than a row of the usual width.
+        let mut file = File::bitnet();
+        let width = if expected.len() % 256 == 0 { 256 } else { 64 };
+        if width == 256 {
+            file = wide();
+        }
+        let rows = expected.len() / width;
+        let bytes = hex(&case["bytes"]).repeat(16 / rows);
+        file.tensor("token_embd.weight", &[width as u64, 16], case["id"].as_u64().unwrap() as u32, bytes);
+        let model = file.load().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let embedding = model.embedding.dense().unwrap();
+        let bytes = (*embedding.data).as_ref();
+        let values: Vec<f32> = match embedding.dtype {
+            DType::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            // The one type that needs no more.
+            DType::Bf16 if name == "MXFP4" => {
+                bytes.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect()
+            }
+            other => panic!("{name} became {other:?}"),
+        };
+        assert_eq!(values.len(), 16 * width);
+        let bits = |x: &f32| x.to_bits();
+        for (at, value) in values.iter().enumerate() {
+            assert_eq!(bits(value), bits(&expected[at % expected.len()]), "{name}: weight {at}");
+        }
+    }
+}
+
+/// A model whose rows hold blocks of 256 weights.
+fn wide() -> File {
+    let mut file = File::bitnet();
+    file.key("bitnet-b1.58.embedding_length", crate::writer::u32(256));
+    file.key("bitnet-b1.58.attention.head_count", crate::writer::u32(8));
+    file.key("bitnet-b1.58.attention.head_count_kv", crate::writer::u32(4));
+    for norm in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm", "blk.0.attn_sub_norm"] {
+        file.floats(&format!("{norm}.weight"), &[256]);
+    }
+    for (part, rows, k) in [
+        ("attn_q", 256, 256),
+        ("attn_k", 128, 256),
+        ("attn_v", 128, 256),
+        ("attn_output", 256, 256),
+        ("ffn_gate", 128, 256),
+        ("ffn_up", 128, 256),
+        ("ffn_down", 256, 128),
+    ] {
+        let name = format!("blk.0.{part}.weight");
+        let bytes = q2_0(&trits(&name, rows * k), 0.75);
+        file.tensor(&name, &[k as u64, rows as u64], 42, bytes);
+    }
+    file
 }

@@ -112,8 +112,11 @@ fn shapes() {
 #[test]
 fn types() {
     let kind = |kind| bent(|file| file.at(Q).kind = kind);
-    kind(2).refused(&["[4]", Q, "Q4_0 (2)", "neither ternary", "TQ2_0"]);
-    kind(36).refused(&["[4]", Q, "I2_S (36)", "depends on the CPU", "safetensors"]);
+    kind(29).refused(&["[4]", Q, "IQ1_M (29)", "neither ternary", "TQ2_0"]);
+    kind(38).refused(&["[4]", Q, "TL1 (38)", "lookup tables", "-q i2_s", "safetensors"]);
+    kind(39).refused(&["[4]", Q, "TL2 (39)", "lookup tables", "-q i2_s", "safetensors"]);
+    kind(36).refused(&["[4]", "I2_S", "--i2s-layout"]);
+    kind(43).refused(&["[4]", Q, "STQ1_0 (43)"]);
     kind(335).refused(&["[4]", Q, "IQ2_BN_R4", "IQ2_BN"]);
     kind(77).refused(&["[4]", Q, "unknown type 77"]);
     // Known, and of another size.

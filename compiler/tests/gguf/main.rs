@@ -7,6 +7,7 @@ mod damage;
 mod files;
 mod hostile;
 mod hybrid;
+mod i2s;
 mod models;
 mod text;
 mod writer;

@@ -179,6 +179,16 @@ fn architectures() {
         file.key("general.architecture", text("gemma3"));
     })
     .refused(&["[4]", "gemma3", "bitnet-25"]);
+    for (name, why) in [
+        ("hunyuan-dense", "normalized after RoPE"),
+        ("maple", "mixtures of experts"),
+        ("qwen3moe", "mixtures of experts"),
+    ] {
+        bent(|file| {
+            file.key("general.architecture", text(name));
+        })
+        .refused(&["[4]", name, why]);
+    }
     bent(|file| {
         file.key("general.architecture", u32(1));
     })

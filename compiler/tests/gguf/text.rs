@@ -115,6 +115,39 @@ fn splitters() {
     assert_eq!(parts("gpt-2", text), ["it", "'", "S", &format!("{space}1234"), line, line, "x"]);
     assert_eq!(parts("smollm", text), ["it", "'", "S", space, "1", "2", "3", "4", line, line, "x"]);
     assert_eq!(parts("default", text), ["it", "'", "S", space, "123", "4", line, line, "x"]);
+    assert_eq!(parts("falcon_e", text), parts("llama3", text));
+    assert_eq!(parts("command-r", text), parts("smollm", text));
+    // Backticks are punctuation for Falcon, and three digits go together from the left.
+    assert_eq!(parts("falcon", "a`b 12345"), ["a", "`", "b", &format!("{space}"), "123", "45"]);
+    assert_eq!(parts("default", "a` 12345")[1], "`");
+    assert_eq!(parts("qwen35", text), parts("qwen2", text));
+    // A combining mark belongs to its word in Qwen 3.5 alone; the text has no composed form.
+    let bytes = |text: &str| parts("gpt-2", text).concat();
+    assert_eq!(parts("qwen35", "q\u{331}q x"), [bytes("q\u{331}q"), bytes(" x")]);
+    assert_eq!(parts("qwen2", "q\u{331}q x"), [bytes("q"), bytes("\u{331}q"), bytes(" x")]);
+    assert_eq!(parts("minicpm5", text), ["it", "'S", space, "123", "4", &format!("{line}{line}"), "x"]);
+    assert_eq!(parts("minicpm5", "a 1234b"), ["a", space, "123", "4", "b"]);
+    assert_eq!(
+        parts("gpt-4o", "HelloWorld's 1234/\n"),
+        ["Hello", "World's", space, "123", "4", &format!("/{line}")]
+    );
+    assert_eq!(
+        parts("tekken", "HelloWorld's 12/\n"),
+        ["Hello", "World", "'s", space, "1", "2", &format!("/{line}")]
+    );
+    let deepseek = "it's 1234\nx!";
+    assert_eq!(parts("deepseek-llm", deepseek), ["it", "'", "s", space, "1234", line, "x", "!"]);
+    assert_eq!(
+        parts("deepseek-coder", deepseek),
+        ["it", "'", "s", space, "1", "2", "3", "4", line, "x", "!"]
+    );
+    // Letters outside its list are no words for DeepSeek LLM; East Asian text goes together.
+    assert_eq!(
+        parts("deepseek-llm", "\u{4e2d}\u{6587}ab c"),
+        [bytes("\u{4e2d}\u{6587}"), bytes("ab"), bytes(" c")]
+    );
+    assert_eq!(parts("deepseek-llm", "z\u{5d0}"), [bytes("z"), bytes("\u{5d0}")]);
+    assert_eq!(parts("deepseek-coder", "z\u{5d0}"), [bytes("z\u{5d0}")]);
 }
 
 #[test]
@@ -335,4 +368,49 @@ fn words_of_qwen35_have_combining_marks() {
     }
     assert_eq!(model.text.stop, [317]);
     assert!(model.text.chat_template.is_some());
+}
+
+/// What converters took from a model's `generation_config.json`.
+#[test]
+fn sampling_is_suggested_as_metadata_says() {
+    let key = |key: &str| format!("general.sampling.{key}");
+    let file = bent(|file| {
+        file.key(&key("temp"), crate::writer::f32(0.5)).key(&key("top_k"), i32(20));
+        file.key(&key("top_p"), crate::writer::f32(0.75)).key(&key("min_p"), crate::writer::f32(0.0));
+        file.key(&key("penalty_repeat"), crate::writer::f32(1.25)).key(&key("mirostat"), i32(0));
+        file.key(&key("penalty_last_n"), i32(64)).key(&key("sequence"), text("top_k;temp"));
+    });
+    let model = file.load().unwrap();
+    let sampling = &model.text.sampling;
+    assert_eq!((sampling.do_sample, sampling.temperature, sampling.top_k), (true, Some(0.5), Some(20)));
+    assert_eq!((sampling.top_p, sampling.min_p), (Some(0.75), Some(0.0)));
+    assert_eq!(sampling.repetition_penalty, Some(1.25));
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+
+    let greedy = bent(|file| {
+        file.key(&key("temp"), crate::writer::f32(0.0)).key(&key("mirostat"), i32(2));
+    });
+    let model = greedy.load().unwrap();
+    assert!(!model.text.sampling.do_sample && model.text.sampling.temperature.is_none());
+    assert!(crate::warned(&model.warnings).contains("general.sampling.mirostat (2) is not applied"));
+    let none = byte_level().load().unwrap();
+    assert!(!none.text.sampling.do_sample && none.text.sampling.top_k.is_none());
+    bent(|file| {
+        file.key(&key("top_p"), text("much"));
+    })
+    .refused(&["[3]", "general.sampling.top_p", "a finite number"]);
+}
+
+#[test]
+fn other_templates_are_named() {
+    let file = bent(|file| {
+        file.key("tokenizer.chat_templates", texts(["tool_use"]));
+        file.key("tokenizer.chat_template.tool_use", text("t"));
+    });
+    let model = file.load().unwrap();
+    assert_eq!(
+        model.text.chat_template.as_deref(),
+        Some("{{ bos_token }}{{ messages[0].content }}<|eot_id|>")
+    );
+    assert!(crate::warned(&model.warnings).contains("no others (tool_use)"), "{:?}", model.warnings);
 }

@@ -9,6 +9,7 @@ mod fixtures;
 mod folders;
 mod mlx;
 mod published;
+mod pytorch;
 mod storage;
 mod survey;
 mod text;

@@ -50,13 +50,16 @@ fn chat_templates_are_found_in_every_place() {
         json!([{ "name": "tool_use", "template": "t" }, { "name": "default", "template": "d<|eot_id|>" }]);
     checkpoint.file("tokenizer_config.json", json!({ "chat_template": named }).to_string());
     assert_eq!(template(&checkpoint).as_deref(), Some("d<|eot_id|>"));
-    assert_eq!(checkpoint.load().unwrap().text.stop, [2, 7]);
+    let model = checkpoint.load().unwrap();
+    assert_eq!(model.text.stop, [2, 7]);
+    says(&crate::warned(&model.warnings), &["\"default\" is used", "no others (tool_use)"]);
     // transformers gives that file to processors of images, not to tokenizers.
     checkpoint.file("chat_template.json", json!({ "chat_template": "j" }).to_string());
     assert_eq!(template(&checkpoint).as_deref(), Some("d<|eot_id|>"));
     let named = json!({ "default": "o", "tool_use": "t" });
     checkpoint.file("tokenizer_config.json", json!({ "chat_template": named }).to_string());
     assert_eq!(template(&checkpoint).as_deref(), Some("o"));
+    says(&crate::warned(&checkpoint.load().unwrap().warnings), &["no others (tool_use)"]);
     checkpoint.file("tokenizer_config.json", "{}");
     assert_eq!(template(&checkpoint).as_deref(), Some("j"));
     checkpoint.file("chat_template.jinja", "file");
@@ -69,7 +72,7 @@ fn chat_templates_are_found_in_every_place() {
     checkpoint.file("tokenizer_config.json", nameless.to_string());
     let model = checkpoint.load().unwrap();
     assert_eq!(model.text.chat_template, None);
-    says(&crate::warned(&model.warnings), &["tokenizer_config.json", "\"default\""]);
+    says(&crate::warned(&model.warnings), &["tokenizer_config.json", "\"default\"", "there are rag"]);
     checkpoint.file("tokenizer_config.json", json!({ "chat_template": 5 }).to_string());
     says(&checkpoint.error(), &["[3]", "tokenizer_config.json", "chat_template"]);
 }

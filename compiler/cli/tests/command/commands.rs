@@ -57,6 +57,48 @@ fn compile_leaves_a_trusted_bundle_named_after_the_model() {
     assert_eq!((&made["bundle"], &made["name"]), (&"a-b-c.trit".into(), &"a/b c".into()));
 }
 
+/// A model's folder in a Hugging Face cache, and one of its snapshots: the bundle is named after the model, and the
+/// command says what to run.
+#[test]
+fn models_in_a_hugging_face_cache_are_compiled_by_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let compile = |path: &str| {
+        let output = tritc(folder.path(), &["compile", path, "--target", "portable"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (model, blobs) = ("hub/models--org--tiny-bitnet", "hub/models--org--tiny-bitnet/blobs");
+    let snapshot = format!("{model}/snapshots/0123abcd");
+    for name in [blobs, &snapshot, &format!("{model}/refs")] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join(model).join("refs/main"), "0123abcd").unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        let source = Path::new(&fixture()).join(name);
+        // The cache has links to files that are named by their digests.
+        #[cfg(unix)]
+        {
+            std::fs::copy(source, folder.path().join(blobs).join(name)).unwrap();
+            let link = folder.path().join(&snapshot).join(name);
+            std::os::unix::fs::symlink(format!("../../blobs/{name}"), link).unwrap();
+        }
+        #[cfg(not(unix))]
+        std::fs::copy(source, folder.path().join(&snapshot).join(name)).unwrap();
+    }
+    for path in [model, &snapshot] {
+        let said = compile(path);
+        assert!(said.starts_with("tiny-bitnet.trit: "), "{said}");
+        assert!(said.ends_with("\nrun      trit-run tiny-bitnet.trit --ids 1,2,3\n"), "{said}");
+        std::fs::remove_file(folder.path().join("tiny-bitnet.trit")).unwrap();
+    }
+    let shipped = repository().join("examples/models/fables-12m").display().to_string();
+    assert!(compile(&shipped).ends_with("\nrun      trit-run fables-12m.trit\n"));
+    let output =
+        tritc(folder.path(), &["compile", &shipped, "--target", "portable", "-o", "it's a model.trit"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("\nrun      trit-run 'it'\\''s a model.trit'\n"), "{said}");
+}
+
 #[test]
 fn an_account_without_a_trust_folder_is_warned() {
     let folder = tempfile::tempdir().unwrap();

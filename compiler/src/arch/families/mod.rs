@@ -34,10 +34,21 @@ const REFUSED: &[(&str, &str)] = &[
         "it sees images; only the text model alone, Gemma3ForCausalLM, is read",
     ),
     ("MiniCPM3ForCausalLM", "its attention is compressed (MLA)"),
+    (
+        "HunYuanDenseV1ForCausalLM",
+        "its heads are normalized after RoPE, which no step does yet (Hy-MT, Sherry)",
+    ),
+    ("HunYuanMoEV1ForCausalLM", EXPERTS),
+    ("MapleForCausalLM", EXPERTS),
+    ("Qwen3MoeForCausalLM", EXPERTS),
+    ("MixtralForCausalLM", EXPERTS),
     ("FalconH1ForCausalLM", RECURRENT),
     ("FalconMambaForCausalLM", RECURRENT),
     ("Qwen3NextForCausalLM", RECURRENT),
 ];
+
+/// Layers in which each token goes to some of many feed-forward parts.
+const EXPERTS: &str = "it is a mixture of experts; only models with one feed-forward part a layer are read";
 
 /// Mamba, DeltaNet and their like.
 const RECURRENT: &str =
