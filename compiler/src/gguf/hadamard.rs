@@ -44,7 +44,7 @@ pub(super) struct Folded {
     pub(super) names: BTreeSet<String>,
 }
 
-/// Takes the keys; `None` where there are none.
+/// Takes the keys; `None` where there are none. `drafts` are tensors that were left out, and may be listed.
 ///
 /// # Errors
 /// Another version, transform, axis or sign mode; tensors that are missing or of another kind; widths that are no multiple
@@ -52,6 +52,7 @@ pub(super) struct Folded {
 pub(super) fn take(
     metadata: &mut Metadata,
     tensors: &BTreeMap<String, RawTensor>,
+    drafts: &BTreeSet<String>,
     heads: Option<&ValueHeads>,
 ) -> Result<Option<Folded>, CompileError> {
     if !metadata.has_prefix(PREFIX) {
@@ -62,7 +63,8 @@ pub(super) fn take(
     keys.expect_text("transform", "normalized-sylvester-walsh-hadamard")?;
     keys.expect_text("axis", "input-last-dimension")?;
     let block = keys.block()?;
-    let names = keys.names("weight_names")?;
+    let mut names = keys.names("weight_names")?;
+    names.retain(|name| !drafts.contains(name));
     let inverse = keys.names("inverse_weight_names")?;
     let grouped = keys.metadata.bool(&named("gdn_v_grouped"))?;
     let mut widths = BTreeSet::new();

@@ -139,9 +139,9 @@ fn hybrid(
     overrides: &mut Overrides,
     warnings: &mut Warnings,
 ) -> Result<BTreeMap<String, RawTensor>, CompileError> {
-    qwen35::drop_drafts(&mut gguf.tensors, config, warnings);
+    let drafts = qwen35::drop_drafts(&mut gguf.tensors, config, warnings);
     let heads = qwen35::ValueHeads::of(config);
-    let folded = hadamard::take(metadata, &gguf.tensors, heads.as_ref())?;
+    let folded = hadamard::take(metadata, &gguf.tensors, &drafts, heads.as_ref())?;
     let mut renamed = BTreeMap::new();
     for (name, mut tensor) in std::mem::take(&mut gguf.tensors) {
         let key = names::qwen35_name(&name).unwrap_or_else(|| name.clone());

@@ -6,7 +6,7 @@ use super::names::layer_part;
 use crate::checkpoint::{Axis, RawTensor, TiledHeads};
 use crate::error::{CompileError, Warnings};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Every how many layers one has attention, where the file does not say.
 const INTERVAL: u64 = 4;
@@ -111,22 +111,23 @@ fn layer_types(keys: &mut ArchitectureKeys, layers: u64) -> Result<Value, Compil
     Ok(recurrent.into_iter().map(name).collect())
 }
 
-/// Leaves out the blocks after the layers, which only draft.
+/// Leaves out the blocks after the layers, which only draft, and gives the names of their tensors.
 pub(super) fn drop_drafts(
     tensors: &mut BTreeMap<String, RawTensor>,
     config: &Map<String, Value>,
     warnings: &mut Warnings,
-) {
+) -> BTreeSet<String> {
     let layers = config.get("num_hidden_layers").and_then(Value::as_u64).unwrap_or(0);
     let is_draft = |name: &str| layer_part(name).is_some_and(|(layer, _)| u64::from(layer) >= layers);
-    let before = tensors.len();
-    tensors.retain(|name, _| !is_draft(name));
-    if tensors.len() < before {
+    let drafts: BTreeSet<String> = tensors.keys().filter(|name| is_draft(name)).cloned().collect();
+    tensors.retain(|name, _| !drafts.contains(name));
+    if !drafts.is_empty() {
         warnings.push(format!(
             "the file has {} tensors of a draft block (blk.{layers}), which is left out: the model's text does not depend on it",
-            before - tensors.len()
+            drafts.len()
         ));
     }
+    drafts
 }
 
 /// The order in which value heads are stored, of the tensors that have them.

@@ -40,7 +40,7 @@ pub(crate) fn adapt(
     let Some((path, config)) = files.config() else { return Ok((checkpoint, Overrides::default())) };
     let rotated = config.get("model_type").and_then(Value::as_str) == Some(ROTATED);
     let prefixed = checkpoint.tensors().keys().any(|name| name.starts_with(TEXT_MODEL));
-    if !rotated && !prefixed && !config.contains_key("quantization") {
+    if !rotated && !prefixed && !quantization::is_there(config) {
         return Ok((checkpoint, Overrides::default()));
     }
     let (path, mut config) = (path.to_owned(), config.clone());

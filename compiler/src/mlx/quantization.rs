@@ -28,6 +28,13 @@ const KEYS: [&str; 2] = ["quantization", "quantization_config"];
 /// Keys of how a module is packed.
 const PACKING: [&str; 3] = ["bits", "group_size", "mode"];
 
+/// Whether the configuration has such an object. Quantizers of other programs say their method under the second key.
+pub(super) fn is_there(config: &Map<String, Value>) -> bool {
+    let second = config.get(KEYS[1]).and_then(Value::as_object);
+    config.contains_key(KEYS[0])
+        || second.is_some_and(|map| map.contains_key("bits") && !map.contains_key("quant_method"))
+}
+
 impl Quantization {
     /// Takes both keys of the configuration in the file `path`; `None` where nothing is packed.
     ///
@@ -38,8 +45,12 @@ impl Quantization {
         config: &mut Map<String, Value>,
     ) -> Result<Option<Quantization>, CompileError> {
         let invalid = |problem: String| CompileError::Invalid { path: path.to_owned(), problem };
-        let Some(mut own) = config.remove(KEYS[0]).filter(|value| !value.is_null()) else { return Ok(None) };
-        if let Some(other) = config.remove(KEYS[1]).filter(|value| !value.is_null() && *value != own) {
+        if !is_there(config) {
+            return Ok(None);
+        }
+        let [first, second] = KEYS.map(|key| config.remove(key).filter(|value| !value.is_null()));
+        let Some(mut own) = first.or_else(|| second.clone()) else { return Ok(None) };
+        if let Some(other) = second.filter(|value| *value != own) {
             let size = |value: &Value| value.as_object().map_or(0, Map::len);
             return Err(invalid(format!(
                 "{} and {} differ ({} and {} keys), and mlx-lm writes the same under both; remove the wrong one",

@@ -300,6 +300,14 @@ fn rotated_weights_are_known_by_their_names() {
         assert!(gate.matrix.ternary().unwrap().rotation.is_none());
     }
     assert!(model.embedding.ternary().unwrap().rotation.is_some());
+    // Those of a draft block may be listed, and are left out with it.
+    let mut file = rotated();
+    file.key("qwen35.block_count", u32(5)).key("qwen35.nextn_predict_layers", u32(1));
+    file.floats("blk.4.ffn_up.weight", &[64, 64]);
+    file.key("prism.hadamard.weight_names", texts(["output.weight", "blk.4.ffn_up.weight"]));
+    let model = file.load().unwrap();
+    assert!(model.head.as_ref().unwrap().ternary().unwrap().rotation.is_some());
+    assert!(delta_net(&model, 0).o.matrix.ternary().unwrap().rotation.is_none());
     let mut file = rotated();
     file.key("prism.hadamard.sign_mode", text("identity"));
     file.without_key("prism.hadamard.sign_widths").without_key("prism.hadamard.sign_values");

@@ -350,6 +350,26 @@ fn without_a_tokenizer_its_keys_do_not_matter() {
     assert_eq!((model.tokenizer, model.text.stop, model.text.bos), (None, vec![8], Some(7)));
 }
 
+/// Qwen 3.5's splitting, against the tokenizer that the fixture's metadata was made from.
+#[test]
+fn words_of_qwen35_have_combining_marks() {
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen35-hadamard");
+    let model = crate::writer::load_path(&fixture.join("model.pq2_0.gguf")).unwrap();
+    let ours = tokenizer(&model);
+    let original = Tokenizer::from_file(fixture.join("tokenizer.json")).unwrap();
+    let cases: Vec<Value> =
+        serde_json::from_slice(&std::fs::read(fixture.join("tokenizer-cases.json")).unwrap()).unwrap();
+    assert!(cases.len() >= 8);
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(ids(&ours, text, true), expected, "{text:?}");
+        assert_eq!(ids(&original, text, true), expected, "{text:?}");
+    }
+    assert_eq!(model.text.stop, [317]);
+    assert!(model.text.chat_template.is_some());
+}
+
 /// What converters took from a model's `generation_config.json`.
 #[test]
 fn sampling_is_suggested_as_metadata_says() {

@@ -33,6 +33,35 @@ fn file_index_and_directory_all_lead_to_the_checkpoint() {
     }
 }
 
+/// Some publishers name the shards after the whole file.
+#[test]
+fn shards_are_found_by_the_names_in_the_index() {
+    let (dir, mut index) = Checkpoint::bitnet().write_shards();
+    for (old, number) in [(SHARD_1, 1), (SHARD_2, 2)] {
+        let new = format!("model.safetensors-0000{number}-of-00002.safetensors");
+        fs::rename(dir.path().join(old), dir.path().join(&new)).unwrap();
+        index.values_mut().filter(|shard| *shard == old).for_each(|shard| shard.clone_from(&new));
+    }
+    write_index(dir.path(), &index);
+    let model = load_path(dir.path()).unwrap();
+    assert_eq!(read(&model.layers[1].up).unwrap(), trits(model.layers[1].up.matrix.name(), 96));
+    let shard = dir.path().join("model.safetensors-00001-of-00002.safetensors");
+    says(&refusal(load_path(&shard)), &["[3]", "one of 2 shards", INDEX]);
+}
+
+/// mlx-lm writes an index beside the one file.
+#[test]
+fn an_index_of_the_single_file_is_not_worth_a_note() {
+    let checkpoint = Checkpoint::bitnet();
+    let dir = checkpoint.write();
+    let of = |file: &str| checkpoint.tensors.keys().map(|name| (name.clone(), file.to_owned())).collect();
+    let noted = || crate::warned(&load_path(dir.path()).unwrap().warnings).contains("beside it");
+    write_index(dir.path(), &of("model.safetensors"));
+    assert!(!noted());
+    write_index(dir.path(), &of(SHARD_1));
+    assert!(noted());
+}
+
 #[test]
 fn the_single_file_wins_over_an_index() {
     let (dir, _) = Checkpoint::bitnet().write_shards();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tritc::load::{LoadOptions, load};
-use tritc::model::{Matrix, Model, Ternary};
+use tritc::model::{Attention, Matrix, Mixer, Model, Ternary};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
@@ -215,6 +215,11 @@ fn other_packings_are_refused_by_name() {
         },
         &["[3]", "quantization and quantization_config differ"],
     );
+    // The second key alone counts too, unless another quantizer has it.
+    let mut checkpoint = pack(USUAL, "");
+    checkpoint.unset("quantization").load().unwrap();
+    checkpoint.quantization("quant_method", json!("awq"));
+    says(&checkpoint.error(), &["[4]", "awq"]);
     // A module may say the same again.
     let mut checkpoint = pack(USUAL, "");
     checkpoint.unset("quantization_config");
@@ -243,6 +248,68 @@ fn damage_is_an_error() {
         let mut checkpoint = pack(USUAL, "");
         checkpoint.tensors.get_mut(&format!("{Q}.weight")).unwrap().1 = shape;
         says(&checkpoint.error(), &["[3]", Q, "shape"]);
+    }
+}
+
+/// A hybrid as mlx-lm converts and packs it: a model with an image tower around it, norms with the one added, taps of the
+/// convolution in the middle.
+#[test]
+fn a_pack_of_a_hybrid_is_the_model_in_it() {
+    let path = fixture("qwen35-g128");
+    let text: Value = serde_json::from_slice(&fs::read(path.join("config.json")).unwrap()).unwrap();
+    let bytes = fs::read(path.join("model.safetensors")).unwrap();
+    let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
+    tensors.insert("vision_tower.blocks.0.norm1.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+    for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+        let values: Vec<f32> =
+            view.data().as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect();
+        let (shape, name) = (view.shape().to_vec(), format!("language_model.{name}"));
+        if let &[rows, k] = shape.as_slice() {
+            let [words, scales, biases] = packed(&values, k, USUAL);
+            let module = name.strip_suffix(".weight").unwrap().to_owned();
+            tensors.insert(format!("{module}.scales"), (Dtype::F16, vec![rows, k / 128], scales));
+            tensors.insert(format!("{module}.biases"), (Dtype::F16, vec![rows, k / 128], biases));
+            tensors.insert(name, (Dtype::U32, vec![rows, k / 16], words));
+            continue;
+        }
+        let is_whole = name.ends_with("layernorm.weight")
+            || name.ends_with("_norm.weight")
+            || name.ends_with("model.norm.weight");
+        let added = if is_whole { 1.0 } else { 0.0 };
+        let shape = if let [channels, 1, taps] = shape[..] { vec![channels, taps, 1] } else { shape };
+        let bytes = values.iter().flat_map(|x| (x + added).to_le_bytes()).collect();
+        tensors.insert(name, (Dtype::F32, shape, bytes));
+    }
+    let config = json!({
+        "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5", "text_config": text,
+        "vision_config": {"depth": 27}, "image_token_id": 79, "vision_start_token_id": 78, "tie_word_embeddings": false,
+        "quantization": {"bits": 2, "group_size": 128}, "quantization_config": {"bits": 2, "group_size": 128},
+    });
+    let model = Checkpoint { config, tensors, files: BTreeMap::new() }.load().unwrap();
+    let original = load(&path.join("model.safetensors"), &LoadOptions::default()).unwrap();
+    assert!(weights(&model) == weights(&original));
+    assert_eq!(model.info.architecture, original.info.architecture);
+    assert_eq!(model.hyperparameters, original.hyperparameters);
+    assert_eq!(model.final_norm.1, original.final_norm.1);
+    assert_eq!(model.text.stop, original.text.stop);
+    for (ours, theirs) in model.layers.iter().zip(&original.layers) {
+        assert_eq!(ours.input_norm.1, theirs.input_norm.1);
+        match (&ours.mixer, &theirs.mixer) {
+            (Mixer::DeltaNet(ours), Mixer::DeltaNet(theirs)) => {
+                assert_eq!(ours.convolution.1, theirs.convolution.1);
+                assert_eq!(
+                    (&ours.rates.1, &ours.bias.1, &ours.norm.1),
+                    (&theirs.rates.1, &theirs.bias.1, &theirs.norm.1)
+                );
+            }
+            (Mixer::Attention(ours), Mixer::Attention(theirs)) => {
+                let norms = |attention: &Attention| {
+                    attention.head_norms.as_ref().map(|n| (n.q.1.clone(), n.k.1.clone()))
+                };
+                assert_eq!(norms(ours), norms(theirs));
+            }
+            _ => panic!("layers of other kinds"),
+        }
     }
 }
 
