@@ -7,7 +7,7 @@
 pub(crate) mod planes;
 
 use crate::error::CompileError;
-use crate::model::Ternary;
+use crate::model::{Scales, Ternary};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use trit_format::manifest::{Grouping, PackedMatrix, RowOrder};
@@ -29,7 +29,7 @@ pub(crate) fn pack(
     let tiles = packed.tiles() as usize;
     let tile_bytes = packed.tile_bytes() as usize;
     let at_once = (CHUNK_BYTES / tile_bytes).clamp(1, tiles.max(1));
-    let encoder = TileEncoder::new(packed.tile_layout(), packed.code);
+    let encoder = TileEncoder::new(packed.tile_layout());
     let mut buffer = vec![0; at_once * tile_bytes];
     for first in (0..tiles).step_by(at_once) {
         let chunk = &mut buffer[..at_once.min(tiles - first) * tile_bytes];
@@ -64,14 +64,48 @@ fn pack_tile(
             Ok(())
         }
     };
-    encoder.encode(read_row, codes)?;
+    let of_signs = |row: usize, trits: &mut [i8]| {
+        read_row(row, trits)?;
+        match source(packed, tile, row) {
+            Some((segment, row)) => expect_signs(matrices[segment], row, trits),
+            None => Ok(()),
+        }
+    };
+    match packed.code.has_zero() {
+        true => encoder.encode(read_row, codes)?,
+        false => encoder.encode(of_signs, codes)?,
+    }
     match packed.grouping {
         Some(grouping) => pack_scales(packed, grouping, matrices, tile, scales),
         None => Ok(()),
     }
 }
 
-/// Writes the scales of a tile, `[scales, 80]`. Rows that fill it up have 0, and so has what fills up the tile.
+/// Checks that no weight of a row is zero unless its scale is, which lowering found out. A zero would be stored as -1.
+fn expect_signs(matrix: &Ternary, row: usize, trits: &[i8]) -> Result<(), CompileError> {
+    if !trits.contains(&0) {
+        return Ok(());
+    }
+    let columns = match matrix.scales {
+        Scales::Rows { columns, .. } => columns,
+        Scales::Tensor { .. } => 0,
+    };
+    let mut factors = vec![0.0; matrix.scales_per_row().max(1)];
+    matrix.factors(row, columns, &mut factors)?;
+    let run = if columns == 0 { matrix.k } else { columns as usize };
+    for (index, (trits, &factor)) in trits.chunks(run).zip(&factors).enumerate() {
+        if let (true, Some(at)) = (factor != 0.0, trits.iter().position(|&t| t == 0)) {
+            let column = index * run + at;
+            return Err(CompileError::Internal(format!(
+                "{}: the weight at row {row}, column {column} is 0 in a matrix of signs",
+                matrix.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the scales of a tile, `[scales, tile_rows]`. Rows that fill it up have 0, and so has what fills up the tile.
 fn pack_scales(
     packed: &PackedMatrix,
     grouping: Grouping,
@@ -82,11 +116,11 @@ fn pack_scales(
     let size = grouping.scale.size();
     let mut factors = vec![0.0; packed.scales() as usize];
     out.fill(0);
-    for row in 0..tile::ROWS {
+    for row in 0..packed.code.tile_rows() {
         let Some((segment, at)) = source(packed, tile, row) else { continue };
         matrices[segment].factors(at, grouping.scale_columns, &mut factors)?;
         for (index, &factor) in factors.iter().enumerate() {
-            let place = &mut out[tile::scale_at(index, row) * size..][..size];
+            let place = &mut out[tile::scale_at(packed.code, index, row) * size..][..size];
             if !store(factor, grouping.scale, place) {
                 return Err(CompileError::Internal(format!(
                     "{}: the scale {factor} of row {at} is not exact as {:?}",
@@ -119,9 +153,10 @@ fn store(x: f32, dtype: DType, out: &mut [u8]) -> bool {
 
 /// Which row of which segment stands in row `row` of tile `tile`; `None` for padding.
 fn source(packed: &PackedMatrix, tile: usize, row: usize) -> Option<(usize, usize)> {
+    let in_tile = packed.code.tile_rows();
     match packed.order {
         RowOrder::Sequential => {
-            let mut rest = tile * tile::ROWS + row;
+            let mut rest = tile * in_tile + row;
             for (index, segment) in packed.segments.iter().enumerate() {
                 if rest < segment.rows as usize {
                     return Some((index, rest));
@@ -131,8 +166,8 @@ fn source(packed: &PackedMatrix, tile: usize, row: usize) -> Option<(usize, usiz
             None
         }
         RowOrder::Paired => {
-            const HALF: usize = tile::ROWS / 2;
-            let (index, row) = (row / HALF, tile * HALF + row % HALF);
+            let half = in_tile / 2;
+            let (index, row) = (row / half, tile * half + row % half);
             (row < packed.segments[index].rows as usize).then_some((index, row))
         }
         other => unreachable!("lowering makes no {other:?}"),
@@ -142,7 +177,7 @@ fn source(packed: &PackedMatrix, tile: usize, row: usize) -> Option<(usize, usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Scales, TernaryRows};
+    use crate::model::TernaryRows;
     use std::sync::Arc;
     use trit_format::dense243::Code;
     use trit_format::manifest::Segment;
@@ -157,8 +192,9 @@ mod tests {
         }
     }
 
-    fn trits(rows: usize, k: usize, seed: usize) -> Vec<i8> {
-        (0..rows * k).map(|i| ((i * 31 + i / k * 7 + seed * 5) % 17 % 3) as i8 - 1).collect()
+    fn trits(rows: usize, k: usize, seed: usize, code: Code) -> Vec<i8> {
+        let trit = |i: usize| ((i * 31 + i / k * 7 + seed * 5) % 17 % 3) as i8 - 1;
+        (0..rows * k).map(trit).map(|t| if t == 0 && !code.has_zero() { 1 } else { t }).collect()
     }
 
     fn packed(
@@ -167,7 +203,7 @@ mod tests {
         code: Code,
         order: RowOrder,
     ) -> (PackedMatrix, Vec<Vec<i8>>, Vec<u8>) {
-        let data: Vec<Vec<i8>> = sizes.iter().enumerate().map(|(i, &rows)| trits(rows, k, i)).collect();
+        let data: Vec<Vec<i8>> = sizes.iter().enumerate().map(|(i, &rows)| trits(rows, k, i, code)).collect();
         let matrix = |rows: &Vec<i8>| Ternary {
             rotation: None,
             name: "m".into(),
@@ -203,7 +239,7 @@ mod tests {
                 let (_, data, bytes) = packed(&sizes, k, code, RowOrder::Sequential);
                 let all = data.concat();
                 let expected: Vec<u8> = all
-                    .chunks(tile::ROWS * k)
+                    .chunks(code.tile_rows() * k)
                     .flat_map(|rows| {
                         let mut tile = vec![0; tile::bytes(k)];
                         tile::encode(rows, k, code, &mut tile).unwrap();

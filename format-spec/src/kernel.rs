@@ -3,7 +3,6 @@
 use crate::container::Digest;
 use crate::dense243::Code;
 use crate::target::Target;
-use crate::tile;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -46,7 +45,8 @@ pub enum KernelKind {
 /// What a ternary kernel computes, apart from the machine it runs on.
 ///
 /// For each tile `t` and each of its activation rows `r`, with all sums exact in i32:
-/// `out[r * out_stride + t * 80 + row] = sum over k of trit[row, k] * activations[r * activation_stride + k]`.
+/// `out[r * out_stride + t * tile_rows + row] = sum over k of trit[row, k] * activations[r * activation_stride + k]`,
+/// where a tile has [`Code::tile_rows`] rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KernelSpec {
     /// Columns of the matrix, a constant in the code.
@@ -66,12 +66,13 @@ pub struct KernelSpec {
 
 impl KernelSpec {
     /// Bytes of [`KernelArgs::scratch`]: for a block kernel two decoded tiles, 32 activation rows in the kernel's own
-    /// order, and 24 KiB for their sums and what passes through L1. The same for any number of activation rows.
+    /// order, 4 KiB for their sums by each digit of a byte, and 4 KiB for what passes through L1. The same for any number
+    /// of activation rows.
     pub const fn scratch_bytes(&self, _rows: usize) -> usize {
         let k = (self.k as usize).next_multiple_of(BLOCK_COLUMNS);
         match self.kind {
             KernelKind::Stream => 0,
-            KernelKind::Block => (2 * tile::ROWS + 32) * k + 24 * 1024,
+            KernelKind::Block => (2 * self.code.tile_rows() + 32) * k + (self.code.digits() + 1) * 4096,
         }
     }
 }
@@ -79,19 +80,19 @@ impl KernelSpec {
 impl fmt::Display for KernelSpec {
     /// The kernel's name: operation, activation type, weight code, kind, tile rows by `m`, columns, unroll, prefetch.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.code.name();
+        let (code, rows) = (self.code.name(), self.code.tile_rows());
         let kind = match self.kind {
             KernelKind::Stream => "",
             KernelKind::Block => "_block",
         };
-        write!(f, "ternary_i8_{code}{kind}_80x{}_k{}_u{}_p{}", self.m, self.k, self.unroll, self.prefetch)
+        write!(f, "ternary_i8_{code}{kind}_{rows}x{}_k{}_u{}_p{}", self.m, self.k, self.unroll, self.prefetch)
     }
 }
 
 /// The single argument of a kernel, by pointer: `extern "sysv64"` on x86-64, `extern "C"` on aarch64.
 ///
 /// A [`KernelKind::Stream`] kernel reads `tiles * tile::bytes(k)` weight bytes, `m` rows of `padded_k(k)` activations
-/// and `m` sums, and writes `m` rows of `tiles * 80` i32. A [`KernelKind::Block`] kernel does so for `rows` rows, reads
+/// and `m` sums, and writes `m` rows of `tiles * tile_rows` i32. A [`KernelKind::Block`] kernel does so for `rows` rows, reads
 /// each up to the next multiple of [`BLOCK_COLUMNS`], and uses the scratch memory. Nothing else is touched; prefetches
 /// may name any address.
 #[derive(Clone, Copy, Debug)]

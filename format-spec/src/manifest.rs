@@ -160,6 +160,8 @@ pub struct TileLayout {
     pub k: u32,
     /// Its groups of columns, where it has any.
     pub grouping: Option<Grouping>,
+    /// How bytes are stored, which decides how many rows a tile has.
+    pub code: Code,
 }
 
 impl TileLayout {
@@ -190,10 +192,11 @@ impl TileLayout {
         u64::from(self.groups()) * columns * tile::LANES as u64
     }
 
-    /// Bytes of one tile: its codes, then its scales `[scales, 80]`, filled up to a multiple of 64.
+    /// Bytes of one tile: its codes, then its scales `[scales, tile_rows]`, filled up to a multiple of 64.
     pub fn tile_bytes(&self) -> u64 {
         let scale = self.grouping.map_or(0, |g| g.scale.size() as u64);
-        self.code_bytes() + (u64::from(self.scales()) * tile::ROWS as u64 * scale).next_multiple_of(64)
+        let rows = self.code.tile_rows() as u64;
+        self.code_bytes() + (u64::from(self.scales()) * rows * scale).next_multiple_of(64)
     }
 }
 
@@ -224,17 +227,16 @@ impl PackedMatrix {
 
     /// Number of tiles.
     pub fn tiles(&self) -> u64 {
+        let in_tile = self.code.tile_rows() as u64;
         match self.order {
-            RowOrder::Sequential => self.rows().div_ceil(tile::ROWS as u64),
-            RowOrder::Paired => {
-                u64::from(self.segments.first().map_or(0, |s| s.rows)).div_ceil(tile::ROWS as u64 / 2)
-            }
+            RowOrder::Sequential => self.rows().div_ceil(in_tile),
+            RowOrder::Paired => u64::from(self.segments.first().map_or(0, |s| s.rows)).div_ceil(in_tile / 2),
         }
     }
 
     /// How its columns stand in its tiles.
     pub fn tile_layout(&self) -> TileLayout {
-        TileLayout { k: self.k, grouping: self.grouping }
+        TileLayout { k: self.k, grouping: self.grouping, code: self.code }
     }
 
     /// As [`TileLayout::kernel_k`].

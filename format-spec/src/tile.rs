@@ -1,23 +1,27 @@
-//! The row-lane tile: 80 rows of a ternary matrix as one sequential stream of bytes.
+//! The row-lane tile: 80 rows of a ternary matrix, or 128 rows of a matrix of signs, as one sequential stream of bytes.
 //!
-//! One byte holds the trits of five rows at the same `k`. One 64-byte vector holds 16 lanes of 4 consecutive `k`:
+//! One byte holds the weights of five or eight rows at the same `k`, as [`Code::digits`] says. One 64-byte vector holds
+//! 16 lanes of 4 consecutive `k`:
 //!
 //! ```text
-//! tile row   = digit * 16 + lane              digit in 0..5, lane in 0..16
+//! tile row   = digit * 16 + lane              digit in 0..5 or 0..8, lane in 0..16
 //! byte index = (k / 4) * 64 + lane * 4 + k % 4
 //! ```
 //!
 //! so that a broadcast of four activations meets every byte of the vector. Rows past the end and `k` past the end
-//! hold trit 0. A tile is `k_padded * 16` bytes, where `k_padded` is `k` rounded up to 4.
+//! hold weight 0, or -1 in a code without zeros: activations are 0 from `k` on, and nobody reads the results of rows
+//! past the end. A tile is `k_padded * 16` bytes in every code, where `k_padded` is `k` rounded up to 4.
 
-use crate::dense243::{self, Code, TRITS};
+use crate::dense243::{Code, SIGNS, TRITS};
 
 mod encoder;
 
 pub use encoder::TileEncoder;
 
-/// Rows in a tile.
-pub const ROWS: usize = 80;
+/// Rows in a tile of trits; [`Code::tile_rows`] gives those of any code.
+pub const ROWS: usize = TRITS * LANES;
+/// The most rows that a tile of any code has.
+pub const MAX_ROWS: usize = SIGNS * LANES;
 /// Lanes of four consecutive `k` in a 64-byte vector.
 pub const LANES: usize = 16;
 /// Consecutive `k` in a lane.
@@ -52,40 +56,52 @@ pub enum TileError {
     /// The byte at this offset is none that trits encode to.
     #[error("the byte at offset {0} stands for no trits")]
     Byte(usize),
+    /// A weight is 0, and the code has no zero.
+    #[error("the weight at [{row}, {column}] is 0, which {} cannot store", Code::Binary.name())]
+    Zero {
+        /// Row of the tile.
+        row: usize,
+        /// Column.
+        column: usize,
+    },
 }
 
-/// Where, in scales, the scale `index` of tile row `row` stands among those of its tile, `[scales, 80]`.
+/// Where, in scales, the scale `index` of tile row `row` stands among those of its tile, `[scales, tile_rows]`.
 #[inline]
-pub const fn scale_at(index: usize, row: usize) -> usize {
-    index * ROWS + row
+pub const fn scale_at(code: Code, index: usize, row: usize) -> usize {
+    index * code.tile_rows() + row
 }
 
-/// Encodes one tile from up to 80 rows of trits, row-major `[rows, k]`. Missing rows are zero. This is the readable
-/// definition; [`TileEncoder`] gives the same bytes fast.
+/// Encodes one tile from up to [`Code::tile_rows`] rows of trits, row-major `[rows, k]`. This is the readable definition;
+/// [`TileEncoder`] gives the same bytes fast.
 ///
 /// # Errors
-/// [`TileError::Shape`] if `k` is 0, `trits` is not `rows * k` long with `rows <= 80`, or `out` is not `bytes(k)` long.
+/// [`TileError::Shape`] if `k` is 0, `trits` is not `rows * k` long with at most that many rows, or `out` is not
+/// `bytes(k)` long; [`TileError::Zero`] with a weight that the code cannot store.
 pub fn encode(trits: &[i8], k: usize, code: Code, out: &mut [u8]) -> Result<(), TileError> {
     let shape = TileError::Shape { k, trits: trits.len(), bytes: out.len() };
     let rows = trits.len().checked_div(k).ok_or(shape)?;
     // First the columns, so that no number of them overflows after it.
-    if k > out.len() / LANES || rows > ROWS || rows * k != trits.len() || out.len() != bytes(k) {
+    if k > out.len() / LANES || rows > code.tile_rows() || rows * k != trits.len() || out.len() != bytes(k) {
         return Err(shape);
     }
-    // No digits give a byte that cannot be stored.
-    let stored = |digits| code.store(dense243::encode(digits)).unwrap_or(0);
-    let trit = |row: usize, col: usize| if row < rows && col < k { trits[row * k + col] } else { 0 };
+    if let (false, Some(at)) = (code.has_zero(), trits.iter().position(|&t| t == 0)) {
+        return Err(TileError::Zero { row: at / k, column: at % k });
+    }
+    let filler = if code.has_zero() { 0 } else { -1 };
+    let trit = |row: usize, col: usize| if row < rows && col < k { trits[row * k + col] } else { filler };
     for (quad, vector) in out.chunks_exact_mut(VECTOR).enumerate() {
         for (i, byte) in vector.iter_mut().enumerate() {
             let (lane, col) = (i / QUAD, quad * QUAD + i % QUAD);
-            let digits: [i8; TRITS] = std::array::from_fn(|digit| trit(digit * LANES + lane, col));
-            *byte = stored(digits);
+            let digits: [i8; SIGNS] = std::array::from_fn(|digit| trit(digit * LANES + lane, col));
+            // That no weight is a 0 that cannot be stored was checked above.
+            *byte = code.encode(&digits[..code.digits()]).unwrap_or(0);
         }
     }
     Ok(())
 }
 
-/// Decodes one tile to trits, row-major `[80, k]`.
+/// Decodes one tile to trits, row-major `[tile_rows, k]`.
 ///
 /// # Errors
 /// [`TileError::Shape`] if `tile` is not `bytes(k)` long, [`TileError::Byte`] with the first byte that no trits encode to.
@@ -94,12 +110,12 @@ pub fn decode(tile: &[u8], k: usize, code: Code) -> Result<Vec<i8>, TileError> {
     if tile.len() / LANES < k || tile.len() != bytes(k) {
         return Err(TileError::Shape { k, trits: 0, bytes: tile.len() });
     }
-    let mut trits = vec![0; ROWS * k];
+    let mut trits = vec![0; code.tile_rows() * k];
     for (at, &byte) in tile.iter().enumerate() {
-        let digits = code.load(byte).and_then(dense243::decode).ok_or(TileError::Byte(at))?;
+        let digits = code.decode(byte).ok_or(TileError::Byte(at))?;
         let (lane, col) = (at % VECTOR / QUAD, at / VECTOR * QUAD + at % QUAD);
         if col < k {
-            for (digit, trit) in digits.into_iter().enumerate() {
+            for (digit, trit) in digits.into_iter().enumerate().take(code.digits()) {
                 trits[(digit * LANES + lane) * k + col] = trit;
             }
         }
@@ -113,16 +129,36 @@ mod tests {
 
     #[test]
     fn tiles_decode_to_what_encoded_them() {
-        for (rows, k) in [(1, 1), (80, 4), (79, 5), (16, 12), (80, 63)] {
-            let trits: Vec<i8> = (0..rows * k).map(|i| (i * 7 % 11 % 3) as i8 - 1).collect();
-            for code in Code::ALL {
-                let mut tile = vec![0; bytes(k)];
-                encode(&trits, k, code, &mut tile).unwrap();
-                let decoded = decode(&tile, k, code).unwrap();
-                assert_eq!(decoded[..trits.len()], trits);
-                assert!(decoded[trits.len()..].iter().all(|&t| t == 0));
-            }
+        for (rows, k, code) in [(1, 1), (80, 4), (79, 5), (16, 12), (80, 63), (128, 9)]
+            .into_iter()
+            .flat_map(|(rows, k)| Code::ALL.map(|code| (rows, k, code)))
+            .filter(|&(rows, _, code)| rows <= code.tile_rows())
+        {
+            let trit = |i: usize| (i * 7 % 11 % 3) as i8 - 1;
+            let weight = |i| if trit(i) == 0 && !code.has_zero() { 1 } else { trit(i) };
+            let trits: Vec<i8> = (0..rows * k).map(weight).collect();
+            let mut tile = vec![0; bytes(k)];
+            encode(&trits, k, code, &mut tile).unwrap();
+            let decoded = decode(&tile, k, code).unwrap();
+            assert_eq!(decoded[..trits.len()], trits);
+            assert_eq!(decoded.len(), code.tile_rows() * k);
+            let filler = if code.has_zero() { 0 } else { -1 };
+            assert!(decoded[trits.len()..].iter().all(|&t| t == filler));
         }
+    }
+
+    #[test]
+    fn signs_stand_where_trits_do_and_have_no_zero() {
+        let (digit, lane, k) = (6, 5, 6);
+        let mut signs = vec![-1; MAX_ROWS * 8];
+        signs[(digit * LANES + lane) * 8 + k] = 1;
+        let mut tile = vec![0; bytes(8)];
+        encode(&signs, 8, Code::Binary, &mut tile).unwrap();
+        assert_eq!(tile[(k / 4) * 64 + lane * 4 + k % 4], 1 << digit);
+        assert_eq!(tile.iter().filter(|&&b| b != 0).count(), 1);
+        signs[8 + 3] = 0;
+        let refused = encode(&signs, 8, Code::Binary, &mut tile);
+        assert_eq!(refused, Err(TileError::Zero { row: 1, column: 3 }));
     }
 
     #[test]

@@ -110,6 +110,7 @@ fn enums() {
     );
     golden(Code::SignedFix, "00000000");
     golden(Code::Spread, "01000000");
+    golden(Code::Binary, "02000000");
     golden(RowOrder::Sequential, "00000000");
     golden(RowOrder::Paired, "01000000");
     golden(ScaleRule::Multiply, "00000000");

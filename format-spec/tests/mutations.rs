@@ -2,7 +2,7 @@
 
 mod bundle;
 
-use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, rule};
+use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, of_signs, rule};
 use std::collections::HashMap;
 use std::ops::Range;
 use trit_format::container::{Header, SectionKind};
@@ -155,8 +155,8 @@ impl Run<'_> {
         let columns = grouping.columns as usize;
         let groups = (matrix.k as usize).div_ceil(columns);
         let scale = |g: usize| (g * columns).checked_div(grouping.scale_columns as usize).unwrap_or(0);
-        let end =
-            groups * tile::bytes(columns) + (scale(groups - 1) + 1) * tile::ROWS * grouping.scale.size();
+        let scales = (scale(groups - 1) + 1) * matrix.code.tile_rows();
+        let end = groups * tile::bytes(columns) + scales * grouping.scale.size();
         assert!(end <= of_tile && of_tile.is_multiple_of(64));
     }
 
@@ -379,7 +379,7 @@ fn truncated_bundles() {
 
 #[test]
 fn damaged_manifests() {
-    for whole in [file(), file_of(&grouped())] {
+    for whole in [file(), file_of(&grouped()), file_of(&of_signs())] {
         let header = Header::parse(&whole).unwrap();
         let range = header.section(SectionKind::Manifest).unwrap().range();
         let (mut random, mut tally) = (Random(2), Tally::default());
@@ -398,7 +398,7 @@ fn damaged_manifests() {
 /// Damage to records rather than bytes: ids and places that exist, in steps where they do not belong.
 #[test]
 fn shuffled_plans() {
-    for whole in [manifest(), grouped()] {
+    for whole in [manifest(), grouped(), of_signs()] {
         let (mut random, mut valid) = (Random(3), 0);
         let file = file_of(&whole);
         let header = Header::parse(&file).unwrap();

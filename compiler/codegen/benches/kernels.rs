@@ -12,10 +12,10 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use trit_codegen::{JitCode, KernelFn, best_code, default_specs, supported};
-use trit_format::dense243::{Code, TRITS, VALUES};
+use trit_format::dense243::{Code, VALUES};
 use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{self, ROWS};
+use trit_format::tile::{self, MAX_ROWS, ROWS};
 
 const K: usize = 2560;
 /// Columns that share sums.
@@ -45,12 +45,13 @@ fn bench(c: &mut Criterion) {
         // The AMX tier's stream kernels are those of the tier before.
         let here = |target: &&Target| target.on_this_cpu() && **target != Target::X86_64Amx;
         for &target in supported().iter().filter(here) {
-            let specs = default_specs(k as u32, best_code(&[target]), target);
-            for spec in specs.into_iter().filter(|spec| spec.kind == KernelKind::Stream) {
+            let specs =
+                [best_code(&[target]), Code::Binary].map(|code| default_specs(k as u32, code, target));
+            for spec in specs.into_iter().flatten().filter(|spec| spec.kind == KernelKind::Stream) {
                 let code =
                     JitCode::new(&[(spec, target)]).expect("its target emits its default specifications");
                 let mut product = Product::new(&spec, tiles);
-                let products = (calls * call * TRITS * spec.m as usize) as u64;
+                let products = (calls * call * spec.code.digits() * spec.m as usize) as u64;
                 let bytes = (calls * call) as u64;
                 group.throughput(Throughput::ElementsAndBytes { elements: products, bytes });
                 group.bench_function(BenchmarkId::new(target.name(), spec), |b| {
@@ -99,7 +100,7 @@ impl Product {
         let activations: Vec<i8> = (0..m * K).map(|i| (i * 37 % 255) as i8).collect();
         let columns = spec.k as usize;
         let sums = activations.chunks(columns).map(|part| part.iter().map(|&a| i32::from(a)).sum()).collect();
-        Product { tiles, columns, activations, sums, out: vec![0; m * tiles * (K / columns) * ROWS] }
+        Product { tiles, columns, activations, sums, out: vec![0; m * tiles * (K / columns) * MAX_ROWS] }
     }
 
     /// One call for as many weights as the tiles have, or one for the groups of each.
@@ -116,7 +117,7 @@ impl Product {
                 tiles: tiles as u64,
                 activation_stride: K as u64,
                 sum_stride: groups as u64,
-                out_stride: (tiles * ROWS) as u64,
+                out_stride: (tiles * MAX_ROWS) as u64,
                 rows: 0,
                 scratch: std::ptr::null_mut(),
                 activation_advance: if groups > 1 { self.columns as u64 } else { 0 },
@@ -146,7 +147,7 @@ impl Memory {
         unsafe {
             libc::madvise(all.as_mut_ptr().add(first).cast(), len, libc::MADV_HUGEPAGE);
         }
-        // Bytes of either code give the same speed.
+        // Bytes of every code give the same speed.
         all.extend((0..first + len).map(|i: usize| {
             Code::SignedFix.store((i.wrapping_mul(2_654_435_761) >> 7) as u8 % VALUES as u8).unwrap()
         }));

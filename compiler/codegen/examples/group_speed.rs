@@ -13,7 +13,7 @@ use trit_codegen::{JitCode, default_specs};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{self, ROWS};
+use trit_format::tile;
 
 const K: usize = 2560;
 const TILES: usize = 8;
@@ -57,6 +57,8 @@ struct Product {
     columns: usize,
     rows: usize,
     specs: Vec<KernelSpec>,
+    /// Rows of a tile.
+    in_tile: usize,
     code: JitCode,
     weights: Lines,
     activations: Lines,
@@ -79,6 +81,7 @@ impl Product {
             columns,
             rows,
             specs: specs.to_vec(),
+            in_tile: code.tile_rows(),
             code: JitCode::new(&pairs)?,
             weights: Lines::new(TILES * groups * tile::bytes(columns), |i| {
                 code.store((i * 7 % 243) as u8).unwrap()
@@ -86,7 +89,7 @@ impl Product {
             // A line more: block kernels read whole ones.
             activations: Lines::new(rows * K + 64, |i| (i % 251) as u8),
             sums: vec![0; rows * groups],
-            out: vec![0; rows * groups * ROWS],
+            out: vec![0; rows * groups * code.tile_rows()],
             scratch: Lines::new(
                 specs.iter().map(|s| s.scratch_bytes(rows)).max().unwrap_or(0).max(64),
                 |_| 0,
@@ -97,7 +100,7 @@ impl Product {
     /// 10^12 operations a second of the best run.
     fn best(mut self, run: impl Fn(&mut Product)) -> f64 {
         let seconds = best(TIME, || run(&mut self));
-        (2 * self.rows * TILES * ROWS * K) as f64 / seconds / 1e12
+        (2 * self.rows * TILES * self.in_tile * K) as f64 / seconds / 1e12
     }
 
     /// Operands from a tile, group and row on.
@@ -112,7 +115,7 @@ impl Product {
             tiles: groups as u64,
             activation_stride: K as u64,
             sum_stride: groups as u64,
-            out_stride: (groups * ROWS) as u64,
+            out_stride: (groups * self.in_tile) as u64,
             rows: self.rows as u64,
             scratch: self.scratch.bytes().as_mut_ptr(),
             activation_advance: self.columns as u64,
@@ -138,8 +141,8 @@ impl Product {
     fn block(&mut self) {
         let groups = K / self.columns;
         for i in 0..TILES * groups {
-            let args =
-                KernelArgs { tiles: 1, out_stride: ROWS as u64, ..self.args(i / groups, i % groups, 0) };
+            let out_stride = self.in_tile as u64;
+            let args = KernelArgs { tiles: 1, out_stride, ..self.args(i / groups, i % groups, 0) };
             // SAFETY: as above. Where columns are no multiple of 64, what is read past them spoils only the results.
             unsafe { self.code.kernels()[0](&raw const args) };
         }

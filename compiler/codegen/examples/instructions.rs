@@ -8,7 +8,7 @@ use trit_codegen::{CodegenError, Program, disassemble_bytes, emit, supported};
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{LANES, QUAD, ROWS};
+use trit_format::tile::{LANES, QUAD};
 
 fn main() -> Result<(), CodegenError> {
     println!("{:18} {:7} {:>2}  instructions per weight and row", "target", "code", "m");
@@ -45,5 +45,5 @@ fn products(spec: &KernelSpec, target: Target) -> Result<usize, CodegenError> {
         found.unwrap_or(1)
     };
     let lanes: usize = if program.vector() == 16 { step("for lane") } else { LANES };
-    Ok(step("for row") * lanes * QUAD * (ROWS / LANES))
+    Ok(step("for row") * lanes * QUAD * spec.code.digits())
 }

@@ -17,9 +17,30 @@
 //! `l = d_0 + 3 * d_1 + 9 * d_2`, where digit `d_i` is trit `i` plus 1. `h` depends on the byte's upper six bits
 //! alone, so that one [`Table`] gives `28 * h` and another `d_4`; `l` is below 28, an index itself. The five features
 //! are `l`, `d_1`, `d_2`, `28 * h` and `d_4`; their sums give those of the digits, each `sum a` too much.
+//!
+//! [`Binary`](trit_format::dense243::Code::Binary) is the same method in base 2. A stored byte `x_0` holds the signs of
+//! eight rows: bit `b` stands for the weight `2 b - 1`. Its features are `x_{j+1} = 2 * x_j mod 256`, one addition each,
+//! where base 3 takes two. With bytes read as u8, the bit that falls out is `2 * x_j - x_{j+1} = 256 b`, so that
+//! `(2 * X_j - X_{j+1}) >> 7` is twice the sum `B` of the activations that meet a set bit of tile digit `7 - j`, and
+//! `2 B - sum a` is the dot product. `x_8` is 0, so that eight features suffice for eight rows. The three ways in which
+//! products are formed read the features so:
+//!
+//! - [`Dot::UnsignedSigned`]: as u8, which is what is written above.
+//! - [`Dot::SignedSigned`]: as i8, which is 256 less where the upper bit is set. `2 * X_j - X_{j+1}` is then `256` times
+//!   the difference of two neighbouring `B`. These add up: `256 B = -(2 * X_j + X_{j+1} + ... + X_7)`.
+//! - [`Dot::UnsignedPairs`]: sums of two products have 16 bits, so that features must be below 128. Instead of shifting
+//!   upper bits out they are masked off: `y_0 = x_0 >> 7` and `y_j = x_0 mod 2^(8-j)`. Each takes one operation as well,
+//!   and `Y_j - Y_{j+1}` is `2^(7-j) B`. No activation's sign has to be moved to a feature.
+//! - [`Dot::UnsignedPairs16`]: where rows are short, as groups are, sums of all columns have 16 bits as well if features
+//!   are small. They are single bits, and a few shifts bring each of them down to one of the lowest places: of bits
+//!   below `2^s`, `q` quads add up to `2^(s-1) * 2 * 128 * q` in magnitude, which has 16 bits for `q * 2^(s-1) <= 128`.
+//!   Sums are widened once, after the last column.
+//!
+//! The shifts see at most `256 * B` with `B` the sum of up to `k` activations: exact up to
+//! [`MAX_K`](trit_format::kernel::MAX_K) columns, for activations of -128 too.
 
 use crate::error::{CodegenError, check};
-use trit_format::dense243::TRITS;
+use trit_format::dense243::{Code, SIGNS, TRITS};
 use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::QUAD;
@@ -28,8 +49,15 @@ mod machine;
 
 use machine::Machine;
 
-/// Features a byte of code `SignedFix` is expanded to: one more than trits, since each trit is the difference of two.
-pub const FEATURES: usize = TRITS + 1;
+/// Features that a byte of the code is expanded to. For `SignedFix` these are one more than trits, since each trit is the
+/// difference of two.
+pub const fn features(code: Code) -> usize {
+    match code {
+        Code::SignedFix => TRITS + 1,
+        Code::Binary => SIGNS,
+        _ => TRITS,
+    }
+}
 
 /// A virtual vector register, written once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +110,11 @@ pub enum Dot {
     /// i8 features that carry the activation's sign, by the activation's magnitude as u8 (`pmaddubsw`). No feature is
     /// -128, so sums of two products reach at most `2 * 127 * 128 = 32512` and never saturate.
     SignedMagnitude,
+    /// u8 features below 128 by i8 activations (`pmaddubsw`, or `smull`, for which they are i8 as well). Sums of two
+    /// products are as small.
+    UnsignedPairs,
+    /// As [`Dot::UnsignedPairs`], but sums of two products are summed in i16: each lane of i32 is two of them.
+    UnsignedPairs16,
 }
 
 /// One operation. `part` counts vectors from the pass's first lane, `row` activation rows from the group's first.
@@ -105,6 +138,10 @@ pub enum Op {
     TimesSign(Reg, Reg, Reg),
     /// Three times each byte, modulo 256: the next feature.
     Times3(Reg, Reg),
+    /// Twice each byte, modulo 256: the next feature in base 2.
+    Double(Reg, Reg),
+    /// The bits of each byte that the mask has.
+    And(Reg, Reg, u8),
     /// Each byte shifted right by so many bits. As many upper bits of the result are unspecified.
     ShiftRight(Reg, Reg, u8),
     /// The table's byte for the lower six bits of each byte.
@@ -115,8 +152,28 @@ pub enum Op {
     Dot4(Acc, Reg, Reg, Dot),
     /// The sum of the activations of `row` in every lane.
     Sum(Reg, u8),
-    /// `(3 * high - low) >> 8` in i32.
-    Recover(Reg, Acc, Acc),
+    /// `(base * high - low) >> shift` in i32.
+    Recover {
+        /// The result.
+        value: Reg,
+        /// 1, 2 or 3.
+        base: u8,
+        /// Sums of a feature.
+        high: Acc,
+        /// Sums of the feature after it; `None` where that is 0.
+        low: Option<Acc>,
+        /// How many bits the result is shifted right by.
+        shift: u8,
+    },
+    /// The sum of the two i16 in each lane of the accumulator, once or twice, as i32.
+    Widen {
+        /// The result.
+        value: Reg,
+        /// Sums in i16.
+        acc: Acc,
+        /// Whether the sum is doubled.
+        twice: bool,
+    },
     /// The accumulator as it stands.
     Take(Reg, Acc),
     /// Times a constant, in wrapping i32.
@@ -131,7 +188,7 @@ pub enum Op {
         value: Reg,
         /// Activation row within the group.
         row: u8,
-        /// Trit within the byte, least significant first.
+        /// Trit or sign within the byte, least significant first.
         digit: u8,
         /// Vector within the lanes of one pass.
         part: u8,
@@ -151,11 +208,14 @@ impl Op {
             | Op::NegateWhere(r, ..)
             | Op::TimesSign(r, ..)
             | Op::Times3(r, _)
+            | Op::Double(r, _)
+            | Op::And(r, ..)
             | Op::ShiftRight(r, ..)
             | Op::Lookup(r, ..)
             | Op::SubtractBytes(r, ..)
             | Op::Sum(r, _)
-            | Op::Recover(r, ..)
+            | Op::Recover { value: r, .. }
+            | Op::Widen { value: r, .. }
             | Op::Take(r, _)
             | Op::Multiply(r, ..)
             | Op::ShiftRightI32(r, ..)
@@ -166,13 +226,19 @@ impl Op {
     /// The registers it reads.
     pub(crate) fn reads(&self) -> impl Iterator<Item = Reg> + use<> {
         let (a, b) = match *self {
-            Op::Zero(_) | Op::Broadcast(..) | Op::Load(..) | Op::Sum(..) | Op::Recover(..) | Op::Take(..) => {
-                (None, None)
-            }
+            Op::Zero(_)
+            | Op::Broadcast(..)
+            | Op::Load(..)
+            | Op::Sum(..)
+            | Op::Recover { .. }
+            | Op::Widen { .. }
+            | Op::Take(..) => (None, None),
             Op::XorSign(_, x)
             | Op::SignMask(_, x)
             | Op::Magnitude(_, x)
             | Op::Times3(_, x)
+            | Op::Double(_, x)
+            | Op::And(_, x, _)
             | Op::ShiftRight(_, x, _)
             | Op::Lookup(_, x, _)
             | Op::Multiply(_, x, _)
@@ -277,7 +343,7 @@ impl Program {
         if spec.kind != KernelKind::Stream {
             return Err(CodegenError::Kind { spec: *spec, target });
         }
-        let machine = Machine::of(target, spec.code).ok_or(CodegenError::Code { spec: *spec, target })?;
+        let machine = Machine::of(target, spec).ok_or(CodegenError::Code { spec: *spec, target })?;
         // The rows form as few groups as possible. What is left forms one smaller group.
         let rows = spec.m.min(machine.registers.most_rows);
         let mut groups = vec![(0, spec.m / rows, rows)];

@@ -2,7 +2,7 @@
 
 use crate::program::{Acc, Dot, Node, Op, Program, Reg, Start, Table};
 use std::fmt;
-use trit_format::tile::{LANES, QUAD, ROWS};
+use trit_format::tile::{LANES, QUAD};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,20 +77,34 @@ impl Program {
             Op::Multiply(r, x, c) => writeln!(f, "{r} = {x} * {c}"),
             Op::ShiftRightI32(r, x, n) => writeln!(f, "{r} = {x} >> {n}"),
             Op::Times3(r, x) => writeln!(f, "{r} = times3 {x}"),
+            Op::Double(r, x) => writeln!(f, "{r} = double {x}"),
+            Op::And(r, x, mask) => writeln!(f, "{r} = bytes {x} and {mask:#04x}"),
             Op::Dot4(acc, x, a, dot) => {
                 let (features, activations) = match dot {
-                    Dot::UnsignedSigned => ("u8", "i8"),
+                    Dot::UnsignedSigned | Dot::UnsignedPairs => ("u8", "i8"),
+                    Dot::UnsignedPairs16 => {
+                        return writeln!(f, "{acc} += dot2 {x} as u8, {a} as i8, in i16");
+                    }
                     Dot::SignedSigned => ("i8", "i8"),
                     Dot::SignedMagnitude => ("i8", "u8"),
                 };
                 writeln!(f, "{acc} += dot4 {x} as {features}, {a} as {activations}")
             }
+            Op::Widen { value, acc, twice } => {
+                writeln!(f, "{value} = {}pairs of i16 {acc}", if twice { "2 * " } else { "" })
+            }
             Op::Sum(r, row) => writeln!(f, "{r} = broadcast sums[row + {row}]"),
-            Op::Recover(r, high, low) => writeln!(f, "{r} = (3 * {high} - {low}) >> 8"),
+            Op::Recover { value, base, high, low: Some(low), shift } => {
+                writeln!(f, "{value} = ({base} * {high} - {low}) >> {shift}")
+            }
+            Op::Recover { value, base, high, low: None, shift } => {
+                writeln!(f, "{value} = {base} * {high} >> {shift}")
+            }
             Op::Subtract(r, a, b) => writeln!(f, "{r} = {a} - {b}"),
             Op::Store { value, row, digit, part } => {
                 let at = u32::from(digit) * LANES as u32 + lane(part);
-                writeln!(f, "store out[row + {row}, tile * {ROWS} + lane + {at}] = {value}")
+                let rows = self.spec.code.tile_rows();
+                writeln!(f, "store out[row + {row}, tile * {rows} + lane + {at}] = {value}")
             }
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Tier {
     pub fix: RegisterBudget,
     /// The same for [`Code::Spread`]; `None` where the target has no tables of 64 bytes to look up.
     pub spread: Option<RegisterBudget>,
+    /// The same for [`Code::Binary`], whose eight features take eight accumulators.
+    pub binary: RegisterBudget,
     pub block: Option<Block>,
     /// Kernels for whole rows of a matrix. Of those for the same number of activation rows, the first is a good guess
     /// and the others are to be timed.
@@ -62,6 +64,8 @@ pub(crate) struct Block {
     pub fix: FewestRows,
     /// For weights of [`Code::Spread`], where the target reads them.
     pub spread: Option<FewestRows>,
+    /// For weights of [`Code::Binary`].
+    pub binary: FewestRows,
 }
 
 /// How a block kernel multiplies.
@@ -121,6 +125,7 @@ impl Tier {
         match code {
             Code::SignedFix => Some(self.fix),
             Code::Spread => self.spread,
+            Code::Binary => Some(self.binary),
             _ => None,
         }
     }
@@ -131,6 +136,7 @@ impl Tier {
         match code {
             Code::SignedFix => Some(block.fix),
             Code::Spread => block.spread,
+            Code::Binary => Some(block.binary),
             _ => None,
         }
     }
@@ -148,19 +154,23 @@ const fn rows(matrix: u32, group: u32) -> FewestRows {
     FewestRows { matrix, group }
 }
 
+// The activation's sign goes into the features, so rows have no features in common. 12 of 16 registers hold
+// accumulators; a spilled temporary costs less than preparing the activations for two more passes.
+const SSE: RegisterBudget = RegisterBudget {
+    vector: 16,
+    accumulator_groups: 2,
+    most_rows: 1,
+    together: 1,
+    sets: 1,
+    dot: Dot::SignedMagnitude,
+};
+
 const V2: Tier = Tier {
     backend: Backend::Cranelift { flags: &["has_sse3", "has_ssse3", "has_sse41"], pairs: true },
-    // The activation's sign goes into the features, so rows have no features in common. 12 of 16 registers hold
-    // accumulators; a spilled temporary costs less than preparing the activations for two more passes.
-    fix: RegisterBudget {
-        vector: 16,
-        accumulator_groups: 2,
-        most_rows: 1,
-        together: 1,
-        sets: 1,
-        dot: Dot::SignedMagnitude,
-    },
+    fix: SSE,
     spread: None,
+    // 8 of 16 registers hold accumulators.
+    binary: RegisterBudget { accumulator_groups: 1, dot: Dot::UnsignedPairs, ..SSE },
     block: None,
     // These kernels pass over a tile more than once; `clif` says what is prefetched.
     matrix: &[tile_ahead(1, 2), ahead(4, 2, 0)],
@@ -169,8 +179,9 @@ const V2: Tier = Tier {
 
 const V3: Tier = Tier {
     backend: Backend::Wide,
-    fix: RegisterBudget { vector: 32, ..V2.fix },
+    fix: RegisterBudget { vector: 32, ..SSE },
     spread: None,
+    binary: RegisterBudget { vector: 32, ..V2.binary },
     block: Some(Block {
         method: Method::Vector(VectorBlocking {
             width: Width::Ymm,
@@ -182,6 +193,7 @@ const V3: Tier = Tier {
         }),
         fix: rows(2, 2),
         spread: None,
+        binary: rows(2, 2),
     }),
     // The kernel computes for longer than it waits for memory. It was fastest where weights had arrived in the L2
     // cache.
@@ -192,8 +204,10 @@ const V3: Tier = Tier {
 const V3_VNNI: Tier = Tier {
     backend: Backend::Wide,
     // 12 of 16 registers.
-    fix: RegisterBudget { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..V2.fix },
+    fix: RegisterBudget { vector: 32, most_rows: 2, dot: Dot::UnsignedSigned, ..SSE },
     spread: None,
+    // 8 of 16 registers.
+    binary: RegisterBudget { vector: 32, accumulator_groups: 1, dot: Dot::UnsignedSigned, ..SSE },
     block: Some(Block {
         method: Method::Vector(VectorBlocking {
             width: Width::Ymm,
@@ -205,23 +219,28 @@ const V3_VNNI: Tier = Tier {
         }),
         fix: rows(10, 10),
         spread: None,
+        binary: rows(6, 6),
     }),
     matrix: &[ahead(1, 4, 12288), ahead(1, 2, 8192), ahead(1, 4, 16384), tile_ahead(2, 8), tile_ahead(4, 4)],
     group: &[ahead(1, 8, 12288), ahead(1, 4, 12288), ahead(2, 8, 8192), ahead(4, 4, 8192)],
 };
 
+const EVEX: RegisterBudget = RegisterBudget {
+    vector: 64,
+    accumulator_groups: 4,
+    most_rows: 4,
+    together: 1,
+    sets: 1,
+    dot: Dot::UnsignedSigned,
+};
+
 const V4_VNNI: Tier = Tier {
     backend: Backend::Wide,
     // 24 of 32 registers.
-    fix: RegisterBudget {
-        vector: 64,
-        accumulator_groups: 4,
-        most_rows: 4,
-        together: 1,
-        sets: 1,
-        dot: Dot::UnsignedSigned,
-    },
+    fix: EVEX,
     spread: None,
+    // 24 of 32 registers.
+    binary: RegisterBudget { accumulator_groups: 3, most_rows: 3, ..EVEX },
     block: Some(Block {
         method: Method::Vector(VectorBlocking {
             width: Width::Zmm,
@@ -233,6 +252,7 @@ const V4_VNNI: Tier = Tier {
         }),
         fix: rows(7, 8),
         spread: None,
+        binary: rows(7, 8),
     }),
     matrix: &[
         ahead(1, 4, 16384),
@@ -254,7 +274,7 @@ const V4_VNNI: Tier = Tier {
 const V4_VBMI: Tier = Tier {
     // 20 of 32 registers, and four tables. One row takes 11 operations a vector on two ports: hardly more than the five
     // cycles that one accumulator waits for itself, hence two sets.
-    spread: Some(RegisterBudget { sets: 2, ..V4_VNNI.fix }),
+    spread: Some(RegisterBudget { sets: 2, ..EVEX }),
     block: match V4_VNNI.block {
         Some(block) => Some(Block { spread: Some(rows(7, 8)), ..block }),
         None => None,
@@ -262,21 +282,27 @@ const V4_VBMI: Tier = Tier {
     ..V4_VNNI
 };
 
-const AMX: Tier =
-    Tier { block: Some(Block { method: Method::Amx, fix: rows(5, 8), spread: Some(rows(7, 8)) }), ..V4_VBMI };
+const AMX: Tier = Tier {
+    block: Some(Block { method: Method::Amx, fix: rows(5, 8), spread: Some(rows(7, 8)), binary: rows(7, 8) }),
+    ..V4_VBMI
+};
+
+// 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
+const ASIMD: RegisterBudget = RegisterBudget {
+    vector: 16,
+    accumulator_groups: 4,
+    most_rows: 4,
+    together: 2,
+    sets: 1,
+    dot: Dot::SignedSigned,
+};
 
 const NEON: Tier = Tier {
     backend: Backend::Cranelift { flags: &[], pairs: true },
-    // 24 of 32 registers. Chains of features are interleaved for cores that execute in order.
-    fix: RegisterBudget {
-        vector: 16,
-        accumulator_groups: 4,
-        most_rows: 4,
-        together: 2,
-        sets: 1,
-        dot: Dot::SignedSigned,
-    },
+    fix: ASIMD,
     spread: None,
+    // 16 of 32 registers, beside the masks of the features.
+    binary: RegisterBudget { accumulator_groups: 2, most_rows: 2, dot: Dot::UnsignedPairs, ..ASIMD },
     block: None,
     // A tile is read once, in order, which hardware prefetches; several rows are bound by arithmetic.
     matrix: &[ahead(1, 2, 0), ahead(4, 2, 0)],
@@ -285,6 +311,8 @@ const NEON: Tier = Tier {
 
 const NEON_DOTPROD: Tier = Tier {
     backend: Backend::Cranelift { flags: &["has_dotprod"], pairs: false },
-    fix: RegisterBudget { together: 4, ..NEON.fix },
+    fix: RegisterBudget { together: 4, ..ASIMD },
+    // 24 of 32 registers.
+    binary: RegisterBudget { accumulator_groups: 3, most_rows: 3, ..ASIMD },
     ..NEON
 };

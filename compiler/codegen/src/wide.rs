@@ -23,7 +23,7 @@ use registers::Registers;
 use std::fmt;
 use std::mem::offset_of;
 use trit_format::kernel::KernelArgs;
-use trit_format::tile::{self, QUAD, ROWS, VECTOR};
+use trit_format::tile::{self, QUAD, VECTOR};
 
 /// Bytes that constants are aligned to: a cache line, as the whole kernel is.
 const ALIGNMENT: usize = 64;
@@ -185,7 +185,7 @@ impl WideEmitter<'_> {
         }
         self.nodes(body)?;
         self.asm.add(rsi, tile::bytes(self.program.spec.k as usize) as i32)?;
-        self.asm.add(rbx, (ROWS * size_of::<i32>()) as i32)?;
+        self.asm.add(rbx, (self.program.spec.code.tile_rows() * size_of::<i32>()) as i32)?;
         self.asm.add(rdx, qword_ptr(rsp))?;
         self.asm.add(r15, qword_ptr(rsp + 8))?;
         self.asm.dec(rbp)?;

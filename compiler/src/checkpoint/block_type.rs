@@ -10,6 +10,7 @@ use std::fmt;
 /// |---|---|---|---|---|---|---|
 /// | TQ1_0 | 34 | 256 | 54 | f16 | 1.6875 | llama.cpp |
 /// | TQ2_0 | 35 | 256 | 66 | f16 | 2.0625 | llama.cpp |
+/// | Q1_0 | 41 | 128 | 18 | f16 | 1.125 | llama.cpp |
 /// | Q2_0 | 42 | 64 | 18 | f16 | 2.25 | llama.cpp |
 /// | Q2_0 | 42 | 128 | 34 | f16 | 2.125 | PrismML's llama.cpp before upstream took the number |
 /// | PQ2_0 | 142 | 128 | 34 | f16 | 2.125 | PrismML's llama.cpp |
@@ -22,6 +23,7 @@ pub(crate) enum BlockType {
     Integers(IntegerType),
     Tq1_0,
     Tq2_0,
+    Q1_0,
     /// Upstream's, 64 weights.
     Q2_0,
     /// PrismML's early one under the same number, 128 weights.
@@ -38,7 +40,7 @@ impl BlockType {
         match self {
             BlockType::Integers(kind) => kind.weights(),
             BlockType::Q2_0 | BlockType::Iq1Bn | BlockType::Iq2Bn => 64,
-            BlockType::Q2_0Prism | BlockType::Pq2_0 | BlockType::Ptq1_0 => 128,
+            BlockType::Q1_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 | BlockType::Ptq1_0 => 128,
             BlockType::Tq1_0 | BlockType::Tq2_0 => 256,
         }
     }
@@ -50,7 +52,7 @@ impl BlockType {
             BlockType::Q2_0Prism | BlockType::Pq2_0 => 34,
             BlockType::Tq1_0 => 54,
             BlockType::Tq2_0 => 66,
-            BlockType::Q2_0 => 18,
+            BlockType::Q1_0 | BlockType::Q2_0 => 18,
             BlockType::Ptq1_0 => 28,
             BlockType::Iq1Bn => 13,
             BlockType::Iq2Bn => 16,
@@ -74,7 +76,7 @@ impl BlockType {
         (k / self.weights()).checked_mul(self.bytes())?.checked_add(self.row_header())
     }
 
-    /// Whether its weights are trits times a scale.
+    /// Whether its weights are trits times a scale; signs are trits too.
     pub(crate) fn is_ternary(self) -> bool {
         !matches!(self, BlockType::Integers(_))
     }
@@ -86,6 +88,7 @@ impl fmt::Display for BlockType {
             BlockType::Integers(kind) => kind.name(),
             BlockType::Tq1_0 => "TQ1_0",
             BlockType::Tq2_0 => "TQ2_0",
+            BlockType::Q1_0 => "Q1_0",
             BlockType::Q2_0 => "Q2_0",
             BlockType::Q2_0Prism => "Q2_0 (128 weights)",
             BlockType::Pq2_0 => "PQ2_0",

@@ -6,6 +6,7 @@ use crate::load::Survey;
 use crate::model::{Activations, Matrix, Scales, TensorReport};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use trit_format::dense243::Code;
 use trit_format::plan::ScaleRule;
 use trit_text::printable::escape;
 
@@ -109,10 +110,11 @@ fn bundle_bytes(survey: &Survey) -> u64 {
     matrices
         .map(|matrix| match matrix {
             Matrix::Dense(dense) => (*dense.data).as_ref().len() as u64,
-            // Five trits a byte.
+            // Five trits a byte, or eight signs.
             Matrix::Ternary(t) => {
                 let scales = t.scales_per_row() * t.scale_dtype().size();
-                (t.rows * (t.k.div_ceil(5) + scales)) as u64
+                let in_byte = if t.is_signs() { Code::Binary } else { Code::SignedFix }.digits();
+                (t.rows * (t.k.div_ceil(in_byte) + scales)) as u64
             }
         })
         .sum()

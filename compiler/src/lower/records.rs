@@ -82,11 +82,12 @@ impl<'m> Records<'m> {
             });
         }
         let segments = matrices.iter().map(|m| segment(m, grouping.is_some())).collect::<Result<_, _>>()?;
+        let code = if matrices.iter().all(|m| m.is_signs()) { Code::Binary } else { self.code };
         let offset = self.packed_matrices.last().map_or(0, |p| p.offset + packed_bytes(p));
         self.packed_matrices.push(PackedMatrix {
             name,
             k: k as u32,
-            code: self.code,
+            code,
             order,
             grouping,
             segments,

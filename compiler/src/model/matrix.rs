@@ -3,6 +3,7 @@
 
 use crate::error::CompileError;
 use half::{bf16, f16};
+use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
 use trit_format::plan::{DType, ScaleRule};
@@ -23,6 +24,11 @@ pub trait TernaryRows: Send + Sync {
     /// A scale is not finite or below zero. The error has the tensor's name and the place.
     fn read_scales(&self, row: usize, _out: &mut [f32]) -> Result<(), CompileError> {
         Err(CompileError::Internal(format!("row {row} of a matrix with one scale has no scales of its own")))
+    }
+
+    /// Whether every weight is known to be -1 or 1 without reading the rows. Otherwise [`Ternary::is_signs`] reads them.
+    fn is_signs(&self) -> bool {
+        false
     }
 
     /// Releases memory that reading has pulled in; rows can still be read. This is called after a pass over a matrix,
@@ -96,6 +102,39 @@ impl Ternary {
             Scales::Rows { columns, .. } => columns,
         };
         [128, 64].into_iter().find(|&columns| own.is_multiple_of(columns)).unwrap_or(32)
+    }
+
+    /// Whether no weight is zero, apart from those whose scale is zero too, so that signs say all. The first zero ends
+    /// the search, which in matrices with zeros is in the first row, nearly always. Rows that cannot be read count as rows
+    /// with zeros: whoever needs their trits finds the error.
+    pub fn is_signs(&self) -> bool {
+        if self.trits.is_signs() {
+            return true;
+        }
+        let columns = match self.scales {
+            Scales::Rows { columns, .. } if columns > 0 => columns as usize,
+            _ => self.k,
+        };
+        let of_row = |(trits, factors): &mut (Vec<i8>, Vec<f32>), row: usize| {
+            let read = self.trits.read_row(row, trits).is_ok();
+            if !read || !trits.contains(&0) {
+                return read;
+            }
+            let run = if let Scales::Rows { columns, .. } = self.scales { columns } else { 0 };
+            self.factors(row, run, factors).is_ok()
+                && trits
+                    .chunks(columns)
+                    .zip(&*factors)
+                    .all(|(run, &factor)| factor == 0.0 || !run.contains(&0))
+        };
+        let memory = || (vec![0; self.k], vec![0.0; self.scales_per_row().max(1)]);
+        let signs = of_row(&mut memory(), 0)
+            && (1..self.rows)
+                .into_par_iter()
+                .try_for_each_init(memory, |memory, row| of_row(memory, row).then_some(()))
+                .is_some();
+        self.trits.release();
+        signs
     }
 
     /// The smallest type that holds the scales exactly.

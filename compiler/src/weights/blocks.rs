@@ -42,8 +42,9 @@ pub(crate) fn ternary(
     })?;
     let name = tensor.name.clone();
     let units = order::units(&tensor, k);
-    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k, units };
+    let mut blocks = Blocks { tensor, kind, row_bytes, columns: k, units, signs: false };
     let scan = blocks.look()?;
+    blocks.signs = kind == BlockType::Q1_0 && !scan.units_of_zeros;
     blocks.tensor.bytes.release();
     let mut scales = scan.scales(blocks.float());
     match (&mut scales, factor) {
@@ -81,6 +82,8 @@ struct Blocks {
     columns: usize,
     /// Where units of 32 columns are stored, where they stand in another order.
     units: Option<Vec<usize>>,
+    /// Whether every weight is known to be -1 or 1.
+    signs: bool,
 }
 
 impl Blocks {
@@ -185,6 +188,10 @@ impl TernaryRows for Blocks {
             }
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {

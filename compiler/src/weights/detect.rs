@@ -177,7 +177,8 @@ fn ternary(
         _ => k,
     };
     let name = tensor.name.clone();
-    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns });
+    let signs = scan.zeros == 0;
+    let stored = Arc::new(FakeQuantRows { tensor: tensor.clone(), float, k, columns, signs });
     let trits = order::untiled(&tensor, scales, k, stored)?;
     Ok((Ternary { name, rows, k, scales, trits, rotation: None }, report))
 }
@@ -282,6 +283,8 @@ struct FakeQuantRows {
     k: usize,
     /// How many columns are given one scale: those that share one, or all of a row.
     columns: usize,
+    /// Whether no weight is zero.
+    signs: bool,
 }
 
 impl FakeQuantRows {
@@ -318,6 +321,10 @@ impl TernaryRows for FakeQuantRows {
             *scale = widen(self.float, largest);
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {
@@ -378,7 +385,7 @@ mod tests {
                     }
                 }
                 assert_eq!(merged.found(), whole.found());
-                assert_eq!((merged.zeros, merged.magnitudes.0), (whole.zeros, whole.magnitudes.0));
+                assert_eq!((merged.zeros, merged.magnitudes), (whole.zeros, whole.magnitudes));
             }
         }
     }

@@ -66,6 +66,10 @@ impl TernaryRows for Reordered {
         self.stored.read_scales(self.order.stored_at(row), out)
     }
 
+    fn is_signs(&self) -> bool {
+        self.stored.is_signs()
+    }
+
     fn release(&self) {
         self.stored.release();
     }

@@ -32,29 +32,76 @@ pub(crate) struct ScaleScan {
     split: bool,
     /// The first magnitude that is not zero; 0 where there is none yet.
     first: Magnitude,
+    /// Whether some unit holds zeros only.
+    pub(super) units_of_zeros: bool,
     /// How many elements are zero.
     pub(super) zeros: u64,
     /// The different magnitudes; none are listed once there are more than [`MOST_COUNTED`].
     pub(super) magnitudes: Magnitudes,
 }
 
-/// A set of magnitudes, or `None` once it has become too large to count.
-pub(super) struct Magnitudes(pub(super) Option<BTreeSet<Magnitude>>);
+/// How many magnitudes have a bit of their own: all that floats of 16 bits have.
+const SMALL: usize = 1 << 15;
 
-impl Default for Magnitudes {
-    fn default() -> Magnitudes {
-        Magnitudes(Some(BTreeSet::new()))
-    }
+/// A set of magnitudes, as long as it is small enough to count.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub(super) struct Magnitudes {
+    /// A bit for each of the first [`SMALL`], none where there are none of them. Sets of many scales of 16 bits are
+    /// made and joined for every few rows, so this must be fast.
+    small: Vec<u64>,
+    large: BTreeSet<Magnitude>,
+    /// Whether there were more than [`MOST_COUNTED`].
+    too_many: bool,
 }
 
 impl Magnitudes {
     fn insert(&mut self, magnitude: Magnitude) {
-        if let Some(set) = &mut self.0 {
-            set.insert(magnitude);
-            if set.len() > MOST_COUNTED {
-                self.0 = None;
-            }
+        let at = magnitude as usize;
+        if self.too_many {
+            return;
         }
+        if at < SMALL {
+            if self.small.is_empty() {
+                self.small = vec![0; SMALL / 64];
+            }
+            self.small[at / 64] |= 1 << (at % 64);
+        } else {
+            self.large.insert(magnitude);
+            self.give_up();
+        }
+    }
+
+    fn join(&mut self, other: Magnitudes) {
+        self.too_many |= other.too_many;
+        if self.small.is_empty() {
+            self.small = other.small;
+        } else {
+            self.small.iter_mut().zip(other.small).for_each(|(own, other)| *own |= other);
+        }
+        self.large.extend(other.large);
+        self.give_up();
+    }
+
+    /// Empties a set of too many.
+    fn give_up(&mut self) {
+        if self.too_many || self.large.len() > MOST_COUNTED {
+            *self = Magnitudes { too_many: true, ..Magnitudes::default() };
+        }
+    }
+
+    /// How many there are; `None` where they are too many to count.
+    pub(super) fn len(&self) -> Option<usize> {
+        let small: usize = self.small.iter().map(|bits| bits.count_ones() as usize).sum();
+        let len = small + self.large.len();
+        (!self.too_many && len <= MOST_COUNTED).then_some(len)
+    }
+
+    /// Whether `fits` holds for every one; false where they are too many to count.
+    fn all(&self, fits: impl Fn(Magnitude) -> bool) -> bool {
+        let small = self.small.iter().enumerate().flat_map(|(word, &bits)| {
+            (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| (64 * word + bit) as Magnitude)
+        });
+        self.len().is_some() && small.chain(self.large.iter().copied()).all(fits)
     }
 }
 
@@ -67,15 +114,14 @@ impl ScaleScan {
         self.split_rows |= other.split_rows;
         self.split |= other.split || (self.first != 0 && other.first != 0 && self.first != other.first);
         self.first = if self.first == 0 { other.first } else { self.first };
+        self.units_of_zeros |= other.units_of_zeros;
         self.zeros += other.zeros;
-        match other.magnitudes.0 {
-            Some(set) => set.into_iter().for_each(|magnitude| self.magnitudes.insert(magnitude)),
-            None => self.magnitudes.0 = None,
-        }
+        self.magnitudes.join(other.magnitudes);
     }
 
     /// Takes the magnitudes of a row's units, 0 for those of zeros.
     pub(crate) fn row(&mut self, units: &[Magnitude]) {
+        self.units_of_zeros |= units.contains(&0);
         let mut last = 0;
         for &magnitude in units.iter().filter(|&&m| m != 0) {
             if magnitude != last {
@@ -116,15 +162,17 @@ impl ScaleScan {
 
     /// The report of the tensor that was scanned.
     pub(crate) fn report(&self, tensor: &RawTensor) -> TensorReport {
-        let scales = self.magnitudes.0.as_ref().map(|set| set.len() as u64);
+        let scales = self.magnitudes.len().map(|len| len as u64);
         TensorReport { scales, ..tensor.report(self.found()) }
     }
 
     /// The smallest type that holds all scales. It is the type of the tensor, or a smaller one where the scales do
     /// not need f32.
     fn scale_type(&self, float: FloatType) -> DType {
-        let (FloatType::F32, Some(set)) = (float, &self.magnitudes.0) else { return float.dtype() };
-        let all = |fits: fn(f32) -> bool| set.iter().all(|&bits| fits(f32::from_bits(bits)));
+        if float != FloatType::F32 || self.magnitudes.len().is_none() {
+            return float.dtype();
+        }
+        let all = |fits: fn(f32) -> bool| self.magnitudes.all(|bits| fits(f32::from_bits(bits)));
         if all(|x| f16::from_f32(x).to_f32() == x) {
             DType::F16
         } else if all(|x| bf16::from_f32(x).to_f32() == x) {

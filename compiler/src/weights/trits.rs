@@ -1,12 +1,14 @@
 //! Trits and scales in the blocks of each ternary type.
 //!
-//! In all of them a weight is a trit times the scale of its block, or of its row. Codes are trit + 1.
+//! In all of them a weight is a trit times the scale of its block, or of its row. Codes are trit + 1. Of Q1_0 every weight
+//! is -1 or 1.
 //!
 //! | type | bytes of a block | trit i of the block |
 //! |---|---|---|
 //! | TQ1_0 | 48 of five digits, 4 of four digits, d | first 32 bytes: byte i % 32, digit i / 32; next 16 and last 4 alike |
 //! | PTQ1_0 | 24 of five digits, 2 of four digits, d | first 16 bytes: byte i % 16, digit i / 16; next 8 and last 2 alike |
 //! | TQ2_0 | 64 of four codes, d | byte 32 * (i / 128) + i % 32, bits 2 * (i % 128 / 32) |
+//! | Q1_0 | d, 16 of eight signs | byte i / 8, bit i % 8, set for +1 and clear for -1: there is no zero |
 //! | Q2_0, PQ2_0 | d, 16 or 32 of four codes | byte i / 4, bits 2 * (i % 4) |
 //! | IQ1_BN | 12 of five digits, 1 of four digits | sixteen i: five to a byte, last digit first; the 16th in the last byte |
 //! | IQ2_BN | 16 of four codes | byte i % 16, bits 2 * (i / 16) |
@@ -17,6 +19,7 @@
 //! PrismML's fork, `iqk_quantize.cpp` of ik_llama.cpp.
 
 use crate::checkpoint::BlockType;
+use trit_format::dense243::decode_signs;
 
 /// The index in the block of a byte that stands for no trits.
 pub(super) type Illegal = usize;
@@ -54,6 +57,12 @@ pub(super) fn decode(kind: BlockType, block: &[u8], out: &mut [i8]) -> Result<()
             planes(&block[..32], &mut out[..128])?;
             planes(&block[32..64], &mut out[128..]).map_err(|at| at + 32)
         }
+        BlockType::Q1_0 => {
+            for (signs, &byte) in out.as_chunks_mut().0.iter_mut().zip(&block[2..]) {
+                *signs = decode_signs(byte);
+            }
+            Ok(())
+        }
         BlockType::Q2_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => {
             codes(&block[2..], out).map_err(|at| at + 2)
         }
@@ -75,7 +84,7 @@ pub(super) fn are_zero(kind: BlockType, block: &[u8]) -> bool {
         BlockType::Tq2_0 => all(&block[..64], 0x55),
         BlockType::Q2_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => all(&block[2..], 0x55),
         BlockType::Iq2Bn => all(block, 0x55),
-        BlockType::Integers(_) => false,
+        BlockType::Q1_0 | BlockType::Integers(_) => false,
     }
 }
 
@@ -85,7 +94,7 @@ pub(super) fn scale_at(kind: BlockType) -> Option<usize> {
         BlockType::Tq1_0 => Some(52),
         BlockType::Tq2_0 => Some(64),
         BlockType::Ptq1_0 => Some(26),
-        BlockType::Q2_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => Some(0),
+        BlockType::Q1_0 | BlockType::Q2_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 => Some(0),
         _ => None,
     }
 }

@@ -48,6 +48,59 @@ fn report<'a>(model: &'a Model, name: &str) -> &'a TensorReport {
     model.report.iter().find(|report| report.name == name).unwrap()
 }
 
+/// Signs of a matrix, from its name.
+fn signs(name: &str, n: usize) -> Vec<i8> {
+    trits(name, n).into_iter().map(|t| if t == 0 { 1 } else { t }).collect()
+}
+
+/// Q1_0 blocks of 128 signs: the scale, then bit i % 8 of byte i / 8, set for +1.
+fn q1_0(signs: &[i8], scale: f32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for block in signs.chunks(128) {
+        bytes.extend(f16::from_f32(scale).to_le_bytes());
+        bytes.extend(
+            block.chunks(8).map(|eight| (0..8).fold(0, |byte, i| byte | u8::from(eight[i] > 0) << i)),
+        );
+    }
+    bytes
+}
+
+#[test]
+fn signs_of_q1_0() {
+    const DOWN: &str = "blk.0.ffn_down.weight";
+    let signs = signs(DOWN, 64 * 128);
+    let mut file = File::model("llama", false);
+    let bytes: Vec<u8> = signs.chunks(128).zip(1..).flat_map(|(row, n)| q1_0(row, n as f32 / 64.0)).collect();
+    file.tensor(DOWN, &[128, 64], 41, bytes.clone());
+    let model = file.load().unwrap();
+    let down = ternary(&model.layers[0].down);
+    assert_eq!(read(down).unwrap(), signs);
+    assert_eq!(down.scales, Scales::Rows { columns: 0, dtype: DType::F16 });
+    assert!(down.is_signs() && down.trits.is_signs());
+    assert!(!ternary(&model.layers[0].up).is_signs());
+    assert_eq!(report(&model, DOWN).stored, "Q1_0");
+
+    // A row without a scale of its own is a row of zeros, which signs cannot say unless the scale says it.
+    file.at(DOWN).bytes[18 * 5..][..2].fill(0);
+    let model = file.load().unwrap();
+    let down = ternary(&model.layers[0].down);
+    assert_eq!(read(down).unwrap()[5 * 128..6 * 128], [0; 128]);
+    assert!(down.is_signs() && !down.trits.is_signs());
+    // With one scale for the whole matrix nothing else than a trit says it.
+    let one_scale = [q1_0(&signs[..63 * 128], 0.5), q1_0(&signs[63 * 128..], 0.0)].concat();
+    file.tensor(DOWN, &[128, 64], 41, one_scale);
+    let model = file.load().unwrap();
+    assert!(!ternary(&model.layers[0].down).is_signs());
+
+    file.at(DOWN).bytes =
+        [&bytes[..18 * 7], &f16::from_f32(-0.5).to_le_bytes(), &bytes[18 * 7 + 2..]].concat();
+    file.refused(&["[3]", DOWN, "scale -0.5 at row 7, column 0", "finite"]);
+    // Rows that are no whole blocks.
+    let mut file = File::model("llama", false);
+    file.at(Q).kind = 41;
+    file.refused(&["[3]", Q, "no multiple of Q1_0's 128 weights"]);
+}
+
 #[test]
 fn trits_and_scales_of_rows() {
     type Encode = fn(&[i8]) -> Vec<u8>;

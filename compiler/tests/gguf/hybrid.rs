@@ -1,6 +1,8 @@
 //! Files of `qwen35`: layers with a gated DeltaNet beside layers with gated attention, and rotated weights.
 
-use crate::writer::{File, Value, array, bool, f32, i32s, q2_0, text, texts, trits, u32};
+use crate::writer::{File, Value, array, bool, f32, i32s, q2_0, read, text, texts, trits, u32};
+use half::f16;
+use tritc::model::{DeltaNet, Matrix, Mixer, Model, Projection, Scales};
 
 /// Hidden 64, feed-forward 128; one head of 64 on one of keys; 2 heads of keys, 4 of values, of 32; four layers, of which the
 /// last has attention.
@@ -62,6 +64,248 @@ pub fn hybrid() -> File {
         }
     }
     file
+}
+
+/// Where the heads 0 to 3 of the usual order are stored: two for each of two heads of keys.
+const STORED: [usize; 4] = [0, 2, 1, 3];
+
+fn delta_net(model: &Model, layer: usize) -> &DeltaNet {
+    match &model.layers[layer].mixer {
+        Mixer::DeltaNet(delta_net) => delta_net,
+        Mixer::Attention(_) => panic!("layer {layer} has attention"),
+    }
+}
+
+fn trits_of(projection: &Projection) -> Vec<i8> {
+    read(projection.matrix.ternary().unwrap()).unwrap()
+}
+
+/// Rows of heads in the usual order, after the rows `before` them.
+fn rows_in_order(stored: &[i8], k: usize, before: usize, head_dim: usize) -> Vec<i8> {
+    let heads = STORED.iter().map(|at| &stored[(before + at * head_dim) * k..][..head_dim * k]);
+    [&stored[..before * k]].into_iter().chain(heads).flatten().copied().collect()
+}
+
+/// Columns of heads in the usual order.
+fn columns_in_order<T: Copy>(stored: &[T], k: usize) -> Vec<T> {
+    let heads =
+        |row: &[T]| STORED.iter().flat_map(|at| row[at * k / 4..][..k / 4].to_vec()).collect::<Vec<T>>();
+    stored.chunks(k).flat_map(heads).collect()
+}
+
+#[test]
+fn heads_are_put_in_the_usual_order() {
+    let mut file = hybrid();
+    let floats = |n: usize| (0..n).map(|i| 1.0 + i as f32).collect::<Vec<f32>>();
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    file.tensor("blk.1.ssm_a", &[4], 0, bytes(&floats(4)));
+    file.tensor("blk.1.ssm_conv1d.weight", &[4, 256], 0, bytes(&floats(1024)));
+    // Gates of floats.
+    let gate: Vec<f32> = floats(256);
+    file.tensor("blk.1.ssm_beta.weight", &[64, 4], 0, bytes(&gate));
+    let q8_0: Vec<u8> = gate
+        .chunks(32)
+        .flat_map(|block| {
+            [f16::from_f32(2.0).to_le_bytes().to_vec(), block.iter().map(|x| (*x as u8) / 2).collect()]
+                .concat()
+        })
+        .collect();
+    file.tensor("blk.1.ssm_alpha.weight", &[64, 4], 8, q8_0);
+    let model = file.load().unwrap();
+    assert_eq!(model.layers.len(), 4);
+    assert!(matches!(model.layers[3].mixer, Mixer::Attention(_)));
+    let (first, second) = (delta_net(&model, 0), delta_net(&model, 1));
+    let stored = |part: &str, n: usize| trits(&format!("blk.0.{part}.weight"), n);
+    assert_eq!(trits_of(&first.qkv), rows_in_order(&stored("attn_qkv", 256 * 64), 64, 128, 32));
+    assert_eq!(trits_of(&first.z), rows_in_order(&stored("attn_gate", 128 * 64), 64, 0, 32));
+    assert_eq!(trits_of(&first.a), rows_in_order(&stored("ssm_alpha", 4 * 64), 64, 0, 1));
+    assert_eq!(trits_of(&first.b), rows_in_order(&stored("ssm_beta", 4 * 64), 64, 0, 1));
+    assert_eq!(trits_of(&first.o), columns_in_order(&stored("ssm_out", 64 * 128), 128));
+    assert_eq!(second.rates.1, [1.0, 3.0, 2.0, 4.0]);
+    // `[taps, channels]`; 128 channels of queries and keys stand before those of values.
+    let tap = &second.convolution.1[256..512];
+    let expected = |channel: usize| match channel {
+        0..128 => channel,
+        _ => 128 + STORED[(channel - 128) / 32] * 32 + channel % 32,
+    };
+    assert!((0..256).all(|channel| tap[channel] == 2.0 + 4.0 * expected(channel) as f32));
+    let rows = |projection: &Projection| match &projection.matrix {
+        Matrix::Dense(dense) => {
+            (*dense.data).as_ref().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+        }
+        Matrix::Ternary(_) => Vec::new(),
+    };
+    let in_order: Vec<f32> = STORED.iter().flat_map(|at| gate[at * 64..][..64].to_vec()).collect();
+    assert_eq!(rows(&second.b), in_order);
+    let halved: Vec<f32> = in_order.iter().map(|x| 2.0 * f32::from((*x as u8 / 2) as i8)).collect();
+    assert_eq!(rows(&second.a), halved);
+}
+
+/// A byte of `n` digits.
+fn digits(trits: impl Iterator<Item = i8>) -> u8 {
+    let mut trits = trits.fuse();
+    let number = (0..5).fold(0u32, |number, _| 3 * number + trits.next().map_or(0, |t| (t + 1) as u32));
+    (number * 256).div_ceil(243) as u8
+}
+
+/// A block of 128 weights in PTQ1_0: runs of 16, 8 and 2 bytes with five, five and four digits.
+fn ptq1_0(block: &[i8], scale: f32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (start, run, count) in [(0, 16, 5), (80, 8, 5), (120, 2, 4)] {
+        bytes.extend((0..run).map(|at| digits((0..count).map(|n| block[start + n * run + at]))));
+    }
+    bytes.extend(f16::from_f32(scale).to_le_bytes());
+    bytes
+}
+
+/// Every type in which a product may be stored gives the same weights; scales move with the heads.
+#[test]
+fn columns_of_heads_move_with_their_scales() {
+    let name = "blk.0.ssm_out.weight";
+    let stored = trits(name, 64 * 128);
+    let expected = columns_in_order(&stored, 128);
+    let codes = |block: &[i8], scale: f32| {
+        let bytes = block.chunks(4).map(|four| {
+            four.iter().enumerate().fold(0, |byte, (i, trit)| byte | ((trit + 1) as u8) << (2 * i))
+        });
+        f16::from_f32(scale).to_le_bytes().into_iter().chain(bytes).collect::<Vec<u8>>()
+    };
+    let scale = |index: usize| 0.25 * (1 + index % 7) as f32;
+    let blocks = |size: usize, block: &dyn Fn(&[i8], f32) -> Vec<u8>| -> Vec<u8> {
+        stored.chunks(size).enumerate().flat_map(|(index, trits)| block(trits, scale(index))).collect()
+    };
+    let floats: Vec<f32> = stored.iter().enumerate().map(|(i, &t)| f32::from(t) * scale(i / 64)).collect();
+    let forms: [(u32, usize, Vec<u8>); 6] = [
+        (42, 64, blocks(64, &codes)),
+        (142, 128, blocks(128, &codes)),
+        (143, 128, blocks(128, &ptq1_0)),
+        (0, 64, floats.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        (1, 64, floats.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+        (30, 64, floats.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect()),
+    ];
+    for (kind, block, bytes) in forms {
+        let mut file = hybrid();
+        file.tensor(name, &[128, 64], kind, bytes);
+        let model = file.load().unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let o = delta_net(&model, 0).o.matrix.ternary().unwrap();
+        assert_eq!(read(o).unwrap(), expected, "{kind}");
+        // A block of 64 columns holds two heads that do not stand together in the usual order.
+        let columns = if block == 64 { 32 } else { 0 };
+        assert!(
+            matches!(o.scales, Scales::Rows { columns: found, .. } if found == columns),
+            "{kind}: {:?}",
+            o.scales
+        );
+        let mut factors = [0.0; 4];
+        o.factors(5, 32, &mut factors).unwrap();
+        let of_head = |head: usize| scale((5 * 128 + head * 32) / block);
+        assert_eq!(factors, STORED.map(of_head), "{kind}");
+    }
+}
+
+/// Early files of PrismML have blocks of 128 weights under the number of those of 64.
+#[test]
+fn the_early_blocks_of_128_weights_are_told_by_their_size() {
+    let mut file = hybrid();
+    let names: Vec<String> = file.tensors.iter().filter(|t| t.kind == 42).map(|t| t.name.clone()).collect();
+    for name in names {
+        let rows = file.at(&name).dimensions[1] as usize;
+        // All rows are made of whole blocks.
+        let k = file.at(&name).dimensions[0].max(128);
+        if file.at(&name).dimensions[0] < 128 {
+            continue;
+        }
+        let bytes: Vec<u8> = trits(&name, rows * k as usize)
+            .chunks(128)
+            .flat_map(|block| {
+                let whole = q2_0(block, 0.75);
+                // The second scale is left out.
+                [&whole[..18], &whole[20..]].concat()
+            })
+            .collect();
+        file.tensor(&name, &[k, rows as u64], 42, bytes);
+    }
+    // A file has one of the two forms. Rows of 64 are no whole number of the larger blocks, so they are floats here.
+    let small: Vec<String> = file
+        .tensors
+        .iter()
+        .filter(|t| t.kind == 42 && t.dimensions[0] < 128)
+        .map(|t| t.name.clone())
+        .collect();
+    for name in small {
+        let dimensions = file.at(&name).dimensions.clone();
+        let n = (dimensions[0] * dimensions[1]) as usize;
+        let bytes = trits(&name, n).iter().flat_map(|t| (0.75 * f32::from(*t)).to_le_bytes()).collect();
+        file.tensor(&name, &dimensions, 0, bytes);
+    }
+    let model = file.load().unwrap();
+    let expected = columns_in_order(&trits("blk.0.ssm_out.weight", 64 * 128), 128);
+    assert_eq!(trits_of(&delta_net(&model, 0).o), expected);
+}
+
+#[test]
+fn a_draft_block_is_left_out() {
+    let mut file = hybrid();
+    file.key("qwen35.block_count", u32(5)).key("qwen35.nextn_predict_layers", u32(1));
+    file.key("qwen35.attention.recurrent_layers", array(7, 5, vec![1, 1, 1, 0, 0]));
+    for (name, dimensions) in [("nextn.eh_proj.weight", [128, 64].as_slice()), ("nextn.enorm.weight", &[64])]
+    {
+        file.floats(&format!("blk.4.{name}"), dimensions);
+    }
+    let model = file.load().unwrap();
+    assert_eq!(model.layers.len(), 4);
+    let warnings = crate::warned(&model.warnings);
+    assert!(warnings.contains("2 tensors of a draft block (blk.4)"), "{warnings}");
+    // The kinds of layers are those of the list.
+    file.key("qwen35.full_attention_interval", u32(2));
+    assert!(matches!(file.load().unwrap().layers[3].mixer, Mixer::Attention(_)));
+    file.key("qwen35.attention.recurrent_layers", array(7, 5, vec![1, 0, 1, 0, 0]));
+    file.refused(&["[3]", "model.layers.1.self_attn.q_proj.weight", "is missing"]);
+}
+
+/// Heads of half a unit: a matrix with one scale is read, for scales by columns could not be moved.
+#[test]
+fn small_heads_need_one_scale() {
+    let mut file = hybrid();
+    file.key("qwen35.ssm.inner_size", u32(64)).key("qwen35.rope.dimension_count", u32(16));
+    for layer in 0..3 {
+        let at = |part: &str| format!("blk.{layer}.{part}");
+        for (part, rows, k) in [("attn_qkv", 192, 64), ("attn_gate", 64, 64), ("ssm_out", 64, 64)] {
+            let name = at(&format!("{part}.weight"));
+            file.tensor(&name, &[k as u64, rows as u64], 42, q2_0(&trits(&name, rows * k), 0.75));
+        }
+        file.floats(&at("ssm_conv1d.weight"), &[4, 192]).floats(&at("ssm_norm.weight"), &[16]);
+    }
+    let name = "blk.0.ssm_out.weight";
+    let model = file.load().unwrap();
+    assert_eq!(trits_of(&delta_net(&model, 0).o), columns_in_order(&trits(name, 64 * 64), 64));
+    let floats = trits(name, 64 * 64).into_iter().enumerate();
+    let scaled = floats.map(|(i, t)| f32::from(t) * if i % 64 < 32 { 0.5 } else { 0.75 });
+    file.tensor(name, &[64, 64], 0, scaled.flat_map(|x| x.to_le_bytes()).collect());
+    file.refused(&["[4]", name, "value heads of 16 columns", "safetensors"]);
+}
+
+#[test]
+fn rotated_weights_are_known_by_their_names() {
+    let model = rotated().load().unwrap();
+    let first = delta_net(&model, 0);
+    let rotation = first.o.matrix.ternary().unwrap().rotation.as_ref().unwrap();
+    assert_eq!((rotation.block, rotation.signs.as_ref().map(Vec::len)), (32, Some(128)));
+    assert_eq!(rotation.signs.as_ref().unwrap()[..3], [1.0, 1.0, -1.0]);
+    // A folded output product has its columns in the usual order.
+    assert_eq!(trits_of(&first.o), trits("blk.0.ssm_out.weight", 64 * 128));
+    let stored = trits("blk.0.attn_gate.weight", 128 * 64);
+    assert_eq!(trits_of(&first.z), rows_in_order(&stored, 64, 0, 32));
+    for gate in [&first.a, &first.b] {
+        assert!(gate.matrix.ternary().unwrap().rotation.is_none());
+    }
+    assert!(model.embedding.ternary().unwrap().rotation.is_some());
+    let mut file = rotated();
+    file.key("prism.hadamard.sign_mode", text("identity"));
+    file.without_key("prism.hadamard.sign_widths").without_key("prism.hadamard.sign_values");
+    let model = file.load().unwrap();
+    let rotation = delta_net(&model, 0).o.matrix.ternary().unwrap().rotation.as_ref().unwrap();
+    assert_eq!((rotation.block, &rotation.signs), (32, &None));
 }
 
 fn refused(bend: impl FnOnce(&mut File), words: &[&str]) {

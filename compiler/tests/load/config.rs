@@ -108,7 +108,7 @@ fn other_architectures_are_refused_with_what_is_supported() {
     for (architecture, why) in cases {
         let mut checkpoint = Checkpoint::bitnet();
         checkpoint.set("architectures", json!([architecture]));
-        let supported = "BitNetForCausalLM, BitnetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, \
+        let supported = "BitNetForCausalLM, BitnetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, Qwen3_5ForCausalLM, \
                          Gemma3ForCausalLM, MiniCPMForCausalLM";
         says(&checkpoint.error(), &["[4]", architecture, why, supported]);
     }

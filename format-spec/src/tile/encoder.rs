@@ -1,7 +1,7 @@
-//! Trits to the codes of a tile, fast: lane by lane, so that each row is read once and five rows at a time stay in L1.
+//! Trits to the codes of a tile, fast: lane by lane, so that each row is read once and the rows of a byte stay in L1.
 
-use super::{LANES, QUAD, ROWS, VECTOR};
-use crate::dense243::{Code, TRITS};
+use super::{LANES, QUAD, VECTOR};
+use crate::dense243::Code;
 use crate::manifest::TileLayout;
 
 /// Canonical byte of five zeros; `ZEROS + t0 + 3 t1 + 9 t2 + 27 t3 + 81 t4` is that of five trits.
@@ -14,28 +14,31 @@ const ZEROS: i8 = 121;
 #[derive(Clone, Debug)]
 pub struct TileEncoder {
     k: usize,
-    /// The stored byte of each canonical byte. Entries from [`VALUES`] on are never looked up for trits.
+    code: Code,
+    /// The stored byte of each canonical byte. Entries from [`Code::values`] on are never looked up.
     stored: [u8; 256],
-    /// The five rows of one lane, `[5, k]`.
+    /// The rows of one lane, `[digits, k]`.
     trits: Vec<i8>,
     /// The lane's bytes: `k`, filled up to whole quads or groups.
     lane: Vec<u8>,
 }
 
 impl TileEncoder {
-    /// An encoder for tiles of `layout`, whose bytes are stored as `code`.
-    pub fn new(layout: TileLayout, code: Code) -> TileEncoder {
-        let k = layout.k as usize;
+    /// An encoder for tiles of `layout`.
+    pub fn new(layout: TileLayout) -> TileEncoder {
+        let (k, code) = (layout.k as usize, layout.code);
         TileEncoder {
             k,
+            code,
             stored: std::array::from_fn(|byte| code.store(byte as u8).unwrap_or(0)),
-            trits: vec![0; TRITS * k],
+            trits: vec![0; code.digits() * k],
             lane: vec![0; layout.code_bytes() as usize / LANES],
         }
     }
 
-    /// Fills `codes`, the codes of one tile. `read_row` is asked once for each of the tile's 80 rows and writes its `[k]`
-    /// trits, each -1, 0 or 1; rows that fill up the tile are zeros.
+    /// Fills `codes`, the codes of one tile. `read_row` is asked once for each of the tile's [`Code::tile_rows`] rows and
+    /// writes its `[k]` trits, each -1, 0 or 1; rows that fill up the tile are zeros. A code without zeros stores -1 for 0,
+    /// so that the caller must know that no other weight is 0, or that its scale is.
     ///
     /// # Errors
     /// The first error of `read_row`; `codes` is then half written.
@@ -60,9 +63,18 @@ impl TileEncoder {
         Ok(())
     }
 
-    /// The stored bytes of one lane from its five rows, the first least significant.
+    /// The stored bytes of one lane from its rows, the first least significant.
     fn encode_lane(&mut self) {
         let (k, stored) = (self.k, &self.stored);
+        if let Code::Binary = self.code {
+            self.lane.fill(0);
+            for (digit, signs) in self.trits.chunks_exact(k).enumerate() {
+                for (byte, &sign) in self.lane.iter_mut().zip(signs) {
+                    *byte |= u8::from(sign > 0) << digit;
+                }
+            }
+            return;
+        }
         let [t0, t1, t2, t3, t4] = std::array::from_fn(|digit| &self.trits[digit * k..][..k]);
         let (out, padding) = self.lane.split_at_mut(k);
         for (i, byte) in out.iter_mut().enumerate() {
@@ -76,11 +88,9 @@ impl TileEncoder {
     }
 }
 
-const _: () = assert!(TRITS * LANES == ROWS);
-
 #[cfg(test)]
 mod tests {
-    use super::super::{bytes, encode};
+    use super::super::{ROWS, bytes, encode};
     use super::*;
     use crate::manifest::Grouping;
     use crate::plan::DType;
@@ -100,12 +110,14 @@ mod tests {
     #[test]
     fn the_fast_encoder_is_the_readable_one() {
         for (n, k) in [(1, 1), (80, 4), (79, 5), (16, 12), (80, 63)] {
-            let trits: Vec<i8> = (0..n * k).map(|i| (i * 7 % 11 % 3) as i8 - 1).collect();
             for code in Code::ALL {
+                let trit = |i: usize| (i * 7 % 11 % 3) as i8 - 1;
+                let weight = |i| if trit(i) == 0 && !code.has_zero() { 1 } else { trit(i) };
+                let trits: Vec<i8> = (0..n * k).map(weight).collect();
                 let (mut expected, mut found) = (vec![0; bytes(k)], vec![0; bytes(k)]);
                 encode(&trits, k, code, &mut expected).unwrap();
-                let layout = TileLayout { k: k as u32, grouping: None };
-                let mut encoder = TileEncoder::new(layout, code);
+                let layout = TileLayout { k: k as u32, grouping: None, code };
+                let mut encoder = TileEncoder::new(layout);
                 // Twice: nothing is left of an earlier tile.
                 for _ in 0..2 {
                     encoder.encode(rows(&trits, k), &mut found).unwrap();
@@ -120,9 +132,9 @@ mod tests {
         let k = 70;
         let trits: Vec<i8> = (0..ROWS * k).map(|i| (i * 5 % 13 % 3) as i8 - 1).collect();
         let grouping = Grouping { columns: 32, scale_columns: 32, scale: DType::F32 };
-        let layout = TileLayout { k: k as u32, grouping: Some(grouping) };
+        let layout = TileLayout { k: k as u32, grouping: Some(grouping), code: Code::Spread };
         let mut found = vec![0; layout.code_bytes() as usize];
-        TileEncoder::new(layout, Code::Spread).encode(rows(&trits, k), &mut found).unwrap();
+        TileEncoder::new(layout).encode(rows(&trits, k), &mut found).unwrap();
         for (g, codes) in found.chunks_exact(bytes(32)).enumerate() {
             let of_group: Vec<i8> = (0..ROWS * 32)
                 .map(|i| (i / 32, g * 32 + i % 32))

@@ -286,6 +286,18 @@ pub fn grouped() -> Manifest {
     m
 }
 
+/// [`grouped`] with every second packed matrix stored as signs.
+pub fn of_signs() -> Manifest {
+    let mut m = grouped();
+    let mut at = 0;
+    for (i, matrix) in m.packed_matrices.iter_mut().enumerate() {
+        matrix.code = [Code::Binary, Code::SignedFix][i % 2];
+        matrix.offset = at;
+        at += matrix.bytes().unwrap();
+    }
+    m
+}
+
 /// The sections beside the manifest.
 pub fn sections(manifest: &Manifest) -> Vec<(SectionKind, Vec<u8>)> {
     let weights =

@@ -41,13 +41,14 @@ impl Call<'_> {
         self.weights.len() / tile::bytes(self.columns())
     }
 
-    /// Writes the sums, `[rows, tiles, 80]`, with the portable kernel.
+    /// Writes the sums, `[rows, tiles, tile_rows]`, with the portable kernel.
     pub fn portable(&self, out: &mut [i32]) {
         let columns = self.columns();
-        let stride = self.tiles() * tile::ROWS;
+        let in_tile = self.shape.code.tile_rows();
+        let stride = self.tiles() * in_tile;
         let at_once = if self.advances { tile::bytes(columns) } else { self.weights.len().max(1) };
         for (part, weights) in self.weights.chunks(at_once).enumerate() {
-            let (activations, out) = (&self.activations[part * columns..], &mut out[part * tile::ROWS..]);
+            let (activations, out) = (&self.activations[part * columns..], &mut out[part * in_tile..]);
             trit_kernels::ternary::portable(
                 weights,
                 columns,
@@ -61,13 +62,13 @@ impl Call<'_> {
         }
     }
 
-    /// Writes the sums, `[rows, tiles, 80]`, with a kernel. `scratch` is the working memory of block kernels.
+    /// Writes the sums, `[rows, tiles, tile_rows]`, with a kernel. `scratch` is the working memory of block kernels.
     ///
     /// # Panics
     /// If the kernel is for another shape or number of rows, or a slice is too short or not aligned for it.
     pub fn code(&self, kernel: &Kernel, scratch: &mut [u8], out: &mut [i32]) {
         let (columns, tiles, before) = (self.columns(), self.tiles(), self.rows.wrapping_sub(1));
-        let stride = tiles * tile::ROWS;
+        let stride = tiles * self.shape.code.tile_rows();
         let (advance, sum_advance) = if self.advances { (columns, 1) } else { (0, 0) };
         let (align, row) = match kernel.spec.kind {
             KernelKind::Stream => {

@@ -51,9 +51,9 @@ pub(crate) struct Groups {
     pub scales: Option<(DType, usize)>,
 }
 
-/// Eighty scales of 1, for tiles that store none.
-const ONES: [u8; 4 * tile::ROWS] = {
-    let (mut bytes, one, mut i) = ([0; 4 * tile::ROWS], 1f32.to_le_bytes(), 0);
+/// A scale of 1 for each row of any tile, for tiles that store none.
+const ONES: [u8; 4 * tile::MAX_ROWS] = {
+    let (mut bytes, one, mut i) = ([0; 4 * tile::MAX_ROWS], 1f32.to_le_bytes(), 0);
     while i < bytes.len() {
         bytes[i] = one[i % 4];
         i += 1;
@@ -82,7 +82,7 @@ impl Layout {
                 return Err(GemmError::Groups { columns, scale_columns });
             }
         }
-        Ok(Layout::valid(TileLayout { k, grouping }, code))
+        Ok(Layout::valid(TileLayout { k, grouping, code }))
     }
 
     /// The tiles of a packed matrix of a bundle.
@@ -93,7 +93,7 @@ impl Layout {
         Layout::new(matrix.k, matrix.code, matrix.grouping)
     }
 
-    fn valid(tiles: TileLayout, code: Code) -> Layout {
+    fn valid(tiles: TileLayout) -> Layout {
         let columns = tiles.kernel_k();
         let groups = tiles.grouping.map(|grouping| Groups {
             count: tiles.groups() as usize,
@@ -104,7 +104,7 @@ impl Layout {
             }),
         });
         Layout {
-            shape: KernelShape { k: columns, code },
+            shape: KernelShape { k: columns, code: tiles.code },
             k: tiles.k as usize,
             columns: columns as usize,
             group_bytes: tile::bytes(columns as usize),
@@ -136,6 +136,12 @@ impl Layout {
         self.shape
     }
 
+    /// Rows of a tile.
+    #[inline]
+    pub fn tile_rows(&self) -> usize {
+        self.shape.code.tile_rows()
+    }
+
     /// Number of groups of columns; `None` if the layout has no groups.
     pub fn groups(&self) -> Option<usize> {
         self.groups.map(|groups| groups.count)
@@ -165,9 +171,11 @@ impl Layout {
         match self.groups.and_then(|groups| groups.scales) {
             Some((dtype, groups)) => {
                 let bytes = &weights[tile * self.tile_bytes..][self.code_bytes..self.tile_bytes];
-                WeightScales { bytes, dtype, groups }
+                WeightScales { bytes, dtype, code: self.shape.code, groups }
             }
-            None => WeightScales { bytes: &ONES, dtype: DType::F32, groups: usize::MAX },
+            None => {
+                WeightScales { bytes: &ONES, dtype: DType::F32, code: self.shape.code, groups: usize::MAX }
+            }
         }
     }
 }

@@ -77,7 +77,8 @@ pub enum KernelRequest {
 pub struct PackOptions {
     /// Which kernels multiply.
     pub kernels: KernelRequest,
-    /// The code in which bytes are stored; by default the one that the kernels are fastest with.
+    /// The code in which bytes are stored; by default [`Code::Binary`] for a matrix without zeros, else the one that the
+    /// kernels are fastest with.
     pub code: Option<Code>,
     /// Whether variants of kernels are timed on this matrix. Otherwise the first is used. Results are the same.
     pub tune: bool,
@@ -136,7 +137,8 @@ impl TernaryMatrix {
     ///
     /// # Errors
     /// [`GemmError::Empty`] and [`GemmError::TooLarge`] for sizes that are not possible, [`GemmError::Length`] if a slice has
-    /// another length than its shape, [`GemmError::Trit`] with the first weight that is no trit, [`GemmError::Scale`]
+    /// another length than its shape, [`GemmError::Trit`] with the first weight that is no trit, or that the code cannot
+    /// store, [`GemmError::Scale`]
     /// with the first scale that is not finite, [`GemmError::Groups`] for groups that are no multiple of 32 columns,
     /// [`GemmError::Memory`] where memory is refused.
     pub fn pack(trits: &[i8], n: usize, k: usize, scales: Scales) -> Result<TernaryMatrix, GemmError> {
@@ -157,9 +159,15 @@ impl TernaryMatrix {
     ) -> Result<TernaryMatrix, GemmError> {
         check(trits, n, k, &scales)?;
         let (target, note) = target(options)?;
-        let code = options.code.unwrap_or_else(|| fastest_code(target));
+        let code = options.code.unwrap_or_else(|| match trits.par_iter().all(|&t| t != 0) {
+            true => Code::Binary,
+            false => fastest_code(target),
+        });
+        if let (false, Some(at)) = (code.has_zero(), trits.par_iter().position_first(|&t| t == 0)) {
+            return Err(GemmError::Trit { row: at / k, column: at % k, value: 0 });
+        }
         let (tiles, layout) = tiles(k, &scales, code)?;
-        let memory = fill(trits, n, k, &scales, tiles, &layout, code)?;
+        let memory = fill(trits, n, k, &scales, tiles, &layout)?;
         // Tiles without scales of groups are also read as whole rows.
         let whole = match scales {
             Scales::Groups { .. } => None,
@@ -215,9 +223,8 @@ impl TernaryMatrix {
         self.memory.bytes()
     }
 
-    /// The codes of its tiles, without scales, as canonical [Dense243](trit_format::dense243) bytes. They do not depend
-    /// on
-    /// [`TernaryMatrix::code`].
+    /// The codes of its tiles, without scales, as canonical [Dense243](trit_format::dense243) bytes. They are the same in
+    /// all codes of trits.
     pub fn canonical(&self) -> Vec<u8> {
         let canonical: [u8; 256] = std::array::from_fn(|byte| self.code.load(byte as u8).unwrap_or_default());
         self.codes().flatten().map(|&byte| canonical[usize::from(byte)]).collect()
@@ -228,7 +235,7 @@ impl TernaryMatrix {
         let mut trits = vec![0; self.n * self.k];
         let columns = self.groups.layout.code_bytes / tile::LANES;
         let tiles: Vec<&[u8]> = self.codes().collect();
-        trits.par_chunks_mut(tile::ROWS * self.k).zip(tiles).for_each(|(rows, codes)| {
+        trits.par_chunks_mut(self.code.tile_rows() * self.k).zip(tiles).for_each(|(rows, codes)| {
             let decoded = tile::decode(codes, columns, self.code).expect("encoded from trits");
             for (row, decoded) in rows.chunks_exact_mut(self.k).zip(decoded.chunks_exact(columns)) {
                 row.copy_from_slice(&decoded[..self.k]);
@@ -296,12 +303,12 @@ fn tiles(k: usize, scales: &Scales, code: Code) -> Result<(TileLayout, Layout), 
             let scale_columns = columns.min(k.next_multiple_of(group));
             let (columns, scale_columns) = (group as u32, scale_columns as u32);
             let grouping = Some(Grouping { columns, scale_columns, scale: DType::F32 });
-            Ok((TileLayout { k: k as u32, grouping }, Layout::new(k as u32, code, grouping)?))
+            Ok((TileLayout { k: k as u32, grouping, code }, Layout::new(k as u32, code, grouping)?))
         }
         _ => {
             let k = k.next_multiple_of(LEAST_COLUMNS);
             let layout = Layout::unscaled_groups(k as u32, code, group_of(k) as u32)?;
-            Ok((TileLayout { k: k as u32, grouping: None }, layout))
+            Ok((TileLayout { k: k as u32, grouping: None, code }, layout))
         }
     }
 }
@@ -314,15 +321,15 @@ fn fill(
     scales: &Scales,
     tiles: TileLayout,
     layout: &Layout,
-    code: Code,
 ) -> Result<ReadOnlyMemory, GemmError> {
-    let count = n.div_ceil(tile::ROWS);
+    let (code, in_tile) = (tiles.code, layout.tile_rows());
+    let count = n.div_ceil(in_tile);
     let mut memory = AlignedMemory::huge(count, layout.tile_bytes, "the tiles of a matrix")?;
-    let encoder = TileEncoder::new(tiles, code);
+    let encoder = TileEncoder::new(tiles);
     let pack = |encoder: &mut TileEncoder, tile: usize, out: &mut [u8]| {
         let (codes, of_groups) = out.split_at_mut(layout.code_bytes);
         let read_row = |row: usize, out: &mut [i8]| -> Result<(), GemmError> {
-            let row = (tile * tile::ROWS + row) * k;
+            let row = (tile * in_tile + row) * k;
             let (out, padding) = out.split_at_mut(k);
             match trits.get(row..row + k) {
                 Some(trits) => out.copy_from_slice(trits),
@@ -334,9 +341,9 @@ fn fill(
         encoder.encode(read_row, codes)?;
         if let Scales::Groups { columns, scales } = *scales {
             let rows = scales.chunks_exact(k.div_ceil(columns));
-            for (row, scales) in rows.skip(tile * tile::ROWS).take(tile::ROWS).enumerate() {
+            for (row, scales) in rows.skip(tile * in_tile).take(in_tile).enumerate() {
                 for (index, scale) in scales.iter().enumerate() {
-                    let at = tile::scale_at(index, row) * size_of::<f32>();
+                    let at = tile::scale_at(code, index, row) * size_of::<f32>();
                     of_groups[at..][..size_of::<f32>()].copy_from_slice(&scale.to_le_bytes());
                 }
             }

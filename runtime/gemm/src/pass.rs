@@ -7,7 +7,6 @@ use crate::kernels::Kernel;
 use crate::{Activations, AlignedMemory, GemmError, Kernels, Layout};
 use std::ops::Range;
 use trit_format::kernel::BLOCK_COLUMNS;
-use trit_format::tile;
 
 mod groups;
 
@@ -72,7 +71,7 @@ impl<'a> MatrixRef<'a> {
                 found: out.len(),
             });
         }
-        let (tile, row) = (row / tile::ROWS, row % tile::ROWS);
+        let (tile, row) = (row / layout.tile_rows(), row % layout.tile_rows());
         self.check(&(tile..tile + 1))?;
         let scales = layout.scales(self.weights, tile);
         for (g, out) in out.chunks_mut(layout.columns).enumerate() {
@@ -110,10 +109,11 @@ impl<'a> MatrixRef<'a> {
 /// A thread's memory for products, kept from pass to pass.
 #[derive(Default)]
 pub struct Scratch {
-    /// Integer results. That of activation row `r`, tile `t` and tile row `i` stands at `(r * tiles + t) * 80 + i`.
+    /// Integer results. That of activation row `r`, tile `t` and tile row `i` stands at
+    /// `(r * tiles + t) * tile_rows + i`.
     sums: Vec<i32>,
-    /// Totals over groups as floats, for each row of activations.
-    totals: Vec<[f32; tile::ROWS]>,
+    /// Totals over groups as floats, `[rows of activations, tile_rows]`.
+    totals: Vec<f32>,
     /// A copy of the activations' sums without gaps.
     packed: Vec<i32>,
     /// The working memory of block kernels.
@@ -233,7 +233,7 @@ impl<'a, 's> Pass<'a, 's> {
     pub fn sums(
         &mut self,
         tiles: Range<usize>,
-        mut each: impl FnMut(usize, usize, &[i32; tile::ROWS]),
+        mut each: impl FnMut(usize, usize, &[i32]),
     ) -> Result<(), GemmError> {
         self.matrix.check(&tiles)?;
         if self.matrix.layout.groups.is_some() {
@@ -242,9 +242,10 @@ impl<'a, 's> Pass<'a, 's> {
         let most = self.tiles_at_once();
         for first in tiles.clone().step_by(most) {
             let tiles = first..(first + most).min(tiles.end);
-            let stride = tiles.len() * tile::ROWS;
+            let in_tile = self.matrix.layout.tile_rows();
+            let stride = tiles.len() * in_tile;
             for (row, sums) in self.whole(tiles.clone()).chunks_exact(stride).enumerate() {
-                for (tile, sums) in tiles.clone().zip(sums.as_chunks().0) {
+                for (tile, sums) in tiles.clone().zip(sums.chunks_exact(in_tile)) {
                     each(tile, row, sums);
                 }
             }
@@ -252,11 +253,11 @@ impl<'a, 's> Pass<'a, 's> {
         Ok(())
     }
 
-    /// The sums `[rows, tiles, 80]` of tiles that are multiplied together.
+    /// The sums `[rows, tiles, tile_rows]` of tiles that are multiplied together.
     fn whole(&mut self, tiles: Range<usize>) -> &[i32] {
         let (matrix, input) = (&self.matrix, &self.input);
         let Scratch { sums, block: memory, .. } = &mut *self.scratch;
-        let (stride, of_rows) = (tiles.len() * tile::ROWS, input.sums());
+        let (stride, of_rows) = (tiles.len() * matrix.layout.tile_rows(), input.sums());
         let out = resized(sums, input.rows() * stride);
         let tile_bytes = matrix.layout.tile_bytes;
         let call = |first: usize, rows: usize| Call {

@@ -92,7 +92,7 @@ impl<'a> Timer<'a> {
     /// Time that variant `index` takes for the next [`BYTES`] bytes; zero if there is no such variant.
     pub fn time(&mut self, index: usize) -> Duration {
         let Some(kernel) = self.variants.kernels.get(index) else { return Duration::ZERO };
-        let mut out = [0; TILES * tile::ROWS];
+        let mut out = [0; TILES * tile::MAX_ROWS];
         let mut left = BYTES;
         let start = Instant::now();
         while let (1.., Some(weights)) = (left, self.pieces.next()) {

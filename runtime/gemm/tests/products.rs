@@ -22,6 +22,10 @@ impl Random {
         (0..len).map(|_| (self.next() % 3) as i8 - 1).collect()
     }
 
+    fn signs(&mut self, len: usize) -> Vec<i8> {
+        (0..len).map(|_| (self.next() % 2) as i8 * 2 - 1).collect()
+    }
+
     fn bytes(&mut self, len: usize) -> Vec<i8> {
         (0..len).map(|_| self.next() as i8).collect()
     }
@@ -75,10 +79,10 @@ impl Scaled {
 }
 
 /// Options for every code with portable kernels, and with generated kernels of every tier of this CPU that reads the
-/// code.
-fn every_option() -> Vec<PackOptions> {
+/// code. Codes without zeros are left out unless the matrix has none.
+fn every_option(zeros: bool) -> Vec<PackOptions> {
     let mut all = Vec::new();
-    for code in Code::ALL {
+    for code in Code::ALL.into_iter().filter(|code| code.has_zero() || !zeros) {
         let options = |kernels| PackOptions { kernels, code: Some(code), tune: false };
         all.push(options(KernelRequest::Portable));
         for target in CpuTiers::detect().iter() {
@@ -122,9 +126,9 @@ fn distance(found: &[f32], expected: &[f64], n: usize) -> f64 {
     found.chunks_exact(n).zip(expected.chunks_exact(n)).map(of_row).fold(0.0, f64::max)
 }
 
-fn check(seed: u64, n: usize, k: usize, m: usize, columns: Option<usize>, rows: bool) {
+fn check(seed: u64, n: usize, k: usize, m: usize, columns: Option<usize>, rows: bool, zeros: bool) {
     let mut random = Random(seed * 2 + 1);
-    let trits = random.trits(n * k);
+    let trits = if zeros { random.trits(n * k) } else { random.signs(n * k) };
     let scales = Scaled::new(&mut random, n, k, columns, rows);
     let (a, x) = (random.bytes(m * k), random.floats(m * k));
     let integers = products(&trits, &a, n, k);
@@ -133,7 +137,8 @@ fn check(seed: u64, n: usize, k: usize, m: usize, columns: Option<usize>, rows: 
     // So the largest value counts in the error that is allowed below.
     let largest = x.iter().fold(0f32, |max, x| max.max(x.abs()));
     let mut first: Option<[Vec<u32>; 3]> = None;
-    for options in every_option() {
+    // A few trits may all be signs by chance.
+    for options in every_option(trits.contains(&0)) {
         let matrix = TernaryMatrix::pack_with(&trits, n, k, scales.borrowed(), &options).unwrap();
         let case = format!("n {n} k {k} m {m} columns {columns:?} {options:?}");
         assert_eq!(matrix.unpack(), trits, "{case}");
@@ -169,8 +174,9 @@ proptest! {
         m in 1usize..21,
         columns in prop::option::of((1usize..9).prop_map(|c| c * 32)),
         rows in any::<bool>(),
+        zeros in any::<bool>(),
     ) {
-        check(seed, n, k, m, columns, rows);
+        check(seed, n, k, m, columns, rows, zeros);
     }
 }
 
@@ -191,7 +197,9 @@ fn sizes_at_the_edges_of_tiles_quads_groups_and_blocks() {
         for (columns, rows) in
             [(None, false), (None, true), (Some(32), false), (Some(128), false), (Some(1024), false)]
         {
-            check((n * k + m) as u64, n, k, m, columns, rows);
+            for zeros in [true, false] {
+                check((n * k + m) as u64, n, k, m, columns, rows, zeros);
+            }
         }
     }
 }
@@ -208,7 +216,7 @@ fn the_longest_rows_of_the_largest_activations_are_exact() {
             let expected = products(&trits, &activations, 3, k);
             let same = vec![a; k];
             let all = i64::from(a) * k as i64;
-            for options in every_option() {
+            for options in every_option(false) {
                 let matrix = TernaryMatrix::pack_with(&trits, 3, k, Scales::Tensor(1.0), &options).unwrap();
                 let found = matrix.gemm_i8(&activations).unwrap();
                 assert!(
@@ -321,19 +329,38 @@ fn rows_that_are_no_numbers_give_none() {
 #[test]
 fn the_bytes_are_those_of_the_format() {
     let (n, k) = (85, 64);
-    let trits = Random(8).trits(n * k);
     for code in Code::ALL {
+        let mut random = Random(8);
+        let trits = if code.has_zero() { random.trits(n * k) } else { random.signs(n * k) };
         let options = PackOptions { code: Some(code), ..PackOptions::default() };
         let matrix = TernaryMatrix::pack_with(&trits, n, k, Scales::Tensor(2.0), &options).unwrap();
-        let mut expected = vec![0; 2 * trit_gemm::format::tile::bytes(k)];
+        let tiles = n.div_ceil(code.tile_rows());
+        let mut expected = vec![0; tiles * trit_gemm::format::tile::bytes(k)];
         let tiles = expected.chunks_exact_mut(trit_gemm::format::tile::bytes(k));
-        for (tile, rows) in tiles.zip(trits.chunks(80 * k)) {
+        for (tile, rows) in tiles.zip(trits.chunks(code.tile_rows() * k)) {
             trit_gemm::format::tile::encode(rows, k, code, tile).unwrap();
         }
         assert_eq!((matrix.bytes(), matrix.code()), (&expected[..], code));
         let canonical: Vec<u8> = expected.iter().map(|&byte| code.load(byte).unwrap()).collect();
         assert_eq!(matrix.canonical(), canonical);
     }
+}
+
+#[test]
+fn a_matrix_without_zeros_takes_one_bit_a_weight() {
+    let (n, k) = (256, 1024);
+    let signs = Random(2).signs(n * k);
+    let pack = |trits: &[i8], code| {
+        let options = PackOptions { code, ..PackOptions::default() };
+        TernaryMatrix::pack_with(trits, n, k, Scales::Tensor(1.0), &options)
+    };
+    let matrix = pack(&signs, None).unwrap();
+    assert_eq!((matrix.code(), matrix.bytes().len()), (Code::Binary, n * k / 8));
+    let mut trits = signs.clone();
+    trits[3 * k + 7] = 0;
+    assert_ne!(pack(&trits, None).unwrap().code(), Code::Binary);
+    let refused = pack(&trits, Some(Code::Binary)).err().unwrap();
+    assert!(matches!(refused, GemmError::Trit { row: 3, column: 7, value: 0 }), "{refused}");
 }
 
 #[test]

@@ -77,12 +77,13 @@ fn portable() {
     const TILES: usize = 512;
     let activations: Vec<i8> = (0..8 * K).map(|i| (i * 31 % 255) as i8).collect();
     for code in Code::ALL {
-        let weights: Vec<u8> =
-            (0..TILES * tile::bytes(K)).map(|i| code.store((i * 37 % 243) as u8).unwrap()).collect();
-        let mut out = vec![0; 8 * TILES * tile::ROWS];
+        let weights: Vec<u8> = (0..TILES * tile::bytes(K))
+            .map(|i| code.store((i * 37 % code.values()) as u8).unwrap())
+            .collect();
+        let mut out = vec![0; 8 * TILES * code.tile_rows()];
         for m in [1, 8] {
             let t = seconds(5, || {
-                ternary::portable(&weights, K, code, &activations, K, m, &mut out, TILES * tile::ROWS)
+                ternary::portable(&weights, K, code, &activations, K, m, &mut out, TILES * code.tile_rows())
             });
             report(
                 &format!("portable ternary {code:?}, m = {m}"),
@@ -173,7 +174,12 @@ fn groups(sums: &[i32]) {
         for (of, shared) in [("row", usize::MAX), ("group", 1)] {
             let digits = rule.digits();
             let sums = epilogue::GroupSums { sums, stride: GROUPS * 80, digits, first: 0, scales: &scales };
-            let weights = epilogue::WeightScales { bytes: &bytes, dtype: DType::F16, groups: shared };
+            let weights = epilogue::WeightScales {
+                bytes: &bytes,
+                dtype: DType::F16,
+                code: Code::SignedFix,
+                groups: shared,
+            };
             let mut acc = [0.0; 80];
             let t = seconds(20, || {
                 (0..1000).for_each(|_| epilogue::add_groups(black_box(&sums), weights, black_box(&mut acc)));

@@ -13,6 +13,7 @@
 //! column are zero.
 
 use crate::isa::{Isa, LANES, Tier, dispatch};
+use crate::norm::sum_of_squares;
 
 /// What is added to the sum of squares before a query or key is divided by its root.
 const EPS: f64 = 1e-6;
@@ -39,8 +40,14 @@ pub fn gates(b: f32, a: f32, rate: f32, bias: f32) -> (f32, f32) {
 /// If the lengths differ.
 pub fn unit(x: &[f32], factor: f32, out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
-    let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    let factor = (f64::from(factor) / (squares + EPS).sqrt()) as f32;
+    unit_of(Tier::best(), x, factor, out);
+}
+
+dispatch!(fn unit_of(x: &[f32], factor: f32, out: &mut [f32]) = unit_body);
+
+#[inline(always)]
+fn unit_body<I: Isa>(isa: I, x: &[f32], factor: f32, out: &mut [f32]) {
+    let factor = (f64::from(factor) / (sum_of_squares(isa, x) + EPS).sqrt()) as f32;
     out.iter_mut().zip(x).for_each(|(y, x)| *y = x * factor);
 }
 

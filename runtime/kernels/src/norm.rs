@@ -116,6 +116,13 @@ fn normalize_in_place_body<I: Isa>(isa: I, x: &mut [f32], weight: &[f32], eps: f
 /// halves, which is the same order on every CPU.
 #[inline(always)]
 fn factor<I: Isa>(isa: I, x: &[f32], eps: f32) -> f32 {
+    let mean = (sum_of_squares(isa, x) / x.len() as f64) as f32;
+    1.0 / (mean + eps).sqrt()
+}
+
+/// The sum of squares, as [`factor`] takes it.
+#[inline(always)]
+pub(crate) fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f64 {
     let (chunks, rest) = x.as_chunks();
     let mut sums = isa.no_squares();
     for chunk in chunks {
@@ -127,8 +134,7 @@ fn factor<I: Isa>(isa: I, x: &[f32], eps: f32) -> f32 {
             lanes[i] += lanes[i + half];
         }
     }
-    let mean = (lanes[0] / x.len() as f64) as f32;
-    1.0 / (mean + eps).sqrt()
+    lanes[0]
 }
 
 /// [`rms_norm`] in f64, for tests.

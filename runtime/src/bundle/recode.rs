@@ -1,7 +1,7 @@
 //! Recoding: weights that are stored for one kind of CPU are stored anew for another.
 //!
-//! Every code holds five trits in a byte, so that each byte can be replaced by its counterpart in place, and the layout
-//! stays. Where a bundle was compiled for CPUs with a code of their own and runs on another CPU, its copy in memory is
+//! Every code of trits holds five in a byte, so that each byte can be replaced by its counterpart in place, and the layout
+//! stays. Signs have one code alone, which every CPU reads. Where a bundle was compiled for CPUs with a code of their own and runs on another CPU, its copy in memory is
 //! changed once at load, and kernels are generated for the code that every CPU reads.
 
 use super::storage::Storage;
@@ -11,12 +11,17 @@ use trit_format::FormatError;
 use trit_format::dense243::Code;
 use trit_format::manifest::PackedMatrix;
 
-/// The code that kernels of every tier read.
-pub(crate) const COMMON: Code = Code::SignedFix;
+/// The code of the same weights that kernels of every tier read.
+pub(crate) const fn common(code: Code) -> Code {
+    match code {
+        Code::Binary => Code::Binary,
+        _ => Code::SignedFix,
+    }
+}
 /// Bytes that one thread changes at a time.
 const PIECE: usize = 1 << 20;
 
-/// Converts `weights`, the section with the tiles of `packed_matrices`, to the code [`COMMON`], and updates the
+/// Converts `weights`, the section with the tiles of `packed_matrices`, to the codes that [`common`] gives, and updates the
 /// matrices' records.
 ///
 /// # Errors
@@ -26,7 +31,7 @@ pub(crate) fn to_common(
     packed_matrices: &mut [PackedMatrix],
     weights: &mut [u8],
 ) -> Result<(), RuntimeError> {
-    for matrix in packed_matrices.iter_mut().filter(|p| p.code != COMMON) {
+    for matrix in packed_matrices.iter_mut().filter(|p| p.code != common(p.code)) {
         let len = matrix.bytes().expect("validated") as usize;
         let (tile, codes) = (matrix.tile_bytes() as usize, matrix.code_bytes() as usize);
         let table = table(matrix.code);
@@ -52,34 +57,32 @@ pub(crate) fn to_common(
             let record = format!("product {}", matrix.name);
             return Err(storage.format(FormatError::Record { record, problem }));
         }
-        matrix.code = COMMON;
+        matrix.code = common(matrix.code);
     }
     Ok(())
 }
 
-/// For each byte of the code `from` the byte of [`COMMON`] with the same trits; a number above 255 where the byte
+/// For each byte of the code `from` the byte of the [`common`] code with the same trits; a number above 255 where the byte
 /// stands for no trits.
 fn table(from: Code) -> [u16; 256] {
     std::array::from_fn(|byte| {
         let canonical = from.load(byte as u8);
-        canonical.and_then(|canonical| COMMON.store(canonical)).map_or(0x100, u16::from)
+        canonical.and_then(|canonical| common(from).store(canonical)).map_or(0x100, u16::from)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trit_format::dense243::VALUES;
-
     #[test]
     fn bytes_keep_their_trits() {
         for code in Code::ALL {
             let table = table(code);
-            for canonical in 0..VALUES as u8 {
+            for canonical in (0..code.values()).map(|canonical| canonical as u8) {
                 let new = table[usize::from(code.store(canonical).unwrap())];
-                assert_eq!(COMMON.load(new as u8), Some(canonical));
+                assert_eq!(common(code).load(new as u8), Some(canonical));
             }
-            assert_eq!(table.iter().filter(|&&new| new > 255).count(), 256 - VALUES);
+            assert_eq!(table.iter().filter(|&&new| new > 255).count(), 256 - code.values());
         }
     }
 }

@@ -8,7 +8,6 @@ use crate::RuntimeError;
 use std::ops::Range;
 use trit_format::manifest::{PackedMatrix, RowOrder, Segment};
 use trit_format::plan::{BufferId, Epilogue, Quantized};
-use trit_format::tile;
 use trit_gemm::{Kernels, Layout, MatrixRef, QuantizedRows, Strided};
 use trit_kernels::epilogue::{self, Scale};
 use trit_kernels::quantize::QuantizedRow;
@@ -100,9 +99,10 @@ impl TernaryStep<'_> {
     /// No other worker touches the outputs of this tile for this row.
     #[allow(clippy::mut_from_ref)]
     unsafe fn results(&self, t: usize, row: usize) -> (usize, &mut [f32]) {
+        let in_tile = self.packed.code.tile_rows();
         let (rows, width) = match self.packed.order {
-            RowOrder::Paired => (u64::from(self.packed.segments[0].rows), tile::ROWS / 2),
-            _ => (self.packed.rows(), tile::ROWS),
+            RowOrder::Paired => (u64::from(self.packed.segments[0].rows), in_tile / 2),
+            _ => (self.packed.rows(), in_tile),
         };
         let (from, to) = (t * width, ((t + 1) * width).min(rows as usize));
         // SAFETY: by this function's contract.
@@ -120,7 +120,7 @@ impl TernaryStep<'_> {
         let scale = |segment: &Segment| Scale { s, w: segment.scale, rule: segment.rule };
         if let Epilogue::Gate(activation) = self.epilogue {
             let (gate, up) = (&segments[0], &segments[1]);
-            return epilogue::gate(activation, sums, scale(gate), &sums[tile::ROWS / 2..], scale(up), out);
+            return epilogue::gate(activation, sums, scale(gate), &sums[sums.len() / 2..], scale(up), out);
         }
         let (to, mut start) = (from + out.len(), 0);
         for segment in segments {
@@ -141,12 +141,12 @@ impl TernaryStep<'_> {
     ///
     /// # Safety
     /// As [`TernaryStep::results`].
-    unsafe fn finish_values(&self, t: usize, row: usize, values: &[f32; tile::ROWS]) {
+    unsafe fn finish_values(&self, t: usize, row: usize, values: &[f32]) {
         // SAFETY: by this function's contract.
         let (_, out) = unsafe { self.results(t, row) };
         match self.epilogue {
             Epilogue::Gate(activation) => {
-                epilogue::gate_values(activation, values, &values[tile::ROWS / 2..], out);
+                epilogue::gate_values(activation, values, &values[values.len() / 2..], out);
             }
             Epilogue::Add => epilogue::add_values(&values[..out.len()], out),
             _ => out.copy_from_slice(&values[..out.len()]),

@@ -4,7 +4,7 @@ use super::embedded::EmbeddedCode;
 use super::notes::{CodeLimit, KernelNote, NoKernels};
 use super::tuning::Tuner;
 use crate::RuntimeError;
-use crate::bundle::recode::COMMON;
+use crate::bundle::recode::common;
 use crate::bundle::storage::Storage;
 use crate::bundle::trust::{NotTrusted, Trusted};
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,7 +159,7 @@ impl BestTiers {
 /// Whether kernels of a better tier could run if the weights were stored in the code that every CPU reads.
 pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> bool {
     let generates = matches!(options.choice, KernelChoice::Auto | KernelChoice::Jit);
-    if !generates || manifest.packed_matrices.iter().all(|p| p.code == COMMON) {
+    if !generates || manifest.packed_matrices.iter().all(|p| p.code == common(p.code)) {
         return false;
     }
     let tiers = CpuTiers::detect();
@@ -168,7 +168,7 @@ pub(crate) fn wants_common_code(manifest: &Manifest, options: &BindOptions) -> b
         best.embedded = None;
     }
     let mut other = manifest.clone();
-    other.packed_matrices.iter_mut().for_each(|p| p.code = COMMON);
+    other.packed_matrices.iter_mut().for_each(|p| p.code = common(p.code));
     BestTiers::of(&other, options.cpu, &tiers).generated > best.embedded.max(best.generated)
 }
 
@@ -254,7 +254,9 @@ fn refused(bundle: &Bundle, problem: NoKernels) -> RuntimeError {
 fn code_limit(bundle: &Bundle) -> Option<CodeLimit> {
     match bundle.stored {
         Stored::InFile => Some(CodeLimit::StoredInFile),
-        _ if bundle.manifest.packed_matrices.iter().any(|p| p.code != COMMON) => Some(CodeLimit::Stored),
+        _ if bundle.manifest.packed_matrices.iter().any(|p| p.code != common(p.code)) => {
+            Some(CodeLimit::Stored)
+        }
         _ => None,
     }
 }

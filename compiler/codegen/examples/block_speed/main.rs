@@ -16,7 +16,7 @@ use trit_codegen::JitCode;
 use trit_format::dense243::Code;
 use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{self, ROWS};
+use trit_format::tile;
 
 const SHAPES: [(usize, usize); 3] = [(2560, 2560), (2560, 13824), (6912, 2560)];
 
@@ -39,10 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     KernelSpec { k: k as u32, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 };
                 let Ok(kernel) = JitCode::new(&[(spec, target)]) else { continue };
                 print!("{:14} {:6} [{n:5}, {k}]", target.name(), code.name());
+                let in_tile = code.tile_rows();
                 for &rows in &row_counts {
-                    let tiles = tiles.unwrap_or(n / ROWS).min(n / ROWS);
+                    let tiles = tiles.unwrap_or(n / in_tile).min(n / in_tile);
                     let seconds = measure(&kernel, &spec, rows, tiles, time);
-                    print!("  {rows} rows {:6.3}", (2 * rows * tiles * ROWS * k) as f64 / seconds / 1e12);
+                    print!("  {rows} rows {:6.3}", (2 * rows * tiles * in_tile * k) as f64 / seconds / 1e12);
                 }
                 println!();
             }
@@ -61,7 +62,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, time: D
     let mut activations = Pages::new(rows * stride);
     activations.bytes().iter_mut().enumerate().for_each(|(i, b)| *b = (i % 251) as u8);
     let sums = vec![0i32; rows];
-    let mut out = Pages::new(4 * rows * tiles * ROWS);
+    let mut out = Pages::new(4 * rows * tiles * spec.code.tile_rows());
     let mut scratch = Pages::new(spec.scratch_bytes(rows));
     let args = KernelArgs {
         weights: weights.bytes().as_ptr(),
@@ -71,7 +72,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, time: D
         tiles: tiles as u64,
         activation_stride: stride as u64,
         sum_stride: 1,
-        out_stride: (tiles * ROWS) as u64,
+        out_stride: (tiles * spec.code.tile_rows()) as u64,
         rows: rows as u64,
         scratch: scratch.bytes().as_mut_ptr(),
         activation_advance: 0,

@@ -24,9 +24,9 @@ use super::decode::{self, Digits};
 use group::Group;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use trit_format::dense243::{Code, TRITS};
+use trit_format::dense243::Code;
 use trit_format::kernel::{BLOCK_COLUMNS, KernelSpec};
-use trit_format::tile::{self, QUAD, ROWS, VECTOR, padded_k};
+use trit_format::tile::{self, QUAD, VECTOR, padded_k};
 
 /// Where the trits of two tiles stand as the matrices B of `tdpbssd`, with 16 lanes of 4 columns a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,6 @@ const STEP_WEIGHTS: i32 = STEP_QUADS * VECTOR as i32;
 const GROUP: i32 = 2 * TILE_ROWS;
 /// Bytes of the sums of 32 rows by one digit of two tiles.
 const SUMS: i32 = 4 * TILE_ROWS * 64;
-/// Where in scratch memory two buffers begin, for the panels of one step each. Sums come first.
-const BUFFERS: i32 = TRITS as i32 * SUMS;
-/// Where in scratch memory the packed activations begin.
-const PACKED: i32 = BUFFERS + 2 * STEP;
-/// Bytes of a row of results of one tile.
-const TILE_OUT: i32 = 4 * ROWS as i32;
-
 const SCRATCH: AsmRegister64 = r9;
 const OUT: AsmRegister64 = r10;
 const OUT_STRIDE: AsmRegister64 = r12;
@@ -131,10 +124,35 @@ impl AmxBlocking {
         AmxBlocking { code: spec.code, tile, quads, steps, block, last, blocks }
     }
 
+    /// Digits of a byte.
+    fn digits(&self) -> usize {
+        self.code.digits()
+    }
+
+    /// Bytes of a row of results of one tile.
+    fn tile_out(&self) -> i32 {
+        4 * self.code.tile_rows() as i32
+    }
+
+    /// Where in scratch memory two buffers begin, for the panels of one step each. Sums come first.
+    fn buffers(&self) -> i32 {
+        self.digits() as i32 * SUMS
+    }
+
+    /// Where in scratch memory the packed activations begin.
+    fn packed(&self) -> i32 {
+        self.buffers() + 2 * STEP
+    }
+
+    /// The code from which passing panels are decoded.
+    fn passing(&self) -> Code {
+        if self.code == Code::Binary { Code::Binary } else { Code::Spread }
+    }
+
     /// Where in scratch memory decoded tiles begin, after a group of packed activations: `[digit, quad, tile, 64]`
-    /// where panels are stored, else copies of the tiles in [`Code::Spread`] with a whole last step.
+    /// where panels are stored, else copies of the tiles in the code [`AmxBlocking::passing`] with a whole last step.
     fn decoded(&self) -> i32 {
-        PACKED + self.steps * STEP
+        self.packed() + self.steps * STEP
     }
 
     /// Bytes of the panels of one digit.
@@ -144,12 +162,12 @@ impl AmxBlocking {
 
     /// Whether passing panels are decoded from copies of the tiles.
     fn copied(&self) -> bool {
-        self.code != Code::Spread || self.quads % STEP_QUADS != 0
+        self.code != self.passing() || self.quads % STEP_QUADS != 0
     }
 }
 
-/// The routines that decode one digit of a step, of one tile and of two.
-type Decoders = [[CodeLabel; TRITS]; 2];
+/// The routines that decode each digit of a step, of one tile and of two.
+type Decoders = [Vec<CodeLabel>; 2];
 
 pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let mut assembler = Asm::new(Width::Zmm)?;
@@ -177,7 +195,8 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     a.code.mov(LINE, 128u64)?;
     pack_tail(a, blocking)?;
 
-    let mut decoders: Decoders = std::array::from_fn(|_| std::array::from_fn(|_| a.code.create_label()));
+    let mut decoders: Decoders =
+        std::array::from_fn(|_| (0..blocking.digits()).map(|_| a.code.create_label()).collect());
     let (mut few, mut end) = (a.code.create_label(), a.code.create_label());
     a.code.cmp(arguments::rows(), FEW_ROWS)?;
     a.code.jbe(few)?;
@@ -213,7 +232,7 @@ fn pack_tail(a: &mut Asm, blocking: &AmxBlocking) -> Emitted {
     a.code.mov(ROW_STRIDE, arguments::activation_stride())?;
     a.code.imul_2(rax, ROW_STRIDE)?;
     a.code.add(rax, arguments::activations())?;
-    a.code.lea(rbp, ptr(SCRATCH + PACKED))?;
+    a.code.lea(rbp, ptr(SCRATCH + blocking.packed()))?;
     let row = a.here()?;
     a.code.mov(rbx, rbp)?;
     a.code.mov(rsi, rax)?;
@@ -236,9 +255,9 @@ fn pack_tail(a: &mut Asm, blocking: &AmxBlocking) -> Emitted {
 fn tiles(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, decoders: &Decoders) -> Emitted {
     match panels {
         Panels::Stored => decode::constants(a, blocking.code, Digits::Signed)?,
-        Panels::Passing => decode::constants(a, Code::Spread, Digits::Signed)?,
+        Panels::Passing => decode::constants(a, blocking.passing(), Digits::Signed)?,
     }
-    if panels == Panels::Passing && blocking.code != Code::Spread {
+    if panels == Panels::Passing && blocking.code != blocking.passing() {
         decode::spread_constants(a)?;
     }
     let (mut one, mut end) = (a.code.create_label(), a.code.create_label());
@@ -254,7 +273,7 @@ fn tiles(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, decoders: &Decoder
         groups(a, blocking, panels, tiles, decoders)?;
         if tiles == 2 {
             a.code.add(local(Local::Weights), 2 * blocking.tile)?;
-            a.code.add(OUT, 2 * TILE_OUT)?;
+            a.code.add(OUT, 2 * blocking.tile_out())?;
             a.code.sub(local(Local::Tiles), 2)?;
             a.code.jne(two)?;
             a.code.jmp(end)?;
@@ -272,7 +291,7 @@ fn store_panels(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
             let from = i64::from(quad * VECTOR as i32 + tile * blocking.tile);
             let to = i64::from(quad * 128 + tile * 64);
             let digit = |d: usize| (TARGET, d as i64 * i64::from(blocking.digit()) + to);
-            decode::vector(a, blocking.code, (SOURCE, from), std::array::from_fn(digit))?;
+            decode::vector(a, blocking.code, (SOURCE, from), digit)?;
         }
         Ok(())
     };
@@ -297,7 +316,7 @@ fn copy(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
         a.code.lea(TARGET, ptr(SCRATCH + (blocking.decoded() + tile * blocking.steps * STEP_WEIGHTS)))?;
         a.code.mov(rcx, blocking.quads as u64)?;
         let quad = a.here()?;
-        if blocking.code == Code::Spread {
+        if blocking.code == blocking.passing() {
             a.load(0, SOURCE, 0)?;
             a.store(TARGET, 0, 0)?;
         } else {
@@ -329,7 +348,7 @@ fn groups(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, tiles: u8, decode
     a.code.jge(whole)?;
     a.code.mov(local(Local::GroupRows), rax)?;
     a.code.mov(local(Local::Direct), 0)?;
-    a.code.lea(ROW, ptr(SCRATCH + PACKED))?;
+    a.code.lea(ROW, ptr(SCRATCH + blocking.packed()))?;
     a.code.mov(ROW_STRIDE, 64u64)?;
     a.code.mov(ROW_STEP, STEP as u64)?;
     a.code.cmp(rax, TILE_ROWS)?;
@@ -349,20 +368,20 @@ fn groups(a: &mut Asm, blocking: &AmxBlocking, panels: Panels, tiles: u8, decode
     a.code.jg(again)?;
     a.code.jmp(next)?;
     a.place(&mut indirect)?;
-    write_results(a, tiles)?;
+    write_results(a, blocking, tiles)?;
     a.place(&mut next)
 }
 
 /// The sums of a group that is not whole to the results of its rows.
-fn write_results(a: &mut Asm, tiles: u8) -> Emitted {
+fn write_results(a: &mut Asm, blocking: &AmxBlocking, tiles: u8) -> Emitted {
     a.code.mov(rcx, local(Local::GroupRows))?;
     a.code.mov(rbx, local(Local::RowOut))?;
     a.code.mov(rax, SCRATCH)?;
     let row = a.here()?;
     for tile in 0..i32::from(tiles) {
-        for digit in 0..TRITS as i32 {
+        for digit in 0..blocking.digits() as i32 {
             a.load(0, rax, i64::from(digit * SUMS + tile * 64))?;
-            a.store(rbx, i64::from(tile * TILE_OUT + digit * 64), 0)?;
+            a.store(rbx, i64::from(tile * blocking.tile_out() + digit * 64), 0)?;
         }
     }
     a.code.add(rax, 128)?;
@@ -376,7 +395,7 @@ fn decode_step(a: &mut Asm, blocking: &AmxBlocking, tiles: i32, digit: u8) -> Em
     let tile_bytes = if blocking.copied() { blocking.steps * STEP_WEIGHTS } else { blocking.tile };
     for (quad, tile) in (0..STEP_QUADS).flat_map(|quad| (0..tiles).map(move |tile| (quad, tile))) {
         let from = (SOURCE, i64::from(quad * VECTOR as i32 + tile * tile_bytes));
-        decode::one_digit(a, digit, from, (TARGET, i64::from(quad * 128 + tile * 64)))?;
+        decode::one_digit(a, blocking.passing(), digit, from, (TARGET, i64::from(quad * 128 + tile * 64)))?;
     }
     a.code.add(SOURCE, STEP_WEIGHTS)?;
     a.code.ret()

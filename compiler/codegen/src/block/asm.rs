@@ -39,6 +39,11 @@ pub(super) const VPSUBB: VectorInstruction =
     VectorInstruction(Code::VEX_Vpsubb_ymm_ymm_ymmm256, Code::EVEX_Vpsubb_zmm_k1z_zmm_zmmm512);
 pub(super) const VPSUBD: VectorInstruction =
     VectorInstruction(Code::VEX_Vpsubd_ymm_ymm_ymmm256, Code::EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32);
+pub(super) const VPAND: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpand_ymm_ymm_ymmm256, Code::EVEX_Vpandd_zmm_k1z_zmm_zmmm512b32);
+/// 256-bit only: the wider form has a mask as its result.
+pub(super) const VPCMPEQB: VectorInstruction =
+    VectorInstruction(Code::VEX_Vpcmpeqb_ymm_ymm_ymmm256, Code::INVALID);
 pub(super) const VPXOR: VectorInstruction =
     VectorInstruction(Code::VEX_Vpxor_ymm_ymm_ymmm256, Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32);
 pub(super) const VPDPBUSD: VectorInstruction =

@@ -1,13 +1,14 @@
-//! Decodes stored weight bytes to digits. One vector of bytes gives five vectors, one for each tile digit.
+//! Decodes stored weight bytes to digits. One vector of bytes gives five vectors, or eight of signs, one for each tile
+//! digit.
 
-use super::asm::{Asm, Emitted, VPADDB, VPSUBB, Width};
+use super::asm::{Asm, Emitted, VPADDB, VPAND, VPCMPEQB, VPSUBB, Width};
 use iced_x86::code_asm::AsmRegister64;
-use trit_format::dense243::{Code, TRITS};
+use trit_format::dense243::{Code, SIGNS, TRITS};
 
 /// What a digit becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Digits {
-    /// 0, 1 or 2, for products that take u8 weights; the sum of the activations is subtracted afterwards.
+    /// 0, 1 or 2, the trit plus 1, for products that take u8 weights; the sum of the activations is subtracted afterwards.
     Unsigned,
     /// The trit itself.
     Signed,
@@ -19,8 +20,10 @@ const T: u8 = 1;
 const U: u8 = 2;
 const CONSTANTS: u8 = 3;
 const SPREAD: u8 = 9;
+/// The bits of signs, after the two numbers that they become.
+const BITS: u8 = CONSTANTS + 2;
 
-/// Loads the constants that [`vector`] uses, into registers 3 to 8.
+/// Loads the constants that [`vector`] uses, into registers 3 to 8, or to 12 for signs.
 pub(super) fn constants(a: &mut Asm, code: Code, digits: Digits) -> Emitted {
     let base = match digits {
         Digits::Unsigned => 0i8,
@@ -28,6 +31,12 @@ pub(super) fn constants(a: &mut Asm, code: Code, digits: Digits) -> Emitted {
     };
     let all = |value: i8| [value as u8; 64];
     match code {
+        // What a clear bit becomes, the difference of a set one, and each bit.
+        Code::Binary => {
+            a.constant(CONSTANTS, all(base))?;
+            a.constant(CONSTANTS + 1, all(base + 2))?;
+            (0..SIGNS as u8).try_for_each(|digit| a.constant(BITS + digit, [1 << digit; 64]))
+        }
         Code::Spread => {
             let table = |f: &dyn Fn(usize) -> u8| std::array::from_fn(f);
             // `h = 28 * (b' / 28)` by the upper six bits; then by `b' - h` the digits of 27 values, and by the
@@ -54,20 +63,28 @@ pub(super) fn constants(a: &mut Asm, code: Code, digits: Digits) -> Emitted {
     }
 }
 
-/// Decodes the bytes at `from` and stores digit `d` of each at `to[d]`.
+/// Decodes the bytes at `from` and stores digit `d` of each at `to(d)`.
 pub(super) fn vector(
     a: &mut Asm,
     code: Code,
     from: (AsmRegister64, i64),
-    to: [(AsmRegister64, i64); TRITS],
+    to: impl Fn(usize) -> (AsmRegister64, i64),
 ) -> Emitted {
     a.load(X, from.0, from.1)?;
     match (code, a.width) {
+        (Code::Binary, _) => {
+            for digit in 0..SIGNS {
+                let (base, at) = to(digit);
+                sign(a, digit as u8)?;
+                a.store(base, at, T)?;
+            }
+        }
         (Code::Spread, _) => {
             a.shift_words_right(T, X, 2)?;
             a.lookup(U, T, CONSTANTS)?;
             a.op(VPSUBB, X, X, U)?;
-            for (digit, (base, at)) in to.into_iter().enumerate() {
+            for digit in 0..TRITS {
+                let (base, at) = to(digit);
                 // The shift of 16-bit words leaves bits of the neighbouring byte above the six bits that the lookup
                 // reads.
                 a.lookup(U, if digit < 3 { X } else { T }, CONSTANTS + 1 + digit as u8)?;
@@ -75,7 +92,8 @@ pub(super) fn vector(
             }
         }
         (_, width) => {
-            for (digit, (base, at)) in to.into_iter().enumerate().rev() {
+            for digit in (0..TRITS).rev() {
+                let (base, at) = to(digit);
                 if width == Width::Zmm {
                     a.greater_mask(1, X, CONSTANTS)?;
                     a.greater_mask(2, X, CONSTANTS + 1)?;
@@ -98,13 +116,32 @@ pub(super) fn vector(
     Ok(())
 }
 
-/// Decodes one digit of the bytes at `from`, stored as [`Code::Spread`], with the constants of that code.
+/// One sign of the bytes in [`X`] to [`T`], from the constants of signs.
+fn sign(a: &mut Asm, digit: u8) -> Emitted {
+    if a.width == Width::Zmm {
+        a.test_mask(1, X, BITS + digit)?;
+        return a.blend(T, 1, CONSTANTS, CONSTANTS + 1);
+    }
+    // -1 where the bit is set. Only unsigned digits, 0 and 2, are made with this width.
+    a.op(VPAND, T, X, BITS + digit)?;
+    a.op(VPCMPEQB, T, T, BITS + digit)?;
+    a.op(VPAND, T, T, CONSTANTS + 1)
+}
+
+/// Decodes one digit of the bytes at `from`, stored as [`Code::Spread`] or [`Code::Binary`], with the constants of that
+/// code.
 pub(super) fn one_digit(
     a: &mut Asm,
+    code: Code,
     digit: u8,
     from: (AsmRegister64, i64),
     to: (AsmRegister64, i64),
 ) -> Emitted {
+    if let Code::Binary = code {
+        a.load(X, from.0, from.1)?;
+        sign(a, digit)?;
+        return a.store(to.0, to.1, T);
+    }
     let index = if digit < 3 {
         a.load(X, from.0, from.1)?;
         a.shift_words_right(T, X, 2)?;

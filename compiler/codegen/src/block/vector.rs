@@ -4,25 +4,23 @@
 //! for tile
 //!   for chunk of k                    digits of the tile's chunk go to scratch, which then stay in L1
 //!     for rows, R at a time
-//!       for H vectors of the tile's 80 rows
+//!       for H vectors of the tile's rows
 //!         for quad of the chunk       R * H accumulators in registers
 //!         results: store, or add to what the chunk before has stored
 //! ```
 //!
-//! Results pass through memory once for each chunk, which costs a few percent; in return the digits, five times as
-//! many bytes as weights, are never fetched from L2.
+//! Results pass through memory once for each chunk, which costs a few percent; in return the digits, five or eight times
+//! as many bytes as weights, are never fetched from L2.
 
 use super::arguments;
 use super::asm::{Asm, Emitted, VPADDD, VPADDW, VPDPBUSD, VPMADDUBSW, VPMADDWD, VPSUBD, Width, slot};
 use super::decode::{self, Digits};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use trit_format::dense243::TRITS;
+use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::KernelSpec;
-use trit_format::tile::{QUAD, ROWS, VECTOR, padded_k};
+use trit_format::tile::{QUAD, VECTOR, padded_k};
 
-/// Bytes of one quad of k in the scratch memory: five digits of 16 lanes of four.
-const QUAD_BYTES: i64 = (TRITS * VECTOR) as i64;
 /// Quads one iteration of the inner loop handles. Activations are zero up to a multiple of more.
 const UNROLL: usize = 4;
 
@@ -34,7 +32,7 @@ pub(crate) struct VectorBlocking {
     pub(crate) dot: bool,
     /// Activation rows of a group.
     pub(crate) rows: u8,
-    /// Vectors of a pass over the tile's 80 rows, a divisor of all.
+    /// Vectors of a pass over the tile's rows, a divisor of all.
     pub(crate) vectors: u8,
     /// The same for few rows. There are more vectors then, so that enough sums are in progress at the same time.
     pub(crate) tail_vectors: u8,
@@ -42,7 +40,46 @@ pub(crate) struct VectorBlocking {
     pub(crate) quads: usize,
 }
 
+/// What a kernel is made for.
+#[derive(Clone, Copy)]
+struct Shape {
+    blocking: VectorBlocking,
+    /// Digits of a byte.
+    digits: usize,
+    /// Number of chunks.
+    chunks: usize,
+}
+
+impl Shape {
+    /// Bytes of one quad of k in the scratch memory: for each digit 16 lanes of four.
+    fn quad_bytes(self) -> i64 {
+        (self.digits * VECTOR) as i64
+    }
+
+    /// Bytes of a row of results of one tile.
+    fn row_bytes(self) -> i32 {
+        (self.digits * VECTOR) as i32
+    }
+}
+
 impl VectorBlocking {
+    /// The blocking for a code. A quad of signs has more digits, so that fewer quads stay in L1; and their number has
+    /// other divisors.
+    fn of(self, code: Code) -> VectorBlocking {
+        match (code, self.width) {
+            (Code::Binary, Width::Zmm) => {
+                VectorBlocking { rows: 5, vectors: 4, tail_vectors: 8, ..self }.shorter(code)
+            }
+            (Code::Binary, _) => self.shorter(code),
+            _ => self,
+        }
+    }
+
+    fn shorter(self, code: Code) -> VectorBlocking {
+        let quads = self.quads * TRITS / code.digits();
+        VectorBlocking { quads: quads / UNROLL * UNROLL, ..self }
+    }
+
     /// Quads of all chunks but the last, of the last, and how many chunks.
     pub(super) fn chunks(&self, k: usize) -> (usize, usize, usize) {
         let quads = (padded_k(k) / QUAD).next_multiple_of(UNROLL);
@@ -76,7 +113,9 @@ const FRAME: i32 = 8 * 4 + 8;
 pub(super) fn emit(spec: &KernelSpec, blocking: VectorBlocking) -> Result<Vec<u8>, IcedError> {
     let mut a = Asm::new(blocking.width)?;
     let k = spec.k as usize;
+    let blocking = blocking.of(spec.code);
     let (chunk, last, chunks) = blocking.chunks(k);
+    let shape = Shape { blocking, digits: spec.code.digits(), chunks };
     for register in [rbx, rbp, r12, r13, r14, r15] {
         a.code.push(register)?;
     }
@@ -107,12 +146,12 @@ pub(super) fn emit(spec: &KernelSpec, blocking: VectorBlocking) -> Result<Vec<u8
     a.code.mov(rax, (chunk / UNROLL) as u64)?;
     a.place(&mut is_last)?;
     a.code.mov(slot(QUADS), rax)?;
-    decode_chunk(&mut a, spec, chunk)?;
-    groups(&mut a, blocking, chunks)?;
+    decode_chunk(&mut a, spec, shape, chunk)?;
+    groups(&mut a, shape)?;
     a.code.add(ACTIVATIONS, (chunk * QUAD) as i32)?;
     a.code.dec(slot(CHUNKS))?;
     a.code.jne(next_chunk)?;
-    a.code.add(OUT, (ROWS * 4) as i32)?;
+    a.code.add(OUT, shape.row_bytes())?;
     a.code.dec(slot(TILES))?;
     a.code.jne(tile)?;
 
@@ -126,23 +165,24 @@ pub(super) fn emit(spec: &KernelSpec, blocking: VectorBlocking) -> Result<Vec<u8
 }
 
 /// `rcx` quads from [`WEIGHTS`], which moves on, to [`DIGITS`].
-fn decode_chunk(a: &mut Asm, spec: &KernelSpec, chunk: usize) -> Emitted {
+fn decode_chunk(a: &mut Asm, spec: &KernelSpec, shape: Shape, chunk: usize) -> Emitted {
     decode::constants(a, spec.code, Digits::Unsigned)?;
     a.code.mov(rax, DIGITS)?;
     let quad = a.here()?;
     // The chunk after this one arrives while this one is multiplied.
     a.code.prefetcht1(byte_ptr(WEIGHTS + (chunk * VECTOR) as i32))?;
     for at in (0..VECTOR as i64).step_by(a.width.bytes() as usize) {
-        decode::vector(a, spec.code, (WEIGHTS, at), std::array::from_fn(|d| (rax, d as i64 * 64 + at)))?;
+        decode::vector(a, spec.code, (WEIGHTS, at), |d| (rax, d as i64 * 64 + at))?;
     }
     a.code.add(WEIGHTS, VECTOR as i32)?;
-    a.code.add(rax, QUAD_BYTES as i32)?;
+    a.code.add(rax, shape.quad_bytes() as i32)?;
     a.code.dec(rcx)?;
     a.code.jne(quad)
 }
 
 /// All activation rows by the digits of a chunk.
-fn groups(a: &mut Asm, blocking: VectorBlocking, chunks: usize) -> Emitted {
+fn groups(a: &mut Asm, shape: Shape) -> Emitted {
+    let blocking = shape.blocking;
     a.code.mov(ROW, ACTIVATIONS)?;
     a.code.mov(ROW_OUT, OUT)?;
     a.code.mov(ROW_SUMS, arguments::sums())?;
@@ -151,7 +191,7 @@ fn groups(a: &mut Asm, blocking: VectorBlocking, chunks: usize) -> Emitted {
     a.code.cmp(ROWS_LEFT, i32::from(blocking.rows))?;
     a.code.jb(tail)?;
     let group = a.here()?;
-    rows(a, blocking, blocking.rows, chunks)?;
+    rows(a, shape, blocking.rows)?;
     for (pointer, stride) in [(ROW, STRIDE), (ROW_OUT, OUT_STRIDE), (ROW_SUMS, SUM_STRIDE)] {
         for _ in 0..blocking.rows {
             a.code.add(pointer, stride)?;
@@ -165,16 +205,17 @@ fn groups(a: &mut Asm, blocking: VectorBlocking, chunks: usize) -> Emitted {
         let mut other = a.code.create_label();
         a.code.cmp(ROWS_LEFT, i32::from(left))?;
         a.code.jne(other)?;
-        rows(a, blocking, left, chunks)?;
+        rows(a, shape, left)?;
         a.code.jmp(done)?;
         a.place(&mut other)?;
     }
     a.place(&mut done)
 }
 
-/// `rows` activation rows by the digits of a chunk, in passes over the tile's 80 rows.
-fn rows(a: &mut Asm, blocking: VectorBlocking, rows: u8, chunks: usize) -> Emitted {
-    let in_tile = (TRITS * VECTOR) as i64 / blocking.width.bytes();
+/// `rows` activation rows by the digits of a chunk, in passes over the tile's rows.
+fn rows(a: &mut Asm, shape: Shape, rows: u8) -> Emitted {
+    let blocking = shape.blocking;
+    let in_tile = shape.quad_bytes() / blocking.width.bytes();
     let vectors = i64::from(if usize::from(rows) * 2 <= usize::from(blocking.rows) {
         blocking.tail_vectors
     } else {
@@ -183,22 +224,23 @@ fn rows(a: &mut Asm, blocking: VectorBlocking, rows: u8, chunks: usize) -> Emitt
     let passes = in_tile / vectors;
     debug_assert_eq!(in_tile % vectors, 0);
     if passes == 1 {
-        return pass(a, blocking, rows, vectors as u8, chunks);
+        return pass(a, shape, rows, vectors as u8);
     }
     a.code.mov(slot(PASSES), passes as i32)?;
     let again = a.here()?;
-    pass(a, blocking, rows, vectors as u8, chunks)?;
+    pass(a, shape, rows, vectors as u8)?;
     let step = (vectors * blocking.width.bytes()) as i32;
     a.code.add(DIGITS, step)?;
     a.code.add(ROW_OUT, step)?;
     a.code.dec(slot(PASSES))?;
     a.code.jne(again)?;
-    a.code.sub(DIGITS, QUAD_BYTES as i32)?;
-    a.code.sub(ROW_OUT, (ROWS * 4) as i32)
+    a.code.sub(DIGITS, shape.quad_bytes() as i32)?;
+    a.code.sub(ROW_OUT, shape.row_bytes())
 }
 
 /// `rows` activation rows by `vectors` vectors of the tile's rows.
-fn pass(a: &mut Asm, blocking: VectorBlocking, rows: u8, vectors: u8, chunks: usize) -> Emitted {
+fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8) -> Emitted {
+    let Shape { blocking, chunks, .. } = shape;
     let bytes = blocking.width.bytes();
     let accumulator = |row: u8, v: u8| row * vectors + v;
     let digits = |v: u8| rows * vectors + v;
@@ -214,7 +256,7 @@ fn pass(a: &mut Asm, blocking: VectorBlocking, rows: u8, vectors: u8, chunks: us
     let again = a.here()?;
     for quad in 0..UNROLL as i64 {
         for v in 0..vectors {
-            a.load(digits(v), rbx, quad * QUAD_BYTES + i64::from(v) * bytes)?;
+            a.load(digits(v), rbx, quad * shape.quad_bytes() + i64::from(v) * bytes)?;
         }
         for row in 0..rows {
             let (base, scale) = if row < 3 { (ROW, row) } else { (ROW_3, row - 3) };
@@ -233,7 +275,7 @@ fn pass(a: &mut Asm, blocking: VectorBlocking, rows: u8, vectors: u8, chunks: us
     let step = (UNROLL * QUAD) as i32;
     a.code.add(ROW, step)?;
     a.code.add(ROW_3, step)?;
-    a.code.add(rbx, UNROLL as i32 * QUAD_BYTES as i32)?;
+    a.code.add(rbx, UNROLL as i32 * shape.quad_bytes() as i32)?;
     a.code.dec(rcx)?;
     a.code.jne(again)?;
     // Back to the chunk's first quad.

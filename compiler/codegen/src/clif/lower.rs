@@ -1,6 +1,6 @@
 //! Lowers a [`Program`] to Cranelift IR: the function, its loops and their pointers.
 
-use crate::program::{FEATURES, Node, Op, Program, Touch};
+use crate::program::{Node, Op, Program, Touch, features};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I8X16, I32X4, I64};
 use cranelift_codegen::ir::{
@@ -9,8 +9,9 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use std::mem::offset_of;
+use trit_format::dense243::Code;
 use trit_format::kernel::KernelArgs;
-use trit_format::tile::{self, QUAD, ROWS, VECTOR};
+use trit_format::tile::{self, QUAD, VECTOR};
 
 pub(super) const I32_BYTES: u32 = size_of::<i32>() as u32;
 /// Rows of a group, and parts of a pass, that can be told apart.
@@ -88,6 +89,8 @@ pub(super) struct Lower<'a> {
     pub(super) zero: Value,
     pub(super) three: Value,
     pub(super) sign_bits: Value,
+    /// The masks of features of signs; none for other codes.
+    pub(super) masks: Vec<(u8, Value)>,
 }
 
 impl<'a> Lower<'a> {
@@ -113,8 +116,16 @@ impl<'a> Lower<'a> {
             .map(|row| row_strides.map(|(pointer, stride)| (pointer, b.ins().imul_imm_s(stride, row))))
             .collect();
         let [zero, three, sign_bits] = [0, 3, 0x80].map(|byte| constant(&mut b, I8X16, byte));
+        let masks = match program.spec.code {
+            Code::Binary => {
+                let masks = (1..8).map(|bits| 0xff >> bits).chain([2, 4, 8]);
+                masks.map(|mask| (mask, constant(&mut b, I8X16, mask))).collect()
+            }
+            _ => Vec::new(),
+        };
         let touched = b.declare_var(I64);
-        let accumulators = (0..MAX_PARTS * MAX_PARTS * FEATURES).map(|_| b.declare_var(I32X4)).collect();
+        let accumulators =
+            (0..MAX_PARTS * MAX_PARTS * features(program.spec.code)).map(|_| b.declare_var(I32X4)).collect();
         let registers = Vec::new();
         Lower {
             program,
@@ -130,6 +141,7 @@ impl<'a> Lower<'a> {
             zero,
             three,
             sign_bits,
+            masks,
         }
     }
 
@@ -177,7 +189,7 @@ impl<'a> Lower<'a> {
         let left = self.b.declare_var(I64);
         self.b.def_var(left, self.tiles);
         let weights = self.b.ins().iconst(I64, tile_bytes);
-        let out = self.b.ins().iconst(I64, i64::from(ROWS as u32 * I32_BYTES));
+        let out = self.b.ins().iconst(I64, i64::from(self.program.spec.code.tile_rows() as u32 * I32_BYTES));
         let activations = self.field(offset_of!(KernelArgs, activation_advance));
         let sums = self.field(offset_of!(KernelArgs, sum_advance));
         let sums = self.b.ins().ishl_imm_u(sums, i64::from(I32_BYTES.ilog2()));

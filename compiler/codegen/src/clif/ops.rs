@@ -1,19 +1,22 @@
 //! The operations of a [`Program`](crate::program::Program) as Cranelift IR.
 
 use super::lower::{At, I32_BYTES, Lower, MAX_PARTS, Pointer, constant};
-use crate::program::{Acc, Dot, FEATURES, Op, Reg};
+use crate::program::{Acc, Dot, Op, Reg, features};
 use crate::tier::{Backend, Tier};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I32, I32X4};
+use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8, I32, I32X4};
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
 use trit_format::target::Arch;
 use trit_format::tile::{LANES, QUAD, VECTOR};
 
+/// Lanes of a vector of i32.
+const I32_LANES: usize = 4;
+
 impl Lower<'_> {
     fn accumulator(&self, acc: Acc) -> Variable {
-        self.accumulators
-            [(usize::from(acc.row) * MAX_PARTS + usize::from(acc.part)) * FEATURES + usize::from(acc.feature)]
+        let group = usize::from(acc.row) * MAX_PARTS + usize::from(acc.part);
+        self.accumulators[group * features(self.program.spec.code) + usize::from(acc.feature)]
     }
 
     fn define(&mut self, reg: Reg, value: impl FnOnce(&mut FunctionBuilder<'_>) -> Value) {
@@ -76,6 +79,24 @@ impl Lower<'_> {
                 let double = self.b.ins().iadd(x, x);
                 self.define(r, |b| b.ins().iadd(double, x));
             }
+            Op::Double(r, x) => {
+                let x = self.reg(x);
+                self.define(r, |b| b.ins().iadd(x, x));
+            }
+            Op::And(r, x, mask) => {
+                let found = self.masks.iter().find(|&&(known, _)| known == mask);
+                let (x, mask) = (self.reg(x), found.expect("masks of signs are known").1);
+                self.define(r, |b| b.ins().band(x, mask));
+            }
+            Op::ShiftRight(r, x, bits) => {
+                let x = self.reg(x);
+                self.define(r, |b| {
+                    // x86-64 cannot shift bytes.
+                    let words = b.ins().bitcast(I16X8, little(), x);
+                    let shifted = b.ins().ushr_imm_u(words, i64::from(bits));
+                    b.ins().bitcast(I8X16, little(), shifted)
+                });
+            }
             Op::Dot4(acc, x, a, dot) => {
                 let variable = self.accumulator(acc);
                 let sum = self.b.use_var(variable);
@@ -87,25 +108,48 @@ impl Lower<'_> {
                 let sum = self.b.ins().load(I32, MemFlagsData::trusted(), from, 0);
                 self.define(r, |b| b.ins().splat(I32X4, sum));
             }
-            Op::Recover(r, high, low) => {
+            Op::Recover { value, base, high, low, shift } => {
                 let high = self.b.use_var(self.accumulator(high));
-                let low = self.b.use_var(self.accumulator(low));
-                let double = self.b.ins().iadd(high, high);
-                let triple = self.b.ins().iadd(double, high);
-                let difference = self.b.ins().isub(triple, low);
-                self.define(r, |b| b.ins().sshr_imm_u(difference, 8));
+                let low = low.map(|low| self.b.use_var(self.accumulator(low)));
+                let times = |b: &mut FunctionBuilder<'_>, x| b.ins().iadd(x, high);
+                let multiple = (1..base).fold(high, |x, _| times(&mut self.b, x));
+                let difference = low.map_or(multiple, |low| self.b.ins().isub(multiple, low));
+                match shift {
+                    0 => self.define(value, |_| difference),
+                    _ => self.define(value, |b| b.ins().sshr_imm_u(difference, i64::from(shift))),
+                }
+            }
+            Op::Widen { value, acc, twice } => {
+                let sums = self.b.use_var(self.accumulator(acc));
+                let sums = self.b.ins().bitcast(I16X8, little(), sums);
+                let mut wide = widening_pairwise_sum(&mut self.b, sums);
+                if twice {
+                    wide = self.b.ins().iadd(wide, wide);
+                }
+                self.define(value, |_| wide);
+            }
+            Op::Take(r, acc) => {
+                let sum = self.b.use_var(self.accumulator(acc));
+                self.define(r, |_| sum);
+            }
+            Op::Multiply(r, x, factor) => {
+                let x = self.reg(x);
+                let bytes = factor.to_le_bytes().repeat(I32_LANES);
+                let factor = self.b.func.dfg.constants.insert(bytes.into());
+                let factor = self.b.ins().vconst(I32X4, factor);
+                self.define(r, |b| b.ins().imul(x, factor));
+            }
+            Op::ShiftRightI32(r, x, bits) => {
+                let x = self.reg(x);
+                self.define(r, |b| b.ins().sshr_imm_u(x, i64::from(bits)));
             }
             Op::Subtract(r, x, y) => {
                 let (x, y) = (self.reg(x), self.reg(y));
                 self.define(r, |b| b.ins().isub(x, y));
             }
-            Op::TimesSign(..)
-            | Op::ShiftRight(..)
-            | Op::Lookup(..)
-            | Op::SubtractBytes(..)
-            | Op::Take(..)
-            | Op::Multiply(..)
-            | Op::ShiftRightI32(..) => unreachable!("programs of 128-bit tiers have no {op:?}"),
+            Op::TimesSign(..) | Op::Lookup(..) | Op::SubtractBytes(..) => {
+                unreachable!("programs of 128-bit tiers have no {op:?}")
+            }
             Op::Store { value, row, digit, part } => {
                 let (value, to) = (self.reg(value), self.row(at, Pointer::Out, row));
                 let offset = u32::from(digit) * LANES as u32 * I32_BYTES + u32::from(part) * vector;
@@ -125,8 +169,27 @@ impl Lower<'_> {
                 let fours = widening_pairwise_sum(b, pairs);
                 b.ins().iadd(fours, sum)
             }
-            Dot::SignedSigned | Dot::UnsignedSigned => {
-                let (x_low, x_high) = if dot == Dot::SignedSigned {
+            Dot::UnsignedPairs16 => {
+                let pairs = if self.program.target.arch() == Arch::X86_64 {
+                    b.ins().x86_pmaddubsw(a, x)
+                } else {
+                    let (x_low, x_high) = (b.ins().swiden_low(x), b.ins().swiden_high(x));
+                    let (a_low, a_high) = (b.ins().swiden_low(a), b.ins().swiden_high(a));
+                    let (low, high) = (b.ins().imul(a_low, x_low), b.ins().imul(a_high, x_high));
+                    b.ins().iadd_pairwise(low, high)
+                };
+                let sums = b.ins().bitcast(I16X8, little(), sum);
+                let sums = b.ins().iadd(sums, pairs);
+                b.ins().bitcast(I32X4, little(), sums)
+            }
+            Dot::UnsignedPairs if self.program.target.arch() == Arch::X86_64 => {
+                let pairs = b.ins().x86_pmaddubsw(a, x);
+                let fours = widening_pairwise_sum(b, pairs);
+                b.ins().iadd(fours, sum)
+            }
+            Dot::SignedSigned | Dot::UnsignedSigned | Dot::UnsignedPairs => {
+                // Features below 128 are the same numbers with a sign.
+                let (x_low, x_high) = if dot != Dot::UnsignedSigned {
                     (b.ins().swiden_low(x), b.ins().swiden_high(x))
                 } else {
                     (b.ins().uwiden_low(x), b.ins().uwiden_high(x))
@@ -137,7 +200,7 @@ impl Lower<'_> {
                 let backend = Tier::of(self.program.target).backend;
                 let fours = if matches!(backend, Backend::Cranelift { pairs: true, .. }) {
                     // Without the dot-product instruction, sums of two products are formed in i16: at most
-                    // 2 * 127 * 128 = 32512, since no feature is -128.
+                    // 2 * 127 * 128 = 32512, since no feature is -128 where products are formed so.
                     let pairs = b.ins().iadd_pairwise(low, high);
                     widening_pairwise_sum(b, pairs)
                 } else {

@@ -1,8 +1,8 @@
 //! Makes the inner parts of a program, in the form that the registers of a tier allow.
 
-use super::{Acc, Dot, FEATURES, Node, Op, Reg, Start, Table, Touch};
+use super::{Acc, Dot, Node, Op, Reg, Start, Table, Touch, features};
 use crate::tier::{RegisterBudget, Tier};
-use trit_format::dense243::{Code, TRITS};
+use trit_format::dense243::{Code, SIGNS, TRITS};
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
 use trit_format::tile::{self, QUAD, VECTOR, padded_k};
@@ -13,6 +13,7 @@ const INVERSE_OF_7: i32 = 0xb6db_6db7_u32 as i32;
 /// What decides the form of a program for a tier.
 pub(super) struct Machine {
     pub registers: RegisterBudget,
+    code: Code,
     decode: Decode,
 }
 
@@ -23,15 +24,21 @@ enum Decode {
     Fix,
     /// [`Code::Spread`], by table.
     Spread,
+    /// [`Code::Binary`], by doubling.
+    Doubled,
+    /// [`Code::Binary`], by masks.
+    Masked,
+    /// [`Code::Binary`], by single bits, so many of which are masked after one shift.
+    Bits(u8),
 }
 
-impl Decode {
-    fn features(self) -> u8 {
-        match self {
-            Decode::Fix => FEATURES as u8,
-            Decode::Spread => TRITS as u8,
-        }
-    }
+/// Most sums of two products by a single lowest bit that i16 holds.
+const MOST_PAIRS: usize = 128;
+
+/// How many of the lowest bits of a byte may be features whose sums over all `k` columns have 16 bits; 0 if none may.
+fn bits_of_i16(k: u32) -> u8 {
+    let quads = padded_k(k as usize) / QUAD;
+    (MOST_PAIRS / quads).checked_ilog2().map_or(0, |bits| bits as u8 + 1)
 }
 
 /// An activation row as the dot product multiplies it.
@@ -54,13 +61,24 @@ enum Sign {
 
 impl Machine {
     /// `None` where no emitter of the target reads the code.
-    pub(super) fn of(target: Target, code: Code) -> Option<Machine> {
-        let decode = match code {
-            Code::SignedFix => Decode::Fix,
-            Code::Spread => Decode::Spread,
+    pub(super) fn of(target: Target, spec: &KernelSpec) -> Option<Machine> {
+        let code = spec.code;
+        let mut registers = Tier::of(target).registers(code)?;
+        let decode = match (code, registers.dot) {
+            (Code::SignedFix, _) => Decode::Fix,
+            (Code::Spread, _) => Decode::Spread,
+            (Code::Binary, Dot::UnsignedPairs) => match bits_of_i16(spec.k) {
+                // One bit would take a shift for each feature.
+                0 | 1 => Decode::Masked,
+                bits => Decode::Bits(bits.min(4)),
+            },
+            (Code::Binary, _) => Decode::Doubled,
             _ => return None,
         };
-        Some(Machine { registers: Tier::of(target).registers(code)?, decode })
+        if let Decode::Bits(_) = decode {
+            registers.dot = Dot::UnsignedPairs16;
+        }
+        Some(Machine { registers, code, decode })
     }
 
     fn vectors(&self) -> u32 {
@@ -85,7 +103,7 @@ impl Machine {
         let mut body = Vec::new();
         for (row, part) in accumulators(rows, parts) {
             body.extend(
-                (0..self.decode.features()).map(|feature| Node::Op(Op::Zero(Acc { row, part, feature }))),
+                (0..features(self.code) as u8).map(|feature| Node::Op(Op::Zero(Acc { row, part, feature }))),
             );
         }
         let count = (padded_k(spec.k as usize) / QUAD) as u32;
@@ -97,6 +115,7 @@ impl Machine {
         let epilogue = match self.decode {
             Decode::Fix => self.recover_fix(rows, parts, &mut regs),
             Decode::Spread => self.recover_spread(rows, parts, &mut regs),
+            Decode::Doubled | Decode::Masked | Decode::Bits(_) => self.recover_signs(rows, parts, &mut regs),
         };
         body.extend(epilogue.into_iter().map(Node::Op));
         Node::Lanes { parts: parts.into(), body }
@@ -124,8 +143,8 @@ impl Machine {
         for first in (0..parts).step_by(self.registers.together.into()) {
             let together = first..parts.min(first + self.registers.together);
             match self.decode {
-                Decode::Fix => self.fix(together, &factors, &mut ops, regs),
                 Decode::Spread => together.for_each(|part| self.spread(part, &factors, &mut ops, regs)),
+                _ => self.chain(together, &factors, &mut ops, regs),
             }
         }
         ops
@@ -141,28 +160,51 @@ impl Machine {
                 };
                 Factor { by: regs.def(ops, |r| Op::Magnitude(r, a)), sign: Some(sign) }
             }
-            Dot::UnsignedSigned | Dot::SignedSigned => Factor { by: a, sign: None },
+            Dot::UnsignedSigned | Dot::SignedSigned | Dot::UnsignedPairs | Dot::UnsignedPairs16 => {
+                Factor { by: a, sign: None }
+            }
         }
     }
 
-    fn fix(&self, parts: std::ops::Range<u8>, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) {
-        let mut features: Vec<Reg> = parts.clone().map(|part| self.load(part, factors, ops, regs)).collect();
-        for feature in 0..FEATURES as u8 {
-            if feature > 0 {
-                for x in &mut features {
-                    *x = regs.def(ops, |r| Op::Times3(r, *x));
+    /// Codes whose features come from each other by one or two operations.
+    fn chain(&self, parts: std::ops::Range<u8>, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) {
+        let mut bytes: Vec<Reg> = parts.clone().map(|part| self.load(part, factors, ops, regs)).collect();
+        let mut now = bytes.clone();
+        for feature in 0..features(self.code) as u8 {
+            for (x, byte) in now.iter_mut().zip(&mut bytes) {
+                if let (Decode::Bits(bits), 1..) = (self.decode, feature)
+                    && feature.is_multiple_of(bits)
+                {
+                    *byte = regs.def(ops, |r| Op::ShiftRight(r, *byte, bits));
                 }
+                *x = self.feature(feature, *byte, *x, ops, regs);
             }
-            for (part, &x) in parts.clone().zip(&features) {
+            for (part, &x) in parts.clone().zip(&now) {
                 self.dots(part, feature, x, factors, ops);
             }
+        }
+    }
+
+    /// A feature of the stored byte, where `before` is the feature before it. Of single bits, the lowest is the first,
+    /// and the byte has been shifted.
+    fn feature(&self, feature: u8, byte: Reg, before: Reg, ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
+        match (self.decode, feature) {
+            (Decode::Masked, 0) => {
+                let upper = regs.def(ops, |r| Op::ShiftRight(r, byte, 7));
+                regs.def(ops, |r| Op::And(r, upper, 1))
+            }
+            (Decode::Masked, _) => regs.def(ops, |r| Op::And(r, byte, 0xff >> feature)),
+            (Decode::Bits(bits), _) => regs.def(ops, |r| Op::And(r, byte, 1 << (feature % bits))),
+            (_, 0) => byte,
+            (Decode::Doubled, _) => regs.def(ops, |r| Op::Double(r, before)),
+            _ => regs.def(ops, |r| Op::Times3(r, before)),
         }
     }
 
     /// The first feature, in the form that the dot product multiplies.
     fn load(&self, part: u8, factors: &[Factor], ops: &mut Vec<Op>, regs: &mut Regs) -> Reg {
         let mut x = regs.def(ops, |r| Op::Load(r, part));
-        if self.registers.dot == Dot::UnsignedSigned {
+        if self.decode == Decode::Fix && self.registers.dot == Dot::UnsignedSigned {
             x = regs.def(ops, |r| Op::XorSign(r, x));
         }
         match *factors {
@@ -207,12 +249,69 @@ impl Machine {
             for part in 0..parts {
                 for feature in 0..TRITS as u8 {
                     let acc = |feature| Acc { row, part, feature };
-                    let mut value = regs.def(&mut ops, |r| Op::Recover(r, acc(feature), acc(feature + 1)));
+                    let mut value = regs.def(&mut ops, |value| Op::Recover {
+                        value,
+                        base: 3,
+                        high: acc(feature),
+                        low: Some(acc(feature + 1)),
+                        shift: 8,
+                    });
                     if let Some(sum) = sum {
                         value = regs.def(&mut ops, |r| Op::Subtract(r, value, sum));
                     }
                     // Multiplying by three shifts the most significant trit out first.
                     ops.push(Op::Store { value, row, digit: TRITS as u8 - 1 - feature, part });
+                }
+            }
+        }
+        ops
+    }
+
+    fn recover_signs(&self, rows: u8, parts: u8, regs: &mut Regs) -> Vec<Op> {
+        const LAST: u8 = SIGNS as u8 - 1;
+        let mut ops = Vec::new();
+        for row in 0..rows {
+            let sum = regs.def(&mut ops, |r| Op::Sum(r, row));
+            for part in 0..parts {
+                let acc = |feature| Acc { row, part, feature };
+                // The sum of the features after the one at hand, negated; bytes read as i8 need it.
+                let mut later = None;
+                for feature in (0..=LAST).rev() {
+                    let digit = if let Decode::Bits(_) = self.decode { feature } else { LAST - feature };
+                    let twice = match (self.decode, self.registers.dot) {
+                        (Decode::Bits(bits), _) => {
+                            let (acc, place) = (acc(feature), feature % bits);
+                            let sum = regs.def(&mut ops, |value| Op::Widen { value, acc, twice: place == 0 });
+                            match place {
+                                0 | 1 => sum,
+                                _ => regs.def(&mut ops, |r| Op::ShiftRightI32(r, sum, place - 1)),
+                            }
+                        }
+                        (Decode::Doubled, Dot::SignedSigned) => {
+                            let x = regs.def(&mut ops, |r| Op::Take(r, acc(feature)));
+                            let once = match later {
+                                None => regs.def(&mut ops, |r| Op::Multiply(r, x, -1)),
+                                Some(later) => regs.def(&mut ops, |r| Op::Subtract(r, later, x)),
+                            };
+                            later = Some(once);
+                            let scaled = regs.def(&mut ops, |r| Op::Subtract(r, once, x));
+                            regs.def(&mut ops, |r| Op::ShiftRightI32(r, scaled, 7))
+                        }
+                        (decode, _) => {
+                            let (base, shift) = match (decode, feature) {
+                                (Decode::Doubled, _) => (2, 7),
+                                // One bit alone.
+                                (_, 0 | LAST) => (2, 0),
+                                _ => (1, digit - 1),
+                            };
+                            let alone = feature == LAST || decode == Decode::Masked && feature == 0;
+                            let low = (!alone).then_some(acc(feature + 1));
+                            let high = acc(feature);
+                            regs.def(&mut ops, |value| Op::Recover { value, base, high, low, shift })
+                        }
+                    };
+                    let value = regs.def(&mut ops, |r| Op::Subtract(r, twice, sum));
+                    ops.push(Op::Store { value, row, digit, part });
                 }
             }
         }

@@ -12,8 +12,10 @@ use std::ops::Range;
 pub(super) enum Constant {
     /// 0x80 in every byte.
     SignBits,
-    /// 1 in every i16.
-    Ones,
+    /// The value in every byte.
+    Bytes(u8),
+    /// The value in every i16.
+    I16(i16),
     /// The table, once.
     Table(Table),
     /// The value in every i32.
@@ -24,7 +26,9 @@ impl Constant {
     fn of(op: &Op) -> Option<Constant> {
         match *op {
             Op::XorSign(..) => Some(Constant::SignBits),
-            Op::Dot4(.., Dot::SignedMagnitude) => Some(Constant::Ones),
+            Op::And(.., mask) => Some(Constant::Bytes(mask)),
+            Op::Dot4(.., Dot::SignedMagnitude | Dot::UnsignedPairs) => Some(Constant::I16(1)),
+            Op::Widen { twice, .. } => Some(Constant::I16(1 + i16::from(twice))),
             Op::Lookup(.., table) => Some(Constant::Table(table)),
             Op::Multiply(.., c) => Some(Constant::I32(c)),
             _ => None,
@@ -35,7 +39,8 @@ impl Constant {
         let repeat = |pattern: &[u8]| pattern.iter().copied().cycle().take(vector as usize).collect();
         match self {
             Constant::SignBits => repeat(&[0x80]),
-            Constant::Ones => repeat(&1_i16.to_le_bytes()),
+            Constant::Bytes(byte) => repeat(&[byte]),
+            Constant::I16(value) => repeat(&value.to_le_bytes()),
             Constant::Table(table) => repeat(&table.bytes()),
             Constant::I32(c) => repeat(&c.to_le_bytes()),
         }

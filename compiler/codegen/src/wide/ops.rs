@@ -126,6 +126,14 @@ impl WideEmitter<'_> {
                 three!(self, vpaddb, d, x, Operand::Register(x))?;
                 three!(self, vpaddb, d, d, Operand::Register(x))?;
             }
+            Op::Double(..) => {
+                let (d, x) = (self.written(places), read(0));
+                three!(self, vpaddb, d, x, Operand::Register(x))?;
+            }
+            Op::And(_, _, mask) => {
+                let mask = self.constants.operand(Constant::Bytes(mask));
+                three!(self, vpand, vpandd, self.written(places), read(0), mask)?;
+            }
             Op::ShiftRight(_, _, n) => {
                 let (d, x) = (self.written(places), read(0));
                 shift!(self, vpsrlw, d, x, u32::from(n))?;
@@ -144,12 +152,18 @@ impl WideEmitter<'_> {
                 let (acc, x, a) = (self.registers.accumulator(acc, set), read(0), read(1));
                 match dot {
                     Dot::UnsignedSigned => three!(self, vpdpbusd, acc, x, Operand::Register(a))?,
-                    Dot::SignedMagnitude => {
+                    Dot::SignedMagnitude | Dot::UnsignedPairs => {
                         let t = self.written(places);
                         // The first operand is the unsigned one.
-                        three!(self, vpmaddubsw, t, a, Operand::Register(x))?;
-                        three!(self, vpmaddwd, t, t, self.constants.operand(Constant::Ones))?;
+                        let (unsigned, signed) = if dot == Dot::UnsignedPairs { (x, a) } else { (a, x) };
+                        three!(self, vpmaddubsw, t, unsigned, Operand::Register(signed))?;
+                        three!(self, vpmaddwd, t, t, self.constants.operand(Constant::I16(1)))?;
                         three!(self, vpaddd, acc, acc, Operand::Register(t))?;
+                    }
+                    Dot::UnsignedPairs16 => {
+                        let t = self.written(places);
+                        three!(self, vpmaddubsw, t, x, Operand::Register(a))?;
+                        three!(self, vpaddw, acc, acc, Operand::Register(t))?;
                     }
                     Dot::SignedSigned => return Err(Refused::Operation(*op)),
                 }
@@ -158,13 +172,26 @@ impl WideEmitter<'_> {
                 let from = self.row_of_epilogue(r15, r13, row)?;
                 two!(self, vpbroadcastd, vpbroadcastd, self.written(places), dword_ptr(from))?;
             }
-            Op::Recover(_, high, low) => {
-                let [high, low] = [high, low].map(|acc| self.registers.accumulator(acc, 0));
-                let d = self.written(places);
-                three!(self, vpaddd, d, high, Operand::Register(high))?;
-                three!(self, vpaddd, d, d, Operand::Register(high))?;
-                three!(self, vpsubd, d, d, Operand::Register(low))?;
-                shift!(self, vpsrad, d, d, 8)?;
+            Op::Recover { base, high, low, shift, .. } => {
+                let high = self.registers.accumulator(high, 0);
+                let low = low.map(|acc| self.registers.accumulator(acc, 0));
+                let (d, mut x) = (self.written(places), high);
+                for _ in 1..base {
+                    three!(self, vpaddd, d, x, Operand::Register(high))?;
+                    x = d;
+                }
+                if let Some(low) = low {
+                    three!(self, vpsubd, d, x, Operand::Register(low))?;
+                    x = d;
+                }
+                if shift > 0 || x != d {
+                    shift!(self, vpsrad, d, x, u32::from(shift))?;
+                }
+            }
+            Op::Widen { acc, twice, .. } => {
+                let acc = self.registers.accumulator(acc, 0);
+                let factor = self.constants.operand(Constant::I16(1 + i16::from(twice)));
+                three!(self, vpmaddwd, self.written(places), acc, factor)?;
             }
             // The accumulator's own register is read.
             Op::Take(..) => {}

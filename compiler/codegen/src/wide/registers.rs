@@ -138,7 +138,7 @@ pub(super) fn places(ops: &[Op]) -> (Vec<Places>, usize) {
             (Op::Take(r, acc), _) => {
                 at.insert(r.0, Place::Accumulator(acc));
             }
-            (Op::Dot4(.., Dot::SignedMagnitude), _) => {
+            (Op::Dot4(.., Dot::SignedMagnitude | Dot::UnsignedPairs | Dot::UnsignedPairs16), _) => {
                 let passed_on = take(&mut taken);
                 release(&mut taken, passed_on);
                 places.writes = Some(passed_on);

@@ -3,7 +3,7 @@
 use crate::guarded::{Against, Guarded};
 use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{self, ROWS};
+use trit_format::tile::{self, MAX_ROWS};
 
 /// Runs a kernel on operands that are as [`KernelArgs`] asks.
 pub type Run<'a> = &'a dyn Fn(&KernelArgs);
@@ -19,14 +19,21 @@ impl Random {
     }
 }
 
-/// A product `[tiles * 80, k] x [k, rows]`, of which kernels may compute any first tiles and rows.
+/// A product `[tiles * 128, k] x [k, rows]`, of which kernels may compute any first tiles, of as many rows as their code
+/// has, and rows.
 pub struct Case {
     pub k: usize,
     rows: usize,
     tiles: usize,
-    trits: Vec<i8>,
+    /// For codes with zeros, and for codes without: there 1 stands in place of 0.
+    weights: [Weights; 2],
     activations: Vec<i8>,
-    /// `[rows, tiles * 80]`.
+}
+
+/// Weights and what they give.
+struct Weights {
+    trits: Vec<i8>,
+    /// `[rows, tiles * 128]`.
     expected: Vec<i32>,
 }
 
@@ -38,12 +45,16 @@ impl Case {
         trit: impl FnMut(usize) -> i8,
         activation: impl FnMut(usize) -> i8,
     ) -> Case {
-        let trits: Vec<i8> = (0..tiles * ROWS * k).map(trit).collect();
+        let trits: Vec<i8> = (0..tiles * MAX_ROWS * k).map(trit).collect();
+        let signs = trits.iter().map(|&t| if t == 0 { 1 } else { t }).collect();
         let activations: Vec<i8> = (0..rows * k).map(activation).collect();
         let dot = |a: &[i8], t: &[i8]| a.iter().zip(t).map(|(&a, &t)| i32::from(a) * i32::from(t)).sum();
-        let expected =
-            activations.chunks_exact(k).flat_map(|a| trits.chunks_exact(k).map(move |t| dot(a, t))).collect();
-        Case { k, rows, tiles, trits, activations, expected }
+        let weights = [trits, signs].map(|trits: Vec<i8>| {
+            let of_row = |a| trits.chunks_exact(k).map(move |t| dot(a, t));
+            let expected = activations.chunks_exact(k).flat_map(of_row).collect();
+            Weights { trits, expected }
+        });
+        Case { k, rows, tiles, weights, activations }
     }
 
     pub fn random(k: usize, rows: usize, tiles: usize) -> Case {
@@ -64,13 +75,16 @@ impl Case {
         gap: usize,
     ) {
         const UNWRITTEN: i32 = 0x0bad_0bad;
-        let k = self.k;
+        let (k, rows_in_tile) = (self.k, spec.code.tile_rows());
+        let weights = &self.weights[usize::from(!spec.code.has_zero())];
         assert!(rows <= self.rows && tiles <= self.tiles && spec.k as usize == k);
         let mut packed = vec![0; tiles * tile::bytes(k)];
-        for (tile, trits) in packed.chunks_exact_mut(tile::bytes(k)).zip(self.trits.chunks(ROWS * k)) {
+        for (tile, trits) in
+            packed.chunks_exact_mut(tile::bytes(k)).zip(weights.trits.chunks(rows_in_tile * k))
+        {
             tile::encode(trits, k, spec.code, tile).unwrap();
         }
-        let (read, n) = (k.next_multiple_of(BLOCK_COLUMNS), tiles * ROWS);
+        let (read, n) = (k.next_multiple_of(BLOCK_COLUMNS), tiles * rows_in_tile);
         let (stride, sum_stride, out_stride) = (read + 64 * gap, 1 + gap, n + gap);
         // Beyond the columns that are read stands what would spoil the results.
         let mut activations = vec![77i8; (rows - 1) * stride + read];
@@ -103,7 +117,7 @@ impl Case {
         let intact = out.surroundings_are_intact() && scratch.surroundings_are_intact();
         assert!(intact, "{spec} for {target}, {rows} rows, {tiles} tiles: wrote outside");
         for (r, found) in out.values().chunks(out_stride).enumerate() {
-            let expected = &self.expected[r * self.tiles * ROWS..][..n];
+            let expected = &weights.expected[r * self.tiles * MAX_ROWS..][..n];
             let wrong = found[..n].iter().zip(expected).position(|(a, b)| a != b);
             if let Some(i) = wrong {
                 panic!(

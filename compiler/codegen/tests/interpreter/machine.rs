@@ -317,6 +317,8 @@ impl Machine {
                 std::array::from_fn(|at| four[at % 4])
             }
             Mnemonic::Vpxor | Mnemonic::Vpxord => bytewise(read(1), read(2), |a, b| a ^ b),
+            Mnemonic::Vpand | Mnemonic::Vpandd => bytewise(read(1), read(2), |a, b| a & b),
+            Mnemonic::Vpcmpeqb => bytewise(read(1), read(2), |a, b| if a == b { 0xff } else { 0 }),
             Mnemonic::Vpaddb => bytewise(read(1), read(2), u8::wrapping_add),
             Mnemonic::Vpsubb => bytewise(read(1), read(2), u8::wrapping_sub),
             Mnemonic::Vpsignb => {

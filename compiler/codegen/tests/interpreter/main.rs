@@ -16,7 +16,6 @@ use trit_codegen::{default_specs, emit};
 use trit_format::dense243::Code as WeightCode;
 use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::ROWS;
 
 /// Tiers whose emitters are this crate's own.
 const TARGETS: [Target; 5] =
@@ -68,7 +67,7 @@ fn streams_of_groups() {
         };
         each_kernel(k, KernelKind::Stream, more, |kernel, spec, target| {
             for groups in [1, 3] {
-                let n = groups * ROWS;
+                let n = groups * spec.code.tile_rows();
                 let case = stream::Case::advancing(spec, n, k as usize, Activations::Random, 2);
                 case.check(kernel, spec, target, &groups);
             }

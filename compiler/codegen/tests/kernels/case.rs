@@ -3,7 +3,7 @@
 use crate::guarded::{Against, Guarded};
 use trit_format::kernel::{KernelArgs, KernelSpec};
 use trit_format::target::Target;
-use trit_format::tile::{self, ROWS, padded_k};
+use trit_format::tile::{self, padded_k};
 
 /// Runs a kernel on operands that are as [`KernelArgs`] asks.
 pub type Run<'a> = &'a dyn Fn(&KernelArgs);
@@ -38,6 +38,8 @@ pub struct Case {
     k: usize,
     m: usize,
     tiles: usize,
+    /// Rows of a tile.
+    rows_in_tile: usize,
     pub weights: Vec<u8>,
     /// `m` rows of `stride`, which end in a gap filled with values that must not be read.
     pub activations: Vec<i8>,
@@ -46,7 +48,7 @@ pub struct Case {
     advance: usize,
     /// `m` rows, of one sum, or of one for each tile where activations advance.
     pub sums: Vec<i32>,
-    /// `m` rows of `tiles * 80`.
+    /// `m` rows of `tiles * tile_rows`.
     pub expected: Vec<i32>,
 }
 
@@ -62,7 +64,8 @@ impl Case {
         activations: Activations,
         seed: u64,
     ) -> Case {
-        let (k, m, tiles) = (spec.k as usize, spec.m as usize, n.div_ceil(ROWS));
+        let (k, m, tiles) = (spec.k as usize, spec.m as usize, n.div_ceil(spec.code.tile_rows()));
+        let (rows_in_tile, has_zero) = (spec.code.tile_rows(), spec.code.has_zero());
         let mut random = Random(seed * 2 + 0x9e37_79b9_7f4a_7c15);
         let weights = match activations {
             Activations::Random => Weights::Random,
@@ -70,13 +73,14 @@ impl Case {
         };
         let trits: Vec<i8> = (0..n * k)
             .map(|i| match weights {
-                Weights::Random => (random.next() % 3) as i8 - 1,
+                Weights::Random if has_zero => (random.next() % 3) as i8 - 1,
+                Weights::Random => (random.next() % 2) as i8 * 2 - 1,
                 Weights::All(trit) => trit,
                 Weights::Alternating => [1, -1][i % 2],
             })
             .collect();
         let mut packed = vec![0; tiles * tile::bytes(k)];
-        for (tile, rows) in packed.chunks_exact_mut(tile::bytes(k)).zip(trits.chunks(ROWS * k)) {
+        for (tile, rows) in packed.chunks_exact_mut(tile::bytes(k)).zip(trits.chunks(rows_in_tile * k)) {
             tile::encode(rows, k, spec.code, tile).unwrap();
         }
         let read = (tiles - 1) * advance + padded_k(k);
@@ -99,22 +103,39 @@ impl Case {
         values.truncate((m - 1) * stride + read);
         let rows: Vec<&[i8]> = values.chunks(stride).collect();
         let dot = |row: &[i8], n: usize| -> i32 {
-            let (trits, of_tile) = (&trits[n * k..][..k], &row[n / ROWS * advance..][..k]);
+            let (trits, of_tile) = (&trits[n * k..][..k], &row[n / rows_in_tile * advance..][..k]);
             trits.iter().zip(of_tile).map(|(&t, &a)| i32::from(t) * i32::from(a)).sum()
         };
-        let expected =
-            rows.iter().flat_map(|row| (0..tiles * ROWS).map(move |i| if i < n { dot(row, i) } else { 0 }));
-        let expected = expected.collect();
+        // Rows past the end hold 0, or -1 in a code without zeros.
+        let filler = |row: &[i8], n: usize| -> i32 {
+            let of_tile = &row[n / rows_in_tile * advance..][..k];
+            if has_zero { 0 } else { -of_tile.iter().map(|&a| i32::from(a)).sum::<i32>() }
+        };
+        let result = |row: &[i8], i: usize| if i < n { dot(row, i) } else { filler(row, i) };
+        let result = &result;
+        let of_row = |row| (0..tiles * rows_in_tile).map(move |i| result(row, i));
+        let expected = rows.iter().flat_map(|&row| of_row(row)).collect();
         let sum = |row: &[i8], tile: usize| row[tile * advance..][..k].iter().map(|&a| i32::from(a)).sum();
         let sums_of_row = if advance > 0 { tiles } else { 1 };
         let sums = rows.iter().flat_map(|row| (0..sums_of_row).map(move |tile| sum(row, tile))).collect();
-        Case { k, m, tiles, weights: packed, activations: values, stride, advance, sums, expected }
+        Case {
+            k,
+            m,
+            tiles,
+            rows_in_tile,
+            weights: packed,
+            activations: values,
+            stride,
+            advance,
+            sums,
+            expected,
+        }
     }
 
     /// Runs a kernel on guarded operands, `gap` elements between rows of sums and of results.
     pub fn run(&self, kernel: Run, against: Against, gap: usize) -> Vec<i32> {
         const UNWRITTEN: i32 = 0x0bad_0bad;
-        let row = self.tiles * ROWS;
+        let row = self.tiles * self.rows_in_tile;
         let sums_of_row = self.sums.len() / self.m;
         let (sum_stride, out_stride) = (sums_of_row + gap, row + gap);
         let mut sums = vec![i32::MIN; (self.m - 1) * sum_stride + sums_of_row];
@@ -155,12 +176,11 @@ impl Case {
             let found = self.run(kernel, against, gap);
             let wrong = found.iter().zip(&self.expected).position(|(a, b)| a != b);
             if let Some(i) = wrong {
-                let (row, at) = (i / (self.tiles * ROWS), i % (self.tiles * ROWS));
+                let results = self.tiles * self.rows_in_tile;
+                let (row, at) = (i / results, i % results);
                 panic!(
                     "{spec} for {target}, {what:?}, {against:?}: row {row}, result {at} of {} is {}, expected {}",
-                    self.tiles * ROWS,
-                    found[i],
-                    self.expected[i]
+                    results, found[i], self.expected[i]
                 );
             }
         }

@@ -11,7 +11,7 @@ use trit_codegen::{JitCode, Program, default_specs, disassemble_bytes, emit, sup
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelKind, KernelSpec, MAX_K, MAX_M};
 use trit_format::target::Target;
-use trit_format::tile::{self, ROWS};
+use trit_format::tile;
 
 /// Columns: multiples and non-multiples of a quad and of any unroll, and those of real models.
 const COLUMNS: [u32; 13] = [1, 3, 4, 5, 63, 64, 65, 384, 872, 1408, 2560, 6912, MAX_K];
@@ -116,7 +116,7 @@ fn groups_have_their_own_activations_and_sums() {
         let k = spec.k as usize;
         for (groups, advance) in [(1, k), (2, k), (20, k), (7, k + 4)] {
             for activations in [Activations::Random, Activations::Saturating(-128, Weights::Random)] {
-                let n = groups * ROWS;
+                let n = groups * spec.code.tile_rows();
                 let case = Case::advancing(spec, n, advance, activations, groups as u64);
                 case.check(kernel, spec, target, &(groups, advance, activations));
             }
@@ -126,7 +126,7 @@ fn groups_have_their_own_activations_and_sums() {
 
 #[test]
 fn saturating_activations() {
-    let specs: Vec<KernelSpec> = [5, 872, 2560, MAX_K_OF_MIN, MAX_K]
+    let specs: Vec<KernelSpec> = [5, 64, 128, 256, 872, 2560, MAX_K_OF_MIN, MAX_K]
         .into_iter()
         .flat_map(|k| spec(k, 1, 4, 0).chain(spec(k, 3, 1, 0)))
         .collect();
@@ -138,6 +138,9 @@ fn saturating_activations() {
             for weights in
                 [Weights::All(1), Weights::All(-1), Weights::All(0), Weights::Alternating, Weights::Random]
             {
+                if weights == Weights::All(0) && !spec.code.has_zero() {
+                    continue;
+                }
                 let activations = Activations::Saturating(value, weights);
                 Case::new(spec, 81, activations, 1).check(kernel, spec, target, &activations);
             }
@@ -151,9 +154,9 @@ fn every_byte_by_every_activation() {
     let specs: Vec<KernelSpec> = spec(1, 1, 1, 0).chain(spec(4, 1, 1, 0)).collect();
     each_kernel(&specs, |kernel, spec, target| {
         let k = spec.k as usize;
-        let mut case = Case::new(spec, 16 * ROWS, Activations::Random, 1);
+        let mut case = Case::new(spec, 16 * spec.code.tile_rows(), Activations::Random, 1);
         for (at, byte) in case.weights.iter_mut().enumerate() {
-            let canonical = (at / k.next_multiple_of(4)) % 243;
+            let canonical = (at / k.next_multiple_of(4)) % spec.code.values();
             *byte = spec.code.store(if at % 4 < k { canonical as u8 } else { 121 }).unwrap();
         }
         let decoded: Vec<i8> = case
@@ -204,7 +207,7 @@ fn mnemonics(spec: &KernelSpec, target: Target) -> (String, BTreeMap<String, usi
 
 #[test]
 fn kernels_use_the_instructions_of_their_tier() {
-    use Code::{SignedFix, Spread};
+    use Code::{Binary, SignedFix, Spread};
     // The wrong operand order still gives the right integers, ten times slower.
     for m in [1, 2, 3, 4, 5] {
         for (target, code, dot, unwanted) in [
@@ -217,6 +220,14 @@ fn kernels_use_the_instructions_of_their_tier() {
             (Target::X86_64Amx, Spread, "vpdpbusd", "ymm"),
             (Target::Aarch64, SignedFix, "smull2", "sdot"),
             (Target::Aarch64Dotprod, SignedFix, "sdot", "smull"),
+            (Target::X86_64V2, Binary, "pmaddubsw", "vp"),
+            (Target::X86_64V3, Binary, "vpmaddubsw", "zmm"),
+            (Target::X86_64V3Vnni, Binary, "vpdpbusd", "zmm"),
+            (Target::X86_64V4Vnni, Binary, "vpdpbusd", "ymm"),
+            (Target::X86_64V4Vbmi, Binary, "vpdpbusd", "ymm"),
+            (Target::X86_64Amx, Binary, "vpdpbusd", "ymm"),
+            (Target::Aarch64, Binary, "smull2", "sdot"),
+            (Target::Aarch64Dotprod, Binary, "sdot", "smull"),
         ] {
             let spec = stream(2560, m, code, 2, 0);
             let (text, counts) = mnemonics(&spec, target);
@@ -273,7 +284,11 @@ fn the_same_specification_gives_the_same_bytes() {
 
 #[test]
 fn constants_stand_on_whole_lines_behind_the_code() {
-    for (target, code) in [(Target::X86_64V3, Code::SignedFix), (Target::X86_64V4Vbmi, Code::Spread)] {
+    for (target, code) in [
+        (Target::X86_64V3, Code::SignedFix),
+        (Target::X86_64V3, Code::Binary),
+        (Target::X86_64V4Vbmi, Code::Spread),
+    ] {
         for unroll in 1..=8 {
             let bytes = emit(&stream(260, 1, code, unroll, 0), target).unwrap();
             let text = disassemble_bytes(&bytes, target);

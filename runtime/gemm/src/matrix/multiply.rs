@@ -47,8 +47,9 @@ impl TernaryMatrix {
             values.copy_from_slice(&activations[r * self.k..][..self.k]);
             1.0
         })?;
+        let in_tile = self.code.tile_rows();
         self.over_tiles(view, rows.all(), out, |pass, tiles, parts| {
-            whole_sums(pass, tiles, |tile, row, sums| put(sums, &mut parts[row][tile * tile::ROWS..]))
+            whole_sums(pass, tiles, |tile, row, sums| put(sums, &mut parts[row][tile * in_tile..]))
         })
     }
 
@@ -91,13 +92,13 @@ impl TernaryMatrix {
         }
         let view = self.whole.as_ref().unwrap_or(&self.groups);
         let rows = self.int8_rows(view, m, quantized)?;
-        let rows = rows.all();
+        let (rows, in_tile) = (rows.all(), self.code.tile_rows());
         self.over_tiles(view, rows, out, |pass, tiles, parts| {
-            let from = tiles.start * tile::ROWS;
+            let from = tiles.start * in_tile;
             whole_sums(pass, tiles, |tile, row, sums| {
                 let (s, rule) = (rows.scales_of(row)[0], ScaleRule::Multiply);
-                let at = tile * tile::ROWS;
-                let out = first(&mut parts[row][at..]);
+                let at = tile * in_tile;
+                let out = first(&mut parts[row][at..], in_tile);
                 let sums = &sums[..out.len()];
                 match &self.scales {
                     Held::Rows(scales) => {
@@ -126,11 +127,12 @@ impl TernaryMatrix {
 
     /// Writes the totals of groups, times the scales that the matrix holds beside its tiles.
     fn scaled_totals(&self, input: Activations, out: &mut [f32]) -> Result<(), GemmError> {
+        let in_tile = self.code.tile_rows();
         self.over_tiles(&self.groups, input, out, |pass, tiles, parts| {
-            let (start, from) = (tiles.start, tiles.start * tile::ROWS);
+            let (start, from) = (tiles.start, tiles.start * in_tile);
             pass.totals(tiles, |tile, row, totals| {
-                let at = (tile - start) * tile::ROWS;
-                let out = first(&mut parts[row][at..]);
+                let at = (tile - start) * in_tile;
+                let out = first(&mut parts[row][at..], in_tile);
                 let totals = &totals[..out.len()];
                 match &self.scales {
                     Held::Groups => out.copy_from_slice(totals),
@@ -208,7 +210,7 @@ impl TernaryMatrix {
         for row in out.chunks_exact_mut(self.n) {
             let mut rest = row;
             for (tiles, parts) in &mut shares {
-                let width = (tiles.len() * tile::ROWS).min(rest.len());
+                let width = (tiles.len() * self.code.tile_rows()).min(rest.len());
                 let part;
                 (part, rest) = rest.split_at_mut(width);
                 parts.push(part);
@@ -225,31 +227,31 @@ impl TernaryMatrix {
 fn whole_sums(
     pass: &mut Pass,
     tiles: Range<usize>,
-    mut each: impl FnMut(usize, usize, &[i32; tile::ROWS]),
+    mut each: impl FnMut(usize, usize, &[i32]),
 ) -> Result<(), GemmError> {
-    let start = tiles.start;
+    let (start, in_tile) = (tiles.start, pass.layout().tile_rows());
     if pass.layout().groups().is_none() {
         return pass.sums(tiles, |tile, row, sums| each(tile - start, row, sums));
     }
     for tile in tiles {
         for row in 0..pass.input().rows() {
-            let mut total = [0; tile::ROWS];
-            for sums in pass.group_sums(tile, row)?.as_chunks::<{ tile::ROWS }>().0 {
+            let mut total = [0; tile::MAX_ROWS];
+            for sums in pass.group_sums(tile, row)?.chunks_exact(in_tile) {
                 total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }
-            each(tile - start, row, &total);
+            each(tile - start, row, &total[..in_tile]);
         }
     }
     Ok(())
 }
 
 /// The first elements of `out`, at most one for each row of a tile. The last tile may have fewer rows of the matrix.
-fn first<T>(out: &mut [T]) -> &mut [T] {
-    let len = out.len().min(tile::ROWS);
+fn first<T>(out: &mut [T], in_tile: usize) -> &mut [T] {
+    let len = out.len().min(in_tile);
     &mut out[..len]
 }
 
-fn put(sums: &[i32; tile::ROWS], out: &mut [i32]) {
-    let out = first(out);
+fn put(sums: &[i32], out: &mut [i32]) {
+    let out = first(out, sums.len());
     out.copy_from_slice(&sums[..out.len()]);
 }

@@ -11,7 +11,6 @@ use crate::kernels::Kernel;
 use crate::layout::Groups;
 use crate::{Activations, AlignedMemory, GemmError};
 use std::ops::Range;
-use trit_format::tile;
 use trit_kernels::epilogue::{GroupSums, add_groups};
 
 /// Most tiles that a worker takes at a time.
@@ -44,7 +43,7 @@ impl Pass<'_, '_> {
             Some(_) => ((BLOCK_ROWS / digits).max(1), 1),
             None => {
                 let rows = self.input.rows().min((ROWS / digits).max(1));
-                let groups = SUMS / (rows * digits * tile::ROWS);
+                let groups = SUMS / (rows * digits * self.matrix.layout.tile_rows());
                 (rows, groups.clamp(1, GROUPS_PER_CALL))
             }
         }
@@ -64,15 +63,16 @@ impl Pass<'_, '_> {
     pub fn totals(
         &mut self,
         tiles: Range<usize>,
-        mut each: impl FnMut(usize, usize, &[f32; tile::ROWS]),
+        mut each: impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), GemmError> {
         self.matrix.check(&tiles)?;
         let groups = self.groups()?;
         let (together, _) = self.together();
+        let in_tile = self.matrix.layout.tile_rows();
         for tile in tiles {
             for first in (0..self.input.rows()).step_by(together) {
                 let rows = first..(first + together).min(self.input.rows());
-                for (row, totals) in rows.clone().zip(self.total(groups, tile, rows)) {
+                for (row, totals) in rows.clone().zip(self.total(groups, tile, rows).chunks_exact(in_tile)) {
                     each(tile, row, totals);
                 }
             }
@@ -80,9 +80,10 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// [`Pass::totals`] of one tile for rows that are handled together.
-    fn total(&mut self, groups: Groups, tile: usize, rows: Range<usize>) -> &[[f32; tile::ROWS]] {
+    /// [`Pass::totals`] of one tile for rows that are handled together, `[rows, tile_rows]`.
+    fn total(&mut self, groups: Groups, tile: usize, rows: Range<usize>) -> &[f32] {
         let (_, at_once) = self.together();
+        let in_tile = self.matrix.layout.tile_rows();
         let Scratch { sums, totals, packed, block } = &mut *self.scratch;
         let operands = Operands {
             matrix: &self.matrix,
@@ -94,14 +95,14 @@ impl Pass<'_, '_> {
         };
         let scales = self.matrix.layout.scales(self.matrix.weights, tile);
         totals.clear();
-        totals.resize(rows.len(), [0.0; tile::ROWS]);
+        totals.resize(rows.len() * in_tile, 0.0);
         for from in (0..groups.count).step_by(at_once) {
             let part = from..(from + at_once).min(groups.count);
-            let stride = part.len() * tile::ROWS;
+            let stride = part.len() * in_tile;
             let sums = resized(sums, rows.len() * self.digits * stride);
             operands.sums(tile, &part, &rows, block, sums);
             let of_rows = sums.chunks_exact(self.digits * stride);
-            for ((r, sums), totals) in rows.clone().zip(of_rows).zip(&mut *totals) {
+            for ((r, sums), totals) in rows.clone().zip(of_rows).zip(totals.chunks_exact_mut(in_tile)) {
                 let scales_of = &self.input.scales_of(r)[part.clone()];
                 let sums =
                     GroupSums { sums, stride, digits: self.digits, first: part.start, scales: scales_of };
@@ -111,7 +112,7 @@ impl Pass<'_, '_> {
         totals
     }
 
-    /// The integer sums of every group of one tile for one row of activations, `[digits, groups, 80]`, exact and
+    /// The integer sums of every group of one tile for one row of activations, `[digits, groups, tile_rows]`, exact and
     /// without any scale.
     ///
     /// # Errors
@@ -134,14 +135,14 @@ impl Pass<'_, '_> {
             block: None,
             activation_sums: if self.packed { packed } else { self.input.sums().values },
         };
-        let out = resized(sums, self.digits * groups.count * tile::ROWS);
+        let out = resized(sums, self.digits * groups.count * self.matrix.layout.tile_rows());
         operands.sums(tile, &(0..groups.count), &(row..row + 1), &mut None, out);
         Ok(out)
     }
 }
 
 impl Operands<'_, '_> {
-    /// The integer sums of some groups of a tile for rows `rows`: `[rows, digits, groups, 80]`.
+    /// The integer sums of some groups of a tile for rows `rows`: `[rows, digits, groups, tile_rows]`.
     fn sums(
         &self,
         tile: usize,
@@ -152,7 +153,7 @@ impl Operands<'_, '_> {
     ) {
         let layout = &self.matrix.layout;
         let Groups { count, digit_len, .. } = self.groups;
-        let stride = groups.len() * tile::ROWS;
+        let stride = groups.len() * layout.tile_rows();
         let (first, end) = (rows.start * self.digits, rows.end * self.digits);
         let codes = layout.codes(self.matrix.weights, tile, groups);
         let call = |row: usize, rows: usize| Call {

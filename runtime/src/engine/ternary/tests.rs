@@ -8,6 +8,7 @@ use trit_format::kernel::{KernelArgs, KernelKind, KernelSpec};
 use trit_format::manifest::Grouping;
 use trit_format::plan::{Activation, ActivationRule, Buffer, DType, Plan, ScaleRule};
 use trit_format::target::Target;
+use trit_format::tile;
 use trit_gemm::{KernelFn, KernelShape, MachineCode};
 use trit_kernels::quantize::{QuantizedRow, quantize};
 

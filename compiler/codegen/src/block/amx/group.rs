@@ -45,12 +45,12 @@ impl Group<'_> {
         a.code.mov(local(Local::Steps), rcx)?;
         if self.panels == Panels::Passing {
             a.code.mov(SOURCE, local(Local::BlockStart))?;
-            a.code.lea(TARGET, ptr(SCRATCH + BUFFERS))?;
-            a.code.lea(PANEL, ptr(SCRATCH + (BUFFERS + STEP)))?;
+            a.code.lea(TARGET, ptr(SCRATCH + blocking.buffers()))?;
+            a.code.lea(PANEL, ptr(SCRATCH + (blocking.buffers() + STEP)))?;
             self.decode(a, 0)?;
             a.code.xchg(PANEL, TARGET)?;
         }
-        (0..TRITS).try_for_each(|digit| self.multiply(a, digit))?;
+        (0..blocking.digits()).try_for_each(|digit| self.multiply(a, digit))?;
         a.code.mov(rax, ROW_STEP)?;
         a.code.imul_3(rax, rax, blocking.block)?;
         a.code.add(ROW, rax)?;
@@ -111,7 +111,7 @@ impl Group<'_> {
                 a.code.dec(rcx)?;
                 a.code.jne(step)?;
                 a.place(&mut last)?;
-                if digit + 1 < TRITS {
+                if digit + 1 < blocking.digits() {
                     a.code.mov(SOURCE, local(Local::BlockStart))?;
                     self.decode(a, digit + 1)?;
                 }
@@ -130,7 +130,7 @@ impl Group<'_> {
             a.code.shl(rbx, TILE_ROWS.ilog2())?;
             a.code.add(rbx, rax)?;
             for (i, j) in self.accumulators() {
-                let at = i64::from(i32::from(j) * TILE_OUT + digit as i32 * 64);
+                let at = i64::from(i32::from(j) * blocking.tile_out() + digit as i32 * 64);
                 a.tile_store([rax, rbx][usize::from(i)], OUT_STRIDE, at, 2 * i + j)?;
             }
             a.code.jmp(stored)?;
