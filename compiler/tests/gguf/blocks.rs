@@ -316,7 +316,7 @@ fn every_type_of_integers_is_read_as_llama_cpp_reads_it() {
             hex(&case["f32"]).as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         // As many rows as there are tokens; blocks of 256 are more than a row of the usual width.
         let mut file = File::bitnet();
-        let width = if expected.len() % 256 == 0 { 256 } else { 64 };
+        let width = if expected.len().is_multiple_of(256) { 256 } else { 64 };
         if width == 256 {
             file = wide();
         }

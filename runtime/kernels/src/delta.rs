@@ -351,9 +351,10 @@ mod tests {
     impl Case {
         fn new(count: usize, dim: usize, value_dim: usize) -> Case {
             let units = |seed| {
-                let mut x = floats(count * dim, seed);
-                x.chunks_mut(dim).for_each(|x| unit(&x.to_vec(), 1.0, x));
-                x
+                let x = floats(count * dim, seed);
+                let mut units = x.clone();
+                units.chunks_mut(dim).zip(x.chunks(dim)).for_each(|(y, x)| unit(x, 1.0, y));
+                units
             };
             let positive = |seed| floats(count, seed).iter().map(|x| 0.5 + 0.499 * x).collect();
             Case {

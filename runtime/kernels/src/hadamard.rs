@@ -128,7 +128,7 @@ fn small(x: &mut [f32], factor: f32) {
 /// `H x` of one block by its definition in f64, for tests.
 pub fn reference(x: &[f32]) -> Vec<f32> {
     let factor = 1.0 / (x.len() as f64).sqrt();
-    let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
     let row = |i: usize| x.iter().enumerate().map(|(j, x)| sign(i, j) * f64::from(*x)).sum::<f64>();
     (0..x.len()).map(|i| (row(i) * factor) as f32).collect()
 }

@@ -8,8 +8,10 @@ use std::ops::Range;
 use trit_format::plan::{BufferId, TensorId};
 use trit_kernels::{epilogue, head};
 
-/// Table rows that make one unit of work. They stay in L2 while they are multiplied with every input row.
+/// Most table rows that make one unit of work. They stay in L2 while they are multiplied with every input row.
 const ROWS: usize = 64;
+/// Least units for each worker, so that a small table is shared out too.
+const UNITS: usize = 2;
 /// Most of these units that a worker takes at a time.
 const MOST_UNITS: usize = 16;
 /// Most input rows that are multiplied with a unit at a time.
@@ -40,8 +42,9 @@ impl Dense<'_> {
             return;
         }
         let count = self.model.tensor(self.table).shape[0] as usize;
-        for unit in worker.claim(count.div_ceil(ROWS), MOST_UNITS).flatten() {
-            let part = unit * ROWS..((unit + 1) * ROWS).min(count);
+        let height = count.div_ceil(UNITS * worker.count).clamp(1, ROWS);
+        for unit in worker.claim(count.div_ceil(height), MOST_UNITS).flatten() {
+            let part = unit * height..((unit + 1) * height).min(count);
             for first in rows.clone().step_by(INPUTS) {
                 let inputs = first..(first + INPUTS).min(rows.end);
                 // SAFETY: by this function's contract; rows of the table are shared out.

@@ -12,6 +12,7 @@ use super::elementwise::{Gate, GateNorm, Norm, Rows};
 use super::kv::{KvCache, KvType};
 use super::pool::Worker;
 use super::profile::Profile;
+use super::quantizing::{Quantizing, shares_row};
 use super::recur::{Convolve, Delta, RecurScratch};
 use super::screening::{self, Bounds, Largest, Screening, ScreeningScratch};
 use super::state::State;
@@ -22,11 +23,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 use trit_format::plan::{
-    ActivationRule, BufferId, Epilogue, KvLayer, PlanesId, Quantized, Rotation, Step, TensorId,
+    ActivationRule, BufferId, Epilogue, InputNorm, KvLayer, PlanesId, Quantized, Step, TensorId,
 };
-use trit_kernels::hadamard::rotate;
-use trit_kernels::norm::{norm_quantize, rms_norm};
-use trit_kernels::quantize::{QuantizedRow, quantize};
+use trit_kernels::quantize::QuantizedRow;
 use trit_kernels::rope::RopeTable;
 
 /// Most rows that a worker claims at a time for quantizing.
@@ -149,7 +148,7 @@ impl Executor<'_> {
             let start = scratch.profile.is_some().then(Instant::now);
             self.step(step, rows.clone(), worker, scratch);
             let done = scratch.profile.is_some().then(Instant::now);
-            if !self.goes_on(step, steps.get(i + 1), rows.len()) && worker.wait_or_stop(self.stop) {
+            if !self.goes_on(step, steps.get(i + 1), rows.len(), worker) && worker.wait_or_stop(self.stop) {
                 return false;
             }
             if let (Some(profile), Some(start), Some(done)) = (&mut scratch.profile, start, done) {
@@ -237,57 +236,45 @@ impl Executor<'_> {
 
     /// Whether a worker may begin `next` while others are still at `step`. It may where each worker keeps the results
     /// of `step` for itself, and `next` does not write what `step` reads.
-    fn goes_on(&self, step: &Step, next: Option<&Step>, rows: usize) -> bool {
-        let (Step::Quantize { input, .. }
-        | Step::NormQuantize { input, .. }
-        | Step::RotateQuantize { input, .. }) = *step
+    fn goes_on(&self, step: &Step, next: Option<&Step>, rows: usize, worker: &Worker) -> bool {
+        let (Step::Quantize { input, rule, .. }
+        | Step::NormQuantize { input, rule, .. }
+        | Step::RotateQuantize { input, rule, .. }) = *step
         else {
             return false;
         };
         match next {
-            Some(Step::Ternary { out, .. }) => rows <= OWN_ROWS && !self.arena.overlap(input, *out),
+            Some(Step::Ternary { out, .. }) => {
+                self.keeps_own(rule, self.arena.len(input), rows, worker) && !self.arena.overlap(input, *out)
+            }
             _ => false,
         }
     }
 
-    /// Quantizes rows. Where there is a `norm`, rows are normalized first; where there is a `rotation`, they are rotated
-    /// next.
-    fn quantize(
-        &self,
-        (input, out): (BufferId, Quantized),
-        norm: Option<(TensorId, f32)>,
-        rotation: Option<Rotation>,
-        rule: ActivationRule,
-        rows: Range<usize>,
-        worker: &Worker,
-        scratch: &mut Scratch,
-    ) {
-        let arena = self.arena;
+    /// Whether each worker quantizes all rows for itself.
+    fn keeps_own(&self, rule: ActivationRule, len: usize, rows: usize, worker: &Worker) -> bool {
+        rows <= OWN_ROWS && !shares_row(rule, len, worker.count)
+    }
+
+    /// Quantizes rows.
+    fn quantize(&self, quantizing: Quantizing, rows: Range<usize>, worker: &Worker, scratch: &mut Scratch) {
+        let Quantizing { input, rule, out, .. } = quantizing;
+        let (arena, model) = (self.arena, self.model);
         let mut normed = std::mem::take(&mut scratch.normed);
-        let mut row = |r: usize, out: QuantizedRow| {
-            // SAFETY: the step rule; the input is not written in this step.
-            let input: &[f32] = unsafe { arena.row(input, r) };
-            if let Some(rotation) = rotation {
-                normed.resize(input.len(), 0.0);
-                match norm {
-                    Some((weight, eps)) => rms_norm(input, self.model.vector(weight), eps, &mut normed),
-                    None => normed.copy_from_slice(input),
-                }
-                let signs = rotation.signs.map(|signs| self.model.vector(signs));
-                rotate(&mut normed, signs, rotation.block as usize);
-                return quantize(&normed, rule, out);
-            }
-            match norm {
-                Some((weight, eps)) => {
-                    norm_quantize(input, self.model.vector(weight), eps, rule, &mut normed, out)
-                }
-                None => quantize(input, rule, out),
-            }
-        };
-        if rows.len() <= OWN_ROWS {
+        // SAFETY: the step rule; the input is not written in this step.
+        let row_of = |r: usize| -> &[f32] { unsafe { arena.row(input, r) } };
+        if self.keeps_own(rule, arena.len(input), rows.len(), worker) {
             let own = scratch.own(arena, out);
             for r in rows.clone() {
-                row(r, own.row_mut(r - rows.start));
+                quantizing.row(model, row_of(r), &mut normed, own.row_mut(r - rows.start));
+            }
+        } else if rows.len() <= OWN_ROWS {
+            let part = quantizing.part();
+            let parts = arena.len(input).div_ceil(part);
+            for unit in worker.claim(rows.len() * parts, 1).flatten() {
+                let (r, at) = (rows.start + unit / parts, unit % parts * part);
+                // SAFETY: the step rule; parts of rows are shared out.
+                unsafe { quantizing.shared_part(model, arena, r, at, &mut normed) };
             }
         } else {
             for range in worker.claim(rows.len(), QUANTIZE_ROWS) {
@@ -300,7 +287,7 @@ impl Executor<'_> {
                             sums: arena.row_mut(out.sum, r, 0, arena.len(out.sum)),
                         }
                     };
-                    row(r, out);
+                    quantizing.row(model, row_of(r), &mut normed, out);
                 }
             }
         }
@@ -334,14 +321,17 @@ impl Executor<'_> {
                 unsafe { dense.run(rows, worker) };
             }
             Step::NormQuantize { input, weight, eps, rule, out } => {
-                self.quantize((input, out), Some((weight, eps)), None, rule, rows, worker, scratch);
+                let norm = Some(InputNorm { weight, eps });
+                let quantizing = Quantizing { input, norm, rotation: None, rule, out };
+                self.quantize(quantizing, rows, worker, scratch);
             }
             Step::Quantize { input, rule, out } => {
-                self.quantize((input, out), None, None, rule, rows, worker, scratch);
+                let quantizing = Quantizing { input, norm: None, rotation: None, rule, out };
+                self.quantize(quantizing, rows, worker, scratch);
             }
             Step::RotateQuantize { input, norm, rotation, rule, out } => {
-                let norm = norm.map(|norm| (norm.weight, norm.eps));
-                self.quantize((input, out), norm, Some(rotation), rule, rows, worker, scratch);
+                let quantizing = Quantizing { input, norm, rotation: Some(rotation), rule, out };
+                self.quantize(quantizing, rows, worker, scratch);
             }
             Step::Unrotate { rotation, out } => mine.unrotate(rotation, out),
             Step::Convolve { input, weight, activation, state, out } => {
@@ -367,6 +357,7 @@ impl Executor<'_> {
             Step::Ternary { matrix, input, epilogue, out, at } => {
                 let index = matrix.0 as usize;
                 let own = scratch.own.iter().find(|(place, _)| *place == input).map(|(_, rows)| rows);
+                // Rows that are shared out are never among a worker's own: see `Executor::keeps_own`.
                 let activations = match own.filter(|_| rows.len() <= OWN_ROWS) {
                     Some(own) => own.first(rows.len()),
                     // SAFETY: the step rule; the input is not written in this step.

@@ -36,6 +36,7 @@ mod kv;
 mod logits;
 mod pool;
 pub(crate) mod profile;
+mod quantizing;
 mod recur;
 mod ropes;
 mod screening;

@@ -95,7 +95,7 @@ impl Convolve<'_> {
             copy(i, &from);
         }
         for i in 0..run.rows.len() - run.kept {
-            copy(place.rows + i, &input(run.kept + i).to_vec());
+            copy(place.rows + i, input(run.kept + i));
         }
     }
 }
@@ -153,7 +153,8 @@ impl Delta<'_> {
             let RecurScratch { queries, keys, betas, decays, tried } = scratch;
             queries.resize(count * key_dim, 0.0);
             keys.resize(count * key_dim, 0.0);
-            (betas.clear(), decays.clear());
+            betas.clear();
+            decays.clear();
             let mut inputs = Vec::with_capacity(count);
             for i in 0..count {
                 let row = sequence.rows.start + from + i;
