@@ -59,6 +59,7 @@ pub use bundle::trust::{NotTrusted, TrustPolicy, TrustRecords, Trusted};
 pub use engine::profile::Profile;
 pub use engine::{
     Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions,
+    StateType,
 };
 pub use error::{Place, RuntimeError};
 pub use generate::sample;

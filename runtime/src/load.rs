@@ -9,7 +9,7 @@ use crate::bundle::source::Source;
 use crate::bundle::storage::{LoadedBytes, Storage, WeightMemory};
 use crate::bundle::tables::Tables;
 use crate::bundle::trust::{NotTrusted, Trusted};
-use crate::engine::state::StateLayout;
+use crate::engine::state::{StateLayout, StateType};
 use crate::kernels::bind::{self, BindOptions, Bundle, KernelChoice, KernelReport, Kernels, Stored};
 use crate::kernels::tuning::{self, Tuner, Tuning};
 use std::path::{Path, PathBuf};
@@ -75,8 +75,9 @@ struct Loaded {
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
     tables: Tables,
-    /// Where the recurrent states of the plan stand in the memory of a sequence, if it has any.
-    states: Option<Arc<StateLayout>>,
+    /// Where the recurrent states of the plan stand in the memory of a sequence, if it has any: with matrices of f32, and
+    /// with those of f16.
+    states: Option<[Arc<StateLayout>; 2]>,
     /// The bytes of `tokenizer.json`, until the tokenizer is made of them.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
     tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, TextError>>,
@@ -169,8 +170,8 @@ impl Model {
 
         storage.intact()?;
         let trust = bind_options.trust;
-        let states = StateLayout::new(&manifest);
-        let states = (states.bytes() > 0).then(|| Arc::new(states));
+        let states = [StateType::F32, StateType::F16].map(|kind| StateLayout::new(&manifest, kind));
+        let states = (states[0].bytes() > 0).then(|| states.map(Arc::new));
         let (tokenizer_json, tokenizer) = (Mutex::new(tokenizer), OnceLock::new());
         Ok(Loaded {
             weights,
@@ -225,14 +226,18 @@ impl Model {
         }
     }
 
-    /// Where the recurrent states of the plan stand; `None` where it has none.
-    pub(crate) fn states(&self) -> Option<&Arc<StateLayout>> {
-        self.loaded.states.as_ref()
+    /// Where the recurrent states of the plan stand, with matrices of that type; `None` where it has none.
+    pub(crate) fn states(&self, kind: StateType) -> Option<&Arc<StateLayout>> {
+        let [wide, narrow] = self.loaded.states.as_ref()?;
+        Some(match kind {
+            StateType::F32 => wide,
+            StateType::F16 => narrow,
+        })
     }
 
-    /// Bytes of the recurrent state of one sequence; 0 for models without one.
+    /// Bytes of the recurrent state of one sequence, with matrices of f32; 0 for models without one.
     pub fn state_bytes(&self) -> usize {
-        self.states().map_or(0, |layout| layout.bytes())
+        self.states(StateType::F32).map_or(0, |layout| layout.bytes())
     }
 
     pub(crate) fn bound(&self) -> &Kernels {

@@ -1,6 +1,8 @@
 //! The session: one sequence with an engine to run it, which is all that a single text needs.
 
-use crate::engine::{Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions};
+use crate::engine::{
+    Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions, StateType,
+};
 use crate::load::Model;
 use crate::{Profile, RuntimeError};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ pub struct SessionOptions {
     pub kv: KvType,
     /// Most tokens of a prompt that run together.
     pub chunk: usize,
+    /// See [`SequenceOptions::state`].
+    pub state: StateType,
     /// See [`SequenceOptions::snapshots`].
     pub snapshots: usize,
 }
@@ -27,8 +31,8 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
         let EngineOptions { threads, oversubscribe, rows: chunk } = EngineOptions::default();
-        let SequenceOptions { context, kv, snapshots } = SequenceOptions::default();
-        SessionOptions { context, threads, oversubscribe, kv, chunk, snapshots }
+        let SequenceOptions { context, kv, state, snapshots } = SequenceOptions::default();
+        SessionOptions { context, threads, oversubscribe, kv, chunk, state, snapshots }
     }
 }
 
@@ -46,8 +50,8 @@ impl Session {
     /// [`RuntimeError::Context`] and [`RuntimeError::Input`] where an option is out of range, [`RuntimeError::System`]
     /// where threads are refused.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, RuntimeError> {
-        let SessionOptions { context, threads, oversubscribe, kv, chunk, snapshots } = options;
-        let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv, snapshots })?;
+        let SessionOptions { context, threads, oversubscribe, kv, chunk, state, snapshots } = options;
+        let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv, state, snapshots })?;
         let rows = chunk.min(sequence.context_length());
         let engine = Engine::new(model, EngineOptions { threads, oversubscribe, rows })?;
         Ok(Session { engine: Arc::new(engine), sequence, stop: Arc::default() })

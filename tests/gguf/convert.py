@@ -269,6 +269,14 @@ def main():
         writer.add_rope_scaling_factor(1.0)
     add_tokenizer(writer, args.checkpoint, args.pre)
 
+    if args.arch == "minicpm":
+        writer.add_embedding_scale(float(config["scale_emb"]))
+        writer.add_residual_scale(config["scale_depth"] / config["num_hidden_layers"] ** 0.5)
+        writer.add_logit_scale(config["hidden_size"] / config["dim_model_base"])
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        for length in ("long", "short"):
+            values = np.array(config["rope_scaling"][f"{length}_factor"], np.float32)
+            writer.add_tensor(f"rope_factors_{length}.weight", values)
     factors = llama3_factors(config, head_dim)
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", factors)
@@ -287,7 +295,7 @@ def main():
                 writer.add_tensor(f"blk.{layer}.{name}.weight", weights.astype(np.float32))
         for module, name in LINEARS.items():
             trits, scales = linear(tensors, f"model.layers.{layer}.{module}", config)
-            if args.arch == "llama" and name in ("attn_q", "attn_k"):
+            if args.arch in ("llama", "minicpm") and name in ("attn_q", "attn_k"):
                 n = heads if name == "attn_q" else kv_heads
                 trits = interleave(trits, n)
                 scales = interleave(scales, n) if scales.shape == trits.shape else scales

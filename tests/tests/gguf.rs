@@ -182,6 +182,22 @@ fn weight_only() {
     }
 }
 
+/// BitCPM's architecture: three factors, LongRoPE, rows of q and k interleaved.
+#[test]
+fn minicpm() {
+    let Some(python) = python() else { return };
+    for kind in ["F16", "F32"] {
+        let (checkpoint, gguf) = both(python, "minicpm-g32", &["--arch", "minicpm", "--type", kind]);
+        same_weights(&checkpoint, &gguf, 0.0);
+        assert_eq!((gguf.embedding_scale, gguf.rms_eps), (checkpoint.embedding_scale, checkpoint.rms_eps));
+        assert_eq!(gguf.final_norm.1, checkpoint.final_norm.1);
+        assert_eq!(gguf.activations, checkpoint.activations);
+        // LongRoPE's factors are f32 in GGUF.
+        let worst = difference(&checkpoint, &gguf);
+        assert!(worst < 1e-4, "{kind}: {worst}");
+    }
+}
+
 /// Tables in blocks of integers, against the same values as the package reads them.
 #[test]
 fn embeddings_of_integers() {

@@ -8,7 +8,7 @@ use trit_runtime::generate::{GenerateOptions, Generator};
 use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
     Batch, Engine, EngineOptions, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Model,
-    RuntimeError, Sequence, SequenceOptions, Session, SessionOptions, TrustPolicy, Tuning,
+    RuntimeError, Sequence, SequenceOptions, Session, SessionOptions, StateType, TrustPolicy, Tuning,
 };
 use trit_tests::distance::{max_abs, nll, relative_l2, top};
 use trit_tests::golden::Goldens;
@@ -319,6 +319,33 @@ fn sequences_together_are_sequences_alone() {
             }
         }
     }
+}
+
+/// A state of f16 takes half the memory, and logits stay near those of f32, however the text is cut.
+#[test]
+fn a_state_of_f16_is_near() {
+    let model = load(&G128.floats);
+    let engine = engine(&model, 2, 64);
+    let ids = Random(11).ids(400);
+    let run = |state: StateType, cut: usize| {
+        let options = SequenceOptions { state, kv: KvType::F32, ..SequenceOptions::default() };
+        let mut sequence = engine.sequence(options).unwrap();
+        for part in ids.chunks(cut) {
+            engine.advance(&mut sequence, part, &[LogitsRequest::All], None).unwrap();
+        }
+        let Some(Logits::All(logits)) = sequence.logits(0) else { panic!("all were asked for") };
+        (logits.to_vec(), sequence.state_bytes())
+    };
+    let (exact, bytes) = run(StateType::F32, 400);
+    let (near, half) = run(StateType::F16, 400);
+    let error = relative_l2(&near, &exact);
+    println!(
+        "a state of f16: relative L2 {error:.1e} after {} tokens; {half} bytes instead of {bytes}",
+        ids.len()
+    );
+    assert!(error > 0.0 && error < 1e-2, "relative L2 {error}");
+    assert!(half < bytes * 2 / 3);
+    assert!(run(StateType::F16, 7).0 == near);
 }
 
 /// A step that was interrupted leaves the text as it was, and the state is found again.

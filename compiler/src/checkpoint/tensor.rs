@@ -24,9 +24,9 @@ pub(crate) enum ElementType {
     Block(BlockType),
     /// I2_S of GGUF files. The layout is `None` until all of the file's matrices were looked at.
     I2s(Option<I2sLayout>),
-    /// Codes of two bits, sixteen to a word, with [`RawTensor::affine`]: what mlx-lm writes. The shape is that of the
-    /// weights.
-    Codes2,
+    /// Codes of so many bits, 1 or 2, as many as go into a word, with [`RawTensor::affine`]: what mlx-lm writes. The
+    /// shape is that of the weights.
+    Codes(u8),
     /// Any other type of safetensors. No tensor of a model has one.
     Other(Dtype),
 }
@@ -67,7 +67,7 @@ impl fmt::Display for ElementType {
             ElementType::Block(block) => return block.fmt(f),
             ElementType::I2s(Some(layout)) => return write!(f, "I2_S ({layout})"),
             ElementType::I2s(None) => "I2_S",
-            ElementType::Codes2 => "MLX 2-bit",
+            ElementType::Codes(bits) => return write!(f, "MLX {bits}-bit"),
             ElementType::Other(dtype) => return dtype.fmt(f),
         })
     }
@@ -88,7 +88,7 @@ pub(crate) struct RawTensor {
     pub(crate) interleaved_heads: Option<usize>,
     /// Value heads that are stored in another order, see [`crate::weights::order`].
     pub(crate) tiled_heads: Option<TiledHeads>,
-    /// Scales and biases of [`ElementType::Codes2`].
+    /// Scales and biases of [`ElementType::Codes`].
     pub(crate) affine: Option<Arc<Affine>>,
     /// How far floats may be from ternary ones, relative to their scale; `None` where they must be exact.
     pub(crate) tolerance: Option<f32>,

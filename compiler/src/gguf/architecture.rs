@@ -3,6 +3,7 @@
 
 use super::architecture_keys::ArchitectureKeys;
 use super::metadata::Metadata;
+use super::minicpm::{self, LongFactors};
 use super::qwen35;
 use crate::error::{CompileError, Warnings};
 use serde_json::{Map, Value, json};
@@ -16,6 +17,7 @@ pub(super) enum Architecture {
     /// Microsoft's: BitNet b1.58 2B-4T, `bitnet-b1.58` and before it `bitnet-25`.
     Bitnet2B,
     Llama,
+    Minicpm,
     Qwen3,
     /// Layers with a gated DeltaNet beside layers with gated attention.
     Qwen35,
@@ -29,6 +31,8 @@ pub(super) struct TensorFacts {
     pub(super) head: bool,
     /// Whether there are scale tensors beside the weights.
     pub(super) scales: bool,
+    /// LongRoPE's divisors of frequencies.
+    pub(super) long_factors: Option<LongFactors>,
 }
 
 /// Sizes of BitNet b1.58 2B-4T, by which it is known under the name `bitnet`: layers, hidden, feed-forward.
@@ -44,11 +48,11 @@ impl Architecture {
             "bitnet" => Architecture::Bitnet,
             "bitnet-b1.58" | "bitnet-25" => Architecture::Bitnet2B,
             "llama" => Architecture::Llama,
+            "minicpm" => Architecture::Minicpm,
             "qwen3" => Architecture::Qwen3,
             "qwen35" => Architecture::Qwen35,
             _ => {
                 let advice = match name.as_str() {
-                    "minicpm" => "of MiniCPM only safetensors checkpoints are read",
                     "qwen3next" | "qwen35moe" | "falcon-h1" | "mamba" | "mamba2" => {
                         "of models with recurrent layers only qwen35 is read"
                     }
@@ -59,9 +63,8 @@ impl Architecture {
                 return Err(metadata.unsupported(
                     key,
                     format!(
-                        "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, llama, qwen3 and \
-                         qwen35); \
-                         {advice}"
+                        "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, llama, minicpm, \
+                         qwen3 and qwen35); {advice}"
                     ),
                 ));
             }
@@ -76,7 +79,7 @@ impl Architecture {
 
     /// Whether rows of q and k are stored interleaved.
     pub(super) fn interleaves(self) -> bool {
-        self == Architecture::Llama
+        matches!(self, Architecture::Llama | Architecture::Minicpm)
     }
 
     /// The configuration. Takes every key of the architecture that is known; `name` is its text.
@@ -87,10 +90,17 @@ impl Architecture {
         self,
         name: &str,
         metadata: &mut Metadata,
-        facts: &TensorFacts,
+        facts: TensorFacts,
         warnings: &mut Warnings,
     ) -> Result<Map<String, Value>, CompileError> {
         let mut keys = ArchitectureKeys { metadata, name };
+        if let Some(kind) = keys.unsigned("pooling_type")?.filter(|kind| *kind != 0) {
+            let problem = format!(
+                "is {kind}: the model turns texts into vectors, as bitnet-embedding does, and only models that write \
+                 text are read"
+            );
+            return Err(keys.unsupported("pooling_type", problem));
+        }
         let [n_layers, hidden, ffn, n_heads] =
             ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"]
                 .map(|key| keys.size(key));
@@ -109,6 +119,7 @@ impl Architecture {
         let (class, model_type) = match self {
             Architecture::Bitnet | Architecture::Bitnet2B => ("BitNetForCausalLM", "bitnet"),
             Architecture::Llama => ("LlamaForCausalLM", "llama"),
+            Architecture::Minicpm => ("MiniCPMForCausalLM", "minicpm"),
             Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
             Architecture::Qwen35 => ("Qwen3_5ForCausalLM", "qwen3_5_text"),
         };
@@ -133,6 +144,10 @@ impl Architecture {
         };
         if self == Architecture::Qwen35 {
             qwen35::complete(&mut keys, &mut config, context_length)?;
+            return Ok(config);
+        }
+        if self == Architecture::Minicpm {
+            minicpm::complete(&mut keys, &mut config, context_length, facts.long_factors)?;
             return Ok(config);
         }
         if let Some(scaling) = keys.rope_scaling(context_length)? {
@@ -168,7 +183,9 @@ impl Architecture {
             Architecture::Bitnet2B => Some("relu2"),
             Architecture::Bitnet if is_2b => Some("relu2"),
             Architecture::Bitnet => None,
-            Architecture::Llama | Architecture::Qwen3 | Architecture::Qwen35 => Some("silu"),
+            Architecture::Llama | Architecture::Minicpm | Architecture::Qwen3 | Architecture::Qwen35 => {
+                Some("silu")
+            }
         };
         match (stated, known) {
             (Some(stated), Some(known)) if stated != known => {

@@ -4,6 +4,7 @@ use super::architecture::{Architecture, TensorFacts};
 use super::hadamard;
 use super::i2s;
 use super::metadata::Metadata;
+use super::minicpm;
 use super::names::{self, checkpoint_name};
 use super::parts::Gguf;
 use super::qwen35;
@@ -55,11 +56,16 @@ pub(crate) fn import(
     let (architecture, name) = Architecture::take(&mut metadata)?;
     let rope_divisors =
         gguf.tensors.remove("rope_freqs.weight").map(|tensor| rope_divisors(&tensor)).transpose()?;
-    let facts = facts(&gguf)?;
-    let mut config = architecture.config(&name, &mut metadata, &facts, warnings)?;
+    let long_factors = match architecture {
+        Architecture::Minicpm => minicpm::take_factors(&mut gguf)?,
+        _ => None,
+    };
+    let facts = TensorFacts { long_factors, ..facts(&gguf)? };
+    let vocab_size = facts.vocab_size;
+    let mut config = architecture.config(&name, &mut metadata, facts, warnings)?;
     let text = match without_tokenizer {
-        true => tokenizer::ids_alone(&mut metadata, facts.vocab_size, warnings)?,
-        false => tokenizer::text(&mut metadata, facts.vocab_size, warnings)?,
+        true => tokenizer::ids_alone(&mut metadata, vocab_size, warnings)?,
+        false => tokenizer::text(&mut metadata, vocab_size, warnings)?,
     };
     config.insert("eos_token_id".to_owned(), json!(text.stop));
     config.insert("bos_token_id".to_owned(), json!(text.bos));
@@ -98,6 +104,7 @@ fn facts(gguf: &Gguf) -> Result<TensorFacts, CompileError> {
         vocab_size,
         head: gguf.tensors.contains_key("output.weight"),
         scales: gguf.tensors.keys().any(|name| name.starts_with("blk.") && name.ends_with(".scale")),
+        long_factors: None,
     })
 }
 

@@ -7,6 +7,7 @@
 //! | `parts` | files in several parts |
 //! | `i2s` | the layout of I2_S tensors, once for a file |
 //! | `metadata`, `architecture`, `architecture_keys`, `names` | keys and names become those of a checkpoint |
+//! | `minicpm` | what only MiniCPM has: factors, and divisors of frequencies as tensors |
 //! | `qwen35`, `hadamard` | what only hybrids have: heads in another order, a draft block, rotated weights |
 //! | `tokenizer`, `bpe`, `patterns`, `sentencepiece`, `template` | metadata to `tokenizer.json` and chat template |
 //! | `sampling` | metadata to `generation_config.json` |
@@ -24,6 +25,7 @@ mod i2s;
 mod import;
 mod layout;
 mod metadata;
+mod minicpm;
 mod names;
 mod parts;
 mod patterns;

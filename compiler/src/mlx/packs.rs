@@ -10,9 +10,6 @@ use std::sync::Arc;
 /// Group sizes of mlx-lm.
 const GROUPS: [u64; 3] = [32, 64, 128];
 
-/// Codes of two bits in a word.
-const CODES: usize = 16;
-
 /// Makes one tensor of each packed module; a module is packed if there are `scales`.
 ///
 /// # Errors
@@ -50,9 +47,9 @@ fn joined(
     packing: Packing,
 ) -> Result<RawTensor, CompileError> {
     let Packing { bits, group } = packing;
-    if bits != 2 {
+    if ![1, 2].contains(&bits) {
         return Err(weight.unsupported(format!(
-            "is packed in {bits} bits by mlx-lm, and only 2 bits can be ternary; use the model's safetensors checkpoint for \
+            "is packed in {bits} bits by mlx-lm, and only 1 and 2 bits can be ternary; use the model's safetensors checkpoint for \
              transformers (often named \"unpacked\"), or its GGUF file"
         )));
     }
@@ -73,11 +70,11 @@ fn joined(
     let &[rows, words] = weight.shape.as_slice() else {
         return Err(weight.error(format!("has shape {:?}, expected two dimensions", weight.shape)));
     };
-    let group = group as usize;
-    let k = words.checked_mul(CODES).filter(|k| k.is_multiple_of(group));
+    let (group, codes) = (group as usize, 32 / bits as usize);
+    let k = words.checked_mul(codes).filter(|k| k.is_multiple_of(group));
     let Some(k) = k else {
         return Err(weight.error(format!(
-            "has shape {:?}: rows of {words} words of {CODES} codes, which are no whole number of groups of {group}",
+            "has shape {:?}: rows of {words} words of {codes} codes, which are no whole number of groups of {group}",
             weight.shape
         )));
     };
@@ -86,5 +83,5 @@ fn joined(
             .expect_shape(&[rows, k / group], &format!("{rows} rows of {k} columns in groups of {group}"))?;
     }
     let affine = Some(Arc::new(Affine { group, scales, biases }));
-    Ok(RawTensor { dtype: ElementType::Codes2, shape: vec![rows, k], affine, ..weight })
+    Ok(RawTensor { dtype: ElementType::Codes(bits as u8), shape: vec![rows, k], affine, ..weight })
 }

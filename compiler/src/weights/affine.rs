@@ -1,11 +1,13 @@
-//! Makes ternary matrices of mlx-lm's 2-bit tensors: `w = scale * code + bias`, a scale and a bias for each group of
-//! columns. Nothing is decoded up front; rows are read from the mapped files.
+//! Makes ternary matrices of mlx-lm's tensors of 2 bits and of 1: `w = scale * code + bias`, a scale and a bias for each
+//! group of columns. Nothing is decoded up front; rows are read from the mapped files.
 //!
-//! Codes stand four to a byte, the first in the lowest bits; a word of 32 bits has sixteen of them, in the same order. The
-//! codes 0, 1 and 2 are the trits -1, 0 and 1 where the bias is `-scale`, and then nothing is rounded. A scale below zero
-//! turns the trits' signs. All else is not ternary and refused by its place.
+//! Codes of 2 bits stand four to a byte, the first in the lowest bits; a word of 32 bits has sixteen of them, in the same
+//! order. The codes 0, 1 and 2 are the trits -1, 0 and 1 where the bias is `-scale`, and then nothing is rounded. Codes of
+//! 1 bit stand eight to a byte in the same order. The codes 0 and 1 are the signs -1 and 1 where the bias is `-scale / 2`.
+//! In both the magnitude of a weight is that of the bias. A scale below zero turns the trits' signs. All else is not
+//! ternary and refused by its place.
 
-use crate::checkpoint::{Affine, RawTensor};
+use crate::checkpoint::{Affine, ElementType, RawTensor};
 use crate::error::CompileError;
 use crate::model::float::{FloatType, widen_bf16};
 use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
@@ -14,6 +16,7 @@ use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::sync::Arc;
+use trit_format::dense243::decode_signs;
 
 /// Rows that one thread looks at in one go.
 const ROWS: usize = 64;
@@ -37,7 +40,14 @@ pub(crate) fn ternary(
             format!("is {}, which is not supported; expected F16, BF16 or F32", affine.scales.dtype);
         affine.scales.unsupported(problem)
     })?;
-    let (groups, row_bytes) = (k / affine.group.max(1), k / 4);
+    let ElementType::Codes(bits @ (1 | 2)) = tensor.dtype else {
+        return Err(CompileError::Internal(format!(
+            "tensor {} is {}, not in codes",
+            tensor.name, tensor.dtype
+        )));
+    };
+    let in_byte = 8 / usize::from(bits);
+    let (groups, row_bytes) = (k / affine.group.max(1), k / in_byte);
     let bytes = [&tensor, &affine.scales, &affine.biases].map(|tensor| tensor.bytes.as_ref().len());
     let floats = rows.checked_mul(groups).and_then(|floats| floats.checked_mul(float.dtype().size()));
     let whole = affine.group > 0 && affine.group.is_multiple_of(UNIT) && k.is_multiple_of(affine.group);
@@ -45,8 +55,9 @@ pub(crate) fn ternary(
         let problem = format!("tensor {} has codes, scales and biases of other sizes", tensor.name);
         return Err(CompileError::Internal(problem));
     }
-    let mut codes = Codes { tensor, affine, float, k, columns: k };
+    let mut codes = Codes { tensor, affine, float, k, columns: k, in_byte, signs: false };
     let scan = codes.look()?;
+    codes.signs = codes.is_binary() && !scan.units_of_zeros;
     codes.release();
     let scales = scan.scales(float);
     if let Scales::Rows { columns: columns @ 1.., .. } = scales {
@@ -66,11 +77,25 @@ struct Codes {
     k: usize,
     /// How many columns are given one scale: those that share one, or all of a row.
     columns: usize,
+    /// Codes in a byte: four of 2 bits, or eight of 1.
+    in_byte: usize,
+    /// Whether every weight is known to be -1 or 1.
+    signs: bool,
 }
 
 impl Codes {
     fn codes(&self, row: usize) -> Result<&[u8], CompileError> {
-        self.tensor.row(row, self.k / 4)
+        self.tensor.row(row, self.k / self.in_byte)
+    }
+
+    /// Whether codes have 1 bit.
+    fn is_binary(&self) -> bool {
+        self.in_byte == 8
+    }
+
+    /// Whether all weights of a group are zero by their codes.
+    fn are_zero(&self, codes: &[u8]) -> bool {
+        !self.is_binary() && codes.iter().all(|&byte| byte == ZEROS)
     }
 
     /// Floats of a row of scales or biases.
@@ -112,23 +137,26 @@ impl Codes {
     fn units(&self, row: usize, units: &mut Vec<Magnitude>) -> Result<(), CompileError> {
         units.clear();
         let group = self.affine.group;
-        let codes = self.codes(row)?.chunks_exact(group / 4);
+        let codes = self.codes(row)?.chunks_exact(group / self.in_byte);
         let scales = self.floats(&self.affine.scales, row)?.zip(self.floats(&self.affine.biases, row)?);
+        // How much of the scale the bias takes away. Doubling is exact.
+        let (parts, what) =
+            if self.is_binary() { (2.0, "half the negative scale") } else { (1.0, "the negative scale") };
         for (index, (codes, (scale, bias))) in codes.zip(scales).enumerate() {
             // The comparison is of numbers, so that the bias may be either zero.
-            if !scale.is_finite() || bias != -scale {
+            if !scale.is_finite() || parts * bias != -scale {
                 return Err(self.tensor.error(format!(
                     "has the scale {scale} and the bias {bias} at row {row}, columns {} to {}; in a ternary matrix the bias \
-                     is the negative scale, so these weights are not ternary, or the file is damaged",
+                     is {what}, so these weights are not ternary, or the file is damaged",
                     index * group,
                     (index + 1) * group - 1
                 )));
             }
             let magnitude = match self.float {
-                _ if scale == 0.0 || codes.iter().all(|&byte| byte == ZEROS) => 0,
-                FloatType::F32 => scale.abs().to_bits(),
-                FloatType::F16 => f16::from_f32(scale.abs()).to_bits().into(),
-                FloatType::Bf16 => bf16::from_f32(scale.abs()).to_bits().into(),
+                _ if scale == 0.0 || self.are_zero(codes) => 0,
+                FloatType::F32 => bias.abs().to_bits(),
+                FloatType::F16 => f16::from_f32(bias.abs()).to_bits().into(),
+                FloatType::Bf16 => bf16::from_f32(bias.abs()).to_bits().into(),
             };
             units.extend(std::iter::repeat_n(magnitude, group / UNIT));
         }
@@ -156,11 +184,17 @@ impl TernaryRows for Codes {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
         let codes = self.codes(row)?;
         // The loop has no branch, because nearly all rows are legal.
-        if codes.iter().fold(false, |any, &byte| any | has_three(byte)) {
+        if !self.is_binary() && codes.iter().fold(false, |any, &byte| any | has_three(byte)) {
             return Err(self.illegal(row, codes));
         }
-        for (trits, &byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
-            *trits = [0, 1, 2, 3].map(|i| (byte >> (2 * i) & 3) as i8 - 1);
+        if self.is_binary() {
+            for (signs, &byte) in out.as_chunks_mut().0.iter_mut().zip(codes) {
+                *signs = decode_signs(byte);
+            }
+        } else {
+            for (trits, &byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
+                *trits = [0, 1, 2, 3].map(|i| (byte >> (2 * i) & 3) as i8 - 1);
+            }
         }
         for (trits, scale) in
             out.chunks_exact_mut(self.affine.group).zip(self.floats(&self.affine.scales, row)?)
@@ -178,17 +212,21 @@ impl TernaryRows for Codes {
     fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
         out.fill(0.0);
         let group = self.affine.group;
-        let codes = self.codes(row)?.chunks_exact(group / 4);
-        for (index, (codes, scale)) in codes.zip(self.floats(&self.affine.scales, row)?).enumerate() {
+        let codes = self.codes(row)?.chunks_exact(group / self.in_byte);
+        for (index, (codes, bias)) in codes.zip(self.floats(&self.affine.biases, row)?).enumerate() {
             // All groups that share a scale and are not zero have the same.
             let shared = index * group / self.columns..=((index + 1) * group - 1) / self.columns;
-            if codes.iter().any(|&byte| byte != ZEROS)
+            if !self.are_zero(codes)
                 && let Some(out) = out.get_mut(shared)
             {
-                out.iter_mut().for_each(|out| *out = out.max(scale.abs()));
+                out.iter_mut().for_each(|out| *out = out.max(bias.abs()));
             }
         }
         Ok(())
+    }
+
+    fn is_signs(&self) -> bool {
+        self.signs
     }
 
     fn release(&self) {

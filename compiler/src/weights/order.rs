@@ -169,6 +169,10 @@ impl TernaryRows for Untiled {
         Ok(())
     }
 
+    fn is_signs(&self) -> bool {
+        self.stored.is_signs()
+    }
+
     fn release(&self) {
         self.stored.release();
     }

@@ -67,6 +67,10 @@ impl TernaryRows for Selected {
         self.stored.read_scales(self.runs.stored_at(row), out)
     }
 
+    fn is_signs(&self) -> bool {
+        self.stored.is_signs()
+    }
+
     fn release(&self) {
         self.stored.release();
     }

@@ -215,6 +215,13 @@ fn sizes() {
     key("attention.head_count", u32(3)).refused(&["[3]", "attention.head_count is 3", "does not divide"]);
     key("rope.dimension_count", u32(16)).refused(&["[4]", "rope.dimension_count is 16", "32"]);
     key("vocab_size", u32(17)).refused(&["[3]", "vocab_size is 17", "16 rows"]);
+    key("pooling_type", u32(3)).refused(&[
+        "[4]",
+        "pooling_type is 3",
+        "texts into vectors",
+        "bitnet-embedding",
+    ]);
+    assert!(key("pooling_type", u32(0)).load().is_ok());
     key("expert_count", u32(8)).refused(&["[4]", "expert_count is 8", "experts"]);
     key("attention.causal", bool(false)).refused(&["[4]", "attention.causal", "causal"]);
     key("attention.layer_norm_rms_epsilon", f32(f32::NAN)).refused(&["[3]", "epsilon is NaN", "finite"]);
@@ -302,4 +309,32 @@ fn licence_name_and_digest() {
         (model.info.sources[0].file.as_str(), model.info.sources[0].len),
         ("model.gguf", file.bytes().len() as u64)
     );
+}
+
+/// MiniCPM's factors and LongRoPE's divisors.
+#[test]
+fn minicpm_has_factors() {
+    let mut file = File::model("minicpm", false);
+    file.refused(&["[3]", "minicpm.embedding_scale is missing"]);
+    file.key("minicpm.embedding_scale", f32(12.0)).key("minicpm.residual_scale", f32(1.4));
+    file.key("minicpm.logit_scale", f32(0.25));
+    let model = file.load().unwrap();
+    assert_eq!(model.info.architecture, "MiniCPMForCausalLM");
+    // One layer, and hidden 64: the stream is kept divided by 1.4, and the head's input is times 4.
+    assert_eq!(model.embedding_scale, (12.0f64 / 1.4) as f32);
+    assert_eq!(model.final_norm.1[0], 0.5 * 4.0);
+    let divisors = |factor: f32| factor.to_le_bytes().repeat(16);
+    file.tensor("rope_factors_long.weight", &[16], 0, divisors(4.0));
+    file.refused(&["[3]", "rope_factors_long.weight", "alone"]);
+    file.tensor("rope_factors_short.weight", &[16], 0, divisors(2.0));
+    file.key("minicpm.rope.scaling.type", text("longrope"));
+    // Texts of the bundle's context are short ones.
+    assert_eq!(file.load().unwrap().ropes[0].inv_freq[0], 0.5);
+    file.key("minicpm.rope.scaling.type", text("yarn"));
+    file.refused(&["[3]", "rope.scaling.type is \"yarn\"", "LongRoPE"]);
+    file.key("minicpm.rope.scaling.type", text("longrope"));
+    file.tensor("rope_factors_long.weight", &[16], 0, divisors(0.0));
+    file.refused(&["[3]", "rope_factors_long.weight", "above zero"]);
+    file.key("minicpm.residual_scale", f32(-1.0));
+    file.refused(&["[3]", "rope_factors_long.weight"]);
 }

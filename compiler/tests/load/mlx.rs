@@ -1,4 +1,4 @@
-//! Checkpoints that mlx-lm wrote: 2-bit codes with a scale and a bias for each group of columns.
+//! Checkpoints that mlx-lm wrote: codes of 2 bits or 1 with a scale and a bias for each group of columns.
 
 use crate::checkpoint::{Checkpoint, Stored, refusal, says};
 use half::{bf16, f16};
@@ -130,6 +130,60 @@ fn packs_hold_what_the_floats_do() {
         let warnings = crate::warned(&model.warnings);
         assert!(!warnings.contains("config.json:"), "{warnings}");
     }
+}
+
+/// A matrix of signs in codes of 1 bit, in a model whose other matrices have 2.
+fn with_signs(negative: bool) -> (Checkpoint, Vec<f32>) {
+    let (rows, k, groups) = (256, 256, 2);
+    let mut checkpoint = pack(USUAL, "");
+    checkpoint.unset("quantization_config");
+    checkpoint.config["quantization"][Q] = json!({"bits": 1, "group_size": 128});
+    let word = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) ^ (i as u32) << 7;
+    let scale =
+        |group: usize| f16::from_f32((1 + group % 37) as f32 / 64.0 * if negative { -1.0 } else { 1.0 });
+    let half = |group: usize| f16::from_f32(scale(group).to_f32() / -2.0);
+    let bytes =
+        |float: &dyn Fn(usize) -> f16| (0..rows * groups).flat_map(|g| float(g).to_le_bytes()).collect();
+    let words = (0..rows * k / 32).flat_map(|i| word(i).to_le_bytes()).collect();
+    let mut put = |part: &str, dtype, columns, bytes| {
+        checkpoint.tensors.insert(format!("{Q}.{part}"), (dtype, vec![rows, columns], bytes));
+    };
+    put("weight", Dtype::U32, k / 32, words);
+    put("scales", Dtype::F16, groups, bytes(&scale));
+    put("biases", Dtype::F16, groups, bytes(&half));
+    let weight = |i: usize| {
+        let code = (word(i / 32) >> (i % 32) & 1) as f32;
+        scale(i / 128).to_f32() * code + half(i / 128).to_f32()
+    };
+    (checkpoint, (0..rows * k).map(weight).collect())
+}
+
+#[test]
+fn codes_of_one_bit_are_signs() {
+    for negative in [false, true] {
+        let (checkpoint, expected) = with_signs(negative);
+        let model = checkpoint.load().unwrap_or_else(|e| panic!("{e}"));
+        assert!(weights(&model)[&format!("{Q}.weight")] == expected);
+        let q = model.layers[0].attention().unwrap().q.matrix.ternary().unwrap();
+        assert!(q.is_signs() && q.trits.is_signs());
+        assert!(!model.layers[0].down.matrix.ternary().unwrap().is_signs());
+    }
+    let (mut checkpoint, _) = with_signs(false);
+    bend(&mut checkpoint, &format!("{Q}.biases"), 2 * (2 * 2 + 1), &f16::from_f32(-1.5).to_le_bytes());
+    says(
+        &checkpoint.error(),
+        &["[3]", Q, "bias -1.5 at row 2, columns 128 to 255", "half the negative scale"],
+    );
+    // A scale of zero makes zeros of its group, which signs may be anything for.
+    let (mut checkpoint, mut expected) = with_signs(false);
+    for part in ["scales", "biases"] {
+        bend(&mut checkpoint, &format!("{Q}.{part}"), 2 * 5, &[0; 2]);
+    }
+    expected[5 * 128..6 * 128].fill(0.0);
+    let model = checkpoint.load().unwrap();
+    assert!(weights(&model)[&format!("{Q}.weight")] == expected);
+    let q = model.layers[0].attention().unwrap().q.matrix.ternary().unwrap();
+    assert!(q.is_signs() && !q.trits.is_signs());
 }
 
 #[test]

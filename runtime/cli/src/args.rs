@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
 use trit_runtime::format::target::Target;
 use trit_runtime::sample::{Sampler, SamplerOptions};
-use trit_runtime::{KernelChoice, KvType};
+use trit_runtime::{KernelChoice, KvType, StateType};
 
 /// Run a .trit bundle: generate text, chat, measure, check.
 #[derive(Debug, Parser)]
@@ -182,6 +182,9 @@ pub struct LoadArgs {
     /// Element type of the KV cache: f16, f32 or int8. Where f16 cannot hold a model's keys or values, f32 is used from there on.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub kv: KvType,
+    /// Element type of the recurrent state of hybrids: f32, or f16 for half the memory and a little less precision.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub state: StateType,
 }
 
 #[derive(Debug, Args)]

@@ -110,8 +110,12 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
         let rows = default.rows.min(context).max(batch);
         let options = EngineOptions { threads: Some(threads), oversubscribe: true, rows };
         let engine = Engine::new(model.clone(), options).map_err(failed)?;
-        let options =
-            SequenceOptions { context: Some(context), kv: args.load.kv, ..SequenceOptions::default() };
+        let options = SequenceOptions {
+            context: Some(context),
+            kv: args.load.kv,
+            state: args.load.state,
+            ..SequenceOptions::default()
+        };
         let sequences = (0..batch).map(|_| engine.sequence(options)).collect::<Result<Vec<Sequence>, _>>();
         let mut sequences = sequences.map_err(failed)?;
         let measure = |test: &Test| measure(&engine, &mut sequences, test, args, &ids, &progress);

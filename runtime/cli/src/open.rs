@@ -46,6 +46,7 @@ pub fn session(model: &Arc<Model>, args: &SessionArgs) -> Result<Session, Failur
         context: args.context.filter(|&c| c > 0).map(|c| c as usize),
         threads: args.threads.map(usize::from),
         kv: args.load.kv,
+        state: args.load.state,
         ..SessionOptions::default()
     };
     let mut session = Session::new(model.clone(), options).map_err(|e| Failure::runtime(model.path(), e))?;

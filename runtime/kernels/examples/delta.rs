@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::time::Instant;
-use trit_kernels::delta::{Changes, DeltaRows, run, state_len};
+use trit_kernels::delta::{Changes, DeltaRows, StateMut, run, state_len};
 use trit_kernels::hadamard::rotate;
 
 const DIM: usize = 128;
@@ -47,7 +47,7 @@ fn main() {
         let seconds = least(|| {
             for state in states.chunks_exact_mut(state_len(DIM, DIM)).take(heads) {
                 let mut outs: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
-                run(&part, &Changes::default(), state, &mut outs, &mut [], &mut scratch);
+                run(&part, &Changes::default(), StateMut::F32(state), &mut outs, &mut [], &mut scratch);
             }
         });
         let bytes = (2 * heads * state_len(DIM, DIM) * 4) as f64;

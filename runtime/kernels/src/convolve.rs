@@ -1,7 +1,8 @@
 //! A causal convolution of single channels over consecutive rows of a sequence.
 
-use crate::epilogue::silu;
+use crate::epilogue::activate;
 use crate::isa::{Isa, LANES, Tier, dispatch};
+use trit_format::plan::Activation;
 
 /// Channels of one sequence.
 pub struct Convolution<'a> {
@@ -13,25 +14,33 @@ pub struct Convolution<'a> {
     pub taps: usize,
     /// Number of channels.
     pub channels: usize,
+    /// The function of the sums.
+    pub activation: Activation,
 }
 
 impl Convolution<'_> {
-    /// Computes one row: `out[c] = silu(sum over j, in order, of weight[j][c] * rows[j][c])`, products added by fused
+    /// Computes one row: `out[c] = activation(sum over j, in order, of weight[j][c] * rows[j][c])`, products added by fused
     /// multiply-adds. `rows` are the inputs of the last `taps` rows, the current one last.
     ///
     /// # Panics
     /// If there are not as many rows as taps, or one is shorter than the channels.
     pub fn row(&self, rows: &[&[f32]], out: &mut [f32]) {
         assert!(rows.len() == self.taps && out.len() == self.channels);
-        convolve(Tier::best(), self.weight, self.weight_stride, rows, out);
+        convolve(Tier::best(), self.weight, self.weight_stride, rows, self.activation, out);
     }
 }
 
-dispatch!(fn convolve(weight: &[f32], stride: usize, rows: &[&[f32]], out: &mut [f32]) = convolve_body);
+dispatch!(fn convolve(weight: &[f32], stride: usize, rows: &[&[f32]], activation: Activation, out: &mut [f32]) = convolve_body);
 
 #[inline(always)]
-fn convolve_body<I: Isa>(isa: I, weight: &[f32], stride: usize, rows: &[&[f32]], out: &mut [f32]) {
-    let channels = out.len();
+fn convolve_body<I: Isa>(
+    isa: I,
+    weight: &[f32],
+    stride: usize,
+    rows: &[&[f32]],
+    activation: Activation,
+    out: &mut [f32],
+) {
     let (vectors, rest) = out.as_chunks_mut::<LANES>();
     let done = vectors.len() * LANES;
     for (v, out) in vectors.iter_mut().enumerate() {
@@ -46,7 +55,6 @@ fn convolve_body<I: Isa>(isa: I, weight: &[f32], stride: usize, rows: &[&[f32]],
             sum = isa.mul_add(isa.load(&w), isa.load(&x), sum);
         }
         isa.store(sum, out);
-        out.iter_mut().for_each(|x| *x = silu(*x));
     }
     for (i, out) in rest.iter_mut().enumerate() {
         let c = done + i;
@@ -57,9 +65,13 @@ fn convolve_body<I: Isa>(isa: I, weight: &[f32], stride: usize, rows: &[&[f32]],
             sum = isa.mul_add(isa.splat(weight[j * stride + c]), isa.splat(row[c]), sum);
         }
         isa.store(sum, &mut lanes);
-        *out = silu(lanes[0]);
+        *out = lanes[0];
     }
-    debug_assert_eq!(done + rest.len(), channels);
+    // The choice stands outside the loop, so that the loop vectorizes.
+    match activation {
+        Activation::Silu => out.iter_mut().for_each(|x| *x = activate(Activation::Silu, *x)),
+        other => out.iter_mut().for_each(|x| *x = activate(other, *x)),
+    }
 }
 
 #[cfg(test)]
@@ -75,8 +87,13 @@ mod tests {
                 let rows: Vec<Vec<f32>> = (0..taps).map(|j| floats(channels, 10 + j as u64)).collect();
                 let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
                 let mut out = vec![0.0; channels];
-                let convolution =
-                    Convolution { weight: &weight, weight_stride: channels + 5, taps, channels };
+                let convolution = Convolution {
+                    weight: &weight,
+                    weight_stride: channels + 5,
+                    taps,
+                    channels,
+                    activation: Activation::Silu,
+                };
                 convolution.row(&rows, &mut out);
                 for c in 0..channels {
                     let product =
@@ -87,7 +104,7 @@ mod tests {
                 }
                 for tier in Tier::supported() {
                     let mut again = vec![0.0; channels];
-                    convolve(tier, &weight, channels + 5, &rows, &mut again);
+                    convolve(tier, &weight, channels + 5, &rows, Activation::Silu, &mut again);
                     assert_eq!(again, out, "{tier:?} {channels} {taps}");
                 }
             }

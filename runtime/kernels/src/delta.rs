@@ -9,11 +9,16 @@
 //! and values of 128 elements and chunks of 64 rows about 1.7 times as many), which pays only where matrix products are
 //! faster than vector operations in L1, and its results depend on how rows are cut into chunks.
 //!
+//! `S` may be stored in f16. It is then rounded, half to even, after each row, so that results do not depend on how rows are
+//! cut here either.
+//!
 //! `S` is `[key_dim, value_dim]`; element `[i][c]` stands at `(c / 16 * key_dim + i) * 16 + c % 16`. Places past the last
 //! column are zero.
 
 use crate::isa::{Isa, LANES, Tier, dispatch};
 use crate::norm::sum_of_squares;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// What is added to the sum of squares before a query or key is divided by its root.
 const EPS: f64 = 1e-6;
@@ -81,6 +86,32 @@ pub struct DeltaRows<'a> {
     pub kept: usize,
 }
 
+/// The state of a head, as [`state_len`] elements.
+#[derive(Debug)]
+pub enum StateMut<'a> {
+    /// Of 32 bits.
+    F32(&'a mut [f32]),
+    /// Of 16 bits.
+    F16(&'a mut [f16]),
+}
+
+impl StateMut<'_> {
+    /// The same state for a shorter time.
+    pub fn reborrow(&mut self) -> StateMut<'_> {
+        match self {
+            StateMut::F32(state) => StateMut::F32(state),
+            StateMut::F16(state) => StateMut::F16(state),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            StateMut::F32(state) => state.len(),
+            StateMut::F16(state) => state.len(),
+        }
+    }
+}
+
 /// Applies the `changes`, then runs the rows. `outs` get `[value_dim]` of each row, `deltas` the `d` of each row that is
 /// not kept. `scratch` grows as needed.
 ///
@@ -89,7 +120,7 @@ pub struct DeltaRows<'a> {
 pub fn run(
     rows: &DeltaRows,
     changes: &Changes,
-    state: &mut [f32],
+    state: StateMut,
     outs: &mut [&mut [f32]],
     deltas: &mut [&mut [f32]],
     scratch: &mut Vec<f32>,
@@ -104,44 +135,96 @@ pub fn run(
     assert!(state.len() == state_len(dim, value_dim));
     assert!(changes.keys.len() == changes.deltas.len() * dim && changes.decays.len() == changes.deltas.len());
     assert!(changes.deltas.iter().all(|delta| delta.len() == value_dim));
-    if scratch.len() < dim * LANES {
-        scratch.resize(dim * LANES, 0.0);
+    if scratch.len() < 2 * dim * LANES {
+        scratch.resize(2 * dim * LANES, 0.0);
     }
-    let scratch = &mut scratch[..dim * LANES];
+    let scratch = &mut scratch[..2 * dim * LANES];
     run_all(Tier::best(), rows, changes, state, outs, deltas, scratch);
 }
 
-dispatch!(fn run_all(rows: &DeltaRows, changes: &Changes, state: &mut [f32], outs: &mut [&mut [f32]], deltas: &mut [&mut [f32]], scratch: &mut [f32]) = run_body);
+dispatch!(fn run_all(rows: &DeltaRows, changes: &Changes, state: StateMut, outs: &mut [&mut [f32]], deltas: &mut [&mut [f32]], scratch: &mut [f32]) = run_body);
 
 #[inline(always)]
 fn run_body<I: Isa>(
     isa: I,
     rows: &DeltaRows,
     changes: &Changes,
-    state: &mut [f32],
+    state: StateMut,
     outs: &mut [&mut [f32]],
     deltas: &mut [&mut [f32]],
     scratch: &mut [f32],
 ) {
     let dim = rows.key_dim;
-    let tried = scratch.as_chunks_mut::<LANES>().0;
-    for (block, state) in state.as_chunks_mut::<LANES>().0.chunks_exact_mut(dim).enumerate() {
-        for (row, delta) in changes.deltas.iter().enumerate() {
-            let (key, decay) = (&changes.keys[row * dim..][..dim], changes.decays[row]);
-            change(isa, state, key, decay, isa.load(&columns(delta, block)));
+    let (tried, wide) = scratch.split_at_mut(dim * LANES);
+    let tried = tried.as_chunks_mut::<LANES>().0;
+    match state {
+        StateMut::F32(state) => {
+            for (block, state) in state.as_chunks_mut::<LANES>().0.chunks_exact_mut(dim).enumerate() {
+                run_block(isa, rows, changes, block, state, outs, deltas, tried, false);
+            }
         }
-        let (kept, tail) = outs.split_at_mut(rows.kept);
-        for (row, out) in kept.iter_mut().enumerate() {
-            step(isa, rows, row, block, state, out);
+        StateMut::F16(state) => {
+            for (block, state) in state.chunks_exact_mut(dim * LANES).enumerate() {
+                state.convert_to_f32_slice(wide);
+                let columns = wide.as_chunks_mut::<LANES>().0;
+                run_block(isa, rows, changes, block, columns, outs, deltas, tried, true);
+                if rows.kept > 0 || !changes.deltas.is_empty() {
+                    state.convert_from_f32_slice(wide);
+                }
+            }
         }
-        if tail.is_empty() {
-            continue;
+    }
+}
+
+/// All rows on one block of columns. `tried` is scratch memory for the block. Where the state `rounds`, it is rounded to f16
+/// after each row.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn run_block<I: Isa>(
+    isa: I,
+    rows: &DeltaRows,
+    changes: &Changes,
+    block: usize,
+    state: &mut [[f32; LANES]],
+    outs: &mut [&mut [f32]],
+    deltas: &mut [&mut [f32]],
+    tried: &mut [[f32; LANES]],
+    rounds: bool,
+) {
+    let dim = rows.key_dim;
+    let settle = |state: &mut [[f32; LANES]]| {
+        if rounds {
+            round(state.as_flattened_mut());
         }
-        tried.copy_from_slice(state);
-        for (row, (out, delta)) in tail.iter_mut().zip(deltas.iter_mut()).enumerate() {
-            let d = step(isa, rows, rows.kept + row, block, tried, out);
-            put(isa, d, delta, block);
-        }
+    };
+    for (row, delta) in changes.deltas.iter().enumerate() {
+        let (key, decay) = (&changes.keys[row * dim..][..dim], changes.decays[row]);
+        change(isa, state, key, decay, isa.load(&columns(delta, block)));
+        settle(state);
+    }
+    let (kept, tail) = outs.split_at_mut(rows.kept);
+    for (row, out) in kept.iter_mut().enumerate() {
+        step(isa, rows, row, block, state, out);
+        settle(state);
+    }
+    if tail.is_empty() {
+        return;
+    }
+    tried.copy_from_slice(state);
+    for (row, (out, delta)) in tail.iter_mut().zip(deltas.iter_mut()).enumerate() {
+        let d = step(isa, rows, rows.kept + row, block, tried, out);
+        settle(tried);
+        put(isa, d, delta, block);
+    }
+}
+
+/// Rounds each number to the nearest that f16 has.
+fn round(x: &mut [f32]) {
+    let mut narrow = [f16::ZERO; 512];
+    for x in x.chunks_mut(narrow.len()) {
+        let narrow = &mut narrow[..x.len()];
+        narrow.convert_from_f32_slice(x);
+        narrow.convert_to_f32_slice(x);
     }
 }
 
@@ -292,6 +375,17 @@ mod tests {
             changes: &Changes,
             state: &mut [f32],
         ) -> [Vec<Vec<f32>>; 2] {
+            self.run_on(tier, range, kept, changes, StateMut::F32(state))
+        }
+
+        fn run_on(
+            &self,
+            tier: Tier,
+            range: std::ops::Range<usize>,
+            kept: usize,
+            changes: &Changes,
+            state: StateMut,
+        ) -> [Vec<Vec<f32>>; 2] {
             let part = |x: &'_ [f32]| x[range.start * self.dim..range.end * self.dim].to_vec();
             let (queries, keys) = (part(&self.queries), part(&self.keys));
             let values: Vec<&[f32]> = self.values[range.clone()].iter().map(Vec::as_slice).collect();
@@ -310,7 +404,7 @@ mod tests {
             {
                 let mut outs: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
                 let mut deltas: Vec<&mut [f32]> = deltas.iter_mut().map(Vec::as_mut_slice).collect();
-                let mut scratch = vec![0.0; self.dim * LANES];
+                let mut scratch = vec![0.0; 2 * self.dim * LANES];
                 run_all(tier, &rows, changes, state, &mut outs, &mut deltas, &mut scratch);
             }
             [outs, deltas]
@@ -349,6 +443,33 @@ mod tests {
                     outs.extend(part);
                 }
                 assert!(outs == whole && again == state, "{tier:?} {dim} {value_dim}");
+            }
+        }
+    }
+
+    /// In f16, too, a row's result does not depend on how rows are cut, and it is near that of f32.
+    #[test]
+    fn a_state_of_f16_is_rounded_after_each_row() {
+        let (dim, value_dim) = (32, 40);
+        let case = Case::new(8, dim, value_dim);
+        let none = Changes::default();
+        let mut wide = vec![0.0; state_len(dim, value_dim)];
+        let [exact, _] = case.run(Tier::best(), 0..8, 8, &none, &mut wide);
+        let mut expected: Option<Vec<Vec<f32>>> = None;
+        for tier in Tier::supported() {
+            for cut in [1, 3, 8] {
+                let mut state = vec![f16::ZERO; state_len(dim, value_dim)];
+                let mut outs = Vec::new();
+                for from in (0..8).step_by(cut) {
+                    let range = from..(from + cut).min(8);
+                    let len = range.len();
+                    outs.extend(case.run_on(tier, range, len, &none, StateMut::F16(&mut state))[0].clone());
+                }
+                for (ours, exact) in outs.iter().flatten().zip(exact.iter().flatten()) {
+                    assert!((ours - exact).abs() < 1e-3, "{ours} {exact}");
+                }
+                assert!(outs != exact);
+                assert_eq!(&outs, expected.get_or_insert_with(|| outs.clone()), "{tier:?} {cut}");
             }
         }
     }

@@ -344,10 +344,10 @@ impl Executor<'_> {
                 self.quantize((input, out), norm, Some(rotation), rule, rows, worker, scratch);
             }
             Step::Unrotate { rotation, out } => mine.unrotate(rotation, out),
-            Step::Convolve { input, weight, activation: _, state, out } => {
+            Step::Convolve { input, weight, activation, state, out } => {
                 let taps = self.model.tensor(weight).shape[0] as usize;
                 let (runs, weight) = (self.pass.runs, self.model.vector(weight));
-                Convolve { runs, arena, input, weight, taps, state, out }.run(worker);
+                Convolve { runs, arena, input, weight, taps, activation, state, out }.run(worker);
             }
             Step::DeltaRule { qkv, gates, at, rates, bias, heads, state, out } => {
                 let (rates, bias) = (self.model.vector(rates), self.model.vector(bias));

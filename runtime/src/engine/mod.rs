@@ -48,6 +48,7 @@ pub use batch::Batch;
 pub use kv::KvType;
 pub use logits::{Candidate, Logits, LogitsRequest};
 pub use sequence::{Sequence, SequenceOptions};
+pub use state::StateType;
 
 use self::core::Core;
 use crate::RuntimeError;

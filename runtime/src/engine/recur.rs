@@ -9,7 +9,7 @@ use super::execute::Run;
 use super::pool::Worker;
 use super::state::State;
 use std::ops::Range;
-use trit_format::plan::{BufferId, DeltaHeads};
+use trit_format::plan::{Activation, BufferId, DeltaHeads};
 use trit_kernels::convolve::Convolution;
 use trit_kernels::delta::{Changes, DeltaRows, gates, run, unit};
 
@@ -41,6 +41,7 @@ pub(crate) struct Convolve<'a> {
     /// `[taps, channels]`.
     pub weight: &'a [f32],
     pub taps: usize,
+    pub activation: Activation,
     pub state: u32,
     pub out: BufferId,
 }
@@ -59,8 +60,9 @@ impl Convolve<'_> {
     fn unit(&self, run: &Run, channels: usize, range: Range<usize>) {
         let state = state(run);
         let place = state.layout().inputs(self.state);
-        let (weight, taps) = (&self.weight[range.start..], self.taps);
-        let convolution = Convolution { weight, weight_stride: channels, taps, channels: range.len() };
+        let (weight, taps, activation) = (&self.weight[range.start..], self.taps, self.activation);
+        let convolution =
+            Convolution { weight, weight_stride: channels, taps, channels: range.len(), activation };
         // SAFETY: the step rule; the input is not written in this step, and these channels of the state are this worker's.
         let input = |row: usize| unsafe {
             &self.arena.row::<f32>(self.input, run.rows.start + row)[range.start..range.end]
@@ -126,11 +128,12 @@ impl Delta<'_> {
             [self.heads.keys, self.heads.values, self.heads.key_dim, self.heads.value_dim]
                 .map(|n| n as usize);
         let state = state(sequence);
-        let [matrix, log_keys, log_deltas, log_decays] = state.layout().matrices(self.state).head(head);
+        let place = state.layout().matrices(self.state);
+        let [matrix, log_keys, log_deltas, log_decays] = place.head(head);
         // SAFETY: the step rule; this head of the state is this worker's, and its parts are apart.
-        let (matrix, log_keys, log_deltas, log_decays) = unsafe {
+        let (mut matrix, log_keys, log_deltas, log_decays) = unsafe {
             (
-                state.get_mut(matrix),
+                state.matrix_mut(place.kind, matrix),
                 state.get_mut(log_keys),
                 state.get_mut(log_deltas),
                 state.get_mut(log_decays),
@@ -189,7 +192,7 @@ impl Delta<'_> {
             let tail = count - part.kept;
             let first = part.kept;
             let mut deltas: Vec<&mut [f32]> = log_deltas.chunks_exact_mut(value_dim).take(tail).collect();
-            run(&part, &changes, matrix, &mut outs, &mut deltas, tried);
+            run(&part, &changes, matrix.reborrow(), &mut outs, &mut deltas, tried);
             pending = 0;
             log_keys[..tail * key_dim].copy_from_slice(&keys[first * key_dim..]);
             log_decays[..tail].copy_from_slice(&decays[first..]);

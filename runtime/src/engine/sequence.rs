@@ -2,7 +2,7 @@
 
 use super::kv::{KvCache, KvType};
 use super::logits::{Logits, OwnLogits};
-use super::state::State;
+use super::state::{State, StateType};
 use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::Arc;
@@ -14,13 +14,15 @@ pub struct SequenceOptions {
     pub context: Option<usize>,
     /// Element type of the KV cache; see [`Sequence::widened`].
     pub kv: KvType,
+    /// Element type of the matrices of the recurrent state, for models that have one.
+    pub state: StateType,
     /// Most [snapshots](Sequence::keep) of the recurrent state, for models that have one.
     pub snapshots: usize,
 }
 
 impl Default for SequenceOptions {
     fn default() -> SequenceOptions {
-        SequenceOptions { context: None, kv: KvType::default(), snapshots: 2 }
+        SequenceOptions { context: None, kv: KvType::default(), state: StateType::default(), snapshots: 2 }
     }
 }
 
@@ -56,7 +58,7 @@ impl Sequence {
         Ok(Sequence {
             tokens: Vec::new(),
             cache: KvCache::new(&manifest.plan.kv, options.kv),
-            state: model.states().map(|layout| State::new(layout.clone(), options.snapshots)),
+            state: model.states(options.state).map(|layout| State::new(layout.clone(), options.snapshots)),
             context,
             widened: None,
             logits: (Vec::new(), 0),

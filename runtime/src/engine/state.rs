@@ -11,11 +11,12 @@
 
 use crate::RuntimeError;
 use std::ops::Range;
+use std::str::FromStr;
 use std::sync::Arc;
 use trit_format::manifest::Manifest;
 use trit_format::plan::{DeltaHeads, StateShape};
 use trit_gemm::AlignedMemory;
-use trit_kernels::delta::state_len;
+use trit_kernels::delta::{StateMut, state_len};
 
 /// Most rows whose changes are logged.
 pub(crate) const MOST_TRIED: usize = crate::generate::draft::MOST;
@@ -24,8 +25,31 @@ const HUGE: usize = 2 << 20;
 /// Elements that each part begins at a multiple of: 64 bytes.
 const ALIGNMENT: usize = 16;
 
-/// Where the states of a plan stand in memory, in f32.
+/// Element type of the matrices of a recurrent state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateType {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats: half the memory and traffic, for rounding each matrix after each token.
+    F16,
+}
+
+impl FromStr for StateType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<StateType, String> {
+        match name {
+            "f32" => Ok(StateType::F32),
+            "f16" => Ok(StateType::F16),
+            _ => Err("expected f32 or f16".into()),
+        }
+    }
+}
+
+/// Where the states of a plan stand in memory, in units of f32.
 pub(crate) struct StateLayout {
+    kind: StateType,
     places: Vec<(StateShape, usize)>,
     len: usize,
 }
@@ -45,6 +69,7 @@ pub(crate) struct InputsPlace {
 pub(crate) struct MatricesPlace {
     offset: usize,
     pub heads: DeltaHeads,
+    pub kind: StateType,
 }
 
 impl InputsPlace {
@@ -59,7 +84,12 @@ impl InputsPlace {
 impl MatricesPlace {
     fn parts(&self) -> [usize; 4] {
         let (keys, values) = (self.heads.key_dim as usize, self.heads.value_dim as usize);
-        [state_len(keys, values), MOST_TRIED * keys, MOST_TRIED * values, MOST_TRIED]
+        let matrix = match self.kind {
+            StateType::F32 => state_len(keys, values),
+            // A multiple of sixteen elements.
+            StateType::F16 => state_len(keys, values) / 2,
+        };
+        [matrix, MOST_TRIED * keys, MOST_TRIED * values, MOST_TRIED]
     }
 
     fn head_len(&self) -> usize {
@@ -80,7 +110,7 @@ impl MatricesPlace {
 
 impl StateLayout {
     /// The layout for a validated plan.
-    pub fn new(manifest: &Manifest) -> StateLayout {
+    pub fn new(manifest: &Manifest, kind: StateType) -> StateLayout {
         let shape = |id: trit_format::plan::TensorId| {
             manifest.tensors.get(id.0 as usize).map(|tensor| tensor.shape.as_slice())
         };
@@ -90,14 +120,14 @@ impl StateLayout {
             len += match shape {
                 StateShape::Inputs { rows, channels } => (rows as usize + MOST_TRIED) * channels as usize,
                 StateShape::Matrices(heads) => {
-                    MatricesPlace { offset, heads }.head_len() * heads.values as usize
+                    MatricesPlace { offset, heads, kind }.head_len() * heads.values as usize
                 }
             };
             len = len.next_multiple_of(ALIGNMENT);
             (shape, offset)
         };
         let places = manifest.plan.states(shape).map(place).collect();
-        StateLayout { places, len }
+        StateLayout { kind, places, len }
     }
 
     /// Where the inputs of convolution `state` stand.
@@ -113,7 +143,7 @@ impl StateLayout {
     /// Where the matrices of delta rule `state` stand.
     pub fn matrices(&self, state: u32) -> MatricesPlace {
         match self.places[state as usize] {
-            (StateShape::Matrices(heads), offset) => MatricesPlace { offset, heads },
+            (StateShape::Matrices(heads), offset) => MatricesPlace { offset, heads, kind: self.kind },
             (shape, _) => unreachable!("validated: {shape:?}"),
         }
     }
@@ -257,6 +287,22 @@ impl State {
         // SAFETY: inside the memory by the assertion in `part`, aligned and initialized (zeroed at first); the caller
         // promises that nobody writes.
         unsafe { std::slice::from_raw_parts(self.part(&range), range.len()) }
+    }
+
+    /// The matrix of a head, to be written: that part of [`MatricesPlace::head`].
+    ///
+    /// # Safety
+    /// As [`State::get_mut`].
+    pub unsafe fn matrix_mut(&self, kind: StateType, range: Range<usize>) -> StateMut<'_> {
+        // SAFETY: by this function's contract.
+        let floats = unsafe { self.get_mut(range) };
+        match kind {
+            StateType::F32 => StateMut::F32(floats),
+            // SAFETY: two f16 have the bytes and less than the alignment of an f32, and every bit pattern is a number.
+            StateType::F16 => StateMut::F16(unsafe {
+                std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), 2 * floats.len())
+            }),
+        }
     }
 
     /// Elements `range`, to be written.
