@@ -385,7 +385,7 @@ fn heads_of_other_sizes_are_refused() {
 }
 
 /// The same file with all that may be rotated in blocks of 32.
-fn rotated() -> File {
+pub fn rotated() -> File {
     let mut file = hybrid();
     let folded = |name: &str| {
         let floats = ["norm", "ssm_a", "ssm_dt", "ssm_beta", "conv1d", "token_embd"];

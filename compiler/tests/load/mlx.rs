@@ -292,6 +292,22 @@ fn damage_is_an_error() {
         fs::write(&path, &whole[..cut]).unwrap();
         assert!(load(dir.path(), &LoadOptions::default()).is_err(), "{cut}");
     }
+    // Bytes of the header and of the configuration.
+    let header = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let config = fs::read(dir.path().join("config.json")).unwrap();
+    for round in 0..400usize {
+        let (mut bytes, mut text) = (whole.clone(), config.clone());
+        match round % 2 {
+            0 => bytes[round * 7919 % header] ^= 1 << (round % 7),
+            _ => text[round * 7919 % config.len()] ^= 1 << (round % 7),
+        }
+        fs::write(&path, &bytes).unwrap();
+        fs::write(dir.path().join("config.json"), &text).unwrap();
+        match load(dir.path(), &LoadOptions::default()) {
+            Ok(model) => drop(weights(&model)),
+            Err(error) => assert!(matches!(crate::words::exit_code(&error), 3 | 4), "{error}"),
+        }
+    }
     for group in [0u64, 1, u64::MAX, 1 << 63] {
         let mut checkpoint = pack(USUAL, "");
         checkpoint.unset("quantization_config");
