@@ -1,8 +1,9 @@
 //! Speed of the stream kernels on this machine, one thread: `cargo bench -p trit-codegen --features jit --bench kernels`.
 //!
-//! Each kernel of [`default_specs`] multiplies a `[640, 2560]` matrix that stays in the L2 cache (`l2`), and a sequence
-//! of `[2560, 2560]` matrices that add up to hundreds of megabytes in huge pages (`memory`). Bytes are those of the
-//! weights, elements the products of a weight and an activation. `memory/read` reads the same bytes and adds them up.
+//! Each kernel of [`default_specs`], for the target's code of trits and for signs, multiplies a `[640, 2560]` matrix that
+//! stays in the L2 cache (`l2`), and a sequence of `[2560, 2560]` matrices that add up to hundreds of megabytes in huge
+//! pages (`memory`); of signs, matrices of as many bytes. Bytes are those of the weights, elements the products of a weight
+//! and an activation. `memory/read` reads the same bytes and adds them up.
 //! The columns are also cut into groups (`l2_k128`, `memory_k128`), each of which has sums of its own.
 //!
 //! Times are those of the median call, so that a machine with other work gives the figures of an idle one, nearly.

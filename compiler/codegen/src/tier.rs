@@ -193,7 +193,7 @@ const V3: Tier = Tier {
         }),
         fix: rows(2, 2),
         spread: None,
-        binary: rows(2, 2),
+        binary: rows(2, 4),
     }),
     // The kernel computes for longer than it waits for memory. It was fastest where weights had arrived in the L2
     // cache.
@@ -252,7 +252,7 @@ const V4_VNNI: Tier = Tier {
         }),
         fix: rows(7, 8),
         spread: None,
-        binary: rows(7, 8),
+        binary: rows(7, 6),
     }),
     matrix: &[
         ahead(1, 4, 16384),

@@ -1,8 +1,8 @@
 //! Packed ternary matrices, and their products with int8 and float activations.
 //!
-//! A [`TernaryMatrix`] owns a matrix of -1, 0 and 1 in 1.6 bits a weight, with scales by tensor, by row or by group of
-//! columns, and multiplies rows of activations by machine code that is generated for its shape and this CPU, or by
-//! portable Rust:
+//! A [`TernaryMatrix`] owns a matrix of -1, 0 and 1 in 1.6 bits a weight, or in 1 bit where there is no 0, with scales by
+//! tensor, by row or by group of columns, and multiplies rows of activations by machine code that is generated for its
+//! shape and this CPU, or by portable Rust:
 //!
 //! ```
 //! use trit_gemm::{Precision, Scales, TernaryMatrix};
