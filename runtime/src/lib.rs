@@ -34,9 +34,10 @@
 //! | `generate/` | from logits to text: sampling, drafts, the rules of single tokens |
 //! | `bandwidth` | how fast this machine's memory can be read, to compare decoding with |
 //!
-//! `unsafe` stands in 12 files: `engine/arena.rs`, `engine/attend.rs`, `engine/execute.rs` and `engine/kv.rs` (rows
-//! shared by workers), `engine/dense_linear.rs`, `engine/elementwise.rs`, `engine/ternary.rs` and
-//! `engine/ternary/tests.rs` (rows that a worker claimed), `bundle/mapping.rs` and `bundle/storage.rs` (files in
+//! `unsafe` stands in 15 files: `engine/arena.rs`, `engine/attend.rs`, `engine/execute.rs`, `engine/kv.rs`,
+//! `engine/quantizing.rs`, `engine/recur.rs` and `engine/state.rs` (rows, heads and states shared by workers),
+//! `engine/dense_linear.rs`, `engine/elementwise.rs`, `engine/ternary.rs` and `engine/ternary/tests.rs` (rows that a worker
+//! claimed), `bundle/mapping.rs` and `bundle/storage.rs` (files in
 //! memory), `kernels/embedded.rs` (machine code in memory), `bandwidth.rs` (vector loads). The others deny it.
 #![deny(unsafe_code)]
 

@@ -4,7 +4,8 @@
 //!     cargo run --release -p trit-tests --bin shapes -- MODEL TYPE OUT.gguf [LAYERS]
 //!
 //! MODEL: `bonsai-27b` (hybrid, ternary gates), `bonsai-2-27b` (hybrid, rotated, gates of bf16), `bonsai-8b`, `bonsai-4b`,
-//! `bonsai-1.7b` (Qwen 3). TYPE: `PQ2_0`, `Q2_0`, `PTQ1_0`, `Q1_0`. LAYERS: fewer layers than the model has.
+//! `bonsai-1.7b` (Qwen 3). TYPE: `PQ2_0`, `Q2_0`, `PTQ1_0`, `TQ2_0`,
+//! `Q1_0`. LAYERS: fewer layers than the model has.
 #![forbid(unsafe_code)]
 
 use half::{bf16, f16};
@@ -69,6 +70,7 @@ enum Weights {
     Pq2,
     Q2,
     Ptq1,
+    Tq2,
     Q1,
 }
 
@@ -79,6 +81,7 @@ impl Weights {
             Weights::Pq2 => (142, 128, 32, false),
             Weights::Q2 => (42, 64, 16, false),
             Weights::Ptq1 => (143, 128, 26, true),
+            Weights::Tq2 => (35, 256, 64, true),
             Weights::Q1 => (41, 128, 16, false),
         }
     }
@@ -176,7 +179,7 @@ fn bytes(weights: Weights) -> [u8; 256] {
         Weights::Q1 => i as u8,
         // As ggml packs five trits: `ceil(value * 256 / 243)`.
         Weights::Ptq1 => ((i % 243) * 256).div_ceil(243) as u8,
-        Weights::Pq2 | Weights::Q2 => {
+        Weights::Pq2 | Weights::Q2 | Weights::Tq2 => {
             let (mut rest, mut byte) = (i % 81, 0);
             for pair in 0..4 {
                 byte |= ((rest % 3) as u8) << (2 * pair);
@@ -393,7 +396,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let usage = || {
         let names: Vec<&str> = SHAPES.iter().map(|shape| shape.name).collect();
-        eprintln!("usage: shapes {} PQ2_0|Q2_0|PTQ1_0|Q1_0 OUT.gguf [LAYERS]", names.join("|"));
+        eprintln!("usage: shapes {} PQ2_0|Q2_0|PTQ1_0|TQ2_0|Q1_0 OUT.gguf [LAYERS]", names.join("|"));
         ExitCode::from(2)
     };
     let [model, kind, file, layers @ ..] = &args[..] else { return usage() };
@@ -401,6 +404,7 @@ fn main() -> ExitCode {
         "PQ2_0" => Weights::Pq2,
         "Q2_0" => Weights::Q2,
         "PTQ1_0" => Weights::Ptq1,
+        "TQ2_0" => Weights::Tq2,
         "Q1_0" => Weights::Q1,
         _ => return usage(),
     };
