@@ -211,9 +211,10 @@ pub struct DeltaHeads {
 }
 
 impl DeltaHeads {
-    /// Elements of all queries, keys and values of a token. Fits: validation bounds each factor.
+    /// Elements of all queries, keys and values of a token; `u64::MAX` where they are more, which validation refuses.
     pub const fn qkv_len(&self) -> u64 {
-        2 * self.keys as u64 * self.key_dim as u64 + self.values_len()
+        // A product of two u32 fits.
+        (self.keys as u64 * self.key_dim as u64).saturating_mul(2).saturating_add(self.values_len())
     }
 
     /// Elements of all values of a token.
@@ -508,7 +509,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The states that steps carry from row to row, in the order of the steps. `shape` gives the shape of a tensor.
+    /// The states that steps of a validated plan carry from row to row, in the order of the steps. `shape` gives the
+    /// shape of a tensor.
     pub fn states<'a>(
         &'a self,
         shape: impl Fn(TensorId) -> Option<&'a [u64]> + 'a,

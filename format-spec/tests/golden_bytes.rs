@@ -2,7 +2,10 @@
 //! before the change are no longer read: raise the format's version, do not adjust the bytes.
 
 mod bundle;
+mod golden;
 
+use golden::steps::steps;
+use golden::{bytes, golden};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -14,35 +17,6 @@ use trit_format::manifest::*;
 use trit_format::plan::*;
 use trit_format::planes::{Layout, Row, encode_row};
 use trit_format::target::Target;
-
-/// Bytes of hexadecimal digits, blanks ignored; `'text'` stands for its UTF-8.
-fn bytes(hex: &str) -> Vec<u8> {
-    let part = |(i, part): (usize, &str)| match i % 2 {
-        1 => part.as_bytes().to_vec(),
-        _ => {
-            let digits: Vec<u8> = part.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-            digits.chunks(2).map(|d| u8::from_str_radix(str::from_utf8(d).unwrap(), 16).unwrap()).collect()
-        }
-    };
-    hex.split('\'').enumerate().flat_map(part).collect()
-}
-
-/// The manifest's encoding, stated apart from the crate's own.
-fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_little_endian().with_fixed_int_encoding()
-}
-
-/// `record` is encoded as `hex`, and `hex` decoded as `record`.
-#[track_caller]
-fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(record: T, hex: &str) {
-    let expected = bytes(hex);
-    let found = bincode::serde::encode_to_vec(&record, config()).unwrap();
-    assert_eq!(found, expected, "{record:?}");
-    assert_eq!(
-        bincode::serde::decode_from_slice::<T, _>(&expected, config()).unwrap(),
-        (record, expected.len())
-    );
-}
 
 const DIGEST: Digest = Digest([0x5a; 32]);
 const DIGEST_HEX: &str = "5a5a5a5a5a5a5a5a 5a5a5a5a5a5a5a5a 5a5a5a5a5a5a5a5a 5a5a5a5a5a5a5a5a";
@@ -118,6 +92,7 @@ fn enums() {
     golden(Activation::Relu2, "00000000");
     golden(Activation::Silu, "01000000");
     golden(Activation::GeluTanh, "02000000");
+    golden(Activation::Sigmoid, "03000000");
     golden(Epilogue::Store, "00000000");
     golden(Epilogue::Add, "01000000");
     golden(Epilogue::Gate(Activation::Silu), "02000000 01000000");
@@ -253,68 +228,6 @@ fn buffer() -> (Buffer, &'static str) {
     )
 }
 
-/// Every variant of [`Step`], in the order of their indices.
-fn steps() -> Vec<(Step, &'static str)> {
-    let (a, b) = (BufferId(0x0a), BufferId(0x0b));
-    let quantized = Quantized { values: BufferId(0x11), scale: BufferId(0x12), sum: BufferId(0x13) };
-    vec![
-        (Step::Embed { table: TensorId(1), scale: 1.0, out: a }, "00000000 01000000 0000803f 0a000000"),
-        (
-            Step::RmsNorm { input: a, weight: TensorId(1), eps: 0.5, out: b },
-            "01000000 0a000000 01000000 0000003f 0b000000",
-        ),
-        (
-            Step::Quantize { input: a, rule: ActivationRule::AbsmaxPerToken { floor: 0.5 }, out: quantized },
-            "02000000 0a000000 00000000 0000003f 11000000 12000000 13000000",
-        ),
-        (
-            Step::Ternary {
-                matrix: PackedMatrixId(9),
-                input: quantized,
-                epilogue: Epilogue::Gate(Activation::Silu),
-                out: b,
-                at: 0x102,
-            },
-            "03000000 09000000 11000000 12000000 13000000 02000000 01000000 0b000000 02010000",
-        ),
-        (
-            Step::RopeAppend { qkv: a, norms: None, inv_freq: TensorId(1), scaling: 2.0, layer: 3 },
-            "04000000 0a000000 00 01000000 00000040 03000000",
-        ),
-        (
-            Step::Attend { qkv: a, layer: 3, scale: 0.125, window: Some(512), out: b },
-            "05000000 0a000000 03000000 0000003e 01 00020000 0b000000",
-        ),
-        (
-            Step::Head { input: a, table: TensorId(1), planes: Some(PlanesId(2)), out: b },
-            "06000000 0a000000 01000000 01 02000000 0b000000",
-        ),
-        (
-            Step::NormQuantize {
-                input: a,
-                weight: TensorId(1),
-                eps: 0.25,
-                rule: ActivationRule::AbsmaxPerToken { floor: 0.5 },
-                out: quantized,
-            },
-            "07000000 0a000000 01000000 0000803e 00000000 0000003f 11000000 12000000 13000000",
-        ),
-        (Step::EmbedTernary { matrix: PackedMatrixId(9), out: a }, "08000000 09000000 0a000000"),
-        (
-            Step::RmsNormAdd { input: a, weight: TensorId(1), eps: 0.5, out: b },
-            "09000000 0a000000 01000000 0000003f 0b000000",
-        ),
-        (
-            Step::Linear { table: TensorId(1), input: a, epilogue: Epilogue::Add, out: b, at: 0x102 },
-            "0a000000 01000000 0a000000 01000000 0b000000 02010000",
-        ),
-        (
-            Step::Gate { gate: a, up: b, activation: Activation::GeluTanh, out: BufferId(0x0c) },
-            "0b000000 0a000000 0b000000 02000000 0c000000",
-        ),
-    ]
-}
-
 fn plan() -> (Plan, String) {
     let (buffer, buffer_hex) = buffer();
     let (body, hex): (Vec<Step>, Vec<&str>) = steps().into_iter().unzip();
@@ -330,7 +243,7 @@ fn plan() -> (Plan, String) {
             layers: vec![LayerSteps { start: 1, end: 7 }],
         },
         format!(
-            "0100000000000000 {buffer_hex}  c000000000000000  0c00000000000000 {}  0100000000000000 {}
+            "0100000000000000 {buffer_hex}  c000000000000000  1100000000000000 {}  0100000000000000 {}
              01000000 02000000  0100000000000000 14000000 05000000 80000000  0100000000000000 01000000 07000000",
             hex.concat(),
             hex[6]
@@ -414,6 +327,19 @@ fn records() {
     check((
         Step::RopeAppend { qkv, norms: Some(norms), inv_freq, scaling: 2.0, layer: 3 },
         "04000000 01000000 01 04000000 05000000 0000003f 06000000 00000040 03000000",
+    ));
+    let quantized = Quantized { values: BufferId(1), scale: BufferId(2), sum: BufferId(3) };
+    check((quantized, "01000000 02000000 03000000"));
+    check((InputNorm { weight: TensorId(4), eps: 0.5 }, "04000000 0000003f"));
+    check((Rotation { block: 0x1_0000, signs: None }, "00000100 00"));
+    check((Rotation { block: 64, signs: Some(TensorId(5)) }, "40000000 01 05000000"));
+    let heads = DeltaHeads { keys: 16, values: 48, key_dim: 128, value_dim: 0x0102_0304 };
+    check((heads, "10000000 30000000 80000000 04030201"));
+    let rotation = Rotation { block: 32, signs: None };
+    let (input, rule) = (BufferId(6), ActivationRule::AbsmaxPerGroup { columns: 32 });
+    check((
+        Step::RotateQuantize { input, norm: None, rotation, rule, out: quantized },
+        "0c000000 06000000 00 20000000 00 01000000 20000000 01000000 02000000 03000000",
     ));
     check((KvLayer { n_heads: 20, n_kv_heads: 5, head_dim: 128 }, "14000000 05000000 80000000"));
     check((LayerSteps { start: 1, end: 7 }, "01000000 07000000"));

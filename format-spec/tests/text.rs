@@ -47,6 +47,31 @@ fn a_plan_with_groups() {
 }
 
 #[test]
+fn a_plan_with_states() {
+    let manifest = bundle::recurrent::recurrent();
+    let text = text::plan(&manifest);
+    let lines: Vec<&str> = text.lines().skip_while(|l| *l != "body").take(11).collect();
+    assert_eq!(
+        lines,
+        [
+            "body",
+            "   0  embed      embedding[10x8 sfix groups of 32, f16 scale a 64] -> residual",
+            "   1  unrotate   residual  hadamard 4 signs signs[8 f32]",
+            "layer 0",
+            "   2  rotate_q   residual -> fixed  weight norm[8 f32] eps 1e-5  hadamard 8 24 bits of 32",
+            "   3  ternary    layers.0.in[26x8 sfix groups of 32, f16 scale a row] fixed -> mixed",
+            "   4  convolve   convolution[4x14 f32] mixed state 0 -> convolved  silu",
+            "   5  delta_rule convolved mixed from 14 state 1 -> ruled  heads 1x3 2x4 rates rates[2 f32] bias bias[2 f32]",
+            "   6  gate_norm  ruled mixed from 18 -> ruled  weight head_norm[4 f32] eps 1e-5 sigmoid",
+            "   7  rotate_q   ruled -> fixed  hadamard 2 signs signs[8 f32] 24 bits of 32",
+            "   8  ternary    layers.0.out[8x8 sfix groups of 32, f16 scale a row] fixed +> residual",
+        ]
+    );
+    assert!(text.contains("  12  rope       qkv -> kv 0  short_freq[1 f32] scaling 1.0  norms "));
+    assert!(text.contains("  23  convolve   one_tap[1x8 f32] residual state 2 -> added  relu2\n"));
+}
+
+#[test]
 fn a_plan_that_was_not_validated() {
     let mut manifest = bundle::manifest();
     manifest.plan.body[1] =

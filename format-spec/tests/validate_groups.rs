@@ -10,16 +10,7 @@ use trit_format::plan::*;
 
 /// Each case's change to the manifest with groups must be refused with exactly this message.
 fn refused_with_groups(cases: &[Case]) {
-    let header = Header::parse(&file_of(&grouped())).unwrap();
-    assert_eq!(grouped().validate(&header), Ok(()));
-    for (message, change) in cases {
-        let mut manifest = grouped();
-        change(&mut manifest);
-        match manifest.validate(&header) {
-            Ok(()) => panic!("accepted, though: {message}"),
-            Err(error) => assert_eq!(error.to_string(), *message),
-        }
-    }
+    refused_of(&grouped(), &Header::parse(&file_of(&grouped())).unwrap(), cases);
 }
 
 fn grouping(m: &mut Manifest) -> &mut Grouping {

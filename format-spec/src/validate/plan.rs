@@ -283,17 +283,18 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             self::rotation(manifest, record, rotation, len)
         }
         Step::Convolve { input, weight, activation: _, state: _, out } => {
-            let [taps, channels] = convolution(manifest, record, weight)?;
-            ensure((1..=MAX_TAPS).contains(&taps), record, || {
-                format!("its convolution has {taps} taps, not 1 to {MAX_TAPS}")
-            })?;
+            let [_, channels] = convolution(manifest, record, weight)?;
             part("input", input, 0, channels)?;
             f32s("out", out, channels)
         }
         Step::DeltaRule { qkv, gates, at, rates, bias, heads, state: _, out } => {
             let DeltaHeads { keys, values, key_dim, value_dim } = heads;
-            let counts = (1..=MAX_DELTA_HEADS).contains(&values) && keys > 0 && values.is_multiple_of(keys);
-            ensure(counts, record, || format!("{values} value heads cannot share {keys} key heads evenly"))?;
+            ensure((1..=MAX_DELTA_HEADS).contains(&values), record, || {
+                format!("has {values} value heads, not 1 to {MAX_DELTA_HEADS}")
+            })?;
+            ensure(keys > 0 && values.is_multiple_of(keys), record, || {
+                format!("{values} value heads cannot share {keys} key heads evenly")
+            })?;
             let dims = [key_dim, value_dim].iter().all(|dim| (1..=MAX_HEAD_DIM).contains(dim));
             ensure(dims, record, || {
                 format!("its heads are of {key_dim} and {value_dim} elements, not 1 to {MAX_HEAD_DIM}")
@@ -321,19 +322,25 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
     }
 }
 
-/// The shape `[taps, channels]` of a convolution's weights.
+/// The shape `[taps, channels]` of a convolution's weights. There is a tap.
 fn convolution(manifest: &Manifest, record: &StepName, weight: TensorId) -> Result<[u64; 2], FormatError> {
     let tensor = tensor(manifest, record, weight)?;
-    match tensor.shape[..] {
-        [taps, channels] if tensor.dtype == DType::F32 => Ok([taps, channels]),
-        _ => Err(error(
-            record,
-            format!(
-                "its weight is tensor {} {:?}{:?}, expected F32[taps, channels]",
-                tensor.name, tensor.dtype, tensor.shape
-            ),
-        )),
-    }
+    let [taps, channels] = match tensor.shape[..] {
+        [taps, channels] if tensor.dtype == DType::F32 => [taps, channels],
+        _ => {
+            return Err(error(
+                record,
+                format!(
+                    "its weight is tensor {} {:?}{:?}, expected F32[taps, channels]",
+                    tensor.name, tensor.dtype, tensor.shape
+                ),
+            ));
+        }
+    };
+    ensure((1..=MAX_TAPS).contains(&taps), record, || {
+        format!("its convolution has {taps} taps, not 1 to {MAX_TAPS}")
+    })?;
+    Ok([taps, channels])
 }
 
 /// A rotation of rows of `len` elements.
@@ -359,7 +366,7 @@ fn states(manifest: &Manifest) -> Result<(), FormatError> {
         let (state, len) = match *step {
             Step::Convolve { weight, state, .. } => {
                 let [taps, channels] = convolution(manifest, &record, weight)?;
-                (state, taps.saturating_mul(channels))
+                (state, (taps - 1).saturating_mul(channels))
             }
             Step::DeltaRule { heads, state, .. } => {
                 (state, heads.values_len().saturating_mul(heads.key_dim.into()))

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each test program uses its part.
 
+pub mod recurrent;
+
 use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::dense243::Code;
 use trit_format::kernel::{ABI_VERSION, KernelEntry, KernelKind, KernelSpec};
@@ -352,11 +354,16 @@ pub type Case = (&'static str, fn(&mut Manifest));
 
 /// Each case's change to the small manifest must be refused with exactly this message.
 pub fn refused(cases: &[Case]) {
-    let header = Header::parse(&file()).unwrap();
+    refused_of(&manifest(), &Header::parse(&file()).unwrap(), cases);
+}
+
+/// Each case's change to `whole` must be refused with exactly this message.
+pub fn refused_of(whole: &Manifest, header: &Header, cases: &[Case]) {
+    assert_eq!(whole.validate(header), Ok(()));
     for (message, change) in cases {
-        let mut manifest = manifest();
+        let mut manifest = whole.clone();
         change(&mut manifest);
-        match manifest.validate(&header) {
+        match manifest.validate(header) {
             Ok(()) => panic!("accepted, though: {message}"),
             Err(error) => assert_eq!(error.to_string(), *message),
         }

@@ -8,11 +8,11 @@ use trit_runtime::format::plan::*;
 use trit_runtime::format::tile;
 
 const VOCAB: u32 = 90;
-const HIDDEN: u32 = 200;
+pub const HIDDEN: u32 = 200;
 const FFN: u32 = 100;
-const KV: KvLayer = KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: 16 };
-const HEADS: u32 = KV.n_heads * KV.head_dim;
-const KV_WIDTH: u32 = KV.n_kv_heads * KV.head_dim;
+pub const KV: KvLayer = KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: 16 };
+pub const HEADS: u32 = KV.n_heads * KV.head_dim;
+pub const KV_WIDTH: u32 = KV.n_kv_heads * KV.head_dim;
 
 /// How packed matrices and activations are grouped.
 #[derive(Clone, Copy, Debug)]
@@ -117,14 +117,14 @@ impl Small {
     }
 
     /// In -1..1.
-    fn next(&mut self) -> f32 {
+    pub fn next(&mut self) -> f32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         (self.random >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    fn tensor(&mut self, dtype: DType, shape: &[u32], values: &[f32]) -> TensorId {
+    pub fn tensor(&mut self, dtype: DType, shape: &[u32], values: &[f32]) -> TensorId {
         self.tensors.resize(self.tensors.len().next_multiple_of(64), 0);
         let (id, offset) = (self.manifest.tensors.len(), self.tensors.len() as u64);
         values.iter().for_each(|&v| self.tensors.extend(bytes(dtype, v)));
@@ -133,18 +133,18 @@ impl Small {
         TensorId(id as u32)
     }
 
-    fn table(&mut self, dtype: DType, rows: u32, columns: u32) -> TensorId {
+    pub fn table(&mut self, dtype: DType, rows: u32, columns: u32) -> TensorId {
         let values: Vec<f32> =
             (0..rows * columns).map(|_| 2.0 * self.next() / (columns as f32).sqrt()).collect();
         self.tensor(dtype, &[rows, columns], &values)
     }
 
-    fn norm(&mut self, n: u32) -> TensorId {
+    pub fn norm(&mut self, n: u32) -> TensorId {
         let values: Vec<f32> = (0..n).map(|_| 1.0 + 0.3 * self.next()).collect();
         self.tensor(DType::F32, &[n], &values)
     }
 
-    fn buffer(&mut self, name: &str, dtype: DType, len: u32) -> BufferId {
+    pub fn buffer(&mut self, name: &str, dtype: DType, len: u32) -> BufferId {
         let plan = &mut self.manifest.plan;
         let bytes = u64::from(len) * dtype.size() as u64;
         let stride = if (len, dtype.size()) == (1, 4) { 4 } else { bytes.next_multiple_of(64) };
@@ -153,7 +153,7 @@ impl Small {
         BufferId(plan.buffers.len() as u32 - 1)
     }
 
-    fn rule(&self) -> ActivationRule {
+    pub fn rule(&self) -> ActivationRule {
         let columns = self.variant.columns;
         match self.variant.fixed {
             true => ActivationRule::Fixed24PerGroup { columns },
@@ -161,7 +161,7 @@ impl Small {
         }
     }
 
-    fn quantized(&mut self, name: &str, k: u32) -> Quantized {
+    pub fn quantized(&mut self, name: &str, k: u32) -> Quantized {
         let (rule, groups) = (self.rule(), k.div_ceil(self.variant.columns));
         let digits = rule.digits() as u32;
         let len = ActivationRule::digit_len(k, self.variant.columns) as u32;
@@ -173,7 +173,7 @@ impl Small {
     }
 
     /// A grouped packed matrix with random trits and scales.
-    fn matrix(&mut self, order: RowOrder, rows: &[u32], k: u32) -> PackedMatrixId {
+    pub fn matrix(&mut self, order: RowOrder, rows: &[u32], k: u32) -> PackedMatrixId {
         let id = self.manifest.packed_matrices.len();
         let Variant { columns, scale_columns, scale, .. } = self.variant;
         let segment = |(i, &rows): (usize, &u32)| Segment {

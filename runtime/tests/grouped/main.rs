@@ -4,6 +4,7 @@
 mod bundle;
 mod plain;
 mod shapes;
+mod states;
 
 use bundle::{Small, Variant};
 use std::sync::Arc;
