@@ -1,6 +1,9 @@
 //! Hybrids of Gated DeltaNet and attention: do they compute what Hugging Face transformers computes, and is a sequence
 //! whose recurrent state was taken back, forked or kept the same as one from scratch?
 
+use half::f16;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -284,6 +287,45 @@ fn a_state_that_was_taken_back_is_the_one_of_the_text_from_scratch() {
                 assert!(sequence.state_bytes() <= (snapshots + 1) * model.state_bytes());
             }
         }
+    }
+}
+
+/// The model with values too large for a cache of f16, as a bundle.
+fn with_large_values() -> PathBuf {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(fixture("qwen35-g128/model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let grow =
+        |half: &[u8]| f16::from_f32(f16::from_le_bytes([half[0], half[1]]).to_f32() * 65536.0).to_le_bytes();
+    let name = "model.layers.1.self_attn.v_proj.weight";
+    let large: Vec<u8> = tensors.tensor(name).unwrap().data().chunks(2).flat_map(grow).collect();
+    let views = tensors.tensors().into_iter().map(|(other, tensor)| match other == name {
+        true => (other, TensorView::new(tensor.dtype(), tensor.shape().to_vec(), &large).unwrap()),
+        false => (other, tensor),
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    std::fs::copy(fixture("qwen35-g128/config.json"), folder.path().join("config.json")).unwrap();
+    compile_with(folder.path(), "hybrid-large-values", &[])
+}
+
+/// Where the cache must be widened in the middle of a pass, the rows that count have changed the state once.
+#[test]
+fn a_cache_that_is_widened_leaves_the_state_right() {
+    let model = load(&with_large_values());
+    let ids = Random(2).ids(60);
+    let run = |threads: usize, cut: usize| {
+        let engine = engine(&model, threads, 64);
+        let mut sequence = engine.sequence(SequenceOptions::default()).unwrap();
+        for part in ids.chunks(cut) {
+            engine.advance(&mut sequence, part, &[LogitsRequest::All], None).unwrap();
+        }
+        (bits(sequence.logits(0).unwrap()), sequence.widened())
+    };
+    let (expected, widened) = run(1, 1);
+    assert!(widened.is_some());
+    for (threads, cut) in [(2, 60), (1, 60), (3, 7)] {
+        let (ours, at) = run(threads, cut);
+        assert!(ours == expected && at == widened, "{threads} {cut} {at:?} {widened:?}");
     }
 }
 

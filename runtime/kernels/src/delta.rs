@@ -72,7 +72,7 @@ pub struct Changes<'a> {
 pub struct DeltaRows<'a> {
     /// Elements of a query and a key.
     pub key_dim: usize,
-    /// `[rows, key_dim]`, as [`unit`] leaves them.
+    /// `[rows, key_dim]`, as [`unit()`] leaves them.
     pub queries: &'a [f32],
     /// `[rows, key_dim]`, likewise.
     pub keys: &'a [f32],

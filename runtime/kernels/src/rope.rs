@@ -2,7 +2,7 @@
 
 use crate::isa::{Isa, Tier, dispatch};
 
-/// Cosine and sine of every angle, `[positions, head_dim / 2]` each.
+/// Cosine and sine of every angle, `[positions, n]` each.
 pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
@@ -24,7 +24,7 @@ impl RopeTable {
     }
 
     /// `head = head * cos + rotate_half(head) * sin` for each of the consecutive heads `[n, head_dim]`. Element `i` is
-    /// rotated together with element `i + head_dim / 2`.
+    /// rotated together with element `i + n`.
     ///
     /// # Panics
     /// If there is no whole number of heads or the position is outside the table.

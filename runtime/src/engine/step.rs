@@ -102,20 +102,20 @@ impl Core {
 }
 
 impl Core {
-    /// Runs the tokens again that a sequence's recurrent state has not seen.
+    /// Runs the tokens again that a sequence's recurrent state has not seen. Its memory is the sequence's own afterwards.
     ///
     /// # Errors
-    /// Those of a pass.
+    /// Those of a pass, and [`RuntimeError::System`] where memory is refused.
     fn catch_up(
         &mut self,
         model: &Model,
         sequence: &mut Sequence,
         stop: &AtomicBool,
     ) -> Result<(), RuntimeError> {
+        if let Some(state) = &mut sequence.state {
+            state.own()?;
+        }
         while !sequence.unseen().is_empty() {
-            if let Some(state) = &mut sequence.state {
-                state.own()?;
-            }
             let ids = sequence.unseen();
             let position = sequence.position() - ids.len();
             let ids = &ids[..ids.len().min(self.arena.capacity())];
