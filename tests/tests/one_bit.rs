@@ -5,6 +5,7 @@ use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use trit_format::dense243::Code;
 use trit_runtime::KernelChoice;
 use trit_tests::distance::max_abs;
@@ -122,7 +123,7 @@ fn norm(len: usize) -> Vec<u8> {
 }
 
 /// Writes the checkpoint with floats, and gives its folder.
-fn floats() -> PathBuf {
+fn write_floats() -> PathBuf {
     let folder = scratch().join("one-bit-floats");
     std::fs::create_dir_all(&folder).unwrap();
     let config = serde_json::json!({
@@ -148,7 +149,7 @@ fn floats() -> PathBuf {
 }
 
 /// Writes the same model as GGUF.
-fn gguf() -> PathBuf {
+fn write_gguf() -> PathBuf {
     let string = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let key = |name: &str, kind: u32, value: &[u8]| [&string(name), &kind.to_le_bytes()[..], value].concat();
     let mut keys = vec![key("general.architecture", 8, &string("qwen3"))];
@@ -193,6 +194,10 @@ fn gguf() -> PathBuf {
     path
 }
 
+/// Both are written once: tests run at the same time.
+static FLOATS: LazyLock<PathBuf> = LazyLock::new(write_floats);
+static GGUF: LazyLock<PathBuf> = LazyLock::new(write_gguf);
+
 /// More than a block kernel's least rows, and no multiple of what kernels take at once.
 fn prompt() -> Vec<u32> {
     (0..37).map(|i| (i * 71 + 5) % VOCAB as u32).collect()
@@ -207,10 +212,10 @@ fn expected(checkpoint: &Path, activations: ActivationChoice) -> Vec<f32> {
 
 #[test]
 fn every_kernel_gives_the_same_and_the_reference() {
-    let checkpoint = floats();
+    let checkpoint = &*FLOATS;
     for (name, activations) in [("f32", ActivationChoice::F32), ("auto", ActivationChoice::Auto)] {
-        let bundle = compile_with(&checkpoint, &format!("one-bit-{name}"), &["--activations", name]);
-        let expected = expected(&checkpoint, activations);
+        let bundle = compile_with(checkpoint, &format!("one-bit-{name}"), &["--activations", name]);
+        let expected = expected(checkpoint, activations);
         let mut first: Option<Vec<f32>> = None;
         for way in ways() {
             let mut session = way.open(&bundle);
@@ -225,9 +230,8 @@ fn every_kernel_gives_the_same_and_the_reference() {
 
 #[test]
 fn floats_and_q1_0_are_the_same_model() {
-    let (floats, blocks) = (floats(), gguf());
-    let from_floats = compile_with(&floats, "one-bit-same-floats", &["--activations", "f32"]);
-    let from_blocks = compile_with(&blocks, "one-bit-same-blocks", &["--activations", "f32"]);
+    let from_floats = compile_with(&FLOATS, "one-bit-same-floats", &["--activations", "f32"]);
+    let from_blocks = compile_with(&GGUF, "one-bit-same-blocks", &["--activations", "f32"]);
     let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 64 };
     let [a, b] = [&from_floats, &from_blocks].map(|bundle| {
         let mut session = way.open(bundle);
@@ -245,7 +249,7 @@ fn floats_and_q1_0_are_the_same_model() {
 
 #[test]
 fn what_the_bundle_knows_of_itself_holds() {
-    let bundle = compile_with(&gguf(), "one-bit-selftest", &[]);
+    let bundle = compile_with(&GGUF, "one-bit-selftest", &[]);
     let bundle = bundle.to_str().unwrap();
     for more in [&[][..], &["--kernels", "jit"], &["--kernels", "portable"]] {
         run(trit_run(&[&["selftest", bundle], more].concat())).ok();
