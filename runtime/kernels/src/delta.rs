@@ -30,13 +30,14 @@ pub fn state_len(key_dim: usize, value_dim: usize) -> usize {
     value_dim.next_multiple_of(LANES) * key_dim
 }
 
-/// `beta` and `decay` of a row: `1 / (1 + exp(-b))` and `exp(rate * ln(1 + exp(a + bias)))`, computed in f64.
+/// `beta` and `decay` of a row: `1 / (1 + exp(-b))` and `exp(rate * ln(1 + exp(a + bias)))`, computed in f64 by the
+/// functions of the `libm` crate, which give the same bits on every CPU.
 pub fn gates(b: f32, a: f32, rate: f32, bias: f32) -> (f32, f32) {
     let x = f64::from(a + bias);
     // Above this, the logarithm of 1 + e^x is x in f64 too.
-    let softplus = if x > 40.0 { x } else { x.exp().ln_1p() };
-    let beta = 1.0 / (1.0 + (-f64::from(b)).exp());
-    (beta as f32, (f64::from(rate) * softplus).exp() as f32)
+    let softplus = if x > 40.0 { x } else { libm::log1p(libm::exp(x)) };
+    let beta = 1.0 / (1.0 + libm::exp(-f64::from(b)));
+    (beta as f32, libm::exp(f64::from(rate) * softplus) as f32)
 }
 
 /// `out = x * (factor / sqrt(sum of x^2 + 1e-6))`.
