@@ -7,11 +7,16 @@ use crate::model::{Activations, Matrix, Scales};
 use std::path::Path;
 
 /// What they add to the facts of a configuration, a name and a fact each, for people.
-pub(super) fn facts(overrides: &Overrides) -> Option<(&'static str, String)> {
-    overrides.rope_divisors.as_ref().map(|factors| {
+pub(super) fn facts(overrides: &Overrides) -> Vec<(&'static str, String)> {
+    let divisors = overrides.rope_divisors.as_ref().map(|factors| {
         let most = factors.iter().copied().fold(1.0, f32::max);
         ("divisors", format!("of RoPE's frequencies, up to {most}, from rope_freqs.weight"))
-    })
+    });
+    let rotations = overrides.rotations.as_ref().map(|rotations| {
+        let (names, block) = (rotations.names.len(), rotations.block);
+        ("rotated", format!("{names} weights, by Hadamard transforms of {block} elements"))
+    });
+    divisors.into_iter().chain(rotations).collect()
 }
 
 /// Completes a model that was built from the configuration and the tensors.
