@@ -173,7 +173,7 @@ impl Tensors<'_> {
         let interleaved = weight.interleaved_heads;
         let Projection { norm, mut matrix } = self.as_stored(weight, module, rows, k)?;
         if let Some(heads) = interleaved {
-            matrix = order::in_order(matrix, heads)?;
+            matrix = order::in_order(&matrix, heads)?;
         }
         let matrix = self.rotated(matrix, module)?;
         Ok(Projection { norm, matrix })

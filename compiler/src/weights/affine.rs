@@ -14,12 +14,8 @@ use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::order;
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT};
 use half::{bf16, f16};
-use rayon::prelude::*;
 use std::sync::Arc;
 use trit_format::dense243::decode_signs;
-
-/// Rows that one thread looks at in one go.
-const ROWS: usize = 64;
 
 /// Four codes of zero.
 const ZEROS: u8 = 0x55;
@@ -117,20 +113,7 @@ impl Codes {
 
     /// Checks all scales and biases, and finds which scales are equal.
     fn look(&self) -> Result<ScaleScan, CompileError> {
-        let rows = self.tensor.shape[0];
-        let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
-        let look = |start: usize| {
-            let (mut scan, mut units) = (ScaleScan::default(), Vec::new());
-            for row in start..(start + ROWS).min(rows) {
-                self.units(row, &mut units)?;
-                scan.row(&units);
-            }
-            Ok(scan)
-        };
-        let found: Vec<ScaleScan> = starts.into_par_iter().map(look).collect::<Result<_, CompileError>>()?;
-        let mut all = ScaleScan::default();
-        found.into_iter().for_each(|scan| all.merge(scan));
-        Ok(all)
+        ScaleScan::of_rows(self.tensor.shape[0], |row, units| self.units(row, units))
     }
 
     /// The magnitudes of a row's units. They are the scales of its groups, and 0 for groups of zeros only.

@@ -9,12 +9,8 @@ use crate::model::{Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT};
 use crate::weights::{order, trits};
 use half::f16;
-use rayon::prelude::*;
 use std::sync::Arc;
 use trit_format::plan::ScaleRule;
-
-/// Rows that one thread looks at in one go.
-const ROWS: usize = 64;
 
 /// The matrix `[rows, k]` in a tensor of ternary blocks. As for floats, its scales are grouped as coarsely as they
 /// can be: one for the whole matrix, one for each row, or one for some columns. Blocks of zeros fit every scale.
@@ -109,20 +105,7 @@ impl Blocks {
 
     /// Checks all scales, and finds which of them are equal.
     fn look(&self) -> Result<ScaleScan, CompileError> {
-        let rows = self.tensor.shape[0];
-        let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
-        let look = |start: usize| {
-            let (mut scan, mut units) = (ScaleScan::default(), Vec::new());
-            for row in start..(start + ROWS).min(rows) {
-                self.units(row, &mut units)?;
-                scan.row(&units);
-            }
-            Ok(scan)
-        };
-        let found: Vec<ScaleScan> = starts.into_par_iter().map(look).collect::<Result<_, CompileError>>()?;
-        let mut all = ScaleScan::default();
-        found.into_iter().for_each(|scan| all.merge(scan));
-        Ok(all)
+        ScaleScan::of_rows(self.tensor.shape[0], |row, units| self.units(row, units))
     }
 
     /// The magnitudes of a row's units. They are the scales of its blocks, and 0 for blocks of zeros only.

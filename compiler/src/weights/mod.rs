@@ -12,7 +12,7 @@
 //! | `dense`, `floats`, `integers` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows and columns of heads in the usual order |
-//! | `rows` | some rows of a matrix as a matrix of its own |
+//! | `rows` | rows of a matrix in another order, or some of them, as a matrix of its own |
 
 pub(crate) mod affine;
 pub(crate) mod blocks;

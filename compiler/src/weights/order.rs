@@ -9,10 +9,10 @@
 use crate::checkpoint::{Axis, RawTensor, TiledHeads};
 use crate::error::CompileError;
 use crate::files::mapped::MappedFile;
-use crate::model::{Dense, Matrix, Scales, Ternary, TernaryRows};
+use crate::model::{Matrix, Scales, TernaryRows};
+use crate::weights::rows::rearranged;
 use crate::weights::scale_scan::UNIT;
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Rows of heads, stored interleaved.
@@ -34,7 +34,7 @@ impl Interleaved {
 ///
 /// # Errors
 /// Rows that are no whole number of such heads.
-pub(crate) fn in_order(matrix: Matrix, heads: usize) -> Result<Matrix, CompileError> {
+pub(crate) fn in_order(matrix: &Matrix, heads: usize) -> Result<Matrix, CompileError> {
     let [rows, _] = matrix.shape();
     let head_dim = rows.checked_div(heads).unwrap_or(0);
     if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim * heads != rows {
@@ -42,48 +42,8 @@ pub(crate) fn in_order(matrix: Matrix, heads: usize) -> Result<Matrix, CompileEr
         return Err(CompileError::Internal(problem));
     }
     let order = Interleaved { head_dim };
-    Ok(match matrix {
-        Matrix::Ternary(ternary) => {
-            let trits = Arc::new(Reordered { stored: ternary.trits.clone(), order });
-            Matrix::Ternary(Ternary { trits, ..ternary })
-        }
-        Matrix::Dense(dense) => Matrix::Dense(copied(dense, order, rows)?),
-    })
-}
-
-/// Trits of rows that are stored in another order.
-struct Reordered {
-    stored: Arc<dyn TernaryRows>,
-    order: Interleaved,
-}
-
-impl TernaryRows for Reordered {
-    fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
-        self.stored.read_row(self.order.stored_at(row), out)
-    }
-
-    fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
-        self.stored.read_scales(self.order.stored_at(row), out)
-    }
-
-    fn is_signs(&self) -> bool {
-        self.stored.is_signs()
-    }
-
-    fn release(&self) {
-        self.stored.release();
-    }
-}
-
-/// Floats are read as a whole matrix, so they are written once more, in order, to a temporary file.
-fn copied(dense: Dense, order: Interleaved, rows: usize) -> Result<Dense, CompileError> {
-    let stored = (*dense.data).as_ref();
-    let row_bytes = stored.len() / rows;
-    let file = MappedFile::temporary(Path::new(&dense.name), |out| {
-        (0..rows).try_for_each(|row| out.write_all(&stored[order.stored_at(row) * row_bytes..][..row_bytes]))
-    })?;
-    dense.data.release();
-    Ok(Dense { data: Arc::new(file.whole()), ..dense })
+    let name = matrix.name().to_owned();
+    rearranged(matrix, name, rows, move |row| order.stored_at(row))
 }
 
 /// Where each unit of 32 columns of the usual order is stored; `None` where columns stand in that order, or heads are no

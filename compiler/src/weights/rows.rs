@@ -1,4 +1,4 @@
-//! Some rows of a matrix as a matrix of its own.
+//! Rows of a matrix in another order, or some of them, as a matrix of its own.
 
 use crate::error::CompileError;
 use crate::files::mapped::MappedFile;
@@ -32,39 +32,53 @@ pub(crate) fn select(matrix: &Matrix, runs: Runs, part: &str) -> Result<Matrix, 
         let problem = format!("{} has {all} rows, which are no runs of {period}", matrix.name());
         return Err(CompileError::Internal(problem));
     }
-    let (rows, name) = (all / period * run, format!("{} ({part})", matrix.name()));
+    let name = format!("{} ({part})", matrix.name());
+    rearranged(matrix, name, all / period * run, move |row| runs.stored_at(row))
+}
+
+/// A matrix `[rows, k]` whose row `row` is that row of `matrix` which `stored_at` gives. Trits are read where they are stored.
+/// Floats are read as a whole matrix, so they are written once more, in order, to a temporary file.
+///
+/// # Errors
+/// The temporary file cannot be written.
+pub(super) fn rearranged(
+    matrix: &Matrix,
+    name: String,
+    rows: usize,
+    stored_at: impl Fn(usize) -> usize + Send + Sync + 'static,
+) -> Result<Matrix, CompileError> {
     Ok(match matrix {
         Matrix::Ternary(ternary) => {
-            let trits = Arc::new(Selected { stored: ternary.trits.clone(), runs });
+            let trits = Arc::new(Rearranged { stored: ternary.trits.clone(), stored_at });
             Matrix::Ternary(Ternary { name, rows, trits, ..ternary.clone() })
         }
         Matrix::Dense(dense) => {
+            let [all, k] = matrix.shape();
             let stored = (*dense.data).as_ref();
-            let row_bytes = stored.len() / all;
+            let row_bytes = stored.len().checked_div(all).unwrap_or(0);
             let file = MappedFile::temporary(Path::new(&dense.name), |out| {
-                (0..rows).try_for_each(|row| {
-                    out.write_all(&stored[runs.stored_at(row) * row_bytes..][..row_bytes])
-                })
+                (0..rows)
+                    .try_for_each(|row| out.write_all(&stored[stored_at(row) * row_bytes..][..row_bytes]))
             })?;
             dense.data.release();
-            let shape = vec![rows, dense.shape[1]];
-            Matrix::Dense(Dense { name, shape, data: Arc::new(file.whole()), ..dense.clone() })
+            Matrix::Dense(Dense { name, shape: vec![rows, k], data: Arc::new(file.whole()), ..dense.clone() })
         }
     })
 }
 
-struct Selected {
+/// Trits of rows that are stored elsewhere in a matrix.
+struct Rearranged<F> {
     stored: Arc<dyn TernaryRows>,
-    runs: Runs,
+    stored_at: F,
 }
 
-impl TernaryRows for Selected {
+impl<F: Fn(usize) -> usize + Send + Sync> TernaryRows for Rearranged<F> {
     fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), CompileError> {
-        self.stored.read_row(self.runs.stored_at(row), out)
+        self.stored.read_row((self.stored_at)(row), out)
     }
 
     fn read_scales(&self, row: usize, out: &mut [f32]) -> Result<(), CompileError> {
-        self.stored.read_scales(self.runs.stored_at(row), out)
+        self.stored.read_scales((self.stored_at)(row), out)
     }
 
     fn is_signs(&self) -> bool {

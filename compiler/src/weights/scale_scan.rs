@@ -4,9 +4,11 @@
 //! leaves: one scale for the whole matrix, one for each row, or one for each 256, 128, 64 or 32 columns of a row.
 
 use crate::checkpoint::RawTensor;
+use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Scales, TensorReport};
 use half::{bf16, f16};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use trit_format::plan::{DType, ScaleRule};
 
@@ -105,7 +107,33 @@ impl Magnitudes {
     }
 }
 
+/// Rows that a thread looks at in one go.
+const ROWS: usize = 64;
+
 impl ScaleScan {
+    /// Looks at `rows` rows; `units` writes the magnitudes of a row's units.
+    ///
+    /// # Errors
+    /// The first that `units` gives.
+    pub(crate) fn of_rows(
+        rows: usize,
+        units: impl Fn(usize, &mut Vec<Magnitude>) -> Result<(), CompileError> + Sync,
+    ) -> Result<ScaleScan, CompileError> {
+        let starts: Vec<usize> = (0..rows).step_by(ROWS).collect();
+        let look = |start: usize| {
+            let (mut scan, mut of_row) = (ScaleScan::default(), Vec::new());
+            for row in start..(start + ROWS).min(rows) {
+                units(row, &mut of_row)?;
+                scan.row(&of_row);
+            }
+            Ok(scan)
+        };
+        let found: Vec<ScaleScan> = starts.into_par_iter().map(look).collect::<Result<_, CompileError>>()?;
+        let mut all = ScaleScan::default();
+        found.into_iter().for_each(|scan| all.merge(scan));
+        Ok(all)
+    }
+
     /// Adds what a scan over other rows found.
     pub(crate) fn merge(&mut self, other: ScaleScan) {
         for (split, other) in self.split_groups.iter_mut().zip(other.split_groups) {
