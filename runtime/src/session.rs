@@ -231,11 +231,6 @@ impl Session {
     /// [`RuntimeError::Input`] where there is no such layer or `hidden` has another shape,
     /// [`RuntimeError::Interrupted`].
     pub fn run_layer(&mut self, layer: usize, hidden: &[f32]) -> Result<Vec<f32>, RuntimeError> {
-        let options = SequenceOptions {
-            context: Some(self.context_length()),
-            kv: self.sequence.kv(),
-            ..SequenceOptions::default()
-        };
-        self.engine.run_layer(layer, hidden, options, Some(&self.stop))
+        self.engine.run_layer(layer, hidden, self.sequence.options(), Some(&self.stop))
     }
 }

@@ -14,7 +14,7 @@ use super::arena;
 use super::batch::Part;
 use super::core::{Chunk, Core, Steps};
 use super::logits::all_finite;
-use super::sequence::{Sequence, SequenceOptions};
+use super::sequence::Sequence;
 use crate::RuntimeError;
 use crate::error::Place;
 use crate::load::Model;
@@ -37,12 +37,7 @@ impl Core {
         stop: &AtomicBool,
     ) -> Result<RuntimeError, RuntimeError> {
         let tokens = [part.sequence.tokens(), &part.ids[row..=row]].concat();
-        let options = SequenceOptions {
-            context: Some(part.sequence.context_length()),
-            kv: part.sequence.kv(),
-            ..SequenceOptions::default()
-        };
-        let mut search = Sequence::new(model.clone(), options)?;
+        let mut search = Sequence::new(model.clone(), part.sequence.options())?;
         let found = self.first_place(model, &mut search, &tokens, stop)?;
         let (place, position) = found.unwrap_or((Place::Head, tokens.len() - 1));
         Ok(RuntimeError::NotFinite { place, position, token: tokens[position] })

@@ -165,6 +165,12 @@ impl Sequence {
         self.context
     }
 
+    /// Options with which a new sequence computes as this one does. Their KV cache is of the type that this one has now.
+    pub(crate) fn options(&self) -> SequenceOptions {
+        let state = self.state.as_ref().map_or_else(StateType::default, State::kind);
+        SequenceOptions { context: Some(self.context), kv: self.kv(), state, ..SequenceOptions::default() }
+    }
+
     /// Bytes of address space for its keys and values, shared pages included. The system provides the memory as it is
     /// filled.
     pub fn cache_bytes(&self) -> usize {

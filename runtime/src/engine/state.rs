@@ -188,6 +188,11 @@ impl State {
         State { layout, now: EMPTY, snapshots: Vec::new(), most }
     }
 
+    /// Element type of its matrices.
+    pub fn kind(&self) -> StateType {
+        self.layout.kind
+    }
+
     pub fn layout(&self) -> &StateLayout {
         &self.layout
     }

@@ -169,7 +169,8 @@ impl Part<'_> {
 
     /// Appends the next `ran` tokens of the part to its sequence: they have run.
     fn append(&mut self, ran: usize) {
-        let (count, kept) = (self.chunk().ids.len(), self.chunk().kept());
+        let chunk = self.chunk();
+        let (count, kept) = (chunk.ids.len(), chunk.kept());
         self.sequence.append(&self.ids[self.done..self.done + ran], count, kept);
         self.done += ran;
     }
