@@ -135,12 +135,49 @@ fn most(small: &mut Small, h: BufferId) -> Vec<Step> {
     ]
 }
 
-/// The model with these layers in place of its own.
+/// Rows long enough to be shared out among many workers, each quantized by another step: plain, normalized, rotated. One
+/// width is no multiple of anything.
+fn long(small: &mut Small, h: BufferId) -> Vec<Step> {
+    const UNEVEN: u32 = 8200;
+    const EVEN: u32 = 8192;
+    let x = small.buffer("x", DType::F32, HIDDEN);
+    let mut steps = vec![Step::RmsNorm { input: h, weight: small.norm(HIDDEN), eps: EPS, out: x }];
+    for (name, len) in [("plain", UNEVEN), ("normed", UNEVEN), ("rotated", EVEN)] {
+        let input = small.buffer(name, DType::F32, len);
+        let table = small.table(DType::F32, len, HIDDEN);
+        steps.push(Step::Linear { table, input: x, epilogue: Epilogue::Store, out: input, at: 0 });
+        let (rule, out) = (small.rule(), small.quantized(&format!("{name}.q"), len));
+        steps.push(match name {
+            "plain" => Step::Quantize { input, rule, out },
+            "normed" => Step::NormQuantize { input, weight: small.norm(len), eps: EPS, rule, out },
+            _ => {
+                let norm = Some(InputNorm { weight: small.norm(len), eps: EPS });
+                let rotation = Rotation { block: 2048, signs: Some(signs(small, len)) };
+                Step::RotateQuantize { input, norm, rotation, rule, out }
+            }
+        });
+        let matrix = small.matrix(RowOrder::Sequential, &[HIDDEN], len);
+        steps.push(Step::Ternary { matrix, input: out, epilogue: Epilogue::Add, out: h, at: 0 });
+    }
+    steps
+}
+
+/// The model with layers of the oddest sizes.
 fn odd(variant: usize) -> Small {
+    with_layers(variant, vec![KV], |small, h| vec![least(small, h), most(small, h)])
+}
+
+/// The model with other layers in place of its own.
+fn with_layers(
+    variant: usize,
+    kv: Vec<KvLayer>,
+    layers: impl Fn(&mut Small, BufferId) -> Vec<Vec<Step>>,
+) -> Small {
     let mut small = Small::new(VARIANTS[variant]);
     let h = small.manifest.plan.residual;
     let rotation = Rotation { block: 2, signs: Some(signs(&mut small, HIDDEN)) };
-    let layers = [least(&mut small, h), most(&mut small, h)];
+    let layers = layers(&mut small, h);
+    small.manifest.hyperparameters.n_layers = layers.len() as u32;
     let plan = &mut small.manifest.plan;
     plan.body.truncate(1);
     plan.body.push(Step::Unrotate { rotation, out: h });
@@ -150,7 +187,7 @@ fn odd(variant: usize) -> Small {
         plan.body.extend(steps);
         plan.layers.push(LayerSteps { start, end: plan.body.len() as u32 });
     }
-    plan.kv = vec![KV];
+    plan.kv = kv;
     // They are those of the layers that were there before.
     small.manifest.goldens.clear();
     small
@@ -201,6 +238,22 @@ fn odd_sizes_give_the_same_bits_however_they_are_run() {
                     assert!(same && ours.len() == expected.len(), "{variant}: {state:?}, {chunk}, {threads}");
                 }
             }
+        }
+    }
+}
+
+/// From some number of workers on, the parts of a long row are shared out, where fewer workers each quantize it whole.
+#[test]
+fn long_rows_give_the_same_bits_shared_out() {
+    for variant in [3, 4] {
+        let small = with_layers(variant, Vec::new(), |small, h| vec![long(small, h)]);
+        let ids = &tokens(small.vocab())[..11];
+        let model = load(&small, &format!("long{variant}"), KernelChoice::Auto);
+        let expected = logits(&model, ids, 512, 1, StateType::F32);
+        for (chunk, threads) in [(1, 1), (1, 4), (3, 5), (4, 6), (512, 5)] {
+            let ours = logits(&model, ids, chunk, threads, StateType::F32);
+            let same = ours.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && ours.len() == expected.len(), "{variant}: {chunk}, {threads}");
         }
     }
 }
