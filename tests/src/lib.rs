@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod distance;
+pub mod engines;
 pub mod golden;
 pub mod large;
 pub mod plots;

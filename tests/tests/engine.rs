@@ -1,40 +1,16 @@
 //! Many sequences in one engine: each gives exactly the tokens and logits that it gives alone, whatever runs beside it.
 
-use std::path::Path;
 use std::sync::Arc;
 use trit_runtime::sample::argmax;
 use trit_runtime::{
-    Batch, Engine, EngineOptions, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Model,
-    RuntimeError, Sequence, SequenceOptions, Session, SessionOptions, TrustPolicy, Tuning,
+    Batch, Engine, KernelChoice, KvType, Logits, LogitsRequest, Model, RuntimeError, Sequence,
+    SequenceOptions, Session, SessionOptions,
 };
+use trit_tests::engines::{Random, engine, load};
 use trit_tests::workbench::{compile, repository};
-
-fn load(bundle: &Path, kernels: KernelChoice) -> Arc<Model> {
-    let options = LoadOptions {
-        kernels,
-        tuning: Tuning::Off,
-        trust: TrustPolicy::everything(),
-        ..LoadOptions::default()
-    };
-    Model::load(bundle, &options).unwrap()
-}
 
 fn bundle(name: &str) -> std::path::PathBuf {
     compile(&repository().join("examples/models/fables-12m"), name)
-}
-
-fn engine(model: &Arc<Model>, threads: usize, rows: usize) -> Engine {
-    Engine::new(model.clone(), EngineOptions { threads: Some(threads), oversubscribe: true, rows }).unwrap()
-}
-
-/// Numbers that look random, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
 }
 
 /// What one user wants: a prompt, and some tokens after it.

@@ -4,16 +4,17 @@
 use half::f16;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use trit_runtime::generate::{GenerateOptions, Generator};
 use trit_runtime::sample::{Sampler, SamplerOptions, argmax};
 use trit_runtime::{
-    Batch, Engine, EngineOptions, KernelChoice, KvType, LoadOptions, Logits, LogitsRequest, Model,
-    RuntimeError, Sequence, SequenceOptions, Session, SessionOptions, StateType, TrustPolicy, Tuning,
+    Batch, Engine, KernelChoice, KvType, Logits, LogitsRequest, RuntimeError, Sequence, SequenceOptions,
+    Session, SessionOptions, StateType,
 };
 use trit_tests::distance::{max_abs, nll, relative_l2, top};
+use trit_tests::engines::{Random, engine, load};
 use trit_tests::golden::Goldens;
 use trit_tests::ways::{Way, all_logits, ways};
 use trit_tests::workbench::{compile_with, fixture};
@@ -196,7 +197,7 @@ checks! { g128 G128 gguf GGUF rotated ROTATED mlx MLX }
 fn containers_do_not_matter() {
     for (one, other) in [(&G128, &GGUF), (&ROTATED, &MLX)] {
         let mut random = Random(1);
-        let ids = random.ids(70);
+        let ids = random.ids(70, VOCAB);
         let best = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk: 64 };
         let [a, b] = [one, other].map(|checkpoint| all_logits(&mut best.open(&checkpoint.floats), &ids));
         let far = max_abs(&a, &b);
@@ -205,29 +206,8 @@ fn containers_do_not_matter() {
     }
 }
 
-fn load(bundle: &Path) -> Arc<Model> {
-    let trust = TrustPolicy::everything();
-    let options = LoadOptions { tuning: Tuning::Off, trust, ..LoadOptions::default() };
-    Model::load(bundle, &options).unwrap()
-}
-
-fn engine(model: &Arc<Model>, threads: usize, rows: usize) -> Engine {
-    Engine::new(model.clone(), EngineOptions { threads: Some(threads), oversubscribe: true, rows }).unwrap()
-}
-
-/// Numbers that look random, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
-    fn ids(&mut self, n: usize) -> Vec<u32> {
-        (0..n).map(|_| self.below(80) as u32).collect()
-    }
-}
+/// Tokens of the hybrid fixtures' smallest vocabulary.
+const VOCAB: usize = 80;
 
 fn bits(logits: Logits) -> Vec<u32> {
     match logits {
@@ -247,7 +227,7 @@ fn from_scratch(engine: &Engine, ids: &[u32]) -> Vec<u32> {
 /// next logits are those of the same text from scratch.
 #[test]
 fn a_state_that_was_taken_back_is_the_one_of_the_text_from_scratch() {
-    let model = load(&G128.int8);
+    let model = load(&G128.int8, KernelChoice::Auto);
     let engine = engine(&model, 2, 48);
     for seed in 0..6 {
         let mut random = Random(seed);
@@ -265,7 +245,7 @@ fn a_state_that_was_taken_back_is_the_one_of_the_text_from_scratch() {
                     sequences.push(fork);
                 }
                 3 if position > 0 => {
-                    let ids = random.ids(4);
+                    let ids = random.ids(4, VOCAB);
                     let mut batch = Batch::new();
                     batch.push_drafted(&mut sequences[index], &ids, 3, &[]);
                     assert_eq!(engine.step(&mut batch).unwrap().remove(0).unwrap(), 4);
@@ -273,13 +253,13 @@ fn a_state_that_was_taken_back_is_the_one_of_the_text_from_scratch() {
                 }
                 _ => {
                     let len = [1, 3, 20, 70][random.below(4)];
-                    let ids = random.ids(len);
+                    let ids = random.ids(len, VOCAB);
                     engine.advance(&mut sequences[index], &ids, &[], None).unwrap();
                 }
             }
             let sequence = &mut sequences[index];
             if random.below(3) == 0 && sequence.position() > 0 {
-                let next = random.ids(1);
+                let next = random.ids(1, VOCAB);
                 let text = [sequence.tokens(), &next].concat();
                 engine.advance(sequence, &next, &[LogitsRequest::All], None).unwrap();
                 let ours = bits(sequence.logits(0).unwrap());
@@ -311,8 +291,8 @@ fn with_large_values() -> PathBuf {
 /// Where the cache must be widened in the middle of a pass, the rows that count have changed the state once.
 #[test]
 fn a_cache_that_is_widened_leaves_the_state_right() {
-    let model = load(&with_large_values());
-    let ids = Random(2).ids(60);
+    let model = load(&with_large_values(), KernelChoice::Auto);
+    let ids = Random(2).ids(60, VOCAB);
     let run = |threads: usize, cut: usize| {
         let engine = engine(&model, threads, 64);
         let mut sequence = engine.sequence(SequenceOptions::default()).unwrap();
@@ -332,7 +312,7 @@ fn a_cache_that_is_widened_leaves_the_state_right() {
 /// Sequences in one batch, with drafts, give the bits that each gives alone.
 #[test]
 fn sequences_together_are_sequences_alone() {
-    let model = load(&G128.int8);
+    let model = load(&G128.int8, KernelChoice::Auto);
     for (threads, rows) in [(1, 64), (3, 200)] {
         let engine = engine(&model, threads, rows);
         let mut random = Random(7);
@@ -341,9 +321,9 @@ fn sequences_together_are_sequences_alone() {
         for _ in 0..12 {
             let parts: Vec<(Vec<u32>, usize)> = (0..sequences.len())
                 .map(|_| match random.below(3) {
-                    0 => (random.ids(1), 0),
-                    1 => (random.ids(3), 2),
-                    _ => (random.ids(9), 0),
+                    0 => (random.ids(1, VOCAB), 0),
+                    1 => (random.ids(3, VOCAB), 2),
+                    _ => (random.ids(9, VOCAB), 0),
                 })
                 .collect();
             let texts: Vec<Vec<u32>> =
@@ -366,9 +346,9 @@ fn sequences_together_are_sequences_alone() {
 /// A state of f16 takes half the memory, and logits stay near those of f32, however the text is cut.
 #[test]
 fn a_state_of_f16_is_near() {
-    let model = load(&G128.floats);
+    let model = load(&G128.floats, KernelChoice::Auto);
     let engine = engine(&model, 2, 64);
-    let ids = Random(11).ids(400);
+    let ids = Random(11).ids(400, VOCAB);
     let run = |state: StateType, cut: usize| {
         let options = SequenceOptions { state, kv: KvType::F32, ..SequenceOptions::default() };
         let mut sequence = engine.sequence(options).unwrap();
@@ -393,10 +373,10 @@ fn a_state_of_f16_is_near() {
 /// A step that was interrupted leaves the text as it was, and the state is found again.
 #[test]
 fn an_interrupted_step_changes_nothing() {
-    let model = load(&G128.int8);
+    let model = load(&G128.int8, KernelChoice::Auto);
     let engine = engine(&model, 2, 64);
     let mut random = Random(3);
-    let (before, after) = (random.ids(30), random.ids(20));
+    let (before, after) = (random.ids(30, VOCAB), random.ids(20, VOCAB));
     let mut sequence = engine.sequence(SequenceOptions::default()).unwrap();
     engine.advance(&mut sequence, &before, &[], None).unwrap();
     let stop = AtomicBool::new(true);
@@ -414,9 +394,9 @@ fn an_interrupted_step_changes_nothing() {
 /// Generated tokens do not depend on drafts, nor on how much of the prompt was known.
 #[test]
 fn generations_are_the_same_with_drafts_and_with_known_prefixes() {
-    let model = load(&G128.int8);
+    let model = load(&G128.int8, KernelChoice::Auto);
     let mut random = Random(5);
-    let prompt = random.ids(60);
+    let prompt = random.ids(60, VOCAB);
     let run = |generator: &mut Generator, prompt: &[u32], draft: bool| -> (Vec<u32>, usize) {
         let options = GenerateOptions { max_new: 80, ignore_eos: true, draft, ..GenerateOptions::of(&model) };
         generator.begin(prompt, options).unwrap();
@@ -433,7 +413,7 @@ fn generations_are_the_same_with_drafts_and_with_known_prefixes() {
     let mut generator = fresh();
     assert_eq!(run(&mut generator, &prompt, true).0, expected);
     // The next turn repeats the prompt but for its end.
-    let next = [&prompt[..55], &random.ids(30)].concat();
+    let next = [&prompt[..55], &random.ids(30, VOCAB)].concat();
     let (expected, _) = run(&mut fresh(), &next, false);
     let (ids, ran) = run(&mut generator, &next, true);
     assert_eq!((ids, ran), (expected, 30));
