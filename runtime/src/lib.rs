@@ -32,6 +32,7 @@
 //! | `session` | [`Session`]: an engine with one sequence |
 //! | `selftest` | a model's kernels and logits compared with what the bundle says they are |
 //! | `generate/` | from logits to text: sampling, drafts, the rules of single tokens |
+//! | `scheduler/` | [`Scheduler`](scheduler): many requests share one engine |
 //! | `bandwidth` | how fast this machine's memory can be read, to compare decoding with |
 //!
 //! `unsafe` stands in 15 files: `engine/arena.rs`, `engine/attend.rs`, `engine/execute.rs`, `engine/kv.rs`,
@@ -49,6 +50,7 @@ pub mod generate;
 mod kernels;
 mod limits;
 mod load;
+pub mod scheduler;
 mod selftest;
 mod session;
 

@@ -1,6 +1,7 @@
 //! Generation: a prompt enters, tokens and their text leave one by one.
 
 pub(crate) mod draft;
+pub mod guide;
 mod rules;
 pub mod sample;
 
