@@ -154,7 +154,7 @@ impl Sampling {
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
             repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
-            seed: base.seed,
+            ..base
         }
     }
 }
