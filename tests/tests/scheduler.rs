@@ -186,8 +186,8 @@ fn each_request_gets_what_it_gets_alone() {
 #[test]
 fn memory_is_bounded_and_nobody_is_lost() {
     let model = &*FABLES;
-    let kv_memory = Some(5 * page(model));
-    let options = SchedulerOptions { slots: 5, kv_memory, ..SchedulerOptions::default() };
+    let kv_memory = 5 * page(model);
+    let options = SchedulerOptions { slots: 5, kv_memory: Some(kv_memory), ..SchedulerOptions::default() };
     let scheduler = scheduler(model, options);
     let mut asks = asks(24, 4096, 250);
     // Answers that grow over the end of a page while there is no other page.
@@ -199,7 +199,7 @@ fn memory_is_bounded_and_nobody_is_lost() {
     same_as_alone(model, &scheduler, &asks);
     let statistics = scheduler.statistics();
     assert!(statistics.preempted > 0 && statistics.evicted_texts > 0, "{statistics:?}");
-    assert!(statistics.kv_bytes <= kv_memory.unwrap(), "{statistics:?}");
+    assert!(statistics.kv_bytes <= kv_memory, "{statistics:?}");
     let too_small = SchedulerOptions { kv_memory: Some(1000), ..options };
     let error = Scheduler::new(engine(model, 1, 8), too_small).err().expect("there is no room");
     assert!(matches!(error, RuntimeError::Context { .. } | RuntimeError::Input(_)), "{error}");

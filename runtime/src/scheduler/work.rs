@@ -135,7 +135,7 @@ impl Work {
     fn admit(&mut self) {
         while self.running.len() < self.shared.options.slots {
             let Some(job) = self.next() else { return };
-            if let Err(job) = self.start(job) {
+            if let Some(job) = self.start(job) {
                 self.shared.desk().waiting.insert(0, job);
                 return;
             }
@@ -162,7 +162,7 @@ impl Work {
     }
 
     /// Gives a request a slot. It comes back where there is no memory for its text now.
-    fn start(&mut self, job: Job) -> Result<(), Job> {
+    fn start(&mut self, job: Job) -> Option<Job> {
         let ids = job.history();
         let kept = self.prefixes.find(ids);
         let ours = self.running.iter().map(|running| Overlap::of(&running.sequence, ids)).enumerate();
@@ -182,7 +182,7 @@ impl Work {
             Ok(sequence) => sequence,
             Err(error) => {
                 self.fail(job, error.into());
-                return Ok(());
+                return None;
             }
         };
         let mut running = Running { cuts: Vec::new(), job, sequence };
@@ -191,7 +191,7 @@ impl Work {
         let needed: usize = all.map(|running| running.sequence.missing(running.left())).sum();
         if !self.make_room(needed) && !self.running.is_empty() {
             self.prefixes.keep(&running.sequence);
-            return Err(running.job);
+            return Some(running.job);
         }
         let end = running.job.history().len();
         if self.shared.engine.model().state_bytes() > 0 {
@@ -206,7 +206,7 @@ impl Work {
         }
         running.job.begin(overlap.usable, self.shared.options.draft);
         self.running.push(running);
-        Ok(())
+        None
     }
 
     fn fail(&mut self, mut job: Job, error: RequestError) {
