@@ -6,7 +6,6 @@ use crate::error::{ApiError, ErrorKind};
 use crate::prompt::Made;
 use crate::run::{empty, part, runtime_error};
 use crate::state::{AppState, Caller};
-use crate::tokens::text_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
@@ -203,13 +202,9 @@ impl Choice {
     }
 
     fn logprob(&self, chosen: &Chosen, logprob: f32) -> Result<TokenLogprob, ApiError> {
-        let tokenizer = self.state.tokenizer()?;
-        let top = chosen.top.iter().map(|&(id, logprob)| Ok((text_of(tokenizer, id)?, logprob)));
-        Ok(TokenLogprob {
-            token: text_of(tokenizer, chosen.id)?,
-            logprob,
-            top: top.collect::<Result<_, ApiError>>()?,
-        })
+        let text = |id| self.state.token_text(id);
+        let top = chosen.top.iter().map(|&(id, logprob)| Ok((text(id)?, logprob)));
+        Ok(TokenLogprob { token: text(chosen.id)?, logprob, top: top.collect::<Result<_, ApiError>>()? })
     }
 
     fn parts(&mut self, text: &str) -> Vec<Delta> {

@@ -1,8 +1,10 @@
 //! What all handlers share: the model, its texts, and the scheduler that runs it.
 
+use crate::chat::TokenText;
 use crate::error::{ApiError, ErrorKind};
 use crate::metrics::Metrics;
 use crate::options::ServerOptions;
+use crate::tokens::TokenTexts;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,6 +26,8 @@ pub struct AppState {
     pub created: u64,
     /// Its tokenizer, where it has one.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// What its tokens stand for, where it has a tokenizer.
+    pub token_texts: Option<TokenTexts>,
     /// Its chat template, where it has one.
     pub template: Option<ChatTemplate>,
     /// Runs the requests.
@@ -48,8 +52,20 @@ impl AppState {
         let template = template.map_err(failed)?.flatten();
         let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let token_texts = tokenizer.clone().map(TokenTexts::new);
         let prompts = Arc::new(Semaphore::new(PROMPTS));
-        Ok(AppState { model, name, created, tokenizer, template, scheduler, options, metrics, prompts })
+        Ok(AppState {
+            model,
+            name,
+            created,
+            tokenizer,
+            token_texts,
+            template,
+            scheduler,
+            options,
+            metrics,
+            prompts,
+        })
     }
 
     /// The tokenizer.
@@ -60,6 +76,17 @@ impl AppState {
         self.tokenizer.as_ref().ok_or_else(|| {
             ApiError::invalid("this model has no tokenizer and takes prompts of token ids only")
         })
+    }
+
+    /// A token with its text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] where the bundle has no tokenizer, and where its decoder fails.
+    pub fn token_text(&self, id: u32) -> Result<TokenText, ApiError> {
+        self.tokenizer()?;
+        self.token_texts
+            .as_ref()
+            .map_or_else(|| Err(ApiError::internal("there are no texts")), |texts| texts.of(id))
     }
 
     /// Tokens in the model's vocabulary.
