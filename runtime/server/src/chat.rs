@@ -4,10 +4,14 @@
 //! back into its own JSON or events.
 
 use crate::answer::Part;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorKind};
 use serde_json::{Map, Value};
-use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::Sleep;
+use tokio_stream::Stream;
 
 /// A text to continue, and how.
 #[derive(Clone, Debug)]
@@ -192,22 +196,38 @@ pub struct TokenText {
     pub bytes: Vec<u8>,
 }
 
-/// The answers to a request, while they are generated. Dropping this cancels those that have not ended.
+/// The answers to a request, while they are generated. Dropping this cancels those that have not ended. As a stream it gives
+/// what [`Answers::next`] gives.
 pub struct Answers {
-    /// How many answers there are.
-    pub n: usize,
-    pub(crate) deltas: UnboundedReceiver<Result<Delta, ApiError>>,
-    /// What ends the requests when it is dropped.
-    pub(crate) _guard: Box<dyn std::any::Any + Send + Sync>,
+    n: usize,
+    /// Answers that have not ended.
+    open: usize,
+    deltas: Receiver<Result<Delta, ApiError>>,
+    /// When the answers take too long.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Answers {
+    pub(crate) fn new(
+        n: usize,
+        deltas: Receiver<Result<Delta, ApiError>>,
+        deadline: Option<Instant>,
+    ) -> Answers {
+        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        Answers { n, open: n, deltas, deadline }
+    }
+
+    /// How many answers there are.
+    pub fn count(&self) -> usize {
+        self.n
+    }
+
     /// The next step of one of the answers; `None` after each of them has ended, or one of them has failed.
     ///
     /// # Errors
     /// What made an answer fail. Nothing comes after it.
     pub async fn next(&mut self) -> Option<Result<Delta, ApiError>> {
-        self.deltas.recv().await
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 
     /// The answers as a whole.
@@ -222,10 +242,35 @@ impl Answers {
                 answer.push(delta);
             }
         }
-        match answers.iter().all(|answer| answer.finish.is_some()) {
-            true => Ok(answers),
-            false => Err(ApiError::internal("an answer broke off")),
+        Ok(answers)
+    }
+}
+
+impl Stream for Answers {
+    type Item = Result<Delta, ApiError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.open == 0 {
+            return Poll::Ready(None);
         }
+        let error = match self.deltas.poll_recv(context) {
+            Poll::Ready(Some(Ok(delta))) => {
+                self.open -= usize::from(matches!(delta.content, Content::End { .. }));
+                return Poll::Ready(Some(Ok(delta)));
+            }
+            Poll::Ready(Some(Err(error))) => error,
+            Poll::Ready(None) => ApiError::internal("an answer broke off"),
+            Poll::Pending => {
+                let deadline = self.deadline.as_mut().map(|deadline| deadline.as_mut().poll(context));
+                if deadline != Some(Poll::Ready(())) {
+                    return Poll::Pending;
+                }
+                ApiError::new(ErrorKind::Timeout, "the answer took longer than this server allows")
+            }
+        };
+        self.open = 0;
+        self.deltas.close();
+        Poll::Ready(Some(Err(error)))
     }
 }
 

@@ -179,6 +179,16 @@ impl ApiError {
     }
 }
 
+impl IntoResponse for ApiError {
+    /// An answer that carries the error. What every answer passes on its way out renders it in the shape of the interface
+    /// that the request belongs to.
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
