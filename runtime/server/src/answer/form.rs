@@ -83,11 +83,13 @@ impl Form {
             _ => (None, String::new()),
         };
         let says = |text: &str| example.contains(text) || source.contains(text);
+        let bare = example.contains(&format!(r#""name": "{PROBE}", "parameters": "#))
+            || source.contains(r#"{"name": function name, "parameters": "#);
         let calls = if says(START_CALL) && says("<function=") {
             Calls::Xml
         } else if says(START_CALL) {
             Calls::Marked
-        } else if says(PYTHON) || says(r#""parameters": "#) {
+        } else if bare || says(PYTHON) {
             Calls::Bare
         } else {
             Calls::Marked

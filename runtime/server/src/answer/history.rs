@@ -2,7 +2,6 @@
 
 use super::form::{Arguments, END_CALL, Form, START_CALL};
 use crate::chat::{Messages, ToolChoice};
-use crate::error::ApiError;
 use serde_json::{Map, Value, json};
 
 /// What a chat template is given.
@@ -17,10 +16,7 @@ pub struct ForTemplate {
 impl Form {
     /// What the template is given for `messages`. Where it knows no tools, they are told in the system message; where it does
     /// not write earlier calls and their results, they become text.
-    ///
-    /// # Errors
-    /// [`ApiError`] where the arguments of an earlier call are no JSON object.
-    pub fn for_template(&self, messages: &Messages) -> Result<ForTemplate, ApiError> {
+    pub fn for_template(&self, messages: &Messages) -> ForTemplate {
         let offered = messages.tool_choice != ToolChoice::Never;
         let tools = if offered { messages.tools.clone() } else { Vec::new() };
         let mut all: Vec<Value> = Vec::with_capacity(messages.messages.len());
@@ -34,7 +30,7 @@ impl Form {
                 message.remove("tool_calls");
             }
             if message.contains_key("tool_calls") {
-                self.earlier_calls(&mut message, at)?;
+                self.earlier_calls(&mut message);
             }
             // Templates add texts to it, which Python does not do with what is not there.
             if message.get("content").is_none_or(Value::is_null) {
@@ -50,7 +46,7 @@ impl Form {
             all.push(Value::Object(message));
         }
         if self.tells_tools || tools.is_empty() {
-            return Ok(ForTemplate { messages: all, tools });
+            return ForTemplate { messages: all, tools };
         }
         let told = self.tell(&tools);
         match all.first_mut().filter(|first| matches!(first["role"].as_str(), Some("system" | "developer"))) {
@@ -60,33 +56,16 @@ impl Form {
             }
             None => all.insert(0, json!({"role": "system", "content": told})),
         }
-        Ok(ForTemplate { messages: all, tools: Vec::new() })
+        ForTemplate { messages: all, tools: Vec::new() }
     }
 
     /// Earlier calls as the template expects their arguments, or as text.
-    fn earlier_calls(&self, message: &mut Map<String, Value>, at: usize) -> Result<(), ApiError> {
-        let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) else { return Ok(()) };
+    fn earlier_calls(&self, message: &mut Map<String, Value>) {
+        let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) else { return };
         let mut text = String::new();
-        for (number, call) in calls.iter_mut().enumerate() {
-            let param = || format!("messages[{at}].tool_calls[{number}].function.arguments");
-            let arguments = match &call["function"]["arguments"] {
-                Value::Object(object) => Value::Object(object.clone()),
-                Value::String(text) if text.trim().is_empty() => json!({}),
-                Value::String(text) => {
-                    serde_json::from_str::<Map<_, _>>(text).map(Value::Object).map_err(|e| {
-                        ApiError::invalid_param(
-                            param(),
-                            format!("the arguments of an earlier call are no JSON object: {e}"),
-                        )
-                    })?
-                }
-                Value::Null => json!({}),
-                _ => return Err(ApiError::invalid_param(param(), "expected a JSON object, as text")),
-            };
-            let Some(function) = call["function"].as_object_mut() else {
-                let param = format!("messages[{at}].tool_calls[{number}].function");
-                return Err(ApiError::invalid_param(param, "expected an object with name and arguments"));
-            };
+        for call in calls.iter_mut() {
+            let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) else { continue };
+            let arguments = object(function.get("arguments"));
             match self.earlier {
                 Some(Arguments::Object) => drop(function.insert("arguments".to_owned(), arguments)),
                 Some(Arguments::Text) => {
@@ -104,7 +83,6 @@ impl Form {
             let whole = format!("{said}{text}");
             message.insert("content".to_owned(), whole.trim_start_matches('\n').into());
         }
-        Ok(())
     }
 
     /// Words that tell a model of tools, for templates that do not.
@@ -115,6 +93,20 @@ impl Form {
             "You may call these functions:\n<tools>\n{functions}</tools>\n\nTo call one, write its name and arguments as a JSON \
              object in this way:\n{START_CALL}\n{{\"name\": \"the function's name\", \"arguments\": {{}}}}\n{END_CALL}"
         )
+    }
+}
+
+/// The arguments of a call as an object. What a model wrote wrongly is in it as it wrote it.
+fn object(arguments: Option<&Value>) -> Value {
+    match arguments {
+        Some(Value::Object(object)) => Value::Object(object.clone()),
+        Some(Value::String(text)) => match serde_json::from_str(text) {
+            Ok(Value::Object(object)) => Value::Object(object),
+            _ if text.trim().is_empty() => json!({}),
+            _ => json!({"INVALID_JSON": text}),
+        },
+        None | Some(Value::Null) => json!({}),
+        Some(other) => json!({"INVALID_JSON": other}),
     }
 }
 
@@ -176,7 +168,7 @@ mod tests {
     fn arguments_come_as_the_template_wants_them() {
         let object = form(true, Some(Arguments::Object));
         for arguments in [json!({"city": "Paris"}), json!("{\"city\": \"Paris\"}")] {
-            let found = object.for_template(&conversation(arguments)).unwrap();
+            let found = object.for_template(&conversation(arguments));
             let call = &found.messages[1]["tool_calls"][0]["function"]["arguments"];
             assert_eq!((call, &found.messages[1]["content"]), (&json!({"city": "Paris"}), &json!("")));
             assert_eq!(
@@ -185,12 +177,16 @@ mod tests {
             );
             assert_eq!(found.tools.len(), 1);
         }
-        let text = form(true, Some(Arguments::Text)).for_template(&conversation(json!({"a": 1}))).unwrap();
+        let text = form(true, Some(Arguments::Text)).for_template(&conversation(json!({"a": 1})));
         assert_eq!(text.messages[1]["tool_calls"][0]["function"]["arguments"], "{\"a\":1}");
-        assert_eq!(object.for_template(&conversation(json!(""))).unwrap().messages.len(), 4);
-        for wrong in [json!("no JSON"), json!("[1]"), json!(5)] {
-            let error = object.for_template(&conversation(wrong)).unwrap_err();
-            assert_eq!(error.param.as_deref(), Some("messages[1].tool_calls[0].function.arguments"));
+        for (given, expected) in [
+            (json!(""), json!({})),
+            (json!(null), json!({})),
+            (json!("{\"ci"), json!({"INVALID_JSON": "{\"ci"})),
+            (json!("[1]"), json!({"INVALID_JSON": "[1]"})),
+        ] {
+            let found = object.for_template(&conversation(given));
+            assert_eq!(found.messages[1]["tool_calls"][0]["function"]["arguments"], expected);
         }
     }
 
@@ -198,7 +194,7 @@ mod tests {
     fn a_template_that_knows_no_tools_gets_text() {
         let form = form(false, None);
         let mut messages = conversation(json!({"city": "Paris"}));
-        let found = form.for_template(&messages).unwrap();
+        let found = form.for_template(&messages);
         assert!(found.tools.is_empty());
         assert_eq!(found.messages[0]["role"], "system");
         assert!(found.messages[0]["content"].as_str().unwrap().contains("{\"name\":\"weather\"}"));
@@ -210,10 +206,10 @@ mod tests {
         let mut splitter = form.splitter(&messages, "");
         assert_eq!([splitter.push(call), splitter.finish()].concat().len(), 2);
         messages.tool_choice = ToolChoice::Never;
-        assert_eq!(form.for_template(&messages).unwrap().messages[0]["role"], "user");
+        assert_eq!(form.for_template(&messages).messages[0]["role"], "user");
         messages.tool_choice = ToolChoice::Auto;
         messages.messages.insert(0, json!({"role": "system", "content": "Be brief."}));
-        let told = form.for_template(&messages).unwrap().messages;
+        let told = form.for_template(&messages).messages;
         assert!(told[0]["content"].as_str().unwrap().starts_with("Be brief.\n\nYou may call"));
     }
 }

@@ -86,11 +86,6 @@ impl Scanner {
         self.open.len()
     }
 
-    /// Whether the value is whole.
-    pub fn is_done(&self) -> bool {
-        self.state == State::Done
-    }
-
     /// Takes the next character. Once one is invalid, all are.
     pub fn step(&mut self, c: char) -> Result<Role, Invalid> {
         let role = self.advance(c);
@@ -228,7 +223,7 @@ mod tests {
     /// Whether all of a text is one value.
     fn whole(text: &str) -> bool {
         let mut scanner = Scanner::default();
-        text.chars().all(|c| scanner.step(c).is_ok()) && scanner.is_done()
+        text.chars().all(|c| scanner.step(c).is_ok()) && scanner.state == State::Done
     }
 
     #[test]
@@ -288,6 +283,6 @@ mod tests {
             })
             .collect();
         assert_eq!(roles, "<kkk :<s,sss>>");
-        assert!(scanner.is_done() && scanner.step(' ').is_err());
+        assert!(scanner.state == State::Done && scanner.step(' ').is_err());
     }
 }
