@@ -5,7 +5,7 @@
 //! never waits. When the reader goes away, the task ends, and with it the request.
 
 use crate::answer::{Part, Splitter};
-use crate::chat::{Answers, ChatRequest, Content, Delta, FinishReason, Generation, Prompt, Usage};
+use crate::chat::{Answers, ChatRequest, Content, Delta, FinishReason, Format, Generation, Prompt, Usage};
 use crate::constrain;
 use crate::error::{ApiError, ErrorKind};
 use crate::follow::Choice;
@@ -58,8 +58,10 @@ impl AppState {
         }
         let (to, deltas) = mpsc::channel(AHEAD);
         let mut choices = Vec::with_capacity(n);
+        let mut prompt = 0;
         for request in requests {
             let made = self.make_prompt(&request.prompt).await?;
+            prompt += made.ids.len();
             if made.ids.is_empty() {
                 return Err(ApiError::invalid_param("prompt", "the prompt is empty"));
             }
@@ -81,7 +83,7 @@ impl AppState {
         for choice in choices {
             tokio::spawn(choice.run(to.clone()));
         }
-        Ok(Answers::new(n, deltas, self.options.request_timeout.map(|timeout| arrived + timeout)))
+        Ok(Answers::new(n, prompt, deltas, self.options.request_timeout.map(|timeout| arrived + timeout)))
     }
 
     /// Hands a request to the scheduler for one of its answers.
@@ -95,12 +97,12 @@ impl AppState {
         caller: &Caller,
     ) -> Result<Choice, ApiError> {
         let generation = &request.generation;
-        let splitter = match &request.prompt {
-            Prompt::Messages(messages) => {
-                let template = self.model.manifest().text.chat_template.as_deref().unwrap_or_default();
-                Splitter::new(template, messages, &made.text)
-            }
-            Prompt::Text(_) | Prompt::Ids(_) => Splitter::plain(),
+        let (splitter, grammar) = match (&request.prompt, &self.form) {
+            (Prompt::Messages(messages), Some(form)) => (
+                form.splitter(messages, &made.text),
+                form.grammar(messages, &made.text, &generation.format).map(Format::Lark),
+            ),
+            _ => (Splitter::plain(), None),
         };
         let mut choice = Choice::new(self.clone(), index, splitter, made, generation, caller, arrived);
         if generation.max_tokens == Some(0) {
@@ -117,7 +119,7 @@ impl AppState {
             max_new: generation.max_tokens.unwrap_or(usize::MAX).min(room),
             stop_ids: self.model.manifest().text.stop.clone(),
             ignore_eos: generation.ignore_eos,
-            guide: constrain::guide(self, &generation.format)?,
+            guide: constrain::guide(self, grammar.as_ref().unwrap_or(&generation.format))?,
             logprobs: generation.logprobs,
             user: user(generation, caller),
         };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `chat` | `/v1/chat/completions` |
 //! | `completions` | `/v1/completions` |
+//! | `responses/` | `/v1/responses` |
 //! | `models` | `/v1/models` |
 //! | `messages`, `sampling`, `tools` | read what requests have in common |
 //! | `shapes` | write what answers have in common |
@@ -12,6 +13,7 @@ pub mod chat;
 pub mod completions;
 pub mod messages;
 pub mod models;
+pub mod responses;
 pub mod sampling;
 pub mod shapes;
 pub mod tools;
