@@ -174,17 +174,23 @@ impl Choice {
         if let Some(logprob) = chosen.logprob {
             self.tokens.push(self.logprob(chosen, logprob)?);
         }
-        let (piece, special) = match (&mut self.text, &self.state.tokenizer) {
+        let (piece, mark) = match (&mut self.text, &self.state.tokenizer) {
             (Some(text), Some(tokenizer)) => {
                 let special =
                     tokenizer.is_special(chosen.id).then(|| tokenizer.token_of(chosen.id)).flatten();
-                (text.push(chosen.id).map_err(broken)?, special)
+                let mark = special.filter(|token| self.splitter.is_mark(token));
+                let mut piece = text.push(chosen.id).map_err(broken)?;
+                if mark.is_some() {
+                    // What was held back stands before the mark.
+                    piece.push_str(&text.finish().map_err(broken)?);
+                }
+                (piece, mark)
             }
             // Without a tokenizer the ids are the text.
             _ if self.usage.generated == 1 => (chosen.id.to_string(), None),
             _ => (format!(",{}", chosen.id), None),
         };
-        let text = self.stops.push(&piece);
+        let mut text = self.stops.push(&piece);
         if let Some(stop) = self.stops.found_text() {
             let stop = stop.to_owned();
             // The token that completes the text to stop at is no part of the answer.
@@ -193,8 +199,11 @@ impl Choice {
             deltas.extend(self.end(FinishReason::StopText(stop)));
             return Ok((deltas, true));
         }
+        if mark.is_some() {
+            text.push_str(&self.stops.finish());
+        }
         let mut deltas = self.parts(&text);
-        if let Some(token) = special {
+        if let Some(token) = mark {
             let parts = self.splitter.push_special(&token);
             deltas.extend(self.deltas(parts));
         }
