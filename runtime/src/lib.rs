@@ -61,8 +61,8 @@ pub use bundle::texts::Texts;
 pub use bundle::trust::{NotTrusted, TrustPolicy, TrustRecords, Trusted};
 pub use engine::profile::Profile;
 pub use engine::{
-    Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions,
-    StateType,
+    Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Pooling, Sequence,
+    SequenceOptions, StateType, TokenSet,
 };
 pub use error::{Place, RuntimeError};
 pub use generate::sample;

@@ -25,11 +25,13 @@
 //! ```
 
 mod arena;
+mod asked;
 mod attend;
 mod batch;
 mod core;
 mod dense_linear;
 mod elementwise;
+mod embed;
 mod execute;
 mod finite;
 mod kv;
@@ -44,12 +46,15 @@ mod sequence;
 pub(crate) mod state;
 mod step;
 mod ternary;
+mod token_set;
 
 pub use batch::Batch;
+pub use embed::Pooling;
 pub use kv::KvType;
 pub use logits::{Candidate, Logits, LogitsRequest};
 pub use sequence::{Sequence, SequenceOptions};
 pub use state::StateType;
+pub use token_set::TokenSet;
 
 use self::core::Core;
 use crate::RuntimeError;

@@ -2,11 +2,15 @@
 //!
 //! The order is that of transformers: biases, repetition penalty, suppressed tokens, temperature, top-k, top-p, min-p,
 //! then the draw. Equal logits are ordered by id, so that the result does not depend on how candidates were found.
+//!
+//! Where only some tokens are allowed, the others are removed before all of that, exactly as if their probabilities were
+//! zero: top-k counts allowed tokens, and the sums that top-p needs are of their probabilities alone.
 
 use super::rules::Rules;
-use crate::engine::{Candidate, Logits, LogitsRequest};
+use crate::engine::{Candidate, Logits, LogitsRequest, TokenSet};
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 use trit_format::manifest::{LogitRules, SamplingDefaults};
 
 /// How tokens are chosen. The default is greedy.
@@ -108,7 +112,8 @@ impl Sampler {
     /// [`Sampler::asks`].
     pub fn request(&self) -> LogitsRequest {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
-        let largest = |count, within| LogitsRequest::Largest { count, within, forced: Vec::new() };
+        let largest =
+            |count, within| LogitsRequest::Largest { count, within, allowed: None, forced: Vec::new() };
         if self.is_greedy() {
             return LogitsRequest::largest();
         }
@@ -147,6 +152,33 @@ impl Sampler {
         }
     }
 
+    /// As [`Sampler::asks`] where only some tokens may be chosen after `history` and after each of the tokens `drafted`:
+    /// one request for each of the sets `allowed`, of which there is one more than drafted tokens. `None` in their place
+    /// allows all tokens.
+    pub fn asks_among(
+        &self,
+        history: &[u32],
+        drafted: &[u32],
+        vocab: usize,
+        allowed: &[Option<Arc<TokenSet>>],
+    ) -> Vec<LogitsRequest> {
+        let request = self.asks(history, drafted, vocab);
+        let among = |set: &Arc<TokenSet>| match &request {
+            LogitsRequest::Largest { count, within, forced, .. } => {
+                let forced = forced.iter().copied().filter(|&id| set.contains(id)).collect();
+                LogitsRequest::Largest { count: *count, within: *within, allowed: Some(set.clone()), forced }
+            }
+            // All that are allowed.
+            _ => LogitsRequest::Largest {
+                count: 1,
+                within: f32::INFINITY,
+                allowed: Some(set.clone()),
+                forced: Vec::new(),
+            },
+        };
+        allowed.iter().map(|set| set.as_ref().map_or_else(|| request.clone(), among)).collect()
+    }
+
     /// Whether the repetition penalty changes logits of tokens in the history.
     pub fn penalizes(&self) -> bool {
         self.options.repeat_penalty != 1.0
@@ -164,16 +196,30 @@ impl Sampler {
 
     /// As [`Sampler::sample`]; `None` where no logit is finite or every token is suppressed.
     pub fn choose(&mut self, logits: Logits, history: &[u32]) -> Option<u32> {
+        self.choose_among(logits, history, None)
+    }
+
+    /// As [`Sampler::choose`]; tokens that are not in `allowed` are never chosen. `None` in its place allows all tokens.
+    pub fn choose_among(
+        &mut self,
+        logits: Logits,
+        history: &[u32],
+        allowed: Option<&TokenSet>,
+    ) -> Option<u32> {
         self.candidates.clear();
+        let counts = |c: &Candidate| c.logit.is_finite() && allowed.is_none_or(|set| set.contains(c.id));
         match logits {
-            Logits::All(logits) if self.is_greedy() && !self.penalizes() && self.rules.is_empty() => {
+            Logits::All(logits)
+                if allowed.is_none() && self.is_greedy() && !self.penalizes() && self.rules.is_empty() =>
+            {
                 return logits.iter().any(|l| l.is_finite()).then(|| argmax(logits));
             }
             Logits::All(logits) => {
                 let all = logits.iter().enumerate().map(|(id, &logit)| Candidate { id: id as u32, logit });
-                self.candidates.extend(all.filter(|c| c.logit.is_finite()));
+                self.candidates.extend(all.filter(counts));
             }
-            Logits::Candidates(some) => self.candidates.extend(some.iter().filter(|c| c.logit.is_finite())),
+            Logits::Candidates(some) => self.candidates.extend(some.iter().copied().filter(counts)),
+            Logits::Hidden(_) => {}
         }
         if !self.rules.is_empty() {
             self.rules.bias(history, &mut self.candidates);

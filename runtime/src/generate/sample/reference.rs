@@ -100,7 +100,8 @@ fn what_is_asked_for_decides() {
             let options = SamplerOptions { seed: round, ..options };
             let mut sampler = Sampler::with_rules(options, &rules);
             sampler.begin(history.len());
-            let LogitsRequest::Largest { count, within, forced } = sampler.asks(&history, &drafted, VOCAB)
+            let LogitsRequest::Largest { count, within, forced, .. } =
+                sampler.asks(&history, &drafted, VOCAB)
             else {
                 continue;
             };
