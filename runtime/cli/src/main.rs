@@ -21,6 +21,8 @@ mod profile;
 mod remedies;
 mod scripts;
 mod selftest;
+#[cfg(feature = "serve")]
+mod serve;
 mod template;
 mod tokenize;
 mod values;
@@ -80,6 +82,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(Command::Perplexity(args)) => perplexity::run(args),
         Some(Command::Logits(args)) => logits::run(args),
         Some(Command::Selftest(args)) => selftest::run(args),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Tokenize(args)) => tokenize::run(args),
         Some(Command::Template(args)) => template::run(args),
         Some(Command::Completions(args)) => scripts::completions(args),
