@@ -136,7 +136,7 @@ fn embeddings_are_pooled_and_normalized() {
     for rows in [1, 13, 32, 1000] {
         for (pooling, expected) in [(Pooling::Last, &last), (Pooling::Mean, &mean)] {
             let mut sequence = engine.sequence(SequenceOptions::default()).unwrap();
-            let found = engine.embed(&mut sequence, &ids, pooling, rows, None).unwrap();
+            let found = engine.embed(&mut sequence, &ids, pooling, || rows, None).unwrap();
             let far = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(found.len() == width && far < 1e-6, "{pooling:?} in steps of {rows}: {far}");
             assert_eq!(sequence.position(), 50);
@@ -144,7 +144,7 @@ fn embeddings_are_pooled_and_normalized() {
                 &mut engine.sequence(SequenceOptions::default()).unwrap(),
                 &ids,
                 pooling,
-                32,
+                || 32,
                 None,
             );
             assert_eq!(found, first.unwrap(), "{pooling:?} in steps of {rows}");
@@ -152,7 +152,7 @@ fn embeddings_are_pooled_and_normalized() {
     }
     let mut sequence = engine.sequence(SequenceOptions::default()).unwrap();
     for bad in [&[][..], &[4096]] {
-        let error = engine.embed(&mut sequence, bad, Pooling::Mean, 8, None).unwrap_err();
+        let error = engine.embed(&mut sequence, bad, Pooling::Mean, || 8, None).unwrap_err();
         assert!(matches!(error, RuntimeError::Input(_)), "{error}");
         assert_eq!(sequence.position(), 0);
     }

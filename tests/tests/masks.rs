@@ -172,21 +172,21 @@ fn samplers_choose_the_same() {
         for allowed in masks(4096, &mut random) {
             for options in options {
                 let mut sampler = Sampler::new(SamplerOptions { seed, ..options });
-                let allowed = Some(Arc::new(allowed.clone()));
-                let asked = sampler.asks_among(&ids, &[], 4096, std::slice::from_ref(&allowed));
+                let allowed = Arc::new(allowed.clone());
+                let asked = [sampler.asks(&ids, &[], 4096).among(&allowed)];
                 let mut fork = base.fork(8);
                 engine.advance(&mut fork, &ids[8..], &asked, None).unwrap();
                 // Exactly as if the others had a probability of zero.
                 let masked: Vec<f32> = (0u32..)
                     .zip(all)
-                    .map(|(id, &logit)| match allowed.as_ref().unwrap().contains(id) {
+                    .map(|(id, &logit)| match allowed.contains(id) {
                         true => logit,
                         false => f32::NEG_INFINITY,
                     })
                     .collect();
                 let expected = sampler.clone().choose(Logits::All(&masked), &ids);
-                let chosen = sampler.choose_among(fork.logits(0).unwrap(), &ids, allowed.as_deref());
-                assert_eq!(chosen, expected, "{options:?} of {}", allowed.unwrap().len());
+                let chosen = sampler.choose_among(fork.logits(0).unwrap(), &ids, Some(&*allowed));
+                assert_eq!(chosen, expected, "{options:?} of {}", allowed.len());
             }
         }
     }

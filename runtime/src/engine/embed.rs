@@ -14,10 +14,10 @@ pub enum Pooling {
 }
 
 impl Engine {
-    /// Appends a text to a sequence, in steps of at most `rows` tokens, and returns its embedding: the hidden states of
+    /// Appends a text to a sequence, in steps of as many tokens as `rows` says before each, and returns its embedding: the hidden states of
     /// `ids` after the model's last norm, pooled, with a Euclidean norm of 1; `[hidden_dim]`. A vector of zeros stays one.
     /// The result does not depend on `rows`, nor on what else runs. Other users' steps take their turns between two of
-    /// these steps. While `stop` is set, the call ends.
+    /// these steps, which should be short where others wait. While `stop` is set, the call ends.
     ///
     /// # Errors
     /// Those of [`Engine::advance`]. The sequence has not changed then.
@@ -26,20 +26,20 @@ impl Engine {
         sequence: &mut Sequence,
         ids: &[u32],
         pooling: Pooling,
-        rows: usize,
+        mut rows: impl FnMut() -> usize,
         stop: Option<&AtomicBool>,
     ) -> Result<Vec<f32>, RuntimeError> {
         sequence.check(ids)?;
         let start = sequence.position();
-        let rows = rows.clamp(1, self.rows());
-        let requests = vec![LogitsRequest::Hidden; rows.min(ids.len())];
+        let requests = vec![LogitsRequest::Hidden; self.rows().min(ids.len())];
         let mut sum = vec![0.0f64; self.model().manifest().hyperparameters.hidden_dim as usize];
-        let mut left = ids.len();
-        for chunk in ids.chunks(rows) {
-            left -= chunk.len();
+        let mut left = ids;
+        while !left.is_empty() {
+            let (chunk, after) = left.split_at(rows().clamp(1, self.rows()).min(left.len()));
+            left = after;
             let asked = match pooling {
                 Pooling::Mean => chunk.len(),
-                Pooling::Last => usize::from(left == 0),
+                Pooling::Last => usize::from(left.is_empty()),
             };
             // Rows come in order, so that the sum has one order.
             let mut add = |_: usize, logits: Logits| {

@@ -38,6 +38,21 @@ impl LogitsRequest {
     pub fn largest() -> LogitsRequest {
         LogitsRequest::Largest { count: 1, within: 0.0, allowed: None, forced: Vec::new() }
     }
+
+    /// Asks for the logits of tokens of a set alone: for the largest among them, or for all of them.
+    pub fn among(self, set: &Arc<TokenSet>) -> LogitsRequest {
+        let allowed = Some(set.clone());
+        match self {
+            LogitsRequest::All => {
+                LogitsRequest::Largest { count: 1, within: f32::INFINITY, allowed, forced: Vec::new() }
+            }
+            LogitsRequest::Largest { count, within, mut forced, .. } => {
+                forced.retain(|&id| set.contains(id));
+                LogitsRequest::Largest { count, within, allowed, forced }
+            }
+            LogitsRequest::Hidden => LogitsRequest::Hidden,
+        }
+    }
 }
 
 /// Logits after a token, or what the head would compute them from.

@@ -1,7 +1,7 @@
 //! The guide of an answer and what it allows in the rows of one pass.
 
 use super::guide::{Guide, TokenSet};
-use crate::RuntimeError;
+use crate::{LogitsRequest, RuntimeError};
 use std::sync::Arc;
 
 /// A guide, or none, with the tokens that may be chosen after each row of a pass.
@@ -35,9 +35,13 @@ impl Guided {
         Ok(())
     }
 
-    /// What may be chosen after each row of the pass.
-    pub fn rows(&self) -> &[Option<Arc<TokenSet>>] {
-        &self.allowed
+    /// What is asked of the logits after each row of the pass, where `request` is asked without a guide.
+    pub fn asks(&self, request: LogitsRequest) -> Vec<LogitsRequest> {
+        let among = |set: &Option<Arc<TokenSet>>| match set {
+            Some(set) => request.clone().among(set),
+            None => request.clone(),
+        };
+        self.allowed.iter().map(among).collect()
     }
 
     /// What may be chosen after a row; `None` allows every token.

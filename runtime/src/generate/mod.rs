@@ -330,8 +330,8 @@ impl Ongoing {
         sampler.begin(history.len());
         let mut guided = Guided::new(guide);
         guided.look_ahead(&mut Vec::new())?;
-        let request = sampler.asks_among(&history, &[], vocab(session), guided.rows());
-        let advanced = advance(session, prompt, &request);
+        let requests = guided.asks(sampler.asks(&history, &[], vocab(session)));
+        let advanced = advance(session, prompt, &requests);
         let prefill = start.elapsed();
         let interrupted = matches!(advanced, Err(RuntimeError::Interrupted));
         if !interrupted {
@@ -433,7 +433,8 @@ impl Ongoing {
         self.guided.look_ahead(&mut self.drafted)?;
         self.pass = (Instant::now(), self.history.len());
         self.generation.drafted += self.drafted.len();
-        let requests = sampler.asks_among(&self.history, &self.drafted, vocab(session), self.guided.rows());
+        let request = sampler.asks(&self.history, &self.drafted, vocab(session));
+        let requests = self.guided.asks(request);
         let last = self.history[self.history.len() - 1];
         match session.advance_drafted(last, &self.drafted, &requests) {
             Err(RuntimeError::Interrupted) => self.stop(Finish::Interrupted),

@@ -11,7 +11,6 @@ use super::rules::Rules;
 use crate::engine::{Candidate, Logits, LogitsRequest, TokenSet};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use trit_format::manifest::{LogitRules, SamplingDefaults};
 
 /// How tokens are chosen. The default is greedy.
@@ -174,33 +173,6 @@ impl Sampler {
             true => LogitsRequest::All,
             false => request,
         }
-    }
-
-    /// As [`Sampler::asks`] where only some tokens may be chosen after `history` and after each of the tokens `drafted`:
-    /// one request for each of the sets `allowed`, of which there is one more than drafted tokens. `None` in their place
-    /// allows all tokens.
-    pub fn asks_among(
-        &self,
-        history: &[u32],
-        drafted: &[u32],
-        vocab: usize,
-        allowed: &[Option<Arc<TokenSet>>],
-    ) -> Vec<LogitsRequest> {
-        let request = self.asks(history, drafted, vocab);
-        let among = |set: &Arc<TokenSet>| match &request {
-            LogitsRequest::Largest { count, within, forced, .. } => {
-                let forced = forced.iter().copied().filter(|&id| set.contains(id)).collect();
-                LogitsRequest::Largest { count: *count, within: *within, allowed: Some(set.clone()), forced }
-            }
-            // All that are allowed.
-            _ => LogitsRequest::Largest {
-                count: 1,
-                within: f32::INFINITY,
-                allowed: Some(set.clone()),
-                forced: Vec::new(),
-            },
-        };
-        allowed.iter().map(|set| set.as_ref().map_or_else(|| request.clone(), among)).collect()
     }
 
     /// Whether the repetition penalty changes logits of tokens in the history.
