@@ -34,10 +34,15 @@ fn states(engine: &Engine, ids: &[u32], chunk: usize) -> Vec<f32> {
 /// Heads of floats, ternary heads, rotated ones and recurrent states.
 #[test]
 fn hidden_states_are_those_of_the_compilers_forward_pass() {
-    let fixtures =
-        ["llama-trilm", "bitnet-1bitllm", "gemma3-online-rmsnorm", "qwen35-g128", "qwen35-hadamard"];
+    let fixtures = [
+        "llama-trilm",
+        "bitnet-1bitllm",
+        "gemma3-online-rmsnorm",
+        "qwen35-g128",
+        "qwen35-hadamard/model.pq2_0.gguf",
+    ];
     for name in fixtures {
-        let bundle = compile(&fixture(name), &format!("embeddings-{name}"));
+        let bundle = compile(&fixture(name), &format!("embeddings-{}", name.replace('/', "-")));
         let model = tritc::load::load(&fixture(name), &Default::default()).unwrap();
         let engine = engine(&load(&bundle, KernelChoice::Auto), 2, 64);
         let ids = Random(5).ids(20, model.hyperparameters.vocab_size as usize);

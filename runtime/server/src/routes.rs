@@ -49,6 +49,7 @@ pub fn all() -> Router<Arc<Front>> {
         .route("/apply-template", post(plain::apply_template))
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .route("/v1/embeddings", post(openai::embeddings::create))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{id}", get(openai::models::one))
 }

@@ -6,7 +6,6 @@
 
 use crate::answer::{Part, Splitter};
 use crate::chat::{Answers, ChatRequest, Content, Delta, FinishReason, Generation, Prompt, Usage};
-use crate::constrain;
 use crate::error::{ApiError, ErrorKind};
 use crate::follow::Choice;
 use crate::prompt::Made;
@@ -18,6 +17,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use trit_runtime::RuntimeError;
 use trit_runtime::format::manifest::{LogitRules, SamplingDefaults};
+use trit_runtime::generate::guide::Guide;
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::scheduler::{Event, Refused, Request};
 
@@ -72,10 +72,12 @@ impl AppState {
                     self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.decode(&made.ids, false).ok());
                 tracing::info!(request = %caller.request, prompt = ?text.unwrap_or_default(), "prompt");
             }
+            let guides = self.guides(&request).await?;
             let seed = request.generation.seed.unwrap_or_else(|| RandomState::new().hash_one(arrived) >> 32);
-            for index in 0..request.generation.n.max(1) {
+            for (index, guide) in guides.into_iter().enumerate() {
                 let seed = seed.wrapping_add(index as u64);
-                choices.push(self.submit(&request, &made, seed, choices.len(), arrived, caller)?);
+                let choice = self.submit(&request, &made, (seed, guide), choices.len(), arrived, caller)?;
+                choices.push(choice);
             }
         }
         for choice in choices {
@@ -89,7 +91,7 @@ impl AppState {
         self: &Arc<Self>,
         request: &ChatRequest,
         made: &Made,
-        seed: u64,
+        (seed, guide): (u64, Option<Box<dyn Guide>>),
         index: usize,
         arrived: Instant,
         caller: &Caller,
@@ -117,7 +119,7 @@ impl AppState {
             max_new: generation.max_tokens.unwrap_or(usize::MAX).min(room),
             stop_ids: self.model.manifest().text.stop.clone(),
             ignore_eos: generation.ignore_eos,
-            guide: constrain::guide(self, &generation.format)?,
+            guide,
             logprobs: generation.logprobs,
             user: user(generation, caller),
         };

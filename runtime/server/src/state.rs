@@ -4,9 +4,11 @@ use crate::error::{ApiError, ErrorKind};
 use crate::metrics::Metrics;
 use crate::options::ServerOptions;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
+use trit_runtime::generate::guide::GuideError;
+use trit_runtime::guide::GuideFactory;
 use trit_runtime::scheduler::Scheduler;
 use trit_runtime::text::{ChatTemplate, Tokenizer};
 use trit_runtime::{Model, RuntimeError};
@@ -33,6 +35,10 @@ pub struct AppState {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     pub(crate) prompts: Arc<Semaphore>,
+    /// One embedding is made at a time, so that they take the memory of one text.
+    pub(crate) embeddings: Arc<Semaphore>,
+    /// What makes guides for answers of a certain form, or why there are none.
+    pub(crate) guides: OnceLock<Result<GuideFactory, GuideError>>,
 }
 
 impl AppState {
@@ -48,8 +54,19 @@ impl AppState {
         let template = template.map_err(failed)?.flatten();
         let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let prompts = Arc::new(Semaphore::new(PROMPTS));
-        Ok(AppState { model, name, created, tokenizer, template, scheduler, options, metrics, prompts })
+        Ok(AppState {
+            model,
+            name,
+            created,
+            tokenizer,
+            template,
+            scheduler,
+            options,
+            metrics,
+            prompts: Arc::new(Semaphore::new(PROMPTS)),
+            embeddings: Arc::new(Semaphore::new(1)),
+            guides: OnceLock::new(),
+        })
     }
 
     /// The tokenizer.

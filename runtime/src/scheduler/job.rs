@@ -128,7 +128,7 @@ impl Job {
         let Some(guided) = &mut self.guided else { return Ok(Ahead::Ready) };
         Ok(match guided.next(deadline)? {
             Next::Unknown => Ahead::Waits,
-            Next::Some(_) => Ahead::Ready,
+            Next::Some => Ahead::Ready,
             Next::Nothing => Ahead::Over,
         })
     }
