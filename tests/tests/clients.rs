@@ -90,6 +90,20 @@ fn both_talk_to_a_model_that_thinks_and_knows_tools() {
 }
 
 #[test]
+fn both_demand_calls_and_formats() {
+    if python().is_some() {
+        drive(&Served::start(fables(), &[]), "guided.py");
+    }
+}
+
+#[test]
+fn openai_asks_for_embeddings() {
+    if python().is_some() {
+        drive(&Served::start(fables(), &["--embeddings", "mean"]), "embeddings.py");
+    }
+}
+
+#[test]
 fn both_turn_refusals_into_their_own_exceptions() {
     if python().is_some() {
         let mut command = trit_run(&["serve", fables(), "--listen", "127.0.0.1:0", "-t", "2"]);

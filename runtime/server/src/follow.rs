@@ -163,6 +163,9 @@ impl Choice {
             Event::Ended(Err(RequestError::Stopped)) => {
                 Err(ApiError::new(ErrorKind::Unavailable, RequestError::Stopped.to_string()))
             }
+            Event::Ended(Err(RequestError::Guide(error))) => {
+                Err(ApiError::invalid_param("response_format", error.0).with_code("invalid_value"))
+            }
             Event::Ended(Err(error)) => Err(ApiError::internal(error.to_string())),
         }
     }

@@ -7,9 +7,11 @@ use crate::metrics::Metrics;
 use crate::options::ServerOptions;
 use crate::tokens::TokenTexts;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
+use trit_runtime::generate::guide::GuideError;
+use trit_runtime::guide::GuideFactory;
 use trit_runtime::scheduler::Scheduler;
 use trit_runtime::text::{ChatTemplate, Tokenizer};
 use trit_runtime::{Model, RuntimeError};
@@ -40,6 +42,10 @@ pub struct AppState {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     pub(crate) prompts: Arc<Semaphore>,
+    /// One embedding is made at a time, so that they take the memory of one text.
+    pub(crate) embeddings: Arc<Semaphore>,
+    /// What makes guides for answers of a certain form, or why there are none.
+    pub(crate) guides: OnceLock<Result<GuideFactory, GuideError>>,
 }
 
 impl AppState {
@@ -63,7 +69,6 @@ impl AppState {
         let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let token_texts = tokenizer.clone().map(TokenTexts::new);
-        let prompts = Arc::new(Semaphore::new(PROMPTS));
         Ok(AppState {
             model,
             name,
@@ -75,7 +80,9 @@ impl AppState {
             scheduler,
             options,
             metrics,
-            prompts,
+            prompts: Arc::new(Semaphore::new(PROMPTS)),
+            embeddings: Arc::new(Semaphore::new(1)),
+            guides: OnceLock::new(),
         })
     }
 
