@@ -143,6 +143,7 @@ def errors(url):
     assert long.code == "context_length_exceeded", long
     unknown = raises(openai.NotFoundError, lambda: chat(url, model="gpt-9"), param="model")
     assert unknown.code == "model_not_found", unknown
+    raises(openai.NotFoundError, lambda: client(url).embeddings.create(model="default", input="fox"))
     raises(openai.NotFoundError, lambda: client(url).post("/nothing", body={}, cast_to=object))
     raises(openai.APIStatusError, lambda: client(url).get("/chat/completions", cast_to=object), status_code=405)
     for body in [b"{", b"[1]", b'{"messages": "\xff"}', b""]:

@@ -3,10 +3,11 @@
 //! `tests/clients/*.py` drive a server on loopback. They need a Python that has the packages of `tests/clients/requirements.txt`:
 //! `$TRIT_CLIENTS_PYTHON`, or `python3`. Without it the tests say plainly that they did not run.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::LazyLock;
+use trit_tests::serving::Served;
 use trit_tests::workbench::{compile, repository, run, trit_run};
 
 /// A Python that has the packages, if there is one.
@@ -34,10 +35,10 @@ fn python() -> Option<&'static str> {
     PYTHON.as_deref()
 }
 
-fn fables() -> &'static Path {
+fn fables() -> &'static str {
     static BUNDLE: LazyLock<PathBuf> =
         LazyLock::new(|| compile(&repository().join("examples/models/fables-12m"), "clients-fables"));
-    &BUNDLE
+    BUNDLE.to_str().unwrap()
 }
 
 /// The same model with a template that opens thoughts and knows tools.
@@ -55,76 +56,61 @@ fn thinking() -> PathBuf {
     compile(folder.path(), "clients-thinking")
 }
 
-/// A server that ends with the test.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(bundle: &Path, more: &[&str]) -> Server {
-        let mut command = trit_run(&["serve", "--listen", "127.0.0.1:0", "--log", "error"]);
-        command.args(more).arg(bundle).stdout(Stdio::piped());
-        if more.contains(&"--queue") {
-            command.env("TRIT_API_KEY", "secret");
-        }
-        let mut child = command.spawn().expect("the program starts");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let said = lines.find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
-        let url = said.expect("it says where it listens");
-        assert!(lines.any(|line| line == "ready"), "it says that it is ready");
-        Server { child, url }
-    }
-
-    fn drive(&self, script: &str) {
-        let Some(python) = python() else { return };
-        let mut command = Command::new(python);
-        command
-            .arg(repository().join("tests/clients").join(script))
-            .arg(&self.url)
-            .arg(self.child.id().to_string());
-        // Whatever this machine would send outside, it asks nobody but the server.
-        command.env("NO_PROXY", "*").env("PYTHONDONTWRITEBYTECODE", "1");
-        let ran = run(command);
-        assert_eq!(ran.code, Some(0), "{script}:\n{}{}", ran.out, ran.err);
-        assert!(ran.out.contains(" checks passed"), "{}", ran.out);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Runs the checks of a script against a server. What it asks goes to that server alone.
+fn drive(server: &Served, script: &str) {
+    let Some(python) = python() else { return };
+    let mut command = Command::new(python);
+    command.arg(repository().join("tests/clients").join(script));
+    command.arg(format!("http://{}", server.address)).arg(server.id().to_string());
+    command.env("NO_PROXY", "*").env("PYTHONDONTWRITEBYTECODE", "1");
+    let ran = run(command);
+    assert_eq!(ran.code, Some(0), "{script}:\n{}{}{}", ran.out, ran.err, server.printed());
+    assert!(ran.out.contains(" checks passed"), "{}", ran.out);
 }
 
 #[test]
 fn openai_talks_to_a_plain_model() {
     if python().is_some() {
-        Server::start(fables(), &[]).drive("plain_openai.py");
+        drive(&Served::start(fables(), &[]), "plain_openai.py");
     }
 }
 
 #[test]
 fn anthropic_talks_to_a_plain_model() {
     if python().is_some() {
-        Server::start(fables(), &[]).drive("plain_anthropic.py");
+        drive(&Served::start(fables(), &[]), "plain_anthropic.py");
     }
 }
 
 #[test]
 fn both_talk_to_a_model_that_thinks_and_knows_tools() {
     if python().is_some() {
-        Server::start(&thinking(), &[]).drive("thinking.py");
+        drive(&Served::start(thinking().to_str().unwrap(), &[]), "thinking.py");
+    }
+}
+
+#[test]
+fn both_demand_calls_and_formats() {
+    if python().is_some() {
+        drive(&Served::start(fables(), &[]), "guided.py");
+    }
+}
+
+#[test]
+fn openai_asks_for_embeddings() {
+    if python().is_some() {
+        drive(&Served::start(fables(), &["--embeddings", "mean"]), "embeddings.py");
     }
 }
 
 #[test]
 fn both_turn_refusals_into_their_own_exceptions() {
     if python().is_some() {
-        let limits = ["--slots", "1", "--queue", "1", "--max-body", "64K"];
-        let mut server = Server::start(fables(), &limits);
-        server.drive("strict.py");
-        assert!(server.child.wait().unwrap().success(), "told to end, the server ends well");
+        let mut command = trit_run(&["serve", fables(), "--listen", "127.0.0.1:0", "-t", "2"]);
+        command.args(["--slots", "1", "--queue", "1", "--max-body", "64K"]).env("TRIT_API_KEY", "secret");
+        let server = Served::run(command);
+        drive(&server, "strict.py");
+        let (status, printed) = server.ended();
+        assert!(status.success(), "told to end, the server ends well: {printed}");
     }
 }

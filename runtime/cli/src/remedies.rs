@@ -18,6 +18,7 @@ pub fn exit_code(error: &RuntimeError) -> u8 {
         | RuntimeError::Format { .. }
         | RuntimeError::Text { .. }
         | RuntimeError::NotFinite { .. }
+        | RuntimeError::Guide(_)
         | RuntimeError::Suppressed { .. } => 3,
         RuntimeError::Input(_)
         | RuntimeError::TrustFolder(_)

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::sync::Semaphore;
 use trit_runtime::text::TextError;
 use trit_runtime::text::template::{TemplateInput, Value};
 
@@ -68,8 +69,17 @@ impl AppState {
         &self,
         work: impl FnOnce(&AtomicBool) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.blocking_on(self.prompts.clone(), work).await
+    }
+
+    /// As [`AppState::blocking`], for work of which `permits` says how much is done at a time.
+    pub(crate) async fn blocking_on<T: Send + 'static>(
+        &self,
+        permits: Arc<Semaphore>,
+        work: impl FnOnce(&AtomicBool) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let stopped = || ApiError::internal("the work on a prompt broke off");
-        let permit = self.prompts.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let permit = permits.acquire_owned().await.map_err(|_| stopped())?;
         let gone = Gone(Arc::default());
         let flag = gone.0.clone();
         let done = tokio::task::spawn_blocking(move || {

@@ -52,6 +52,7 @@ pub fn all() -> Router<Arc<Front>> {
         .route("/v1/responses", post(openai::responses::create))
         .route("/v1/messages", post(anthropic::create))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/v1/embeddings", post(openai::embeddings::create))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{id}", get(openai::models::one))
 }

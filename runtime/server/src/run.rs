@@ -5,8 +5,7 @@
 //! never waits. When the reader goes away, the task ends, and with it the request.
 
 use crate::answer::{Part, Splitter};
-use crate::chat::{Answers, ChatRequest, Content, Delta, FinishReason, Format, Generation, Prompt, Usage};
-use crate::constrain;
+use crate::chat::{Answers, ChatRequest, Content, Delta, FinishReason, Generation, Prompt, Usage};
 use crate::error::{ApiError, ErrorKind};
 use crate::follow::Choice;
 use crate::prompt::Made;
@@ -18,6 +17,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use trit_runtime::RuntimeError;
 use trit_runtime::format::manifest::{LogitRules, SamplingDefaults};
+use trit_runtime::generate::guide::Guide;
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::scheduler::{Event, Refused, Request};
 
@@ -74,10 +74,12 @@ impl AppState {
                     self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.decode(&made.ids, false).ok());
                 tracing::info!(request = %caller.request, prompt = ?text.unwrap_or_default(), "prompt");
             }
+            let guides = self.guides(&request, &made).await?;
             let seed = request.generation.seed.unwrap_or_else(|| RandomState::new().hash_one(arrived) >> 32);
-            for index in 0..request.generation.n.max(1) {
+            for (index, guide) in guides.into_iter().enumerate() {
                 let seed = seed.wrapping_add(index as u64);
-                choices.push(self.submit(&request, &made, seed, choices.len(), arrived, caller)?);
+                let choice = self.submit(&request, &made, (seed, guide), choices.len(), arrived, caller)?;
+                choices.push(choice);
             }
         }
         for choice in choices {
@@ -91,18 +93,15 @@ impl AppState {
         self: &Arc<Self>,
         request: &ChatRequest,
         made: &Made,
-        seed: u64,
+        (seed, guide): (u64, Option<Box<dyn Guide>>),
         index: usize,
         arrived: Instant,
         caller: &Caller,
     ) -> Result<Choice, ApiError> {
         let generation = &request.generation;
-        let (splitter, grammar) = match (&request.prompt, &self.form) {
-            (Prompt::Messages(messages), Some(form)) => (
-                form.splitter(messages, &made.text),
-                form.grammar(messages, &made.text, &generation.format).map(Format::Lark),
-            ),
-            _ => (Splitter::plain(), None),
+        let splitter = match (&request.prompt, &self.form) {
+            (Prompt::Messages(messages), Some(form)) => form.splitter(messages, &made.text),
+            _ => Splitter::plain(),
         };
         let mut choice = Choice::new(self.clone(), index, splitter, made, generation, caller, arrived);
         if generation.max_tokens == Some(0) {
@@ -119,7 +118,7 @@ impl AppState {
             max_new: generation.max_tokens.unwrap_or(usize::MAX).min(room),
             stop_ids: self.model.manifest().text.stop.clone(),
             ignore_eos: generation.ignore_eos,
-            guide: constrain::guide(self, grammar.as_ref().unwrap_or(&generation.format))?,
+            guide,
             logprobs: generation.logprobs,
             user: user(generation, caller),
         };

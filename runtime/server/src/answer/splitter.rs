@@ -119,9 +119,13 @@ impl Splitter {
 
     /// Takes a special token, which gives no text, as the vocabulary spells it.
     pub fn push_special(&mut self, token: &str) -> Vec<Part> {
+        if self.is_mark(token) { self.push(token) } else { Vec::new() }
+    }
+
+    /// Whether a special token means something here.
+    pub fn is_mark(&self, token: &str) -> bool {
         let thought = self.thoughts && [START_THOUGHT, END_THOUGHT].contains(&token);
-        let call = self.calls.is_some_and(|calls| calls.marks().contains(&token));
-        if thought || call { self.push(token) } else { Vec::new() }
+        thought || self.calls.is_some_and(|calls| calls.marks().contains(&token))
     }
 
     /// Gives the parts that are left: nothing more comes.

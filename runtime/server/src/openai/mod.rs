@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `chat` | `/v1/chat/completions` |
 //! | `completions` | `/v1/completions` |
+//! | `embeddings` | `/v1/embeddings` |
 //! | `responses/` | `/v1/responses` |
 //! | `models` | `/v1/models` |
 //! | `messages`, `sampling`, `tools` | read what requests have in common |
@@ -11,6 +12,7 @@
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 pub mod messages;
 pub mod models;
 pub mod responses;

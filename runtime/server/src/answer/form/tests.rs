@@ -1,3 +1,5 @@
+//! Small templates that write calls as the known ones do.
+
 use super::*;
 
 fn find(source: &str) -> Form {

@@ -1,3 +1,5 @@
+//! Texts that fit a grammar, byte by byte, and are read as the calls that the grammar demands.
+
 use super::*;
 use crate::answer::Part;
 use crate::answer::form::Arguments;
