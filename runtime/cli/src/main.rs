@@ -16,6 +16,7 @@ mod mistaken;
 mod open;
 mod perplexity;
 mod profile;
+mod prompt_cache;
 mod remedies;
 mod scripts;
 mod selftest;
