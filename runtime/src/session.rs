@@ -184,13 +184,8 @@ impl Session {
     /// # Errors
     /// [`RuntimeError::Input`] where it was opened for another model, and as [`SavedSequences::restore`].
     pub fn restore_from(&mut self, saved: &SavedSequences, ids: &[u32]) -> Result<usize, RuntimeError> {
-        if !Arc::ptr_eq(saved.model(), self.model()) {
-            return Err(RuntimeError::Input(
-                "the saved sequences belong to another model than the session".into(),
-            ));
-        }
         let Some((index, known)) = saved.best(ids) else { return Ok(0) };
-        self.sequence = saved.restore(index, known, self.sequence.asked())?;
+        self.sequence = saved.restore_on(&self.engine, index, known, self.sequence.asked())?;
         Ok(known)
     }
 

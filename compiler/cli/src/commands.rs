@@ -30,7 +30,7 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
             let unfinished = Unfinished::default();
-            signals::clean_up_when_killed(Interrupts::Too, &unfinished, || {});
+            signals::clean_up_when_killed(Interrupts::Too, &unfinished, || signals::Told::Ends);
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(CommandError::Threads)?;

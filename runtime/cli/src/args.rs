@@ -1,5 +1,7 @@
 //! The command line as it is typed. What an option means for a certain bundle is decided where the option is used.
 
+#[cfg(feature = "serve")]
+use crate::serve::Serve;
 use crate::template::Template;
 use crate::tokenize::Tokenize;
 use crate::{values, version};
@@ -40,6 +42,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve a model over HTTP to any number of clients, in the interfaces of OpenAI and Anthropic.
+    #[cfg(feature = "serve")]
+    Serve(Serve),
     /// Measure tokens per second, and the memory bandwidth to compare with.
     Bench(Bench),
     /// Measure how well the model predicts a text.
@@ -162,7 +167,7 @@ impl Sampling {
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
             repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
-            seed: base.seed,
+            ..base
         }
     }
 }
@@ -344,6 +349,8 @@ mod tests {
             "trit-run template B --messages M --tools T --no-generation-prompt",
             "trit-run completions zsh",
             "trit-run man bench",
+            #[cfg(feature = "serve")]
+            "trit-run serve B --listen [::1]:0 --slots 4 --queue 8 --kv-memory 2G -c 512 -t 2 --cors * --log debug --drain 5",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -375,6 +382,11 @@ mod tests {
             "trit-run bench B -r 0",
             "trit-run bench B -d -1",
             "trit-run bench B -d 0,x",
+            "trit-run serve",
+            "trit-run serve B --listen nowhere",
+            "trit-run serve B --kv-memory much",
+            "trit-run serve B --cors example.com",
+            "trit-run serve B --log everything",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

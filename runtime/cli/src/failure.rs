@@ -17,6 +17,7 @@ use trit_runtime::{RuntimeError, Session};
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
 const INVALID: u8 = 3;
+const REFUSED: u8 = 4;
 
 /// A message and an exit code. Without a message nothing is printed.
 #[derive(Debug)]
@@ -43,6 +44,11 @@ impl Failure {
     /// A file holds something else than it should, or cannot be read or written.
     pub fn invalid(path: &Path, problem: impl Display) -> Failure {
         Failure::new(INVALID, format_args!("{}: {problem}", path.display()))
+    }
+
+    /// The machine refuses what is asked for.
+    pub fn refused(message: impl Display) -> Failure {
+        Failure::new(REFUSED, message)
     }
 
     /// A bundle could not be loaded or run.

@@ -20,6 +20,8 @@ mod prompt_cache;
 mod remedies;
 mod scripts;
 mod selftest;
+#[cfg(feature = "serve")]
+mod serve;
 mod template;
 mod tokenize;
 mod values;
@@ -79,6 +81,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Some(Command::Perplexity(args)) => perplexity::run(args),
         Some(Command::Logits(args)) => logits::run(args),
         Some(Command::Selftest(args)) => selftest::run(args),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Tokenize(args)) => tokenize::run(args),
         Some(Command::Template(args)) => template::run(args),
         Some(Command::Completions(args)) => scripts::completions(args),

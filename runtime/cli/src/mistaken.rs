@@ -11,7 +11,7 @@ use std::path::Path;
 /// Commands of the compiler.
 const OF_TRITC: [&str; 4] = ["compile", "inspect", "disasm", "verify"];
 /// Names that other programs have for what `trit-run` does without a command.
-const RUN: [&str; 5] = ["run", "generate", "chat", "serve", "complete"];
+const RUN: [&str; 4] = ["run", "generate", "chat", "complete"];
 
 /// Says early, and with what to do, that there is no bundle at `path`. Loading it finds whatever else may be wrong.
 ///
@@ -96,6 +96,9 @@ pub fn command(word: &str) -> Option<String> {
     if OF_TRITC.contains(&lower.as_str()) {
         return Some(format!("{word} is a command of tritc: type `tritc {lower} ...`"));
     }
+    if !cfg!(feature = "serve") && lower == "serve" {
+        return Some("this trit-run was built without serve; build it with the feature serve".to_owned());
+    }
     if RUN.contains(&lower.as_str()) {
         return Some(format!(
             "{word} is no command: `trit-run BUNDLE` chats, `trit-run BUNDLE TEXT` continues a text"
@@ -140,6 +143,10 @@ mod tests {
             ("logit", "`trit-run logits`"),
             ("compile", "`tritc compile ...`"),
             ("chat", "`trit-run BUNDLE`"),
+            #[cfg(feature = "serve")]
+            ("sevre", "`trit-run serve`"),
+            #[cfg(not(feature = "serve"))]
+            ("serve", "built without serve"),
         ] {
             assert!(command(word).is_some_and(|text| text.contains(meant)), "{word}: {:?}", command(word));
         }

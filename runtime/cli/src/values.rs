@@ -46,6 +46,45 @@ pub fn sequences(text: &str) -> Result<usize, String> {
     parsed(text, |n| (1..=256).contains(n), "a number of sequences from 1 to 256")
 }
 
+/// A number of bytes, such as 512M or 4G.
+#[cfg(feature = "serve")]
+pub fn bytes(text: &str) -> Result<usize, String> {
+    let expected = || "expected a number of bytes, such as 512M or 4G".to_owned();
+    let upper = text.trim().to_ascii_uppercase();
+    let upper = upper.strip_suffix("IB").or(upper.strip_suffix('B')).unwrap_or(&upper);
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let unit = units.into_iter().find_map(|(unit, shift)| Some((upper.strip_suffix(unit)?, shift)));
+    let (digits, shift) = unit.unwrap_or((upper, 0));
+    let number: usize = digits.trim().parse().map_err(|_| expected())?;
+    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(expected)
+}
+
+/// An address to listen at: a name or an address, and a port.
+#[cfg(feature = "serve")]
+pub fn address(text: &str) -> Result<String, String> {
+    let port = |text: &str| text.parse::<u16>().is_ok();
+    match text.rsplit_once(':') {
+        Some((host, number)) if !host.is_empty() && port(number) => Ok(text.to_owned()),
+        None if port(text) => Ok(format!("127.0.0.1:{text}")),
+        _ => Err("expected an address and a port, such as 127.0.0.1:8080; port 0 is any that is free".into()),
+    }
+}
+
+/// A page's origin, or `*`.
+#[cfg(feature = "serve")]
+pub fn origin(text: &str) -> Result<String, String> {
+    let known = trit_server::Origins::new(&[text.to_owned()]);
+    known
+        .map(|_| text.to_owned())
+        .map_err(|_| "expected an origin as browsers name it, such as https://example.com, or *".into())
+}
+
+/// A number of things of which there must be one.
+#[cfg(feature = "serve")]
+pub fn some(text: &str) -> Result<usize, String> {
+    parsed(text, |&n| n > 0, "a number, 1 or more")
+}
+
 /// How often.
 pub fn repetitions(text: &str) -> Result<u16, String> {
     parsed(text, |&n| n > 0, "a number from 1 to 65535")
@@ -110,4 +149,32 @@ pub fn some_text(text: &str) -> Result<String, String> {
 pub fn target(text: &str) -> Result<Target, String> {
     Target::from_name(text)
         .ok_or_else(|| format!("expected one of {}", Target::ALL.map(Target::name).join(", ")))
+}
+
+#[cfg(all(test, feature = "serve"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, size) in
+            [("1", 1), ("2k", 2048), ("512M", 512 << 20), ("4GiB", 4 << 30), ("3 gb", 3 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "G", "-1", "1.5G", "0", "99999999999T", "1X"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_on_loopback() {
+        assert_eq!(address("8080").as_deref(), Ok("127.0.0.1:8080"));
+        for text in ["127.0.0.1:0", "[::1]:80", "localhost:8080", "0.0.0.0:1"] {
+            assert_eq!(address(text).as_deref(), Ok(text));
+        }
+        for text in ["", ":80", "host", "host:", "host:99999", "70000"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
 }

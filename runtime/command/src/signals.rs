@@ -14,18 +14,27 @@ pub enum Interrupts {
     Apart,
 }
 
+/// What a program does when it is told to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It ends at once.
+    Ends,
+    /// It ends by itself, when it has done what it must.
+    WillEnd,
+}
+
 /// Removes the files of `unfinished`, then ends the process with [`INTERRUPTED`]. For a program's own handler of Ctrl-C.
 pub fn end_interrupted(unfinished: &Unfinished) {
     unfinished.abandon(|| std::process::exit(INTERRUPTED.into()));
 }
 
 /// Takes the handlers of the signals by which a process is told to end (SIGTERM) or loses its terminal (SIGHUP). From now
-/// on such a signal runs `before`, removes the files of `unfinished`, and then ends the process as the signal would have
-/// done without this. A signal that was ignored from the start, as `nohup` does, stays ignored.
+/// on such a signal runs `before`. Where that says so, it removes the files of `unfinished` and then ends the process as the
+/// signal would have done without this. A signal that was ignored from the start, as `nohup` does, stays ignored.
 pub fn clean_up_when_killed(
     interrupts: Interrupts,
     unfinished: &Unfinished,
-    before: impl Fn() + Send + 'static,
+    before: impl Fn() -> Told + Send + 'static,
 ) {
     let unfinished = unfinished.clone();
     #[cfg(unix)]
@@ -37,8 +46,10 @@ pub fn clean_up_when_killed(
             // Where the system refuses, the signal still ends the process: only files stay.
             let signals = signal_hook::iterator::Signals::new(wanted.filter(|&signal| !is_ignored(signal)));
             let Ok(mut signals) = signals else { return };
-            if let Some(signal) = signals.forever().next() {
-                before();
+            for signal in signals.forever() {
+                if before() == Told::WillEnd {
+                    continue;
+                }
                 unfinished.abandon(|| {
                     if signal != SIGINT {
                         let _ = signal_hook::low_level::emulate_default_handler(signal);

@@ -7,6 +7,7 @@
 
 mod saved;
 
+use super::live::{Counted, LiveBytes};
 use crate::RuntimeError;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -85,6 +86,7 @@ struct Layout {
     layers: Vec<LayerLayout>,
     /// Bytes of a page.
     bytes: usize,
+    live: LiveBytes,
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +97,7 @@ struct LayerLayout {
 }
 
 /// [`POSITIONS`] positions of every layer.
-struct Page(AlignedMemory);
+struct Page(Counted);
 
 impl LayerLayout {
     /// Elements of a head's keys, of its values, and of the scales of either.
@@ -112,7 +114,7 @@ impl LayerLayout {
 }
 
 impl Layout {
-    fn new(shapes: &[KvLayer], kv: KvType) -> Layout {
+    fn new(shapes: &[KvLayer], kv: KvType, live: LiveBytes) -> Layout {
         let mut bytes = 0;
         let layer = |shape: &KvLayer| {
             let layer = LayerLayout { shape: *shape, offset: bytes };
@@ -120,7 +122,7 @@ impl Layout {
             layer
         };
         let layers = shapes.iter().map(layer).collect();
-        Layout { kv, layers, bytes }
+        Layout { kv, layers, bytes, live }
     }
 
     /// A new page, all zeros, which becomes the sequence's page `index`.
@@ -132,7 +134,7 @@ impl Layout {
         } else {
             AlignedMemory::new(1, self.bytes, what)?
         };
-        Ok(Page(memory))
+        Ok(Page(self.live.count(memory, self.bytes)))
     }
 
     /// Bytes of a page at which keys, values and both scales of a head begin, and how many elements each has.
@@ -156,9 +158,16 @@ impl Layout {
 }
 
 impl KvCache {
-    /// An empty cache for layers of these shapes.
-    pub fn new(shapes: &[KvLayer], kv: KvType) -> KvCache {
-        KvCache { layout: Arc::new(Layout::new(shapes, kv)), pages: Vec::new() }
+    /// An empty cache for layers of these shapes, whose memory is counted.
+    pub fn new(shapes: &[KvLayer], kv: KvType, live: LiveBytes) -> KvCache {
+        KvCache { layout: Arc::new(Layout::new(shapes, kv, live)), pages: Vec::new() }
+    }
+
+    /// Bytes that [`KvCache::reserve`] would take from the system.
+    pub fn missing(&self, positions: usize, kept: usize) -> usize {
+        let own = |page: &Arc<Page>| Arc::strong_count(page) == 1;
+        let pages = kept / POSITIONS..positions.div_ceil(POSITIONS);
+        pages.filter(|&index| !self.pages.get(index).is_some_and(own)).count() * self.layout.bytes
     }
 
     /// Makes room for `positions` positions. The first `kept` of them keep what they hold. The others may be written
@@ -212,7 +221,7 @@ impl KvCache {
     pub fn widen(&mut self, kept: usize) -> Result<(), RuntimeError> {
         assert_eq!(self.kv(), KvType::F16);
         let shapes: Vec<KvLayer> = self.layout.layers.iter().map(|layer| layer.shape).collect();
-        let layout = Layout::new(&shapes, KvType::F32);
+        let layout = Layout::new(&shapes, KvType::F32, self.layout.live.clone());
         let widened = self.pages.iter().enumerate().map(|(index, from)| {
             let page = layout.page(index)?;
             if index * POSITIONS < kept {
@@ -297,7 +306,11 @@ mod tests {
     const DIM: usize = 6;
 
     fn cache(kv: KvType) -> KvCache {
-        KvCache::new(&[KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: DIM as u32 }; 2], kv)
+        KvCache::new(
+            &[KvLayer { n_heads: 4, n_kv_heads: 2, head_dim: DIM as u32 }; 2],
+            kv,
+            LiveBytes::default(),
+        )
     }
 
     /// Appends a position to every head of a cache that has room for it.

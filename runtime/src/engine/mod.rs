@@ -33,6 +33,7 @@ mod elementwise;
 mod execute;
 mod finite;
 mod kv;
+mod live;
 mod logits;
 mod pool;
 pub(crate) mod profile;
@@ -53,6 +54,7 @@ pub use sequence::{Sequence, SequenceOptions};
 pub use state::StateType;
 
 use self::core::Core;
+use self::live::LiveBytes;
 use crate::RuntimeError;
 use crate::load::Model;
 use profile::Profile;
@@ -85,6 +87,8 @@ pub struct Engine {
     model: Arc<Model>,
     threads: usize,
     rows: usize,
+    /// The memory of its sequences.
+    live: LiveBytes,
     core: Mutex<Core>,
 }
 
@@ -107,7 +111,7 @@ impl Engine {
         let longest = model.manifest().hyperparameters.context_length as usize;
         let rows = options.rows.min(longest);
         let core = Mutex::new(Core::new(&model, threads, rows)?);
-        Ok(Engine { model, threads, rows, core })
+        Ok(Engine { model, threads, rows, live: LiveBytes::default(), core })
     }
 
     /// The model it runs.
@@ -125,12 +129,18 @@ impl Engine {
         self.rows
     }
 
+    /// Bytes that KV caches and recurrent states take of all sequences that were made by [`Engine::sequence`], or are
+    /// forks of these. What sequences share counts once.
+    pub fn sequence_bytes(&self) -> usize {
+        self.live.get()
+    }
+
     /// A new, empty sequence of the engine's model.
     ///
     /// # Errors
     /// As [`Sequence::new`].
     pub fn sequence(&self, options: SequenceOptions) -> Result<Sequence, RuntimeError> {
-        Sequence::new(self.model.clone(), options)
+        Sequence::counted(self.model.clone(), options, &self.live)
     }
 
     /// Runs the rows of a batch in one pass, or in several where a cache must be widened in between. Returns one result

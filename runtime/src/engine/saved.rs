@@ -25,7 +25,8 @@
 //! # }
 //! ```
 
-use super::kv::{KvCache, KvType, POSITIONS};
+use super::Engine;
+use super::kv::{KvType, POSITIONS};
 use super::sequence::{Sequence, SequenceOptions};
 use super::state::StateType;
 use crate::RuntimeError;
@@ -248,12 +249,34 @@ impl SavedSequences {
         position: usize,
         options: SequenceOptions,
     ) -> Result<Sequence, RuntimeError> {
+        self.fill(index, position, Sequence::new(self.model.clone(), options)?)
+    }
+
+    /// As [`SavedSequences::restore`]. The sequence counts as one of the engine: see [`Engine::sequence_bytes`].
+    ///
+    /// # Errors
+    /// As [`SavedSequences::restore`], and [`RuntimeError::Input`] where the file was opened for another model.
+    pub fn restore_on(
+        &self,
+        engine: &Engine,
+        index: usize,
+        position: usize,
+        options: SequenceOptions,
+    ) -> Result<Sequence, RuntimeError> {
+        if !Arc::ptr_eq(&self.model, engine.model()) {
+            let problem = "the saved sequences belong to another model than the engine";
+            return Err(RuntimeError::Input(problem.into()));
+        }
+        self.fill(index, position, engine.sequence(options)?)
+    }
+
+    /// Fills an empty sequence.
+    fn fill(&self, index: usize, position: usize, mut sequence: Sequence) -> Result<Sequence, RuntimeError> {
         let Some((start, head)) = self.records.get(index) else {
             return Err(RuntimeError::Input(format!("there is no saved sequence {index} of {}", self.len())));
         };
         let (header, position) = (&head.header, position.min(head.tokens.len()));
-        let mut sequence = Sequence::new(self.model.clone(), options)?;
-        self.expect_types(header, options)?;
+        self.expect_types(header, sequence.asked())?;
         if position > sequence.context_length() {
             let longest = self.model.manifest().hyperparameters.context_length as usize;
             let (tokens, context) = (position, sequence.context_length());
@@ -261,7 +284,7 @@ impl SavedSequences {
         }
         if header.widened.is_some() {
             sequence.widened = header.widened.map(|at| at as usize);
-            sequence.cache = KvCache::new(&self.model.manifest().plan.kv, KvType::F32);
+            sequence.cache = sequence.cache.emptied(KvType::F32);
         }
         sequence.cache.reserve(position, 0)?;
         let overflow = "sizes of a head that was checked do not overflow";
@@ -278,7 +301,7 @@ impl SavedSequences {
                     let at = header.state_at(&self.shapes, index).expect(overflow);
                     let len = self.shapes.state_bytes(header.state).expect(overflow);
                     let bytes = self.part(start + at, len, *digest, header.record, Part::State(index))?;
-                    states.push(state.layout().restore(seen as usize, &bytes)?);
+                    states.push(state.read(seen as usize, &bytes)?);
                 }
             }
             state.restore(states);

@@ -1,6 +1,7 @@
 //! One sequence: its tokens so far, its KV cache, and the logits that the last step was asked for.
 
 use super::kv::{KvCache, KvType};
+use super::live::LiveBytes;
 use super::logits::{Logits, OwnLogits};
 use super::state::{State, StateType};
 use crate::RuntimeError;
@@ -49,6 +50,15 @@ impl Sequence {
     /// # Errors
     /// [`RuntimeError::Context`] where the context is 0 or longer than the model's.
     pub fn new(model: Arc<Model>, options: SequenceOptions) -> Result<Sequence, RuntimeError> {
+        Sequence::counted(model, options, &LiveBytes::default())
+    }
+
+    /// As [`Sequence::new`], with memory that is counted.
+    pub(super) fn counted(
+        model: Arc<Model>,
+        options: SequenceOptions,
+        live: &LiveBytes,
+    ) -> Result<Sequence, RuntimeError> {
         let manifest = model.manifest();
         let longest = manifest.hyperparameters.context_length as usize;
         let context = options.context.unwrap_or(longest);
@@ -57,8 +67,10 @@ impl Sequence {
         }
         Ok(Sequence {
             tokens: Vec::new(),
-            cache: KvCache::new(&manifest.plan.kv, options.kv),
-            state: model.states(options.state).map(|layout| State::new(layout.clone(), options.snapshots)),
+            cache: KvCache::new(&manifest.plan.kv, options.kv, live.clone()),
+            state: model
+                .states(options.state)
+                .map(|layout| State::new(layout.clone(), options.snapshots, live.clone())),
             context,
             widened: None,
             logits: (Vec::new(), 0),
@@ -108,6 +120,18 @@ impl Sequence {
     /// Bytes of the recurrent state and its snapshots, shared ones included; 0 for models without one.
     pub fn state_bytes(&self) -> usize {
         self.state.as_ref().map_or(0, State::bytes)
+    }
+
+    /// Bytes that this sequence would take from the system for `count` more tokens.
+    pub(crate) fn missing(&self, count: usize) -> usize {
+        let start = self.position();
+        self.cache.missing(start + count, start) + self.state.as_ref().map_or(0, State::missing)
+    }
+
+    /// How many of the first `position` tokens need not run again in a [fork](Sequence::fork) at `position`.
+    pub(crate) fn resumes_at(&self, position: usize) -> usize {
+        let position = position.min(self.position());
+        self.state.as_ref().map_or(position, |state| state.resumes_at(position))
     }
 
     /// Prepares for `count` more tokens: their positions in the cache, and a recurrent state of this sequence alone.
@@ -211,7 +235,7 @@ impl Sequence {
 
     /// Checks that `ids` can be appended: that there are any, that they are of the vocabulary, and that they fit the
     /// context.
-    pub(super) fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
+    pub(crate) fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
         let hyperparameters = &self.model.manifest().hyperparameters;
         let vocab = hyperparameters.vocab_size;
         if ids.is_empty() {

@@ -11,6 +11,7 @@
 
 mod saved;
 
+use super::live::{Counted, LiveBytes};
 use crate::RuntimeError;
 use std::ops::Range;
 use std::str::FromStr;
@@ -174,7 +175,7 @@ struct At {
     /// Rows after them that were tried and count as part of the text.
     tried: usize,
     /// The values; `None` where all are zero.
-    memory: Option<Arc<AlignedMemory>>,
+    memory: Option<Arc<Counted>>,
 }
 
 const EMPTY: At = At { position: 0, tried: 0, memory: None };
@@ -192,12 +193,13 @@ pub(crate) struct State {
     /// Earlier states, by position.
     snapshots: Vec<At>,
     most: usize,
+    live: LiveBytes,
 }
 
 impl State {
-    /// The state of an empty sequence, with room for `most` snapshots.
-    pub fn new(layout: Arc<StateLayout>, most: usize) -> State {
-        State { layout, now: EMPTY, snapshots: Vec::new(), most }
+    /// The state of an empty sequence, with room for `most` snapshots. Its memory is counted.
+    pub fn new(layout: Arc<StateLayout>, most: usize, live: LiveBytes) -> State {
+        State { layout, now: EMPTY, snapshots: Vec::new(), most, live }
     }
 
     /// Element type of its matrices.
@@ -233,6 +235,18 @@ impl State {
         memories.len() * self.layout.bytes()
     }
 
+    /// Bytes that [`State::own`] would take from the system.
+    pub fn missing(&self) -> usize {
+        let own = self.now.memory.as_ref().is_some_and(|memory| Arc::strong_count(memory) == 1);
+        if own { 0 } else { self.layout.bytes() }
+    }
+
+    /// How many of the first `position` tokens a state that is taken back to `position` has seen.
+    pub fn resumes_at(&self, position: usize) -> usize {
+        let mut known = self.snapshots.iter().chain([&self.now]).rev().filter(|at| at.position <= position);
+        known.next().map_or(0, |at| at.end().min(position))
+    }
+
     /// Makes the memory this state's own, so that rows may change it.
     ///
     /// # Errors
@@ -245,7 +259,7 @@ impl State {
         if let Some(shared) = &self.now.memory {
             memory.bytes_mut()[..bytes].copy_from_slice(&shared.bytes()[..bytes]);
         }
-        self.now.memory = Some(Arc::new(memory));
+        self.now.memory = Some(Arc::new(self.live.count(memory, bytes)));
         Ok(())
     }
 
@@ -285,9 +299,9 @@ impl State {
 
     /// A state for a sequence with the first `position` tokens of this one.
     pub fn fork(&self, position: usize) -> State {
-        let (layout, most) = (self.layout.clone(), self.most);
+        let (layout, most, live) = (self.layout.clone(), self.most, self.live.clone());
         let (now, snapshots) = (self.now.clone(), self.snapshots.clone());
-        let mut fork = State { layout, now, snapshots, most };
+        let mut fork = State { layout, now, snapshots, most, live };
         fork.truncate(position);
         fork
     }

@@ -61,13 +61,13 @@ impl Drafts {
     }
 
     /// Learns from a pass with `drafted` drafted tokens, which took `time` and gave `tokens` tokens.
-    pub fn learn(&mut self, drafted: usize, tokens: usize, time: Duration) {
+    pub fn learn(&mut self, drafted: usize, tokens: f64, time: Duration) {
         let mean = |mean: Option<f64>, new: f64| Some(mean.map_or(new, |mean| mean + NEW * (new - mean)));
         if drafted == 0 {
             self.plain = mean(self.plain, time.as_secs_f64());
         } else {
             self.drafted = mean(self.drafted, time.as_secs_f64());
-            self.gain += NEW * (tokens as f64 - self.gain);
+            self.gain += NEW * (tokens - self.gain);
         }
     }
 }
@@ -101,14 +101,18 @@ mod tests {
         for _ in 0..320 {
             let drafted = drafts.draft(&history, 3).len();
             made += usize::from(drafted > 0);
-            drafts.learn(drafted, 1, Duration::from_millis(if drafted > 0 { 13 } else { 10 }));
+            drafts.learn(drafted, 1.0, Duration::from_millis(if drafted > 0 { 13 } else { 10 }));
         }
         assert!((10..20).contains(&made), "{made}");
         // Nor where passes are so slow that right drafts do not pay.
         let mut drafts = Drafts::new();
         let made = (0..320).filter(|_| {
             let drafted = drafts.draft(&history, 3).len();
-            drafts.learn(drafted, 1 + drafted, Duration::from_millis(if drafted > 0 { 45 } else { 10 }));
+            drafts.learn(
+                drafted,
+                (1 + drafted) as f64,
+                Duration::from_millis(if drafted > 0 { 45 } else { 10 }),
+            );
             drafted > 0
         });
         assert!(made.count() < 40);

@@ -16,7 +16,7 @@ use trit_text::stop::StopTexts;
 use trit_text::{Detokenizer, TextError, Tokenizer};
 
 /// How many of a prompt's last tokens open the answer, at most: a role, and the beginning or an empty block of thoughts.
-const OPENING: usize = 12;
+pub(crate) const OPENING: usize = 12;
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,7 +385,7 @@ impl Ongoing {
         }
         let (since, before) = self.pass;
         if let Some(drafts) = &mut self.drafts {
-            drafts.learn(self.drafted.len(), self.history.len() - before, since.elapsed());
+            drafts.learn(self.drafted.len(), (self.history.len() - before) as f64, since.elapsed());
             let room = session.context_length() - session.position() - 1;
             let left = self.options.max_new - self.generation.ids.len() - 1;
             let most = room.min(left).min(session.chunk() - 1).min(draft::MOST);

@@ -1,12 +1,13 @@
 //! Sampling: logits enter, a token leaves.
 //!
 //! The order is that of transformers: biases, repetition penalty, suppressed tokens, temperature, top-k, top-p, min-p,
-//! then the draw. Equal logits are ordered by id, so that the result does not depend on how candidates were found.
+//! then the draw. OpenAI's penalties of tokens in the answer, which transformers does not have, follow the repetition
+//! penalty. Equal logits are ordered by id, so that the result does not depend on how candidates were found.
 
 use super::rules::Rules;
 use crate::engine::{Candidate, Logits, LogitsRequest};
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use trit_format::manifest::{LogitRules, SamplingDefaults};
 
 /// How tokens are chosen. The default is greedy.
@@ -23,13 +24,27 @@ pub struct SamplerOptions {
     /// Divides positive logits, and multiplies negative logits, of tokens in the history (Keskar et al. 2019); 1
     /// changes nothing.
     pub repeat_penalty: f32,
+    /// Subtracted from a token's logit for each time that the token stands in the answer so far; 0 changes nothing. Where
+    /// the answer begins is said by [`Sampler::begin`].
+    pub frequency_penalty: f32,
+    /// Subtracted from a token's logit where the token stands in the answer so far; 0 changes nothing.
+    pub presence_penalty: f32,
     /// The start of the random sequence. The same seed and logits give the same tokens.
     pub seed: u64,
 }
 
 impl Default for SamplerOptions {
     fn default() -> SamplerOptions {
-        SamplerOptions { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 0 }
+        SamplerOptions {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
     }
 }
 
@@ -71,8 +86,12 @@ pub struct Sampler {
     options: SamplerOptions,
     random: SplitMix64,
     rules: Rules,
+    /// Length of the text before the answer.
+    begin: usize,
     candidates: Vec<Candidate>,
     seen: HashSet<u32>,
+    /// How often each token stands in the answer.
+    counts: HashMap<u32, u32>,
 }
 
 impl Sampler {
@@ -88,14 +107,17 @@ impl Sampler {
             options,
             random: SplitMix64(options.seed),
             rules: Rules::new(rules),
+            begin: 0,
             candidates: Vec::new(),
             seen: HashSet::new(),
+            counts: HashMap::new(),
         }
     }
 
     /// Says that an answer begins after `position` tokens of text. Some rules forbid tokens only as the first of an
-    /// answer.
+    /// answer, and some penalties count the tokens of the answer alone.
     pub fn begin(&mut self, position: usize) {
+        self.begin = position;
         self.rules.begin(position);
     }
 
@@ -129,7 +151,7 @@ impl Sampler {
     pub fn asks(&self, history: &[u32], drafted: &[u32], vocab: usize) -> LogitsRequest {
         let mut request = self.request();
         let LogitsRequest::Largest { forced, .. } = &mut request else { return request };
-        if !self.penalizes() && self.rules.is_empty() {
+        if !self.penalizes() && !self.penalizes_answer() && self.rules.is_empty() {
             return request;
         }
         let text = [history, drafted].concat();
@@ -138,6 +160,8 @@ impl Sampler {
         }
         if self.penalizes() {
             forced.extend(text);
+        } else if self.penalizes_answer() {
+            forced.extend(&text[self.begin.min(text.len())..]);
         }
         forced.sort_unstable();
         forced.dedup();
@@ -150,6 +174,10 @@ impl Sampler {
     /// Whether the repetition penalty changes logits of tokens in the history.
     pub fn penalizes(&self) -> bool {
         self.options.repeat_penalty != 1.0
+    }
+
+    fn penalizes_answer(&self) -> bool {
+        self.options.frequency_penalty != 0.0 || self.options.presence_penalty != 0.0
     }
 
     fn is_greedy(&self) -> bool {
@@ -166,7 +194,12 @@ impl Sampler {
     pub fn choose(&mut self, logits: Logits, history: &[u32]) -> Option<u32> {
         self.candidates.clear();
         match logits {
-            Logits::All(logits) if self.is_greedy() && !self.penalizes() && self.rules.is_empty() => {
+            Logits::All(logits)
+                if self.is_greedy()
+                    && !self.penalizes()
+                    && !self.penalizes_answer()
+                    && self.rules.is_empty() =>
+            {
                 return logits.iter().any(|l| l.is_finite()).then(|| argmax(logits));
             }
             Logits::All(logits) => {
@@ -179,6 +212,7 @@ impl Sampler {
             self.rules.bias(history, &mut self.candidates);
         }
         self.penalize(history);
+        self.penalize_answer(history);
         if !self.rules.is_empty() {
             self.rules.suppress(history, &mut self.candidates);
         }
@@ -201,6 +235,23 @@ impl Sampler {
         for Candidate { id, logit } in &mut self.candidates {
             if self.seen.contains(id) {
                 *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+            }
+        }
+    }
+
+    /// OpenAI's penalties: `frequency_penalty` for each time that a token stands in the answer, `presence_penalty` once.
+    fn penalize_answer(&mut self, history: &[u32]) {
+        if !self.penalizes_answer() {
+            return;
+        }
+        let SamplerOptions { frequency_penalty, presence_penalty, .. } = self.options;
+        self.counts.clear();
+        for &id in &history[self.begin.min(history.len())..] {
+            *self.counts.entry(id).or_default() += 1;
+        }
+        for Candidate { id, logit } in &mut self.candidates {
+            if let Some(&count) = self.counts.get(id) {
+                *logit -= count as f32 * frequency_penalty + presence_penalty;
             }
         }
     }
@@ -326,8 +377,16 @@ mod reference;
 mod tests {
     use super::*;
 
-    const SAMPLE: SamplerOptions =
-        SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 7 };
+    const SAMPLE: SamplerOptions = SamplerOptions {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repeat_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        seed: 7,
+    };
 
     /// Every id that 2000 draws give.
     fn drawn(options: SamplerOptions, logits: &[f32]) -> Vec<u32> {

@@ -93,6 +93,16 @@ impl Stages {
         text
     }
 
+    /// The bytes that a token stands for, where its decoder goes by bytes: letters of a byte-level vocabulary, or one byte
+    /// that is spelled out. `None` for other tokens.
+    pub(crate) fn bytes_of(&self, token: &str) -> Option<Vec<u8>> {
+        self.0.iter().find_map(|stage| match stage {
+            Stage::ByteLevel { .. } => token.chars().map(byte_of).collect(),
+            Stage::ByteFallback(_) => byte(token).map(|byte| vec![byte]),
+            _ => None,
+        })
+    }
+
     /// Gives what is held back, as if no token came any more. Tokens that come nevertheless are not the first.
     pub(crate) fn finish(&mut self) -> String {
         let mut text = String::new();

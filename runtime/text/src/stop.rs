@@ -9,29 +9,37 @@ pub struct StopTexts {
     texts: Vec<String>,
     /// Text that is not given out yet, because it may be the beginning of a text to stop at.
     held: String,
-    found: bool,
+    /// Which of the texts was found.
+    found: Option<usize>,
 }
 
 impl StopTexts {
     /// Of `texts`. An empty one would stand everywhere; it is passed over.
     pub fn new(texts: &[String]) -> StopTexts {
         let texts = texts.iter().filter(|text| !text.is_empty()).cloned().collect();
-        StopTexts { texts, held: String::new(), found: false }
+        StopTexts { texts, held: String::new(), found: None }
     }
 
     /// Whether a text to stop at has been found. Nothing is given out after that.
     pub fn found(&self) -> bool {
-        self.found
+        self.found.is_some()
+    }
+
+    /// The text that was found first, and of those that begin at the same place the one that was given first.
+    pub fn found_text(&self) -> Option<&str> {
+        self.found.map(|at| self.texts[at].as_str())
     }
 
     /// Takes the next piece and gives what is certain to stand before any text to stop at.
     pub fn push(&mut self, piece: &str) -> String {
-        if self.found {
+        if self.found() {
             return String::new();
         }
         self.held.push_str(piece);
-        if let Some(start) = self.texts.iter().filter_map(|text| self.held.find(text.as_str())).min() {
-            self.found = true;
+        let found =
+            self.texts.iter().enumerate().filter_map(|(at, text)| Some((self.held.find(text.as_str())?, at)));
+        if let Some((start, at)) = found.min() {
+            self.found = Some(at);
             self.held.truncate(start);
             return std::mem::take(&mut self.held);
         }
@@ -69,6 +77,14 @@ mod tests {
         let mut out: Vec<String> = pieces.iter().map(|piece| stops.push(piece)).collect();
         out.push(stops.finish());
         (out, stops.found())
+    }
+
+    #[test]
+    fn the_text_that_stopped_is_named() {
+        let mut stops = StopTexts::new(&["".into(), "later".into(), "here".into()]);
+        assert_eq!(stops.found_text(), None);
+        stops.push("here and later");
+        assert_eq!(stops.found_text(), Some("here"));
     }
 
     #[test]

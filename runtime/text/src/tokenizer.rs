@@ -174,6 +174,12 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The bytes that a token stands for, where it may stand for a part of a character: the vocabulary goes by bytes, or
+    /// this token is a byte spelled out. `None` for every other token, whose text is whole characters.
+    pub fn bytes_of(&self, id: u32) -> Option<Vec<u8>> {
+        self.stages.as_ref()?.bytes_of(&self.shown_token(id)?)
+    }
+
     /// No token has this id or a higher one.
     pub fn end(&self) -> u32 {
         self.end
@@ -278,6 +284,12 @@ pub(crate) mod tests {
         assert!(tokenizer.is_special(4093));
         assert!(!tokenizer.is_special(46) && !tokenizer.is_special(u32::MAX));
         assert_eq!(tokenizer.decode(&[u32::MAX], false).unwrap(), "");
+        // The bytes of tokens are those of the text, also where a character is more than one token.
+        let text = "One day \u{1f642}";
+        let bytes =
+            tokenizer.encode(text, false).unwrap().into_iter().map(|id| tokenizer.bytes_of(id).unwrap());
+        assert_eq!(bytes.collect::<Vec<_>>().concat(), text.as_bytes());
+        assert_eq!((tokenizer.bytes_of(4095), tokenizer.bytes_of(u32::MAX)), (None, None));
     }
 
     #[test]

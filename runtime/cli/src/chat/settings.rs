@@ -44,7 +44,7 @@ impl Settings {
 
     /// What is set, and what the bundle suggests for the rest: one line for each setting.
     pub fn show(&self, options: &SamplerOptions) -> String {
-        let SamplerOptions { temperature, top_k, top_p, min_p, repeat_penalty, seed } = options;
+        let SamplerOptions { temperature, top_k, top_p, min_p, repeat_penalty, seed, .. } = options;
         let n = self
             .n
             .filter(|&n| n < usize::MAX)

@@ -20,6 +20,12 @@ impl From<KvType> for KvElement {
 type Place = fn(usize, usize, usize) -> usize;
 
 impl KvCache {
+    /// An empty cache of the same shapes, whose memory counts as this one's does.
+    pub fn emptied(&self, kv: KvType) -> KvCache {
+        let shapes: Vec<_> = self.layout.layers.iter().map(|layer| layer.shape).collect();
+        KvCache::new(&shapes, kv, self.layout.live.clone())
+    }
+
     /// Appends the first `rows` positions of page `page` to `out`, as [`trit_format::saved::Shapes::page_bytes`] lays
     /// them out.
     pub fn save_page(&self, page: usize, rows: usize, out: &mut Vec<u8>) {

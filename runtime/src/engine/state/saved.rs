@@ -4,7 +4,7 @@
 //! which gives the same bits.
 #![deny(unsafe_code)]
 
-use super::{At, EMPTY, State, StateLayout, StateType};
+use super::{At, Counted, EMPTY, State, StateLayout, StateType};
 use crate::RuntimeError;
 use std::sync::Arc;
 use trit_format::plan::StateShape;
@@ -24,7 +24,7 @@ impl From<StateType> for StateElement {
 /// A state that was read from a file.
 pub(crate) struct Restored {
     position: usize,
-    memory: Arc<AlignedMemory>,
+    memory: Arc<Counted>,
 }
 
 impl State {
@@ -32,14 +32,25 @@ impl State {
     /// values.
     pub fn saved(&self) -> Vec<(usize, &AlignedMemory)> {
         let all = self.snapshots.iter().chain([&self.now]);
-        let values = |at: &'_ At| at.memory.is_some() && at.position > 0;
-        let mut found: Vec<(usize, &AlignedMemory)> = all
-            .filter(|at| values(at))
-            .filter_map(|at| Some((at.position, &**at.memory.as_ref()?)))
-            .collect();
+        let all = all.filter(|at| at.position > 0);
+        let mut found: Vec<(usize, &AlignedMemory)> =
+            all.filter_map(|at| Some((at.position, &***at.memory.as_ref()?))).collect();
         found.sort_by_key(|(position, _)| *position);
         found.dedup_by_key(|(position, _)| *position);
         found
+    }
+
+    /// A state for [`State::restore`] of what [`StateLayout::save`] wrote.
+    ///
+    /// # Errors
+    /// [`RuntimeError::SequenceMemory`] where memory is refused.
+    ///
+    /// # Panics
+    /// If `from` has another length than a state.
+    pub fn read(&self, position: usize, from: &[u8]) -> Result<Restored, RuntimeError> {
+        let mut memory = self.layout.memory()?;
+        self.layout.restore(from, &mut memory);
+        Ok(Restored { position, memory: Arc::new(self.live.count(memory, self.layout.bytes())) })
     }
 
     /// Goes on with states that were read, in ascending order of their positions.
@@ -72,15 +83,11 @@ impl StateLayout {
         });
     }
 
-    /// A state of what [`StateLayout::save`] wrote.
-    ///
-    /// # Errors
-    /// [`RuntimeError::SequenceMemory`] where memory is refused.
+    /// Fills a state with what [`StateLayout::save`] wrote.
     ///
     /// # Panics
     /// If `from` has another length than a state.
-    pub fn restore(&self, position: usize, mut from: &[u8]) -> Result<Restored, RuntimeError> {
-        let mut state = self.memory()?;
+    fn restore(&self, mut from: &[u8], state: &mut AlignedMemory) {
         let memory = state.bytes_mut();
         let mut take = |len: usize| {
             let (part, rest) = from.split_at(len);
@@ -101,7 +108,6 @@ impl StateLayout {
             }
         });
         assert!(from.is_empty(), "{} bytes are left of a state", from.len());
-        Ok(Restored { position, memory: Arc::new(state) })
     }
 
     /// What a file has of a state, in its order.

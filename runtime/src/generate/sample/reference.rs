@@ -136,3 +136,25 @@ fn many_forced_tokens_ask_for_all() {
     let sampler = Sampler::new(SamplerOptions::default());
     assert_eq!(sampler.asks(&[1], &[2], 10), LogitsRequest::largest());
 }
+
+/// OpenAI's documentation: `mu[j] -> mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence`, where `c[j]` is how
+/// often token `j` was sampled.
+#[test]
+fn penalties_of_the_answer_count_what_was_generated() {
+    let options = SamplerOptions { frequency_penalty: 0.5, presence_penalty: 0.25, ..Default::default() };
+    let mut sampler = Sampler::new(options);
+    sampler.begin(2);
+    // Token 3 stands in the prompt alone, token 0 twice in the answer, token 1 once.
+    let chosen = sampler.choose(Logits::All(&[2.0, 1.5, 1.0, 1.0]), &[3, 3, 0, 1, 0]);
+    let found: Vec<f32> = sampler.candidates.iter().map(|c| c.logit).collect();
+    assert_eq!((chosen, found), (Some(2), vec![0.75, 0.75, 1.0, 1.0]));
+    // A negative penalty makes tokens of the answer more probable; only their logits are asked for besides the largest.
+    let mut sampler = Sampler::new(SamplerOptions { presence_penalty: -2.0, ..Default::default() });
+    sampler.begin(1);
+    let asked = sampler.asks(&[9, 4], &[5], 1000);
+    assert_eq!(asked, LogitsRequest::Largest { count: 1, within: 0.0, forced: vec![4, 5] });
+    assert_eq!(sampler.choose(Logits::All(&[1.0, 0.0, 0.0, 0.0, -0.5]), &[9, 4]), Some(4));
+    // A text that is shorter than where the answer begins has no answer yet.
+    sampler.begin(7);
+    assert_eq!(sampler.choose(Logits::All(&[1.0, 0.0]), &[1, 1]), Some(0));
+}

@@ -1,0 +1,17 @@
+//! OpenAI's interface.
+//!
+//! | module | answers |
+//! |---|---|
+//! | `chat` | `/v1/chat/completions` |
+//! | `completions` | `/v1/completions` |
+//! | `models` | `/v1/models` |
+//! | `messages`, `sampling`, `tools` | read what requests have in common |
+//! | `shapes` | write what answers have in common |
+
+pub mod chat;
+pub mod completions;
+pub mod messages;
+pub mod models;
+pub mod sampling;
+pub mod shapes;
+pub mod tools;

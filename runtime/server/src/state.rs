@@ -1,0 +1,94 @@
+//! What all handlers share: the model, its texts, and the scheduler that runs it.
+
+use crate::error::{ApiError, ErrorKind};
+use crate::metrics::Metrics;
+use crate::options::ServerOptions;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+use trit_runtime::scheduler::Scheduler;
+use trit_runtime::text::{ChatTemplate, Tokenizer};
+use trit_runtime::{Model, RuntimeError};
+
+/// How many prompts are rendered and tokenized at a time.
+const PROMPTS: usize = 4;
+
+/// What all handlers share, once the model is loaded.
+pub struct AppState {
+    /// The model.
+    pub model: Arc<Model>,
+    /// What clients call it: the bundle's file name without its ending.
+    pub name: String,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+    /// Its tokenizer, where it has one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Its chat template, where it has one.
+    pub template: Option<ChatTemplate>,
+    /// Runs the requests.
+    pub scheduler: Scheduler,
+    /// How the server is set up.
+    pub options: Arc<ServerOptions>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    pub(crate) prompts: Arc<Semaphore>,
+}
+
+impl AppState {
+    pub(crate) fn new(
+        scheduler: Scheduler,
+        options: Arc<ServerOptions>,
+        metrics: Arc<Metrics>,
+    ) -> Result<AppState, RuntimeError> {
+        let model = scheduler.engine().model().clone();
+        let tokenizer = model.tokenizer()?.cloned();
+        let failed = |source| RuntimeError::Text { path: model.path().to_owned(), source };
+        let template = tokenizer.as_ref().map(|tokenizer| tokenizer.chat_template()).transpose();
+        let template = template.map_err(failed)?.flatten();
+        let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let prompts = Arc::new(Semaphore::new(PROMPTS));
+        Ok(AppState { model, name, created, tokenizer, template, scheduler, options, metrics, prompts })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] where the bundle has none.
+    pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>, ApiError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            ApiError::invalid("this model has no tokenizer and takes prompts of token ids only")
+        })
+    }
+
+    /// Tokens in the model's vocabulary.
+    pub fn vocab_size(&self) -> u32 {
+        self.model.manifest().hyperparameters.vocab_size
+    }
+
+    /// Demands that a client means this model. An empty name, and `default`, is whatever is served.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub fn expect_model(&self, name: Option<&str>) -> Result<(), ApiError> {
+        match name.unwrap_or_default() {
+            "" | "default" => Ok(()),
+            name if name == self.name => Ok(()),
+            name => {
+                let message = format!("the model {name:?} does not exist; this server has {:?}", self.name);
+                let error = ApiError::new(ErrorKind::NotFound, message);
+                Err(error.with_param("model").with_code("model_not_found"))
+            }
+        }
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Names the request in the log, and in the answer's header `x-request-id`.
+    pub request: Arc<str>,
+    /// Where it came from.
+    pub peer: IpAddr,
+}
