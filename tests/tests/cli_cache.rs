@@ -135,3 +135,120 @@ fn files_that_cannot_be_used_are_refused_and_stay() {
     let ran = run(trit_run(&[fables(), "-p", STORY, "--prompt-cache-ro"]));
     ran.fails(2, &["--prompt-cache"]);
 }
+
+// ---- the server
+
+/// A server that ends when it is told to.
+#[cfg(unix)]
+struct Server {
+    child: std::process::Child,
+    address: String,
+    /// What it said before it was ready.
+    said: String,
+    out: std::io::BufReader<std::process::ChildStdout>,
+}
+
+#[cfg(unix)]
+impl Server {
+    fn start(cache: &Path, more: &[&str]) -> Server {
+        use std::io::BufRead;
+        let args =
+            ["serve", fables(), "--listen", "127.0.0.1:0", "-t", "1", "--log", "off", "--prompt-cache"];
+        let mut command = trit_run(&[&args[..], &[cache.to_str().unwrap()], more].concat());
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let (mut said, mut line) = (String::new(), String::new());
+        while line != "ready\n" {
+            line.clear();
+            assert!(out.read_line(&mut line).unwrap() > 0, "it ended after {said}");
+            said.push_str(&line);
+        }
+        let address = said.split("http://").nth(1).unwrap().lines().next().unwrap().to_owned();
+        Server { child, address, said, out }
+    }
+
+    fn ask(&self, request: &str, body: &str) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
+        let (host, len) = (&self.address, body.len());
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {len}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// The text that follows a prompt.
+    fn complete(&self, prompt: &str) -> String {
+        let body = serde_json::json!({"prompt": prompt, "max_tokens": 8, "temperature": 0});
+        let answer: Value =
+            serde_json::from_str(&self.ask("POST /v1/completions", &body.to_string())).unwrap();
+        answer["choices"][0]["text"].as_str().unwrap().to_owned()
+    }
+
+    /// Tokens of prompts that ran, and those that did not have to.
+    fn prompt_tokens(&self) -> (u64, u64) {
+        let metrics = self.ask("GET /metrics", "");
+        let value = |kind: &str| {
+            let name = format!("trit_tokens_total{{kind=\"{kind}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+        };
+        (value("prompt"), value("cached"))
+    }
+
+    /// Tells it to end; what it said since it was ready.
+    fn end(mut self) -> String {
+        use nix::sys::signal::{Signal, kill};
+        use std::io::Read;
+        kill(nix::unistd::Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{rest}");
+        rest
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_finds_its_texts_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("texts.cache");
+    let server = Server::start(&cache, &[]);
+    let expected = [STORY, "Winter came early"].map(|prompt| server.complete(prompt));
+    let (ran, cached) = server.prompt_tokens();
+    // The token that every text begins with may be shared.
+    assert!(ran > 20 && cached <= 1, "{ran} {cached}");
+    let rest = server.end();
+    assert!(rest.contains("prompt cache: 2 texts are in ") && rest.contains("texts.cache"), "{rest}");
+    let written = fs::read(&cache).unwrap();
+    for more in [&["--prompt-cache-ro"][..], &[]] {
+        let server = Server::start(&cache, more);
+        assert!(server.said.contains("prompt cache: 2 of 2 texts of "), "{}", server.said);
+        assert_eq!([STORY, "Winter came early"].map(|prompt| server.complete(prompt)), expected);
+        // The last token of each runs again.
+        assert_eq!(server.prompt_tokens(), (2, ran + cached - 2));
+        let rest = server.end();
+        assert_eq!(rest.contains("are in "), more.is_empty(), "{rest}");
+        assert!(more.is_empty() || fs::read(&cache).unwrap() == written, "it was to stay");
+    }
+    // One that is damaged is an error before anybody is answered.
+    let mut damaged = written;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(&cache, &damaged).unwrap();
+    let ran = run(trit_run(&[
+        "serve",
+        fables(),
+        "--listen",
+        "127.0.0.1:0",
+        "--prompt-cache",
+        cache.to_str().unwrap(),
+    ]));
+    ran.fails(3, &["texts.cache: is damaged: page 0 of the KV cache", "remove it, or name another file"]);
+    assert!(fs::read(&cache).unwrap() == damaged);
+}

@@ -28,7 +28,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let bundle = args.bundle.as_deref().ok_or_else(|| Failure::usage("give a .trit bundle to run"))?;
     mistaken::expect_order(bundle, args.text.as_deref())?;
     mistaken::expect_bundle(bundle)?;
-    PromptCache::check(args, bundle)?;
+    PromptCache::check(args.prompt_cache.as_deref(), args.prompt_cache_ro, bundle)?;
     let Some(prompt) = prompt(args)? else {
         return chat::run(args, bundle);
     };

@@ -30,9 +30,9 @@ impl<'a> PromptCache<'a> {
     ///
     /// # Errors
     /// A usage failure.
-    pub fn check(args: &Generate, bundle: &Path) -> Result<(), Failure> {
-        let Some(path) = &args.prompt_cache else { return Ok(()) };
-        if args.prompt_cache_ro && !path.exists() {
+    pub fn check(path: Option<&Path>, read_only: bool, bundle: &Path) -> Result<(), Failure> {
+        let Some(path) = path else { return Ok(()) };
+        if read_only && !path.exists() {
             let path = path.display();
             return Err(Failure::usage(format_args!(
                 "{path}: there is no such file, and {OPTION}-ro makes none; run it once without {OPTION}-ro"
@@ -48,10 +48,7 @@ impl<'a> PromptCache<'a> {
     /// Where it belongs to another bundle or is damaged.
     pub fn open(args: &'a Generate, model: &Arc<Model>) -> Result<Option<PromptCache<'a>>, Failure> {
         let Some(path) = &args.prompt_cache else { return Ok(None) };
-        let saved = match path.exists() {
-            true => Some(SavedSequences::open(path, model).map_err(|error| failed(path, model, error))?),
-            false => None,
-        };
+        let saved = open(path, model)?;
         Ok(Some(PromptCache { path, read_only: args.prompt_cache_ro, verbose: args.verbose, saved }))
     }
 
@@ -84,18 +81,32 @@ impl<'a> PromptCache<'a> {
             return Ok(());
         }
         let saved = save(self.path, &[session.sequence()], interrupt::unfinished());
-        saved.map_err(|error| match error {
-            RuntimeError::Output(error) => Failure::usage(remedy::output_of(&error, OPTION)),
-            RuntimeError::Io { source, .. } => {
-                Failure::invalid(self.path, format_args!("cannot be written: {source}"))
-            }
-            other => failed(self.path, session.model(), other),
-        })
+        saved.map_err(|error| not_written(self.path, session.model(), error))
+    }
+}
+
+/// What a file holds; `None` where there is none.
+///
+/// # Errors
+/// Where it belongs to another bundle or is damaged.
+pub fn open(path: &Path, model: &Arc<Model>) -> Result<Option<SavedSequences>, Failure> {
+    let opened = path.exists().then(|| SavedSequences::open(path, model)).transpose();
+    opened.map_err(|error| failed(path, model, error))
+}
+
+/// The failure of writing the file.
+pub fn not_written(path: &Path, model: &Model, error: RuntimeError) -> Failure {
+    match error {
+        RuntimeError::Output(error) => Failure::usage(remedy::output_of(&error, OPTION)),
+        RuntimeError::Io { source, .. } => {
+            Failure::invalid(path, format_args!("cannot be written: {source}"))
+        }
+        other => failed(path, model, other),
     }
 }
 
 /// The failure of what concerns the file, or else the bundle.
-fn failed(path: &Path, model: &Model, error: RuntimeError) -> Failure {
+pub fn failed(path: &Path, model: &Model, error: RuntimeError) -> Failure {
     match error {
         RuntimeError::Saved { .. } | RuntimeError::Io { .. } => Failure::runtime(path, error),
         _ => Failure::runtime(model.path(), error),

@@ -27,7 +27,7 @@ pub struct AppState {
     /// Its chat template, where it has one.
     pub template: Option<ChatTemplate>,
     /// Runs the requests.
-    pub scheduler: Scheduler,
+    pub scheduler: Arc<Scheduler>,
     /// How the server is set up.
     pub options: Arc<ServerOptions>,
     /// What is counted.
@@ -37,7 +37,7 @@ pub struct AppState {
 
 impl AppState {
     pub(crate) fn new(
-        scheduler: Scheduler,
+        scheduler: Arc<Scheduler>,
         options: Arc<ServerOptions>,
         metrics: Arc<Metrics>,
     ) -> Result<AppState, RuntimeError> {
