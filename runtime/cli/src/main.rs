@@ -18,6 +18,7 @@ mod mistaken;
 mod open;
 mod perplexity;
 mod profile;
+mod prompt_cache;
 mod remedies;
 mod scripts;
 mod selftest;

@@ -2,6 +2,7 @@
 
 use crate::args::SessionArgs;
 use crate::failure::{Failure, note, print_lines};
+use crate::prompt_cache::{self, PromptCache};
 use crate::{interrupt, mistaken, open, remedies, values};
 use clap::{Args, ValueEnum};
 use std::fmt::Display;
@@ -47,6 +48,14 @@ pub struct Serve {
     /// full slots need].
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     pub kv_memory: Option<usize>,
+    /// File that keeps the KV caches of texts when the program ends, for requests that begin alike after it was started
+    /// again. It is made where there is none. A file of another bundle is refused, and stays. Who can read it can read
+    /// the texts.
+    #[arg(long, value_name = "FILE")]
+    pub prompt_cache: Option<PathBuf>,
+    /// Leave the file of --prompt-cache as it is.
+    #[arg(long, requires = "prompt_cache")]
+    pub prompt_cache_ro: bool,
     /// Do not draft tokens from the text before them; the tokens generated are the same either way.
     #[arg(long)]
     pub no_speculation: bool,
@@ -112,6 +121,8 @@ pub enum Level {
 pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
     let bundle = &args.bundle;
     mistaken::expect_bundle(bundle)?;
+    let cache = args.prompt_cache.as_deref();
+    PromptCache::check(cache, args.prompt_cache_ro, bundle)?;
     let options = options(args)?;
     let log = Targets::new().with_target("trit_server", level(args.log));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
@@ -165,7 +176,13 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         sequence,
         draft: !args.no_speculation,
     };
-    let scheduler = Scheduler::new(engine, scheduler_options).map_err(failed)?;
+    let scheduler = Arc::new(Scheduler::new(engine, scheduler_options).map_err(failed)?);
+    if let Some(path) = cache
+        && let Some(saved) = prompt_cache::open(path, &model)?
+    {
+        let texts = scheduler.restore(&saved).map_err(|e| prompt_cache::failed(path, &model, e))?;
+        tell(format_args!("prompt cache: {texts} of {} texts of {}", saved.len(), path.display()));
+    }
     let name = bundle.file_stem().unwrap_or_default().to_string_lossy();
     tell(format_args!(
         "model {name}; kernels: {}\nlimits: {} threads, context {} tokens, {} slots, {} waiting, KV caches {}",
@@ -177,10 +194,17 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         size(scheduler.kv_memory()),
     ));
     loaded.store(true, SeqCst);
-    server.open(scheduler).map_err(failed)?;
+    server.open(scheduler.clone()).map_err(failed)?;
     tell("ready");
     if let Drained::CutOff { requests } = server.wait() {
         note(format_args!("{requests} requests were cut off: they took longer than --drain allows"));
+    }
+    if let Some(path) = cache.filter(|_| !args.prompt_cache_ro) {
+        let saved = scheduler.save(path, interrupt::unfinished());
+        let texts = saved.map_err(|e| prompt_cache::not_written(path, &model, e))?;
+        if texts > 0 {
+            tell(format_args!("prompt cache: {texts} texts are in {}", path.display()));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -36,7 +36,7 @@ pub struct AppState {
     /// How it writes thoughts and calls of tools; `None` where it has no chat template.
     pub form: Option<Form>,
     /// Runs the requests.
-    pub scheduler: Scheduler,
+    pub scheduler: Arc<Scheduler>,
     /// How the server is set up.
     pub options: Arc<ServerOptions>,
     /// What is counted.
@@ -50,7 +50,7 @@ pub struct AppState {
 
 impl AppState {
     pub(crate) fn new(
-        scheduler: Scheduler,
+        scheduler: Arc<Scheduler>,
         options: Arc<ServerOptions>,
         metrics: Arc<Metrics>,
     ) -> Result<AppState, RuntimeError> {

@@ -42,6 +42,7 @@ pub(crate) mod profile;
 mod quantizing;
 mod recur;
 mod ropes;
+pub mod saved;
 mod screening;
 mod sequence;
 pub(crate) mod state;

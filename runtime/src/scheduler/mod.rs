@@ -39,6 +39,7 @@ mod job;
 mod pace;
 mod prefixes;
 mod request;
+mod saved;
 mod work;
 
 pub use board::{Slot, Statistics};
@@ -48,6 +49,7 @@ use crate::engine::{Engine, Sequence, SequenceOptions};
 use crate::{RuntimeError, available};
 use board::Board;
 use job::Job;
+use prefixes::Prefixes;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,6 +98,8 @@ struct Shared {
     /// Tells the thread that there is something to do.
     wake: Condvar,
     board: Mutex<Board>,
+    /// Texts that were run before. Never locked together with the desk or the board.
+    prefixes: Mutex<Prefixes>,
 }
 
 /// Where requests arrive.
@@ -125,6 +129,10 @@ impl Shared {
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prefixes(&self) -> MutexGuard<'_, Prefixes> {
+        self.prefixes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,6 +177,7 @@ impl Scheduler {
             Desk { waiting: Vec::new(), running: 0, requests: 0, cancelled: false, state: State::Open };
         let shared = Arc::new(Shared {
             board: Mutex::new(Board::new(options.slots, kv_memory)),
+            prefixes: Mutex::default(),
             engine,
             options,
             kv_memory,

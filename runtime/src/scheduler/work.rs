@@ -5,7 +5,7 @@ use super::board::{Slot, Statistics};
 use super::fair::{Fair, GENERATED};
 use super::job::{Ahead, Job, Outcome};
 use super::pace::Pace;
-use super::prefixes::{Overlap, Prefixes};
+use super::prefixes::Overlap;
 use super::request::RequestError;
 use super::{Desk, State};
 use crate::engine::{Batch, LogitsRequest, Sequence};
@@ -75,7 +75,6 @@ struct Part {
 pub(super) struct Work {
     shared: Arc<Shared>,
     running: Vec<Running>,
-    prefixes: Prefixes,
     pace: Pace,
     fair: Fair,
     statistics: Statistics,
@@ -84,14 +83,7 @@ pub(super) struct Work {
 impl Work {
     pub fn new(shared: Arc<Shared>) -> Work {
         let statistics = shared.board().statistics.clone();
-        Work {
-            shared,
-            running: Vec::new(),
-            prefixes: Prefixes::default(),
-            pace: Pace::default(),
-            fair: Fair::default(),
-            statistics,
-        }
+        Work { shared, running: Vec::new(), pace: Pace::default(), fair: Fair::default(), statistics }
     }
 
     /// Runs until the scheduler is dropped.
@@ -142,7 +134,7 @@ impl Work {
         let (drafted, accepted) = running.job.drafted();
         self.statistics.drafted_tokens += drafted as u64;
         self.statistics.accepted_tokens += accepted as u64;
-        self.prefixes.keep(&running.sequence);
+        self.shared.prefixes().keep(&running.sequence);
         self.shared.desk().running = self.running.len();
         if let Some(began) = running.job.began() {
             self.shared.board().took(began.elapsed());
@@ -247,19 +239,23 @@ impl Work {
     /// Gives a request a slot. It comes back where there is no memory for its text now.
     fn start(&mut self, job: Job) -> Option<Job> {
         let ids = job.history();
-        let kept = self.prefixes.find(ids);
         let ours = self.running.iter().map(|running| Overlap::of(&running.sequence, ids)).enumerate();
         let ours = ours.max_by_key(|(_, overlap)| (overlap.usable, overlap.common));
-        let [of_kept, of_ours] = [kept, ours].map(|found| found.unwrap_or_default().1);
-        let overlap = if of_ours.usable > of_kept.usable { of_ours } else { of_kept };
-        let common = of_ours.common.max(of_kept.common);
-        let sequence = match (kept, ours) {
-            _ if overlap.usable == 0 => self.shared.sequence(),
-            (_, Some((index, ours))) if ours == overlap => {
-                Ok(self.running[index].sequence.fork(overlap.usable))
-            }
-            (Some((index, _)), _) => Ok(self.prefixes.take(index, overlap.usable)),
-            _ => self.shared.sequence(),
+        let (sequence, overlap, common) = {
+            // Locked until the text is taken, so that indices stay right.
+            let mut prefixes = self.shared.prefixes();
+            let kept = prefixes.find(ids);
+            let [of_kept, of_ours] = [kept, ours].map(|found| found.unwrap_or_default().1);
+            let overlap = if of_ours.usable > of_kept.usable { of_ours } else { of_kept };
+            let sequence = match (kept, ours) {
+                _ if overlap.usable == 0 => self.shared.sequence(),
+                (_, Some((index, ours))) if ours == overlap => {
+                    Ok(self.running[index].sequence.fork(overlap.usable))
+                }
+                (Some((index, _)), _) => Ok(prefixes.take(index, overlap.usable)),
+                _ => self.shared.sequence(),
+            };
+            (sequence, overlap, of_ours.common.max(of_kept.common))
         };
         let sequence = match sequence {
             Ok(sequence) => sequence,
@@ -273,7 +269,7 @@ impl Work {
         let all = self.running.iter().chain([&running]);
         let needed: usize = all.map(|running| running.sequence.missing(running.left())).sum();
         if !self.make_room(needed) && !self.running.is_empty() {
-            self.prefixes.keep(&running.sequence);
+            self.shared.prefixes().keep(&running.sequence);
             return Some(running.job);
         }
         let end = running.job.history().len();
@@ -300,7 +296,7 @@ impl Work {
     /// Frees memory of texts that are kept until `needed` more bytes fit; whether they do.
     fn make_room(&mut self, needed: usize) -> bool {
         while self.shared.engine.sequence_bytes().saturating_add(needed) > self.shared.kv_memory {
-            if !self.prefixes.evict() {
+            if !self.shared.prefixes().evict() {
                 return false;
             }
             self.statistics.evicted_texts += 1;
@@ -438,8 +434,8 @@ impl Work {
     /// requests at a time; otherwise none of them can go on.
     fn recover(&mut self, error: RuntimeError) {
         let memory = matches!(error, RuntimeError::SequenceMemory { .. } | RuntimeError::System(_));
-        if memory && self.prefixes.evict() {
-            while self.prefixes.evict() {}
+        if memory && self.shared.prefixes().evict() {
+            while self.shared.prefixes().evict() {}
             return;
         }
         let words = error.to_string();
@@ -456,7 +452,7 @@ impl Work {
     fn publish(&mut self) {
         let running = &self.running;
         self.fair.tidy(|user| running.iter().any(|running| running.job.user == user));
-        self.statistics.kept_texts = self.prefixes.len();
+        self.statistics.kept_texts = self.shared.prefixes().len();
         let slot = |running: &Running| Slot {
             request: running.job.number,
             prompt: running.job.prompt(),
