@@ -1,7 +1,8 @@
 //! What an answer must be like becomes a guide, which says of every token whether it may come next.
 
-use crate::chat::{ChatRequest, Format};
+use crate::chat::{ChatRequest, Format, Prompt};
 use crate::error::ApiError;
+use crate::prompt::Made;
 use crate::state::AppState;
 use std::sync::Arc;
 use trit_runtime::generate::guide::{Guide, GuideError};
@@ -15,9 +16,16 @@ impl AppState {
     pub async fn guides(
         self: &Arc<Self>,
         request: &ChatRequest,
+        made: &Made,
     ) -> Result<Vec<Option<Box<dyn Guide>>>, ApiError> {
         let count = request.generation.n.max(1);
-        let Some((grammar, param)) = grammar(&request.generation.format) else {
+        let format = &request.generation.format;
+        let form = match (&request.prompt, &self.form) {
+            (Prompt::Messages(messages), Some(form)) => form.grammar(messages, &made.text, format),
+            _ => None,
+        };
+        let form = form.map(|grammar| (Grammar::Lark(grammar), param(request)));
+        let Some((grammar, param)) = form.or_else(|| grammar(format)) else {
             return Ok((0..count).map(|_| None).collect());
         };
         let state = self.clone();
@@ -36,6 +44,14 @@ impl AppState {
     /// What makes guides, made when it is first needed.
     fn guide_factory(&self) -> Result<&GuideFactory, GuideError> {
         self.guides.get_or_init(|| GuideFactory::new(&self.model)).as_ref().map_err(GuideError::clone)
+    }
+}
+
+/// The field that a model's form of answers is asked for by.
+fn param(request: &ChatRequest) -> &'static str {
+    match request.generation.format {
+        Format::Text => "tools",
+        _ => "response_format",
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `constrain` | what an answer must be like |
 //! | `tokens` | what single tokens stand for |
 //! | `answer/` | the parts of an answer: reasoning, text, calls of tools |
-//! | `openai/` | OpenAI's interface |
+//! | `openai/`, `anthropic/` | the interfaces of OpenAI and Anthropic |
 //! | `plain` | routes that belong to no interface |
 //! | `sse` | answers as server-sent events |
 //! | `metrics` | what is counted |
@@ -25,6 +25,7 @@
 
 pub mod access;
 pub mod answer;
+pub mod anthropic;
 pub mod body;
 pub mod chat;
 mod connections;

@@ -58,8 +58,10 @@ impl AppState {
         }
         let (to, deltas) = mpsc::channel(AHEAD);
         let mut choices = Vec::with_capacity(n);
+        let mut prompt = 0;
         for request in requests {
             let made = self.make_prompt(&request.prompt).await?;
+            prompt += made.ids.len();
             if made.ids.is_empty() {
                 return Err(ApiError::invalid_param("prompt", "the prompt is empty"));
             }
@@ -72,7 +74,7 @@ impl AppState {
                     self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.decode(&made.ids, false).ok());
                 tracing::info!(request = %caller.request, prompt = ?text.unwrap_or_default(), "prompt");
             }
-            let guides = self.guides(&request).await?;
+            let guides = self.guides(&request, &made).await?;
             let seed = request.generation.seed.unwrap_or_else(|| RandomState::new().hash_one(arrived) >> 32);
             for (index, guide) in guides.into_iter().enumerate() {
                 let seed = seed.wrapping_add(index as u64);
@@ -83,7 +85,7 @@ impl AppState {
         for choice in choices {
             tokio::spawn(choice.run(to.clone()));
         }
-        Ok(Answers::new(n, deltas, self.options.request_timeout.map(|timeout| arrived + timeout)))
+        Ok(Answers::new(n, prompt, deltas, self.options.request_timeout.map(|timeout| arrived + timeout)))
     }
 
     /// Hands a request to the scheduler for one of its answers.
@@ -97,12 +99,9 @@ impl AppState {
         caller: &Caller,
     ) -> Result<Choice, ApiError> {
         let generation = &request.generation;
-        let splitter = match &request.prompt {
-            Prompt::Messages(messages) => {
-                let template = self.model.manifest().text.chat_template.as_deref().unwrap_or_default();
-                Splitter::new(template, messages, &made.text)
-            }
-            Prompt::Text(_) | Prompt::Ids(_) => Splitter::plain(),
+        let splitter = match (&request.prompt, &self.form) {
+            (Prompt::Messages(messages), Some(form)) => form.splitter(messages, &made.text),
+            _ => Splitter::plain(),
         };
         let mut choice = Choice::new(self.clone(), index, splitter, made, generation, caller, arrived);
         if generation.max_tokens == Some(0) {

@@ -1,5 +1,6 @@
 //! What all handlers share: the model, its texts, and the scheduler that runs it.
 
+use crate::answer::Form;
 use crate::error::{ApiError, ErrorKind};
 use crate::metrics::Metrics;
 use crate::options::ServerOptions;
@@ -28,6 +29,8 @@ pub struct AppState {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Its chat template, where it has one.
     pub template: Option<ChatTemplate>,
+    /// How it writes thoughts and calls of tools; `None` where it has no chat template.
+    pub form: Option<Form>,
     /// Runs the requests.
     pub scheduler: Scheduler,
     /// How the server is set up.
@@ -52,6 +55,13 @@ impl AppState {
         let failed = |source| RuntimeError::Text { path: model.path().to_owned(), source };
         let template = tokenizer.as_ref().map(|tokenizer| tokenizer.chat_template()).transpose();
         let template = template.map_err(failed)?.flatten();
+        let is_special = |token: &str| {
+            tokenizer
+                .as_ref()
+                .is_some_and(|tokenizer| tokenizer.id_of(token).is_some_and(|id| tokenizer.is_special(id)))
+        };
+        let source = model.manifest().text.chat_template.as_deref().unwrap_or_default();
+        let form = template.as_ref().map(|template| Form::find(template, source, &is_special));
         let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(AppState {
@@ -60,6 +70,7 @@ impl AppState {
             created,
             tokenizer,
             template,
+            form,
             scheduler,
             options,
             metrics,

@@ -13,9 +13,12 @@ use crate::generate::{Finish, OPENING};
 use crate::{Engine, RuntimeError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use trit_text::conversation::shared_prefix;
 
 /// Fewest tokens that two texts must have in common for a snapshot of the recurrent state where they part.
 const WORTH_A_SNAPSHOT: usize = 32;
+/// Fewest tokens for which a request waits until they have run for another one.
+const WORTH_WAITING: usize = 64;
 
 /// How long a step waits for guides at most, over all requests. Most need a tenth of that, and a step that leaves an answer
 /// out costs it more time.
@@ -185,14 +188,44 @@ impl Work {
 
     /// Gives slots to those who wait, as far as there are slots and memory.
     fn admit(&mut self) {
+        let mut later = Vec::new();
         while self.running.len() < self.shared.options.slots {
-            let Some(job) = self.next() else { return };
+            let Some(job) = self.next() else { break };
+            if self.will_share(&job) {
+                later.push(job);
+                continue;
+            }
             if let Some(job) = self.start(job) {
-                self.shared.desk().waiting.insert(0, job);
-                return;
+                later.push(job);
+                break;
             }
             self.shared.desk().running = self.running.len();
         }
+        if !later.is_empty() {
+            self.shared.desk().waiting.splice(0..0, later);
+        }
+    }
+
+    /// Whether a prompt that runs now begins with the same tokens, so that waiting for it is better than running them as
+    /// well. This is so for several answers to one prompt, and for requests with one system message that come together.
+    fn will_share(&mut self, job: &Job) -> bool {
+        let ids = job.history();
+        let known = self.prefixes.find(ids).map_or(0, |(_, overlap)| overlap.usable);
+        let recurrent = self.shared.engine.model().state_bytes() > 0;
+        for Running { job: other, sequence, cuts, .. } in &mut self.running {
+            // The last token of a prompt runs for each request, and may have to wait for a guide.
+            let common = shared_prefix(other.history(), ids).min(ids.len() - 1);
+            let position = sequence.position();
+            if position < common && common >= known + WORTH_WAITING {
+                // A recurrent state can be shared only at a snapshot.
+                if recurrent && !cuts.contains(&common) {
+                    cuts.push(common);
+                    cuts.sort_unstable();
+                }
+                return true;
+            }
+        }
+        false
     }
 
     /// The request that gets the next slot: one that was preempted, or one of the user for whom least was done.
