@@ -4,8 +4,10 @@ use crate::generate::guide::GuideError;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
 
-/// Most bytes of a grammar, a regular expression, or all texts to choose from.
+/// Most bytes of a regular expression, or of all texts to choose from.
 const MOST_TEXT: usize = 64 << 10;
+/// Most bytes of a grammar. One that calls tools holds their schemas.
+const MOST_GRAMMAR: usize = 256 << 10;
 /// Most bytes of a schema, written without spaces.
 const MOST_SCHEMA: usize = 512 << 10;
 /// Whitespace between the parts of a JSON text: one space, or a new line with its indentation. Without a bound, a model
@@ -60,7 +62,7 @@ impl Grammar {
                 Ok(GrammarWithLexer::from_regex(regex))
             }
             Grammar::Lark(grammar) => {
-                filled("the grammar", grammar.len(), MOST_TEXT)?;
+                filled("the grammar", grammar.len(), MOST_GRAMMAR)?;
                 Ok(GrammarWithLexer::from_lark(grammar.clone()))
             }
             Grammar::Choice(texts) => {
@@ -79,20 +81,25 @@ fn schema(value: &Value) -> Result<GrammarWithLexer, GuideError> {
     bounded("the schema", value.to_string().len(), MOST_SCHEMA)?;
     match &mut value {
         Value::Bool(_) => {}
-        // A schema may say itself how its texts are written.
-        Value::Object(schema) => {
-            let written = schema.entry("x-guidance").or_insert_with(|| json!({}));
-            if let Value::Object(written) = written
-                && !written.contains_key("whitespace_flexible")
-            {
-                written.entry("whitespace_pattern").or_insert_with(|| WHITESPACE.into());
-            }
-        }
+        Value::Object(_) => bound_whitespace(&mut value),
         other => {
             return Err(GuideError(format!("the schema is {other}, expected an object, true or false")));
         }
     }
     Ok(GrammarWithLexer::from_json_schema(value))
+}
+
+/// Bounds the whitespace between the parts of JSON that fits a schema, unless the schema says itself how its texts are
+/// written, in `x-guidance`. This is for schemas inside of grammars; those of [`Grammar::JsonSchema`] need it not.
+pub fn bound_whitespace(schema: &mut Value) {
+    if let Value::Object(schema) = schema {
+        let written = schema.entry("x-guidance").or_insert_with(|| json!({}));
+        if let Value::Object(written) = written
+            && !written.contains_key("whitespace_flexible")
+        {
+            written.entry("whitespace_pattern").or_insert_with(|| WHITESPACE.into());
+        }
+    }
 }
 
 fn filled(what: &str, len: usize, most: usize) -> Result<(), GuideError> {

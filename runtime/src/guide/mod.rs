@@ -16,7 +16,7 @@
 mod grammar;
 mod vocabulary;
 
-pub use grammar::Grammar;
+pub use grammar::{Grammar, bound_whitespace};
 
 use crate::generate::guide::{Guide, GuideError, TokenSet};
 use crate::load::Model;

@@ -202,7 +202,7 @@ impl Work {
     /// well. This is so for several answers to one prompt, and for requests with one system message that come together.
     fn will_share(&mut self, job: &Job) -> bool {
         let ids = job.history();
-        let known = self.prefixes.find(ids).map_or(0, |(_, overlap)| overlap.usable);
+        let known = self.shared.prefixes().find(ids).map_or(0, |(_, overlap)| overlap.usable);
         let recurrent = self.shared.engine.model().state_bytes() > 0;
         for Running { job: other, sequence, cuts, .. } in &mut self.running {
             let (common, position) = (shared_prefix(other.history(), ids), sequence.position());

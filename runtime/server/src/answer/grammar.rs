@@ -4,6 +4,7 @@
 use super::form::{Calls, END_CALL, END_THOUGHT, Form, START_CALL, START_THOUGHT};
 use crate::chat::{Format, Messages, ToolChoice};
 use serde_json::{Value, json};
+use trit_runtime::guide::bound_whitespace;
 
 impl Form {
     /// The grammar of an answer to `messages`, of which the template made `prompt`. `None` where the answer is free, or where
@@ -20,8 +21,8 @@ impl Form {
         let answer = match format {
             _ if must_call => None,
             Format::Text | Format::Lark(_) => return None,
-            Format::JsonObject => Some(format!("%json {}", json!({"type": "object"}))),
-            Format::JsonSchema(schema) => Some(format!("%json {schema}")),
+            Format::JsonObject => Some(inline(json!({"type": "object"}))),
+            Format::JsonSchema(schema) => Some(inline(schema.clone())),
             Format::Regex(regex) => Some(format!("/{}/", regex.replace('/', "\\/"))),
         };
         if tools.is_empty() && (answer.is_none() || !self.thoughts) {
@@ -135,6 +136,12 @@ fn add_tags(rules: &mut String, at: usize, name: &str, schema: &Value) {
         values.push_str(&format!("{rule}: {open} {value} {end}\n"));
     }
     rules.push_str(&format!("{call} \"</function>\"\n{values}"));
+}
+
+/// A schema inside of a grammar.
+fn inline(mut schema: Value) -> String {
+    bound_whitespace(&mut schema);
+    format!("%json {schema}")
 }
 
 /// A schema whose JSON is written as templates write it, without any more white space.
