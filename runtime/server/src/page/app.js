@@ -96,6 +96,17 @@ async function answerTo(conversation, message) {
   });
 }
 
+// Lets the model go on with an answer that was not done, or was changed.
+async function continueAnswer(conversation, message) {
+  // Its view is finished; a new one grows.
+  views.get(message.id)?.node.remove();
+  views.delete(message.id);
+  const body = { model: model?.id, messages: told(conversation, message), continue_final_message: true, ...chosen(0) };
+  await run(conversation, message, "/v1/chat/completions", body, () => {
+    views.get(message.id)?.schedule(follow);
+  });
+}
+
 // Lets the model continue a text.
 async function continueText(conversation) {
   const version = conversation.mark?.tries ?? 0;
@@ -211,6 +222,11 @@ const acts = {
     resume(current, message);
     toWriting();
   },
+  goOn(message) {
+    if (runs.has(current.id)) return;
+    continueAnswer(current, message);
+    toWriting();
+  },
   edit(message, text) {
     if (runs.has(current.id)) return;
     const edited = addMessage(current, message.parent, message.role, text);
@@ -218,6 +234,7 @@ const acts = {
       answerTo(current, edited);
       toWriting();
     } else {
+      edited.note = "Edited.";
       changed(current);
       show();
       views.get(edited.id)?.node.querySelector(".tools button")?.focus();
@@ -268,7 +285,7 @@ function show() {
     const view = views.get(message.id);
     if (view.node !== at("messages").children[path.indexOf(message)]) at("messages").append(view.node);
     const versions = versionsOf(conversation, message);
-    view.update(running?.target === message, [versions.length, versions.indexOf(message)]);
+    view.update(running?.target === message, [versions.length, versions.indexOf(message)], message === path.at(-1));
     view.allow(!running);
   }
   const stats = text ? conversation.mark?.stats : path.findLast((message) => message.stats?.prompt)?.stats;

@@ -227,12 +227,14 @@ async function remove() {
   const conversation = current;
   ask(`Delete “${titleOf(conversation)}”?`, "It cannot be brought back.", "Delete");
   if (!(await confirmed(at("ask")))) return;
-  runs.get(conversation.id)?.control.abort();
+  // Nothing saves it any more; and it is gone from the page when it is gone from the browser.
   conversations.delete(conversation.id);
+  runs.get(conversation.id)?.control.abort();
   saving = saving.then(() => store.remove(conversation.id)).then(
     () => tabs?.postMessage(conversation.id),
     (failure) => notice(failure.message),
   );
+  await saving;
   startConversation();
 }
 

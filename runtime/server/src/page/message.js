@@ -24,7 +24,8 @@ function statsOf(stats) {
 }
 
 class MessageView {
-  // `acts` are called with the message: edit(message, text), retry(message), show(message, step).
+  // `acts` are called with the message: edit(message, text), retry(message), goOn(message),
+  // show(message, step).
   #acts;
   #parts = {};
   #markdown = null;
@@ -42,12 +43,13 @@ class MessageView {
     parts.edit = this.#button("Edit", () => this.#edit());
     parts.retry = this.#button("Retry", () => acts.retry(this.message));
     parts.retry.hidden = mine;
+    parts.more = this.#button("Continue", () => acts.goOn(this.message));
     parts.earlier = this.#button("‹", () => acts.show(this.message, -1), "Earlier version");
     parts.later = this.#button("›", () => acts.show(this.message, 1), "Later version");
     parts.place = make("span", {});
     parts.stats = make("span", {});
     parts.tools = make("div", { className: "tools" });
-    parts.tools.append(parts.copy, parts.edit, parts.retry, parts.earlier, parts.place, parts.later, parts.stats);
+    parts.tools.append(parts.copy, parts.edit, parts.retry, parts.more, parts.earlier, parts.place, parts.later, parts.stats);
     parts.who = make("span", { className: "unseen" }, mine ? "You said:" : "The model said:");
     this.node = make("li", { className: `message ${message.role}` }, parts.who, parts.body, parts.note, parts.tools);
     if (mine) parts.body.textContent = message.text;
@@ -70,7 +72,8 @@ class MessageView {
   }
 
   // Shows all of the message. `running`: more of it comes. `versions`: how many there are, and which this is.
-  update(running, versions) {
+  // `last`: no message follows it.
+  update(running, versions, last) {
     cancelAnimationFrame(this.#due);
     this.#due = 0;
     const { message } = this;
@@ -89,6 +92,8 @@ class MessageView {
       parts.note.append(" ", this.#button("Try again", () => this.#acts.retry(message)));
     }
     parts.tools.hidden = running;
+    // An answer that was not done, or was changed. Thoughts are not told to the model again, so that it could not go on after them.
+    parts.more.hidden = !last || message.role === "user" || !message.note || message.text === "" || message.thinking !== "";
     const [count, index] = versions;
     parts.earlier.hidden = parts.later.hidden = parts.place.hidden = count < 2;
     parts.earlier.disabled = index === 0;
@@ -99,7 +104,7 @@ class MessageView {
 
   // Whether what can be done with the message may be done now.
   allow(allowed) {
-    for (const name of ["edit", "retry", "earlier", "later"]) this.#parts[name].inert = !allowed;
+    for (const name of ["edit", "retry", "more", "earlier", "later"]) this.#parts[name].inert = !allowed;
     this.#parts.tools.classList.toggle("resting", !allowed);
   }
 
