@@ -187,11 +187,16 @@ class Page:
             raise AssertionError(details.get("exception", {}).get("description") or details["text"])
         return result["result"].get("value")
 
-    def wait(self, expression, patience=PATIENCE):
-        until = time.monotonic() + patience
+    def wait(self, expression):
+        """Waits until an expression is true."""
+        self.wait_for(f"!!({expression})")
+
+    def wait_for(self, expression):
+        """Waits until an expression, or what it promises, is `true`."""
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             try:
-                if self.js(f"!!({expression})"):
+                if self.js(expression) is True:
                     return
             except AssertionError as error:
                 # The page is being replaced.

@@ -4,7 +4,7 @@ import json
 import time
 
 from servers import stream
-from world import ANSWER, QUESTION, answered, ask, asked, finished, set_sampling, test
+from world import ANSWER, QUESTION, answered, ask, asked, finished, kept, set_sampling, test
 
 
 @test
@@ -68,6 +68,7 @@ def markup_of_the_model_stays_text(world):
     apart = ["noopener noreferrer nofollow", "_blank"]
     assert links == [["https://a.example/x.png", *apart], ["https://b.example/c", *apart]], links
     assert page.text(".thought").startswith("<b>hm</b>") and page.js("document.querySelector('.thought').children.length") == 0
+    kept(page)
     page.reload()
     page.wait(f"document.querySelector({answer})")
     assert page.js("window.harmed === undefined && document.images.length === 0")
@@ -131,6 +132,7 @@ def escape_stops_an_answer(world):
     page.click("#stop")
     finished(page)
     assert page.text(".message.assistant .note") == "Stopped." and page.js("document.activeElement.id") == "input"
+    kept(page)
     page.reload()
     page.wait("document.querySelector('.message.assistant .note')?.textContent === 'Stopped.'")
 
@@ -169,10 +171,18 @@ def a_message_is_edited_and_the_conversation_goes_on_from_there(world):
     page.type("who had *three* sons")
     page.key("Enter")
     page.wait("document.querySelectorAll('.message').length === 2")
-    assert page.text(".answer em") == "three"
+    assert page.text(".answer em") == "three" and "Edited." in page.text(".message.assistant .note")
+    page.click(".message.assistant .tools button:nth-child(4)")
+    page.wait("document.querySelector('.message.assistant .note').textContent.includes('limit of tokens')")
+    finished(page)
+    body = asked(page)[-1][1]
+    assert body["messages"][-1] == {"role": "assistant", "content": "who had *three* sons"} and body["continue_final_message"], body
+    changed = page.text(ANSWER)
+    assert changed.startswith("who had three sons") and len(changed) > len("who had three sons") + 10, changed
+    assert page.text(".answer em") == "three" and len(page.texts(".message")) == 2
     answered(page, "and a cat")
     said = [message["content"] for message in asked(page)[-1][1]["messages"]]
-    assert said == ["A king", "who had *three* sons", "and a cat"], said
+    assert said[0] == "A king" and "".join(said[1].replace("*", "").split()) == "".join(changed.split()) and said[2] == "and a cat", said
 
 
 @test

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 
-from world import ANSWER, answered, ask, set_sampling, test
+from world import ANSWER, answered, ask, kept, set_sampling, test
 
 
 @test
@@ -17,6 +17,7 @@ def conversations_outlive_the_page(world):
     assert page.texts(".message") == [] and page.js("document.activeElement.id") == "input"
     answered(page, "The second")
     texts = page.texts(".message")
+    kept(page)
     page.reload()
     page.wait("document.querySelectorAll('.message').length === 2")
     assert [t for t in page.texts(".message")] == texts
@@ -36,6 +37,7 @@ def conversations_outlive_the_page(world):
     assert "A fable" in page.text("#ask-title")
     page.key("Escape")
     page.wait("!document.querySelector('#ask').open")
+    kept(page, "records.some((record) => record.title === 'A fable')")
     page.reload()
     page.wait("document.querySelectorAll('#list button').length === 2")
     assert "A fable" in page.texts("#list button")

@@ -13,7 +13,7 @@ import traceback
 from world import TESTS, World
 
 # Each of these adds its tests to the list.
-import policy, chats, kept, faults, texts, everybody  # noqa: E401, F401
+import policy, chats, conversations, faults, texts, everybody  # noqa: E401, F401
 
 
 def main():

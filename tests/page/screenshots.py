@@ -61,7 +61,7 @@ def tell(page, url, earlier):
         page.click("#new")
     for text, seed, tokens in TURNS:
         say(page, text, seed, tokens)
-    page.js("document.activeElement.blur(); document.querySelector('#scroll').scrollTop = 0; true")
+    page.js("document.activeElement.blur(); true")
 
 
 def picture(page, folder, name):
@@ -82,7 +82,7 @@ def main():
         server = Server(program, bundle(tritc, folder))
         browser = Browser(chromium)
         try:
-            page = browser.page(width=1160, height=760)
+            page = browser.page(width=1160, height=850)
             tell(page, server.url, EARLIER)
             picture(page, out, "chat-light.png")
             page.color("dark")

@@ -3,7 +3,7 @@
 import json
 
 from servers import Server
-from world import QUESTION, asked, set_sampling, test
+from world import QUESTION, asked, kept, set_sampling, test
 
 
 @test
@@ -31,6 +31,7 @@ def a_model_without_a_template_continues_texts(world):
         page.wait(f"document.querySelector('#again').checkVisibility() && document.querySelector('#text').value.length > {len(second)} + 20")
         page.click("#back")
         assert page.js("document.querySelector('#text').value") == second
+        kept(page, f"records[0].text === {json.dumps(second)}")
         page.reload()
         page.wait(f"document.querySelector('#text').value === {json.dumps(second)} && document.querySelector('#model').textContent")
     finally:

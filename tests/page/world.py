@@ -82,6 +82,26 @@ def set_sampling(page, **values):
     page.wait("!document.querySelector('#settings').open")
 
 
+def kept(page, condition="true"):
+    """Waits until the browser has saved what the page shows, and a condition on the saved `records` holds. A page that is
+    opened again sooner may miss the last change."""
+    page.wait_for(f"""new Promise((done, failed) => {{
+      const opening = indexedDB.open("trit-run");
+      opening.onerror = failed;
+      opening.onsuccess = () => {{
+        const all = opening.result.transaction("conversations").objectStore("conversations").getAll();
+        all.onerror = failed;
+        all.onsuccess = () => {{
+          opening.result.close();
+          const records = all.result;
+          const notes = records.flatMap((record) => record.messages.map((message) => message.note));
+          done(records.length === document.querySelectorAll("#list button").length &&
+            !notes.some((note) => note.startsWith("The page was closed")) && ({condition}));
+        }};
+      }};
+    }})""")
+
+
 def asked(page):
     """The bodies of the page's questions, caught on their way out."""
     page.js("""if (!window.asked) {
