@@ -13,6 +13,7 @@
 //! | [`plan`] | the typed steps of a forward pass and their buffers |
 //! | [`manifest`] | everything a bundle says about itself |
 //! | [`container`] | header, section table, digests |
+//! | [`saved`] | sequences in files: tokens with their KV cache and recurrent state |
 //! | [`text`] | a plan as text |
 //! | [`trust`] | which file says that the user trusts a bundle |
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod kernel;
 pub mod manifest;
 pub mod plan;
 pub mod planes;
+pub mod saved;
 pub mod target;
 pub mod text;
 pub mod tile;

@@ -2,12 +2,15 @@
 
 use crate::bundle::source::Change;
 use crate::bundle::trust::NotTrusted;
+use crate::generate::guide::GuideError;
 use crate::kernels::notes::NoKernels;
 use std::fmt;
 use std::path::PathBuf;
 use trit_format::FormatError;
+use trit_format::saved::SavedError;
 use trit_format::trust::TrustError;
 use trit_text::TextError;
+use trit_text::output::OutputError;
 
 /// Why a bundle could not be loaded or run. A variant holds the facts: which file, what, how many. Its text names no
 /// command's options; a program adds what its user can do.
@@ -46,6 +49,17 @@ pub enum RuntimeError {
         /// What is wrong with it.
         source: TextError,
     },
+    /// A file of saved sequences cannot be used.
+    #[error("{path}: {source}")]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SavedError,
+    },
+    /// A file may not be written where it should stand.
+    #[error("{0}")]
+    Output(OutputError),
     /// The kernels that were asked for cannot run on this machine.
     #[error("{path}: {problem}")]
     Kernels {
@@ -109,6 +123,9 @@ pub enum RuntimeError {
         /// Tokens of the text so far.
         tokens: usize,
     },
+    /// The answer's guide gave up.
+    #[error("the answer cannot go on: {0}")]
+    Guide(#[from] GuideError),
     /// There is no memory for what running a sequence needs. A shorter context or fewer sequences need less.
     #[error("there is no memory for {what} of {rows} rows of {row_bytes} bytes")]
     SequenceMemory {

@@ -15,7 +15,7 @@ use crate::kernels::tuning::{self, Tuner, Tuning};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
-use trit_format::container::{Section, SectionKind};
+use trit_format::container::{Digest, Section, SectionKind};
 use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::{PlanesId, TensorId};
 use trit_format::planes::Layout;
@@ -72,6 +72,8 @@ struct Loaded {
     /// For each of the planes how to scan the high plane alone, and how to scan both.
     scan_variants: Vec<[ScanVariant; 2]>,
     manifest: Manifest,
+    /// BLAKE3 of header and section table.
+    digest: Digest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
     tables: Tables,
@@ -178,6 +180,7 @@ impl Model {
             planes,
             scan_variants,
             manifest,
+            digest,
             kernels,
             trust,
             tables,
@@ -195,6 +198,11 @@ impl Model {
     /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.loaded.manifest
+    }
+
+    /// The bundle's name: the BLAKE3 digest of its header, which has the digests of all its sections.
+    pub fn digest(&self) -> Digest {
+        self.loaded.digest
     }
 
     /// Which kernels run.

@@ -4,9 +4,12 @@ use crate::engine::{
     Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions, StateType,
 };
 use crate::load::Model;
+use crate::saved::SavedSequences;
 use crate::{Profile, RuntimeError};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use trit_text::output::Unfinished;
 
 /// How a session runs.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +157,36 @@ impl Session {
     /// Keeps a snapshot of the recurrent state at the present position: see [`Sequence::keep`].
     pub fn keep(&mut self) {
         self.sequence.keep();
+    }
+
+    /// Writes the sequence to a file that only its owner can read, so that another session need not run its tokens again.
+    /// The file appears whole or not at all, and replaces no file of another kind. See [`saved`](crate::saved).
+    ///
+    /// # Errors
+    /// As [`saved::save`](crate::saved::save).
+    pub fn save(&self, path: &Path) -> Result<(), RuntimeError> {
+        crate::saved::save(path, &[&self.sequence], &Unfinished::default())
+    }
+
+    /// Replaces the sequence by as much of `ids`, the tokens of the text that is to run, as a file holds. Returns how many
+    /// of them that are. They are never all, because the last one must run to give logits. Where the file has nothing of
+    /// the text, the sequence stays as it is, and the result is 0.
+    ///
+    /// # Errors
+    /// As [`SavedSequences::open`] and [`SavedSequences::restore`]. The sequence stays as it is then.
+    pub fn restore(&mut self, path: &Path, ids: &[u32]) -> Result<usize, RuntimeError> {
+        let saved = SavedSequences::open(path, self.model())?;
+        self.restore_from(&saved, ids)
+    }
+
+    /// As [`Session::restore`], from a file that was opened for the session's model.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] where it was opened for another model, and as [`SavedSequences::restore`].
+    pub fn restore_from(&mut self, saved: &SavedSequences, ids: &[u32]) -> Result<usize, RuntimeError> {
+        let Some((index, known)) = saved.best(ids) else { return Ok(0) };
+        self.sequence = saved.restore_on(&self.engine, index, known, self.sequence.asked())?;
+        Ok(known)
     }
 
     /// Appends a prompt and returns the logits after its last token, `[vocab_size]`.

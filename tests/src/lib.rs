@@ -6,6 +6,7 @@
 //! | [`golden`] | outputs of Hugging Face transformers |
 //! | [`large`] | a model with large tables |
 //! | [`distance`] | how far two vectors are apart |
+//! | [`serving`] | a server that runs, and a client that speaks plain HTTP |
 //! | [`ways`] | the ways in which a model can be run |
 //! | [`plots`] | pictures of measurements, for BENCHMARKS.md |
 //!
@@ -18,5 +19,6 @@ pub mod engines;
 pub mod golden;
 pub mod large;
 pub mod plots;
+pub mod serving;
 pub mod ways;
 pub mod workbench;

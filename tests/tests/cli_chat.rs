@@ -317,3 +317,34 @@ fn a_template_that_refuses_ends_no_chat() {
     chat.send("Two\r");
     assert_eq!(chat.said(), ["One", "Two"]);
 }
+
+// ---- what is kept
+
+/// A chat leaves what has run when the user leaves it, and the next one goes on from there.
+#[test]
+fn a_chat_goes_on_from_the_prompt_cache_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("prompt.cache");
+    let args = [&BRIEF[..], &["-v", "--prompt-cache", cache.to_str().unwrap()]].concat();
+    let question = "A fox lived beside a river and was afraid of it\r";
+    for (known, leave) in [(false, "/quit\r"), (true, "\x04")] {
+        let mut chat = Chat::start(&args);
+        chat.send(question);
+        if known {
+            chat.wait_for("tokens of the prompt are from");
+        }
+        chat.wait_for("generated");
+        assert_eq!(cache.exists(), known, "written when the user leaves");
+        chat.wait_for("> ");
+        chat.send(leave);
+        let rest = chat.end();
+        assert!(!rest.contains("prompt cache"), "{rest}");
+        assert!(cache.exists());
+    }
+    // Who says nothing leaves the file as it is.
+    let before = std::fs::read(&cache).unwrap();
+    let mut chat = Chat::start(&args);
+    chat.send("/quit\r");
+    chat.end();
+    assert_eq!(std::fs::read(&cache).unwrap(), before);
+}

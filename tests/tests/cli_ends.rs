@@ -279,7 +279,9 @@ fn ended(mut child: Child) -> (ExitStatus, String) {
 #[test]
 fn ctrl_c_ends_a_prompt_before_its_answer() {
     let ids = vec!["77"; 1023].join(",");
-    for more in [&[][..], &["--json"]] {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("prompt.cache");
+    for more in [&[][..], &["--json"], &["--prompt-cache", path(&cache), "--json"]] {
         let args = [fables(), "--ids", &ids, "-n", "1", "--kernels", "portable", "-t", "1", "--ignore-eos"];
         let mut child = trit_run(&[&args[..], more].concat())
             .stdout(Stdio::piped())
@@ -291,6 +293,7 @@ fn ctrl_c_ends_a_prompt_before_its_answer() {
         send("-INT", &child);
         let (status, out) = ended(child);
         assert_eq!(status.code(), Some(130), "{out}");
+        assert!(!cache.exists(), "what was interrupted is not kept");
         match more.is_empty() {
             true => assert_eq!(out.trim(), "", "no token was generated"),
             false => {

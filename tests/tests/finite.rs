@@ -9,7 +9,8 @@ use trit_format::manifest::Manifest;
 use trit_runtime::generate::generate;
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::{
-    KvType, LoadOptions, LogitsRequest, Model, Place, RuntimeError, Session, SessionOptions, Tuning,
+    KvType, LoadOptions, LogitsRequest, Model, Place, RuntimeError, SavedSequences, SequenceOptions, Session,
+    SessionOptions, Tuning,
 };
 use trit_tests::ways::endless;
 use trit_tests::workbench::{compile, fixture, run, scratch, trit_run};
@@ -141,6 +142,34 @@ fn the_position_decides_where_f32_begins() {
             assert_eq!(session.widened(), Some(23));
         }
     }
+}
+
+/// A cache that was widened comes back from a file as it was. A text that ends before that is not taken from it, because
+/// from scratch it would have a cache of f16.
+#[test]
+fn a_wider_cache_is_saved_and_restored() {
+    let (model, folder) = (load(mixed()), tempfile::tempdir().unwrap());
+    let path = folder.path().join("saved");
+    let mut ids: Vec<u32> = SMALL.cycle().step_by(7).take(50).collect();
+    ids[23] = LARGE;
+    let expected = logits(&mut session(&model, KvType::F16, 1, 64), &ids);
+    let mut original = session(&model, KvType::F16, 1, 64);
+    original.prefill(&ids[..40]).unwrap();
+    original.save(&path).unwrap();
+    for (text, known) in [(50, 40), (40, 39), (25, 24), (24, 0), (23, 0)] {
+        let mut restored = session(&model, KvType::F16, 2, 16);
+        assert_eq!(restored.restore(&path, &ids[..text]).unwrap(), known);
+        assert_eq!(restored.widened(), (known > 0).then_some(23));
+        assert_eq!(logits(&mut restored, &ids[known..]), expected[known..], "from {known} on");
+    }
+    // Where the text was taken back to before that, the cache stays wide, and so does the file.
+    original.truncate(10);
+    original.save(&path).unwrap();
+    assert_eq!(session(&model, KvType::F16, 1, 16).restore(&path, &ids).unwrap(), 0);
+    let whole = SavedSequences::open(&path, &model).unwrap();
+    let restored = whole.restore(0, 10, SequenceOptions::default()).unwrap();
+    assert_eq!((restored.kv(), restored.widened()), (original.kv(), Some(23)));
+    assert!(session(&model, KvType::F32, 1, 16).restore_from(&whole, &ids).is_ok_and(|known| known == 0));
 }
 
 /// A drafted token that is wrong leaves nothing, not even a wider cache.

@@ -100,6 +100,14 @@ pub struct Generate {
     /// Generate on after the model says it is done.
     #[arg(long)]
     pub ignore_eos: bool,
+    /// File that keeps what has run, so that a prompt that begins alike, as with the same system message, need not run
+    /// again. It is made where there is none, and replaced with prompt and answer in the end. A file of another bundle is
+    /// refused, and stays. Who can read it can read the text.
+    #[arg(long, value_name = "FILE")]
+    pub prompt_cache: Option<PathBuf>,
+    /// Leave the file of --prompt-cache as it is.
+    #[arg(long, requires = "prompt_cache")]
+    pub prompt_cache_ro: bool,
     /// Do not draft tokens from the text before them; the tokens generated are the same either way.
     #[arg(long)]
     pub no_speculation: bool,
@@ -108,6 +116,9 @@ pub struct Generate {
     pub profile: bool,
     #[command(flatten)]
     pub sampling: Sampling,
+    #[cfg(feature = "guide")]
+    #[command(flatten)]
+    pub grammar: crate::grammar::GrammarArgs,
     /// Print one JSON object with ids, text and timings.
     #[arg(long)]
     pub json: bool,
@@ -328,6 +339,7 @@ mod tests {
             "trit-run B --system y",
             "trit-run B text --stop a --stop -b",
             "trit-run B --ids 1,2,3",
+            "trit-run B -p x --prompt-cache F --prompt-cache-ro",
             "trit-run bench B -p 512 -n 128 -t 1,2 -r 5 --json",
             "trit-run bench B -d 0,512,4096 --file T --profile",
             "trit-run perplexity B --file T --kv f32",

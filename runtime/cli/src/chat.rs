@@ -10,6 +10,7 @@ mod transcript;
 
 use crate::args::Generate;
 use crate::failure::{Failure, note, print_lines};
+use crate::prompt_cache::PromptCache;
 use crate::{open, profile, remedies};
 use command::{Entered, HELP};
 use entry::{Entry, Terminal};
@@ -28,18 +29,19 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
     let mode = if template.is_some() { "chat" } else { "continuation; the model has no chat template" };
     let name = &model.manifest().model.name;
     print_lines(format_args!("{name} ({mode}), {}; /help for help\n", remedies::kernels(model.kernels())))?;
+    let cache = PromptCache::open(args, &model)?;
     let mut session = open::session(&model, &args.session)?;
     if args.profile {
         session.start_profile();
     }
-    let mut talk = Talk::new(args, &model, tokenizer, template, session)?;
+    let mut talk = Talk::new(args, &model, tokenizer, template, session, cache)?;
     let mut terminal = Terminal::new(!args.no_history)?;
     let (mut leaving, mut told) = (false, false);
     loop {
         let lines = match terminal.entry()? {
             Entry::Lines(lines) => lines,
-            Entry::End => return Ok(ExitCode::SUCCESS),
-            Entry::Interrupted if leaving => return Ok(ExitCode::SUCCESS),
+            Entry::End => break,
+            Entry::Interrupted if leaving => break,
             Entry::Interrupted => {
                 leaving = true;
                 note("Ctrl-C again leaves");
@@ -49,7 +51,7 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
         leaving = false;
         let done = match command::read(&lines) {
             Entered::Nothing => continue,
-            Entered::Quit => return Ok(ExitCode::SUCCESS),
+            Entered::Quit => break,
             Entered::Wrong(problem) => Err(problem),
             Entered::Help => Ok(HELP.to_owned()),
             Entered::Reset => Ok(talk.reset()),
@@ -82,4 +84,6 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
             Err(problem) => note(problem),
         }
     }
+    talk.keep()?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,16 +2,17 @@
 
 use crate::args::Generate;
 use crate::failure::{Failure, note, print, print_json};
+use crate::prompt_cache::PromptCache;
 use crate::{chat, interrupt, mistaken, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use trit_command::signals::INTERRUPTED;
-use trit_runtime::Session;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, Generator, Piece};
 use trit_runtime::text::printable::TerminalFilter;
 use trit_runtime::text::{Conversation, Tokenizer};
+use trit_runtime::{RuntimeError, Session};
 
 /// Most tokens that are generated where `-n` does not say.
 pub const DEFAULT_TOKENS: usize = 256;
@@ -27,6 +28,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     let bundle = args.bundle.as_deref().ok_or_else(|| Failure::usage("give a .trit bundle to run"))?;
     mistaken::expect_order(bundle, args.text.as_deref())?;
     mistaken::expect_bundle(bundle)?;
+    PromptCache::check(args.prompt_cache.as_deref(), args.prompt_cache_ro, bundle)?;
     let Some(prompt) = prompt(args)? else {
         return chat::run(args, bundle);
     };
@@ -37,6 +39,7 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         Prompt::Ids(_) => open::tokenizer_if_usable(&model),
         Prompt::Text(_) => Some(open::tokenizer(&model, "--ids")?),
     };
+    let mut cache = PromptCache::open(args, &model)?;
     let mut session = open::session(&model, &args.session)?;
     let ids = match (prompt, tokenizer) {
         (Prompt::Text(text), Some(tokenizer)) if chat => question(args, &session, tokenizer, text)?,
@@ -47,6 +50,9 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         (Prompt::Text(_), None) => Vec::new(),
         (Prompt::Ids(ids), _) => ids,
     };
+    if let Some(cache) = &mut cache {
+        cache.warm(&mut session, &ids)?;
+    }
     if args.profile {
         session.start_profile();
     }
@@ -58,6 +64,8 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         speculate: !args.no_speculation,
         show: !args.json,
         stop: &args.stop,
+        #[cfg(feature = "guide")]
+        guides: crate::grammar::Guides::new(args, &model)?,
     };
     let mut generator = match tokenizer {
         Some(_) => Generator::new(session, sampler).map_err(|e| Failure::runtime(bundle, e))?,
@@ -77,6 +85,9 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
     }
     profile::show_generation(&answer.generation);
     open::tell_widened(generator.session().widened());
+    if let Some(cache) = cache.filter(|_| answer.generation.finish != Finish::Interrupted) {
+        cache.save(generator.session())?;
+    }
     Ok(match answer.generation.finish {
         Finish::Interrupted => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,
@@ -147,6 +158,9 @@ pub struct Request<'a> {
     pub show: bool,
     /// Texts that end the answer and are no part of it.
     pub stop: &'a [String],
+    /// What the answer must be like.
+    #[cfg(feature = "guide")]
+    pub guides: Option<crate::grammar::Guides>,
 }
 
 /// What was generated.
@@ -155,6 +169,8 @@ pub struct Answer {
     /// Its text; ids separated by commas where there is no tokenizer.
     pub text: String,
     decoded: usize,
+    /// Tokens of the prompt that the session had run before.
+    cached: usize,
 }
 
 impl Request<'_> {
@@ -174,7 +190,7 @@ impl Request<'_> {
         };
         let stoppable = interrupt::stoppable();
         let failed = |e| Failure::runtime(bundle, e);
-        generator.begin(ids, options).map_err(failed)?;
+        self.begin(generator, ids, options).map_err(failed)?;
         // A terminal shows what is printed.
         let filter = io::stdout().is_terminal().then_some(TerminalFilter);
         let mut text = String::new();
@@ -204,7 +220,23 @@ impl Request<'_> {
             generation.ok_or_else(|| Failure::internal("a generation ended without a result"))?;
         // Interrupted in the prompt, the session is where it was.
         let decoded = generator.session().position().saturating_sub(ids.len());
-        Ok(Answer { generation, text, decoded })
+        let cached = ids.len().saturating_sub(generation.prompt);
+        Ok(Answer { generation, text, decoded, cached })
+    }
+}
+
+impl Request<'_> {
+    fn begin(
+        &self,
+        generator: &mut Generator,
+        ids: &[u32],
+        options: GenerateOptions,
+    ) -> Result<(), RuntimeError> {
+        #[cfg(feature = "guide")]
+        if let Some(guides) = &self.guides {
+            return generator.begin_guided(ids, options, guides.guide()?);
+        }
+        generator.begin(ids, options)
     }
 }
 
@@ -222,7 +254,9 @@ struct Report<'a> {
 /// How long it took.
 #[derive(Clone, Copy, Serialize)]
 pub struct Timings {
+    /// Tokens of the prompt that ran, and those that the session had run before.
     prompt_tokens: usize,
+    cached_tokens: usize,
     prompt_s: f64,
     prompt_tokens_per_s: f64,
     generated_tokens: usize,
@@ -241,6 +275,7 @@ impl Answer {
             (self.generation.prefill.as_secs_f64(), self.generation.decode.as_secs_f64());
         Timings {
             prompt_tokens: self.generation.prompt,
+            cached_tokens: self.cached,
             prompt_s,
             prompt_tokens_per_s: rate(self.generation.prompt, prompt_s),
             generated_tokens: self.generation.ids.len(),

@@ -9,6 +9,8 @@ mod bench;
 mod chat;
 mod failure;
 mod generate;
+#[cfg(feature = "guide")]
+mod grammar;
 mod interrupt;
 mod json_file;
 mod logits;
@@ -16,6 +18,7 @@ mod mistaken;
 mod open;
 mod perplexity;
 mod profile;
+mod prompt_cache;
 mod remedies;
 mod scripts;
 mod selftest;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use trit_runtime::format::FormatError;
+use trit_runtime::format::saved::SavedError;
 use trit_runtime::{CodeLimit, KernelNote, KernelReport, NoKernels, RuntimeError};
 
 /// What helps where a bundle's context is too short, whatever is asked for when it is run.
@@ -16,11 +17,14 @@ pub fn exit_code(error: &RuntimeError) -> u8 {
         RuntimeError::Io { .. }
         | RuntimeError::Changed { .. }
         | RuntimeError::Format { .. }
+        | RuntimeError::Saved { .. }
         | RuntimeError::Text { .. }
         | RuntimeError::NotFinite { .. }
+        | RuntimeError::Guide(_)
         | RuntimeError::Suppressed { .. } => 3,
         RuntimeError::Input(_)
         | RuntimeError::TrustFolder(_)
+        | RuntimeError::Output(_)
         | RuntimeError::Context { .. }
         | RuntimeError::ContextFull { .. } => 2,
         RuntimeError::Kernels { .. }
@@ -40,6 +44,13 @@ pub fn of_error(error: &RuntimeError) -> Option<String> {
             "run it again, and replace bundles by renaming, not by writing into them"
         }
         RuntimeError::Format { source: FormatError::Magic { .. }, .. } => "make one with `tritc compile`",
+        RuntimeError::Saved { source: SavedError::Type { found, what: "KV cache", .. }, .. } => {
+            return Some(format!("pass --kv {found}, or name another file with --prompt-cache"));
+        }
+        RuntimeError::Saved { source: SavedError::Type { found, .. }, .. } => {
+            return Some(format!("pass --state {found}, or name another file with --prompt-cache"));
+        }
+        RuntimeError::Saved { .. } => "remove it, or name another file with --prompt-cache",
         RuntimeError::Untrusted { .. } => {
             "pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
         }
@@ -122,6 +133,7 @@ mod tests {
         let path = || "a.trit".into();
         let kernels = |problem| RuntimeError::Kernels { path: path(), problem };
         let limit = Some(CodeLimit::StoredInFile);
+        let saved = |source| RuntimeError::Saved { path: path(), source };
         for (error, code, option) in [
             (RuntimeError::Io { path: path(), source: io::Error::other("no luck") }, 3, ""),
             (RuntimeError::Changed { path: path(), how: Change::Written }, 3, "renaming"),
@@ -129,6 +141,13 @@ mod tests {
                 RuntimeError::Format { path: path(), source: FormatError::Magic { found: [0; 8] } },
                 3,
                 "tritc compile",
+            ),
+            (saved(SavedError::Magic), 3, "--prompt-cache"),
+            (saved(SavedError::Type { what: "KV cache", found: "int8", wanted: "f16" }), 3, "--kv int8"),
+            (
+                saved(SavedError::Type { what: "recurrent state", found: "f16", wanted: "f32" }),
+                3,
+                "--state f16",
             ),
             (RuntimeError::NotFinite { place: Place::Head, position: 1, token: 2 }, 3, ""),
             (RuntimeError::Suppressed { tokens: 3 }, 3, ""),

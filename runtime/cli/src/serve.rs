@@ -2,6 +2,7 @@
 
 use crate::args::SessionArgs;
 use crate::failure::{Failure, note, print_lines};
+use crate::prompt_cache::{self, PromptCache};
 use crate::{interrupt, mistaken, open, remedies, values};
 use clap::{Args, ValueEnum};
 use std::fmt::Display;
@@ -16,7 +17,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use trit_runtime::scheduler::{Scheduler, SchedulerOptions};
-use trit_runtime::{Engine, EngineOptions};
+use trit_runtime::{Engine, EngineOptions, Pooling};
 use trit_server::{Drained, Keys, Origins, Server, ServerOptions};
 
 /// The environment variable that may hold the key.
@@ -24,7 +25,7 @@ const KEY: &str = "TRIT_API_KEY";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Interfaces: /v1/chat/completions, /v1/completions and /v1/models as OpenAI has them; /tokenize, \
+    after_help = "Interfaces: /v1/chat/completions, /v1/completions, /v1/models and, with --embeddings, /v1/embeddings as OpenAI has them; /tokenize, \
                         /detokenize, /apply-template, /slots as llama-server has them; /health; /metrics for Prometheus.\n\n\
                         Without a key, everybody who reaches the address may ask. A key stands in a file (--api-key-file), or \
                         in the environment as TRIT_API_KEY; clients send it as `Authorization: Bearer KEY` or `x-api-key: \
@@ -47,9 +48,21 @@ pub struct Serve {
     /// full slots need].
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     pub kv_memory: Option<usize>,
+    /// File that keeps the KV caches of texts when the program ends, for requests that begin alike after it was started
+    /// again. It is made where there is none. A file of another bundle is refused, and stays. Who can read it can read
+    /// the texts.
+    #[arg(long, value_name = "FILE")]
+    pub prompt_cache: Option<PathBuf>,
+    /// Leave the file of --prompt-cache as it is.
+    #[arg(long, requires = "prompt_cache")]
+    pub prompt_cache_ro: bool,
     /// Do not draft tokens from the text before them; the tokens generated are the same either way.
     #[arg(long)]
     pub no_speculation: bool,
+    /// Make embeddings at /v1/embeddings, too, of the last token's state or the mean of all; for models that were trained
+    /// for them.
+    #[arg(long, value_name = "POOLING")]
+    pub embeddings: Option<Embeddings>,
     /// File with keys, one a line, of which a client must have one.
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
@@ -78,6 +91,15 @@ pub struct Serve {
     pub session: SessionArgs,
 }
 
+/// What embeddings are made of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Embeddings {
+    /// The state of a text's last token.
+    Last,
+    /// The mean of all tokens' states.
+    Mean,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Level {
@@ -99,6 +121,8 @@ pub enum Level {
 pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
     let bundle = &args.bundle;
     mistaken::expect_bundle(bundle)?;
+    let cache = args.prompt_cache.as_deref();
+    PromptCache::check(cache, args.prompt_cache_ro, bundle)?;
     let options = options(args)?;
     let log = Targets::new().with_target("trit_server", level(args.log));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
@@ -152,7 +176,13 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         sequence,
         draft: !args.no_speculation,
     };
-    let scheduler = Scheduler::new(engine, scheduler_options).map_err(failed)?;
+    let scheduler = Arc::new(Scheduler::new(engine, scheduler_options).map_err(failed)?);
+    if let Some(path) = cache
+        && let Some(saved) = prompt_cache::open(path, &model)?
+    {
+        let texts = scheduler.restore(&saved).map_err(|e| prompt_cache::failed(path, &model, e))?;
+        tell(format_args!("prompt cache: {texts} of {} texts of {}", saved.len(), path.display()));
+    }
     let name = bundle.file_stem().unwrap_or_default().to_string_lossy();
     tell(format_args!(
         "model {name}; kernels: {}\nlimits: {} threads, context {} tokens, {} slots, {} waiting, KV caches {}",
@@ -164,10 +194,17 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         size(scheduler.kv_memory()),
     ));
     loaded.store(true, SeqCst);
-    server.open(scheduler).map_err(failed)?;
+    server.open(scheduler.clone()).map_err(failed)?;
     tell("ready");
     if let Drained::CutOff { requests } = server.wait() {
         note(format_args!("{requests} requests were cut off: they took longer than --drain allows"));
+    }
+    if let Some(path) = cache.filter(|_| !args.prompt_cache_ro) {
+        let saved = scheduler.save(path, interrupt::unfinished());
+        let texts = saved.map_err(|e| prompt_cache::not_written(path, &model, e))?;
+        if texts > 0 {
+            tell(format_args!("prompt cache: {texts} texts are in {}", path.display()));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -183,6 +220,10 @@ fn options(args: &Serve) -> Result<ServerOptions, Failure> {
         request_timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout.into())),
         drain: Duration::from_secs(args.drain.into()),
         log_prompts: args.log_prompts,
+        embeddings: args.embeddings.map(|pooling| match pooling {
+            Embeddings::Last => Pooling::Last,
+            Embeddings::Mean => Pooling::Mean,
+        }),
         ..ServerOptions::default()
     })
 }

@@ -4,12 +4,19 @@ use trit_text::output::{OutputError, OutputProblem};
 
 /// The error of an output file as a command says it: both commands name that file with `-o`.
 pub fn output(error: &OutputError) -> String {
+    output_of(error, "-o")
+}
+
+/// The error of an output file that another option names.
+pub fn output_of(error: &OutputError, option: &str) -> String {
     match &error.problem {
-        OutputProblem::DanglingLink => format!("{error}; remove it, or name another file with -o"),
-        OutputProblem::Folder { example } => format!("{error}; name a file, such as {example}, with -o"),
-        OutputProblem::NotOrdinary => format!("{error}; name another with -o"),
-        OutputProblem::IsInput => format!("{error}; name another file with -o"),
-        OutputProblem::OtherKind { .. } => format!("{error}; remove it, or name another file with -o"),
+        OutputProblem::DanglingLink => format!("{error}; remove it, or name another file with {option}"),
+        OutputProblem::Folder { example } => {
+            format!("{error}; name a file, such as {example}, with {option}")
+        }
+        OutputProblem::NotOrdinary => format!("{error}; name another with {option}"),
+        OutputProblem::IsInput => format!("{error}; name another file with {option}"),
+        OutputProblem::OtherKind { .. } => format!("{error}; remove it, or name another file with {option}"),
         _ => error.to_string(),
     }
 }

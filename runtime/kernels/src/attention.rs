@@ -23,7 +23,9 @@
 mod cache;
 mod tile;
 
-pub use cache::{BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, padded_positions, value_width};
+pub use cache::{
+    BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, key_place, padded_positions, value_place, value_width,
+};
 
 use crate::isa::{LANES, Tier};
 use std::ops::Range;

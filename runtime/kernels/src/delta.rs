@@ -30,6 +30,12 @@ pub fn state_len(key_dim: usize, value_dim: usize) -> usize {
     value_dim.next_multiple_of(LANES) * key_dim
 }
 
+/// Where element `[row][column]` of a head's state stands.
+#[inline(always)]
+pub const fn state_place(row: usize, column: usize, key_dim: usize) -> usize {
+    (column / LANES * key_dim + row) * LANES + column % LANES
+}
+
 /// `beta` and `decay` of a row: `1 / (1 + exp(-b))` and `exp(rate * ln(1 + exp(a + bias)))`, computed in f64 by the
 /// functions of the `libm` crate, which give the same bits on every CPU.
 pub fn gates(b: f32, a: f32, rate: f32, bias: f32) -> (f32, f32) {

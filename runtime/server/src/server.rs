@@ -83,7 +83,8 @@ impl Server {
     ///
     /// # Errors
     /// [`RuntimeError::Text`] where the model's tokenizer or chat template cannot be used.
-    pub fn open(&self, scheduler: Scheduler) -> Result<(), RuntimeError> {
+    pub fn open(&self, scheduler: impl Into<Arc<Scheduler>>) -> Result<(), RuntimeError> {
+        let scheduler = scheduler.into();
         let state = AppState::new(scheduler, self.front.options().clone(), self.front.metrics().clone())?;
         self.front.open(state);
         Ok(())

@@ -5,6 +5,8 @@
 //! writes to it.
 #![allow(unsafe_code)]
 
+mod saved;
+
 use super::live::{Counted, LiveBytes};
 use crate::RuntimeError;
 use half::f16;
@@ -135,16 +137,23 @@ impl Layout {
         Ok(Page(self.live.count(memory, self.bytes)))
     }
 
-    /// Where keys, values and both scales of a head begin in a page, and how many elements each has.
-    fn parts<T>(&self, page: &Page, layer: usize, head: usize) -> ([*mut u8; 4], [usize; 4]) {
+    /// Bytes of a page at which keys, values and both scales of a head begin, and how many elements each has.
+    fn places(&self, layer: usize, head: usize) -> ([usize; 4], [usize; 4]) {
         let layer = self.layers[layer];
         let [keys, values, scales] = layer.elements(self.kv);
         let (element, scale) = self.kv.bytes();
-        assert!(head < layer.shape.n_kv_heads as usize && element == size_of::<T>());
-        let base = page.0.base().wrapping_add(layer.offset + head * layer.head_bytes(self.kv));
+        assert!(head < layer.shape.n_kv_heads as usize);
+        let base = layer.offset + head * layer.head_bytes(self.kv);
         let (keys_end, values_end) = (keys * element, (keys + values) * element);
         let at = [0, keys_end, values_end, values_end + scales * scale];
-        (at.map(|at| base.wrapping_add(at)), [keys, values, scales, scales])
+        (at.map(|at| base + at), [keys, values, scales, scales])
+    }
+
+    /// Where keys, values and both scales of a head begin in memory, and how many elements each has.
+    fn parts<T>(&self, page: &Page, layer: usize, head: usize) -> ([*mut u8; 4], [usize; 4]) {
+        assert!(self.kv.bytes().0 == size_of::<T>());
+        let (at, lens) = self.places(layer, head);
+        (at.map(|at| page.0.base().wrapping_add(at)), lens)
     }
 }
 

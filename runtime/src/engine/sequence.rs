@@ -39,7 +39,7 @@ pub struct Sequence {
     /// The recurrent state, where the plan has one.
     pub(super) state: Option<State>,
     context: usize,
-    widened: Option<usize>,
+    pub(super) widened: Option<usize>,
     /// The logits of the last step, and how many of these entries are in use.
     logits: (Vec<OwnLogits>, usize),
 }
@@ -193,6 +193,13 @@ impl Sequence {
     pub(crate) fn options(&self) -> SequenceOptions {
         let state = self.state.as_ref().map_or_else(StateType::default, State::kind);
         SequenceOptions { context: Some(self.context), kv: self.kv(), state, ..SequenceOptions::default() }
+    }
+
+    /// The options that the sequence was made with.
+    pub(crate) fn asked(&self) -> SequenceOptions {
+        let kv = if self.widened.is_some() { KvType::F16 } else { self.kv() };
+        let snapshots = self.state.as_ref().map_or(SequenceOptions::default().snapshots, State::most);
+        SequenceOptions { kv, snapshots, ..self.options() }
     }
 
     /// Bytes of address space for its keys and values, shared pages included. The system provides the memory as it is

@@ -9,6 +9,8 @@
 //! Snapshots and forks share memory with the sequence until it goes on; then it goes on with a copy.
 #![allow(unsafe_code)]
 
+mod saved;
+
 use super::live::{Counted, LiveBytes};
 use crate::RuntimeError;
 use std::ops::Range;
@@ -153,6 +155,16 @@ impl StateLayout {
     pub fn bytes(&self) -> usize {
         self.len * size_of::<f32>()
     }
+
+    /// Memory for one state, all zeros.
+    fn memory(&self) -> Result<AlignedMemory, RuntimeError> {
+        let (bytes, what) = (self.bytes(), "the recurrent state of a sequence");
+        let memory = match bytes >= HUGE {
+            true => AlignedMemory::huge(1, bytes, what),
+            false => AlignedMemory::new(1, bytes, what),
+        };
+        Ok(memory?)
+    }
 }
 
 /// A state at one position of a text.
@@ -193,6 +205,11 @@ impl State {
     /// Element type of its matrices.
     pub fn kind(&self) -> StateType {
         self.layout.kind
+    }
+
+    /// Most snapshots.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     pub fn layout(&self) -> &StateLayout {
@@ -238,10 +255,7 @@ impl State {
         if self.now.memory.as_mut().is_some_and(|memory| Arc::get_mut(memory).is_some()) {
             return Ok(());
         }
-        let (bytes, what) = (self.layout.bytes(), "the recurrent state of a sequence");
-        let huge = bytes >= HUGE;
-        let mut memory =
-            if huge { AlignedMemory::huge(1, bytes, what)? } else { AlignedMemory::new(1, bytes, what)? };
+        let (mut memory, bytes) = (self.layout.memory()?, self.layout.bytes());
         if let Some(shared) = &self.now.memory {
             memory.bytes_mut()[..bytes].copy_from_slice(&shared.bytes()[..bytes]);
         }

@@ -7,7 +7,7 @@
 //! The KV caches of texts that were run stay in memory as long as there is room ([`SchedulerOptions::kv_memory`]), and a
 //! request that begins with the same tokens shares their pages. Where memory is short, the texts that were not used for
 //! the longest time go first. Then the youngest requests wait: they lose their caches, keep their text, and run it again
-//! when there is room. Users take turns by the work that was done for them (Sheng et al. 2024, virtual token counters).
+//! when there is room. An answer that a guide restricts waits for the guide alone; others go on. Users take turns by the work that was done for them (Sheng et al. 2024, virtual token counters).
 //!
 //! ```no_run
 //! # use std::ops::ControlFlow;
@@ -34,10 +34,12 @@
 
 mod board;
 mod fair;
+mod guided;
 mod job;
 mod pace;
 mod prefixes;
 mod request;
+mod saved;
 mod work;
 
 pub use board::{Slot, Statistics};
@@ -47,6 +49,7 @@ use crate::engine::{Engine, Sequence, SequenceOptions};
 use crate::{RuntimeError, available};
 use board::Board;
 use job::Job;
+use prefixes::Prefixes;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -95,6 +98,8 @@ struct Shared {
     /// Tells the thread that there is something to do.
     wake: Condvar,
     board: Mutex<Board>,
+    /// Texts that were run before. Never locked together with the desk or the board.
+    prefixes: Mutex<Prefixes>,
 }
 
 /// Where requests arrive.
@@ -124,6 +129,10 @@ impl Shared {
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prefixes(&self) -> MutexGuard<'_, Prefixes> {
+        self.prefixes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,6 +177,7 @@ impl Scheduler {
             Desk { waiting: Vec::new(), running: 0, requests: 0, cancelled: false, state: State::Open };
         let shared = Arc::new(Shared {
             board: Mutex::new(Board::new(options.slots, kv_memory)),
+            prefixes: Mutex::default(),
             engine,
             options,
             kv_memory,
@@ -212,9 +222,6 @@ impl Scheduler {
         receive: impl FnMut(Event) -> ControlFlow<()> + Send + 'static,
     ) -> Result<Ticket, Refused> {
         let shared = &self.shared;
-        if request.guide.is_some() {
-            return Err(RuntimeError::Input("guides are not supported".into()).into());
-        }
         let empty = self.sequence()?;
         empty.check(&request.ids)?;
         let mut desk = shared.desk();

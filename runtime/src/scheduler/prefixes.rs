@@ -80,6 +80,22 @@ impl Prefixes {
         self.kept.push((self.uses, sequence));
     }
 
+    /// Forks of the texts that were used last, in the order of their uses, whose caches and states take up to `most`
+    /// bytes together, where shared ones count each time.
+    pub fn texts(&self, most: usize) -> Vec<Sequence> {
+        let mut all: Vec<&(u64, Sequence)> = self.kept.iter().collect();
+        all.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+        let mut bytes = 0usize;
+        let fits = |(_, sequence): &&&(u64, Sequence)| {
+            bytes = bytes.saturating_add(sequence.cache_bytes()).saturating_add(sequence.state_bytes());
+            bytes <= most
+        };
+        let mut texts: Vec<Sequence> =
+            all.iter().take_while(fits).map(|(_, sequence)| sequence.fork(sequence.position())).collect();
+        texts.reverse();
+        texts
+    }
+
     /// Forgets the text that was not used for the longest time; false where there is none.
     pub fn evict(&mut self) -> bool {
         let oldest = self.kept.iter().enumerate().min_by_key(|(_, (used, _))| *used);

@@ -3,19 +3,29 @@
 use super::Shared;
 use super::board::{Slot, Statistics};
 use super::fair::{Fair, GENERATED};
-use super::job::{Job, Outcome};
+use super::job::{Ahead, Job, Outcome};
 use super::pace::Pace;
-use super::prefixes::{Overlap, Prefixes};
+use super::prefixes::Overlap;
 use super::request::RequestError;
 use super::{Desk, State};
 use crate::engine::{Batch, LogitsRequest, Sequence};
 use crate::generate::{Finish, OPENING};
 use crate::{Engine, RuntimeError};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use trit_text::conversation::shared_prefix;
 
 /// Fewest tokens that two texts must have in common for a snapshot of the recurrent state where they part.
 const WORTH_A_SNAPSHOT: usize = 32;
+/// Fewest tokens for which a request waits until they have run for another one.
+const WORTH_WAITING: usize = 64;
+
+/// How long a step waits for guides at most, over all requests. Most need a tenth of that, and a step that leaves an answer
+/// out costs it more time.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// How long it waits where no request can go on without its guide. In between, the thread looks for new requests and
+/// cancelled ones.
+const LONG_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A request with a sequence, which has run a part of its text.
 struct Running {
@@ -23,6 +33,8 @@ struct Running {
     sequence: Sequence,
     /// Positions of the text, in order, at which a snapshot of the recurrent state is to be kept.
     cuts: Vec<usize>,
+    /// Whether its guide is not ready to say what may come next.
+    waits: bool,
 }
 
 impl Running {
@@ -34,6 +46,11 @@ impl Running {
     /// Whether only the last token of an answer is left to run.
     fn answers(&self) -> bool {
         self.left() == 1 && self.job.generated() > 0
+    }
+
+    /// Whether it can take part in a step: the last token of its text runs only when its guide is ready.
+    fn goes_on(&self) -> bool {
+        !self.waits || self.left() > 1
     }
 
     /// How many tokens may run before the next snapshot.
@@ -58,7 +75,6 @@ struct Part {
 pub(super) struct Work {
     shared: Arc<Shared>,
     running: Vec<Running>,
-    prefixes: Prefixes,
     pace: Pace,
     fair: Fair,
     statistics: Statistics,
@@ -67,14 +83,7 @@ pub(super) struct Work {
 impl Work {
     pub fn new(shared: Arc<Shared>) -> Work {
         let statistics = shared.board().statistics.clone();
-        Work {
-            shared,
-            running: Vec::new(),
-            prefixes: Prefixes::default(),
-            pace: Pace::default(),
-            fair: Fair::default(),
-            statistics,
-        }
+        Work { shared, running: Vec::new(), pace: Pace::default(), fair: Fair::default(), statistics }
     }
 
     /// Runs until the scheduler is dropped.
@@ -82,6 +91,7 @@ impl Work {
         while self.wait() {
             self.leave();
             self.admit();
+            self.look_ahead();
             if !self.running.is_empty() {
                 self.step();
             }
@@ -124,23 +134,88 @@ impl Work {
         let (drafted, accepted) = running.job.drafted();
         self.statistics.drafted_tokens += drafted as u64;
         self.statistics.accepted_tokens += accepted as u64;
-        self.prefixes.keep(&running.sequence);
+        self.shared.prefixes().keep(&running.sequence);
         self.shared.desk().running = self.running.len();
         if let Some(began) = running.job.began() {
             self.shared.board().took(began.elapsed());
         }
     }
 
+    /// Asks guides what may come next, and ends the answers that have come to their end.
+    fn look_ahead(&mut self) {
+        let start = Instant::now();
+        let mut over = Vec::new();
+        for patience in [PATIENCE, LONG_PATIENCE] {
+            let mut waiting = 0;
+            for (index, running) in self.running.iter_mut().enumerate() {
+                running.waits = false;
+                match running.job.look_ahead(start + patience) {
+                    Ok(Ahead::Ready) => {}
+                    Ok(Ahead::Waits) => {
+                        running.waits = true;
+                        waiting += 1;
+                    }
+                    Ok(Ahead::Over) => over.push((index, None)),
+                    Err(error) => over.push((index, Some(error))),
+                }
+            }
+            if !over.is_empty() || waiting == 0 || self.running.iter().any(Running::goes_on) {
+                break;
+            }
+        }
+        for (index, error) in over.into_iter().rev() {
+            match error {
+                None => {
+                    self.statistics.finished += 1;
+                    self.running[index].job.end(Finish::Stop);
+                }
+                Some(error) => {
+                    self.statistics.failed += 1;
+                    self.running[index].job.fail(error);
+                }
+            }
+            self.close(index);
+        }
+    }
+
     /// Gives slots to those who wait, as far as there are slots and memory.
     fn admit(&mut self) {
+        let mut later = Vec::new();
         while self.running.len() < self.shared.options.slots {
-            let Some(job) = self.next() else { return };
+            let Some(job) = self.next() else { break };
+            if self.will_share(&job) {
+                later.push(job);
+                continue;
+            }
             if let Some(job) = self.start(job) {
-                self.shared.desk().waiting.insert(0, job);
-                return;
+                later.push(job);
+                break;
             }
             self.shared.desk().running = self.running.len();
         }
+        if !later.is_empty() {
+            self.shared.desk().waiting.splice(0..0, later);
+        }
+    }
+
+    /// Whether a prompt that runs now begins with the same tokens, so that waiting for it is better than running them as
+    /// well. This is so for several answers to one prompt, and for requests with one system message that come together.
+    fn will_share(&mut self, job: &Job) -> bool {
+        let ids = job.history();
+        let known = self.shared.prefixes().find(ids).map_or(0, |(_, overlap)| overlap.usable);
+        let recurrent = self.shared.engine.model().state_bytes() > 0;
+        for Running { job: other, sequence, cuts, .. } in &mut self.running {
+            let (common, position) = (shared_prefix(other.history(), ids), sequence.position());
+            if position < common && common >= known + WORTH_WAITING {
+                // A recurrent state can be shared only at a snapshot.
+                if recurrent && !cuts.contains(&common) {
+                    cuts.push(common);
+                    cuts.sort_unstable();
+                }
+                return true;
+            }
+        }
+        false
     }
 
     /// The request that gets the next slot: one that was preempted, or one of the user for whom least was done.
@@ -164,19 +239,23 @@ impl Work {
     /// Gives a request a slot. It comes back where there is no memory for its text now.
     fn start(&mut self, job: Job) -> Option<Job> {
         let ids = job.history();
-        let kept = self.prefixes.find(ids);
         let ours = self.running.iter().map(|running| Overlap::of(&running.sequence, ids)).enumerate();
         let ours = ours.max_by_key(|(_, overlap)| (overlap.usable, overlap.common));
-        let [of_kept, of_ours] = [kept, ours].map(|found| found.unwrap_or_default().1);
-        let overlap = if of_ours.usable > of_kept.usable { of_ours } else { of_kept };
-        let common = of_ours.common.max(of_kept.common);
-        let sequence = match (kept, ours) {
-            _ if overlap.usable == 0 => self.shared.sequence(),
-            (_, Some((index, ours))) if ours == overlap => {
-                Ok(self.running[index].sequence.fork(overlap.usable))
-            }
-            (Some((index, _)), _) => Ok(self.prefixes.take(index, overlap.usable)),
-            _ => self.shared.sequence(),
+        let (sequence, overlap, common) = {
+            // Locked until the text is taken, so that indices stay right.
+            let mut prefixes = self.shared.prefixes();
+            let kept = prefixes.find(ids);
+            let [of_kept, of_ours] = [kept, ours].map(|found| found.unwrap_or_default().1);
+            let overlap = if of_ours.usable > of_kept.usable { of_ours } else { of_kept };
+            let sequence = match (kept, ours) {
+                _ if overlap.usable == 0 => self.shared.sequence(),
+                (_, Some((index, ours))) if ours == overlap => {
+                    Ok(self.running[index].sequence.fork(overlap.usable))
+                }
+                (Some((index, _)), _) => Ok(prefixes.take(index, overlap.usable)),
+                _ => self.shared.sequence(),
+            };
+            (sequence, overlap, of_ours.common.max(of_kept.common))
         };
         let sequence = match sequence {
             Ok(sequence) => sequence,
@@ -185,12 +264,12 @@ impl Work {
                 return None;
             }
         };
-        let mut running = Running { cuts: Vec::new(), job, sequence };
+        let mut running = Running { cuts: Vec::new(), job, sequence, waits: false };
         // Others need memory for the rest of their prompts, and this one for its own and a token after it.
         let all = self.running.iter().chain([&running]);
         let needed: usize = all.map(|running| running.sequence.missing(running.left())).sum();
         if !self.make_room(needed) && !self.running.is_empty() {
-            self.prefixes.keep(&running.sequence);
+            self.shared.prefixes().keep(&running.sequence);
             return Some(running.job);
         }
         let end = running.job.history().len();
@@ -217,7 +296,7 @@ impl Work {
     /// Frees memory of texts that are kept until `needed` more bytes fit; whether they do.
     fn make_room(&mut self, needed: usize) -> bool {
         while self.shared.engine.sequence_bytes().saturating_add(needed) > self.shared.kv_memory {
-            if !self.prefixes.evict() {
+            if !self.shared.prefixes().evict() {
                 return false;
             }
             self.statistics.evicted_texts += 1;
@@ -247,8 +326,9 @@ impl Work {
     fn parts(&mut self) -> Vec<Part> {
         let most = self.shared.engine.rows();
         let vocab = self.shared.engine.model().manifest().hyperparameters.vocab_size as usize;
-        let answers: Vec<usize> = (0..self.running.len()).filter(|&i| self.running[i].answers()).collect();
-        let mut prompts: Vec<usize> = (0..self.running.len()).filter(|i| !answers.contains(i)).collect();
+        let (answers, mut prompts): (Vec<usize>, Vec<usize>) = (0..self.running.len())
+            .filter(|&i| self.running[i].goes_on())
+            .partition(|&i| self.running[i].answers());
         let mut room = most - answers.len();
         let mut parts = Vec::new();
         for &index in &answers {
@@ -273,7 +353,8 @@ impl Work {
         });
         for index in prompts {
             let running = &self.running[index];
-            let count = running.left().min(budget).min(running.until_cut());
+            let ready = running.left() - usize::from(running.waits);
+            let count = ready.min(budget).min(running.until_cut());
             if count == 0 {
                 continue;
             }
@@ -290,6 +371,9 @@ impl Work {
     /// Runs a step, and what follows from its logits.
     fn step(&mut self) {
         let mut parts = self.plan();
+        if parts.is_empty() {
+            return;
+        }
         parts.sort_by_key(|part| part.index);
         let start = Instant::now();
         let results = run(&self.shared.engine, &mut self.running, &parts);
@@ -308,7 +392,7 @@ impl Work {
         self.pace.learn(answer_rows, prompt_rows, time);
         let mut over = Vec::new();
         for (part, result) in parts.iter().zip(results) {
-            let Running { job, sequence, cuts } = &mut self.running[part.index];
+            let Running { job, sequence, cuts, .. } = &mut self.running[part.index];
             let before = job.generated();
             let outcome = result.map_err(RequestError::from).and_then(|ran| {
                 if cuts.contains(&sequence.position()) {
@@ -350,8 +434,8 @@ impl Work {
     /// requests at a time; otherwise none of them can go on.
     fn recover(&mut self, error: RuntimeError) {
         let memory = matches!(error, RuntimeError::SequenceMemory { .. } | RuntimeError::System(_));
-        if memory && self.prefixes.evict() {
-            while self.prefixes.evict() {}
+        if memory && self.shared.prefixes().evict() {
+            while self.shared.prefixes().evict() {}
             return;
         }
         let words = error.to_string();
@@ -368,7 +452,7 @@ impl Work {
     fn publish(&mut self) {
         let running = &self.running;
         self.fair.tidy(|user| running.iter().any(|running| running.job.user == user));
-        self.statistics.kept_texts = self.prefixes.len();
+        self.statistics.kept_texts = self.shared.prefixes().len();
         let slot = |running: &Running| Slot {
             request: running.job.number,
             prompt: running.job.prompt(),

@@ -195,6 +195,20 @@ impl Pending {
     /// # Errors
     /// What the system says of the folder.
     pub fn create(out: &Path, unfinished: &Unfinished) -> io::Result<Pending> {
+        // Like any new file, less what the umask forbids.
+        Pending::with_mode(out, unfinished, 0o666)
+    }
+
+    /// As [`Pending::create`], for what nobody but its owner may read.
+    ///
+    /// # Errors
+    /// What the system says of the folder.
+    pub fn private(out: &Path, unfinished: &Unfinished) -> io::Result<Pending> {
+        Pending::with_mode(out, unfinished, 0o600)
+    }
+
+    /// Begins a file with these rights, on systems whose files have such.
+    fn with_mode(out: &Path, unfinished: &Unfinished, mode: u32) -> io::Result<Pending> {
         let prefix = prefix(out);
         #[cfg(unix)]
         remove_abandoned(folder(out), &prefix);
@@ -202,10 +216,11 @@ impl Pending {
         builder.prefix(&prefix).suffix(PART).rand_bytes(RANDOM);
         #[cfg(unix)]
         {
-            // Like any new file, less what the umask forbids; temporary files are private otherwise.
             use std::os::unix::fs::PermissionsExt;
-            builder.permissions(fs::Permissions::from_mode(0o666));
+            builder.permissions(fs::Permissions::from_mode(mode));
         }
+        #[cfg(not(unix))]
+        let _ = mode;
         // Held until the file is listed, so that none is made after a signal that would stay.
         let mut list = unfinished.list();
         let mut file = builder.tempfile_in(folder(out))?;
@@ -331,5 +346,22 @@ mod tests {
         assert!(!out.exists() && file.temporary().exists());
         file.keep().unwrap();
         assert_eq!((fs::read(&out).unwrap(), names()), (b"whole".to_vec(), 1));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn private_files_are_their_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let write = |pending: io::Result<Pending>| {
+            pending.unwrap().keep().unwrap();
+            fs::metadata(&out).unwrap().permissions().mode() & 0o777
+        };
+        let unfinished = Unfinished::default();
+        // Whatever stood there before.
+        assert_ne!(write(Pending::create(&out, &unfinished)) & 0o400, 0);
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(write(Pending::private(&out, &unfinished)), 0o600);
     }
 }

@@ -9,6 +9,7 @@ use crate::args::Generate;
 use crate::failure::{Failure, note, print};
 use crate::generate::{Answer, DEFAULT_TOKENS, Request};
 use crate::interrupt;
+use crate::prompt_cache::PromptCache;
 use std::path::Path;
 use trit_runtime::generate::{Finish, Generator};
 use trit_runtime::text::{ChatTemplate, Conversation, TemplateInput, TextError, Tokenizer};
@@ -25,6 +26,7 @@ pub struct Talk<'m> {
     conversation: Conversation,
     /// Where there is no template, the text so far. The session has not run the last token of an answer.
     written: Vec<u32>,
+    cache: Option<PromptCache<'m>>,
 }
 
 /// What to print, or why nothing was done.
@@ -38,6 +40,7 @@ impl<'m> Talk<'m> {
         tokenizer: &'m Tokenizer,
         template: Option<ChatTemplate>,
         session: Session,
+        cache: Option<PromptCache<'m>>,
     ) -> Result<Talk<'m>, Failure> {
         let settings = Settings { sampling: args.sampling.clone(), n: args.n };
         let sampler = settings.sampler(&model.manifest().text.sampling);
@@ -48,6 +51,8 @@ impl<'m> Talk<'m> {
             speculate: !args.no_speculation,
             show: true,
             stop: &args.stop,
+            #[cfg(feature = "guide")]
+            guides: crate::grammar::Guides::new(args, model)?,
         };
         let mut talk = Talk {
             model,
@@ -58,6 +63,7 @@ impl<'m> Talk<'m> {
             request,
             conversation: Conversation::new(args.system.as_deref()),
             written: Vec::new(),
+            cache,
         };
         talk.limit();
         Ok(talk)
@@ -167,6 +173,9 @@ impl<'m> Talk<'m> {
 
     /// Generates after `ids`, of which the session may have run some. `when_full` says what happens then.
     fn generate(&mut self, ids: &[u32], when_full: &str) -> Result<Option<Answer>, Failure> {
+        if let Some(cache) = &mut self.cache {
+            cache.warm(self.generator.session_mut(), ids)?;
+        }
         let answer = self.request.run(&mut self.generator, ids)?;
         print("\n")?;
         // Ctrl-C before the model had anything to say: nothing was asked.
@@ -178,6 +187,15 @@ impl<'m> Talk<'m> {
             note(format_args!("the context of {context} tokens is full; {when_full}"));
         }
         Ok(Some(answer))
+    }
+
+    /// Keeps what has run in the file of `--prompt-cache`, when the user leaves.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn keep(&mut self) -> Result<(), Failure> {
+        let session = self.generator.session_mut();
+        self.cache.as_ref().map_or(Ok(()), |cache| cache.save(session))
     }
 
     /// Forgets everything but the system message.

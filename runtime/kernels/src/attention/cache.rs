@@ -29,8 +29,20 @@ pub const fn padded_positions(positions: usize) -> usize {
 /// Index, in units of sixteen elements, of the values from `16 * column` on of a position. Those of the next position
 /// in the block are 1 further, and those of the next column [`VALUE_BLOCK`] further. `columns` is `value_width / 16`.
 #[inline(always)]
-pub(super) fn value_index(position: usize, column: usize, columns: usize) -> usize {
+pub(super) const fn value_index(position: usize, column: usize, columns: usize) -> usize {
     (position / VALUE_BLOCK * columns + column) * VALUE_BLOCK + position % VALUE_BLOCK
+}
+
+/// Where element `element` of the key of a position stands among the keys of a head.
+#[inline(always)]
+pub const fn key_place(position: usize, element: usize, head_dim: usize) -> usize {
+    (position / BLOCK * head_dim + element) * BLOCK + position % BLOCK
+}
+
+/// Where element `element` of the value of a position stands among the values of a head.
+#[inline(always)]
+pub const fn value_place(position: usize, element: usize, head_dim: usize) -> usize {
+    value_index(position, element / LANES, value_width(head_dim) / LANES) * LANES + element % LANES
 }
 
 /// Elements of a head's row of values: `head_dim`, and zeros that fill up the last vector.
