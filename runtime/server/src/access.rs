@@ -150,7 +150,7 @@ impl Access<'_> {
             true => Ok(()),
             false => Err(ApiError::new(
                 ErrorKind::Forbidden,
-                "pages of other places may not ask this server; its command allows them with --cors ORIGIN",
+                "pages of other places may not ask this server, unless it was started to allow them",
             )),
         }
     }
