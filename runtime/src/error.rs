@@ -2,6 +2,7 @@
 
 use crate::bundle::source::Change;
 use crate::bundle::trust::NotTrusted;
+use crate::generate::guide::GuideError;
 use crate::kernels::notes::NoKernels;
 use std::fmt;
 use std::path::PathBuf;
@@ -122,6 +123,9 @@ pub enum RuntimeError {
         /// Tokens of the text so far.
         tokens: usize,
     },
+    /// The answer's guide gave up.
+    #[error("the answer cannot go on: {0}")]
+    Guide(#[from] GuideError),
     /// There is no memory for what running a sequence needs. A shorter context or fewer sequences need less.
     #[error("there is no memory for {what} of {rows} rows of {row_bytes} bytes")]
     SequenceMemory {

@@ -32,6 +32,7 @@
 //! | `session` | [`Session`]: an engine with one sequence |
 //! | `selftest` | a model's kernels and logits compared with what the bundle says they are |
 //! | `generate/` | from logits to text: sampling, drafts, the rules of single tokens |
+//! | `guide/` | [`GuideFactory`](guide::GuideFactory): answers that follow a grammar (feature `guide`) |
 //! | `scheduler/` | [`Scheduler`](scheduler): many requests share one engine |
 //! | `bandwidth` | how fast this machine's memory can be read, to compare decoding with |
 //!
@@ -47,6 +48,8 @@ mod bundle;
 pub mod engine;
 mod error;
 pub mod generate;
+#[cfg(feature = "guide")]
+pub mod guide;
 mod kernels;
 mod limits;
 mod load;
@@ -62,8 +65,8 @@ pub use bundle::trust::{NotTrusted, TrustPolicy, TrustRecords, Trusted};
 pub use engine::profile::Profile;
 pub use engine::saved::{self, SavedSequences};
 pub use engine::{
-    Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Sequence, SequenceOptions,
-    StateType,
+    Batch, Candidate, Engine, EngineOptions, KvType, Logits, LogitsRequest, Pooling, Sequence,
+    SequenceOptions, StateType, TokenSet,
 };
 pub use error::{Place, RuntimeError};
 pub use generate::sample;

@@ -6,6 +6,8 @@
 //! | [`golden`] | outputs of Hugging Face transformers |
 //! | [`large`] | a model with large tables |
 //! | [`distance`] | how far two vectors are apart |
+//! | [`serving`] | a server that runs, and a client that speaks plain HTTP |
+//! | [`load`] | a load test of the server |
 //! | [`ways`] | the ways in which a model can be run |
 //! | [`plots`] | pictures of measurements, for BENCHMARKS.md |
 //!
@@ -17,6 +19,8 @@ pub mod distance;
 pub mod engines;
 pub mod golden;
 pub mod large;
+pub mod load;
 pub mod plots;
+pub mod serving;
 pub mod ways;
 pub mod workbench;

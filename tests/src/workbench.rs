@@ -127,6 +127,18 @@ impl Ran {
     }
 }
 
+/// Waits until something is so.
+///
+/// # Panics
+/// If it is not after five minutes.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < std::time::Duration::from_secs(300), "in vain: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Runs a command to its end.
 ///
 /// # Panics

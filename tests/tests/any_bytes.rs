@@ -69,11 +69,13 @@ fn any_weights_planes_and_tables_are_numbers() {
                 // Whether what comes out is a number at all is not the question.
                 let _ = session.prefill(&ids).map(<[f32]>::len);
                 for (count, also) in [(1, &[][..]), (40, &[3, 5])] {
-                    let request = LogitsRequest::Largest { count, within: 0.5, forced: also.to_vec() };
+                    let request =
+                        LogitsRequest::Largest { count, within: 0.5, allowed: None, forced: also.to_vec() };
                     if session.advance(&[7], &[request]).is_ok() {
                         match session.logits(0).expect("asked for") {
                             Logits::All(all) => assert!(!all.is_empty()),
                             Logits::Candidates(some) => assert!(some.len() >= also.len()),
+                            Logits::Hidden(_) => panic!("no hidden state was asked for"),
                         }
                     }
                 }

@@ -39,7 +39,9 @@ fn users(count: usize) -> Vec<User> {
             kv: [KvType::F16, KvType::F32, KvType::Int8][i % 3],
             request: match i % 4 {
                 0 => LogitsRequest::All,
-                1 => LogitsRequest::Largest { count: 40, within: 1.5, forced: vec![7, 4000, 3] },
+                1 => {
+                    LogitsRequest::Largest { count: 40, within: 1.5, allowed: None, forced: vec![7, 4000, 3] }
+                }
                 _ => LogitsRequest::largest(),
             },
             joins: random.below(12),
@@ -72,7 +74,7 @@ fn check(found: Logits, request: &LogitsRequest, expected: &[f32], what: &str) -
             assert!(all.len() == expected.len() && same, "{what}: other logits");
             argmax(all)
         }
-        (Logits::Candidates(some), LogitsRequest::Largest { count, within, forced }) => {
+        (Logits::Candidates(some), LogitsRequest::Largest { count, within, forced, .. }) => {
             for candidate in some {
                 assert_eq!(candidate.logit.to_bits(), expected[candidate.id as usize].to_bits(), "{what}");
             }
@@ -85,7 +87,7 @@ fn check(found: Logits, request: &LogitsRequest, expected: &[f32], what: &str) -
             let best = some.iter().max_by(|a, b| a.logit.total_cmp(&b.logit).then(b.id.cmp(&a.id)));
             best.unwrap().id
         }
-        (Logits::Candidates(_), LogitsRequest::All) => panic!("{what}: some logits in place of all"),
+        (found, request) => panic!("{what}: {found:?} in place of {request:?}"),
     }
 }
 

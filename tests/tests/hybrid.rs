@@ -212,7 +212,7 @@ const VOCAB: usize = 80;
 fn bits(logits: Logits) -> Vec<u32> {
     match logits {
         Logits::All(logits) => logits.iter().map(|x| x.to_bits()).collect(),
-        Logits::Candidates(_) => panic!("all were asked for"),
+        _ => panic!("all were asked for"),
     }
 }
 

@@ -112,7 +112,8 @@ fn the_largest_logits_are_those_of_the_whole_product() {
     for (i, &id) in PROMPT.iter().cycle().take(120).enumerate() {
         let logits = all.decode(id).unwrap().to_vec();
         let count = [1, 2, 40, 256][i % 4];
-        let request = LogitsRequest::Largest { count, within: [0.0, 1.5][i % 2], forced: also.to_vec() };
+        let request =
+            LogitsRequest::Largest { count, within: [0.0, 1.5][i % 2], allowed: None, forced: also.to_vec() };
         best.advance(&[id], &[request]).unwrap();
         let Some(Logits::Candidates(some)) = best.logits(0) else { panic!("all logits were computed") };
         assert!(some.is_sorted_by(|a, b| a.id < b.id));

@@ -227,8 +227,8 @@ fn a_file_holds_sequences_of_which_the_best_is_taken() {
 
 /// The last record of a file, found by its magic.
 fn last_record(bytes: &[u8]) -> &[u8] {
-    let mut starts = (0..bytes.len()).step_by(ALIGNMENT as usize).rev();
-    let last = starts.find(|&at| bytes[at..].starts_with(&trit_format::saved::MAGIC));
+    let mut starts = (0..bytes.len()).step_by(ALIGNMENT as usize);
+    let last = starts.rfind(|&at| bytes[at..].starts_with(&trit_format::saved::MAGIC));
     &bytes[last.unwrap()..]
 }
 

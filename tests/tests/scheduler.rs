@@ -182,6 +182,24 @@ fn each_request_gets_what_it_gets_alone() {
     assert!(statistics.kv_bytes <= statistics.kv_memory);
 }
 
+/// Requests that begin alike and come together run that beginning once.
+#[test]
+fn what_comes_together_is_run_once() {
+    for model in [&*FABLES, &load(&hybrid(), KernelChoice::Auto)] {
+        let vocab = model.manifest().hyperparameters.vocab_size as usize;
+        let scheduler = scheduler(model, SchedulerOptions { slots: 4, ..SchedulerOptions::default() });
+        let beginning = Random(5).ids(80, vocab);
+        let ask = |own: u64| {
+            let ids = [&beginning[..], &Random(own).ids(15, vocab)].concat();
+            Ask { user: own, ..Ask::greedy(ids, 6) }
+        };
+        let asks: Vec<Ask> = (0..4).map(ask).collect();
+        same_as_alone(model, &scheduler, &asks);
+        let statistics = wait_for(&scheduler, |s| s.finished == 4);
+        assert_eq!(statistics.prompt_tokens, 80 + 4 * 15, "{statistics:?}");
+    }
+}
+
 /// Where the memory holds few pages, texts go and requests wait for each other, and the tokens are the same.
 #[test]
 fn memory_is_bounded_and_nobody_is_lost() {

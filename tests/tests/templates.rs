@@ -4,11 +4,15 @@
 //! conversations with transformers. It needs a Python with transformers 5.24.0 and jinja2 3.1.6,
 //! `$TRIT_TEMPLATES_PYTHON` or `python3`, and a folder with the wheels, `$TRIT_TEMPLATES_WHEELS`. Without them the test
 //! says plainly that it did not run.
+//!
+//! What these templates write for an earlier call must be what the server reads as a call of that model.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::Command;
+use trit_server::answer::{Form, Part};
+use trit_server::chat::Messages;
 use trit_tests::workbench::{repository, run, scratch};
 use trit_text::template::{TemplateInput, Value};
 use trit_text::{ChatTemplate, TextError};
@@ -126,4 +130,100 @@ fn real_templates_render_as_in_transformers() {
     );
     assert!(different.is_empty(), "{}", different.join("\n"));
     assert!(equal > 800, "only {equal} renderings are equal");
+}
+
+/// The names of templates whose calls must be read.
+const READ: [&str; 22] = [
+    "axolotl/utils/chat_templates/templates/qwen3.jinja",
+    "axolotl/utils/chat_templates/templates/qwen_25.jinja",
+    "trl/chat_templates/llama3_1.jinja",
+    "trl/chat_templates/llama3_2.jinja",
+    "trl/chat_templates/nemotron_3_5_lightning.jinja",
+    "trl/chat_templates/nemotron_3_nano.jinja",
+    "trl/chat_templates/nemotron_3_super.jinja",
+    "trl/chat_templates/nemotron_3_ultra.jinja",
+    "trl/chat_templates/qwen2_5.jinja",
+    "trl/chat_templates/qwen2_5_training.jinja",
+    "trl/chat_templates/qwen3.jinja",
+    "trl/chat_templates/qwen3_5_nothink.jinja",
+    "trl/chat_templates/qwen3_5_think.jinja",
+    "trl/chat_templates/qwen3_5_think_training.jinja",
+    "trl/chat_templates/qwen3_6.jinja",
+    "trl/chat_templates/qwen3_6_training.jinja",
+    "trl/chat_templates/qwen3_8.jinja",
+    "trl/chat_templates/qwen3_8_training.jinja",
+    "trl/chat_templates/qwen3_instruct_2507.jinja",
+    "trl/chat_templates/qwen3_instruct_2507_training.jinja",
+    "trl/chat_templates/qwen3_training.jinja",
+    "trl/chat_templates/qwen3_vl.jinja",
+];
+
+/// A question, and a call that answers it.
+fn with_a_call(called: bool) -> Messages {
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "weather", "description": "Gives it.",
+        "parameters": {"type": "object", "required": ["city"], "properties": {
+            "city": {"type": "string", "description": "Where"}, "days": {"type": ["integer", "null"]},
+            "where": {"type": "object"}, "tags": {"type": "array"}}}}}]);
+    let question = serde_json::json!({"role": "user", "content": "Weather in Zürich?"});
+    let call = serde_json::json!({"role": "assistant", "content": "", "tool_calls": [{"id": "call12345", "type": "function",
+        "function": {"name": "weather", "arguments": arguments()}}]});
+    Messages {
+        messages: if called { vec![question, call] } else { vec![question] },
+        tools: tools.as_array().unwrap().clone(),
+        ..Messages::default()
+    }
+}
+
+fn arguments() -> serde_json::Value {
+    serde_json::json!({"city": "Zürich, \"old\"\ntown", "days": 2, "where": {"lat": 47.5}, "tags": ["a"]})
+}
+
+#[test]
+fn calls_that_real_templates_write_are_read() {
+    let Some(rendered) = rendered() else { return };
+    let tokens: Vec<(String, String)> = rendered.special_tokens.into_iter().collect();
+    let mut missing: Vec<&str> = READ.to_vec();
+    for template in &rendered.templates {
+        let Some(at) = missing.iter().position(|name| template.name.ends_with(name)) else { continue };
+        let compiled = ChatTemplate::new(&template.source, &tokens).unwrap();
+        let form = Form::find(&compiled, &template.source, &|_| false);
+        let render = |called: bool| {
+            let given = form.for_template(&with_a_call(called));
+            let value =
+                |items: Vec<serde_json::Value>| serde_json::from_value::<Value>(items.into()).unwrap();
+            let input = TemplateInput {
+                messages: value(given.messages),
+                tools: Some(value(given.tools)),
+                documents: None,
+                add_generation_prompt: !called,
+                variables: Vec::new(),
+            };
+            compiled.render_input(&input, &|| false).unwrap_or_else(|e| panic!("{}: {e}", template.name))
+        };
+        let (opened, whole) = (render(false), render(true));
+        // A prompt may open a thought, which an earlier answer then lacks.
+        let prompt = if whole.starts_with(&opened) { &*opened } else { opened.trim_end_matches("<think>\n") };
+        let answer =
+            whole.strip_prefix(prompt).unwrap_or_else(|| panic!("{}: {prompt:?} {whole:?}", template.name));
+        let ends = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>"];
+        let end = ends.iter().filter_map(|end| answer.find(end)).min().unwrap_or(answer.len());
+        let mut splitter = form.splitter(&with_a_call(false), prompt);
+        let parts = [splitter.push(&answer[..end]), splitter.finish()].concat();
+        let json = match &parts[..] {
+            [Part::ToolCall { index: 0, name, .. }, Part::ToolArguments { index: 0, json }]
+                if name == "weather" =>
+            {
+                json
+            }
+            other => panic!("{}: {answer:?} gives {other:?}", template.name),
+        };
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(json).unwrap(),
+            arguments(),
+            "{}",
+            template.name
+        );
+        missing.remove(at);
+    }
+    assert!(missing.is_empty(), "no templates of these names: {missing:?}");
 }

@@ -116,6 +116,9 @@ pub struct Generate {
     pub profile: bool,
     #[command(flatten)]
     pub sampling: Sampling,
+    #[cfg(feature = "guide")]
+    #[command(flatten)]
+    pub grammar: crate::grammar::GrammarArgs,
     /// Print one JSON object with ids, text and timings.
     #[arg(long)]
     pub json: bool,

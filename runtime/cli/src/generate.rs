@@ -9,10 +9,10 @@ use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use trit_command::signals::INTERRUPTED;
-use trit_runtime::Session;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, Generator, Piece};
 use trit_runtime::text::printable::TerminalFilter;
 use trit_runtime::text::{Conversation, Tokenizer};
+use trit_runtime::{RuntimeError, Session};
 
 /// Most tokens that are generated where `-n` does not say.
 pub const DEFAULT_TOKENS: usize = 256;
@@ -64,6 +64,8 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         speculate: !args.no_speculation,
         show: !args.json,
         stop: &args.stop,
+        #[cfg(feature = "guide")]
+        guides: crate::grammar::Guides::new(args, &model)?,
     };
     let mut generator = match tokenizer {
         Some(_) => Generator::new(session, sampler).map_err(|e| Failure::runtime(bundle, e))?,
@@ -156,6 +158,9 @@ pub struct Request<'a> {
     pub show: bool,
     /// Texts that end the answer and are no part of it.
     pub stop: &'a [String],
+    /// What the answer must be like.
+    #[cfg(feature = "guide")]
+    pub guides: Option<crate::grammar::Guides>,
 }
 
 /// What was generated.
@@ -185,7 +190,7 @@ impl Request<'_> {
         };
         let stoppable = interrupt::stoppable();
         let failed = |e| Failure::runtime(bundle, e);
-        generator.begin(ids, options).map_err(failed)?;
+        self.begin(generator, ids, options).map_err(failed)?;
         // A terminal shows what is printed.
         let filter = io::stdout().is_terminal().then_some(TerminalFilter);
         let mut text = String::new();
@@ -217,6 +222,21 @@ impl Request<'_> {
         let decoded = generator.session().position().saturating_sub(ids.len());
         let cached = ids.len().saturating_sub(generation.prompt);
         Ok(Answer { generation, text, decoded, cached })
+    }
+}
+
+impl Request<'_> {
+    fn begin(
+        &self,
+        generator: &mut Generator,
+        ids: &[u32],
+        options: GenerateOptions,
+    ) -> Result<(), RuntimeError> {
+        #[cfg(feature = "guide")]
+        if let Some(guides) = &self.guides {
+            return generator.begin_guided(ids, options, guides.guide()?);
+        }
+        generator.begin(ids, options)
     }
 }
 

@@ -9,6 +9,8 @@ mod bench;
 mod chat;
 mod failure;
 mod generate;
+#[cfg(feature = "guide")]
+mod grammar;
 mod interrupt;
 mod json_file;
 mod logits;

@@ -20,6 +20,7 @@ pub fn exit_code(error: &RuntimeError) -> u8 {
         | RuntimeError::Saved { .. }
         | RuntimeError::Text { .. }
         | RuntimeError::NotFinite { .. }
+        | RuntimeError::Guide(_)
         | RuntimeError::Suppressed { .. } => 3,
         RuntimeError::Input(_)
         | RuntimeError::TrustFolder(_)

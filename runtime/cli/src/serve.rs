@@ -17,7 +17,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use trit_runtime::scheduler::{Scheduler, SchedulerOptions};
-use trit_runtime::{Engine, EngineOptions};
+use trit_runtime::{Engine, EngineOptions, Pooling};
 use trit_server::{Drained, Keys, Origins, Server, ServerOptions};
 
 /// The environment variable that may hold the key.
@@ -25,7 +25,7 @@ const KEY: &str = "TRIT_API_KEY";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Interfaces: /v1/chat/completions, /v1/completions and /v1/models as OpenAI has them; /tokenize, \
+    after_help = "Interfaces: /v1/chat/completions, /v1/completions, /v1/models and, with --embeddings, /v1/embeddings as OpenAI has them; /tokenize, \
                         /detokenize, /apply-template, /slots as llama-server has them; /health; /metrics for Prometheus.\n\n\
                         Without a key, everybody who reaches the address may ask. A key stands in a file (--api-key-file), or \
                         in the environment as TRIT_API_KEY; clients send it as `Authorization: Bearer KEY` or `x-api-key: \
@@ -59,6 +59,10 @@ pub struct Serve {
     /// Do not draft tokens from the text before them; the tokens generated are the same either way.
     #[arg(long)]
     pub no_speculation: bool,
+    /// Make embeddings at /v1/embeddings, too, of the last token's state or the mean of all; for models that were trained
+    /// for them.
+    #[arg(long, value_name = "POOLING")]
+    pub embeddings: Option<Embeddings>,
     /// File with keys, one a line, of which a client must have one.
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
@@ -85,6 +89,15 @@ pub struct Serve {
     pub log_prompts: bool,
     #[command(flatten)]
     pub session: SessionArgs,
+}
+
+/// What embeddings are made of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Embeddings {
+    /// The state of a text's last token.
+    Last,
+    /// The mean of all tokens' states.
+    Mean,
 }
 
 /// How much is logged.
@@ -207,6 +220,10 @@ fn options(args: &Serve) -> Result<ServerOptions, Failure> {
         request_timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout.into())),
         drain: Duration::from_secs(args.drain.into()),
         log_prompts: args.log_prompts,
+        embeddings: args.embeddings.map(|pooling| match pooling {
+            Embeddings::Last => Pooling::Last,
+            Embeddings::Mean => Pooling::Mean,
+        }),
         ..ServerOptions::default()
     })
 }

@@ -13,6 +13,7 @@
 //! ```text
 //! Hidden::prepare                      once a token; where it gives false, the whole product is computed
 //! scan_high         share of rows      approx, bound       (scan_full where the shortlist would hold most rows)
+//! exclude_others    share of rows      rows that are not asked for become minus infinity
 //! TopLower          share, merged      threshold = k-th largest approx - bound
 //! extend_shortlist  share of rows      rows with approx + bound >= threshold
 //! tighten_bounds    shortlist          approx, bound from both planes; then TopLower again
@@ -69,7 +70,7 @@ mod select;
 pub use hidden::Hidden;
 pub use scan::{scan_full, scan_high, tighten_bounds};
 pub use scan_variant::{SCAN_VARIANTS, ScanVariant};
-pub use select::{MAX_TOP, TopLower, extend_shortlist, narrow_shortlist};
+pub use select::{MAX_TOP, TopLower, exclude_others, extend_shortlist, narrow_shortlist};
 use trit_format::planes::{LANES, Layout, ROW_BYTES, VECTOR};
 
 /// The four arrays of a table's planes.

@@ -200,6 +200,8 @@ pub struct TokenText {
 /// what [`Answers::next`] gives.
 pub struct Answers {
     n: usize,
+    /// Tokens of the prompts.
+    prompt: usize,
     /// Answers that have not ended.
     open: usize,
     deltas: Receiver<Result<Delta, ApiError>>,
@@ -210,16 +212,22 @@ pub struct Answers {
 impl Answers {
     pub(crate) fn new(
         n: usize,
+        prompt: usize,
         deltas: Receiver<Result<Delta, ApiError>>,
         deadline: Option<Instant>,
     ) -> Answers {
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
-        Answers { n, open: n, deltas, deadline }
+        Answers { n, prompt, open: n, deltas, deadline }
     }
 
     /// How many answers there are.
     pub fn count(&self) -> usize {
         self.n
+    }
+
+    /// How many tokens their prompts have together.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt
     }
 
     /// The next step of one of the answers; `None` after each of them has ended, or one of them has failed.

@@ -6,7 +6,6 @@ use crate::error::{ApiError, ErrorKind};
 use crate::prompt::Made;
 use crate::run::{empty, part, runtime_error};
 use crate::state::{AppState, Caller};
-use crate::tokens::text_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
@@ -164,6 +163,9 @@ impl Choice {
             Event::Ended(Err(RequestError::Stopped)) => {
                 Err(ApiError::new(ErrorKind::Unavailable, RequestError::Stopped.to_string()))
             }
+            Event::Ended(Err(RequestError::Guide(error))) => {
+                Err(ApiError::invalid_param("response_format", error.0).with_code("invalid_value"))
+            }
             Event::Ended(Err(error)) => Err(ApiError::internal(error.to_string())),
         }
     }
@@ -175,17 +177,23 @@ impl Choice {
         if let Some(logprob) = chosen.logprob {
             self.tokens.push(self.logprob(chosen, logprob)?);
         }
-        let (piece, special) = match (&mut self.text, &self.state.tokenizer) {
+        let (piece, mark) = match (&mut self.text, &self.state.tokenizer) {
             (Some(text), Some(tokenizer)) => {
                 let special =
                     tokenizer.is_special(chosen.id).then(|| tokenizer.token_of(chosen.id)).flatten();
-                (text.push(chosen.id).map_err(broken)?, special)
+                let mark = special.filter(|token| self.splitter.is_mark(token));
+                let mut piece = text.push(chosen.id).map_err(broken)?;
+                if mark.is_some() {
+                    // What was held back stands before the mark.
+                    piece.push_str(&text.finish().map_err(broken)?);
+                }
+                (piece, mark)
             }
             // Without a tokenizer the ids are the text.
             _ if self.usage.generated == 1 => (chosen.id.to_string(), None),
             _ => (format!(",{}", chosen.id), None),
         };
-        let text = self.stops.push(&piece);
+        let mut text = self.stops.push(&piece);
         if let Some(stop) = self.stops.found_text() {
             let stop = stop.to_owned();
             // The token that completes the text to stop at is no part of the answer.
@@ -194,8 +202,11 @@ impl Choice {
             deltas.extend(self.end(FinishReason::StopText(stop)));
             return Ok((deltas, true));
         }
+        if mark.is_some() {
+            text.push_str(&self.stops.finish());
+        }
         let mut deltas = self.parts(&text);
-        if let Some(token) = special {
+        if let Some(token) = mark {
             let parts = self.splitter.push_special(&token);
             deltas.extend(self.deltas(parts));
         }
@@ -203,13 +214,9 @@ impl Choice {
     }
 
     fn logprob(&self, chosen: &Chosen, logprob: f32) -> Result<TokenLogprob, ApiError> {
-        let tokenizer = self.state.tokenizer()?;
-        let top = chosen.top.iter().map(|&(id, logprob)| Ok((text_of(tokenizer, id)?, logprob)));
-        Ok(TokenLogprob {
-            token: text_of(tokenizer, chosen.id)?,
-            logprob,
-            top: top.collect::<Result<_, ApiError>>()?,
-        })
+        let text = |id| self.state.token_text(id);
+        let top = chosen.top.iter().map(|&(id, logprob)| Ok((text(id)?, logprob)));
+        Ok(TokenLogprob { token: text(chosen.id)?, logprob, top: top.collect::<Result<_, ApiError>>()? })
     }
 
     fn parts(&mut self, text: &str) -> Vec<Delta> {

@@ -15,7 +15,8 @@
 //! | `constrain` | what an answer must be like |
 //! | `tokens` | what single tokens stand for |
 //! | `answer/` | the parts of an answer: reasoning, text, calls of tools |
-//! | `openai/` | OpenAI's interface |
+//! | `openai/`, `anthropic/` | the interfaces of OpenAI and Anthropic |
+//! | `page/` | the page to chat on |
 //! | `plain` | routes that belong to no interface |
 //! | `sse` | answers as server-sent events |
 //! | `metrics` | what is counted |
@@ -25,6 +26,7 @@
 
 pub mod access;
 pub mod answer;
+pub mod anthropic;
 pub mod body;
 pub mod chat;
 mod connections;
@@ -35,6 +37,7 @@ pub mod front;
 pub mod metrics;
 pub mod openai;
 pub mod options;
+pub mod page;
 pub mod plain;
 pub mod prompt;
 mod routes;

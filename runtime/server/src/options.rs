@@ -2,6 +2,7 @@
 
 use crate::access::{Keys, Origins};
 use std::time::Duration;
+use trit_runtime::Pooling;
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// Whether prompts and answers are logged.
     pub log_prompts: bool,
+    /// What embeddings are made of; `None` where none are made.
+    pub embeddings: Option<Pooling>,
 }
 
 impl Default for ServerOptions {
@@ -42,6 +45,7 @@ impl Default for ServerOptions {
             keep_alive: Duration::from_secs(15),
             drain: Duration::from_secs(30),
             log_prompts: false,
+            embeddings: None,
         }
     }
 }

@@ -55,6 +55,7 @@ pub async fn tokenize(Loaded(state): Loaded, mut fields: Fields) -> Result<Json<
     let add_special = fields.take("add_special")?.unwrap_or(false);
     let with_pieces = fields.take("with_pieces")?.unwrap_or(false);
     let tokenizer = state.tokenizer()?.clone();
+    let shared = state.clone();
     let tokens = state.blocking(move |_| {
         let ids = tokenizer.encode(&content, add_special);
         let ids = ids.map_err(|error| ApiError::invalid_param("content", error.to_string()))?;
@@ -62,7 +63,7 @@ pub async fn tokenize(Loaded(state): Loaded, mut fields: Fields) -> Result<Json<
             return Ok(json!(ids));
         }
         let piece = |id: u32| {
-            let token = crate::tokens::text_of(&tokenizer, id)?;
+            let token = shared.token_text(id)?;
             // Bytes that are no whole characters are given as numbers.
             let piece = String::from_utf8(token.bytes).map_or_else(|e| json!(e.into_bytes()), Value::from);
             Ok(json!({"id": id, "piece": piece}))

@@ -3,13 +3,15 @@
 //! Templates and tokenizers take time that grows with the text, so they run on threads of their own, a few at a time. When a
 //! client goes away, its template ends.
 
-use crate::chat::{Messages, Prompt, ToolChoice};
+use crate::answer::ForTemplate;
+use crate::chat::{Messages, Prompt};
 use crate::error::ApiError;
 use crate::state::AppState;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::sync::Semaphore;
 use trit_runtime::text::TextError;
 use trit_runtime::text::template::{TemplateInput, Value};
 
@@ -67,8 +69,17 @@ impl AppState {
         &self,
         work: impl FnOnce(&AtomicBool) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.blocking_on(self.prompts.clone(), work).await
+    }
+
+    /// As [`AppState::blocking`], for work of which `permits` says how much is done at a time.
+    pub(crate) async fn blocking_on<T: Send + 'static>(
+        &self,
+        permits: Arc<Semaphore>,
+        work: impl FnOnce(&AtomicBool) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let stopped = || ApiError::internal("the work on a prompt broke off");
-        let permit = self.prompts.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let permit = permits.acquire_owned().await.map_err(|_| stopped())?;
         let gone = Gone(Arc::default());
         let flag = gone.0.clone();
         let done = tokio::task::spawn_blocking(move || {
@@ -124,17 +135,17 @@ impl AppState {
         let value = |json: &Json, param: &str| {
             Value::deserialize(json).map_err(|e| ApiError::invalid_param(param, format!("{param}: {e}")))
         };
-        let tools = match messages.tool_choice {
-            ToolChoice::Never => &[][..],
-            _ => &messages.tools[..],
-        };
-        let list = |items: &[Json], param: &str| value(&Json::Array(items.to_vec()), param);
+        let form =
+            self.form.as_ref().ok_or_else(|| ApiError::internal("the chat template was not looked at"))?;
+        let ForTemplate { messages: said, tools } = form.for_template(messages);
+        let any_tools = !tools.is_empty();
+        let list = |items: Vec<Json>, param: &str| value(&Json::Array(items), param);
         let variables = messages.arguments.iter().map(|(name, argument)| {
             Ok((name.clone(), value(argument, &format!("chat_template_kwargs.{name}"))?))
         });
         let input = TemplateInput {
-            messages: list(&messages.messages, "messages")?,
-            tools: (!tools.is_empty()).then(|| list(tools, "tools")).transpose()?,
+            messages: list(said, "messages")?,
+            tools: any_tools.then(|| list(tools, "tools")).transpose()?,
             documents: None,
             add_generation_prompt: !messages.continue_last,
             variables: variables.collect::<Result<_, ApiError>>()?,

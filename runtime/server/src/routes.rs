@@ -1,7 +1,7 @@
 //! Addresses and who answers at them.
 
 use crate::front::Front;
-use crate::{openai, plain};
+use crate::{anthropic, openai, page, plain};
 use axum::Router;
 use axum::routing::{get, post};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub fn label(path: &str) -> &'static str {
 
 /// All of them.
 pub fn all() -> Router<Arc<Front>> {
-    Router::new()
+    page::routes()
         .route("/health", get(plain::health))
         .route("/metrics", get(plain::metrics))
         .route("/slots", get(plain::slots))
@@ -49,6 +49,10 @@ pub fn all() -> Router<Arc<Front>> {
         .route("/apply-template", post(plain::apply_template))
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .route("/v1/responses", post(openai::responses::create))
+        .route("/v1/messages", post(anthropic::create))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/v1/embeddings", post(openai::embeddings::create))
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{id}", get(openai::models::one))
 }

@@ -6,7 +6,6 @@
 
 use crate::answer::{Part, Splitter};
 use crate::chat::{Answers, ChatRequest, Content, Delta, FinishReason, Generation, Prompt, Usage};
-use crate::constrain;
 use crate::error::{ApiError, ErrorKind};
 use crate::follow::Choice;
 use crate::prompt::Made;
@@ -18,6 +17,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use trit_runtime::RuntimeError;
 use trit_runtime::format::manifest::{LogitRules, SamplingDefaults};
+use trit_runtime::generate::guide::Guide;
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::scheduler::{Event, Refused, Request};
 
@@ -58,8 +58,10 @@ impl AppState {
         }
         let (to, deltas) = mpsc::channel(AHEAD);
         let mut choices = Vec::with_capacity(n);
+        let mut prompt = 0;
         for request in requests {
             let made = self.make_prompt(&request.prompt).await?;
+            prompt += made.ids.len();
             if made.ids.is_empty() {
                 return Err(ApiError::invalid_param("prompt", "the prompt is empty"));
             }
@@ -72,16 +74,18 @@ impl AppState {
                     self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.decode(&made.ids, false).ok());
                 tracing::info!(request = %caller.request, prompt = ?text.unwrap_or_default(), "prompt");
             }
+            let guides = self.guides(&request, &made).await?;
             let seed = request.generation.seed.unwrap_or_else(|| RandomState::new().hash_one(arrived) >> 32);
-            for index in 0..request.generation.n.max(1) {
+            for (index, guide) in guides.into_iter().enumerate() {
                 let seed = seed.wrapping_add(index as u64);
-                choices.push(self.submit(&request, &made, seed, choices.len(), arrived, caller)?);
+                let choice = self.submit(&request, &made, (seed, guide), choices.len(), arrived, caller)?;
+                choices.push(choice);
             }
         }
         for choice in choices {
             tokio::spawn(choice.run(to.clone()));
         }
-        Ok(Answers::new(n, deltas, self.options.request_timeout.map(|timeout| arrived + timeout)))
+        Ok(Answers::new(n, prompt, deltas, self.options.request_timeout.map(|timeout| arrived + timeout)))
     }
 
     /// Hands a request to the scheduler for one of its answers.
@@ -89,18 +93,15 @@ impl AppState {
         self: &Arc<Self>,
         request: &ChatRequest,
         made: &Made,
-        seed: u64,
+        (seed, guide): (u64, Option<Box<dyn Guide>>),
         index: usize,
         arrived: Instant,
         caller: &Caller,
     ) -> Result<Choice, ApiError> {
         let generation = &request.generation;
-        let splitter = match &request.prompt {
-            Prompt::Messages(messages) => {
-                let template = self.model.manifest().text.chat_template.as_deref().unwrap_or_default();
-                Splitter::new(template, messages, &made.text)
-            }
-            Prompt::Text(_) | Prompt::Ids(_) => Splitter::plain(),
+        let splitter = match (&request.prompt, &self.form) {
+            (Prompt::Messages(messages), Some(form)) => form.splitter(messages, &made.text),
+            _ => Splitter::plain(),
         };
         let mut choice = Choice::new(self.clone(), index, splitter, made, generation, caller, arrived);
         if generation.max_tokens == Some(0) {
@@ -117,7 +118,7 @@ impl AppState {
             max_new: generation.max_tokens.unwrap_or(usize::MAX).min(room),
             stop_ids: self.model.manifest().text.stop.clone(),
             ignore_eos: generation.ignore_eos,
-            guide: constrain::guide(self, &generation.format)?,
+            guide,
             logprobs: generation.logprobs,
             user: user(generation, caller),
         };

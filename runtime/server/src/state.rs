@@ -1,12 +1,17 @@
 //! What all handlers share: the model, its texts, and the scheduler that runs it.
 
+use crate::answer::Form;
+use crate::chat::TokenText;
 use crate::error::{ApiError, ErrorKind};
 use crate::metrics::Metrics;
 use crate::options::ServerOptions;
+use crate::tokens::TokenTexts;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
+use trit_runtime::generate::guide::GuideError;
+use trit_runtime::guide::GuideFactory;
 use trit_runtime::scheduler::Scheduler;
 use trit_runtime::text::{ChatTemplate, Tokenizer};
 use trit_runtime::{Model, RuntimeError};
@@ -24,8 +29,12 @@ pub struct AppState {
     pub created: u64,
     /// Its tokenizer, where it has one.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// What its tokens stand for, where it has a tokenizer.
+    pub token_texts: Option<TokenTexts>,
     /// Its chat template, where it has one.
     pub template: Option<ChatTemplate>,
+    /// How it writes thoughts and calls of tools; `None` where it has no chat template.
+    pub form: Option<Form>,
     /// Runs the requests.
     pub scheduler: Arc<Scheduler>,
     /// How the server is set up.
@@ -33,6 +42,10 @@ pub struct AppState {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     pub(crate) prompts: Arc<Semaphore>,
+    /// One embedding is made at a time, so that they take the memory of one text.
+    pub(crate) embeddings: Arc<Semaphore>,
+    /// What makes guides for answers of a certain form, or why there are none.
+    pub(crate) guides: OnceLock<Result<GuideFactory, GuideError>>,
 }
 
 impl AppState {
@@ -46,10 +59,31 @@ impl AppState {
         let failed = |source| RuntimeError::Text { path: model.path().to_owned(), source };
         let template = tokenizer.as_ref().map(|tokenizer| tokenizer.chat_template()).transpose();
         let template = template.map_err(failed)?.flatten();
+        let is_special = |token: &str| {
+            tokenizer
+                .as_ref()
+                .is_some_and(|tokenizer| tokenizer.id_of(token).is_some_and(|id| tokenizer.is_special(id)))
+        };
+        let source = model.manifest().text.chat_template.as_deref().unwrap_or_default();
+        let form = template.as_ref().map(|template| Form::find(template, source, &is_special));
         let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let prompts = Arc::new(Semaphore::new(PROMPTS));
-        Ok(AppState { model, name, created, tokenizer, template, scheduler, options, metrics, prompts })
+        let token_texts = tokenizer.clone().map(TokenTexts::new);
+        Ok(AppState {
+            model,
+            name,
+            created,
+            tokenizer,
+            token_texts,
+            template,
+            form,
+            scheduler,
+            options,
+            metrics,
+            prompts: Arc::new(Semaphore::new(PROMPTS)),
+            embeddings: Arc::new(Semaphore::new(1)),
+            guides: OnceLock::new(),
+        })
     }
 
     /// The tokenizer.
@@ -60,6 +94,17 @@ impl AppState {
         self.tokenizer.as_ref().ok_or_else(|| {
             ApiError::invalid("this model has no tokenizer and takes prompts of token ids only")
         })
+    }
+
+    /// A token with its text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] where the bundle has no tokenizer, and where its decoder fails.
+    pub fn token_text(&self, id: u32) -> Result<TokenText, ApiError> {
+        self.tokenizer()?;
+        self.token_texts
+            .as_ref()
+            .map_or_else(|| Err(ApiError::internal("there are no texts")), |texts| texts.of(id))
     }
 
     /// Tokens in the model's vocabulary.

@@ -2,21 +2,21 @@
 //! together.
 
 use super::arena::{self, Arena};
+use super::asked::Asked;
 use super::attend::SplitKv;
-use super::execute::{Executor, Pass, Run, Scratch, Wanted, head_rows};
+use super::execute::{Executor, Pass, Run, Scratch, head_rows};
 use super::kv::KvCache;
 use super::logits::{Candidate, Logits, LogitsRequest};
 use super::pool::Pool;
 use super::profile::Profile;
 use super::ropes::Ropes;
-use super::screening::{Bounds, Largest, PlaneChoice};
+use super::screening::{Bounds, PlaneChoice};
 use super::state::{MOST_TRIED, State};
 use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use trit_format::plan::Step;
-use trit_kernels::planes::MAX_TOP;
 
 /// What an engine has once, whatever the number of its sequences.
 pub(super) struct Core {
@@ -72,6 +72,7 @@ pub(super) struct Found {
 enum Place {
     Arena(usize),
     Candidates(Vec<Candidate>),
+    Hidden(Vec<f32>),
 }
 
 impl Core {
@@ -116,8 +117,8 @@ impl Core {
             runs.push(Run { rows, position, cache, state, kept, appends, overflow });
         }
         let asked = Asked::new(model, chunks, &runs);
-        let wanted = asked.wanted();
-        let count = asked.requests.iter().map(|request| request.count).max().unwrap_or(0);
+        let (wanted, hidden) = (asked.wanted(), asked.hidden());
+        let count = asked.count();
         let executor = Executor {
             model,
             arena: &self.arena,
@@ -134,12 +135,15 @@ impl Core {
         self.pool.run(|worker| {
             let mut scratch = self.scratch[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
             let rows = 0..tokens.len();
+            scratch.hidden.clear();
             let ran = match steps {
                 Steps::Body(steps) => executor.run(steps, rows, worker, &mut scratch),
                 Steps::All => {
-                    executor.run(&plan.body, rows, worker, &mut scratch)
-                        && (wanted.is_empty()
-                            || executor.run_head(&plan.head, plan.residual, worker, &mut scratch))
+                    executor.run(&plan.body, rows, worker, &mut scratch) && {
+                        executor.hidden(plan, &hidden, worker, &mut scratch);
+                        wanted.is_empty()
+                            || executor.run_head(&plan.head, plan.residual, worker, &mut scratch)
+                    }
                 }
             };
             if !ran {
@@ -156,39 +160,41 @@ impl Core {
         }
         model.intact()?;
         let ran = runs.iter().map(|run| run.overflow.load(Ordering::Relaxed).min(run.rows.len())).collect();
-        let rows = head_rows(&wanted);
-        let places = asked.requests.iter().zip(rows).map(|(request, at)| (request.chunk, request.row, at));
-        Ok(Found { ran, logits: self.gather(model, count, places) })
+        let first = head_rows(&wanted).start;
+        drop(wanted);
+        Ok(Found { ran, logits: self.gather(model, &asked, first) })
     }
 
-    /// Collects the logits that the workers found. `places` says of each request its chunk, its row, and the row of the
-    /// arena where its logits are unless they were screened. The choice of planes learns how many rows were left undecided.
-    fn gather(
-        &mut self,
-        model: &Model,
-        count: usize,
-        places: impl Iterator<Item = (usize, usize, usize)>,
-    ) -> Vec<(usize, usize, Place)> {
-        let workers: Vec<&mut Scratch> =
+    /// Collects the logits that the workers found. Those that are in the arena begin at row `first`. The choice of planes
+    /// learns how many rows were left undecided.
+    fn gather(&mut self, model: &Model, asked: &Asked, first: usize) -> Vec<(usize, usize, Place)> {
+        let mut workers: Vec<&mut Scratch> =
             self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner)).collect();
         let (mut heads, mut rescored) = (0, 0);
-        let mut place = |index: usize, at: usize| {
-            if !workers[0].screened[index] {
-                return Place::Arena(at);
-            }
-            let mut found: Vec<Candidate> =
-                workers.iter().flat_map(|w| &w.screening.candidates[index]).copied().collect();
-            found.sort_unstable_by_key(|c| c.id);
-            found.dedup_by_key(|c| c.id);
-            heads += 1;
-            rescored += found.len();
-            Place::Candidates(found)
-        };
-        let mut logits: Vec<(usize, usize, Place)> =
-            places.enumerate().map(|(index, (chunk, row, at))| (chunk, row, place(index, at))).collect();
+        let mut logits = Vec::new();
+        for (index, request) in asked.of_head().iter().enumerate() {
+            let place = if workers[0].screened[index] {
+                let mut found: Vec<Candidate> =
+                    workers.iter().flat_map(|w| &w.screening.candidates[index]).copied().collect();
+                found.sort_unstable_by_key(|c| c.id);
+                found.dedup_by_key(|c| c.id);
+                if request.reads_planes() {
+                    heads += 1;
+                    rescored += found.len();
+                }
+                Place::Candidates(found)
+            } else {
+                Place::Arena(first + index)
+            };
+            logits.push((request.chunk, request.row, place));
+        }
+        for (index, values) in workers.iter_mut().flat_map(|worker| worker.hidden.drain(..)) {
+            let request = &asked.of_body()[index];
+            logits.push((request.chunk, request.row, Place::Hidden(values)));
+        }
         logits.sort_by_key(|&(chunk, row, _)| (chunk, row));
         if heads > 0 {
-            let undecided = workers.iter().map(|w| w.screening.undecided).sum();
+            let (undecided, count) = (workers.iter().map(|w| w.screening.undecided).sum(), asked.count());
             if let Some(profile) = &mut self.profile {
                 profile.heads += heads;
                 profile.undecided += undecided;
@@ -213,59 +219,9 @@ impl Core {
                     Logits::All(arena::read(&self.arena, model.manifest().plan.logits, *row))
                 }
                 Place::Candidates(candidates) => Logits::Candidates(candidates),
+                Place::Hidden(values) => Logits::Hidden(values),
             };
             (*chunk, *row, logits)
         })
-    }
-}
-
-/// All requests of a pass. Those that need only the largest logits come first, because the head handles them together.
-struct Asked {
-    requests: Vec<Request>,
-}
-
-struct Request {
-    chunk: usize,
-    row: usize,
-    /// The row among all rows of the pass.
-    at: usize,
-    /// How many of the largest logits are wanted; 0 stands for all logits.
-    count: usize,
-    within: f32,
-    forced: Vec<u32>,
-}
-
-impl Asked {
-    fn new(model: &Model, chunks: &[Chunk], runs: &[Run]) -> Asked {
-        let vocab = model.manifest().hyperparameters.vocab_size;
-        let request = |(chunk, row, request): (usize, usize, &LogitsRequest)| {
-            let at = runs[chunk].rows.start + row;
-            match request {
-                LogitsRequest::Largest { count: count @ 1..=MAX_TOP, within, forced } => {
-                    let mut forced: Vec<u32> = forced.iter().copied().filter(|&id| id < vocab).collect();
-                    forced.sort_unstable();
-                    forced.dedup();
-                    Request { chunk, row, at, count: *count, within: *within, forced }
-                }
-                _ => Request { chunk, row, at, count: 0, within: 0.0, forced: Vec::new() },
-            }
-        };
-        let all = chunks.iter().enumerate();
-        let all = all.flat_map(|(i, chunk)| chunk.requests.iter().map(move |&(row, asked)| (i, row, asked)));
-        let mut requests: Vec<Request> = all.map(request).collect();
-        requests.sort_by_key(|request| request.count == 0);
-        Asked { requests }
-    }
-
-    fn wanted(&self) -> Vec<Wanted<'_>> {
-        let wanted = self.requests.iter().map(|request| Wanted {
-            row: request.at,
-            largest: (request.count > 0).then(|| Largest {
-                count: request.count,
-                within: request.within,
-                forced: &request.forced,
-            }),
-        });
-        wanted.collect()
     }
 }

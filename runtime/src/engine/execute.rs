@@ -23,8 +23,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 use trit_format::plan::{
-    ActivationRule, BufferId, Epilogue, InputNorm, KvLayer, PlanesId, Quantized, Step, TensorId,
+    ActivationRule, BufferId, Epilogue, InputNorm, KvLayer, Plan, PlanesId, Quantized, Step, TensorId,
 };
+use trit_kernels::norm;
 use trit_kernels::quantize::QuantizedRow;
 use trit_kernels::rope::RopeTable;
 
@@ -116,6 +117,8 @@ pub(crate) struct Scratch {
     pub attention: Attention,
     recur: RecurScratch,
     pub screening: ScreeningScratch,
+    /// Hidden states that were asked for, each with its index among those of the pass.
+    pub hidden: Vec<(usize, Vec<f32>)>,
     /// For each wanted row of the last pass, whether its candidates are in `screening`. Otherwise its logits are in the
     /// arena.
     pub screened: Vec<bool>,
@@ -158,6 +161,25 @@ impl Executor<'_> {
         true
     }
 
+    /// Normalizes the hidden states of this worker's share of `rows`, after all steps of the body, as the head does at its
+    /// start. They are copied, because the head may use their memory.
+    pub fn hidden(&self, plan: &Plan, rows: &[usize], worker: &Worker, scratch: &mut Scratch) {
+        if rows.is_empty() {
+            return;
+        }
+        let norm = plan.head.iter().find_map(|step| norm_of(step, plan.residual));
+        for index in worker.share(rows.len()) {
+            // SAFETY: all workers have passed the barrier after the body, and nobody writes before the next one.
+            let row: &[f32] = unsafe { self.arena.row(plan.residual, rows[index]) };
+            let mut out = row.to_vec();
+            if let Some(InputNorm { weight, eps }) = norm {
+                norm::rms_norm_in_place(&mut out, self.model.vector(weight), eps);
+            }
+            scratch.hidden.push((index, out));
+        }
+        worker.wait();
+    }
+
     /// Runs the head for the wanted rows, after all steps of the body; `input` is the only buffer of the body that the
     /// head reads. Returns false as [`Executor::run`] does. Afterwards the logits of the wanted rows are in rows
     /// [`head_rows`] of the arena, or among the candidates.
@@ -194,6 +216,13 @@ impl Executor<'_> {
     ) {
         let wanted = self.pass.wanted;
         let few = wanted.iter().take_while(|wanted| wanted.largest.is_some()).count();
+        for (index, wanted) in wanted[..few].iter().enumerate() {
+            let Some(largest) = wanted.largest.as_ref().filter(|largest| largest.only) else { continue };
+            // SAFETY: the step rule; the input is not written in this step.
+            let row: &[f32] = unsafe { self.arena.row(input, rows.start + index) };
+            screening::read_rows(self.model, table, (index, row, largest), worker, &mut scratch.screening);
+            scratch.screened[index] = true;
+        }
         if let Some(planes) = planes {
             let (model, full, bounds) = (self.model, self.full, self.bounds);
             let screening = Screening { model, table, planes, full, bounds };
@@ -209,6 +238,7 @@ impl Executor<'_> {
                     // SAFETY: the step rule; the input is not written in this step.
                     let row: &[f32] = unsafe { self.arena.row(input, rows.start + index) };
                     if let Some(largest) = &wanted.largest
+                        && !largest.only
                         && screening.prepare(inputs.len(), row, &mut scratch.screening)
                     {
                         inputs.push((index, row, largest));
@@ -417,6 +447,19 @@ impl Executor<'_> {
 
     fn kv(&self, layer: usize) -> KvLayer {
         self.model.manifest().plan.kv[layer]
+    }
+}
+
+/// The RMSNorm that a step applies to a row of `input` at its start.
+fn norm_of(step: &Step, input: BufferId) -> Option<InputNorm> {
+    match *step {
+        Step::RmsNorm { input: of, weight, eps, .. } | Step::NormQuantize { input: of, weight, eps, .. }
+            if of == input =>
+        {
+            Some(InputNorm { weight, eps })
+        }
+        Step::RotateQuantize { input: of, norm, .. } if of == input => norm,
+        _ => None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Requests for the logits after a token, and the logits that answer them.
 
+use super::token_set::TokenSet;
+use std::sync::Arc;
+
 /// A token with its logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
@@ -18,21 +21,41 @@ pub enum LogitsRequest {
     Largest {
         /// How many of the largest, at least 1.
         count: usize,
-        /// How far below the largest logit others are still wanted.
+        /// How far below the largest logit others are still wanted. Infinity asks for all of those that are allowed.
         within: f32,
+        /// The tokens among which the largest are looked for; `None` stands for the whole vocabulary. Where these are
+        /// few, their logits alone are computed.
+        allowed: Option<Arc<TokenSet>>,
         /// Tokens whose logits are wanted however small they are. Ids outside the vocabulary are ignored.
         forced: Vec<u32>,
     },
+    /// No logits. [`Logits::Hidden`] is found instead.
+    Hidden,
 }
 
 impl LogitsRequest {
     /// Asks for the largest logit alone.
     pub fn largest() -> LogitsRequest {
-        LogitsRequest::Largest { count: 1, within: 0.0, forced: Vec::new() }
+        LogitsRequest::Largest { count: 1, within: 0.0, allowed: None, forced: Vec::new() }
+    }
+
+    /// Asks for the logits of tokens of a set alone: for the largest among them, or for all of them.
+    pub fn among(self, set: &Arc<TokenSet>) -> LogitsRequest {
+        let allowed = Some(set.clone());
+        match self {
+            LogitsRequest::All => {
+                LogitsRequest::Largest { count: 1, within: f32::INFINITY, allowed, forced: Vec::new() }
+            }
+            LogitsRequest::Largest { count, within, mut forced, .. } => {
+                forced.retain(|&id| set.contains(id));
+                LogitsRequest::Largest { count, within, allowed, forced }
+            }
+            LogitsRequest::Hidden => LogitsRequest::Hidden,
+        }
     }
 }
 
-/// Logits after a token.
+/// Logits after a token, or what the head would compute them from.
 #[derive(Clone, Copy, Debug)]
 pub enum Logits<'a> {
     /// All logits, `[vocab_size]`.
@@ -40,13 +63,15 @@ pub enum Logits<'a> {
     /// The logits that were asked for and perhaps some others, in the order of ids. Each has the same bits as among all
     /// logits.
     Candidates(&'a [Candidate]),
+    /// The hidden state after the model's last norm, `[hidden_dim]`: see [`LogitsRequest::Hidden`].
+    Hidden(&'a [f32]),
 }
 
 impl Logits<'_> {
     /// Whether all are finite numbers.
     pub(super) fn are_finite(&self) -> bool {
         match self {
-            Logits::All(logits) => all_finite(logits),
+            Logits::All(values) | Logits::Hidden(values) => all_finite(values),
             Logits::Candidates(candidates) => candidates.iter().all(|c| c.logit.is_finite()),
         }
     }
@@ -61,31 +86,45 @@ pub(super) fn all_finite(values: &[f32]) -> bool {
 /// The logits of one row that a sequence keeps. The memory is used again for later rows.
 #[derive(Clone, Default)]
 pub(super) struct OwnLogits {
-    all: Vec<f32>,
+    /// All logits, or the hidden state.
+    values: Vec<f32>,
     candidates: Vec<Candidate>,
-    is_all: bool,
+    kind: Kind,
+}
+
+/// Which of [`Logits`] a row has.
+#[derive(Clone, Copy, Default)]
+enum Kind {
+    #[default]
+    All,
+    Candidates,
+    Hidden,
 }
 
 impl OwnLogits {
     pub fn set(&mut self, logits: Logits) {
         match logits {
-            Logits::All(logits) => {
-                self.all.clear();
-                self.all.extend_from_slice(logits);
-                self.is_all = true;
+            Logits::All(values) | Logits::Hidden(values) => {
+                self.values.clear();
+                self.values.extend_from_slice(values);
             }
             Logits::Candidates(candidates) => {
                 self.candidates.clear();
                 self.candidates.extend_from_slice(candidates);
-                self.is_all = false;
             }
         }
+        self.kind = match logits {
+            Logits::All(_) => Kind::All,
+            Logits::Candidates(_) => Kind::Candidates,
+            Logits::Hidden(_) => Kind::Hidden,
+        };
     }
 
     pub fn get(&self) -> Logits<'_> {
-        match self.is_all {
-            true => Logits::All(&self.all),
-            false => Logits::Candidates(&self.candidates),
+        match self.kind {
+            Kind::All => Logits::All(&self.values),
+            Kind::Candidates => Logits::Candidates(&self.candidates),
+            Kind::Hidden => Logits::Hidden(&self.values),
         }
     }
 }

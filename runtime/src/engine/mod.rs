@@ -25,11 +25,13 @@
 //! ```
 
 mod arena;
+mod asked;
 mod attend;
 mod batch;
 mod core;
 mod dense_linear;
 mod elementwise;
+mod embed;
 mod execute;
 mod finite;
 mod kv;
@@ -46,18 +48,24 @@ mod sequence;
 pub(crate) mod state;
 mod step;
 mod ternary;
+mod token_set;
+mod turns;
 
 pub use batch::Batch;
+pub use embed::Pooling;
 pub use kv::KvType;
 pub use logits::{Candidate, Logits, LogitsRequest};
 pub use sequence::{Sequence, SequenceOptions};
 pub use state::StateType;
+pub use token_set::TokenSet;
 
 use self::core::Core;
 use self::live::LiveBytes;
+use self::turns::{Turn, Turns};
 use crate::RuntimeError;
 use crate::load::Model;
 use profile::Profile;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -82,14 +90,37 @@ impl Default for EngineOptions {
 
 /// A model with the threads and the memory to run it. One engine suffices for a process.
 ///
-/// An engine can be shared between threads by reference. Its steps run one after the other.
+/// An engine can be shared between threads by reference. Its steps run one after the other, in the order in which they are
+/// asked for.
 pub struct Engine {
     model: Arc<Model>,
     threads: usize,
     rows: usize,
     /// The memory of its sequences.
     live: LiveBytes,
+    /// In the order in which steps are asked for, they run.
+    turns: Turns,
     core: Mutex<Core>,
+}
+
+/// The core, for the length of a turn. It is given back before the turn is.
+struct Taken<'a> {
+    core: MutexGuard<'a, Core>,
+    _turn: Turn<'a>,
+}
+
+impl Deref for Taken<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for Taken<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
 }
 
 impl Engine {
@@ -111,7 +142,7 @@ impl Engine {
         let longest = model.manifest().hyperparameters.context_length as usize;
         let rows = options.rows.min(longest);
         let core = Mutex::new(Core::new(&model, threads, rows)?);
-        Ok(Engine { model, threads, rows, live: LiveBytes::default(), core })
+        Ok(Engine { model, threads, rows, live: LiveBytes::default(), turns: Turns::default(), core })
     }
 
     /// The model it runs.
@@ -277,7 +308,8 @@ impl Engine {
         self.core().profile.take()
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> Taken<'_> {
+        let turn = self.turns.wait();
+        Taken { core: self.core.lock().unwrap_or_else(PoisonError::into_inner), _turn: turn }
     }
 }

@@ -7,6 +7,7 @@
 
 use super::logits::Candidate;
 use super::pool::Worker;
+use super::token_set::TokenSet;
 use crate::load::Model;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -31,8 +32,19 @@ pub(crate) struct Largest<'a> {
     pub count: usize,
     /// Logits that are less than this below the largest are wanted too.
     pub within: f32,
+    /// The table rows among which they are looked for; `None` stands for all.
+    pub allowed: Option<&'a TokenSet>,
     /// Table rows whose logits are wanted however small they are, in order.
     pub forced: &'a [u32],
+    /// Whether the forced rows are all that is wanted, so that no planes are read.
+    pub only: bool,
+}
+
+impl Largest<'_> {
+    /// Whether a table row counts among those of which the largest are wanted.
+    fn counts(&self, row: u32) -> bool {
+        self.allowed.is_none_or(|allowed| allowed.contains(row)) && self.forced.binary_search(&row).is_err()
+    }
 }
 
 /// For each worker, the largest lower bounds that it found for each hidden state.
@@ -123,7 +135,9 @@ impl Screening<'_> {
         scratch.candidates.resize_with(numbers.max(scratch.candidates.len()), Vec::new);
         self.shortlist(inputs, worker, scratch);
         for (index, input) in inputs.iter().enumerate() {
-            self.rescore(index, input, worker, scratch);
+            let shortlist = std::mem::take(&mut scratch.states[index].shortlist);
+            rescore(self.model, self.table, &shortlist, input, worker, scratch);
+            scratch.states[index].shortlist = shortlist;
         }
     }
 
@@ -153,6 +167,10 @@ impl Screening<'_> {
                 at = part.end;
                 let (approx, bound) = (&state.approx[part.clone()], &state.bound[part]);
                 planes::extend_shortlist(threshold, approx, bound, range.start as u32, &mut state.shortlist);
+            }
+            // Rows that do not count are bounded by minus infinity, which is below any threshold but this one.
+            if threshold.is_nan() || threshold == f32::NEG_INFINITY {
+                state.shortlist.retain(|&row| request.counts(row));
             }
         }
         if self.full {
@@ -205,43 +223,61 @@ impl Screening<'_> {
                 false => planes::scan_high(planes, range.clone(), hidden, &mut approx, &mut bound),
             }
             for (((.., request), top), (approx, bound)) in
-                inputs.iter().zip(&mut *tops).zip(approx.iter_mut().zip(&bound))
+                inputs.iter().zip(&mut *tops).zip(approx.iter_mut().zip(&mut bound))
             {
-                // Forced rows are wanted anyway, so they must not raise the threshold that the other rows are compared
-                // with.
+                // Rows that are not allowed are not wanted, and forced rows are wanted anyway. Neither may raise the
+                // threshold that the other rows are compared with.
+                if let Some(allowed) = request.allowed {
+                    planes::exclude_others(allowed.words(), range.start, approx, bound);
+                }
                 for id in within(request.forced, &range) {
-                    approx[*id as usize - range.start] = f32::NEG_INFINITY;
+                    let at = *id as usize - range.start;
+                    (approx[at], bound[at]) = (f32::NEG_INFINITY, 0.0);
                 }
                 top.take(approx, bound);
             }
             ranges.push(range);
         }
     }
+}
 
-    /// Computes the exact logits of the rows of a shortlist, and of this worker's share of the forced rows.
-    fn rescore(
-        &self,
-        index: usize,
-        &(number, input, request): &Input,
-        worker: &Worker,
-        scratch: &mut ScreeningScratch,
-    ) {
-        let ScreeningScratch { states, row, candidates, .. } = scratch;
-        let tensor = self.model.tensor(self.table);
-        let bytes = tensor.shape[1] as usize * tensor.dtype.size();
-        row.resize(EXACT_ROWS * bytes, 0);
-        let forced = &request.forced[worker.share(request.forced.len())];
-        candidates[number].clear();
-        for ids in states[index].shortlist.chunks(EXACT_ROWS).chain(forced.chunks(EXACT_ROWS)) {
-            for (id, to) in ids.iter().zip(row.chunks_exact_mut(bytes)) {
-                self.model.read_row(self.table, *id as usize, to);
-            }
-            let mut logits = [0.0; EXACT_ROWS];
-            let logits = &mut logits[..ids.len()];
-            head::dot_rows(row, tensor.dtype, input.len(), 0..ids.len(), input, logits);
-            let found = ids.iter().zip(logits).map(|(&id, logit)| Candidate { id, logit: *logit });
-            candidates[number].extend(found);
+/// Computes the logits of an input's forced rows, of which every worker takes its share, and leaves them in the
+/// candidates under the input's number.
+pub(crate) fn read_rows(
+    model: &Model,
+    table: TensorId,
+    input: Input,
+    worker: &Worker,
+    scratch: &mut ScreeningScratch,
+) {
+    scratch.candidates.resize_with((input.0 + 1).max(scratch.candidates.len()), Vec::new);
+    rescore(model, table, &[], &input, worker, scratch);
+}
+
+/// Computes the exact logits of the rows of a shortlist, and of this worker's share of the forced rows.
+fn rescore(
+    model: &Model,
+    table: TensorId,
+    shortlist: &[u32],
+    &(number, input, request): &Input,
+    worker: &Worker,
+    scratch: &mut ScreeningScratch,
+) {
+    let ScreeningScratch { row, candidates, .. } = scratch;
+    let tensor = model.tensor(table);
+    let bytes = tensor.shape[1] as usize * tensor.dtype.size();
+    row.resize(EXACT_ROWS * bytes, 0);
+    let forced = &request.forced[worker.share(request.forced.len())];
+    candidates[number].clear();
+    for ids in shortlist.chunks(EXACT_ROWS).chain(forced.chunks(EXACT_ROWS)) {
+        for (id, to) in ids.iter().zip(row.chunks_exact_mut(bytes)) {
+            model.read_row(table, *id as usize, to);
         }
+        let mut logits = [0.0; EXACT_ROWS];
+        let logits = &mut logits[..ids.len()];
+        head::dot_rows(row, tensor.dtype, input.len(), 0..ids.len(), input, logits);
+        let found = ids.iter().zip(logits).map(|(&id, logit)| Candidate { id, logit: *logit });
+        candidates[number].extend(found);
     }
 }
 

@@ -1,57 +1,8 @@
 //! Guides: what may be said next, decided by something else than the model, such as a grammar.
 
+pub use crate::engine::TokenSet;
+
 use std::fmt;
-
-/// A set of tokens: one bit for each token of a vocabulary.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenSet {
-    /// 32 tokens a word, the lowest first.
-    words: Vec<u32>,
-}
-
-impl TokenSet {
-    /// A set of tokens below `32 * words.len()`: bit `id % 32` of word `id / 32` says whether `id` belongs to it.
-    pub fn from_words(words: Vec<u32>) -> TokenSet {
-        TokenSet { words }
-    }
-
-    /// Whether a token belongs to it.
-    pub fn contains(&self, id: u32) -> bool {
-        self.words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
-    }
-
-    /// How many tokens belong to it.
-    pub fn len(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Whether no token belongs to it.
-    pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|&word| word == 0)
-    }
-
-    /// Its tokens, the lowest first.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
-        let bits = |(at, &word): (usize, &u32)| {
-            (0..32).filter(move |bit| word >> bit & 1 == 1).map(move |bit| 32 * at as u32 + bit)
-        };
-        self.words.iter().enumerate().flat_map(bits)
-    }
-}
-
-impl FromIterator<u32> for TokenSet {
-    fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> TokenSet {
-        let mut words = Vec::new();
-        for id in ids {
-            let at = id as usize / 32;
-            if at >= words.len() {
-                words.resize(at + 1, 0);
-            }
-            words[at] |= 1 << (id % 32);
-        }
-        TokenSet { words }
-    }
-}
 
 /// Says which tokens may follow an answer so far. One guide accompanies one answer, and is told every token of it.
 pub trait Guide: Send {
@@ -61,6 +12,17 @@ pub trait Guide: Send {
     /// # Errors
     /// [`GuideError`] where the guide gave up, for instance because a grammar became too large.
     fn allowed(&mut self) -> Result<TokenSet, GuideError>;
+
+    /// The tokens that may come next, and those that may come after each of `drafted`, tokens that may follow. There are
+    /// fewer sets than that where a draft is not allowed, or is the end: those before it count, and at least the first set
+    /// is there. Nothing is accepted. A guide that cannot look ahead gives the first set alone.
+    ///
+    /// # Errors
+    /// As [`Guide::allowed`].
+    fn allowed_along(&mut self, drafted: &[u32]) -> Result<Vec<TokenSet>, GuideError> {
+        let _ = drafted;
+        Ok(vec![self.allowed()?])
+    }
 
     /// Takes the next token, which is one of those that are allowed.
     ///
@@ -80,16 +42,3 @@ impl fmt::Display for GuideError {
 }
 
 impl std::error::Error for GuideError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_holds_what_was_put_in() {
-        let set: TokenSet = [3, 64, 31, 32].into_iter().collect();
-        assert_eq!((set.iter().collect::<Vec<u32>>(), set.len()), (vec![3, 31, 32, 64], 4));
-        assert!(set.contains(64) && !set.contains(4) && !set.contains(1_000_000));
-        assert!(TokenSet::default().is_empty() && TokenSet::from_words(vec![0, 0]).is_empty());
-    }
-}

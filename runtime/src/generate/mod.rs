@@ -2,9 +2,12 @@
 
 pub(crate) mod draft;
 pub mod guide;
+mod guided;
 mod rules;
 pub mod sample;
 
+use self::guide::Guide;
+use self::guided::Guided;
 use self::sample::Sampler;
 use crate::{LogitsRequest, Model, Profile, RuntimeError, Session};
 use draft::Drafts;
@@ -21,7 +24,8 @@ pub(crate) const OPENING: usize = 12;
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A stop id was chosen, which is not among the ids, or the text came to one of the stop texts.
+    /// A stop id was chosen, which is not among the ids, the text came to one of the stop texts, or the guide allowed
+    /// nothing more.
     Stop,
     /// As many tokens were generated as were asked for.
     Length,
@@ -93,7 +97,7 @@ pub fn generate(
     options: &GenerateOptions,
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generation, RuntimeError> {
-    let mut ongoing = Ongoing::begin(session, prompt, sampler, options.clone())?;
+    let mut ongoing = Ongoing::begin(session, prompt, sampler, options.clone(), None)?;
     while let Some(id) = ongoing.next(session, sampler)? {
         if each(id).is_break() {
             ongoing.stop(Finish::Interrupted);
@@ -166,6 +170,28 @@ impl Generator {
     /// As [`Session::prefill`]; the session then holds the prefix that it had in common with `ids`.
     /// [`RuntimeError::Input`] where there are stop texts but no tokenizer.
     pub fn begin(&mut self, ids: &[u32], options: GenerateOptions) -> Result<(), RuntimeError> {
+        self.begin_with(ids, options, None)
+    }
+
+    /// As [`Generator::begin`], for an answer that a guide accompanies: only tokens that it allows are chosen.
+    ///
+    /// # Errors
+    /// As [`Generator::begin`], and [`RuntimeError::Guide`] where the guide gives up.
+    pub fn begin_guided(
+        &mut self,
+        ids: &[u32],
+        options: GenerateOptions,
+        guide: Box<dyn Guide>,
+    ) -> Result<(), RuntimeError> {
+        self.begin_with(ids, options, Some(guide))
+    }
+
+    fn begin_with(
+        &mut self,
+        ids: &[u32],
+        options: GenerateOptions,
+        guide: Option<Box<dyn Guide>>,
+    ) -> Result<(), RuntimeError> {
         self.end();
         if self.tokenizer.is_none() && !options.stop_texts.is_empty() {
             return Err(RuntimeError::Input("without a tokenizer there are no texts to stop at".into()));
@@ -175,7 +201,8 @@ impl Generator {
         self.stops = StopTexts::new(&options.stop_texts);
         self.text = self.tokenizer.clone().map(|tokenizer| Detokenizer::after(tokenizer, ids));
         self.last = None;
-        self.ongoing = Some(Ongoing::begin(&mut self.session, &ids[known..], &mut self.sampler, options)?);
+        let (session, sampler) = (&mut self.session, &mut self.sampler);
+        self.ongoing = Some(Ongoing::begin(session, &ids[known..], sampler, options, guide)?);
         Ok(())
     }
 
@@ -274,6 +301,7 @@ struct Ongoing {
     options: GenerateOptions,
     /// The whole text, as the sampler sees it. It includes the last token, which the session has not run yet.
     history: Vec<u32>,
+    guided: Guided,
     drafts: Option<Drafts>,
     /// The drafted tokens of the last pass, which ran after the last token that was chosen.
     drafted: Vec<u32>,
@@ -295,11 +323,15 @@ impl Ongoing {
         prompt: &[u32],
         sampler: &mut Sampler,
         options: GenerateOptions,
+        guide: Option<Box<dyn Guide>>,
     ) -> Result<Ongoing, RuntimeError> {
         let start = Instant::now();
         let history = [session.tokens(), prompt].concat();
         sampler.begin(history.len());
-        let advanced = advance(session, prompt, sampler.asks(&history, &[], vocab(session)));
+        let mut guided = Guided::new(guide);
+        guided.look_ahead(&mut Vec::new())?;
+        let requests = guided.asks(sampler.asks(&history, &[], vocab(session)));
+        let advanced = advance(session, prompt, &requests);
         let prefill = start.elapsed();
         let interrupted = matches!(advanced, Err(RuntimeError::Interrupted));
         if !interrupted {
@@ -310,6 +342,7 @@ impl Ongoing {
             session.start_profile();
         }
         let mut ongoing = Ongoing {
+            guided,
             drafts: options.draft.then(Drafts::new),
             drafted: Vec::new(),
             ran: 1,
@@ -354,11 +387,17 @@ impl Ongoing {
         if !self.ended && self.row == self.ran {
             self.pass(session, sampler)?;
         }
+        if !self.ended && self.guided.ends(self.row) {
+            self.stop(Finish::Stop);
+        }
         if self.ended {
             return Ok(None);
         }
-        let chosen = session.logits(self.row).and_then(|logits| sampler.choose(logits, &self.history));
+        let allowed = self.guided.allowed(self.row);
+        let chosen = session.logits(self.row);
+        let chosen = chosen.and_then(|logits| sampler.choose_among(logits, &self.history, allowed));
         let id = chosen.ok_or(RuntimeError::Suppressed { tokens: self.history.len() })?;
+        self.guided.accept(id)?;
         if !self.options.ignore_eos && self.options.stop_ids.contains(&id) {
             self.stop(Finish::Stop);
             return Ok(None);
@@ -391,10 +430,11 @@ impl Ongoing {
             let most = room.min(left).min(session.chunk() - 1).min(draft::MOST);
             self.drafted = drafts.draft(&self.history, most).to_vec();
         }
+        self.guided.look_ahead(&mut self.drafted)?;
         self.pass = (Instant::now(), self.history.len());
         self.generation.drafted += self.drafted.len();
         let request = sampler.asks(&self.history, &self.drafted, vocab(session));
-        let requests = vec![request; 1 + self.drafted.len()];
+        let requests = self.guided.asks(request);
         let last = self.history[self.history.len() - 1];
         match session.advance_drafted(last, &self.drafted, &requests) {
             Err(RuntimeError::Interrupted) => self.stop(Finish::Interrupted),
@@ -420,19 +460,19 @@ impl Ongoing {
 
 /// Runs a prompt. A recurrent state is kept shortly before its end, because the next prompt of a conversation usually
 /// repeats this one but for the last tokens, which open the answer.
-fn advance(session: &mut Session, prompt: &[u32], request: LogitsRequest) -> Result<(), RuntimeError> {
+fn advance(session: &mut Session, prompt: &[u32], request: &[LogitsRequest]) -> Result<(), RuntimeError> {
     let start = session.position();
     let before = prompt.len().saturating_sub(OPENING);
     if session.model().state_bytes() > 0 && before > OPENING {
         session.advance(&prompt[..before], &[])?;
         session.keep();
-        let rest = session.advance(&prompt[before..], &[request]);
+        let rest = session.advance(&prompt[before..], request);
         if rest.is_err() {
             session.truncate(start);
         }
         return rest;
     }
-    session.advance(prompt, &[request])
+    session.advance(prompt, request)
 }
 
 fn vocab(session: &Session) -> usize {

@@ -1,5 +1,6 @@
 //! One request: its text so far, and how it goes on.
 
+use super::guided::{Guided, Next};
 use super::request::{Chosen, Ended, Event, Request, RequestError};
 use crate::engine::{Logits, LogitsRequest, Sequence};
 use crate::generate::Finish;
@@ -28,6 +29,8 @@ pub(super) struct Job {
     cached: usize,
     generated: usize,
     drafts: Option<Drafts>,
+    /// Its guide, from when it gets a slot. Nothing is drafted for answers that have one.
+    guided: Option<Guided>,
     /// Tokens drafted so far, and how many were accepted.
     drafted: (usize, usize),
     began: Option<Instant>,
@@ -39,6 +42,15 @@ pub(super) struct Job {
 pub(super) enum Outcome {
     Continues,
     Ended,
+}
+
+/// Whether the next token of an answer may be chosen.
+pub(super) enum Ahead {
+    Ready,
+    /// Its guide is not ready.
+    Waits,
+    /// Nothing may come: the answer ends.
+    Over,
 }
 
 impl Job {
@@ -56,6 +68,7 @@ impl Job {
             cached: 0,
             generated: 0,
             drafts: None,
+            guided: None,
             drafted: (0, 0),
             began: None,
             first: None,
@@ -98,9 +111,26 @@ impl Job {
         if self.began.is_none() {
             self.began = Some(Instant::now());
             self.cached = cached;
-            self.drafts = draft.then(Drafts::new);
+            self.drafts = (draft && self.request.guide.is_none()).then(Drafts::new);
             self.tell(Event::Began { cached });
         }
+    }
+
+    /// Whether the answer's next token may be chosen: what its guide allows is known, or it has none. Waits until
+    /// `deadline` for it.
+    ///
+    /// # Errors
+    /// [`RequestError::Guide`].
+    pub fn look_ahead(&mut self, deadline: Instant) -> Result<Ahead, RequestError> {
+        if let Some(guide) = self.request.guide.take() {
+            self.guided = Some(Guided::new(guide)?);
+        }
+        let Some(guided) = &mut self.guided else { return Ok(Ahead::Ready) };
+        Ok(match guided.next(deadline)? {
+            Next::Unknown => Ahead::Waits,
+            Next::Some => Ahead::Ready,
+            Next::Nothing => Ahead::Over,
+        })
     }
 
     /// What followed the last tokens of the text before, at most `most` tokens.
@@ -123,7 +153,13 @@ impl Job {
     pub fn asks(&self, drafted: &[u32], vocab: usize) -> LogitsRequest {
         match self.request.logprobs {
             Some(_) => LogitsRequest::All,
-            None => self.request.sampler.asks(&self.history, drafted, vocab),
+            None => {
+                let request = self.request.sampler.asks(&self.history, drafted, vocab);
+                match self.guided.as_ref().and_then(Guided::allowed) {
+                    Some(allowed) => request.among(allowed),
+                    None => request,
+                }
+            }
         }
     }
 
@@ -145,11 +181,15 @@ impl Job {
                 return Ok(self.end(Finish::Length));
             }
             let logits = sequence.logits(row).expect("as many rows were asked for");
-            let id = self.request.sampler.choose(logits, &self.history);
+            let allowed = self.guided.as_ref().and_then(Guided::allowed).map(|allowed| &**allowed);
+            let id = self.request.sampler.choose_among(logits, &self.history, allowed);
             let id = id.ok_or(RuntimeError::Suppressed { tokens: self.history.len() })?;
             if !self.request.ignore_eos && self.request.stop_ids.contains(&id) {
                 sequence.truncate(self.history.len());
                 return Ok(self.end(Finish::Stop));
+            }
+            if let Some(guided) = &mut self.guided {
+                guided.accept(id);
             }
             let chosen = describe(id, self.request.logprobs, logits);
             self.first.get_or_insert_with(Instant::now);

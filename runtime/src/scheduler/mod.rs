@@ -7,7 +7,7 @@
 //! The KV caches of texts that were run stay in memory as long as there is room ([`SchedulerOptions::kv_memory`]), and a
 //! request that begins with the same tokens shares their pages. Where memory is short, the texts that were not used for
 //! the longest time go first. Then the youngest requests wait: they lose their caches, keep their text, and run it again
-//! when there is room. Users take turns by the work that was done for them (Sheng et al. 2024, virtual token counters).
+//! when there is room. An answer that a guide restricts waits for the guide alone; others go on. Users take turns by the work that was done for them (Sheng et al. 2024, virtual token counters).
 //!
 //! ```no_run
 //! # use std::ops::ControlFlow;
@@ -34,6 +34,7 @@
 
 mod board;
 mod fair;
+mod guided;
 mod job;
 mod pace;
 mod prefixes;
@@ -221,9 +222,6 @@ impl Scheduler {
         receive: impl FnMut(Event) -> ControlFlow<()> + Send + 'static,
     ) -> Result<Ticket, Refused> {
         let shared = &self.shared;
-        if request.guide.is_some() {
-            return Err(RuntimeError::Input("guides are not supported".into()).into());
-        }
         let empty = self.sequence()?;
         empty.check(&request.ids)?;
         let mut desk = shared.desk();

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::board::{Slot, Statistics};
 use super::fair::{Fair, GENERATED};
-use super::job::{Job, Outcome};
+use super::job::{Ahead, Job, Outcome};
 use super::pace::Pace;
 use super::prefixes::Overlap;
 use super::request::RequestError;
@@ -12,10 +12,20 @@ use crate::engine::{Batch, LogitsRequest, Sequence};
 use crate::generate::{Finish, OPENING};
 use crate::{Engine, RuntimeError};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use trit_text::conversation::shared_prefix;
 
 /// Fewest tokens that two texts must have in common for a snapshot of the recurrent state where they part.
 const WORTH_A_SNAPSHOT: usize = 32;
+/// Fewest tokens for which a request waits until they have run for another one.
+const WORTH_WAITING: usize = 64;
+
+/// How long a step waits for guides at most, over all requests. Most need a tenth of that, and a step that leaves an answer
+/// out costs it more time.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// How long it waits where no request can go on without its guide. In between, the thread looks for new requests and
+/// cancelled ones.
+const LONG_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A request with a sequence, which has run a part of its text.
 struct Running {
@@ -23,6 +33,8 @@ struct Running {
     sequence: Sequence,
     /// Positions of the text, in order, at which a snapshot of the recurrent state is to be kept.
     cuts: Vec<usize>,
+    /// Whether its guide is not ready to say what may come next.
+    waits: bool,
 }
 
 impl Running {
@@ -34,6 +46,11 @@ impl Running {
     /// Whether only the last token of an answer is left to run.
     fn answers(&self) -> bool {
         self.left() == 1 && self.job.generated() > 0
+    }
+
+    /// Whether it can take part in a step: the last token of its text runs only when its guide is ready.
+    fn goes_on(&self) -> bool {
+        !self.waits || self.left() > 1
     }
 
     /// How many tokens may run before the next snapshot.
@@ -74,6 +91,7 @@ impl Work {
         while self.wait() {
             self.leave();
             self.admit();
+            self.look_ahead();
             if !self.running.is_empty() {
                 self.step();
             }
@@ -123,16 +141,81 @@ impl Work {
         }
     }
 
+    /// Asks guides what may come next, and ends the answers that have come to their end.
+    fn look_ahead(&mut self) {
+        let start = Instant::now();
+        let mut over = Vec::new();
+        for patience in [PATIENCE, LONG_PATIENCE] {
+            let mut waiting = 0;
+            for (index, running) in self.running.iter_mut().enumerate() {
+                running.waits = false;
+                match running.job.look_ahead(start + patience) {
+                    Ok(Ahead::Ready) => {}
+                    Ok(Ahead::Waits) => {
+                        running.waits = true;
+                        waiting += 1;
+                    }
+                    Ok(Ahead::Over) => over.push((index, None)),
+                    Err(error) => over.push((index, Some(error))),
+                }
+            }
+            if !over.is_empty() || waiting == 0 || self.running.iter().any(Running::goes_on) {
+                break;
+            }
+        }
+        for (index, error) in over.into_iter().rev() {
+            match error {
+                None => {
+                    self.statistics.finished += 1;
+                    self.running[index].job.end(Finish::Stop);
+                }
+                Some(error) => {
+                    self.statistics.failed += 1;
+                    self.running[index].job.fail(error);
+                }
+            }
+            self.close(index);
+        }
+    }
+
     /// Gives slots to those who wait, as far as there are slots and memory.
     fn admit(&mut self) {
+        let mut later = Vec::new();
         while self.running.len() < self.shared.options.slots {
-            let Some(job) = self.next() else { return };
+            let Some(job) = self.next() else { break };
+            if self.will_share(&job) {
+                later.push(job);
+                continue;
+            }
             if let Some(job) = self.start(job) {
-                self.shared.desk().waiting.insert(0, job);
-                return;
+                later.push(job);
+                break;
             }
             self.shared.desk().running = self.running.len();
         }
+        if !later.is_empty() {
+            self.shared.desk().waiting.splice(0..0, later);
+        }
+    }
+
+    /// Whether a prompt that runs now begins with the same tokens, so that waiting for it is better than running them as
+    /// well. This is so for several answers to one prompt, and for requests with one system message that come together.
+    fn will_share(&mut self, job: &Job) -> bool {
+        let ids = job.history();
+        let known = self.shared.prefixes().find(ids).map_or(0, |(_, overlap)| overlap.usable);
+        let recurrent = self.shared.engine.model().state_bytes() > 0;
+        for Running { job: other, sequence, cuts, .. } in &mut self.running {
+            let (common, position) = (shared_prefix(other.history(), ids), sequence.position());
+            if position < common && common >= known + WORTH_WAITING {
+                // A recurrent state can be shared only at a snapshot.
+                if recurrent && !cuts.contains(&common) {
+                    cuts.push(common);
+                    cuts.sort_unstable();
+                }
+                return true;
+            }
+        }
+        false
     }
 
     /// The request that gets the next slot: one that was preempted, or one of the user for whom least was done.
@@ -181,7 +264,7 @@ impl Work {
                 return None;
             }
         };
-        let mut running = Running { cuts: Vec::new(), job, sequence };
+        let mut running = Running { cuts: Vec::new(), job, sequence, waits: false };
         // Others need memory for the rest of their prompts, and this one for its own and a token after it.
         let all = self.running.iter().chain([&running]);
         let needed: usize = all.map(|running| running.sequence.missing(running.left())).sum();
@@ -243,8 +326,9 @@ impl Work {
     fn parts(&mut self) -> Vec<Part> {
         let most = self.shared.engine.rows();
         let vocab = self.shared.engine.model().manifest().hyperparameters.vocab_size as usize;
-        let answers: Vec<usize> = (0..self.running.len()).filter(|&i| self.running[i].answers()).collect();
-        let mut prompts: Vec<usize> = (0..self.running.len()).filter(|i| !answers.contains(i)).collect();
+        let (answers, mut prompts): (Vec<usize>, Vec<usize>) = (0..self.running.len())
+            .filter(|&i| self.running[i].goes_on())
+            .partition(|&i| self.running[i].answers());
         let mut room = most - answers.len();
         let mut parts = Vec::new();
         for &index in &answers {
@@ -269,7 +353,8 @@ impl Work {
         });
         for index in prompts {
             let running = &self.running[index];
-            let count = running.left().min(budget).min(running.until_cut());
+            let ready = running.left() - usize::from(running.waits);
+            let count = ready.min(budget).min(running.until_cut());
             if count == 0 {
                 continue;
             }
@@ -286,6 +371,9 @@ impl Work {
     /// Runs a step, and what follows from its logits.
     fn step(&mut self) {
         let mut parts = self.plan();
+        if parts.is_empty() {
+            return;
+        }
         parts.sort_by_key(|part| part.index);
         let start = Instant::now();
         let results = run(&self.shared.engine, &mut self.running, &parts);
@@ -304,7 +392,7 @@ impl Work {
         self.pace.learn(answer_rows, prompt_rows, time);
         let mut over = Vec::new();
         for (part, result) in parts.iter().zip(results) {
-            let Running { job, sequence, cuts } = &mut self.running[part.index];
+            let Running { job, sequence, cuts, .. } = &mut self.running[part.index];
             let before = job.generated();
             let outcome = result.map_err(RequestError::from).and_then(|ran| {
                 if cuts.contains(&sequence.position()) {

@@ -197,6 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_single_tokens() {
+        let tokenizer = sentencepiece();
+        for (id, bytes) in
+            [(0xe6, &b"\xe6"[..]), (0x41, b"A"), (256, b""), (257, b" "), (258, b" one"), (260, b"s")]
+        {
+            assert_eq!(tokenizer.bytes_in_text(id).as_deref(), Some(bytes), "{id}");
+        }
+        // What a WordPiece decoder tidies up, and the suffix of a last word, depend on other tokens.
+        let words = |decoder: serde_json::Value| {
+            let json = serde_json::json!({
+                "version": "1.0",
+                "model": {"type": "WordPiece", "vocab": {"one": 0, "##s": 1, "[UNK]": 2}, "unk_token": "[UNK]",
+                          "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},
+                "decoder": decoder,
+            });
+            Tokenizer::new(json.to_string().as_bytes(), &info(), 3).unwrap()
+        };
+        let tidy = words(serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": true}));
+        assert_eq!(tidy.bytes_in_text(0), None);
+        let plain = words(serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": false}));
+        assert_eq!([0, 1].map(|id| plain.bytes_in_text(id).unwrap()), [b" one".to_vec(), b"s".to_vec()]);
+        let suffix = words(serde_json::json!({"type": "BPEDecoder", "suffix": "</w>"}));
+        assert_eq!(suffix.bytes_in_text(0), None);
+    }
+
+    #[test]
     fn bytes_at_the_end_of_a_prompt_are_not_repeated() {
         let tokenizer = sentencepiece();
         let prompt: Vec<u32> = "日".bytes().map(u32::from).collect();

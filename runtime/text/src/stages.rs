@@ -93,6 +93,47 @@ impl Stages {
         text
     }
 
+    /// The bytes that a token adds to a text which it does not begin, whatever stands beside it. `None` where that depends on
+    /// its neighbours.
+    pub(crate) fn bytes_in_text(&self, token: &str) -> Option<Vec<u8>> {
+        let mut text = token.to_owned();
+        for (at, stage) in self.0.iter().enumerate() {
+            text = match stage {
+                Stage::Words { .. } => format!(" {text}"),
+                Stage::Replace(replace) => replace.decode_chain(vec![text]).ok()?.concat(),
+                Stage::Character { from, to } => text.replace(*from, to),
+                Stage::ByteFallback(_) => match byte(&text) {
+                    // A later stage could change the character that this byte becomes part of, unless it looks at the
+                    // beginning of the text alone.
+                    Some(byte) => {
+                        let untouched = |stage: &Stage| matches!(stage, Stage::StripFirst { .. });
+                        return self.0[at + 1..].iter().all(untouched).then(|| vec![byte]);
+                    }
+                    None => text,
+                },
+                Stage::ByteLevel { .. } => {
+                    if at + 1 < self.0.len() {
+                        return None;
+                    }
+                    let bytes: Option<Vec<u8>> = text.chars().map(byte_of).collect();
+                    return Some(bytes.unwrap_or_else(|| text.into_bytes()));
+                }
+                Stage::Metaspace { replacement, .. } => text.replace(*replacement, " "),
+                Stage::WordPiece { prefix, cleanup: false, .. } => match text.strip_prefix(prefix.as_str()) {
+                    Some(rest) => rest.to_owned(),
+                    None => format!(" {text}"),
+                },
+                // Punctuation takes the space before it away.
+                Stage::WordPiece { cleanup: true, .. } => return None,
+                // The last token's suffix is dropped.
+                Stage::Suffix { .. } => return None,
+                Stage::StripEach { content, count } => strip(&text, *content, *count).0.to_owned(),
+                Stage::StripFirst { .. } => text,
+            };
+        }
+        Some(text.into_bytes())
+    }
+
     /// The bytes that a token stands for, where its decoder goes by bytes: letters of a byte-level vocabulary, or one byte
     /// that is spelled out. `None` for other tokens.
     pub(crate) fn bytes_of(&self, token: &str) -> Option<Vec<u8>> {

@@ -164,6 +164,15 @@ impl Tokenizer {
         text.and_then(|done| done.map_err(|e| e.to_string())).map_err(TextError::Decode)
     }
 
+    /// The bytes that a token adds to a text which it does not begin. They need not be whole characters: bytes of several
+    /// tokens, joined, are the text. Special tokens and ids that no token has add none. `None` where a token's text depends on
+    /// the tokens beside it.
+    pub fn bytes_in_text(&self, id: u32) -> Option<Vec<u8>> {
+        let stages = self.stages.as_ref()?;
+        let Some(token) = self.shown_token(id) else { return Some(Vec::new()) };
+        guarded("decoder", || stages.bytes_in_text(&token)).ok()?
+    }
+
     /// The id of a token as it stands in the vocabulary, such as `<|eot_id|>`.
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -290,6 +299,21 @@ pub(crate) mod tests {
             tokenizer.encode(text, false).unwrap().into_iter().map(|id| tokenizer.bytes_of(id).unwrap());
         assert_eq!(bytes.collect::<Vec<_>>().concat(), text.as_bytes());
         assert_eq!((tokenizer.bytes_of(4095), tokenizer.bytes_of(u32::MAX)), (None, None));
+    }
+
+    #[test]
+    fn the_bytes_of_tokens_join_to_the_text() {
+        let tokenizer = fables();
+        for case in cases()["cases"].as_array().unwrap() {
+            let bytes: Vec<Vec<u8>> =
+                ids(&case["ids"]).iter().map(|&id| tokenizer.bytes_in_text(id).unwrap()).collect();
+            assert_eq!(bytes.concat(), case["decoded"].as_str().unwrap().as_bytes());
+        }
+        assert_eq!(tokenizer.bytes_in_text(162), Some(vec![0xe6]));
+        assert_eq!(
+            (tokenizer.bytes_in_text(4095), tokenizer.bytes_in_text(u32::MAX)),
+            (Some(vec![]), Some(vec![]))
+        );
     }
 
     #[test]

@@ -51,6 +51,8 @@ impl<'m> Talk<'m> {
             speculate: !args.no_speculation,
             show: true,
             stop: &args.stop,
+            #[cfg(feature = "guide")]
+            guides: crate::grammar::Guides::new(args, model)?,
         };
         let mut talk = Talk {
             model,

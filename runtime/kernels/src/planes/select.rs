@@ -79,6 +79,27 @@ fn take_body<I: Isa>(_isa: I, top: &mut TopLower, approx: &[f32], bound: &[f32])
     }
 }
 
+/// Makes rows that do not belong to a set smaller than any other row: their approximations become minus infinity and their
+/// bounds zero. Position `i` stands for row `first + i`, which belongs to the set where bit `row % 32` of word `row / 32`
+/// of `set` is one; words that are missing are zero.
+///
+/// # Panics
+/// If the slices differ in length, or `first` is no multiple of 32.
+pub fn exclude_others(set: &[u32], first: usize, approx: &mut [f32], bound: &mut [f32]) {
+    assert!(approx.len() == bound.len() && first.is_multiple_of(32));
+    let words = set.get(first / 32..).unwrap_or_default().iter().copied().chain(std::iter::repeat(0));
+    for (word, (approx, bound)) in words.zip(approx.chunks_mut(32).zip(bound.chunks_mut(32))) {
+        if word == u32::MAX {
+            continue;
+        }
+        for (bit, (approx, bound)) in approx.iter_mut().zip(bound).enumerate() {
+            if word >> bit & 1 == 0 {
+                (*approx, *bound) = (f32::NEG_INFINITY, 0.0);
+            }
+        }
+    }
+}
+
 /// Appends to `shortlist` the rows `base + i` whose upper bound `approx[i] + bound[i]` is not below `threshold`. Upper
 /// bounds that are NaN count as not below.
 ///

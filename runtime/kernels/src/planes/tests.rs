@@ -450,3 +450,18 @@ fn bounds_hold_where_they_are_reached() {
         }
     }
 }
+
+#[test]
+fn rows_outside_a_set_are_excluded() {
+    let set = [0x8000_0001, u32::MAX, 0, 5];
+    for (first, len) in [(0, 130), (32, 64), (64, 7), (96, 200), (1000 * 32, 40)] {
+        let (mut approx, mut bound) = (vec![1.0; len], vec![f32::INFINITY; len]);
+        exclude_others(&set, first, &mut approx, &mut bound);
+        for i in 0..len {
+            let row = first + i;
+            let kept = set.get(row / 32).is_some_and(|word| word >> (row % 32) & 1 == 1);
+            let expected = if kept { (1.0, f32::INFINITY) } else { (f32::NEG_INFINITY, 0.0) };
+            assert_eq!((approx[i], bound[i]), expected, "row {row}");
+        }
+    }
+}

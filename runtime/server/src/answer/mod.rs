@@ -1,6 +1,31 @@
 //! The parts of an answer: what the model thought, what it said, and the tools that it called.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `form` | how a model writes thoughts and calls, found out from its chat template |
+//! | `history` | messages and tools as the template expects them |
+//! | `grammar` | grammars for answers that must call tools |
+//! | `splitter` | text to parts, while it comes |
+//! | `call`, `json` | calls written as JSON |
+//! | `xml`, `schema` | calls written in tags, whose values the tool's schema tells apart |
 
-use crate::chat::Messages;
+mod call;
+mod form;
+mod grammar;
+mod history;
+mod json;
+mod schema;
+mod splitter;
+mod tools;
+mod xml;
+
+pub use form::Form;
+pub use history::ForTemplate;
+pub use splitter::Splitter;
+
+use crate::chat::{Messages, ToolChoice};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A part of an answer, or a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,38 +52,21 @@ pub enum Part {
     },
 }
 
-/// Splits the text of an answer into its parts while it is generated.
-#[derive(Debug, Default)]
-pub struct Splitter {}
-
-impl Splitter {
-    /// For an answer to `messages`, of which the chat template `template` made `prompt`.
-    pub fn new(template: &str, messages: &Messages, prompt: &str) -> Splitter {
-        let _ = (template, messages, prompt);
-        Splitter {}
-    }
-
-    /// For an answer that is text alone.
-    pub fn plain() -> Splitter {
-        Splitter {}
-    }
-
-    /// Takes more of the text, and gives the parts that are certain.
-    pub fn push(&mut self, text: &str) -> Vec<Part> {
-        match text {
-            "" => Vec::new(),
-            text => vec![Part::Text(text.to_owned())],
-        }
-    }
-
-    /// Takes a special token, which gives no text, as the vocabulary spells it.
-    pub fn push_special(&mut self, token: &str) -> Vec<Part> {
-        let _ = token;
-        Vec::new()
-    }
-
-    /// Gives the parts that are left: nothing more comes.
-    pub fn finish(&mut self) -> Vec<Part> {
-        Vec::new()
+impl Form {
+    /// What splits an answer to `messages`, of which the template made `prompt`.
+    pub fn splitter(&self, messages: &Messages, prompt: &str) -> Splitter {
+        let offered = messages.tool_choice != ToolChoice::Never;
+        let tools = tools::Tools::new(if offered { &messages.tools } else { &[] });
+        Splitter::with(self, tools, self.opens_thought(prompt), unique("call_"))
     }
 }
+
+/// A name that begins with `kind` and that nothing else has. It can be guessed.
+pub(crate) fn unique(kind: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let random = RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed));
+    format!("{kind}{random:016x}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,7 @@ fn top_k(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 }
 
 /// Any whole number of 64 bits; -1 is another seed each time, as in llama-server.
-fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+pub(crate) fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a whole number of 64 bits")]
     enum Seed {
@@ -89,13 +89,19 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         Some(Stop::One(text)) => vec![text],
         Some(Stop::Many(texts)) => texts,
     };
-    let refused = |message: String| Err(ApiError::invalid_param("stop", message).with_code("invalid_value"));
+    check_stop(&stop, "stop")?;
+    Ok(stop)
+}
+
+/// Refuses too many texts to stop at, and empty ones.
+pub(crate) fn check_stop(stop: &[String], param: &str) -> Result<(), ApiError> {
+    let refused = |message: String| Err(ApiError::invalid_param(param, message).with_code("invalid_value"));
     if stop.len() > MOST_STOPS {
-        return refused(format!("stop has {} texts, expected no more than {MOST_STOPS}", stop.len()));
+        return refused(format!("{param} has {} texts, expected no more than {MOST_STOPS}", stop.len()));
     }
     match stop.iter().any(String::is_empty) {
-        true => refused("stop has an empty text; nothing would be generated before it".to_owned()),
-        false => Ok(stop),
+        true => refused(format!("{param} has an empty text; nothing would be generated before it")),
+        false => Ok(()),
     }
 }
 

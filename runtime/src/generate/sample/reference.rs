@@ -100,7 +100,8 @@ fn what_is_asked_for_decides() {
             let options = SamplerOptions { seed: round, ..options };
             let mut sampler = Sampler::with_rules(options, &rules);
             sampler.begin(history.len());
-            let LogitsRequest::Largest { count, within, forced } = sampler.asks(&history, &drafted, VOCAB)
+            let LogitsRequest::Largest { count, within, forced, .. } =
+                sampler.asks(&history, &drafted, VOCAB)
             else {
                 continue;
             };
@@ -152,7 +153,7 @@ fn penalties_of_the_answer_count_what_was_generated() {
     let mut sampler = Sampler::new(SamplerOptions { presence_penalty: -2.0, ..Default::default() });
     sampler.begin(1);
     let asked = sampler.asks(&[9, 4], &[5], 1000);
-    assert_eq!(asked, LogitsRequest::Largest { count: 1, within: 0.0, forced: vec![4, 5] });
+    assert_eq!(asked, LogitsRequest::Largest { count: 1, within: 0.0, allowed: None, forced: vec![4, 5] });
     assert_eq!(sampler.choose(Logits::All(&[1.0, 0.0, 0.0, 0.0, -0.5]), &[9, 4]), Some(4));
     // A text that is shorter than where the answer begins has no answer yet.
     sampler.begin(7);
