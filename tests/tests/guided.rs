@@ -137,7 +137,7 @@ fn an_answer_ends_where_its_guide_does() {
         assert_eq!((&generation.ids, generation.finish), (&script, Finish::Stop));
         // It fails after two tokens; the session can be used afterwards.
         generator.begin_guided(&[4093, 5], options.clone(), Box::new(Script(script, true))).unwrap();
-        let error = (&mut generator).find_map(Result::err).unwrap();
+        let error = generator.find_map(Result::err).unwrap();
         assert!(
             matches!(&error, RuntimeError::Guide(error) if error.0 == "there is nothing to say"),
             "{error}"
