@@ -103,6 +103,32 @@ fn answers_follow_the_format_that_is_asked_for() {
     assert!(fits(&text), "{text:?}");
 }
 
+/// A call that must come has arguments that fit the tool's schema, whatever the model knows of tools.
+#[test]
+fn calls_that_are_demanded_come_with_fitting_arguments() {
+    let server = serve(None);
+    let tool = json!({"type": "function", "function": {"name": "meet", "parameters": schema()}});
+    for choice in [json!("required"), json!({"type": "function", "function": {"name": "meet"}})] {
+        let mut request = chat(json!({"type": "text"}));
+        (request["tools"], request["tool_choice"]) = (json!([tool]), choice);
+        // The model would go on calling until it has no tokens left.
+        request["parallel_tool_calls"] = false.into();
+        let (status, answer) = json_of(server.address(), "/v1/chat/completions", &request);
+        assert_eq!(status, 200, "{answer}");
+        for choice in answer["choices"].as_array().unwrap() {
+            let call = &choice["message"]["tool_calls"][0]["function"];
+            assert_eq!(call["name"], "meet", "{choice}");
+            assert!(fits(call["arguments"].as_str().unwrap()), "{choice}");
+            assert_eq!(choice["finish_reason"], "tool_calls");
+        }
+    }
+    let unknown = json!({"type": "function", "function": {"name": "meet", "parameters": {"not": {}, "type": "object"}}});
+    let mut request = chat(json!({"type": "text"}));
+    (request["tools"], request["tool_choice"]) = (json!([unknown]), json!("required"));
+    let (status, answer) = json_of(server.address(), "/v1/chat/completions", &request);
+    assert_eq!((status, answer["error"]["param"].as_str()), (400, Some("tools")), "{answer}");
+}
+
 #[test]
 fn formats_that_no_answer_can_have_are_errors_of_the_client() {
     let server = serve(None);

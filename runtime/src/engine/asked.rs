@@ -8,9 +8,9 @@ use super::token_set::TokenSet;
 use crate::load::Model;
 use trit_kernels::planes::MAX_TOP;
 
-/// The logits of allowed tokens are computed one by one where these are at most one in so many of the vocabulary. Rows
-/// that are read one by one take several times as long as rows in sequence, but then no planes are read, which have a
-/// quarter or half of the table's bytes.
+/// The logits of allowed tokens are computed one by one, without planes, where these are at most one in so many of the
+/// vocabulary. On one thread 2000 of 128256 rows of 2560 bf16 values take 3.3 ms, all planes 24.5 ms and all logits 48 ms.
+/// Four times as many would still pay, but these rows are read from the file, which need not be in the system's cache.
 const ALONE: usize = 64;
 
 /// All requests of a pass: first those for the largest logits, which the head handles together, then those for all

@@ -47,7 +47,7 @@ fn byte_level() -> Words {
 }
 
 /// What stands in the hand-made vocabularies beside single characters. Some tokens cross the parts of JSON.
-const PIECES: [&str; 16] = [
+const PIECES: [&str; 18] = [
     "{\"",
     "\":",
     "\"}",
@@ -62,6 +62,8 @@ const PIECES: [&str; 16] = [
     "na",
     "me",
     "日",
+    "本",
+    "語",
     "é",
     "▁▁▁▁",
 ];
@@ -105,9 +107,8 @@ fn byte_fallback() -> Words {
 /// As T5's descendants have it.
 fn unigram() -> Words {
     let vocab: Vec<Value> = entries().into_iter().map(|entry| json!([entry, -1.0])).collect();
-    let model = json!({"type": "Unigram", "vocab": vocab, "unk_id": 0, "byte_fallback": true});
-    let decoder = json!({"type": "Sequence", "decoders": [
-        {"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false}]});
+    let model = json!({"type": "Unigram", "vocab": vocab, "unk_id": 0});
+    let decoder = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false});
     sentencepiece(model, Value::Null, decoder, "Unigram")
 }
 
