@@ -22,7 +22,7 @@ pub struct GrammarArgs {
     /// Answer with a text that matches this regular expression as a whole.
     #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     pub regex: Option<String>,
-    /// Before that, let the model say what it wants up to and including this text, such as </think>.
+    /// Before that, let the model say what it wants up to and including this text, such as the mark at the end of its thoughts.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub after: Option<String>,
 }

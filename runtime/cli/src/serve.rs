@@ -66,7 +66,7 @@ pub struct Serve {
     /// File with keys, one a line, of which a client must have one.
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Pages that may ask from a browser, such as https://example.com, or * for all; may be given more than once.
+    /// Pages that may ask from a browser, by scheme and host, or * for all; may be given more than once.
     #[arg(long, value_name = "ORIGIN", value_parser = values::origin)]
     pub cors: Vec<String>,
     /// Most bytes of a request.
