@@ -136,7 +136,7 @@ fn embeddings_are_pooled_and_normalized() {
         sum.iter().map(|x| (x / norm) as f32).collect()
     };
     let column = |c: usize| states[c..].iter().step_by(width).map(|&x| f64::from(x));
-    let last = normalized((0..width).map(|c| column(c).last().unwrap()).collect());
+    let last = normalized((0..width).map(|c| column(c).next_back().unwrap()).collect());
     let mean = normalized((0..width).map(|c| column(c).sum::<f64>() / 50.0).collect());
     for rows in [1, 13, 32, 1000] {
         for (pooling, expected) in [(Pooling::Last, &last), (Pooling::Mean, &mean)] {
