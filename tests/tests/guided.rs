@@ -130,12 +130,14 @@ fn an_answer_ends_where_its_guide_does() {
         let options = GenerateOptions { ignore_eos, ..GenerateOptions::of(&model) };
         let script = vec![300, 301, 302];
         generator.begin_guided(&[4093, 5], options.clone(), Box::new(Script(script.clone(), false))).unwrap();
-        (&mut generator).for_each(|piece| drop(piece.unwrap()));
+        for piece in &mut generator {
+            piece.unwrap();
+        }
         let generation = generator.generation().unwrap();
         assert_eq!((&generation.ids, generation.finish), (&script, Finish::Stop));
         // It fails after two tokens; the session can be used afterwards.
         generator.begin_guided(&[4093, 5], options.clone(), Box::new(Script(script, true))).unwrap();
-        let error = (&mut generator).find_map(Result::err).unwrap();
+        let error = generator.find_map(Result::err).unwrap();
         assert!(
             matches!(&error, RuntimeError::Guide(error) if error.0 == "there is nothing to say"),
             "{error}"

@@ -227,8 +227,8 @@ fn a_file_holds_sequences_of_which_the_best_is_taken() {
 
 /// The last record of a file, found by its magic.
 fn last_record(bytes: &[u8]) -> &[u8] {
-    let starts = (0..bytes.len()).step_by(ALIGNMENT as usize);
-    let last = starts.filter(|&at| bytes[at..].starts_with(&trit_format::saved::MAGIC)).last();
+    let mut starts = (0..bytes.len()).step_by(ALIGNMENT as usize);
+    let last = starts.rfind(|&at| bytes[at..].starts_with(&trit_format::saved::MAGIC));
     &bytes[last.unwrap()..]
 }
 
@@ -407,7 +407,8 @@ fn heads_that_lie_are_refused() {
     let head = Head::parse(&bytes[..len], 0, bytes.len() as u64, &expected).unwrap();
     assert_eq!(head.encode(), bytes[..len]);
     assert_eq!((head.header.tokens, head.positions.as_slice()), (30, &[8, 30][..]));
-    let lies: [(&str, fn(&mut Head)); 18] = [
+    type Lie = fn(&mut Head);
+    let lies: [(&str, Lie); 18] = [
         ("many tokens", |head| head.header.tokens = u32::MAX),
         ("more tokens than the context", |head| head.header.tokens = 1025),
         ("no tokens", |head| head.header.tokens = 0),

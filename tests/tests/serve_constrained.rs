@@ -66,7 +66,8 @@ fn answers_follow_the_format_that_is_asked_for() {
     let address = server.address();
     let named =
         json!({"type": "json_schema", "json_schema": {"name": "person", "strict": true, "schema": schema()}});
-    let checks: [(Value, fn(&str) -> bool); 4] = [
+    type Check = fn(&str) -> bool;
+    let checks: [(Value, Check); 4] = [
         (named.clone(), fits),
         (json!({"type": "regex", "pattern": "[a-c]{2,5}!"}), |text| {
             text.strip_suffix('!')

@@ -313,6 +313,7 @@ fn the_top_level_stays() {
         "SECURITY.md",
         "compiler",
         "deny.toml",
+        "deploy",
         "docs",
         "examples",
         "findings",

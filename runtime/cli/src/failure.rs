@@ -17,6 +17,7 @@ use trit_runtime::{RuntimeError, Session};
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
 const INVALID: u8 = 3;
+#[cfg(feature = "serve")]
 const REFUSED: u8 = 4;
 
 /// A message and an exit code. Without a message nothing is printed.
@@ -47,6 +48,7 @@ impl Failure {
     }
 
     /// The machine refuses what is asked for.
+    #[cfg(feature = "serve")]
     pub fn refused(message: impl Display) -> Failure {
         Failure::new(REFUSED, message)
     }

@@ -59,6 +59,7 @@ pub fn stoppable() -> Stoppable {
 }
 
 /// Begins something that ends in its own time: the first signal of any kind calls `drain`, the second ends the program.
+#[cfg(feature = "serve")]
 pub fn drain_by(drain: impl Fn() + Send + Sync + 'static) -> Stoppable {
     // A program serves once.
     let _ = DRAIN.set(Box::new(drain));

@@ -150,7 +150,7 @@ impl Access<'_> {
             true => Ok(()),
             false => Err(ApiError::new(
                 ErrorKind::Forbidden,
-                "pages of other places may not ask this server; its command allows them with --cors ORIGIN",
+                "pages of other places may not ask this server, unless it was started to allow them",
             )),
         }
     }
@@ -182,7 +182,8 @@ impl Access<'_> {
 
 /// Whether a `Host` header can only mean this machine.
 fn names_this_machine(host: &HeaderValue) -> bool {
-    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
+    let text = host.to_str().ok().filter(|host| !host.contains('@'));
+    let Some(authority) = text.and_then(|host| host.parse::<Authority>().ok()) else {
         return false;
     };
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();

@@ -28,9 +28,8 @@ const TOLD: usize = 64;
 /// What they are told.
 const TOO_MANY: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n",
-    "content-length: 119\r\n\r\n",
+    "content-length: 116\r\n\r\n",
     r#"{"error":{"message":"too many connections; try again later","type":"server_error","param":null,"code":"overloaded"}}"#,
-    "\r\n\r\n"
 );
 
 /// Accepts connections.

@@ -16,6 +16,7 @@
 //! | `tokens` | what single tokens stand for |
 //! | `answer/` | the parts of an answer: reasoning, text, calls of tools |
 //! | `openai/`, `anthropic/` | the interfaces of OpenAI and Anthropic |
+//! | `page/` | the page to chat on |
 //! | `plain` | routes that belong to no interface |
 //! | `sse` | answers as server-sent events |
 //! | `metrics` | what is counted |
@@ -36,6 +37,7 @@ pub mod front;
 pub mod metrics;
 pub mod openai;
 pub mod options;
+pub mod page;
 pub mod plain;
 pub mod prompt;
 mod routes;

@@ -1,7 +1,7 @@
 //! Addresses and who answers at them.
 
 use crate::front::Front;
-use crate::{anthropic, openai, plain};
+use crate::{anthropic, openai, page, plain};
 use axum::Router;
 use axum::routing::{get, post};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub fn label(path: &str) -> &'static str {
 
 /// All of them.
 pub fn all() -> Router<Arc<Front>> {
-    Router::new()
+    page::routes()
         .route("/health", get(plain::health))
         .route("/metrics", get(plain::metrics))
         .route("/slots", get(plain::slots))

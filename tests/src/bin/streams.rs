@@ -31,6 +31,8 @@ const SHARED: (usize, usize, usize) = (1000, 20, 5);
 
 /// A measurement's error: what the server did.
 type Outcome<T> = Result<T, String>;
+/// A measurement.
+type Measure = fn(&Server) -> Outcome<Value>;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -44,8 +46,7 @@ fn main() -> ExitCode {
     };
     let server = Server { address: address.clone(), vocabulary };
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let measurements: [(&str, fn(&Server) -> Outcome<Value>); 3] =
-        [("decode", decode), ("mixed", mixed), ("prefix", prefix)];
+    let measurements: [(&str, Measure); 3] = [("decode", decode), ("mixed", mixed), ("prefix", prefix)];
     for (name, measure) in measurements {
         if wanted(name) {
             match measure(&server) {

@@ -6,6 +6,7 @@ use crate::state::AppState;
 use axum::Json;
 use axum::extract::Path;
 use serde_json::{Value, json};
+use trit_runtime::sample::SamplerOptions;
 
 /// `GET /v1/models`.
 pub async fn list(Loaded(state): Loaded) -> Json<Value> {
@@ -26,7 +27,10 @@ pub async fn one(Loaded(state): Loaded, Path(id): Path<String>) -> Result<Json<V
 }
 
 fn model(state: &AppState) -> Value {
-    let hyperparameters = &state.model.manifest().hyperparameters;
+    let manifest = state.model.manifest();
+    let hyperparameters = &manifest.hyperparameters;
+    let sampling = SamplerOptions::from_defaults(&manifest.text.sampling, 0);
+    let template = manifest.text.chat_template.as_deref().unwrap_or_default();
     json!({
         "id": state.name,
         "object": "model",
@@ -40,6 +44,16 @@ fn model(state: &AppState) -> Value {
             "n_ctx_train": hyperparameters.context_length,
             "n_vocab": hyperparameters.vocab_size,
             "chat_template": state.template.is_some(),
+            // Whether a request can switch thinking on and off.
+            "thinking": state.template.is_some() && template.contains("enable_thinking"),
+            // What is done where a request says nothing.
+            "sampling": {
+                "temperature": sampling.temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+                "min_p": sampling.min_p,
+                "repeat_penalty": sampling.repeat_penalty,
+            },
         },
     })
 }
