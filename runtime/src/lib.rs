@@ -16,7 +16,8 @@
 //! The runtime knows no model architecture: it executes the bundle's validated plan.
 //!
 //! The library changes nothing in the process that it runs in: it handles no signals, sets no panic hook, prints
-//! nothing and never ends the process. What goes wrong is a [`RuntimeError`], whose text names no command's options. A
+//! nothing and never ends the process; but a library that the feature `guide` brings wraps the panic hook, as `guide` says.
+//! What goes wrong is a [`RuntimeError`], whose text names no command's options. A
 //! program that wants to know which files are mapped passes a [`MappingHook`].
 //!
 //! The parts, each standing on those above it in this list; only an error carries, as data, the reasons that later
