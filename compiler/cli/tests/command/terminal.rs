@@ -124,7 +124,9 @@ fn what_the_system_does_not_give_is_no_defect() {
     // 1000 threads of 2 MiB of stack each, in a quarter of that.
     let (code, said) = limited("-v 500000", "compile model --threads 1000 --target portable");
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("--threads") && !said.contains("internal error"), "{said}");
+    // Threads that have started take memory too, so that now and then it is memory that is refused first.
+    let named = said.contains("--threads") || said.contains("no more memory");
+    assert!(named && !said.contains("internal error"), "{said}");
     // Wherever memory ends; below some limit the program itself cannot be loaded.
     let ends: Vec<Option<i32>> = (20_000..=140_000)
         .step_by(8000)
