@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
 use trit_runtime::format::target::Target;
-use trit_runtime::sample::{Sampler, SamplerOptions};
+use trit_runtime::sample::{Sampler, SamplerOptions, SamplerOverrides};
 use trit_runtime::{KernelChoice, KvType, StateType};
 
 /// Run a .trit bundle: generate text, chat, measure, check.
@@ -160,18 +160,10 @@ impl Sampling {
 
     /// What was given, filled up from the bundle.
     pub fn options(&self, defaults: &SamplingDefaults) -> SamplerOptions {
-        let mut defaults = defaults.clone();
-        // Who limits the candidates wants to choose among them, even where the authors suggest the most probable.
-        defaults.do_sample |= self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
-        let base = SamplerOptions::from_defaults(&defaults, self.seed.unwrap_or_else(values::random_seed));
-        SamplerOptions {
-            temperature: self.temp.unwrap_or(base.temperature),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
-            ..base
-        }
+        let &Sampling { temp: temperature, top_k, top_p, min_p, repeat_penalty, seed } = self;
+        let overrides =
+            SamplerOverrides { temperature, top_k, top_p, min_p, repeat_penalty, ..Default::default() };
+        overrides.over(defaults, seed.unwrap_or_else(values::random_seed))
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
+use trit_runtime::sample::SamplerOverrides;
 
 /// A text to continue, and how.
 #[derive(Clone, Debug)]
@@ -76,20 +77,8 @@ pub struct Generation {
     pub n: usize,
     /// Start of the random sequence. The answer `i` of `n` starts at `seed + i`.
     pub seed: Option<u64>,
-    /// Divides the logits; 0 takes the most probable token always.
-    pub temperature: Option<f32>,
-    /// Choose among the most probable tokens that together reach this probability.
-    pub top_p: Option<f32>,
-    /// Choose among this many of the most probable tokens; 0: among all.
-    pub top_k: Option<usize>,
-    /// Choose among tokens at least this many times as probable as the most probable.
-    pub min_p: Option<f32>,
-    /// Make tokens that occurred in the text less probable; 1: off.
-    pub repeat_penalty: Option<f32>,
-    /// Subtracted from a token's logit for each time that the answer has it.
-    pub frequency_penalty: Option<f32>,
-    /// Subtracted from a token's logit where the answer has it.
-    pub presence_penalty: Option<f32>,
+    /// How tokens are chosen.
+    pub sampling: SamplerOverrides,
     /// How many of the most probable tokens are told with each token; `None` tells no probabilities.
     pub logprobs: Option<usize>,
     /// Added to the logits of single tokens. Where it is `-infinity` the token is never chosen.

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use trit_runtime::RuntimeError;
 use trit_runtime::format::manifest::{LogitRules, SamplingDefaults};
 use trit_runtime::generate::guide::Guide;
-use trit_runtime::sample::{Sampler, SamplerOptions};
+use trit_runtime::sample::Sampler;
 use trit_runtime::scheduler::{Event, Refused, Request};
 
 /// Most answers to a request.
@@ -109,7 +109,7 @@ impl AppState {
         }
         let sampling = &self.model.manifest().text.sampling;
         let mut sampler =
-            Sampler::with_rules(sampler_options(generation, sampling, seed), &rules(generation, sampling));
+            Sampler::with_rules(generation.sampling.over(sampling, seed), &rules(generation, sampling));
         sampler.begin(made.ids.len());
         let room = self.scheduler.context_length() - made.ids.len();
         let ask = Request {
@@ -168,25 +168,6 @@ pub(crate) fn runtime_error(error: &RuntimeError) -> ApiError {
     }
 }
 
-/// How tokens are chosen: as the client says, and else as the bundle suggests. The command line goes by the same rules.
-fn sampler_options(generation: &Generation, defaults: &SamplingDefaults, seed: u64) -> SamplerOptions {
-    let mut defaults = defaults.clone();
-    // Who limits the candidates wants to choose among them, even where the authors suggest the most probable.
-    defaults.do_sample |=
-        [generation.top_p.is_some(), generation.top_k.is_some(), generation.min_p.is_some()].contains(&true);
-    let base = SamplerOptions::from_defaults(&defaults, seed);
-    SamplerOptions {
-        temperature: generation.temperature.unwrap_or(base.temperature),
-        top_k: generation.top_k.unwrap_or(base.top_k),
-        top_p: generation.top_p.unwrap_or(base.top_p),
-        min_p: generation.min_p.unwrap_or(base.min_p),
-        repeat_penalty: generation.repeat_penalty.unwrap_or(base.repeat_penalty),
-        frequency_penalty: generation.frequency_penalty.unwrap_or(base.frequency_penalty),
-        presence_penalty: generation.presence_penalty.unwrap_or(base.presence_penalty),
-        seed,
-    }
-}
-
 /// The model's rules for single tokens, and what the client adds to them.
 fn rules(generation: &Generation, defaults: &SamplingDefaults) -> LogitRules {
     let mut rules = defaults.rules.clone();
@@ -223,24 +204,6 @@ pub(crate) fn part(choice: usize, part: Part, tokens: Vec<crate::chat::TokenLogp
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_bundle_suggests_and_the_client_decides() {
-        let suggested = SamplingDefaults {
-            do_sample: true,
-            temperature: Some(0.7),
-            top_p: Some(0.9),
-            ..SamplingDefaults::default()
-        };
-        let options = sampler_options(&Generation::default(), &suggested, 3);
-        assert_eq!((options.temperature, options.top_p, options.seed), (0.7, 0.9, 3));
-        let cold = Generation { temperature: Some(0.0), ..Generation::default() };
-        assert_eq!(sampler_options(&cold, &suggested, 3).temperature, 0.0);
-        let greedy = SamplingDefaults::default();
-        assert_eq!(sampler_options(&Generation::default(), &greedy, 3).temperature, 0.0);
-        let few = Generation { top_k: Some(3), ..Generation::default() };
-        assert_eq!(sampler_options(&few, &greedy, 3).temperature, 1.0);
-    }
 
     #[test]
     fn biases_join_the_models_rules() {

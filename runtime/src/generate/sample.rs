@@ -77,6 +77,46 @@ impl SamplerOptions {
     }
 }
 
+/// What somebody says of how tokens are chosen, each field as in [`SamplerOptions`]. What is `None` is as the model's
+/// authors suggest.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SamplerOverrides {
+    /// Divides the logits; 0 takes the most probable token always.
+    pub temperature: Option<f32>,
+    /// Choose among this many of the most probable tokens; 0: among all.
+    pub top_k: Option<usize>,
+    /// Choose among the most probable tokens that together reach this probability.
+    pub top_p: Option<f32>,
+    /// Choose among tokens at least this many times as probable as the most probable.
+    pub min_p: Option<f32>,
+    /// Make tokens that occurred in the text less probable; 1: off.
+    pub repeat_penalty: Option<f32>,
+    /// Subtracted from a token's logit for each time that the answer has it.
+    pub frequency_penalty: Option<f32>,
+    /// Subtracted from a token's logit where the answer has it.
+    pub presence_penalty: Option<f32>,
+}
+
+impl SamplerOverrides {
+    /// What was said, filled up from a model's defaults.
+    pub fn over(&self, defaults: &SamplingDefaults, seed: u64) -> SamplerOptions {
+        let mut defaults = defaults.clone();
+        // Who limits the candidates wants to choose among them, even where the authors suggest the most probable.
+        defaults.do_sample |= self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let base = SamplerOptions::from_defaults(&defaults, seed);
+        SamplerOptions {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            seed,
+        }
+    }
+}
+
 /// Most of the largest logits that are asked for; for more, every logit is computed.
 const MOST_LARGEST: usize = 256;
 /// Every logit is computed where more than one in this many is forced, because rows that are read one by one take

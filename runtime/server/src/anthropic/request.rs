@@ -8,6 +8,7 @@ use crate::openai::sampling;
 use crate::state::AppState;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use trit_runtime::sample::SamplerOverrides;
 
 /// What a request asks for.
 pub(super) struct Asked {
@@ -106,11 +107,14 @@ pub(super) fn take(fields: &mut Fields, state: &AppState) -> Result<Asked, ApiEr
         stop,
         n: 1,
         seed: sampling::seed(fields)?,
-        temperature: fields.number("temperature", 0.0..=2.0)?,
-        top_p: fields.number("top_p", 0.0..=1.0)?,
-        top_k: fields.count("top_k", 0..=usize::MAX)?,
-        min_p: fields.number("min_p", 0.0..=1.0)?,
-        repeat_penalty: fields.number("repeat_penalty", f32::MIN_POSITIVE..=f32::MAX)?,
+        sampling: SamplerOverrides {
+            temperature: fields.number("temperature", 0.0..=2.0)?,
+            top_p: fields.number("top_p", 0.0..=1.0)?,
+            top_k: fields.count("top_k", 0..=usize::MAX)?,
+            min_p: fields.number("min_p", 0.0..=1.0)?,
+            repeat_penalty: fields.number("repeat_penalty", f32::MIN_POSITIVE..=f32::MAX)?,
+            ..SamplerOverrides::default()
+        },
         format,
         user: fields.take::<Metadata>("metadata")?.unwrap_or_default().user_id,
         ..Generation::default()

@@ -7,6 +7,7 @@ use crate::error::ApiError;
 use crate::run::{MOST_ANSWERS, MOST_STOPS};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use trit_runtime::sample::SamplerOverrides;
 
 /// Takes the fields. `vocab` is the number of the model's tokens.
 ///
@@ -22,13 +23,15 @@ pub fn take(fields: &mut Fields, vocab: u32) -> Result<Generation, ApiError> {
         stop: stop(fields)?,
         n: fields.count("n", 1..=MOST_ANSWERS)?.unwrap_or(1),
         seed: seed(fields)?,
-        temperature: fields.number("temperature", 0.0..=f32::MAX)?,
-        top_p: fields.number("top_p", 0.0..=1.0)?,
-        top_k: top_k(fields)?,
-        min_p: fields.number("min_p", 0.0..=1.0)?,
-        repeat_penalty: repeat_penalty.or(repetition_penalty),
-        frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
-        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
+        sampling: SamplerOverrides {
+            temperature: fields.number("temperature", 0.0..=f32::MAX)?,
+            top_p: fields.number("top_p", 0.0..=1.0)?,
+            top_k: top_k(fields)?,
+            min_p: fields.number("min_p", 0.0..=1.0)?,
+            repeat_penalty: repeat_penalty.or(repetition_penalty),
+            frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
+            presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
+        },
         logprobs: None,
         logit_bias: logit_bias(fields, vocab)?,
         format: format(fields)?,
@@ -181,18 +184,24 @@ mod tests {
         assert_eq!((generation.max_tokens, generation.n, generation.seed), (Some(7), 2, Some(u64::MAX - 1)));
         assert_eq!(generation.stop, ["a", "b"]);
         assert_eq!(
-            (generation.temperature, generation.top_p, generation.top_k),
+            (generation.sampling.temperature, generation.sampling.top_p, generation.sampling.top_k),
             (Some(0.5), Some(0.9), Some(40))
         );
-        assert_eq!((generation.min_p, generation.repeat_penalty), (Some(0.1), Some(1.1)));
-        assert_eq!((generation.frequency_penalty, generation.presence_penalty), (Some(-0.5), Some(0.25)));
+        assert_eq!((generation.sampling.min_p, generation.sampling.repeat_penalty), (Some(0.1), Some(1.1)));
+        assert_eq!(
+            (generation.sampling.frequency_penalty, generation.sampling.presence_penalty),
+            (Some(-0.5), Some(0.25))
+        );
         assert_eq!(generation.logit_bias, [(5, -3.0), (6, f32::NEG_INFINITY)]);
         assert_eq!((generation.format, generation.ignore_eos), (Format::JsonObject, true));
         assert_eq!(generation.user.as_deref(), Some("u"));
         let generation =
             taken(r#"{"max_tokens": 5, "max_completion_tokens": 3, "stop": "x", "top_k": -1, "seed": -1}"#);
         let generation = generation.unwrap();
-        assert_eq!((generation.max_tokens, generation.seed, generation.top_k), (Some(3), None, Some(0)));
+        assert_eq!(
+            (generation.max_tokens, generation.seed, generation.sampling.top_k),
+            (Some(3), None, Some(0))
+        );
         assert_eq!(generation.stop, ["x"]);
         assert_eq!(taken("{}").unwrap().max_tokens, None);
     }

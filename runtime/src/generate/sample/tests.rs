@@ -200,3 +200,22 @@ fn defaults_come_from_the_model_unless_they_make_no_sense() {
     };
     assert_eq!(SamplerOptions::from_defaults(&senseless, 7), SAMPLE);
 }
+
+#[test]
+fn the_model_suggests_and_the_user_decides() {
+    let suggested = SamplingDefaults {
+        do_sample: true,
+        temperature: Some(0.7),
+        top_p: Some(0.9),
+        ..SamplingDefaults::default()
+    };
+    let nothing = SamplerOverrides::default();
+    let options = nothing.over(&suggested, 3);
+    assert_eq!((options.temperature, options.top_p, options.seed), (0.7, 0.9, 3));
+    let cold = SamplerOverrides { temperature: Some(0.0), ..nothing };
+    assert_eq!(cold.over(&suggested, 3).temperature, 0.0);
+    let greedy = SamplingDefaults::default();
+    assert_eq!(nothing.over(&greedy, 3).temperature, 0.0);
+    let few = SamplerOverrides { top_k: Some(3), ..nothing };
+    assert_eq!(few.over(&greedy, 3).temperature, 1.0);
+}

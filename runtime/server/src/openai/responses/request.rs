@@ -213,8 +213,8 @@ fn repeat(
     for (name, value) in [
         ("max_output_tokens", json!(generation.max_tokens)),
         ("metadata", Value::Object(metadata)),
-        ("temperature", json!(generation.temperature)),
-        ("top_p", json!(generation.top_p)),
+        ("temperature", json!(generation.sampling.temperature)),
+        ("top_p", json!(generation.sampling.top_p)),
         ("top_logprobs", json!(top.unwrap_or(0))),
         ("user", json!(generation.user)),
     ] {
