@@ -3,6 +3,7 @@
 use super::chat::{MOST_LOGPROBS, StreamOptions};
 use super::sampling;
 use super::shapes::{self, finish_reason, finite};
+use super::texts::Texts;
 use crate::answer::Part;
 use crate::body::Fields;
 use crate::chat::{Answer, ChatRequest, Content, Delta, Prompt, TokenLogprob, Usage};
@@ -13,7 +14,6 @@ use crate::state::{AppState, Caller};
 use axum::Json;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// Tokens that are generated where `max_tokens` does not say, as in OpenAI's interface.
@@ -74,19 +74,11 @@ pub async fn create(Loaded(state): Loaded, caller: Caller, mut fields: Fields) -
 
 /// The texts to be continued, or their tokens.
 fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a string, an array of strings, token ids, or an array of these")]
-    enum Given {
-        Text(String),
-        Ids(Vec<u32>),
-        Texts(Vec<String>),
-        Lists(Vec<Vec<u32>>),
-    }
     let prompts: Vec<Prompt> = match fields.required("prompt")? {
-        Given::Text(text) => vec![Prompt::Text(text)],
-        Given::Ids(ids) => vec![Prompt::Ids(ids)],
-        Given::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
-        Given::Lists(lists) => lists.into_iter().map(Prompt::Ids).collect(),
+        Texts::One(text) => vec![Prompt::Text(text)],
+        Texts::Ids(ids) => vec![Prompt::Ids(ids)],
+        Texts::Several(texts) => texts.into_iter().map(Prompt::Text).collect(),
+        Texts::Lists(lists) => lists.into_iter().map(Prompt::Ids).collect(),
     };
     Ok(prompts)
 }

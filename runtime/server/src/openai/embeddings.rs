@@ -4,6 +4,7 @@
 //! The engine gives turns in the order in which they are asked for, so that an answer waits for one of these short steps
 //! at most before each of its own.
 
+use super::texts::Texts;
 use crate::body::Fields;
 use crate::error::{ApiError, ErrorKind};
 use crate::front::Loaded;
@@ -82,20 +83,12 @@ enum Text {
 }
 
 fn texts(fields: &mut Fields) -> Result<Vec<Text>, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a string, an array of strings, token ids, or an array of these")]
-    enum Given {
-        Text(String),
-        Ids(Vec<u32>),
-        Texts(Vec<String>),
-        Lists(Vec<Vec<u32>>),
-    }
     let texts: Vec<Text> = match fields.required("input")? {
-        Given::Text(text) => vec![Text::Words(text)],
-        Given::Ids(ids) if ids.is_empty() => Vec::new(),
-        Given::Ids(ids) => vec![Text::Ids(ids)],
-        Given::Texts(texts) => texts.into_iter().map(Text::Words).collect(),
-        Given::Lists(lists) => lists.into_iter().map(Text::Ids).collect(),
+        Texts::One(text) => vec![Text::Words(text)],
+        Texts::Ids(ids) if ids.is_empty() => Vec::new(),
+        Texts::Ids(ids) => vec![Text::Ids(ids)],
+        Texts::Several(texts) => texts.into_iter().map(Text::Words).collect(),
+        Texts::Lists(lists) => lists.into_iter().map(Text::Ids).collect(),
     };
     let refused = |message: String| Err(ApiError::invalid_param("input", message).with_code("invalid_value"));
     match texts.len() {

@@ -7,7 +7,7 @@
 //! | `embeddings` | `/v1/embeddings` |
 //! | `responses/` | `/v1/responses` |
 //! | `models` | `/v1/models` |
-//! | `messages`, `sampling`, `tools` | read what requests have in common |
+//! | `messages`, `sampling`, `texts`, `tools` | read what requests have in common |
 //! | `shapes` | write what answers have in common |
 
 pub mod chat;
@@ -18,4 +18,5 @@ pub mod models;
 pub mod responses;
 pub mod sampling;
 pub mod shapes;
+mod texts;
 pub mod tools;
