@@ -123,6 +123,16 @@ enum State {
 }
 
 impl Shared {
+    /// The options of a text's sequence.
+    fn sequence_options(&self) -> SequenceOptions {
+        SequenceOptions { context: Some(self.context), ..self.options.sequence }
+    }
+
+    /// An empty sequence for a text.
+    fn sequence(&self) -> Result<Sequence, RuntimeError> {
+        self.engine.sequence(self.sequence_options())
+    }
+
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,8 +232,7 @@ impl Scheduler {
         receive: impl FnMut(Event) -> ControlFlow<()> + Send + 'static,
     ) -> Result<Ticket, Refused> {
         let shared = &self.shared;
-        let empty = self.sequence()?;
-        empty.check(&request.ids)?;
+        shared.sequence()?.check(&request.ids)?;
         let mut desk = shared.desk();
         if desk.state != State::Open {
             return Err(Refused::Draining);
@@ -263,17 +272,6 @@ impl Scheduler {
         if desk.state == State::Open {
             desk.state = State::Draining;
         }
-    }
-
-    /// An empty sequence for a text.
-    fn sequence(&self) -> Result<Sequence, RuntimeError> {
-        self.shared.sequence()
-    }
-}
-
-impl Shared {
-    fn sequence(&self) -> Result<Sequence, RuntimeError> {
-        self.engine.sequence(SequenceOptions { context: Some(self.context), ..self.options.sequence })
     }
 }
 

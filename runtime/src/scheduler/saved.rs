@@ -1,7 +1,6 @@
 //! Kept texts in files, so that requests of another process that begin alike find them.
 
 use super::Scheduler;
-use crate::engine::SequenceOptions;
 use crate::{RuntimeError, SavedSequences};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,8 +19,8 @@ impl Scheduler {
     /// As [`SavedSequences::restore_on`].
     pub fn restore(&self, saved: &SavedSequences) -> Result<usize, RuntimeError> {
         let shared = &self.shared;
-        let options = SequenceOptions { context: Some(shared.context), ..shared.options.sequence };
-        let empty = self.sequence()?;
+        let options = shared.sequence_options();
+        let empty = shared.sequence()?;
         let states = (1 + options.snapshots) * shared.engine.model().state_bytes();
         let mut texts = Vec::new();
         // The last in a file was used last.

@@ -11,6 +11,7 @@ use super::{Desk, State};
 use crate::engine::{Batch, LogitsRequest, Sequence};
 use crate::generate::{Finish, OPENING};
 use crate::{Engine, RuntimeError};
+use std::cell::LazyCell;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use trit_text::conversation::shared_prefix;
@@ -202,11 +203,13 @@ impl Work {
     /// well. This is so for several answers to one prompt, and for requests with one system message that come together.
     fn will_share(&mut self, job: &Job) -> bool {
         let ids = job.history();
-        let known = self.shared.prefixes().find(ids).map_or(0, |(_, overlap)| overlap.usable);
+        // Looked for only where some prompt begins alike, because every request that waits asks before each step.
+        let known =
+            LazyCell::new(|| self.shared.prefixes().find(ids).map_or(0, |(_, overlap)| overlap.usable));
         let recurrent = self.shared.engine.model().state_bytes() > 0;
         for Running { job: other, sequence, cuts, .. } in &mut self.running {
             let (common, position) = (shared_prefix(other.history(), ids), sequence.position());
-            if position < common && common >= known + WORTH_WAITING {
+            if position < common && common >= WORTH_WAITING && common >= *known + WORTH_WAITING {
                 // A recurrent state can be shared only at a snapshot.
                 if recurrent && !cuts.contains(&common) {
                     cuts.push(common);
