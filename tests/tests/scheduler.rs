@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use trit_runtime::generate::{Finish, GenerateOptions, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions};
 use trit_runtime::scheduler::{
@@ -14,7 +14,7 @@ use trit_runtime::scheduler::{
 };
 use trit_runtime::{KernelChoice, Model, RuntimeError, SequenceOptions, Session, SessionOptions};
 use trit_tests::engines::{Random, engine, load};
-use trit_tests::workbench::{compile, fixture, repository};
+use trit_tests::workbench::{self, compile, fixture, repository};
 
 static FABLES: LazyLock<Arc<Model>> = LazyLock::new(|| {
     let bundle = compile(&repository().join("examples/models/fables-12m"), "scheduler-fables");
@@ -118,15 +118,12 @@ fn page(model: &Arc<Model>) -> usize {
 
 /// Waits until the scheduler's statistics are so, which are published after each step.
 fn wait_for(scheduler: &Scheduler, so: impl Fn(&Statistics) -> bool) -> Statistics {
-    let start = Instant::now();
-    loop {
-        let statistics = scheduler.statistics();
-        if so(&statistics) {
-            return statistics;
-        }
-        assert!(start.elapsed() < Duration::from_secs(120), "{statistics:?}");
-        std::thread::yield_now();
-    }
+    let mut statistics = scheduler.statistics();
+    workbench::wait_for("the scheduler gets there", || {
+        statistics = scheduler.statistics();
+        so(&statistics)
+    });
+    statistics
 }
 
 /// Requests of all kinds: some begin alike, some repeat themselves, so that drafts are made.
