@@ -318,6 +318,7 @@ fn the_top_level_stays() {
         "examples",
         "findings",
         "format-spec",
+        "pyproject.toml",
         "runtime",
         "rustfmt.toml",
         "tests",
