@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `arrays` | NumPy arguments and results |
 //! | `errors` | exceptions |
+//! | `linear` | linear layers as transformers computes them |
 //! | `matrix` | `PackedMatrix`, `pack`, `unpack`, `gemm`, `gemm_i8` |
 //! | `threads` | the pool of threads that multiplies, also after a fork |
 //!
@@ -15,6 +16,7 @@
 
 mod arrays;
 mod errors;
+mod linear;
 mod matrix;
 mod threads;
 
@@ -25,6 +27,8 @@ use pyo3::prelude::*;
 mod _trit {
     #[pymodule_export]
     use crate::errors::TritError;
+    #[pymodule_export]
+    use crate::linear::linear;
     #[pymodule_export]
     use crate::matrix::{PackedMatrix, gemm, gemm_i8, pack, unpack};
     #[pymodule_export]

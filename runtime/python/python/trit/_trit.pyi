@@ -1,6 +1,6 @@
 """Types of what the package has in Rust. The texts stand there, and in help()."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +41,11 @@ def gemm_i8(
 ) -> NDArray[np.int32]: ...
 def set_num_threads(threads: int, /) -> None: ...
 def get_num_threads() -> int: ...
+def linear(
+    x: NDArray[np.float32] | NDArray[np.int16],
+    matrix: PackedMatrix,
+    *,
+    rule: str,
+    elements: Literal["float32", "bfloat16", "float16"] | str = "float32",
+    bias: NDArray[np.float32] | None = None,
+) -> Any: ...
