@@ -14,6 +14,7 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use trit_command::names::names;
 use trit_command::signals::{self, Interrupts};
 use trit_format::target::Target;
 use trit_text::output::Unfinished;
@@ -110,13 +111,14 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
         model.warnings.iter().chain(&bar.warnings()).map(words::warning).collect();
     if let Err(e) = &trusted {
         warnings.push(format!(
-            "{}: cannot be recorded as trusted ({e}); trit-run will not run its code without --trust",
-            out.display()
+            "{}: cannot be recorded as trusted ({e}); {} will not run its code without --trust",
+            out.display(),
+            names().runtime
         ));
     }
     for warning in &warnings {
         // Where standard error is closed there is nobody to warn.
-        let _ = writeln!(std::io::stderr(), "tritc: warning: {}", escape(warning));
+        let _ = writeln!(std::io::stderr(), "{}: warning: {}", names().compiler, escape(warning));
     }
     let elapsed = start.elapsed();
     Ok(match arguments.json {
@@ -171,10 +173,11 @@ fn next_command(out: &Path, model: &Model) -> String {
         true => path,
         false => format!("'{}'", path.replace('\'', "'\\''")),
     };
+    let runtime = names().runtime;
     match (&model.tokenizer, &model.text.chat_template) {
-        (Some(_), Some(_)) => format!("trit-run {path}"),
-        (Some(_), None) => format!("trit-run {path} -p \"Once upon a time\""),
-        (None, _) => format!("trit-run {path} --ids 1,2,3"),
+        (Some(_), Some(_)) => format!("{runtime} {path}"),
+        (Some(_), None) => format!("{runtime} {path} -p \"Once upon a time\""),
+        (None, _) => format!("{runtime} {path} --ids 1,2,3"),
     }
 }
 

@@ -1,11 +1,10 @@
 //! `trit-run perplexity`: how well the model predicts a text.
 
 use crate::args::Perplexity;
-use crate::failure::{Failure, print, print_json};
+use crate::failure::{DONE, Failure, print, print_json};
 use crate::open;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::process::ExitCode;
 use trit_runtime::{Model, Session};
 
 /// What `--ids` reads.
@@ -28,7 +27,7 @@ struct Report {
 }
 
 /// Scores windows independently; the first token of each is given.
-pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
+pub fn run(args: &Perplexity) -> Result<u8, Failure> {
     let model = open::model(&args.bundle, &args.session.load, false)?;
     let (file, IdsFile { ids, window }) = input(args, &model)?;
     let mut session = open::session(&model, &args.session)?;
@@ -71,7 +70,7 @@ pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
         let mean = nll_sum / tokens as f64;
         print(format_args!("perplexity {ppl:.4}, {mean:.5} nats a token over {tokens} tokens\n"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 /// The ids to score, and the file they are from.
