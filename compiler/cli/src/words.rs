@@ -94,5 +94,6 @@ pub fn exit_code(error: &CompileError) -> u8 {
         ErrorKind::Choice => 2,
         ErrorKind::Input => 3,
         ErrorKind::Unsupported => 4,
+        ErrorKind::Interrupted => trit_command::signals::INTERRUPTED,
     }
 }
