@@ -12,7 +12,7 @@ use crate::{scripts, words};
 use path::expect_file;
 use serde_json::json;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use trit_command::names::names;
 use trit_command::signals::{self, Interrupts};
@@ -101,7 +101,7 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     }
     let out = match &arguments.output {
         Some(out) => out.clone(),
-        None => default_output(&model.info.name),
+        None => tritc::bundle::file_of(&model.info.name),
     };
     tritc::bundle::check_output(&out)?;
     let compiled = compile(&model, &out, &targets, &bar)?;
@@ -179,15 +179,6 @@ fn next_command(out: &Path, model: &Model) -> String {
         (Some(_), None) => format!("{runtime} {path} -p \"Once upon a time\""),
         (None, _) => format!("{runtime} {path} --ids 1,2,3"),
     }
-}
-
-/// The model's name as a file in the current directory; names may hold anything.
-fn default_output(name: &str) -> PathBuf {
-    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let stem: String = name.chars().map(safe).collect();
-    // Not hidden, and not `.trit` alone.
-    let stem = stem.trim_start_matches('.');
-    PathBuf::from(format!("{}.trit", if stem.is_empty() { "model" } else { stem }))
 }
 
 fn open(path: &Path) -> Result<Bundle, CommandError> {
