@@ -183,6 +183,9 @@ pub enum CompileError {
         /// What the emitter said.
         problem: String,
     },
+    /// The caller ended it: see [`Progress::is_stopped`](crate::progress::Progress::is_stopped).
+    #[error("interrupted")]
+    Interrupted,
     /// The finished bundle contradicts itself: a defect of the compiler.
     #[error("internal error: {0}; please report this")]
     Internal(String),
@@ -252,6 +255,8 @@ pub enum ErrorKind {
     Input,
     /// Everything is well-formed, but not supported.
     Unsupported,
+    /// The caller ended it.
+    Interrupted,
     /// The compiler has a defect.
     Defect,
 }
@@ -281,6 +286,7 @@ impl CompileError {
             | CompileError::UndecidedLayout { .. }
             | CompileError::UnknownKey { .. }
             | CompileError::UnsupportedTarget { .. } => ErrorKind::Unsupported,
+            CompileError::Interrupted => ErrorKind::Interrupted,
             CompileError::Codegen { .. } | CompileError::Internal(_) => ErrorKind::Defect,
         }
     }

@@ -1,6 +1,6 @@
 //! How far a compilation has come, for whoever wants to show it.
 
-use crate::error::Warning;
+use crate::error::{CompileError, Warning};
 use trit_text::output::Unfinished;
 
 /// Is told of the progress of a compilation. By default, every method does nothing.
@@ -18,10 +18,33 @@ pub trait Progress: Sync {
     /// All stages are over.
     fn end(&self) {}
 
+    /// Whether the compilation is to end. It is asked whenever some units of a stage are done, and the compilation then
+    /// ends with [`CompileError::Interrupted`].
+    fn is_stopped(&self) -> bool {
+        false
+    }
+
     /// Where the bundle is listed while it is being written, for whoever may have to end the process meanwhile.
     fn unfinished(&self) -> Unfinished {
         Unfinished::default()
     }
+}
+
+/// Tells that units of a stage are done.
+///
+/// # Errors
+/// [`CompileError::Interrupted`] where the compilation is to end.
+pub(crate) fn advance(progress: &dyn Progress, units: u64) -> Result<(), CompileError> {
+    progress.advance(units);
+    expect_wanted(progress)
+}
+
+/// Ends a compilation that is to end.
+///
+/// # Errors
+/// [`CompileError::Interrupted`].
+pub(crate) fn expect_wanted(progress: &dyn Progress) -> Result<(), CompileError> {
+    if progress.is_stopped() { Err(CompileError::Interrupted) } else { Ok(()) }
 }
 
 /// The long stages of a compilation.

@@ -31,6 +31,7 @@
 //! | `load` | [`Model`]: a bundle with its kernels, immutable and shared |
 //! | `engine/` | [`Engine`], [`Sequence`], [`Batch`]: the plan's steps on many sequences, threads, KV caches, logits; [`saved`] sequences |
 //! | `session` | [`Session`]: an engine with one sequence |
+//! | `perplexity` | how well a model predicts a text |
 //! | `selftest` | a model's kernels and logits compared with what the bundle says they are |
 //! | `generate/` | from logits to text: sampling, drafts, the rules of single tokens |
 //! | `guide/` | [`GuideFactory`](guide::GuideFactory): answers that follow a grammar (feature `guide`) |
@@ -54,6 +55,7 @@ pub mod guide;
 mod kernels;
 mod limits;
 mod load;
+pub mod perplexity;
 pub mod scheduler;
 mod selftest;
 mod session;

@@ -4,6 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use trit_command::names::names;
 use trit_text::output::Unfinished;
 use trit_text::printable::escape_lines;
 use tritc::Warning;
@@ -49,7 +50,7 @@ impl Bar {
         if let Some((name, start)) = current.take()
             && self.verbose
         {
-            let line = format!("tritc: {name:<8} {:6.2} s", start.elapsed().as_secs_f64());
+            let line = format!("{}: {name:<8} {:6.2} s", names().compiler, start.elapsed().as_secs_f64());
             self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
         }
         *current = stage.map(|name| (name, Instant::now()));

@@ -12,8 +12,9 @@ use crate::{scripts, words};
 use path::expect_file;
 use serde_json::json;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
+use trit_command::names::names;
 use trit_command::signals::{self, Interrupts};
 use trit_format::target::Target;
 use trit_text::output::Unfinished;
@@ -100,7 +101,7 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     }
     let out = match &arguments.output {
         Some(out) => out.clone(),
-        None => default_output(&model.info.name),
+        None => tritc::bundle::file_of(&model.info.name),
     };
     tritc::bundle::check_output(&out)?;
     let compiled = compile(&model, &out, &targets, &bar)?;
@@ -110,13 +111,14 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
         model.warnings.iter().chain(&bar.warnings()).map(words::warning).collect();
     if let Err(e) = &trusted {
         warnings.push(format!(
-            "{}: cannot be recorded as trusted ({e}); trit-run will not run its code without --trust",
-            out.display()
+            "{}: cannot be recorded as trusted ({e}); {} will not run its code without --trust",
+            out.display(),
+            names().runtime
         ));
     }
     for warning in &warnings {
         // Where standard error is closed there is nobody to warn.
-        let _ = writeln!(std::io::stderr(), "tritc: warning: {}", escape(warning));
+        let _ = writeln!(std::io::stderr(), "{}: warning: {}", names().compiler, escape(warning));
     }
     let elapsed = start.elapsed();
     Ok(match arguments.json {
@@ -171,20 +173,12 @@ fn next_command(out: &Path, model: &Model) -> String {
         true => path,
         false => format!("'{}'", path.replace('\'', "'\\''")),
     };
+    let runtime = names().runtime;
     match (&model.tokenizer, &model.text.chat_template) {
-        (Some(_), Some(_)) => format!("trit-run {path}"),
-        (Some(_), None) => format!("trit-run {path} -p \"Once upon a time\""),
-        (None, _) => format!("trit-run {path} --ids 1,2,3"),
+        (Some(_), Some(_)) => format!("{runtime} {path}"),
+        (Some(_), None) => format!("{runtime} {path} -p \"Once upon a time\""),
+        (None, _) => format!("{runtime} {path} --ids 1,2,3"),
     }
-}
-
-/// The model's name as a file in the current directory; names may hold anything.
-fn default_output(name: &str) -> PathBuf {
-    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let stem: String = name.chars().map(safe).collect();
-    // Not hidden, and not `.trit` alone.
-    let stem = stem.trim_start_matches('.');
-    PathBuf::from(format!("{}.trit", if stem.is_empty() { "model" } else { stem }))
 }
 
 fn open(path: &Path) -> Result<Bundle, CommandError> {

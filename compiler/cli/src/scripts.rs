@@ -1,13 +1,12 @@
 //! `tritc completions` and `tritc man`: what shells and `man` want to know, made from the command line itself.
 
-use crate::arguments::Arguments;
 use crate::failure::CommandError;
-use clap::CommandFactory;
+use trit_command::names::names;
 use trit_command::scripts;
 
 /// A shell's completion script.
 pub fn completions(shell: scripts::Shell) -> String {
-    scripts::completions(Arguments::command(), shell)
+    scripts::completions(crate::command(), shell)
 }
 
 /// A manual page: of a command, or of the whole.
@@ -15,7 +14,8 @@ pub fn completions(shell: scripts::Shell) -> String {
 /// # Errors
 /// [`CommandError::Usage`] where there is no such command.
 pub fn man(name: Option<&str>) -> Result<String, CommandError> {
-    let missing = || CommandError::Usage(format!("tritc has no command {}", name.unwrap_or_default()));
-    let page = scripts::man(Arguments::command(), name).ok_or_else(missing)?;
+    let missing =
+        || CommandError::Usage(format!("{} has no command {}", names().compiler, name.unwrap_or_default()));
+    let page = scripts::man(crate::command(), name).ok_or_else(missing)?;
     page.map_err(|e| CommandError::Internal(e.to_string()))
 }

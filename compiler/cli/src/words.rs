@@ -1,6 +1,7 @@
 //! What the library's errors and warnings say on a command line: their own words, and what to do in this program's
 //! options.
 
+use trit_command::names::{Names, names};
 use tritc::{Choice, CompileError, ErrorKind, Warning};
 
 /// The message of an error, without its causes.
@@ -18,11 +19,15 @@ pub fn message(error: &CompileError) -> String {
             format!("{error}; it was compiled with --target portable")
         }
         CompileError::NotABundle { path, may_be_checkpoint: true } => {
-            format!("{error}; if it is a checkpoint, compile it: tritc compile {}", path.display())
+            let compiler = names().compiler;
+            format!("{error}; if it is a checkpoint, compile it: {compiler} compile {}", path.display())
         }
-        CompileError::NotABundle { .. } => format!("{error}; tritc compile makes one from a checkpoint"),
+        CompileError::NotABundle { .. } => {
+            format!("{error}; {} compile makes one from a checkpoint", names().compiler)
+        }
         CompileError::IsABundle { .. } => {
-            format!("{error}; run it with trit-run, or look into it with tritc inspect")
+            let Names { compiler, runtime } = names();
+            format!("{error}; run it with {runtime}, or look into it with {compiler} inspect")
         }
         CompileError::UnusableTokenizer { .. } => {
             format!("{error}; --no-tokenizer makes a bundle that takes and gives token ids only")
@@ -75,7 +80,9 @@ pub fn warning(warning: &Warning) -> String {
             "{warning}. For longer texts compile with the long ones: --context N with N above {change}, up to {longest}"
         ),
         Warning::LongFactors { .. } => format!("{warning}; without --context it has the short ones"),
-        Warning::NoKnownResult => format!("{warning}, and trit-run selftest checks only its kernels"),
+        Warning::NoKnownResult => {
+            format!("{warning}, and {} selftest checks only its kernels", names().runtime)
+        }
         _ => warning.to_string(),
     }
 }
@@ -87,5 +94,6 @@ pub fn exit_code(error: &CompileError) -> u8 {
         ErrorKind::Choice => 2,
         ErrorKind::Input => 3,
         ErrorKind::Unsupported => 4,
+        ErrorKind::Interrupted => trit_command::signals::INTERRUPTED,
     }
 }

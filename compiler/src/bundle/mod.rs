@@ -5,7 +5,9 @@ pub(crate) mod writer;
 
 use crate::error::CompileError;
 use crate::files::mapped::MappedFile;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trit_format::FormatError;
 use trit_format::container::{Digest, Header, MAGIC, SectionKind};
@@ -13,6 +15,25 @@ use trit_format::kernel::KernelEntry;
 use trit_format::manifest::Manifest;
 
 pub use writer::check_output;
+
+/// Whether `path` is a file that starts as bundles do.
+pub fn is_bundle(path: &Path) -> bool {
+    // Opening a pipe waits for whoever writes to it.
+    if !path.is_file() {
+        return false;
+    }
+    let mut start = [0; MAGIC.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+/// A model's name as a bundle's file in the current directory; names may hold anything.
+pub fn file_of(name: &str) -> PathBuf {
+    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let stem: String = name.chars().map(safe).collect();
+    // Not hidden, and not `.trit` alone.
+    let stem = stem.trim_start_matches('.');
+    PathBuf::from(format!("{}.trit", if stem.is_empty() { "model" } else { stem }))
+}
 
 /// A bundle whose header and manifest are valid. Other sections are not digested yet.
 pub struct Bundle {

@@ -10,7 +10,7 @@ use crate::lower::manifest::manifest;
 use crate::lower::{Lowered, TensorData, packed_bytes};
 use crate::model::Model;
 use crate::pack::{self, planes};
-use crate::progress::{Progress, Stage};
+use crate::progress::{Progress, Stage, advance, expect_wanted};
 use crate::reference::golden::{self, KnownResult};
 use kernels::CodeSection;
 use std::path::Path;
@@ -57,7 +57,7 @@ impl Compiled {
 ///
 /// # Errors
 /// Damage in the checkpoint that shows only when weights are read, an output that cannot be written, code that cannot
-/// be generated; [`CompileError::Internal`] if the result is no valid bundle.
+/// be generated; [`CompileError::Interrupted`]; [`CompileError::Internal`] if the result is no valid bundle.
 pub fn compile(
     model: &Model,
     out: &Path,
@@ -65,10 +65,12 @@ pub fn compile(
     progress: &dyn Progress,
 ) -> Result<Compiled, CompileError> {
     model.check()?;
+    expect_wanted(progress)?;
     let mut lowered = Lowered::new(model, kernels::weight_code(targets))?;
     let mut code = Vec::with_capacity(targets.len());
     for &target in targets {
         code.push(kernels::assemble(&kernels::specs(&lowered.packed_matrices, target)?, target)?);
+        expect_wanted(progress)?;
     }
     // Manifest, weights, tensors; then planes, code and the tokenizer.
     let count =
@@ -115,7 +117,9 @@ pub fn compile(
     section.finish();
     let header = bundle.finish(|file| {
         model.inputs.expect_unchanged()?;
-        check(file, &manifest)
+        check(file, &manifest)?;
+        // From here on it is whole.
+        expect_wanted(progress)
     })?;
     progress.end();
     let fingerprint = trust::file_name(&header.encode());
@@ -145,8 +149,7 @@ fn write_weights(
         pad_to(packed.offset, section)?;
         pack::pack(packed, matrices, |tiles| {
             section.write(tiles)?;
-            progress.advance(tiles.len() as u64);
-            Ok(())
+            advance(progress, tiles.len() as u64)
         })?;
     }
     Ok(())
@@ -168,8 +171,7 @@ fn write_planes(
         planes::encode((dense.dtype, (*dense.data).as_ref()), layout, |bytes| {
             dense.data.release();
             section.write(bytes)?;
-            progress.advance(bytes.len() as u64);
-            Ok(())
+            advance(progress, bytes.len() as u64)
         })?;
     }
     Ok(())
@@ -201,7 +203,7 @@ fn write_tensors(
         };
         for chunk in bytes.chunks(COPY_BYTES) {
             section.write(chunk)?;
-            progress.advance(chunk.len() as u64);
+            advance(progress, chunk.len() as u64)?;
             if let TensorData::Checkpoint(dense) = data {
                 dense.data.release();
             }

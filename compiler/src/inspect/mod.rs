@@ -72,7 +72,7 @@ pub fn describe(bundle: &Bundle) -> String {
         line("kernels", "none; the runtime generates its own or uses portable ones".to_owned());
     }
     line("text", text_info(&m.text, header.section(SectionKind::Tokenizer).is_some()));
-    line("goldens", format!("{}, for trit-run selftest", m.goldens.len()));
+    line("goldens", format!("{}, for the selftest", m.goldens.len()));
     for s in &header.sections {
         line("section", format!("{}: {} bytes at {}, blake3 {}", s.kind, s.len, s.offset, s.digest));
     }

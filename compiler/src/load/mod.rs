@@ -38,6 +38,13 @@ pub fn is_there(path: &Path) -> Result<bool, CompileError> {
     Ok(locate::at(path)?.is_some())
 }
 
+/// Whether `path` looks like a checkpoint: a directory, or a file that is named like one.
+pub fn is_checkpoint(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let endings = [".safetensors", ".index.json", ".gguf", ".bin", ".pt", ".pth"];
+    path.is_dir() || endings.iter().any(|ending| name.ends_with(ending))
+}
+
 /// Reads the checkpoint at `path`: a file of safetensors or PyTorch, the index of its shards, a GGUF file, or the model's
 /// directory. `config.json` and the tokenizer's files are found beside the tensors; a GGUF file holds all of it.
 ///

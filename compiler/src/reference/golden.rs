@@ -6,7 +6,7 @@
 
 use crate::error::CompileError;
 use crate::model::{Layer, Model, Projection};
-use crate::progress::{Progress, Stage};
+use crate::progress::{Progress, Stage, advance};
 use crate::reference;
 
 /// The relative change of inputs: some rounding errors of f32, about as large as those of another order of summation.
@@ -29,7 +29,7 @@ pub(crate) struct KnownResult {
 /// The steadiest prompt and the logits `[vocab]` after it; `None` where all are too unsteady, as with random weights.
 ///
 /// # Errors
-/// As [`reference::logits`].
+/// As [`reference::logits`], and [`CompileError::Interrupted`].
 pub(crate) fn known_result(
     model: &Model,
     progress: &dyn Progress,
@@ -43,7 +43,7 @@ pub(crate) fn known_result(
     for attempt in 0..tries {
         let ids = prompt(model, attempt as u32);
         let logits = |jitter| {
-            let states = reference::forward_jittered(model, &ids, jitter, |_, _| progress.advance(1))?;
+            let states = reference::forward_jittered(model, &ids, jitter, |_, _| advance(progress, 1))?;
             reference::head(model, &states[states.len() - model.hyperparameters.hidden_dim as usize..])
         };
         let exact = logits(0.0)?;

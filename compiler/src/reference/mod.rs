@@ -36,18 +36,21 @@ pub fn logits(model: &Model, ids: &[u32]) -> Result<Vec<f32>, CompileError> {
 pub fn forward(
     model: &Model,
     ids: &[u32],
-    each_layer: impl FnMut(usize, &[f32]),
+    mut each_layer: impl FnMut(usize, &[f32]),
 ) -> Result<Vec<f32>, CompileError> {
-    forward_jittered(model, ids, 0.0, each_layer)
+    forward_jittered(model, ids, 0.0, |layer, hidden| {
+        each_layer(layer, hidden);
+        Ok(())
+    })
 }
 
 /// [`forward`] with an error of up to the fraction `jitter` in the input of every product, always in the same way. It
-/// shows what errors in the last bits lead to.
+/// shows what errors in the last bits lead to. An error of `each_layer` ends it.
 pub(crate) fn forward_jittered(
     model: &Model,
     ids: &[u32],
     jitter: f32,
-    mut each_layer: impl FnMut(usize, &[f32]),
+    mut each_layer: impl FnMut(usize, &[f32]) -> Result<(), CompileError>,
 ) -> Result<Vec<f32>, CompileError> {
     model.check()?;
     let dims = &model.hyperparameters;
@@ -113,7 +116,7 @@ pub(crate) fn forward_jittered(
         let m = normed(m, layer.ffn_sub_norm.as_ref(), eps);
         let down = project(&layer.down, &m)?; // [n, hidden]
         add(&mut h, &normed(down, layer.ffn_post_norm.as_ref(), eps));
-        each_layer(l, &h);
+        each_layer(l, &h)?;
     }
     Ok(rms_norm(&h, &model.final_norm.1, eps))
 }

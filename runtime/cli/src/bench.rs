@@ -5,14 +5,13 @@ mod report;
 mod traffic;
 
 use crate::args::Bench;
-use crate::failure::{Failure, print_json, print_lines};
+use crate::failure::{DONE, Failure, print_json, print_lines};
 use crate::{open, profile};
 use indicatif::ProgressBar;
 use peak::Peak;
 use report::{Phase, Reading, Report, Row};
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::process::ExitCode;
 use std::time::Instant;
 use trit_runtime::bandwidth::ReadBuffer;
 use trit_runtime::format::target::Target;
@@ -73,7 +72,7 @@ impl Test {
 }
 
 /// Measures every test with every number of threads.
-pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
+pub fn run(args: &Bench) -> Result<u8, Failure> {
     let start = Instant::now();
     let model = open::model(&args.bundle, &args.load, false)?;
     let open_s = start.elapsed().as_secs_f64();
@@ -153,7 +152,7 @@ pub fn run(args: &Bench) -> Result<ExitCode, Failure> {
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 /// The context that the longest test needs.

@@ -9,17 +9,16 @@ mod talk;
 mod transcript;
 
 use crate::args::Generate;
-use crate::failure::{Failure, note, print_lines};
+use crate::failure::{DONE, Failure, note, print_lines};
 use crate::prompt_cache::PromptCache;
 use crate::{open, profile, remedies};
 use command::{Entered, HELP};
 use entry::{Entry, Terminal};
 use std::path::Path;
-use std::process::ExitCode;
 use talk::Talk;
 
 /// Reads entries and answers until the user leaves.
-pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
+pub fn run(args: &Generate, bundle: &Path) -> Result<u8, Failure> {
     let model = open::model(bundle, &args.session.load, args.verbose)?;
     let tokenizer = open::tokenizer(&model, "--ids")?;
     let template = tokenizer.chat_template().map_err(|e| Failure::text(bundle, e))?;
@@ -85,5 +84,5 @@ pub fn run(args: &Generate, bundle: &Path) -> Result<ExitCode, Failure> {
         }
     }
     talk.keep()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use trit_command::names::names;
 use trit_command::remedy;
 use trit_command::signals::INTERRUPTED;
 use trit_runtime::text::TextError;
@@ -14,8 +14,11 @@ use trit_runtime::text::output::OutputError;
 use trit_runtime::text::printable::{escape, escape_json, escape_lines};
 use trit_runtime::{RuntimeError, Session};
 
+/// The exit code of a command that did what it was asked for.
+pub const DONE: u8 = 0;
 const INTERNAL: u8 = 1;
-const USAGE: u8 = 2;
+/// The exit code where a line makes no sense.
+pub const USAGE: u8 = 2;
 const INVALID: u8 = 3;
 #[cfg(feature = "serve")]
 const REFUSED: u8 = 4;
@@ -116,17 +119,17 @@ impl Failure {
     }
 
     /// Prints the message and gives the exit code.
-    pub fn report(&self) -> ExitCode {
+    pub fn report(&self) -> u8 {
         if let Some(message) = &self.message {
             note(message);
         }
-        ExitCode::from(self.code)
+        self.code
     }
 }
 
 /// Prints a line on standard error, which may be closed.
 pub fn note(message: impl Display) {
-    let _ = writeln!(io::stderr(), "trit-run: {}", escape(&message.to_string()));
+    let _ = writeln!(io::stderr(), "{}: {}", names().runtime_program(), escape(&message.to_string()));
 }
 
 /// Prints lines on standard error, which may be closed.

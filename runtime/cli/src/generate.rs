@@ -1,13 +1,12 @@
 //! `trit-run BUNDLE -p PROMPT`: continues a prompt.
 
 use crate::args::Generate;
-use crate::failure::{Failure, note, print, print_json};
+use crate::failure::{DONE, Failure, note, print, print_json};
 use crate::prompt_cache::PromptCache;
 use crate::{chat, interrupt, mistaken, open, profile};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
-use std::process::ExitCode;
 use trit_command::signals::INTERRUPTED;
 use trit_runtime::generate::{Finish, GenerateOptions, Generation, Generator, Piece};
 use trit_runtime::text::printable::TerminalFilter;
@@ -24,7 +23,7 @@ enum Prompt {
 }
 
 /// Runs the command: interactive, or one generation.
-pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
+pub fn run(args: &Generate) -> Result<u8, Failure> {
     let bundle = args.bundle.as_deref().ok_or_else(|| Failure::usage("give a .trit bundle to run"))?;
     mistaken::expect_order(bundle, args.text.as_deref())?;
     mistaken::expect_bundle(bundle)?;
@@ -89,8 +88,8 @@ pub fn run(args: &Generate) -> Result<ExitCode, Failure> {
         cache.save(generator.session())?;
     }
     Ok(match answer.generation.finish {
-        Finish::Interrupted => ExitCode::from(INTERRUPTED),
-        _ => ExitCode::SUCCESS,
+        Finish::Interrupted => INTERRUPTED,
+        _ => DONE,
     })
 }
 

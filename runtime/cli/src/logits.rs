@@ -1,11 +1,10 @@
 //! `trit-run logits`: the logits after every token, as a safetensors file.
 
 use crate::args::Logits;
-use crate::failure::Failure;
+use crate::failure::{DONE, Failure};
 use crate::{interrupt, open};
 use serde::Deserialize;
 use std::io::{self, BufWriter, Read, Write};
-use std::process::ExitCode;
 use trit_runtime::text::output::{self, Kind, Pending};
 
 /// Tokens between two looks at Ctrl-C and the disk.
@@ -16,7 +15,7 @@ const LOGITS: Kind =
     Kind { name: "file that trit-run logits wrote", example: "logits.safetensors", is: is_ours };
 
 /// Writes the file; it appears whole or not at all.
-pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
+pub fn run(args: &Logits) -> Result<u8, Failure> {
     output::check(&args.output, &LOGITS, &[&args.bundle]).map_err(Failure::output)?;
     let model = open::model(&args.bundle, &args.session.load, false)?;
     let mut session = open::session(&model, &args.session)?;
@@ -46,7 +45,7 @@ pub fn run(args: &Logits) -> Result<ExitCode, Failure> {
     drop(out);
     file.keep().map_err(written)?;
     open::tell_widened(session.widened());
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 /// The head of a safetensors file with one tensor: its length, then JSON padded with spaces to 8 bytes. Written here

@@ -4,9 +4,11 @@ use crate::args::Cli;
 use crate::failure::Failure;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use trit_command::names::{Names, names};
 
 /// Commands of the compiler.
 const OF_TRITC: [&str; 4] = ["compile", "inspect", "disasm", "verify"];
@@ -24,10 +26,13 @@ pub fn expect_bundle(path: &Path) -> Result<(), Failure> {
             let name = path.display();
             return Err(match path.to_str().and_then(command) {
                 Some(meant) => Failure::usage(format_args!("there is no file {name}, and {meant}")),
-                None => Failure::invalid(
-                    path,
-                    "no such file; trit-run takes the .trit bundle that `tritc compile` makes",
-                ),
+                None => {
+                    let Names { compiler, runtime } = names();
+                    let problem = format_args!(
+                        "no such file; {runtime} takes the .trit bundle that `{compiler} compile` makes"
+                    );
+                    Failure::invalid(path, problem)
+                }
             });
         }
         Err(e) => return Err(Failure::invalid(path, e)),
@@ -41,8 +46,9 @@ pub fn expect_bundle(path: &Path) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
+    let Names { compiler, runtime } = names();
     let problem = format_args!(
-        "{what}, and trit-run takes a .trit bundle; make one with `tritc compile {} -o model.trit`",
+        "{what}, and {runtime} takes a .trit bundle; make one with `{compiler} compile {} -o model.trit`",
         path.display()
     );
     Err(Failure::invalid(path, problem))
@@ -54,13 +60,14 @@ pub fn expect_bundle(path: &Path) -> Result<(), Failure> {
 /// A usage failure.
 pub fn expect_order(bundle: &Path, text: Option<&str>) -> Result<(), Failure> {
     let Some(text) = text else { return Ok(()) };
+    let runtime = names().runtime;
     let misspelled = || bundle.to_str().and_then(command).is_some();
     if !bundle.exists() && Path::new(text).is_file() && !misspelled() {
-        return Err(Failure::usage(format_args!("the bundle comes first: `trit-run {text} TEXT`")));
+        return Err(Failure::usage(format_args!("the bundle comes first: `{runtime} {text} TEXT`")));
     }
     if is_command(text) {
         return Err(Failure::usage(format_args!(
-            "commands come first: `trit-run {text} BUNDLE`; for {text} as a text to continue, type -p {text}"
+            "commands come first: `{runtime} {text} BUNDLE`; for {text} as a text to continue, type -p {text}"
         )));
     }
     Ok(())
@@ -93,26 +100,27 @@ pub fn command(word: &str) -> Option<String> {
     let ours = Cli::command();
     let ours: Vec<&str> = ours.get_subcommands().map(clap::Command::get_name).collect();
     let lower = word.to_lowercase();
+    let Names { compiler, runtime } = names();
     if OF_TRITC.contains(&lower.as_str()) {
-        return Some(format!("{word} is a command of tritc: type `tritc {lower} ...`"));
+        return Some(format!("{word} is a command of {compiler}: type `{compiler} {lower} ...`"));
     }
     if !cfg!(feature = "serve") && lower == "serve" {
-        return Some("this trit-run was built without serve; build it with the feature serve".to_owned());
+        return Some(format!("this {runtime} was built without serve; build it with the feature serve"));
     }
     if RUN.contains(&lower.as_str()) {
         return Some(format!(
-            "{word} is no command: `trit-run BUNDLE` chats, `trit-run BUNDLE TEXT` continues a text"
+            "{word} is no command: `{runtime} BUNDLE` chats, `{runtime} BUNDLE TEXT` continues a text"
         ));
     }
     // One mistake is allowed for every three letters, so that `benhc` is `bench`, but a file called `mandel` is no `man`.
     let mistakes = |name: &&str| strsim::damerau_levenshtein(&lower, name);
     let name = ours.into_iter().filter(|name| mistakes(name) <= name.len() / 3).min_by_key(mistakes)?;
-    Some(format!("no command {word}: did you mean `trit-run {name}`?"))
+    Some(format!("no command {word}: did you mean `{runtime} {name}`?"))
 }
 
 /// What was meant by a line that could not be parsed: a text of several words, or, where its first word is neither a
 /// file nor an option, a command.
-pub fn line(error: &clap::Error) -> Option<String> {
+pub fn line(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     // The parser takes a word after the text for a command.
     if let (ErrorKind::ArgumentConflict, Some(ContextValue::String(word))) =
         (error.kind(), error.get(ContextKind::InvalidSubcommand))
@@ -120,7 +128,7 @@ pub fn line(error: &clap::Error) -> Option<String> {
     {
         return Some(format!("unexpected word {word}; a text of several words stands in quotes"));
     }
-    let first = std::env::args_os().nth(1)?;
+    let first = arguments.get(1)?;
     let word = first.to_str().filter(|word| !word.starts_with('-') && !is_command(word))?;
     match fs::metadata(word) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}

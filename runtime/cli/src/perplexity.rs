@@ -1,12 +1,11 @@
 //! `trit-run perplexity`: how well the model predicts a text.
 
 use crate::args::Perplexity;
-use crate::failure::{Failure, print, print_json};
+use crate::failure::{DONE, Failure, print, print_json};
 use crate::open;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::process::ExitCode;
-use trit_runtime::{Model, Session};
+use trit_runtime::{Model, perplexity};
 
 /// What `--ids` reads.
 #[derive(Debug, Deserialize)]
@@ -28,7 +27,7 @@ struct Report {
 }
 
 /// Scores windows independently; the first token of each is given.
-pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
+pub fn run(args: &Perplexity) -> Result<u8, Failure> {
     let model = open::model(&args.bundle, &args.session.load, false)?;
     let (file, IdsFile { ids, window }) = input(args, &model)?;
     let mut session = open::session(&model, &args.session)?;
@@ -46,19 +45,15 @@ pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
             format_args!("token id {id} is outside the vocabulary of {vocab}"),
         ));
     }
-    let progress = open::progress(ids.len() as u64, "perplexity");
-    let mut report = Report { nll_sum: 0.0, tokens: 0, ppl: 0.0 };
-    for window in ids.chunks(window) {
-        report.nll_sum += score(&mut session, window).map_err(|e| Failure::runtime(&args.bundle, e))?;
-        report.tokens += window.len() as u64 - 1;
-        progress.inc(window.len() as u64);
-    }
-    progress.finish_and_clear();
-    open::tell_widened(session.widened());
-    if report.tokens == 0 {
+    if ids.len() < 2 {
         return Err(Failure::invalid(file, "has fewer than two tokens; there is nothing to predict"));
     }
-    report.ppl = (report.nll_sum / report.tokens as f64).exp();
+    let progress = open::progress(ids.len() as u64, "perplexity");
+    let score = perplexity::score(&mut session, &ids, window, &mut |done| progress.set_position(done as u64));
+    let score = score.map_err(|e| Failure::runtime(&args.bundle, e))?;
+    progress.finish_and_clear();
+    open::tell_widened(session.widened());
+    let report = Report { nll_sum: score.nll_sum, tokens: score.tokens, ppl: score.perplexity() };
     if !report.ppl.is_finite() {
         let problem =
             "the text is too improbable for this model: its perplexity is no number that f64 can hold";
@@ -71,7 +66,7 @@ pub fn run(args: &Perplexity) -> Result<ExitCode, Failure> {
         let mean = nll_sum / tokens as f64;
         print(format_args!("perplexity {ppl:.4}, {mean:.5} nats a token over {tokens} tokens\n"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 /// The ids to score, and the file they are from.
@@ -92,37 +87,9 @@ fn input<'a>(args: &'a Perplexity, model: &Model) -> Result<(&'a Path, IdsFile),
     Ok((file, IdsFile { ids, window: None }))
 }
 
-/// Sum of the negative log-likelihoods of all tokens of a window but the first.
-fn score(session: &mut Session, window: &[u32]) -> Result<f64, trit_runtime::RuntimeError> {
-    let [given @ .., _] = window else { return Ok(0.0) };
-    if given.is_empty() {
-        return Ok(0.0);
-    }
-    session.truncate(0);
-    let mut sum = 0.0;
-    session.forward_all(given, &mut |i, logits| sum += nll(logits, window[i + 1]))?;
-    Ok(sum)
-}
-
-/// `-ln softmax(logits)[id]`, in f64: sums over a large vocabulary lose digits in f32.
-fn nll(logits: &[f32], id: u32) -> f64 {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
-    sum.ln() + max - f64::from(logits[id as usize])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nll_of_known_probabilities() {
-        let logits = [0.5f32, 0.25, 0.25].map(|p| p.ln() + 100.0);
-        assert!((nll(&logits, 0) - 2f64.ln()).abs() < 1e-5);
-        assert!((nll(&logits, 2) - 4f64.ln()).abs() < 1e-5);
-        assert_eq!(nll(&[0.0; 8], 3), 8f64.ln());
-        assert!(nll(&[f32::NAN, 1.0], 1).is_nan());
-    }
 
     #[test]
     fn ids_files_need_ids_but_no_window() {

@@ -2,13 +2,18 @@
 //! commands are named here.
 
 use std::fmt::Write;
+use trit_command::names::names;
 use trit_runtime::format::FormatError;
 use trit_runtime::format::saved::SavedError;
 use trit_runtime::{CodeLimit, KernelNote, KernelReport, NoKernels, RuntimeError};
 
 /// What helps where a bundle's context is too short, whatever is asked for when it is run.
-const LONGER_BUNDLE: &str =
-    "`tritc compile --context N` makes a bundle for longer texts where the model has positions for them";
+fn longer_bundle() -> String {
+    let compiler = names().compiler;
+    format!(
+        "`{compiler} compile --context N` makes a bundle for longer texts where the model has positions for them"
+    )
+}
 
 /// The exit code of an error: 2 usage, 3 invalid input, 4 unsupported by this program or refused by this machine, 5
 /// untrusted, 130 interrupted; 1 for an error that this command does not know.
@@ -43,7 +48,9 @@ pub fn of_error(error: &RuntimeError) -> Option<String> {
         RuntimeError::Changed { .. } => {
             "run it again, and replace bundles by renaming, not by writing into them"
         }
-        RuntimeError::Format { source: FormatError::Magic { .. }, .. } => "make one with `tritc compile`",
+        RuntimeError::Format { source: FormatError::Magic { .. }, .. } => {
+            return Some(format!("make one with `{} compile`", names().compiler));
+        }
         RuntimeError::Saved { source: SavedError::Type { found, what: "KV cache", .. }, .. } => {
             return Some(format!("pass --kv {found}, or name another file with --prompt-cache"));
         }
@@ -57,8 +64,8 @@ pub fn of_error(error: &RuntimeError) -> Option<String> {
         RuntimeError::ContextFull { context, longest, .. } if context < longest => {
             "shorten the prompt, or allow a longer context with -c"
         }
-        RuntimeError::Context { .. } => LONGER_BUNDLE,
-        RuntimeError::ContextFull { .. } => return Some(format!("shorten the prompt; {LONGER_BUNDLE}")),
+        RuntimeError::Context { .. } => return Some(longer_bundle()),
+        RuntimeError::ContextFull { .. } => return Some(format!("shorten the prompt; {}", longer_bundle())),
         RuntimeError::SequenceMemory { .. } => "try a shorter context with -c",
         RuntimeError::Threads { .. } => "try fewer with -t",
         RuntimeError::Kernels { problem, .. } => return of_kernels(problem).map(str::to_owned),

@@ -1,7 +1,7 @@
 //! `trit-run serve`: a model over HTTP.
 
 use crate::args::SessionArgs;
-use crate::failure::{Failure, note, print_lines};
+use crate::failure::{DONE, Failure, note, print_lines};
 use crate::prompt_cache::{self, PromptCache};
 use crate::{interrupt, mistaken, open, remedies, values};
 use clap::{Args, ValueEnum};
@@ -9,7 +9,6 @@ use std::fmt::Display;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -118,7 +117,7 @@ pub enum Level {
 }
 
 /// Runs the command.
-pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
+pub fn run(args: &Serve) -> Result<u8, Failure> {
     let bundle = &args.bundle;
     mistaken::expect_bundle(bundle)?;
     let cache = args.prompt_cache.as_deref();
@@ -206,7 +205,7 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
             tell(format_args!("prompt cache: {texts} texts are in {}", path.display()));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 fn options(args: &Serve) -> Result<ServerOptions, Failure> {

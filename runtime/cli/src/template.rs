@@ -1,6 +1,6 @@
 //! `trit-run template`: the prompt that a bundle's chat template makes of messages.
 
-use crate::failure::Failure;
+use crate::failure::{DONE, Failure};
 use crate::tokenize::print_text;
 use crate::{interrupt, json_file, mistaken};
 use clap::Args;
@@ -12,7 +12,6 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use trit_runtime::Texts;
 use trit_runtime::text::template::{TemplateInput, Value};
 
@@ -73,7 +72,7 @@ impl<'de> Visitor<'de> for ListVisitor {
 }
 
 /// Runs the command: prints the prompt byte for byte, without a line break of its own where that is no terminal.
-pub fn run(args: &Template) -> Result<ExitCode, Failure> {
+pub fn run(args: &Template) -> Result<u8, Failure> {
     let bundle = &args.bundle;
     mistaken::expect_bundle(bundle)?;
     let texts = Texts::open(bundle).map_err(|e| Failure::runtime(bundle, e))?;
@@ -103,7 +102,7 @@ pub fn run(args: &Template) -> Result<ExitCode, Failure> {
     let stoppable = interrupt::stoppable();
     let prompt = template.render_input(&input, &|| stoppable.requested());
     print_text(&prompt.map_err(failed)?)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 /// A JSON file: an object, or the list that is the most important of its members.

@@ -1,12 +1,11 @@
 //! `trit-run tokenize`: the ids of a text, or the text of ids.
 
-use crate::failure::{Failure, print, print_json};
+use crate::failure::{DONE, Failure, print, print_json};
 use crate::{generate, mistaken, values};
 use clap::Args;
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use trit_runtime::Texts;
 use trit_runtime::text::Tokenizer;
 use trit_runtime::text::printable::TerminalFilter;
@@ -42,7 +41,7 @@ struct Report<'a> {
 }
 
 /// Runs the command. Ids are printed as `trit-run --ids` takes them.
-pub fn run(args: &Tokenize) -> Result<ExitCode, Failure> {
+pub fn run(args: &Tokenize) -> Result<u8, Failure> {
     let bundle = &args.bundle;
     mistaken::expect_bundle(bundle)?;
     let texts = Texts::open(bundle).map_err(|e| Failure::runtime(bundle, e))?;
@@ -76,7 +75,7 @@ pub fn run(args: &Tokenize) -> Result<ExitCode, Failure> {
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
         print(format_args!("{}\n", ids.join(",")))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 /// The tokens as they stand in the vocabulary, or the first id that has none.

@@ -10,6 +10,7 @@
 //! | [`signals`] | removes unfinished files when the process is told to end | takes SIGTERM, SIGHUP and, if asked, SIGINT |
 //! | [`truncation`] | names a mapped file that was cut off | takes SIGBUS |
 //! | [`panics`] | prints panics so that a terminal only shows them | sets the panic hook |
+//! | [`names`] | what a user types for the two commands | keeps the names that a program sets |
 //! | [`remedy`] | says with which option an output file can be chosen | no |
 //! | [`scripts`] | completion scripts and manual pages | no |
 //! | [`version`] | the text of `--version` | no |
@@ -17,6 +18,7 @@
 //! `unsafe` stands in 1 file: `truncation.rs`, which sets the handler of SIGBUS. The others deny it.
 #![deny(unsafe_code)]
 
+pub mod names;
 pub mod panics;
 pub mod remedy;
 pub mod scripts;

@@ -6,18 +6,40 @@
 //! | module | holds |
 //! |---|---|
 //! | `arrays` | NumPy arguments and results |
+//! | `arguments` | other arguments: numbers, texts, token ids, JSON |
 //! | `errors` | exceptions |
+//! | `interrupt` | long work that Ctrl-C ends |
 //! | `linear` | linear layers as transformers computes them |
 //! | `matrix` | `PackedMatrix`, `pack`, `unpack`, `gemm`, `gemm_i8` |
+//! | `compile` | `compile`, `inspect` |
+//! | `model`, `methods` | `Model`, and what it has in Python |
+//! | `sampling` | how an answer is to be generated |
+//! | `answers`, `follow`, `processed` | answers that are generated: by the scheduler, or with logits processors |
+//! | `generate`, `chat` | `Model.generate`, `Model.chat`, and what they give |
+//! | `sequence` | `Sequence` |
+//! | `commands` | `trit` and `python -m trit` |
 //! | `threads` | the pool of threads that multiplies, also after a fork |
 //!
 //! The types of all this are in `python/trit/_trit.pyi`.
 #![forbid(unsafe_code)]
 
+mod answers;
+mod arguments;
 mod arrays;
+mod chat;
+mod commands;
+mod compile;
 mod errors;
+mod follow;
+mod generate;
+mod interrupt;
 mod linear;
 mod matrix;
+mod methods;
+mod model;
+mod processed;
+mod sampling;
+mod sequence;
 mod threads;
 
 use pyo3::prelude::*;
@@ -26,11 +48,23 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _trit {
     #[pymodule_export]
+    use crate::chat::{Answer, AnswerPart};
+    #[pymodule_export]
+    use crate::commands::run_command;
+    #[pymodule_export]
+    use crate::compile::{Compiled, compile, inspect_path};
+    #[pymodule_export]
     use crate::errors::TritError;
+    #[pymodule_export]
+    use crate::generate::{Generation, Piece, Stream};
     #[pymodule_export]
     use crate::linear::linear;
     #[pymodule_export]
     use crate::matrix::{PackedMatrix, gemm, gemm_i8, pack, unpack};
+    #[pymodule_export]
+    use crate::model::Model;
+    #[pymodule_export]
+    use crate::sequence::Sequence;
     #[pymodule_export]
     use crate::threads::{get_num_threads, set_num_threads};
 
@@ -38,6 +72,7 @@ mod _trit {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::errors::add_to(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

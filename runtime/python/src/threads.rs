@@ -30,7 +30,7 @@ impl Pool {
 
 /// The pool of this process. Whoever asks holds the interpreter's lock, as whoever forks does, so that no child finds the
 /// mutex locked by a thread that it does not have.
-fn pool(_py: Python<'_>) -> PyResult<Arc<ThreadPool>> {
+pub fn pool(_py: Python<'_>) -> PyResult<Arc<ThreadPool>> {
     let mut held = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     held.of_this_process();
     if let Some(pool) = &held.pool {

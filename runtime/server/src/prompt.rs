@@ -3,7 +3,7 @@
 //! Templates and tokenizers take time that grows with the text, so they run on threads of their own, a few at a time. When a
 //! client goes away, its template ends.
 
-use crate::answer::ForTemplate;
+use crate::answer::{ForTemplate, Form};
 use crate::chat::{Messages, Prompt};
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::Semaphore;
-use trit_runtime::text::TextError;
 use trit_runtime::text::template::{TemplateInput, Value};
+use trit_runtime::text::{ChatTemplate, TextError};
 
 /// A prompt that was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,43 +126,51 @@ impl AppState {
         let template = self.template.as_ref().ok_or_else(|| {
             ApiError::invalid("this model has no chat template; ask /v1/completions to continue a text")
         })?;
-        if messages.messages.is_empty() {
-            return Err(ApiError::invalid_param(
-                "messages",
-                "messages is empty, expected at least one message",
-            ));
-        }
-        let value = |json: &Json, param: &str| {
-            Value::deserialize(json).map_err(|e| ApiError::invalid_param(param, format!("{param}: {e}")))
-        };
         let form =
             self.form.as_ref().ok_or_else(|| ApiError::internal("the chat template was not looked at"))?;
-        let ForTemplate { messages: said, tools } = form.for_template(messages);
-        let any_tools = !tools.is_empty();
-        let list = |items: Vec<Json>, param: &str| value(&Json::Array(items), param);
-        let variables = messages.arguments.iter().map(|(name, argument)| {
-            Ok((name.clone(), value(argument, &format!("chat_template_kwargs.{name}"))?))
-        });
-        let input = TemplateInput {
-            messages: list(said, "messages")?,
-            tools: any_tools.then(|| list(tools, "tools")).transpose()?,
-            documents: None,
-            add_generation_prompt: !messages.continue_last,
-            variables: variables.collect::<Result<_, ApiError>>()?,
-        };
-        let rendered = template.render_input(&input, &|| stop.load(Relaxed));
-        let mut text = rendered.map_err(|error| ApiError::invalid_param("messages", error.to_string()))?;
-        if messages.continue_last {
-            cut_after_last(&mut text, &messages.messages)?;
-        }
-        if text.is_empty() {
-            return Err(ApiError::invalid_param(
-                "messages",
-                "the chat template makes an empty prompt of these messages",
-            ));
-        }
-        Ok(text)
+        render(template, form, messages, &|| stop.load(Relaxed))
     }
+}
+
+/// The prompt that a chat template makes of a conversation with a model of this form. While `stop` says so, it ends.
+///
+/// # Errors
+/// [`crate::error::ErrorKind::InvalidRequest`] where the template refuses the conversation or makes nothing of it.
+pub fn render(
+    template: &ChatTemplate,
+    form: &Form,
+    messages: &Messages,
+    stop: &dyn Fn() -> bool,
+) -> Result<String, ApiError> {
+    if messages.messages.is_empty() {
+        return Err(ApiError::invalid_param("messages", "messages is empty, expected at least one message"));
+    }
+    let value = |json: &Json, param: &str| {
+        Value::deserialize(json).map_err(|e| ApiError::invalid_param(param, format!("{param}: {e}")))
+    };
+    let ForTemplate { messages: said, tools } = form.for_template(messages);
+    let any_tools = !tools.is_empty();
+    let list = |items: Vec<Json>, param: &str| value(&Json::Array(items), param);
+    let variables = messages.arguments.iter().map(|(name, argument)| {
+        Ok((name.clone(), value(argument, &format!("chat_template_kwargs.{name}"))?))
+    });
+    let input = TemplateInput {
+        messages: list(said, "messages")?,
+        tools: any_tools.then(|| list(tools, "tools")).transpose()?,
+        documents: None,
+        add_generation_prompt: !messages.continue_last,
+        variables: variables.collect::<Result<_, ApiError>>()?,
+    };
+    let rendered = template.render_input(&input, stop);
+    let mut text = rendered.map_err(|error| ApiError::invalid_param("messages", error.to_string()))?;
+    if messages.continue_last {
+        cut_after_last(&mut text, &messages.messages)?;
+    }
+    if text.is_empty() {
+        let problem = "the chat template makes an empty prompt of these messages";
+        return Err(ApiError::invalid_param("messages", problem));
+    }
+    Ok(text)
 }
 
 /// Cuts off what the template writes after the last message, so that the model continues that message.

@@ -16,9 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use trit_runtime::RuntimeError;
-use trit_runtime::format::manifest::{LogitRules, SamplingDefaults};
 use trit_runtime::generate::guide::Guide;
-use trit_runtime::sample::Sampler;
+use trit_runtime::sample::{Sampler, with_biases};
 use trit_runtime::scheduler::{Event, Refused, Request};
 
 /// Most answers to a request.
@@ -108,8 +107,8 @@ impl AppState {
             return Ok(choice);
         }
         let sampling = &self.model.manifest().text.sampling;
-        let mut sampler =
-            Sampler::with_rules(generation.sampling.over(sampling, seed), &rules(generation, sampling));
+        let rules = with_biases(&sampling.rules, &generation.logit_bias);
+        let mut sampler = Sampler::with_rules(generation.sampling.over(sampling, seed), &rules);
         sampler.begin(made.ids.len());
         let room = self.scheduler.context_length() - made.ids.len();
         let ask = Request {
@@ -168,18 +167,6 @@ pub(crate) fn runtime_error(error: &RuntimeError) -> ApiError {
     }
 }
 
-/// The model's rules for single tokens, and what the client adds to them.
-fn rules(generation: &Generation, defaults: &SamplingDefaults) -> LogitRules {
-    let mut rules = defaults.rules.clone();
-    for &(id, bias) in &generation.logit_bias {
-        match bias == f32::NEG_INFINITY {
-            true => rules.suppress.push(id),
-            false => rules.sequence_bias.push((vec![id], bias)),
-        }
-    }
-    rules
-}
-
 /// A number for who asks: the user that the client names, or else the machine that the request comes from.
 fn user(generation: &Generation, caller: &Caller) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -199,19 +186,4 @@ pub(crate) fn empty(choice: usize, prompt: usize) -> Delta {
 /// A part of an answer with the tokens that it came from.
 pub(crate) fn part(choice: usize, part: Part, tokens: Vec<crate::chat::TokenLogprob>) -> Delta {
     Delta { choice, content: Content::Part(part), tokens }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn biases_join_the_models_rules() {
-        let generation =
-            Generation { logit_bias: vec![(3, 1.5), (4, f32::NEG_INFINITY)], ..Generation::default() };
-        let mut defaults = SamplingDefaults::default();
-        defaults.rules.suppress = vec![9];
-        let rules = rules(&generation, &defaults);
-        assert_eq!((rules.suppress, rules.sequence_bias), (vec![9, 4], vec![(vec![3], 1.5)]));
-    }
 }

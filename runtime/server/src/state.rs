@@ -56,16 +56,7 @@ impl AppState {
     ) -> Result<AppState, RuntimeError> {
         let model = scheduler.engine().model().clone();
         let tokenizer = model.tokenizer()?.cloned();
-        let failed = |source| RuntimeError::Text { path: model.path().to_owned(), source };
-        let template = tokenizer.as_ref().map(|tokenizer| tokenizer.chat_template()).transpose();
-        let template = template.map_err(failed)?.flatten();
-        let is_special = |token: &str| {
-            tokenizer
-                .as_ref()
-                .is_some_and(|tokenizer| tokenizer.id_of(token).is_some_and(|id| tokenizer.is_special(id)))
-        };
-        let source = model.manifest().text.chat_template.as_deref().unwrap_or_default();
-        let form = template.as_ref().map(|template| Form::find(template, source, &is_special));
+        let (template, form) = Form::of(&model)?.unzip();
         let name = model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let token_texts = tokenizer.clone().map(TokenTexts::new);

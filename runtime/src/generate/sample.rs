@@ -117,6 +117,19 @@ impl SamplerOverrides {
     }
 }
 
+/// A model's rules for single tokens, and what somebody adds to them: biases of tokens, which are never chosen where theirs is
+/// minus infinity.
+pub fn with_biases(rules: &LogitRules, biases: &[(u32, f32)]) -> LogitRules {
+    let mut rules = rules.clone();
+    for &(id, bias) in biases {
+        match bias == f32::NEG_INFINITY {
+            true => rules.suppress.push(id),
+            false => rules.sequence_bias.push((vec![id], bias)),
+        }
+    }
+    rules
+}
+
 /// Most of the largest logits that are asked for; for more, every logit is computed.
 const MOST_LARGEST: usize = 256;
 /// Every logit is computed where more than one in this many is forced, because rows that are read one by one take

@@ -191,7 +191,7 @@ impl Job {
             if let Some(guided) = &mut self.guided {
                 guided.accept(id);
             }
-            let chosen = describe(id, self.request.logprobs, logits);
+            let chosen = Chosen::describe(id, self.request.logprobs, logits);
             self.first.get_or_insert_with(Instant::now);
             self.generated += 1;
             self.history.push(id);
@@ -252,25 +252,29 @@ impl Drop for Job {
     }
 }
 
-/// A token that was chosen, with the probabilities that were asked for.
-fn describe(id: u32, logprobs: Option<usize>, logits: Logits) -> Chosen {
-    let (Some(count), Logits::All(logits)) = (logprobs, logits) else {
-        return Chosen { id, logprob: None, top: Vec::new() };
-    };
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
-    let logprob = |logit: f32| (f64::from(logit - max) - sum.ln()) as f32;
-    let greater =
-        |a: &u32, b: &u32| -> Order { logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)) };
-    let mut top: Vec<u32> = (0..logits.len() as u32).collect();
-    let count = count.min(top.len());
-    if count > 0 && count < top.len() {
-        top.select_nth_unstable_by(count - 1, greater);
+impl Chosen {
+    /// A token that was chosen after these logits, with as many probabilities as were asked for. There are none without all
+    /// logits.
+    pub fn describe(id: u32, logprobs: Option<usize>, logits: Logits) -> Chosen {
+        let (Some(count), Logits::All(logits)) = (logprobs, logits) else {
+            return Chosen { id, logprob: None, top: Vec::new() };
+        };
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+        let logprob = |logit: f32| (f64::from(logit - max) - sum.ln()) as f32;
+        let greater = |a: &u32, b: &u32| -> Order {
+            logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
+        };
+        let mut top: Vec<u32> = (0..logits.len() as u32).collect();
+        let count = count.min(top.len());
+        if count > 0 && count < top.len() {
+            top.select_nth_unstable_by(count - 1, greater);
+        }
+        top.truncate(count);
+        top.sort_unstable_by(greater);
+        let top = top.into_iter().map(|id| (id, logprob(logits[id as usize]))).collect();
+        Chosen { id, logprob: Some(logprob(logits[id as usize])), top }
     }
-    top.truncate(count);
-    top.sort_unstable_by(greater);
-    let top = top.into_iter().map(|id| (id, logprob(logits[id as usize]))).collect();
-    Chosen { id, logprob: Some(logprob(logits[id as usize])), top }
 }
 
 impl Request {
@@ -300,12 +304,12 @@ mod tests {
         let logits = [0.5, 2.0, -1.0, 2.0];
         let sum: f64 = logits.iter().map(|&l: &f32| f64::from(l).exp()).sum();
         let expected = |id: usize| (f64::from(logits[id]).exp() / sum).ln() as f32;
-        let chosen = describe(0, Some(3), Logits::All(&logits));
+        let chosen = Chosen::describe(0, Some(3), Logits::All(&logits));
         assert!((chosen.logprob.unwrap() - expected(0)).abs() < 1e-6);
         assert_eq!(chosen.top.iter().map(|t| t.0).collect::<Vec<u32>>(), [1, 3, 0]);
         assert!(chosen.top.iter().all(|&(id, logprob)| (logprob - expected(id as usize)).abs() < 1e-6));
-        assert_eq!(describe(0, Some(9), Logits::All(&logits)).top.len(), 4);
-        assert!(describe(0, Some(0), Logits::All(&logits)).top.is_empty());
-        assert_eq!(describe(1, None, Logits::All(&logits)).logprob, None);
+        assert_eq!(Chosen::describe(0, Some(9), Logits::All(&logits)).top.len(), 4);
+        assert!(Chosen::describe(0, Some(0), Logits::All(&logits)).top.is_empty());
+        assert_eq!(Chosen::describe(1, None, Logits::All(&logits)).logprob, None);
     }
 }

@@ -88,7 +88,7 @@ pub struct Scheduler {
 
 /// What the handle and the thread share.
 struct Shared {
-    engine: Engine,
+    engine: Arc<Engine>,
     options: SchedulerOptions,
     /// [`SchedulerOptions::kv_memory`].
     kv_memory: usize,
@@ -147,12 +147,14 @@ impl Shared {
 }
 
 impl Scheduler {
-    /// Starts the thread.
+    /// Starts the thread. The engine is the scheduler's own, or is shared with other users, whose steps take turns with
+    /// those of the requests.
     ///
     /// # Errors
     /// [`RuntimeError::Input`] where there are no slots, or more than a step of the engine has rows, or where the memory
     /// for KV caches holds no text at all; [`RuntimeError::Context`]; [`RuntimeError::System`] where the thread is refused.
-    pub fn new(engine: Engine, options: SchedulerOptions) -> Result<Scheduler, RuntimeError> {
+    pub fn new(engine: impl Into<Arc<Engine>>, options: SchedulerOptions) -> Result<Scheduler, RuntimeError> {
+        let engine = engine.into();
         if !(1..=engine.rows()).contains(&options.slots) {
             let (slots, rows) = (options.slots, engine.rows());
             return Err(RuntimeError::Input(format!(
@@ -202,7 +204,7 @@ impl Scheduler {
     }
 
     /// The engine that the requests run on.
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
     }
 

@@ -124,18 +124,26 @@ pub fn folder(out: &Path) -> &Path {
 /// handler of a signal does, removes them with [`Unfinished::abandon`]. Clones are the same list. A program that takes no
 /// signals gives [`Pending::create`] a new one and forgets about it.
 #[derive(Clone, Debug, Default)]
-pub struct Unfinished(Arc<Mutex<Vec<PathBuf>>>);
+pub struct Unfinished(Arc<Mutex<Listed>>);
+
+/// The files, and whether more may come.
+#[derive(Debug, Default)]
+struct Listed {
+    files: Vec<PathBuf>,
+    abandoned: bool,
+}
 
 impl Unfinished {
-    fn list(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+    fn list(&self) -> MutexGuard<'_, Listed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the temporary files of the list, then lets `end` end the process. The list stays locked meanwhile, so that
-    /// no file is begun any more.
+    /// Removes the temporary files of the list, then lets `end` end the process, or whatever else writes the files. No file
+    /// is begun any more, and the list stays locked meanwhile, so that none is finished either.
     pub fn abandon(&self, end: impl FnOnce()) {
-        let files = self.list();
-        for file in files.iter() {
+        let mut list = self.list();
+        list.abandoned = true;
+        for file in &list.files {
             // It may be finished, and renamed, by now.
             let _ = fs::remove_file(file);
         }
@@ -223,6 +231,9 @@ impl Pending {
         let _ = mode;
         // Held until the file is listed, so that none is made after a signal that would stay.
         let mut list = unfinished.list();
+        if list.abandoned {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let mut file = builder.tempfile_in(folder(out))?;
         #[cfg(unix)]
         for _ in 0..TRIES {
@@ -235,7 +246,7 @@ impl Pending {
             file = builder.tempfile_in(folder(out))?;
         }
         let temporary = file.path().to_owned();
-        list.push(temporary.clone());
+        list.files.push(temporary.clone());
         drop(list);
         Ok(Pending { file: Some(file), temporary, out: out.to_owned(), unfinished: unfinished.clone() })
     }
@@ -265,7 +276,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         // The file removes itself; from here on nobody else needs to.
         drop(self.file.take());
-        self.unfinished.list().retain(|path| *path != self.temporary);
+        self.unfinished.list().files.retain(|path| *path != self.temporary);
     }
 }
 
@@ -341,7 +352,10 @@ mod tests {
         unfinished.abandon(|| ended = true);
         assert_eq!((names(), ended), (0, true));
         drop(file);
-        let mut file = Pending::create(&out, &unfinished).unwrap();
+        // Whoever was told to end begins nothing any more.
+        assert!(Pending::create(&out, &unfinished).is_err());
+        assert_eq!(names(), 0);
+        let mut file = Pending::create(&out, &Unfinished::default()).unwrap();
         file.file().write_all(b"whole").unwrap();
         assert!(!out.exists() && file.temporary().exists());
         file.keep().unwrap();

@@ -2,15 +2,15 @@
 
 use crate::arguments::Inspect;
 use crate::bar::Bar;
-use crate::commands::path::{expect_file, is_bundle, is_checkpoint};
+use crate::commands::path::expect_file;
 use crate::commands::{json_line, load_options, open};
 use crate::failure::{CommandError, Failure};
 use crate::words;
 use serde_json::json;
 use std::path::Path;
-use tritc::bundle::trust;
+use tritc::bundle::{is_bundle, trust};
 use tritc::inspect::{self, survey};
-use tritc::load;
+use tritc::load::{self, is_checkpoint};
 
 pub fn run(arguments: &Inspect) -> Result<String, Failure> {
     let path = &arguments.path;

@@ -3,10 +3,8 @@
 use crate::failure::CommandError;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
-use trit_format::container::MAGIC;
-use tritc::load;
+use tritc::load::{self, is_checkpoint};
 
 /// Says early and helpfully that there is nothing at `path`.
 pub fn expect_file(path: &Path) -> Result<(), CommandError> {
@@ -45,21 +43,4 @@ fn similar(path: &Path) -> Option<PathBuf> {
     let names = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
     let best = names.map(|name| (likeness(&name), name)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.85).then(|| path.with_file_name(best.1))
-}
-
-/// Whether `path` is a file that starts as bundles do.
-pub fn is_bundle(path: &Path) -> bool {
-    // Opening a pipe waits for whoever writes to it.
-    if !path.is_file() {
-        return false;
-    }
-    let mut start = [0; MAGIC.len()];
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
-}
-
-/// Whether `path` looks like a checkpoint: a directory, or a file that is named like one.
-pub fn is_checkpoint(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let endings = [".safetensors", ".index.json", ".gguf", ".bin", ".pt", ".pth"];
-    path.is_dir() || endings.iter().any(|ending| name.ends_with(ending))
 }

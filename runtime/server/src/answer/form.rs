@@ -2,6 +2,7 @@
 
 use trit_runtime::text::ChatTemplate;
 use trit_runtime::text::template::TemplateInput;
+use trit_runtime::{Model, RuntimeError};
 
 /// Where a thought begins.
 pub(super) const START_THOUGHT: &str = "<think>";
@@ -70,6 +71,20 @@ impl Calls {
 const PROBE: &str = "probe_7c1f";
 
 impl Form {
+    /// A model's chat template and its form; `None` where it has no template.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Text`] where the tokenizer or the template cannot be used.
+    pub fn of(model: &Model) -> Result<Option<(ChatTemplate, Form)>, RuntimeError> {
+        let Some(tokenizer) = model.tokenizer()? else { return Ok(None) };
+        let failed = |source| RuntimeError::Text { path: model.path().to_owned(), source };
+        let Some(template) = tokenizer.chat_template().map_err(failed)? else { return Ok(None) };
+        let is_special = |token: &str| tokenizer.id_of(token).is_some_and(|id| tokenizer.is_special(id));
+        let source = model.manifest().text.chat_template.as_deref().unwrap_or_default();
+        let form = Form::find(&template, source, &is_special);
+        Ok(Some((template, form)))
+    }
+
     /// The form of a model with this template, whose text is `source`. What the template does with an earlier call shows how
     /// calls are written; where it writes none, its text may say so. `is_special` says which tokens are special.
     pub fn find(template: &ChatTemplate, source: &str, is_special: &dyn Fn(&str) -> bool) -> Form {

@@ -219,3 +219,10 @@ fn the_model_suggests_and_the_user_decides() {
     let few = SamplerOverrides { top_k: Some(3), ..nothing };
     assert_eq!(few.over(&greedy, 3).temperature, 1.0);
 }
+
+#[test]
+fn biases_join_the_models_rules() {
+    let rules = LogitRules { suppress: vec![9], ..LogitRules::default() };
+    let joined = with_biases(&rules, &[(3, 1.5), (4, f32::NEG_INFINITY)]);
+    assert_eq!((joined.suppress, joined.sequence_bias), (vec![9, 4], vec![(vec![3], 1.5)]));
+}
