@@ -15,7 +15,10 @@ import trit
 def main(bundle: str) -> None:
     schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 120}},
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "age": {"type": "integer", "maximum": 120},
+        },
         "required": ["name", "age"],
         "additionalProperties": False,
     }

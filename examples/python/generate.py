@@ -18,7 +18,8 @@ def main(model: Path, prompt: str) -> None:
         if model.suffix != ".trit":
             bundle = Path(folder) / f"{model.stem}.trit"
             compiled = trit.compile(model, bundle)
-            print(f"{compiled.name}: {compiled.ternary_weights / 1e6:.1f} M ternary weights, {compiled.bytes / 1e6:.1f} MB")
+            weights, size = compiled.ternary_weights / 1e6, compiled.bytes / 1e6
+            print(f"{compiled.name}: {weights:.1f} M ternary weights, {size:.1f} MB")
         with trit.Model(bundle) as loaded:
             print(prompt, end="", flush=True)
             stream = loaded.generate(prompt, max_tokens=64, temperature=0.8, top_k=60, seed=4, stream=True)

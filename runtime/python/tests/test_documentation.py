@@ -12,7 +12,9 @@ def members(owner: object) -> list[tuple[str, object]]:
 
 
 def test_everything_public_has_a_docstring() -> None:
-    silent = [name for name in trit.__all__ if name != "__version__" and not inspect.getdoc(getattr(trit, name))]
+    silent = [
+        name for name in trit.__all__ if name != "__version__" and not inspect.getdoc(getattr(trit, name))
+    ]
     seen = 0
     for name in trit.__all__:
         value = getattr(trit, name)
