@@ -9,6 +9,7 @@
 //! | `arguments` | other arguments: numbers, texts, token ids, JSON |
 //! | `errors` | exceptions |
 //! | `interrupt` | long work that Ctrl-C ends |
+//! | `linear` | linear layers as transformers computes them |
 //! | `matrix` | `PackedMatrix`, `pack`, `unpack`, `gemm`, `gemm_i8` |
 //! | `compile` | `compile`, `inspect` |
 //! | `model`, `methods` | `Model`, and what it has in Python |
@@ -32,6 +33,7 @@ mod errors;
 mod follow;
 mod generate;
 mod interrupt;
+mod linear;
 mod matrix;
 mod methods;
 mod model;
@@ -55,6 +57,8 @@ mod _trit {
     use crate::errors::TritError;
     #[pymodule_export]
     use crate::generate::{Generation, Piece, Stream};
+    #[pymodule_export]
+    use crate::linear::linear;
     #[pymodule_export]
     use crate::matrix::{PackedMatrix, gemm, gemm_i8, pack, unpack};
     #[pymodule_export]

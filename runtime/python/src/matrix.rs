@@ -11,7 +11,7 @@ use trit_gemm::matrix::MAX_N;
 use trit_gemm::{GemmError, KernelRequest, PackOptions, Precision, Scales, TernaryMatrix};
 
 /// The scales of a matrix, as they were given.
-enum Held {
+pub enum Held {
     Tensor(f32),
     Rows(Vec<f32>),
     Groups { columns: usize, scales: Vec<f32> },
@@ -31,8 +31,8 @@ impl Held {
 /// threads may share it. `trit.pack` makes one.
 #[pyclass(frozen, module = "trit", name = "PackedMatrix")]
 pub struct PackedMatrix {
-    matrix: TernaryMatrix,
-    scales: Held,
+    pub(crate) matrix: TernaryMatrix,
+    pub(crate) scales: Held,
     kernels: KernelRequest,
 }
 

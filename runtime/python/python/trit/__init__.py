@@ -5,9 +5,15 @@
 `pack` packs a matrix of -1, 0 and 1 in 1.6 bits a weight, and `gemm` multiplies arrays with it by machine code that is
 generated for its shape and this CPU.
 
+With torch and transformers (`pip install "trit[torch]"`), which are imported on first use: `accelerate` replaces the ternary
+layers of a loaded model in place, `nn` has the layer, and `TritConfig` makes `from_pretrained` pack them.
+
 What goes wrong with an argument is a TypeError or ValueError that names it, with a file an OSError, with memory a
 MemoryError, and all else a TritError.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ._trit import (
     Answer,
@@ -43,6 +49,11 @@ from ._trit import (
     unpack,
 )
 
+if TYPE_CHECKING:
+    from . import nn as nn
+    from .hf import TritConfig as TritConfig
+    from .replace import accelerate as accelerate
+
 __all__ = [
     "Answer",
     "AnswerPart",
@@ -76,3 +87,20 @@ __all__ = [
     "set_num_threads",
     "unpack",
 ]
+
+_LAZY = {"TritConfig": ("hf", "TritConfig"), "accelerate": ("replace", "accelerate"), "nn": ("nn", None)}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is first asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    imported = importlib.import_module(f"{__name__}.{module}")
+    value = getattr(imported, attribute) if attribute else imported
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -89,6 +89,14 @@ def gemm_i8(
 ) -> NDArray[np.int32]: ...
 def set_num_threads(threads: int, /) -> None: ...
 def get_num_threads() -> int: ...
+def linear(
+    x: NDArray[np.float32] | NDArray[np.int16],
+    matrix: PackedMatrix,
+    *,
+    rule: str,
+    elements: Literal["float32", "bfloat16", "float16"] | str = "float32",
+    bias: NDArray[np.float32] | None = None,
+) -> Any: ...
 
 class _Reading(TypedDict, total=False):
     activations: Literal["auto", "int8", "f32"]
