@@ -6,6 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `arrays` | NumPy arguments and results |
+//! | `elementwise` | `PackedTrits`, `tadd` and its like, chains of them |
 //! | `errors` | exceptions |
 //! | `matrix` | `PackedMatrix`, `pack`, `unpack`, `gemm`, `gemm_i8` |
 //! | `threads` | the pool of threads that multiplies, also after a fork |
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod arrays;
+mod elementwise;
 mod errors;
 mod matrix;
 mod threads;
@@ -23,6 +25,11 @@ use pyo3::prelude::*;
 /// The module.
 #[pymodule]
 mod _trit {
+    #[pymodule_export]
+    use crate::elementwise::{
+        _expressions, _fused, FusedTrits, PackedTrits, TritExpression, pack_trits, tadd, ternary_fma, tmax,
+        tmin, tmul, tnot, unpack_trits,
+    };
     #[pymodule_export]
     use crate::errors::TritError;
     #[pymodule_export]
