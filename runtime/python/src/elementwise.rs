@@ -4,7 +4,6 @@ use crate::arrays::{self, Argument};
 use crate::errors::of_gemm;
 use crate::threads::on_pool;
 use numpy::{PyArrayDyn, PyArrayMethods};
-use pyo3::basic::CompareOp;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -110,20 +109,8 @@ impl PackedTrits {
         Ok(array.unbind())
     }
 
-    fn __richcmp__(&self, other: &Bound<'_, PyAny>, op: CompareOp) -> Py<PyAny> {
-        let py = other.py();
-        let equal = other.cast::<PackedTrits>().map(|other| {
-            let other = other.get();
-            self.shape == other.shape && self.packed == other.packed
-        });
-        match (equal, op) {
-            (Ok(equal), CompareOp::Eq) => equal.into_pyobject(py).map(|b| b.to_owned().into_any().unbind()),
-            (Ok(equal), CompareOp::Ne) => {
-                (!equal).into_pyobject(py).map(|b| b.to_owned().into_any().unbind())
-            }
-            _ => Ok(py.NotImplemented()),
-        }
-        .unwrap_or_else(|never| match never {})
+    fn __eq__(&self, other: &PackedTrits) -> bool {
+        self.shape == other.shape && self.packed == other.packed
     }
 
     fn __repr__(&self) -> String {
