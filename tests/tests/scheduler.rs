@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use trit_runtime::generate::{Finish, GenerateOptions, generate};
@@ -292,8 +292,14 @@ fn a_full_queue_and_an_end_are_told() {
     let options = SchedulerOptions { slots: 1, queue: 2, ..SchedulerOptions::default() };
     let scheduler = scheduler(model, options);
     let endless = || Request { ignore_eos: true, ..Ask::greedy(vec![1, 2, 3], usize::MAX).request(model) };
-    let first = submit(&scheduler, endless()).unwrap();
-    assert!(matches!(first.events.recv(), Ok(Event::Began { .. })));
+    // The first stops after some tokens until its events are read, so that it cannot end before the rest is tried.
+    let (sender, events) = sync_channel(8);
+    let receive = move |event| match sender.send(event) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let _ticket = scheduler.submit(endless(), receive).unwrap();
+    assert!(matches!(events.recv(), Ok(Event::Began { .. })));
     let waiting: Vec<Pending> = (0..2).map(|_| submit(&scheduler, endless()).unwrap()).collect();
     match submit(&scheduler, endless()) {
         Err(Refused::Full { waiting: 2, retry_after }) => assert!(retry_after >= Duration::from_secs(1)),
@@ -303,10 +309,11 @@ fn a_full_queue_and_an_end_are_told() {
     assert_eq!(scheduler.slots().len(), 1);
     scheduler.drain();
     assert!(matches!(submit(&scheduler, endless()), Err(Refused::Draining)));
-    drop(scheduler);
-    for pending in waiting.into_iter().chain([first]) {
-        assert!(matches!(pending.events.iter().last(), Some(Event::Ended(Err(RequestError::Stopped)))));
+    let ends = std::thread::spawn(|| drop(scheduler));
+    for events in std::iter::once(&events).chain(waiting.iter().map(|pending| &pending.events)) {
+        assert!(matches!(events.iter().last(), Some(Event::Ended(Err(RequestError::Stopped)))));
     }
+    ends.join().unwrap();
 }
 
 /// Who asks for much does not keep others waiting: with one slot, another user's request is next.

@@ -54,6 +54,45 @@ pub enum GemmError {
         /// What it is.
         value: i8,
     },
+    /// An element of an operand is no trit.
+    #[error("element {index} of operand {operand} is {value}; -1, 0 and 1 are possible")]
+    Operand {
+        /// Which operand, counted from 0.
+        operand: usize,
+        /// The element's index.
+        index: usize,
+        /// What it is.
+        value: i8,
+    },
+    /// A byte is no canonical byte of packed trits.
+    #[error(
+        "byte {index} is {value}, which holds no five trits: bytes are 0 to 242, and trits behind the end of a row are 0"
+    )]
+    Byte {
+        /// Its index.
+        index: usize,
+        /// What it is.
+        value: u8,
+    },
+    /// Packed arrays of different shapes.
+    #[error(
+        "operand {operand} is [{}, {}], the result [{}, {}]; shapes must be equal",
+        found.0, found.1, expected.0, expected.1
+    )]
+    Shapes {
+        /// Which operand, counted from 0.
+        operand: usize,
+        /// Rows and columns of the result.
+        expected: (usize, usize),
+        /// Rows and columns of the operand.
+        found: (usize, usize),
+    },
+    /// A chain of operations cannot be run.
+    #[error("the chain cannot be run: {problem}")]
+    Chain {
+        /// Why not.
+        problem: String,
+    },
     /// A scale is infinite or no number.
     #[error("scale {index} is {value}; scales are finite")]
     Scale {

@@ -35,6 +35,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`matrix`] | the owned matrix: packing, multiplying |
+//! | [`elementwise`] | arithmetic of arrays of trits, packed ([`PackedTrits`]) or int8, one operation or several ([`Chain`]) |
 //! | `layout` | the layout of tiles: columns, code, groups |
 //! | `activations` | quantized rows, borrowed and owned |
 //! | `kernels` | kernels of machine code, and which of them are used |
@@ -51,6 +52,7 @@
 mod activations;
 mod call;
 pub mod cpu;
+pub mod elementwise;
 mod error;
 mod generate;
 mod kernels;
@@ -62,6 +64,7 @@ pub mod tuning;
 
 pub use activations::{Activations, QuantizedRows, Strided};
 pub use cpu::CpuTiers;
+pub use elementwise::{Chain, PackedTrits};
 pub use error::GemmError;
 pub use generate::generated_targets;
 pub use kernels::{KernelFn, Kernels, MachineCode, Variants};

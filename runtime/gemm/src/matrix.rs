@@ -3,7 +3,8 @@
 use crate::generate::{fastest_code, generated_targets};
 use crate::tuning::{Stream, Timer, fastest};
 use crate::{
-    AlignedMemory, CpuTiers, GemmError, KernelShape, Kernels, Layout, MachineCode, ReadOnlyMemory, Variants,
+    AlignedMemory, CpuTiers, GemmError, KernelShape, Kernels, Layout, MachineCode, PackedTrits,
+    ReadOnlyMemory, Variants,
 };
 use rayon::prelude::*;
 use std::fmt;
@@ -228,6 +229,14 @@ impl TernaryMatrix {
     pub fn canonical(&self) -> Vec<u8> {
         let canonical: [u8; 256] = std::array::from_fn(|byte| self.code.load(byte as u8).unwrap_or_default());
         self.codes().flatten().map(|&byte| canonical[usize::from(byte)]).collect()
+    }
+
+    /// Its trits `[n, k]` in canonical bytes, row by row, as `format-spec/SPEC.md` defines for arrays outside of bundles.
+    ///
+    /// # Errors
+    /// [`GemmError::Memory`] where memory is refused.
+    pub fn packed_trits(&self) -> Result<PackedTrits, GemmError> {
+        PackedTrits::pack(&self.unpack(), self.k)
     }
 
     /// Its trits, row-major `[n, k]`.

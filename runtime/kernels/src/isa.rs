@@ -15,6 +15,7 @@ mod neon;
 mod nibbles;
 mod portable;
 mod product;
+mod trits;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -24,6 +25,10 @@ pub use nibbles::Nibbles;
 pub use portable::Portable;
 pub use product::multiply;
 use std::sync::OnceLock;
+#[cfg(target_arch = "x86_64")]
+pub use trits::Avx512Vbmi;
+pub(crate) use trits::dispatch_trits;
+pub use trits::{CHUNK, CHUNK_TRITS, TritIsa, TritTier, bytes_of, bytes_of_mut};
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
 

@@ -11,8 +11,9 @@
 //! slice of another length than a function documents is a defect of the caller: the function then panics, and never
 //! reads outside the slice.
 //!
-//! `unsafe` stands in 5 files: `isa.rs`, `isa/neon.rs`, `isa/nibbles.rs`, `isa/product.rs` and `isa/x86.rs`, which wrap
-//! intrinsics and call functions that are compiled for CPUs with certain features. The others deny it.
+//! `unsafe` stands in 8 files: `isa.rs`, `isa/neon.rs`, `isa/nibbles.rs`, `isa/product.rs`, `isa/x86.rs`, `isa/trits/tier.rs`,
+//! `isa/trits/neon.rs` and `isa/trits/x86.rs`, which wrap intrinsics and call functions that are compiled for CPUs with
+//! certain features. The others deny it.
 #![deny(unsafe_code)]
 // Several arrays of lanes are indexed in step; zipped iterators would hide that.
 #![allow(clippy::needless_range_loop)]
@@ -21,6 +22,7 @@ pub mod attention;
 pub mod convolve;
 pub mod delta;
 mod dot;
+pub mod elementwise;
 pub mod epilogue;
 mod exp;
 pub mod hadamard;

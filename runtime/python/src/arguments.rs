@@ -1,6 +1,7 @@
 //! Arguments that are no arrays: numbers, texts, token ids, JSON. What does not fit is a `TypeError` or a `ValueError` that
 //! names the argument and says what is expected.
 
+use numpy::{PyArray1, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -167,6 +168,9 @@ pub fn ids(
     {
         return Err(too_many(len));
     }
+    if let Some(array) = integers(value) {
+        return array_ids(name, array, vocab);
+    }
     let items = items(value).ok_or_else(|| other_type(name, expected, value))??;
     if items.is_empty() {
         return Err(PyValueError::new_err(format!("{name} is empty; pass at least one token id")));
@@ -178,6 +182,31 @@ pub fn ids(
         if id < vocab { Ok(id) } else { Err(other_value(&name, &range, &item)) }
     };
     items.into_iter().enumerate().map(id).collect()
+}
+
+/// A one-dimensional array of integers without a mask; `None` for other values.
+fn integers<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyUntypedArray>> {
+    let array = value.cast::<PyUntypedArray>().ok()?;
+    let plain = value.is_exact_instance_of::<PyUntypedArray>();
+    (plain && array.ndim() == 1 && array.len() > 0 && matches!(array.dtype().kind(), b'i' | b'u'))
+        .then_some(array)
+}
+
+/// The ids of an array of integers, of which no Python object is made.
+fn array_ids(name: &str, array: &Bound<'_, PyUntypedArray>, vocab: u32) -> PyResult<Vec<u32>> {
+    let py = array.py();
+    let numpy = py.import(intern!(py, "numpy"))?;
+    for (extreme, place) in [("min", "argmin"), ("max", "argmax")] {
+        let value = array.call_method0(extreme)?;
+        let id: Option<u32> = value.call_method0("item")?.extract().ok();
+        if id.is_none_or(|id| id >= vocab) {
+            let at: usize = array.call_method0(place)?.extract()?;
+            let range = format!("a token id from 0 to {}", vocab.saturating_sub(1));
+            return Err(other_value(&format!("{name}[{at}]"), &range, &value));
+        }
+    }
+    let ids = numpy.call_method1("ascontiguousarray", (array, dtype::<u32>(py)))?;
+    Ok(ids.cast_into::<PyArray1<u32>>()?.try_readonly()?.as_slice()?.to_vec())
 }
 
 /// Several prompts or one: whether `value` is a list of texts or of lists.

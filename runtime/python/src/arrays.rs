@@ -101,7 +101,7 @@ pub fn array<T: Element>(py: Python<'_>, values: Vec<T>, shape: &[usize]) -> PyR
 }
 
 /// The shape as Python writes it.
-fn words(shape: &[usize]) -> String {
+pub fn words(shape: &[usize]) -> String {
     match shape {
         [one] => format!("({one},)"),
         _ => format!("({})", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),

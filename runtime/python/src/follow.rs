@@ -21,6 +21,9 @@ pub enum New {
     Part(Part),
 }
 
+/// The logarithm of a token's probability, and the most probable tokens with theirs.
+pub type Logprob = (f32, Vec<(u32, f32)>);
+
 /// How an answer went, once it has ended.
 #[derive(Clone)]
 pub struct Done {
@@ -35,7 +38,7 @@ pub struct Done {
     /// Time for the prompt, and for the tokens after the first.
     pub times: [Duration; 2],
     /// Each token's logarithm of its probability, and the most probable tokens with theirs.
-    pub logprobs: Option<Vec<(f32, Vec<(u32, f32)>)>>,
+    pub logprobs: Option<Vec<Logprob>>,
 }
 
 /// An answer that is being generated.

@@ -3,7 +3,7 @@
 use crate::answers::{Answers, Prompt};
 use crate::arguments::{self, Keywords, truth};
 use crate::errors::closed;
-use crate::follow::{Done, Follow, New};
+use crate::follow::{Done, Follow, Logprob, New};
 use crate::model::Model;
 use crate::sampling::Asked;
 use pyo3::exceptions::PyValueError;
@@ -73,7 +73,7 @@ impl Generation {
     /// For each token the logarithm of its probability, and a list of the most probable tokens with theirs; None unless
     /// `logprobs` asked for them.
     #[getter]
-    fn logprobs(&self) -> Option<Vec<(f32, Vec<(u32, f32)>)>> {
+    fn logprobs(&self) -> Option<Vec<Logprob>> {
         self.done.logprobs.clone()
     }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `arrays` | NumPy arguments and results |
 //! | `arguments` | other arguments: numbers, texts, token ids, JSON |
+//! | `elementwise` | `PackedTrits`, `tadd` and its like, chains of them |
 //! | `errors` | exceptions |
 //! | `interrupt` | long work that Ctrl-C ends |
 //! | `linear` | linear layers as transformers computes them |
@@ -29,6 +30,7 @@ mod arrays;
 mod chat;
 mod commands;
 mod compile;
+mod elementwise;
 mod errors;
 mod follow;
 mod generate;
@@ -53,6 +55,11 @@ mod _trit {
     use crate::commands::run_command;
     #[pymodule_export]
     use crate::compile::{Compiled, compile, inspect_path};
+    #[pymodule_export]
+    use crate::elementwise::{
+        _expressions, _fused, FusedTrits, PackedTrits, TritExpression, pack_trits, tadd, ternary_fma, tmax,
+        tmin, tmul, tnot, unpack_trits,
+    };
     #[pymodule_export]
     use crate::errors::TritError;
     #[pymodule_export]

@@ -1,12 +1,13 @@
 //! Packed ternary matrices, and their products with arrays.
 
 use crate::arrays::{self, Argument};
+use crate::elementwise::PackedTrits;
 use crate::errors::of_gemm;
 use crate::threads::on_pool;
 use numpy::PyArrayDyn;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt};
+use pyo3::types::{PyBytes, PyFloat, PyInt};
 use trit_gemm::matrix::MAX_N;
 use trit_gemm::{GemmError, KernelRequest, PackOptions, Precision, Scales, TernaryMatrix};
 
@@ -82,6 +83,18 @@ impl PackedMatrix {
     fn unpack(&self, py: Python<'_>) -> PyResult<Py<PyArrayDyn<i8>>> {
         let trits = on_pool(py, || self.matrix.unpack())?;
         arrays::array(py, trits, &[self.matrix.n(), self.matrix.k()])
+    }
+
+    /// Its trits as a packed array [n, k], without the scales.
+    fn packed_trits(&self, py: Python<'_>) -> PyResult<PackedTrits> {
+        let packed = on_pool(py, || self.matrix.packed_trits())?.map_err(of_gemm)?;
+        Ok(PackedTrits::new(vec![self.matrix.n(), self.matrix.k()], packed))
+    }
+
+    /// Its canonical Dense243 bytes, n rows of ceil(k / 5), for numpy.frombuffer and files. The scales are not among them.
+    fn tobytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let packed = on_pool(py, || self.matrix.packed_trits())?.map_err(of_gemm)?;
+        Ok(PyBytes::new(py, packed.bytes()))
     }
 
     fn __repr__(&self) -> String {

@@ -138,7 +138,12 @@ impl Model {
         let (bundle, asked) = (self.bundle(py)?, self.asked.clone());
         let sequence = self.sequence_options()?;
         let started = brief(py, move || start(bundle, &asked, sequence))?;
-        let started = Arc::new(started.map_err(|error| of_runtime(py, error))?);
+        let started = started.map_err(|error| match (error, self.asked.kv_memory, self.asked.slots) {
+            (RuntimeError::Input(words), Some(_), _) => PyValueError::new_err(format!("kv_memory: {words}")),
+            (RuntimeError::Input(words), _, Some(_)) => PyValueError::new_err(format!("slots: {words}")),
+            (error, ..) => of_runtime(py, error),
+        });
+        let started = Arc::new(started?);
         // Another thread may have been faster; its is the one that counts.
         self.with(py, |open| {
             let here = open.running.clone().filter(|running| running.is_here());

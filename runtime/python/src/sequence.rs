@@ -168,7 +168,7 @@ impl Sequence {
             true => brief(py, || run(None)),
             false => stoppable(py, |stop| run(Some(stop))),
         };
-        if matches!(&ran, Err(_)) && sequence.position() > position {
+        if ran.is_err() && sequence.position() > position {
             // A signal came after the last step.
             sequence.truncate(position);
         }

@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,6 +254,29 @@ def test_a_stream_may_be_left(model: trit.Model) -> None:
     stream.close()
     # What was left takes no slot.
     assert model.generate(PROMPTS[0], max_tokens=2, temperature=0, ignore_eos=True).finish == "length"
+
+
+def test_a_model_is_closed_while_threads_use_it(bundle: Path) -> None:
+    for _ in range(5):
+        model = trit.Model(bundle)
+        ended = []
+
+        def work(model: trit.Model = model) -> None:
+            try:
+                while True:
+                    model.generate(PROMPTS, max_tokens=50, ignore_eos=True)
+                    model.logits([5] * 100)
+            except trit.ClosedError:
+                ended.append(True)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        model.close()
+        for thread in threads:
+            thread.join()
+        assert ended == [True] * 4
 
 
 def test_eight_threads_share_a_model(model: trit.Model) -> None:

@@ -43,6 +43,41 @@ def test_logits_do_not_depend_on_how_they_are_asked_for(model: trit.Model) -> No
     assert sequence.ids == ids and len(sequence) == len(ids)
 
 
+def test_arrays_of_ids_may_have_any_layout(model: trit.Model) -> None:
+    ids = model.tokenize(TEXT)
+    whole = model.logits(ids)
+    strided = np.repeat(np.array(ids), 2)[::2]
+    read_only = np.array(ids, dtype=np.int32)
+    read_only.flags.writeable = False
+    for array in [
+        np.array(ids, dtype=">u2"),
+        strided,
+        read_only,
+        np.array(ids, dtype=object),
+        np.array(ids)[::-1][::-1],
+    ]:
+        np.testing.assert_array_equal(model.logits(array), whole)
+    np.testing.assert_array_equal(model.embed(np.array([ids, ids])), model.embed([ids, ids]))
+    for wrong, error, words in [
+        (np.array(ids, dtype=np.float32), TypeError, r"prompt\[0\]"),
+        (np.array([3, -7]), ValueError, r"prompt\[1\] is .*-7"),
+        (np.array([3, 2**63], dtype=np.uint64), ValueError, r"prompt\[1\]"),
+        (np.array([], dtype=np.int64), ValueError, "prompt is empty"),
+        (np.ma.masked_array([3, 4], [False, True]), TypeError, r"prompt\[1\]"),
+        (np.array([True]), TypeError, r"prompt\[0\]"),
+        (np.zeros(10**8, dtype=np.int8), trit.ContextError, "context"),
+    ]:
+        with pytest.raises(error, match=words):
+            model.logits(wrong)
+
+
+def test_what_takes_memory_is_checked(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="kv_memory"):
+        trit.Model(bundle, kv_memory=1)
+    with pytest.raises(ValueError, match="slots"):
+        trit.Model(bundle, slots=100_000)
+
+
 def test_sequences_share_a_prefix(model: trit.Model) -> None:
     ids = model.tokenize(TEXT)
     sequence = model.sequence(ids[:6])

@@ -72,7 +72,14 @@ def test_any_layout_and_byte_order_gives_the_right_result():
     unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
     frozen = x.copy()
     frozen.flags.writeable = False
-    for same in [np.asfortranarray(x), x.astype(">f4"), np.repeat(x, 2, 0)[::2], x[::-1][::-1], unaligned, frozen]:
+    for same in [
+        np.asfortranarray(x),
+        x.astype(">f4"),
+        np.repeat(x, 2, 0)[::2],
+        x[::-1][::-1],
+        unaligned,
+        frozen,
+    ]:
         np.testing.assert_array_equal(trit.gemm(same, packed), expected)
     np.testing.assert_array_equal(trit.pack(np.asfortranarray(w)).unpack(), w)
     np.testing.assert_array_equal(trit.pack(w[::-1]).unpack(), w[::-1])
@@ -93,7 +100,9 @@ def test_results_can_go_into_an_array():
         trit.gemm(x, packed, out=np.empty((6, 80), np.float32)[:, ::2])
     with pytest.raises(ValueError, match=r"out must be of shape \(6, 40\), but has the shape \(6, 41\)"):
         trit.gemm(x, packed, out=np.empty((6, 41), np.float32))
-    with pytest.raises(TypeError, match="out must have elements of float32, not float64: pass an array made with"):
+    with pytest.raises(
+        TypeError, match="out must have elements of float32, not float64: pass an array made with"
+    ):
         trit.gemm(x, packed, out=np.empty((6, 40)))
 
 
@@ -108,13 +117,33 @@ def test_sizes_of_nothing():
 @pytest.mark.parametrize(
     "argument, error, words",
     [
-        ([[1, 0]], TypeError, r"trits must be a numpy.ndarray of int8, not .*list.*: pass numpy.asarray\(trits, dtype"),
-        (np.ones((2, 2)), TypeError, r"trits must have elements of int8, not float64: pass trits.astype\(numpy.int8\)"),
+        (
+            [[1, 0]],
+            TypeError,
+            r"trits must be a numpy.ndarray of int8, not .*list.*: pass numpy.asarray\(trits, dtype",
+        ),
+        (
+            np.ones((2, 2)),
+            TypeError,
+            r"trits must have elements of int8, not float64: pass trits.astype\(numpy.int8\)",
+        ),
         (np.ones((2, 2), np.uint8), TypeError, "trits must have elements of int8, not uint8"),
-        (np.ones(4, np.int8), ValueError, r"trits must be \[n, k\] with at most 2\^24 rows, but has the shape \(4,\)"),
+        (
+            np.ones(4, np.int8),
+            ValueError,
+            r"trits must be \[n, k\] with at most 2\^24 rows, but has the shape \(4,\)",
+        ),
         (np.full((2, 3), 2, np.int8), ValueError, "row 0, column 0 is 2; -1, 0 and 1 are possible"),
-        (np.broadcast_to(np.int8(1), (1 << 30, 1 << 10)), ValueError, r"trits must be \[n, k\] with at most 2\^24"),
-        (np.ma.masked_array(np.ones((2, 2), np.int8)), TypeError, "trits is a masked array: pass trits.filled"),
+        (
+            np.broadcast_to(np.int8(1), (1 << 30, 1 << 10)),
+            ValueError,
+            r"trits must be \[n, k\] with at most 2\^24",
+        ),
+        (
+            np.ma.masked_array(np.ones((2, 2), np.int8)),
+            TypeError,
+            "trits is a masked array: pass trits.filled",
+        ),
     ],
 )
 def test_what_is_no_matrix_of_trits_is_refused_by_name(argument, error, words):
@@ -128,12 +157,27 @@ def test_what_is_no_matrix_of_trits_is_refused_by_name(argument, error, words):
         (float("nan"), None, ValueError, "scale 0 is NaN; scales are finite"),
         (np.array([1, np.inf], np.float32), None, ValueError, "scale 1 is inf; scales are finite"),
         (np.ones(3, np.float32), None, ValueError, r"scales must be a number, or float32 \[2\], or"),
-        (np.ones(2), None, TypeError, r"scales must have elements of float32, not float64: pass scales.astype"),
+        (
+            np.ones(2),
+            None,
+            TypeError,
+            r"scales must have elements of float32, not float64: pass scales.astype",
+        ),
         ("big", None, TypeError, "scales must be a numpy.ndarray of float32, not .*str"),
         (0.5, 32, ValueError, "group_size is 32, but scales have no groups"),
-        (np.ones((2, 3), np.float32), 64, ValueError, "scales are for 3 groups, but 64 columns in groups of 64 are 1"),
+        (
+            np.ones((2, 3), np.float32),
+            64,
+            ValueError,
+            "scales are for 3 groups, but 64 columns in groups of 64 are 1",
+        ),
         (np.ones((2, 4), np.float32), 16, ValueError, "multiple"),
-        (np.ones((2, 1), np.float32), 0, ValueError, "scales are for 1 groups, but 64 columns in groups of 0 are 0"),
+        (
+            np.ones((2, 1), np.float32),
+            0,
+            ValueError,
+            "scales are for 1 groups, but 64 columns in groups of 0 are 0",
+        ),
     ],
 )
 def test_scales_that_do_not_fit_are_refused_by_name(scales, group_size, error, words):
@@ -147,7 +191,9 @@ def test_activations_that_do_not_fit_are_refused_by_name():
         trit.gemm(np.zeros((2, 63), np.float32), packed)
     with pytest.raises(TypeError, match=r"x must have elements of float32, not float64: pass x.astype"):
         trit.gemm(np.zeros((2, 64)), packed)
-    with pytest.raises(ValueError, match='activations is "int4"; "float", "int8" and "int8-group" are possible'):
+    with pytest.raises(
+        ValueError, match='activations is "int4"; "float", "int8" and "int8-group" are possible'
+    ):
         trit.gemm(np.zeros((2, 64), np.float32), packed, activations="int4")
     with pytest.raises(MemoryError):
         trit.gemm(np.broadcast_to(np.float32(1), (1 << 40, 64)), packed)
@@ -184,12 +230,18 @@ def test_nothing_that_is_passed_is_a_defect(w, x):
 
 def test_pickles_and_words():
     w = trits(5, 64)
-    for packed in [trit.pack(w, 0.5, kernels="portable"), trit.pack(w, rng.random((5, 2), dtype=np.float32), 32)]:
+    for packed in [
+        trit.pack(w, 0.5, kernels="portable"),
+        trit.pack(w, rng.random((5, 2), dtype=np.float32), 32),
+    ]:
         again = pickle.loads(pickle.dumps(packed))
         np.testing.assert_array_equal(again.unpack(), w)
         np.testing.assert_array_equal(again.scales, packed.scales)
         assert (again.kernels, again.group_size) == (packed.kernels, packed.group_size)
-    assert repr(trit.pack(w, 0.5, kernels="portable")) == "<trit.PackedMatrix [5, 64], scale 0.5, 1 KiB, portable>"
+    assert (
+        repr(trit.pack(w, 0.5, kernels="portable"))
+        == "<trit.PackedMatrix [5, 64], scale 0.5, 1 KiB, portable>"
+    )
 
 
 def test_threads_share_a_matrix_and_results_do_not_depend_on_their_number():

@@ -3,7 +3,8 @@
 `compile` makes a .trit bundle of a checkpoint, and `Model` runs one: generates, chats, gives logits and embeddings.
 
 `pack` packs a matrix of -1, 0 and 1 in 1.6 bits a weight, and `gemm` multiplies arrays with it by machine code that is
-generated for its shape and this CPU.
+generated for its shape and this CPU. `tadd`, `tmul`, `tmin`, `tmax`, `tnot` and `ternary_fma` are element-wise arithmetic of
+arrays of trits, int8 or packed by `pack_trits`, and `fuse` runs several of them in one pass over memory.
 
 With torch and transformers (`pip install "trit[torch]"`), which are imported on first use: `accelerate` replaces the ternary
 layers of a loaded model in place, `nn` has the layer, and `TritConfig` makes `from_pretrained` pack them.
@@ -21,21 +22,24 @@ from ._trit import (
     BundleError,
     CheckpointError,
     ClosedError,
-    Compiled,
     CompileError,
+    Compiled,
     ContextError,
+    FusedTrits,
     Generation,
     GuideError,
     KernelsError,
     Model,
     NotFiniteError,
     PackedMatrix,
+    PackedTrits,
     Piece,
     SavedError,
     Sequence,
     Stream,
     SuppressedError,
     TritError,
+    TritExpression,
     UnsupportedError,
     UntrustedError,
     __version__,
@@ -45,9 +49,18 @@ from ._trit import (
     get_num_threads,
     inspect,
     pack,
+    pack_trits,
     set_num_threads,
+    tadd,
+    ternary_fma,
+    tmax,
+    tmin,
+    tmul,
+    tnot,
     unpack,
+    unpack_trits,
 )
+from .elementwise import fuse
 
 if TYPE_CHECKING:
     from . import nn as nn
@@ -63,29 +76,41 @@ __all__ = [
     "CompileError",
     "Compiled",
     "ContextError",
+    "FusedTrits",
     "Generation",
     "GuideError",
     "KernelsError",
     "Model",
     "NotFiniteError",
     "PackedMatrix",
+    "PackedTrits",
     "Piece",
     "SavedError",
     "Sequence",
     "Stream",
     "SuppressedError",
     "TritError",
+    "TritExpression",
     "UnsupportedError",
     "UntrustedError",
     "__version__",
     "compile",
+    "fuse",
     "gemm",
     "gemm_i8",
     "get_num_threads",
     "inspect",
     "pack",
+    "pack_trits",
     "set_num_threads",
+    "tadd",
+    "ternary_fma",
+    "tmax",
+    "tmin",
+    "tmul",
+    "tnot",
     "unpack",
+    "unpack_trits",
 ]
 
 _LAZY = {"TritConfig": ("hf", "TritConfig"), "accelerate": ("replace", "accelerate"), "nn": ("nn", None)}
