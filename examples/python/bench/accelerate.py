@@ -5,19 +5,22 @@ microsoft/bitnet-b1.58-2B-4T; "online", latent as its -bf16 repository; "bitline
 HF1BitLLM/Llama3-8B-1.58-100B-tokens. A token's time is the median over rounds of the difference between generating many
 tokens and one. The head is a linear layer in floats before and after; the last columns say what it takes, and what is left.
 
-    python examples/python/accelerate_bench.py --layers 4 --threads 2
+    python examples/python/bench/accelerate.py --layers 4 --threads 2
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from typing import Any
 
+# torch's threads otherwise wait for each other by spinning, which takes milliseconds a layer where other programs run too.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 import transformers
-from transformers import BitNetConfig, BitNetForCausalLM
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear
 
 import trit
@@ -25,7 +28,8 @@ import trit
 
 def model_of(kind: str, dtype: torch.dtype, layers: int, vocab: int) -> Any:
     """A model with random weights whose linear layers are those that transformers makes for this kind of checkpoint."""
-    config = BitNetConfig(
+    kinds: Any = transformers
+    config = kinds.BitNetConfig(
         vocab_size=vocab,
         hidden_size=2560,
         intermediate_size=6912,
@@ -41,7 +45,7 @@ def model_of(kind: str, dtype: torch.dtype, layers: int, vocab: int) -> Any:
     torch.manual_seed(1)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    model = BitNetForCausalLM(config).eval()
+    model = kinds.BitNetForCausalLM(config).eval()
     torch.set_default_dtype(default)
     for name, module in list(model.model.named_modules()):
         if type(module) is not torch.nn.Linear:
@@ -115,13 +119,15 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["online", "bitlinear", "offline"])
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     options = parser.parse_args()
-    transformers.logging.set_verbosity_error()
+    quiet: Any = transformers.logging
+    quiet.set_verbosity_error()
     torch.set_num_threads(options.threads)
     trit.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, trit {trit.__version__}")
     print(
-        f"{options.layers} layers of the 2B's shape, vocabulary {options.vocab}, {options.dtype}, {options.threads} threads"
+        f"{options.layers} layers of the 2B's shape, vocabulary {options.vocab}, {options.dtype}, "
+        f"{options.threads} threads, OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}"
     )
     print(
         "| kind | stock, ms a token | accelerated | times | head, both | without it, times | prompt, stock ms | accelerated |"
