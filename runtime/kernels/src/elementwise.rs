@@ -13,7 +13,7 @@
 //!
 //! Packed bytes must be canonical Dense243, at most 242; [`first_invalid`] finds others. Int8 values are checked while they
 //! are used. [`program`] has several operations in one pass over memory. How the kernels work is said in `isa/trits.rs`;
-//! [`reference`](self::reference) is what they are compared with.
+//! [`TritOp::reference`] is what they are compared with.
 
 mod convert;
 pub mod program;
