@@ -1,6 +1,7 @@
 """What all tests share: a bundle of the shipped model, and folders of their own for what the package remembers."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = tmp_path_factory.mktemp(name.lower())
         folder.chmod(0o700)
         os.environ[name] = str(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A shell ignores Ctrl-C for what it runs in the background, and programs that are started there would too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
