@@ -1,6 +1,6 @@
 """Decoding of a latent BitNet 2B by litespark-inference 1.0.3 (its runtime without torch) and by `trit.Model`, in turn.
 
-    python examples/python/bench/litespark.py LATENT_CHECKPOINT MODEL.trit --threads 2
+    python examples/python/bench/litespark_decode.py LATENT_CHECKPOINT MODEL.trit --threads 2
 
 MODEL.trit is the same checkpoint, compiled. Each round decodes some tokens greedily with both; nothing is guessed ahead. The
 head of litespark-inference is in 4 bits unless told otherwise, which changes logits; that of trit gives the exact most

@@ -5,7 +5,7 @@ microsoft/bitnet-b1.58-2B-4T; "online", latent as its -bf16 repository; "bitline
 HF1BitLLM/Llama3-8B-1.58-100B-tokens. A token's time is the median over rounds of the difference between generating many
 tokens and one. The head is a linear layer in floats before and after; the last columns say what it takes, and what is left.
 
-    python examples/python/bench/accelerate.py --layers 4 --threads 2
+    python examples/python/bench/accelerated_decode.py --layers 4 --threads 2
 """
 
 from __future__ import annotations
