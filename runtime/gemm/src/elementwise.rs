@@ -21,7 +21,7 @@
 //! let smaller = chain.tmin(x, y);
 //! let result = chain.tnot(smaller);
 //! let chain = chain.finish(result)?;
-//! assert_eq!(chain.run(&[&a, &b])?.unpack(), a.tmin(&b)?.tnot().unpack());
+//! assert_eq!(chain.run(&[&a, &b])?.unpack(), a.tmin(&b)?.tnot()?.unpack());
 //! # Ok::<(), trit_gemm::GemmError>(())
 //! ```
 //!
