@@ -4,7 +4,7 @@
 //! or byte order is copied first; another type of elements is refused with the words that would convert it, because a
 //! silent conversion hides what it costs and what it rounds.
 
-use numpy::ndarray::IxDyn;
+use numpy::ndarray::{Ix1, IxDyn};
 use numpy::{
     Element, IntoPyArray, PyArray, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
     PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods, dtype,
@@ -12,6 +12,15 @@ use numpy::{
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+
+/// Looks NumPy's functions up, which is otherwise done when they are first used: Ctrl-C at that moment would be a panic.
+///
+/// # Errors
+/// `ImportError` where there is no NumPy.
+pub fn load_numpy(py: Python<'_>) -> PyResult<()> {
+    py.import(intern!(py, "numpy"))?;
+    PyArray::<u8, Ix1>::zeros(py, [1], false).try_readonly().map(drop).map_err(|_| in_use("a new array"))
+}
 
 /// An array argument: contiguous, aligned, in this machine's byte order.
 pub struct Argument<'py, T: Element> {

@@ -79,6 +79,7 @@ mod _trit {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::arrays::load_numpy(module.py())?;
         crate::errors::add_to(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

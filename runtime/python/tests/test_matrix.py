@@ -283,3 +283,13 @@ assert os.waitpid(child, 0)[1] == 0
 assert (trit.gemm(x, w) == 256).all()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_numpys_functions_are_looked_up_by_the_import():
+    """Ctrl-C while they were looked up later was a panic."""
+    program = """
+import importlib, sys, trit
+core = "numpy._core" if "numpy._core" in sys.modules else "numpy.core"
+assert hasattr(importlib.import_module(core + ".multiarray"), "_RUST_NUMPY_BORROW_CHECKING_API")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
