@@ -23,6 +23,7 @@ use failure::{CommandError, Failure};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use trit_command::names::names;
+use trit_text::causes::with_causes;
 use trit_text::printable::{escape, escape_lines};
 
 /// Sets what a process has once: its hook for panics and its handler of SIGBUS. Messages begin with the program's name,
@@ -76,15 +77,7 @@ fn print(text: &str) -> u8 {
 
 /// The error and what caused it, where its own message does not say that already.
 fn report(error: &CommandError) {
-    let mut message = format!("{}: {error}", names().compiler);
-    let mut cause = error.cause();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message += &format!(": {text}");
-        }
-        cause = error.source();
-    }
+    let message = with_causes(format!("{}: {error}", names().compiler), error.cause());
     // Where standard error is closed too there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{}", escape(&message));
 }

@@ -10,6 +10,7 @@ use trit_command::names::names;
 use trit_command::remedy;
 use trit_command::signals::INTERRUPTED;
 use trit_runtime::text::TextError;
+use trit_runtime::text::causes::with_causes;
 use trit_runtime::text::output::OutputError;
 use trit_runtime::text::printable::{escape, escape_json, escape_lines};
 use trit_runtime::{RuntimeError, Session};
@@ -66,15 +67,7 @@ impl Failure {
         if !message.starts_with(&bundle) {
             message = format!("{bundle}: {message}");
         }
-        // Adds the causes that the error's own text does not repeat.
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = error.source();
-        }
+        message = with_causes(message, error.source());
         if let Some(remedy) = remedies::of_error(&error) {
             message = format!("{message}; {remedy}");
         }

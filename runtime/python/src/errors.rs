@@ -20,6 +20,7 @@ use trit_runtime::format::FormatError;
 use trit_runtime::format::saved::SavedError;
 use trit_runtime::generate::guide::GuideError;
 use trit_runtime::text::TextError;
+use trit_runtime::text::causes::with_causes;
 use trit_runtime::text::output::{OutputError, OutputProblem};
 use trit_runtime::{NoKernels, RuntimeError};
 use tritc::{Choice, CompileError, ErrorKind, Warning};
@@ -236,15 +237,7 @@ pub fn of_output(argument: &str, error: &OutputError) -> PyErr {
 
 /// The exception for an error of the runtime.
 pub fn of_runtime(py: Python<'_>, error: RuntimeError) -> PyErr {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
+    let mut message = with_causes(error.to_string(), error.source());
     if let Some(remedy) = remedy(&error) {
         message = format!("{message}; {remedy}");
     }
@@ -326,15 +319,7 @@ fn remedy(error: &RuntimeError) -> Option<String> {
 
 /// The exception for an error of the compiler.
 pub fn of_compile(py: Python<'_>, error: &CompileError) -> PyErr {
-    let mut message = compile_words(error);
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
+    let message = with_causes(compile_words(error), error.source());
     match error {
         CompileError::Io { path, source } => return of_io(path, source),
         CompileError::Output(error) => return of_output("out", error),

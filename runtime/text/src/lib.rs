@@ -18,11 +18,13 @@
 //! | [`template`] | a conversation to the prompt the model was trained on |
 //! | [`conversation`] | what was said, and how much of it a context holds |
 //! | [`output`] | which files a command may replace, and files that appear whole or not at all |
+//! | [`causes`] | errors with what caused them |
 //! | [`printable`] | what files and models say, so that a terminal only shows it |
 
 #![forbid(unsafe_code)]
 
 mod assemble;
+pub mod causes;
 pub mod conversation;
 mod coverage;
 pub mod detokenizer;
