@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trit_runtime::generate::Finish;
 use trit_runtime::scheduler::{Chosen, Event, RequestError};
-use trit_runtime::text::stop::StopTexts;
-use trit_runtime::text::{Detokenizer, Tokenizer};
+use trit_runtime::text::{AnswerText, Tokenizer};
 use trit_server::answer::{Part, Splitter};
 
 /// What is new in an answer.
@@ -44,9 +43,7 @@ pub struct Done {
 /// An answer that is being generated.
 pub struct Follow {
     bundle: PathBuf,
-    tokenizer: Option<Arc<Tokenizer>>,
-    text: Option<Detokenizer<Arc<Tokenizer>>>,
-    stops: StopTexts,
+    text: AnswerText,
     splitter: Option<Splitter>,
     done: Done,
     began: Instant,
@@ -72,9 +69,8 @@ impl Follow {
             times: [Duration::ZERO; 2],
             logprobs: logprobs.then(Vec::new),
         };
-        let text = tokenizer.clone().map(|tokenizer| Detokenizer::after(tokenizer, prompt));
-        let (stops, began) = (StopTexts::new(stop), Instant::now());
-        Follow { bundle, tokenizer, text, stops, splitter, done, began, first: None, ended: false }
+        let text = AnswerText::after(tokenizer, prompt, stop);
+        Follow { bundle, text, splitter, done, began: Instant::now(), first: None, ended: false }
     }
 
     /// Whether nothing more comes.
@@ -132,26 +128,12 @@ impl Follow {
         if let (Some(all), Some(logprob)) = (&mut self.done.logprobs, chosen.logprob) {
             all.push((logprob, chosen.top));
         }
-        let (mut piece, mut mark) = (String::new(), None);
-        if let (Some(text), Some(tokenizer)) = (&mut self.text, &self.tokenizer) {
-            let failed = |error| of_text(py, &self.bundle, error, 0, 0);
-            piece = text.push(chosen.id).map_err(failed)?;
-            if let Some(splitter) = &self.splitter {
-                let special =
-                    tokenizer.is_special(chosen.id).then(|| tokenizer.token_of(chosen.id)).flatten();
-                mark = special.filter(|token| splitter.is_mark(token));
-                if mark.is_some() {
-                    // What was held back stands before the mark.
-                    piece.push_str(&text.finish().map_err(failed)?);
-                }
-            }
-        }
-        let mut text = self.stops.push(&piece);
-        if mark.is_some() && !self.stops.found() {
-            text.push_str(&self.stops.finish());
-        }
+        let splitter = self.splitter.as_ref();
+        let pushed =
+            self.text.push(chosen.id, |token| splitter.is_some_and(|splitter| splitter.is_mark(token)));
+        let (text, mark) = pushed.map_err(|error| of_text(py, &self.bundle, error, 0, 0))?;
         let mut new = self.give(Some(chosen.id), text);
-        if self.stops.found() {
+        if self.text.stopped_at().is_some() {
             new.extend(self.end("stop", at));
         } else if let (Some(mark), Some(splitter)) = (mark, &mut self.splitter) {
             new.extend(splitter.push_special(&mark).into_iter().map(New::Part));
@@ -164,11 +146,8 @@ impl Follow {
         if self.ended {
             return Ok(Vec::new());
         }
-        let rest = self.text.as_mut().map_or(Ok(String::new()), Detokenizer::finish);
-        let rest = rest.map_err(|error| of_text(py, &self.bundle, error, 0, 0))?;
-        let mut text = self.stops.push(&rest);
-        let finish = if self.stops.found() { "stop" } else { finish };
-        text.push_str(&self.stops.finish());
+        let text = self.text.finish().map_err(|error| of_text(py, &self.bundle, error, 0, 0))?;
+        let finish = if self.text.stopped_at().is_some() { "stop" } else { finish };
         let mut new = if text.is_empty() { Vec::new() } else { self.give(None, text) };
         new.extend(self.end(finish, at));
         Ok(new)

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use trit_runtime::generate::Finish;
 use trit_runtime::scheduler::{Chosen, Event, RequestError, Ticket};
-use trit_runtime::text::stop::StopTexts;
-use trit_runtime::text::{Detokenizer, TextError, Tokenizer};
+use trit_runtime::text::{AnswerText, TextError};
 
 /// One answer to a request.
 pub(crate) struct Choice {
@@ -22,8 +21,7 @@ pub(crate) struct Choice {
     /// What the scheduler sends, and when it did; the ticket cancels the request when it is dropped. `None` where there is
     /// nothing to generate.
     source: Option<(UnboundedReceiver<(Event, Instant)>, Ticket)>,
-    text: Option<Detokenizer<Arc<Tokenizer>>>,
-    stops: StopTexts,
+    text: AnswerText,
     splitter: Splitter,
     /// Tokens with probabilities that no part was given out with yet.
     tokens: Vec<TokenLogprob>,
@@ -50,12 +48,10 @@ impl Choice {
         caller: &Caller,
         arrived: Instant,
     ) -> Choice {
-        let tokenizer = state.tokenizer.clone();
         Choice {
             index,
             source: None,
-            text: tokenizer.map(|tokenizer| Detokenizer::after(tokenizer, &made.ids)),
-            stops: StopTexts::new(&generation.stop),
+            text: AnswerText::after(state.tokenizer.clone(), &made.ids, &generation.stop),
             splitter,
             tokens: Vec::new(),
             pending: 0,
@@ -148,13 +144,8 @@ impl Choice {
                     Finish::Length | Finish::Context => FinishReason::Length,
                     Finish::Interrupted => return Err(ApiError::internal("the answer was interrupted")),
                 };
-                let rest = self.text.as_mut().map_or(Ok(String::new()), Detokenizer::finish);
-                let mut text = self.stops.push(&rest.map_err(broken)?);
-                let mut finish = finish;
-                match self.stops.found_text() {
-                    Some(stop) => finish = FinishReason::StopText(stop.to_owned()),
-                    None => text.push_str(&self.stops.finish()),
-                }
+                let text = self.text.finish().map_err(broken)?;
+                let finish = self.stopped().unwrap_or(finish);
                 let mut deltas = self.parts(&text);
                 deltas.extend(self.end(finish));
                 Ok((deltas, true))
@@ -177,33 +168,18 @@ impl Choice {
         if let Some(logprob) = chosen.logprob {
             self.tokens.push(self.logprob(chosen, logprob)?);
         }
-        let (piece, mark) = match (&mut self.text, &self.state.tokenizer) {
-            (Some(text), Some(tokenizer)) => {
-                let special =
-                    tokenizer.is_special(chosen.id).then(|| tokenizer.token_of(chosen.id)).flatten();
-                let mark = special.filter(|token| self.splitter.is_mark(token));
-                let mut piece = text.push(chosen.id).map_err(broken)?;
-                if mark.is_some() {
-                    // What was held back stands before the mark.
-                    piece.push_str(&text.finish().map_err(broken)?);
-                }
-                (piece, mark)
-            }
+        let (text, mark) = match &self.state.tokenizer {
+            Some(_) => self.text.push(chosen.id, |token| self.splitter.is_mark(token)).map_err(broken)?,
             // Without a tokenizer the ids are the text.
-            _ if self.usage.generated == 1 => (chosen.id.to_string(), None),
-            _ => (format!(",{}", chosen.id), None),
+            None if self.usage.generated == 1 => (self.text.push_text(&chosen.id.to_string()), None),
+            None => (self.text.push_text(&format!(",{}", chosen.id)), None),
         };
-        let mut text = self.stops.push(&piece);
-        if let Some(stop) = self.stops.found_text() {
-            let stop = stop.to_owned();
+        if let Some(stop) = self.stopped() {
             // The token that completes the text to stop at is no part of the answer.
             self.tokens.pop();
             let mut deltas = self.parts(&text);
-            deltas.extend(self.end(FinishReason::StopText(stop)));
+            deltas.extend(self.end(stop));
             return Ok((deltas, true));
-        }
-        if mark.is_some() {
-            text.push_str(&self.stops.finish());
         }
         let mut deltas = self.parts(&text);
         if let Some(token) = mark {
@@ -211,6 +187,11 @@ impl Choice {
             deltas.extend(self.deltas(parts));
         }
         Ok((deltas, false))
+    }
+
+    /// The end at a text to stop at, where one was found.
+    fn stopped(&self) -> Option<FinishReason> {
+        self.text.stopped_at().map(|stop| FinishReason::StopText(stop.to_owned()))
     }
 
     fn logprob(&self, chosen: &Chosen, logprob: f32) -> Result<TokenLogprob, ApiError> {

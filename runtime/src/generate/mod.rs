@@ -15,8 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trit_text::conversation::shared_prefix;
-use trit_text::stop::StopTexts;
-use trit_text::{Detokenizer, TextError, Tokenizer};
+use trit_text::{AnswerText, TextError, Tokenizer};
 
 /// How many of a prompt's last tokens open the answer, at most: a role, and the beginning or an empty block of thoughts.
 pub(crate) const OPENING: usize = 12;
@@ -140,8 +139,7 @@ pub struct Generator {
     tokenizer: Option<Arc<Tokenizer>>,
     /// The current generation, until it has ended.
     ongoing: Option<Ongoing>,
-    text: Option<Detokenizer<Arc<Tokenizer>>>,
-    stops: StopTexts,
+    text: AnswerText,
     /// The result of the last generation that ended.
     last: Option<Generation>,
 }
@@ -158,8 +156,8 @@ impl Generator {
 
     /// A generator of tokens alone, without text.
     pub fn of_ids(session: Session, sampler: Sampler) -> Generator {
-        let stops = StopTexts::default();
-        Generator { session, sampler, tokenizer: None, ongoing: None, text: None, stops, last: None }
+        let text = AnswerText::default();
+        Generator { session, sampler, tokenizer: None, ongoing: None, text, last: None }
     }
 
     /// Begins to generate after `ids`, the tokens of the whole text so far. Those first tokens that the session has run
@@ -198,8 +196,7 @@ impl Generator {
         }
         let known = shared_prefix(self.session.tokens(), ids);
         self.session.truncate(known);
-        self.stops = StopTexts::new(&options.stop_texts);
-        self.text = self.tokenizer.clone().map(|tokenizer| Detokenizer::after(tokenizer, ids));
+        self.text = AnswerText::after(self.tokenizer.clone(), ids, &options.stop_texts);
         self.last = None;
         let (session, sampler) = (&mut self.session, &mut self.sampler);
         self.ongoing = Some(Ongoing::begin(session, &ids[known..], sampler, options, guide)?);
@@ -221,7 +218,7 @@ impl Generator {
 
     /// The part of `text` that stands before the first stop text. `text` is the whole text of an answer.
     pub fn before_stop<'a>(&self, text: &'a str) -> &'a str {
-        self.stops.before(text)
+        self.text.before_stop(text)
     }
 
     /// Whether the pieces have text.
@@ -262,23 +259,20 @@ impl Generator {
     fn piece(&mut self) -> Result<Option<Piece>, RuntimeError> {
         let Some(ongoing) = &mut self.ongoing else { return Ok(None) };
         let id = ongoing.next(&mut self.session, &mut self.sampler)?;
-        let text = match (&mut self.text, id) {
-            (None, _) => Ok(String::new()),
-            (Some(text), Some(id)) => text.push(id),
-            (Some(text), None) => text.finish(),
+        let text = match id {
+            Some(id) => self.text.push(id, |_| false).map(|(text, _)| text),
+            None => self.text.finish(),
         };
         let text = text.map_err(|source: TextError| {
             let path = self.session.model().path().to_owned();
             RuntimeError::Text { path, source }
-        });
-        let mut text = self.stops.push(&text?);
-        if self.stops.found() {
+        })?;
+        if self.text.stopped_at().is_some() {
             ongoing.stop(Finish::Stop);
         }
         if id.is_some() {
             return Ok(Some(Piece { id, text }));
         }
-        text.push_str(&self.stops.finish());
         self.end();
         Ok((!text.is_empty()).then_some(Piece { id, text }))
     }

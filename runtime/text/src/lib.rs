@@ -15,6 +15,7 @@
 //! | [`detokenizer`] | ids to text while they are generated, never splitting a character |
 //! | `stages`, `letters` | a decoder, token by token |
 //! | [`stop`] | texts at which a generation ends |
+//! | [`answer_text`] | an answer's tokens to its text, up to such a text |
 //! | [`template`] | a conversation to the prompt the model was trained on |
 //! | [`conversation`] | what was said, and how much of it a context holds |
 //! | [`output`] | which files a command may replace, and files that appear whole or not at all |
@@ -23,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer_text;
 mod assemble;
 pub mod causes;
 pub mod conversation;
@@ -40,6 +42,7 @@ pub mod stop;
 pub mod template;
 pub mod tokenizer;
 
+pub use answer_text::AnswerText;
 pub use conversation::Conversation;
 pub use detokenizer::Detokenizer;
 pub use guard::panic_is_expected;
