@@ -83,15 +83,12 @@ impl PackedTrits {
             return Ok(packed);
         }
         let tier = TritTier::best();
-        // One long row is shared out too: pieces end at whole bytes.
-        let at_a_time = match rows {
-            1 => (TRITS_AT_A_TIME / TRITS * TRITS).min(columns),
-            _ => columns,
-        };
+        let (at_a_time, few) = pieces(rows, columns);
         let bytes = packed.bytes_mut().par_chunks_mut(at_a_time.div_ceil(TRITS));
-        let pieces = trits.par_chunks(at_a_time);
-        let few = (TRITS_AT_A_TIME / at_a_time).max(1);
-        let done = bytes.zip(pieces).with_min_len(few).try_for_each(|(to, from)| pack(tier, from, to));
+        let done = bytes
+            .zip(trits.par_chunks(at_a_time))
+            .with_min_len(few)
+            .try_for_each(|(to, from)| pack(tier, from, to));
         match done {
             Ok(()) => Ok(packed),
             Err(_) => {
@@ -187,11 +184,7 @@ impl PackedTrits {
             return;
         }
         let tier = TritTier::best();
-        let at_a_time = match self.rows {
-            1 => (TRITS_AT_A_TIME / TRITS * TRITS).min(self.columns),
-            _ => self.columns,
-        };
-        let few = (TRITS_AT_A_TIME / at_a_time).max(1);
+        let (at_a_time, few) = pieces(self.rows, self.columns);
         let bytes = self.bytes().par_chunks(at_a_time.div_ceil(TRITS));
         out.par_chunks_mut(at_a_time)
             .zip(bytes)
@@ -296,6 +289,16 @@ impl PackedTrits {
     pub(super) fn room_like(&self) -> Result<PackedTrits, GemmError> {
         PackedTrits::room(self.rows, self.columns)
     }
+}
+
+/// How many trits make a piece that a thread packs or unpacks, and how many pieces it takes at least. A single long row is
+/// shared out too: pieces end at whole bytes.
+fn pieces(rows: usize, columns: usize) -> (usize, usize) {
+    let at_a_time = match rows {
+        1 => (TRITS_AT_A_TIME / TRITS * TRITS).min(columns),
+        _ => columns,
+    };
+    (at_a_time, (TRITS_AT_A_TIME / at_a_time).max(1))
 }
 
 /// Runs `work` on the bytes of operands. All operations give 0 for zeros, so that the ends of rows need nothing done.

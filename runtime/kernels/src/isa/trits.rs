@@ -114,7 +114,13 @@ pub trait TritIsa: Copy {
     /// The byte of `table` at each index; 0 for an index of 128 or more. Others are less than 16.
     fn lookup(self, table: &[u8; 16], index: Self::Bytes) -> Self::Bytes;
     /// The byte of `table` at each index, which is less than 32.
-    fn lookup_wide(self, table: &[u8; 32], index: Self::Bytes) -> Self::Bytes;
+    #[inline(always)]
+    fn lookup_wide(self, table: &[u8; 32], index: Self::Bytes) -> Self::Bytes {
+        let (halves, _) = table.as_chunks::<16>();
+        // An index outside of a half becomes one of 128 or more, which gives 0.
+        let (below, above) = (self.add(index, self.splat(0x70)), self.sub(index, self.splat(16)));
+        self.or(self.lookup(&halves[0], below), self.lookup(&halves[1], above))
+    }
     /// The bytes of each 16 bytes of `x` at `index`; 0 for an index of 128 or more. Others are less than 16.
     fn shuffle(self, x: Self::Bytes, index: &[u8; 16]) -> Self::Bytes;
     /// The product of int8 trits.

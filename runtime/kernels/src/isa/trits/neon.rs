@@ -1,21 +1,9 @@
 //! The operations on NEON.
 
+use super::tier::each;
 use super::{CHUNK, CHUNK_TRITS, TritIsa};
 use crate::isa::Neon;
 use std::arch::aarch64::*;
-
-/// Methods of a few instructions.
-macro_rules! each {
-    ($($name:ident($($arg:ident),*) = $instructions:expr;)*) => {
-        $(
-            #[inline(always)]
-            fn $name(self, $($arg: Self::Bytes),*) -> Self::Bytes {
-                // SAFETY: `self` proves the feature.
-                unsafe { $instructions }
-            }
-        )*
-    };
-}
 
 impl TritIsa for Neon {
     type Bytes = uint8x16_t;

@@ -109,6 +109,23 @@ macro_rules! dispatch_trits {
 }
 pub(crate) use dispatch_trits;
 
+/// Methods of a few instructions, for the two modules of intrinsics. They are no closures, which would not be compiled for the features.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+macro_rules! each {
+    ($($(#[$meta:meta])* $name:ident($($arg:ident),*) = $instructions:expr;)*) => {
+        $(
+            $(#[$meta])*
+            #[inline(always)]
+            fn $name(self, $($arg: Self::Bytes),*) -> Self::Bytes {
+                // SAFETY: `self` proves the features.
+                unsafe { $instructions }
+            }
+        )*
+    };
+}
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+pub(super) use each;
+
 /// The bytes of int8 trits.
 pub fn bytes_of(trits: &[i8]) -> &[u8] {
     // SAFETY: i8 and u8 have the same layout and every bit pattern.

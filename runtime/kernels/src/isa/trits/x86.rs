@@ -1,5 +1,6 @@
 //! The operations on AVX2, on AVX-512, and on AVX-512 with VBMI, which looks up in tables of 64 bytes.
 
+use super::tier::each;
 use super::{CHUNK, CHUNK_TRITS, POWERS, TritIsa, bits_of, digit_of, plane};
 use crate::elementwise::TritOp;
 use crate::isa::{Avx2, Avx512};
@@ -14,20 +15,6 @@ impl Avx512Vbmi {
     pub fn detect() -> Option<Avx512Vbmi> {
         Avx512::detect().filter(|_| is_x86_feature_detected!("avx512vbmi")).map(Avx512Vbmi)
     }
-}
-
-/// Methods of a few instructions. They are no closures, which would not be compiled for the features.
-macro_rules! each {
-    ($($(#[$meta:meta])* $name:ident($($arg:ident),*) = $instructions:expr;)*) => {
-        $(
-            $(#[$meta])*
-            #[inline(always)]
-            fn $name(self, $($arg: Self::Bytes),*) -> Self::Bytes {
-                // SAFETY: `self` proves the features.
-                unsafe { $instructions }
-            }
-        )*
-    };
 }
 
 impl TritIsa for Avx2 {
@@ -76,13 +63,6 @@ impl TritIsa for Avx2 {
         }
     }
     #[inline(always)]
-    fn lookup_wide(self, table: &[u8; 32], index: Self::Bytes) -> Self::Bytes {
-        let [low, high] = halves(table);
-        // An index outside of a half becomes one of 128 or more, which gives 0.
-        let (below, above) = (self.add(index, self.splat(0x70)), self.sub(index, self.splat(16)));
-        self.or(self.lookup(low, below), self.lookup(high, above))
-    }
-    #[inline(always)]
     fn shuffle(self, x: Self::Bytes, index: &[u8; 16]) -> Self::Bytes {
         // SAFETY: `self` proves the feature; the indices are half a register.
         unsafe {
@@ -110,13 +90,6 @@ impl TritIsa for Avx2 {
             _mm_storeu_si128(lanes[10 * part + 5 + piece].as_mut_ptr().cast(), high);
         }
     }
-}
-
-/// The halves of a table.
-#[inline(always)]
-fn halves(table: &[u8; 32]) -> [&[u8; 16]; 2] {
-    let (halves, _) = table.as_chunks::<16>();
-    [&halves[0], &halves[1]]
 }
 
 /// What both kinds of AVX-512 share.
@@ -166,12 +139,6 @@ macro_rules! avx512 {
                 let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
                 _mm512_shuffle_epi8(table, index)
             }
-        }
-        #[inline(always)]
-        fn lookup_wide(self, table: &[u8; 32], index: Self::Bytes) -> Self::Bytes {
-            let [low, high] = halves(table);
-            let (below, above) = (self.add(index, self.splat(0x70)), self.sub(index, self.splat(16)));
-            self.or(self.lookup(low, below), self.lookup(high, above))
         }
         #[inline(always)]
         fn shuffle(self, x: Self::Bytes, index: &[u8; 16]) -> Self::Bytes {
