@@ -1,6 +1,6 @@
 """Speed of `trit.gemm` beside NumPy and torch, and of element-wise arithmetic beside NumPy.
 
-    python runtime/python/bench/primitives.py [--threads 1,2] [--shapes 4096x4096,...] [--rows 1,16,512] [--cpu-time]
+    python examples/python/bench/primitives.py [--threads 1,2] [--shapes 4096x4096,...] [--rows 1,16,512] [--cpu-time]
 
 Each round runs every alternative once, in turn, so that other load disturbs all of them alike; medians of the rounds are printed.
 Weights are random trits with one scale, activations random floats. torch is left out where it cannot be imported. torch's int8
