@@ -5,7 +5,7 @@ use crate::follow::{Follow, New};
 use crate::interrupt::{Inbox, stoppable};
 use crate::model::{Model, Running};
 use crate::processed::{Processed, Text};
-use crate::sampling::Asked;
+use crate::sampling::{Asked, Form};
 use pyo3::prelude::*;
 use std::collections::VecDeque;
 use std::mem;
@@ -15,7 +15,6 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 use trit_runtime::RuntimeError;
 use trit_runtime::generate::guide::Guide;
-use trit_runtime::guide::Grammar;
 use trit_runtime::scheduler::{Event, Refused, Request, Ticket};
 use trit_server::answer::Splitter;
 
@@ -23,8 +22,8 @@ use trit_server::answer::Splitter;
 pub struct Prompt {
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// What the answer must be like, and the argument that says so.
-    pub form: Option<(Grammar, Option<String>, &'static str)>,
+    /// What the answer must be like.
+    pub form: Option<Form>,
     /// Takes the answer apart.
     pub splitter: Option<Splitter>,
 }
@@ -87,7 +86,7 @@ impl Answers {
                     user: 0,
                 });
             } else {
-                let options = model.sequence_options()?;
+                let options = model.sequence_options();
                 let sequence = running.engine().sequence(options).map_err(|error| of_runtime(py, error))?;
                 texts.push(Text {
                     sequence,
@@ -185,7 +184,7 @@ impl Drop for Answers {
 
 /// The guide of an answer, if it has one.
 fn guide(py: Python<'_>, model: &Model, prompt: &Prompt) -> PyResult<Option<Box<dyn Guide>>> {
-    let Some((grammar, after, argument)) = &prompt.form else { return Ok(None) };
+    let Some(Form { argument, grammar, after }) = &prompt.form else { return Ok(None) };
     let factory = model.guides(py, argument)?;
     let made = stoppable(py, |_| factory.guide(grammar, after.as_deref()))?;
     made.map(Some).map_err(|error| of_guide(py, Some(argument), &error))

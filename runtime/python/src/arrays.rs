@@ -9,7 +9,7 @@ use numpy::{
     Element, IntoPyArray, PyArray, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
     PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -102,6 +102,20 @@ pub fn write<'py, T: Element>(
     }
     let array = value.cast::<PyArrayDyn<T>>()?;
     array.try_readwrite().map_err(|_| in_use(name))
+}
+
+/// Room for an array of this shape, filled with zeros.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn zeros<T: Clone + Default>(shape: &[usize]) -> PyResult<Vec<T>> {
+    let refused =
+        || PyMemoryError::new_err(format!("there is no memory for results of shape {}", words(shape)));
+    let len = shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n)).ok_or_else(refused)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| refused())?;
+    values.resize(len, T::default());
+    Ok(values)
 }
 
 /// An array of `values` in this shape, which owns their memory.

@@ -7,10 +7,10 @@ use crate::answers::{Answers, Prompt};
 use crate::arguments::{Keywords, json, other_type, text, to_python, truth};
 use crate::errors::{TritError, of_text};
 use crate::follow::New;
-use crate::generate::{Generation, Shape, Stream};
+use crate::generate::{Generation, Shape, given, takes_stream};
 use crate::interrupt::{abandonable, stoppable};
 use crate::model::Model;
-use crate::sampling::{self, Asked};
+use crate::sampling::{Asked, Form};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -201,6 +201,18 @@ fn refused(error: ApiError) -> PyErr {
     }
 }
 
+/// A list of messages, or a text that the user says, as such a list.
+fn list_of_messages(messages: &Bound<'_, PyAny>) -> PyResult<Value> {
+    let said = match messages.is_instance_of::<PyString>() {
+        true => json!([{"role": "user", "content": text("messages", messages)?}]),
+        false => json("messages", messages)?,
+    };
+    match said.is_array() {
+        true => Ok(said),
+        false => Err(other_type("messages", "a list of dicts with role and content, or a str", messages)),
+    }
+}
+
 /// A conversation: a list of messages, or a text that the user says.
 fn conversation(
     messages: &Bound<'_, PyAny>,
@@ -208,14 +220,7 @@ fn conversation(
     keywords: &mut Keywords<'_>,
 ) -> PyResult<Messages> {
     let mut fields = Map::new();
-    let said = match messages.is_instance_of::<PyString>() {
-        true => json!([{"role": "user", "content": text("messages", messages)?}]),
-        false => json("messages", messages)?,
-    };
-    if !said.is_array() {
-        return Err(other_type("messages", "a list of dicts with role and content, or a str", messages));
-    }
-    fields.insert("messages".into(), said);
+    fields.insert("messages".into(), list_of_messages(messages)?);
     if let Some(tools) = tools {
         fields.insert("tools".into(), json("tools", tools)?);
     }
@@ -254,9 +259,8 @@ pub fn chat(
     options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
     let mut keywords = Keywords::new("chat", options)?;
-    let stream = keywords.take("stream")?.map(|value| truth("stream", &value)).transpose()?.unwrap_or(false);
-    let vocab = model.bundle(py)?.manifest().hyperparameters.vocab_size;
-    let asked = Asked::take(&mut keywords, vocab, true)?;
+    let stream = takes_stream(&mut keywords)?;
+    let asked = Asked::take(&mut keywords, model.vocab(py)?, true)?;
     let messages = conversation(messages, tools, &mut keywords)?;
     keywords.finish()?;
     let formed = model.chat_form(py)?;
@@ -278,25 +282,20 @@ pub fn chat(
     let demanded = form.grammar(&messages, &prompt, &format(asked.form.as_ref()));
     let argument = asked.form.as_ref().map_or("tools", |form| form.argument);
     let form = match (demanded, &asked.form) {
-        (Some(grammar), _) => Some((Grammar::Lark(grammar), None, argument)),
-        (None, Some(asked)) => Some((asked.grammar.clone(), asked.after.clone(), argument)),
-        (None, None) => None,
+        (Some(grammar), _) => Some(Form { argument, grammar: Grammar::Lark(grammar), after: None }),
+        (None, asked) => asked.clone(),
     };
     let splitter = Some(formed.1.splitter(&messages, &prompt));
     let answers = Answers::begin(py, model, vec![Prompt { ids, form, splitter }], &asked)?;
     let shape = Chat { seed: asked.seed, said: Mutex::default() };
-    let stream_of = Stream::new(answers, Box::new(shape));
-    match stream {
-        true => Ok(Py::new(py, stream_of)?.into_any()),
-        false => stream_of.finish(py),
-    }
+    given(py, answers, Box::new(shape), stream)
 }
 
 /// A form in the words of the server.
-fn format(form: Option<&sampling::Form>) -> Format {
+fn format(form: Option<&Form>) -> Format {
     match form {
         // Who says where the form begins says it all.
-        Some(sampling::Form { after: Some(_), .. }) | None => Format::Text,
+        Some(Form { after: Some(_), .. }) | None => Format::Text,
         Some(form) => match &form.grammar {
             Grammar::JsonObject => Format::JsonObject,
             Grammar::JsonSchema(schema) => Format::JsonSchema(schema.clone()),
@@ -329,10 +328,7 @@ pub fn apply_chat_template(
     tokenize: bool,
 ) -> PyResult<Py<PyAny>> {
     let &Said { messages, tools, documents, add_generation_prompt, variables } = said;
-    let said = match messages.is_instance_of::<PyString>() {
-        true => json!([{"role": "user", "content": text("messages", messages)?}]),
-        false => json("messages", messages)?,
-    };
+    let said = list_of_messages(messages)?;
     let list = |name: &str, value: &Bound<'_, PyAny>| {
         let value = json(name, value)?;
         match value.is_array() {
@@ -340,9 +336,6 @@ pub fn apply_chat_template(
             false => Err(PyTypeError::new_err(format!("{name} must be a list of dicts"))),
         }
     };
-    if !said.is_array() {
-        return Err(other_type("messages", "a list of dicts with role and content, or a str", messages));
-    }
     let mut named = Vec::new();
     for (name, value) in variables.into_iter().flatten() {
         let name = text("a name of a variable", &name)?;

@@ -1,7 +1,7 @@
 //! `Model.generate`: a prompt, or several, continued as a whole or piece by piece.
 
 use crate::answers::{Answers, Prompt};
-use crate::arguments::{self, Keywords, truth};
+use crate::arguments::{Keywords, truth};
 use crate::errors::closed;
 use crate::follow::{Done, Follow, Logprob, New};
 use crate::model::Model;
@@ -288,6 +288,20 @@ impl Stream {
     }
 }
 
+/// Whether pieces are wanted instead of the whole.
+pub fn takes_stream(keywords: &mut Keywords<'_>) -> PyResult<bool> {
+    Ok(keywords.take("stream")?.map(|value| truth("stream", &value)).transpose()?.unwrap_or(false))
+}
+
+/// Answers as a stream of pieces, or, once they are whole, as what the shape makes of them.
+pub fn given(py: Python<'_>, answers: Answers, shape: Box<dyn Shape>, stream: bool) -> PyResult<Py<PyAny>> {
+    let pieces = Stream::new(answers, shape);
+    match stream {
+        true => Ok(Py::new(py, pieces)?.into_any()),
+        false => pieces.finish(py),
+    }
+}
+
 /// `Model.generate`.
 pub fn generate(
     py: Python<'_>,
@@ -296,28 +310,13 @@ pub fn generate(
     options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
     let mut keywords = Keywords::new("generate", options)?;
-    let stream = keywords.take("stream")?.map(|value| truth("stream", &value)).transpose()?.unwrap_or(false);
-    let vocab = model.bundle(py)?.manifest().hyperparameters.vocab_size;
-    let asked = Asked::take(&mut keywords, vocab, false)?;
+    let stream = takes_stream(&mut keywords)?;
+    let asked = Asked::take(&mut keywords, model.vocab(py)?, false)?;
     keywords.finish()?;
-    let several = arguments::is_list_of_prompts(prompt)?;
     // One token of the context is left for the answer.
-    let ids = match several {
-        true => {
-            let all = arguments::prompts(prompt)?;
-            let ids = |(at, one): (usize, &Bound<'_, PyAny>)| {
-                model.prompt_ids(py, &format!("prompt[{at}]"), one, 1)
-            };
-            all.iter().enumerate().map(ids).collect::<PyResult<Vec<_>>>()?
-        }
-        false => vec![model.prompt_ids(py, "prompt", prompt, 1)?],
-    };
-    let form = || asked.form.as_ref().map(|form| (form.grammar.clone(), form.after.clone(), form.argument));
-    let prompts = ids.into_iter().map(|ids| Prompt { ids, form: form(), splitter: None }).collect();
+    let (ids, several) = model.several_ids(py, "prompt", prompt, 1)?;
+    let prompts =
+        ids.into_iter().map(|ids| Prompt { ids, form: asked.form.clone(), splitter: None }).collect();
     let answers = Answers::begin(py, model, prompts, &asked)?;
-    let stream_of = Stream::new(answers, Box::new(Texts { seed: asked.seed, several }));
-    match stream {
-        true => Ok(Py::new(py, stream_of)?.into_any()),
-        false => stream_of.finish(py),
-    }
+    given(py, answers, Box::new(Texts { seed: asked.seed, several }), stream)
 }

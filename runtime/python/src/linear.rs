@@ -10,7 +10,7 @@ use crate::errors::of_gemm;
 use crate::matrix::{Held, PackedMatrix};
 use crate::threads::on_pool;
 use half::{bf16, f16};
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rayon::prelude::*;
 use trit_gemm::{GemmError, Precision, TernaryMatrix};
@@ -170,9 +170,7 @@ impl Layer<'_> {
         let fits = |shape: &[usize]| matches!(*shape, [_, columns] if columns == k);
         let x: Argument<T::Raw> = arrays::read("x", &format!("[m, {k}]"), x, fits)?;
         let (m, x) = (x.shape()[0], x.values()?);
-        let mut out = Vec::new();
-        out.try_reserve_exact(m * n).map_err(|_| no_memory(m * n))?;
-        out.resize(m * n, T::Raw::default());
+        let mut out = arrays::zeros::<T::Raw>(&[m, n])?;
         on_pool(py, || {
             let parts = x.chunks(ROWS * k).zip(out.chunks_mut(ROWS * n));
             parts.into_iter().try_for_each(|(x, out)| match self.rule {
@@ -325,8 +323,4 @@ fn nearest(x: f32) -> f32 {
 /// Two digits of a sum.
 fn both(low: i32, high: i32) -> f64 {
     f64::from(low) + 256.0 * f64::from(high)
-}
-
-fn no_memory(count: usize) -> PyErr {
-    PyMemoryError::new_err(format!("there is no memory for {count} results"))
 }

@@ -5,7 +5,7 @@ use crate::elementwise::PackedTrits;
 use crate::errors::of_gemm;
 use crate::threads::on_pool;
 use numpy::PyArrayDyn;
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFloat, PyInt};
 use trit_gemm::matrix::MAX_N;
@@ -275,11 +275,7 @@ fn multiply<'py, X: numpy::Element + Sync, Y: numpy::Element + Clone + Default +
         drop(target);
         return Ok(out.unbind());
     }
-    let mut into = Vec::new();
-    let count = values.len() / k * n;
-    into.try_reserve_exact(count)
-        .map_err(|_| PyMemoryError::new_err(format!("there is no memory for {count} results")))?;
-    into.resize(count, Y::default());
+    let mut into = arrays::zeros(&shape)?;
     on_pool(py, || product(matrix, values, &mut into))?.map_err(of_gemm)?;
     Ok(arrays::array(py, into, &shape)?.into_any())
 }

@@ -1,9 +1,10 @@
 //! What `trit.Model` has in Python.
 
 use crate::arguments::{self, count, other_value, truth};
+use crate::arrays::zeros;
 use crate::errors::{self, of_runtime};
 use crate::interrupt::{abandonable, brief, stoppable};
-use crate::model::{Asked, Model, Open, parsed, zeros};
+use crate::model::{Asked, Model, Open};
 use crate::sequence::{self, Sequence};
 use crate::threads::pool;
 use crate::{chat, generate};
@@ -16,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use trit_runtime::format::target::Target;
 use trit_runtime::{
-    KernelChoice, KvType, LoadOptions, Pooling, RuntimeError, SequenceOptions, Session, StateType,
-    TrustPolicy, Tuning, WeightMemory, perplexity,
+    KernelChoice, LoadOptions, Pooling, RuntimeError, SequenceOptions, Session, TrustPolicy, Tuning,
+    WeightMemory, perplexity,
 };
 
 #[pymethods]
@@ -59,8 +60,8 @@ impl Model {
             trust: flag("trust", trust, false)?,
             kernels: kernels.to_owned(),
             cpu: cpu.map(str::to_owned),
-            kv: kv.to_owned(),
-            state: state.to_owned(),
+            kv: arguments::word("kv", "\"f16\", \"f32\" or \"int8\"", kv)?,
+            state: arguments::word("state", "\"f32\" or \"f16\"", state)?,
             verify: flag("verify", verify, true)?,
             mmap: flag("mmap", mmap, false)?,
             tune: flag("tune", tune, false)?,
@@ -70,8 +71,6 @@ impl Model {
         };
         let kernels: KernelChoice =
             arguments::word("kernels", "\"auto\", \"embedded\", \"jit\" or \"portable\"", kernels)?;
-        let _: KvType = arguments::word("kv", "\"f16\", \"f32\" or \"int8\"", kv)?;
-        let _: StateType = arguments::word("state", "\"f32\" or \"f16\"", state)?;
         let cpu = cpu.map(|name| {
             let names = Target::ALL.map(Target::name).join(", ");
             let unknown = || PyValueError::new_err(format!("cpu is {name:?}; expected one of {names}"));
@@ -135,7 +134,7 @@ impl Model {
     /// Tokens of the vocabulary.
     #[getter]
     fn vocab_size(&self, py: Python<'_>) -> PyResult<u32> {
-        Ok(self.bundle(py)?.manifest().hyperparameters.vocab_size)
+        self.vocab(py)
     }
 
     /// Elements of a hidden state.
@@ -243,8 +242,8 @@ impl Model {
         arguments.set_item("trust", trust)?;
         arguments.set_item("kernels", kernels)?;
         arguments.set_item("cpu", cpu)?;
-        arguments.set_item("kv", kv)?;
-        arguments.set_item("state", state)?;
+        arguments.set_item("kv", kv.to_string())?;
+        arguments.set_item("state", state.to_string())?;
         arguments.set_item("verify", verify)?;
         arguments.set_item("mmap", mmap)?;
         arguments.set_item("tune", tune)?;
@@ -277,7 +276,7 @@ impl Model {
         if ids.len().is_ok_and(|len| len == 0) && !ids.is_instance_of::<PyString>() {
             return Ok(String::new());
         }
-        let vocab = self.bundle(py)?.manifest().hyperparameters.vocab_size;
+        let vocab = self.vocab(py)?;
         let too_many = |len| PyValueError::new_err(format!("ids has {len} tokens, which is no text"));
         let ids = arguments::ids("ids", ids, vocab, u32::MAX as usize, too_many)?;
         let decoded = abandonable(py, move |_| tokenizer.decode(&ids, skip_special), |_| Ok(()))?;
@@ -292,9 +291,9 @@ impl Model {
     fn logits(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>) -> PyResult<Py<PyArray<f32, IxDyn>>> {
         let ids = self.prompt_ids(py, "prompt", prompt, 0)?;
         let running = self.running(py)?;
-        let vocab = self.bundle(py)?.manifest().hyperparameters.vocab_size as usize;
-        let options = SequenceOptions { snapshots: 0, ..self.sequence_options()? };
-        let mut all = zeros(ids.len(), vocab)?;
+        let vocab = self.vocab(py)? as usize;
+        let options = SequenceOptions { snapshots: 0, ..self.sequence_options() };
+        let mut all = zeros(&[ids.len(), vocab])?;
         let engine = running.engine();
         let ran = stoppable(py, |stop| {
             let mut sequence = engine.sequence(options)?;
@@ -330,13 +329,13 @@ impl Model {
         let ids = match prompt.is_instance_of::<PyString>() {
             true => self.tokenize(py, prompt, true)?,
             false => {
-                let vocab = self.bundle(py)?.manifest().hyperparameters.vocab_size;
+                let vocab = self.vocab(py)?;
                 let too_many = |len| PyValueError::new_err(format!("prompt has {len} tokens; pass fewer"));
                 arguments::ids("prompt", prompt, vocab, u32::MAX as usize, too_many)?
             }
         };
         let running = self.running(py)?;
-        let options = SequenceOptions { snapshots: 0, ..self.sequence_options()? };
+        let options = SequenceOptions { snapshots: 0, ..self.sequence_options() };
         let score = stoppable(py, |stop| {
             let mut session = Session::on(running.engine().clone(), options)?;
             session.interrupt_by(stop.clone());
@@ -365,19 +364,11 @@ impl Model {
                 )));
             }
         };
-        let is_list = arguments::is_list_of_prompts(texts)? && !texts.is_instance_of::<PyString>();
-        let texts = match is_list {
-            true => {
-                let texts = arguments::prompts(texts)?;
-                let ids = |(at, text)| self.prompt_ids(py, &format!("texts[{at}]"), text, 0);
-                texts.iter().enumerate().map(ids).collect::<PyResult<Vec<_>>>()?
-            }
-            false => vec![self.prompt_ids(py, "texts", texts, 0)?],
-        };
+        let (texts, is_list) = self.several_ids(py, "texts", texts, 0)?;
         let running = self.running(py)?;
         let dim = self.bundle(py)?.manifest().hyperparameters.hidden_dim as usize;
-        let options = SequenceOptions { snapshots: 0, ..self.sequence_options()? };
-        let mut all = zeros(texts.len(), dim)?;
+        let options = SequenceOptions { snapshots: 0, ..self.sequence_options() };
+        let mut all = zeros(&[texts.len(), dim])?;
         let engine = running.engine();
         let ran = stoppable(py, |stop| {
             for (ids, to) in texts.iter().zip(all.chunks_exact_mut(dim)) {
@@ -422,7 +413,7 @@ impl Model {
     /// Raises TritError where a check failed.
     fn selftest(&self, py: Python<'_>) -> PyResult<String> {
         let bundle = self.bundle(py)?;
-        let (threads, kv) = (self.asked.threads, parsed("kv", &self.asked.kv)?);
+        let (threads, kv) = (self.asked.threads, self.asked.kv);
         let report = abandonable(py, move |_| bundle.selftest(threads, kv), |_| Ok(()))?;
         let report = report.map_err(|error| of_runtime(py, error))?;
         match report.failures.is_empty() {

@@ -7,17 +7,16 @@
 use crate::arguments::{self, text};
 use crate::errors::{self, of_runtime};
 use crate::interrupt::{abandonable, brief};
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trit_runtime::guide::GuideFactory;
 use trit_runtime::scheduler::{Scheduler, SchedulerOptions};
-use trit_runtime::text::{ChatTemplate, Tokenizer};
-use trit_runtime::{Engine, EngineOptions, RuntimeError, SequenceOptions};
+use trit_runtime::text::{ChatTemplate, TextError, Tokenizer};
+use trit_runtime::{Engine, EngineOptions, KvType, RuntimeError, SequenceOptions, StateType};
 use trit_server::answer::Form;
 
 /// How a model was asked for.
@@ -29,8 +28,8 @@ pub struct Asked {
     pub trust: bool,
     pub kernels: String,
     pub cpu: Option<String>,
-    pub kv: String,
-    pub state: String,
+    pub kv: KvType,
+    pub state: StateType,
     pub verify: bool,
     pub mmap: bool,
     pub tune: bool,
@@ -136,7 +135,7 @@ impl Model {
             return Ok(running);
         }
         let (bundle, asked) = (self.bundle(py)?, self.asked.clone());
-        let sequence = self.sequence_options()?;
+        let sequence = self.sequence_options();
         let started = brief(py, move || start(bundle, &asked, sequence))?;
         let started = started.map_err(|error| match (error, self.asked.kv_memory, self.asked.slots) {
             (RuntimeError::Input(words), Some(_), _) => PyValueError::new_err(format!("kv_memory: {words}")),
@@ -156,13 +155,13 @@ impl Model {
     }
 
     /// The options of a text's sequence.
-    pub fn sequence_options(&self) -> PyResult<SequenceOptions> {
-        Ok(SequenceOptions {
+    pub fn sequence_options(&self) -> SequenceOptions {
+        SequenceOptions {
             context: self.asked.context,
-            kv: parsed("kv", &self.asked.kv)?,
-            state: parsed("state", &self.asked.state)?,
+            kv: self.asked.kv,
+            state: self.asked.state,
             ..SchedulerOptions::default().sequence
-        })
+        }
     }
 
     /// The tokenizer.
@@ -211,6 +210,11 @@ impl Model {
         Ok((self.asked.context.unwrap_or(longest), longest))
     }
 
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.bundle(py)?.manifest().hyperparameters.vocab_size)
+    }
+
     /// The tokens of a prompt: a text, to which the tokenizer adds what it adds to every text, or ids. `room` tokens of the
     /// context are left.
     pub fn prompt_ids(
@@ -220,26 +224,53 @@ impl Model {
         value: &Bound<'_, PyAny>,
         room: usize,
     ) -> PyResult<Vec<u32>> {
+        self.ids_after(py, name, value, 0, room)
+    }
+
+    /// As [`Model::prompt_ids`], for what continues `before` tokens, to which nothing is added.
+    pub fn ids_after(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        value: &Bound<'_, PyAny>,
+        before: usize,
+        room: usize,
+    ) -> PyResult<Vec<u32>> {
         let (context, longest) = self.context(py)?;
-        let limit = context.saturating_sub(room);
+        let limit = context.saturating_sub(before + room);
+        let too_long = |tokens| errors::too_long(py, before + tokens, context, longest);
         if value.is_instance_of::<PyString>() {
             let text = text(name, value)?;
             let tokenizer = self.tokenizer(py)?;
-            let encoded = abandonable(py, move |_| tokenizer.encode_within(&text, true, limit), |_| Ok(()))?;
-            let ids = encoded.map_err(|error| errors::of_text(py, &self.path, error, context, longest))?;
+            let encode = move |_: &Arc<_>| tokenizer.encode_within(&text, before == 0, limit);
+            let ids = abandonable(py, encode, |_| Ok(()))?.map_err(|error| match error {
+                TextError::TooLong { at_least, .. } => too_long(at_least),
+                error => errors::of_text(py, &self.path, error, context, longest),
+            })?;
             return match ids.is_empty() {
                 true => Err(PyValueError::new_err(format!("{name} is empty; pass some text"))),
                 false => Ok(ids),
             };
         }
-        let vocab = self.bundle(py)?.manifest().hyperparameters.vocab_size;
-        arguments::ids(name, value, vocab, limit, |tokens| errors::too_long(py, tokens, context, longest))
+        arguments::ids(name, value, self.vocab(py)?, limit, too_long)
     }
-}
 
-/// A word that the constructor has checked.
-pub fn parsed<T: FromStr>(name: &str, word: &str) -> PyResult<T> {
-    word.parse().map_err(|_| PyValueError::new_err(format!("{name} is {word:?}, which is not known")))
+    /// The tokens of a prompt or of a list of prompts, and whether it is a list.
+    pub fn several_ids(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        value: &Bound<'_, PyAny>,
+        room: usize,
+    ) -> PyResult<(Vec<Vec<u32>>, bool)> {
+        if !arguments::is_list_of_prompts(value)? {
+            return Ok((vec![self.prompt_ids(py, name, value, room)?], false));
+        }
+        let all = arguments::prompts(value)?;
+        let ids =
+            |(at, one): (usize, &Bound<'_, PyAny>)| self.prompt_ids(py, &format!("{name}[{at}]"), one, room);
+        Ok((all.iter().enumerate().map(ids).collect::<PyResult<_>>()?, true))
+    }
 }
 
 /// Starts an engine and a scheduler.
@@ -261,18 +292,4 @@ fn start(
     };
     let scheduler = Scheduler::new(engine.clone(), options)?;
     Ok(Running { process: std::process::id(), engine: Some(engine), scheduler: Some(scheduler) })
-}
-
-/// Room for an array `[rows, columns]`.
-pub fn zeros(rows: usize, columns: usize) -> PyResult<Vec<f32>> {
-    let mut all = Vec::new();
-    let fits = rows.checked_mul(columns).is_some_and(|len| {
-        let fits = all.try_reserve_exact(len).is_ok();
-        if fits {
-            all.resize(len, 0.0);
-        }
-        fits
-    });
-    let refused = || PyMemoryError::new_err(format!("there is no memory for float32 [{rows}, {columns}]"));
-    fits.then_some(all).ok_or_else(refused)
 }

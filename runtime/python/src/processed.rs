@@ -21,7 +21,7 @@ use trit_runtime::{Batch, Logits, LogitsRequest, RuntimeError, Sequence};
 
 /// One answer.
 pub struct Text {
-    /// Its sequence, which has run all of the text but what stands in `ahead`.
+    /// Its sequence, which has run all of the text but the last token chosen.
     pub sequence: Sequence,
     /// The text so far.
     pub history: Vec<u32>,
@@ -138,9 +138,8 @@ impl Processed {
         let Some(Logits::All(logits)) = text.sequence.logits(0) else {
             return Err(PyValueError::new_err("internal error: a step gave no logits; please report this"));
         };
-        let own = logits.to_vec();
-        let logits = processed(py, &self.processors, &text.history, own.clone())?;
-        let id = text.sampler.choose_among(Logits::All(&logits), &text.history, allowed.as_ref());
+        let changed = processed(py, &self.processors, &text.history, logits.to_vec())?;
+        let id = text.sampler.choose_among(Logits::All(&changed), &text.history, allowed.as_ref());
         let suppressed = || of_runtime(py, RuntimeError::Suppressed { tokens: text.history.len() });
         let id = id.ok_or_else(suppressed)?;
         if text.stop_ids.contains(&id) {
@@ -151,10 +150,10 @@ impl Processed {
         if let Some(guide) = &mut text.guide {
             guide.accept(id).map_err(|error| of_guide(py, None, &error))?;
         }
+        // Probabilities are the model's own, as everywhere.
+        tell(Event::Token(Chosen::describe(id, text.logprobs, Logits::All(logits))));
         text.history.push(id);
         text.generated += 1;
-        // Probabilities are the model's own, as everywhere.
-        tell(Event::Token(Chosen::describe(id, text.logprobs, Logits::All(&own))));
         let finish = match () {
             () if text.generated == text.max_tokens => Some(Finish::Length),
             () if text.history.len() > text.sequence.context_length() => Some(Finish::Context),

@@ -17,6 +17,7 @@ const DEFAULT_TOKENS: usize = 256;
 const MOST_LOGPROBS: usize = 100;
 
 /// What an answer must be like.
+#[derive(Clone)]
 pub struct Form {
     /// The argument that says it.
     pub argument: &'static str,

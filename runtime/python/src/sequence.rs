@@ -4,7 +4,7 @@ use crate::arguments::{self, other_value, whole};
 use crate::arrays;
 use crate::errors::{TritError, of_runtime};
 use crate::interrupt::{brief, stoppable};
-use crate::model::{Model, zeros};
+use crate::model::Model;
 use numpy::PyArray;
 use numpy::ndarray::IxDyn;
 use pyo3::exceptions::PyValueError;
@@ -121,27 +121,13 @@ impl Sequence {
             }
         };
         let model = self.model.get();
-        let (position, context) = self.look(|s| (s.position(), s.context_length()))?;
-        let bundle = model.bundle(py)?;
-        let ids = if let Ok(text) = tokens.cast::<pyo3::types::PyString>() {
-            let text = arguments::text("tokens", text)?;
-            let longest = bundle.manifest().hyperparameters.context_length as usize;
-            let encoded = model.tokenizer(py)?.encode_within(&text, position == 0, context - position);
-            encoded.map_err(|error| crate::errors::of_text(py, model.path(), error, context, longest))?
-        } else {
-            let longest = bundle.manifest().hyperparameters.context_length as usize;
-            let too_many = |len| crate::errors::too_long(py, position + len, context, longest);
-            let vocab = bundle.manifest().hyperparameters.vocab_size;
-            arguments::ids("tokens", tokens, vocab, context - position, too_many)?
-        };
-        if ids.is_empty() {
-            return Err(PyValueError::new_err("tokens is empty; pass some text or ids"));
-        }
-        let vocab = bundle.manifest().hyperparameters.vocab_size as usize;
+        let position = self.look(trit_runtime::Sequence::position)?;
+        let ids = model.ids_after(py, "tokens", tokens, position, 0)?;
+        let vocab = model.vocab(py)? as usize;
         let running = model.running(py)?;
         let mut all = match wanted {
-            Wanted::All => zeros(ids.len(), vocab)?,
-            Wanted::Last => zeros(1, vocab)?,
+            Wanted::All => arrays::zeros(&[ids.len(), vocab])?,
+            Wanted::Last => arrays::zeros(&[vocab])?,
             Wanted::None => Vec::new(),
         };
         let mut sequence = self.take()?;
@@ -254,7 +240,7 @@ impl Sequence {
 
 /// `Model.sequence`.
 pub fn begin(py: Python<'_>, model: Py<Model>, prompt: Option<&Bound<'_, PyAny>>) -> PyResult<Sequence> {
-    let (running, options) = (model.get().running(py)?, model.get().sequence_options()?);
+    let (running, options) = (model.get().running(py)?, model.get().sequence_options());
     let made = running.engine().sequence(options).map_err(|error| of_runtime(py, error))?;
     let sequence = Sequence::new(model, made);
     if let Some(prompt) = prompt {
@@ -273,7 +259,7 @@ pub fn restore(
     let path = arguments::path("path", path)?;
     let this = model.get();
     let ids = ids.map(|ids| this.prompt_ids(py, "ids", ids, 0)).transpose()?;
-    let (bundle, running, options) = (this.bundle(py)?, this.running(py)?, this.sequence_options()?);
+    let (bundle, running, options) = (this.bundle(py)?, this.running(py)?, this.sequence_options());
     let restored = brief(py, || {
         let saved = SavedSequences::open(&path, &bundle)?;
         let (index, position) = match &ids {

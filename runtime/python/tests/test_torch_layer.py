@@ -309,11 +309,12 @@ def test_words():
 
 
 def test_the_golden_bytes_of_dense243():
-    packed = trit._op.pack_rows(np.array([[-1, 0, 1, 1, 0, 1, 0, -1, 1, 0], [0] * 5 + [1] * 5], np.int8))
-    assert packed.tolist() == [[156, 140], [121, 242]]
+    rows = np.array([[-1, 0, 1, 1, 0, 1, 0, -1, 1, 0], [0] * 5 + [1] * 5], np.int8)
+    assert trit.nn.BitLinear.from_trits(rows).weight.tolist() == [[156, 140], [121, 242]]
     for k in range(1, 12):
         w = trits(3, k)
-        np.testing.assert_array_equal(trit._op.unpack_rows(trit._op.pack_rows(w), k), w)
+        packed = trit.nn.BitLinear.from_trits(w).weight.numpy()
+        np.testing.assert_array_equal(trit._op.unpack_rows(packed, k), w)
 
 
 def test_importing_trit_imports_no_torch():

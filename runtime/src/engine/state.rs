@@ -13,6 +13,7 @@ mod saved;
 
 use super::live::{Counted, LiveBytes};
 use crate::RuntimeError;
+use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -47,6 +48,15 @@ impl FromStr for StateType {
             "f16" => Ok(StateType::F16),
             _ => Err("expected f32 or f16".into()),
         }
+    }
+}
+
+impl fmt::Display for StateType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StateType::F32 => "f32",
+            StateType::F16 => "f16",
+        })
     }
 }
 

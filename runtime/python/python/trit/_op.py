@@ -19,23 +19,9 @@ from . import _trit
 
 DIGITS = 5
 """Trits of a byte."""
-_POWERS = 3 ** np.arange(DIGITS)
-_TRITS = (np.arange(243)[:, None] // _POWERS % 3 - 1).astype(np.int8)
+LARGEST = 242
+"""The largest byte that encodes trits."""
 _ELEMENTS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-
-
-def pack_rows(trits: np.ndarray) -> np.ndarray:
-    """Dense243 bytes of trits: int8 [n, k] of -1, 0 and 1 to uint8 [n, ceil(k / 5)].
-
-    Trit 5 * j + i of a row is digit i of byte j, as trit + 1, times 3**i. What is missing from the last byte are zeros.
-    """
-    n, k = trits.shape
-    digits = np.ones((n, -(-k // DIGITS) * DIGITS), np.uint8)
-    np.add(trits, 1, out=digits[:, :k], casting="unsafe")
-    packed = digits[:, 4::DIGITS] * np.uint8(81)
-    for i in range(4):
-        packed += digits[:, i::DIGITS] * np.uint8(3**i)
-    return packed
 
 
 def unpack_rows(packed: np.ndarray, k: int) -> np.ndarray:
@@ -43,13 +29,16 @@ def unpack_rows(packed: np.ndarray, k: int) -> np.ndarray:
 
     Raises ValueError for a byte that encodes no trits, named by row and column.
     """
-    if packed.size and packed.max() >= len(_TRITS):
-        row, column = np.argwhere(packed >= len(_TRITS))[0]
+    try:
+        return _trit.PackedTrits.from_bytes(packed, (len(packed), k)).unpack()
+    except ValueError as error:
+        damaged = np.argwhere(packed > LARGEST)
+        if not len(damaged):
+            raise ValueError(f"weight: {error}") from error
+        row, column = damaged[0]
         raise ValueError(
             f"weight: byte {column} of row {row} is {packed[row, column]}; 0 to 242 encode trits: the weights are damaged"
-        )
-    trits = _TRITS[packed].reshape(len(packed), -1)
-    return np.ascontiguousarray(trits[:, :k])
+        ) from None
 
 
 class Holder:

@@ -112,7 +112,7 @@ class TritHfQuantizer(HfQuantizer):  # type: ignore[misc,unused-ignore]
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         if self._packed:
             for name, layer in self.quantization_config.layers.items():
-                _set(model, name, _empty(model, name, layer))
+                replace.put(model, name, _empty(model, name, layer))
         elif self._loader is not None:
             self._loader._process_model_before_weight_loading(model, **kwargs)
 
@@ -123,9 +123,7 @@ class TritHfQuantizer(HfQuantizer):  # type: ignore[misc,unused-ignore]
             # Weights that are read from a file are packed for this CPU now, so that damaged ones are found here.
             for module in model.modules():
                 if isinstance(module, BitLinear):
-                    module._holder.matrix(
-                        module.weight, module.scales, module.in_features, module.group_size or 0
-                    )
+                    module._matrix()
         else:
             replace.accelerate(model, skip=config.skip, latent=config.latent)
         return model
@@ -202,11 +200,6 @@ def _empty(model: Any, name: str, layer: Mapping[str, Any]) -> BitLinear:
             dtype=old.weight.dtype,
         )
     return new
-
-
-def _set(model: Any, name: str, layer: BitLinear) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, layer)
 
 
 _merge_quantization_configs = AutoHfQuantizer.merge_quantization_configs

@@ -111,7 +111,7 @@ class BitLinear(torch.nn.Module):
         n, k = matrix.shape
         kind: Any = ("matrix", "rows", "groups")[values.ndim]
         layer = cls(k, n, rule=rule, scales=kind, group_size=matrix.group_size, rms_norm=rms_norm)
-        layer.weight = torch.from_numpy(_op.pack_rows(np.asarray(trits)))
+        layer.weight = torch.from_numpy(_trit.pack_trits(trits).canonical())
         layer.scales = torch.from_numpy(np.ascontiguousarray(values).reshape(values.shape)).view(torch.int32)
         if bias is not None:
             layer.bias = torch.nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -168,10 +168,16 @@ class BitLinear(torch.nn.Module):
 
     def dequantize(self) -> Tensor:
         """The weights as they multiply, float32 [out_features, in_features]."""
-        matrix = self._holder.matrix(self.weight, self.scales, self.in_features, self.group_size or 0)
-        return torch.from_numpy(_op.dequantize(matrix, self.rule))
+        return torch.from_numpy(_op.dequantize(self._matrix(), self.rule))
+
+    def _matrix(self) -> _trit.PackedMatrix:
+        """What multiplies, made for this CPU of the weights as they are."""
+        return self._holder.matrix(self.weight, self.scales, self.in_features, self.group_size or 0)
+
+    def _words(self) -> str:
+        scales = ("one scale", "a scale a row", f"a scale for {self.group_size} columns")[self.scales.ndim]
+        return f"{self.rule}, {scales}"
 
     def extra_repr(self) -> str:
-        scales = ("one scale", "a scale a row", f"a scale for {self.group_size} columns")[self.scales.ndim]
         bias = self.bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, {self.rule}, {scales}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, {self._words()}"

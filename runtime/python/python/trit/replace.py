@@ -124,15 +124,20 @@ def accelerate(model: torch.nn.Module, *, skip: Iterable[str] = (), latent: bool
             report.bytes_after += sum(t.nbytes for t in (*layer.parameters(), *layer.buffers()))
         layer = made[id(module)]
         places.append((name, layer))
-        report.replaced[name] = _words(layer)
+        report.replaced[name] = layer._words()
     if not report.replaced and not report.already:
         raise ValueError(f"the model has no ternary linear layer: {report!r}")
     for name, layer in places:
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, layer)
+        put(model, name, layer)
     if report.replaced:
         _prepare_saving(model)
     return report
+
+
+def put(model: torch.nn.Module, name: str, layer: BitLinear) -> None:
+    """Puts a layer where the one with this name is."""
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, layer)
 
 
 def convert(module: torch.nn.Module, *, latent: bool = False) -> BitLinear:
@@ -297,11 +302,6 @@ def _shared(model: torch.nn.Module) -> dict[int, str]:
 def _output_layer(model: Any) -> object:
     find = getattr(model, "get_output_embeddings", None)
     return find() if find is not None else None
-
-
-def _words(layer: BitLinear) -> str:
-    kind = ("one scale", "a scale a row", f"a scale for {layer.group_size} columns")[layer.scales.ndim]
-    return f"{layer.rule}, {kind}"
 
 
 def _prepare_saving(model: torch.nn.Module) -> None:
