@@ -139,6 +139,14 @@ impl Code {
         (self.store(guess) == Some(stored)).then_some(guess)
     }
 
+    /// For each stored byte the byte of the code `to` with the same weights; a number above 255 where there is none.
+    pub fn table_to(self, to: Code) -> [u16; 256] {
+        std::array::from_fn(|stored| {
+            let canonical = self.load(stored as u8).filter(|_| self.digits() == to.digits());
+            canonical.and_then(|canonical| to.store(canonical)).map_or(0x100, u16::from)
+        })
+    }
+
     /// The stored byte of [`Code::digits`] weights, the first least significant. Missing weights are zero, or -1 in a code
     /// without zeros. `None` if there are more weights than that, or if a 0 is to be stored in a code without zeros.
     pub fn encode(self, weights: &[i8]) -> Option<u8> {

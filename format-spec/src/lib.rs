@@ -13,9 +13,11 @@
 //! | [`plan`] | the typed steps of a forward pass and their buffers |
 //! | [`manifest`] | everything a bundle says about itself |
 //! | [`container`] | header, section table, digests |
+//! | [`program`] | programs of one file: the runtime with a bundle after it |
 //! | [`saved`] | sequences in files: tokens with their KV cache and recurrent state |
+//! | [`signature`] | who made a bundle |
 //! | [`text`] | a plan as text |
-//! | [`trust`] | which file says that the user trusts a bundle |
+//! | [`trust`] | which files say that the user trusts a bundle, or who signed it |
 #![forbid(unsafe_code)]
 
 pub mod container;
@@ -25,7 +27,9 @@ pub mod kernel;
 pub mod manifest;
 pub mod plan;
 pub mod planes;
+pub mod program;
 pub mod saved;
+pub mod signature;
 pub mod target;
 pub mod text;
 pub mod tile;

@@ -12,6 +12,31 @@ pub enum Arch {
     Aarch64,
 }
 
+impl Arch {
+    /// The architecture this program was compiled for, where it is one that targets have.
+    pub const HOST: Option<Arch> = if cfg!(target_arch = "x86_64") {
+        Some(Arch::X86_64)
+    } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
+        Some(Arch::Aarch64)
+    } else {
+        None
+    };
+
+    /// The name that systems use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Aarch64 => "aarch64",
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A tier of one architecture. The variants of an architecture stand in order, from the least to the most capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -102,18 +127,9 @@ impl Target {
     /// Whether the CPU this runs on has the target's features. Detection of AVX and AVX-512 includes that the system saves
     /// their registers. AMX also needs the system's permission, which only a process that is to run its code asks for.
     pub fn on_this_cpu(self) -> bool {
-        Some(self.arch()) == HOST && self.features().iter().all(|feature| has_feature(feature))
+        Some(self.arch()) == Arch::HOST && self.features().iter().all(|feature| has_feature(feature))
     }
 }
-
-/// The architecture this program was compiled for, where it is one that targets have.
-const HOST: Option<Arch> = if cfg!(target_arch = "x86_64") {
-    Some(Arch::X86_64)
-} else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
-    Some(Arch::Aarch64)
-} else {
-    None
-};
 
 #[cfg(target_arch = "x86_64")]
 fn has_feature(name: &str) -> bool {

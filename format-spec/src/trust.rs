@@ -1,20 +1,26 @@
-//! Which bundles a user compiled: records in a folder of the user's own.
+//! Which bundles a user trusts: records of those that the user compiled, and keys of others who sign theirs, in a folder of the
+//! user's own.
 //!
 //! A bundle's machine code is as dangerous as any executable. So the compiler leaves an empty file, named after the bundle's
 //! header, in a folder that only the user writes to. A runtime runs embedded code where it finds that file, or where its
 //! caller says so. The header holds the digest of every section, so the header's digest names the whole bundle.
+//!
+//! Keys stand in its folder `keys`, each in a file `NAME.pub` ([`crate::signature`]).
 //!
 //! Whoever can write to that folder can have code run. So a record counts only if it is a regular file of this user (or of
 //! the administrator), in a folder that belongs to them too and that nobody else may write to. Where a record does not count,
 //! the error says why and what to do. Windows gives such rights to every user's data folder by itself, so they are not
 //! checked there.
 
+mod keys;
 mod records;
 
 use crate::container::Digest;
+use crate::signature::{MAX_BYTES, SignatureError};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use keys::{Keys, check_unwritable, read_small};
 pub use records::Records;
 
 /// The variable that names another folder than the usual one.
@@ -71,6 +77,17 @@ pub enum TrustError {
         "{0} is no regular file and does not count as a record of trust; remove it and compile the bundle again"
     )]
     NoFile(PathBuf),
+    /// The file of a key is a link, a folder, too long, or something else that is no regular file.
+    #[error("{0} is no regular file of at most {MAX_BYTES} bytes and does not count as a key; remove it")]
+    NoKeyFile(PathBuf),
+    /// The file of a trusted key holds none.
+    #[error("{path} {problem}; remove it")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: SignatureError,
+    },
 }
 
 /// The folder of trusted bundles, from the environment: `$TRIT_TRUST_DIR`, else `trit/trusted` in

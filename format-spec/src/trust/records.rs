@@ -78,14 +78,14 @@ impl Records {
 
 /// Systems with owners and permissions.
 #[cfg(unix)]
-mod system {
+pub(super) mod system {
     use super::*;
     use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
     use std::fs::File;
     use std::os::unix::fs::MetadataExt;
 
     /// Permissions of the group and of everybody else to write.
-    const OTHERS_WRITE: u32 = 0o022;
+    pub const OTHERS_WRITE: u32 = 0o022;
     /// Permission of everybody to write. With the sticky bit, as on `/tmp`, everybody may change only what is their own.
     const ALL_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
@@ -98,7 +98,7 @@ mod system {
     }
 
     /// Whether files of `owner` are this user's or the administrator's.
-    fn own(path: &Path, owner: u32, remedy: impl FnOnce() -> String) -> Result<(), TrustError> {
+    pub fn own(path: &Path, owner: u32, remedy: impl FnOnce() -> String) -> Result<(), TrustError> {
         let user = rustix::process::geteuid().as_raw();
         match owner == user || owner == 0 {
             true => Ok(()),
@@ -155,7 +155,7 @@ mod system {
 
 /// Systems where a user's folders are the user's own unless somebody changed that.
 #[cfg(not(unix))]
-mod system {
+pub(super) mod system {
     use super::*;
 
     pub type Folder = ();

@@ -18,6 +18,7 @@ pub(crate) const fn common(code: Code) -> Code {
         _ => Code::SignedFix,
     }
 }
+
 /// Bytes that one thread changes at a time.
 const PIECE: usize = 1 << 20;
 
@@ -34,7 +35,7 @@ pub(crate) fn to_common(
     for matrix in packed_matrices.iter_mut().filter(|p| p.code != common(p.code)) {
         let len = matrix.bytes().expect("validated") as usize;
         let (tile, codes) = (matrix.tile_bytes() as usize, matrix.code_bytes() as usize);
-        let table = table(matrix.code);
+        let table = matrix.code.table_to(common(matrix.code));
         let tiles = &mut weights[matrix.offset as usize..][..len];
         // Scales of groups follow a tile's codes and stay as they are.
         let per_piece = (PIECE / tile).max(1) * tile;
@@ -62,22 +63,13 @@ pub(crate) fn to_common(
     Ok(())
 }
 
-/// For each byte of the code `from` the byte of the [`common`] code with the same trits; a number above 255 where the byte
-/// stands for no trits.
-fn table(from: Code) -> [u16; 256] {
-    std::array::from_fn(|byte| {
-        let canonical = from.load(byte as u8);
-        canonical.and_then(|canonical| common(from).store(canonical)).map_or(0x100, u16::from)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     #[test]
     fn bytes_keep_their_trits() {
         for code in Code::ALL {
-            let table = table(code);
+            let table = code.table_to(common(code));
             for canonical in (0..code.values()).map(|canonical| canonical as u8) {
                 let new = table[usize::from(code.store(canonical).unwrap())];
                 assert_eq!(common(code).load(new as u8), Some(canonical));
