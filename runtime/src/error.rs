@@ -68,8 +68,8 @@ pub enum RuntimeError {
         /// Why they cannot.
         problem: NoKernels,
     },
-    /// Embedded code was asked for, but nothing says that it may run.
-    #[error("{path}: the bundle's machine code is not trusted: {why}")]
+    /// Embedded code was asked for, or trust is required, but nothing says that the bundle is trusted.
+    #[error("{path}: the bundle is not trusted: {why}")]
     Untrusted {
         /// The file.
         path: PathBuf,

@@ -91,7 +91,8 @@ impl Model {
     /// # Errors
     /// [`RuntimeError::Io`] and [`RuntimeError::Format`] where the file cannot be read or is no valid bundle,
     /// [`RuntimeError::Changed`] where it was written to meanwhile, [`RuntimeError::Kernels`] and
-    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, [`RuntimeError::TrustFolder`] where the
+    /// [`RuntimeError::Untrusted`] where the kernels asked for cannot run, or trust is required and there is none,
+    /// [`RuntimeError::TrustFolder`] where the
     /// folder of trust records is named by a relative path.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         Model::on(Storage::open(path)?, options)
@@ -125,7 +126,11 @@ impl Model {
     /// Therefore every byte is read once, and the copy is what is checked and used. The user trusts the digest of the
     /// header that was parsed, and that header holds the digests of the copies.
     fn read(storage: &Storage, options: &LoadOptions) -> Result<Loaded, RuntimeError> {
-        let Front { header, digest, mut manifest, tokenizer } = Front::read(storage)?;
+        let Front { header, head, digest, mut manifest, tokenizer } = Front::read(storage)?;
+        let trust = options.trust.decide(&head, || storage.signature())?;
+        if let (true, Err(why)) = (options.trust.required, &trust) {
+            return Err(RuntimeError::Untrusted { path: storage.path().to_owned(), why: why.clone() });
+        }
         let section = |kind| header.section(kind).ok_or_else(|| storage.format(FormatError::Missing(kind)));
         for section in &header.sections {
             if let SectionKind::Code(_) = section.kind {
@@ -146,8 +151,7 @@ impl Model {
         let mut weights = load_section(section(SectionKind::Weights)?)?;
         let planes = header.section(SectionKind::Planes).map(load_section).transpose()?;
 
-        let bind_options =
-            BindOptions { choice: options.kernels, cpu: options.cpu, trust: options.trust.decide(digest)? };
+        let bind_options = BindOptions { choice: options.kernels, cpu: options.cpu, trust };
         let mut stored = Stored::AsWritten;
         if bind::wants_common_code(&manifest, &bind_options) {
             let packed_matrices = &mut manifest.packed_matrices;

@@ -30,7 +30,7 @@ use trit_runtime::{KernelChoice, KvType, StateType};
                   2    usage\n  \
                   3    invalid input, a model whose results are no numbers, or output that cannot be written\n  \
                   4    not supported by this program, or not possible on this machine: kernels, memory, threads\n  \
-                  5    machine code that is not trusted\n  \
+                  5    machine code, or a signature, that is not trusted\n  \
                   130  interrupted"
 )]
 pub struct Cli {
@@ -178,6 +178,10 @@ pub struct LoadArgs {
     /// Run the bundle's machine code whoever compiled it: it can do whatever you can do.
     #[arg(long)]
     pub trust: bool,
+    /// Run the bundle only if it is signed with this key, whoever compiled it; `tritc sign` signs, and the signature stands
+    /// beside the bundle. May be given more than once, for one key of several.
+    #[arg(long, value_name = "KEY.pub", conflicts_with = "trust")]
+    pub key: Vec<PathBuf>,
     /// Do not check the digests of the weights.
     #[arg(long)]
     pub no_verify: bool,

@@ -23,6 +23,7 @@ pub const USAGE: u8 = 2;
 const INVALID: u8 = 3;
 #[cfg(feature = "serve")]
 const REFUSED: u8 = 4;
+const UNTRUSTED: u8 = 5;
 
 /// A message and an exit code. Without a message nothing is printed.
 #[derive(Debug)]
@@ -55,6 +56,11 @@ impl Failure {
     #[cfg(feature = "serve")]
     pub fn refused(message: impl Display) -> Failure {
         Failure::new(REFUSED, message)
+    }
+
+    /// A key cannot be relied on.
+    pub fn untrusted_key(problem: impl Display) -> Failure {
+        Failure::new(UNTRUSTED, problem)
     }
 
     /// A bundle could not be loaded or run.

@@ -20,6 +20,7 @@ mod json_file;
 mod logits;
 mod mistaken;
 mod open;
+mod own;
 mod perplexity;
 mod profile;
 mod prompt_cache;
@@ -38,7 +39,8 @@ use clap::{CommandFactory, FromArgMatches};
 use failure::{DONE, Failure, USAGE, note_lines};
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use trit_command::names::names;
+use std::path::Path;
+use trit_command::names::{self, Names, names};
 use trit_runtime::text::printable::escape_lines;
 
 /// What is said of a bundle that was cut off while it was mapped.
@@ -53,15 +55,46 @@ pub fn own_process() {
     interrupt::clean_up_when_killed();
 }
 
+/// All that the program does: [`own_process`], then [`run_command`], with the bundle after the executable where there is
+/// one.
+pub fn run_program(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let found = own::look();
+    if own::program().is_some() {
+        names::set(Names { runtime: called(&arguments), ..names() });
+    }
+    own_process();
+    match found {
+        Ok(()) => run_command(arguments),
+        Err((path, problem)) => Failure::invalid(&path, problem).report(),
+    }
+}
+
+/// How a program with a bundle in it was called, without the folder.
+fn called(arguments: &[OsString]) -> &'static str {
+    let name = arguments.first().and_then(|path| Path::new(path).file_name());
+    // It lasts as long as the process.
+    Box::leak(
+        name.map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned()).into_boxed_str(),
+    )
+}
+
 /// The definition of the command line.
 pub fn command() -> clap::Command {
-    Cli::command().display_name(names().runtime)
+    let command = Cli::command().display_name(names().runtime);
+    match own::program() {
+        Some(_) => own::without_bundles(command),
+        None => command,
+    }
 }
 
 /// Runs a command line and gives the exit code. The first of `arguments` is how the program was called: help and usage
 /// say it. No panic leaves this function.
 pub fn run_command(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(program) = own::program() {
+        arguments = own::with_bundle(&command(), arguments, program);
+    }
     let parsed = command().try_get_matches_from(&arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

@@ -12,7 +12,7 @@ const CHUNK: usize = 64;
 
 /// What may be replaced.
 const LOGITS: Kind =
-    Kind { name: "file that trit-run logits wrote", example: "logits.safetensors", is: is_ours };
+    Kind { name: "file that trit-run logits wrote", example: "logits.safetensors", is: |file| is_ours(file) };
 
 /// Writes the file; it appears whole or not at all.
 pub fn run(args: &Logits) -> Result<u8, Failure> {
@@ -61,7 +61,7 @@ fn header(tokens: usize, vocab: usize) -> Vec<u8> {
 }
 
 /// Whether a file has such a head. Others' safetensors files, a checkpoint's above all, are not replaced.
-fn is_ours(file: &mut dyn Read) -> io::Result<bool> {
+fn is_ours(file: &mut impl Read) -> io::Result<bool> {
     /// The longest head that [`header`] writes, and more.
     const LONGEST: u64 = 256;
     #[derive(Deserialize)]

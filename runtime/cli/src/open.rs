@@ -2,11 +2,13 @@
 
 use crate::args::{LoadArgs, SessionArgs};
 use crate::failure::{Failure, note};
-use crate::{interrupt, mistaken, remedies};
+use crate::{interrupt, mistaken, own, remedies};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
 use trit_command::truncation;
+use trit_runtime::format::signature::PublicKey;
+use trit_runtime::format::trust::{check_unwritable, read_small};
 use trit_runtime::text::Tokenizer;
 use trit_runtime::{
     LoadOptions, MappingHook, Model, Session, SessionOptions, TrustPolicy, Tuning, WeightMemory,
@@ -18,12 +20,10 @@ use trit_runtime::{
 /// [`mistaken::expect_bundle`], [`Failure::runtime`].
 pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>, Failure> {
     mistaken::expect_bundle(bundle)?;
-    let mut trust = TrustPolicy::default();
-    trust.everything = args.trust;
     let options = LoadOptions {
         kernels: args.kernels,
         cpu: args.cpu,
-        trust,
+        trust: trust_policy(bundle, args)?,
         verify: !args.no_verify,
         memory: if args.mmap { WeightMemory::Mapped } else { WeightMemory::Auto },
         tuning: if args.tune { Tuning::Fresh } else { Tuning::Remembered },
@@ -35,6 +35,27 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
         note(format_args!("kernels: {}", remedies::kernels(model.kernels())));
     }
     Ok(model)
+}
+
+/// Whose code may run.
+fn trust_policy(bundle: &Path, args: &LoadArgs) -> Result<TrustPolicy, Failure> {
+    if !args.key.is_empty() {
+        return Ok(TrustPolicy::signed_by(args.key.iter().map(|path| key(path)).collect::<Result<_, _>>()?));
+    }
+    let mut trust = TrustPolicy::default();
+    trust.everything = args.trust || own::is_own(bundle);
+    Ok(trust)
+}
+
+/// Reads a public key that only this user or the administrator can have put there.
+fn key(path: &Path) -> Result<PublicKey, Failure> {
+    match read_small(path).map_err(|e| Failure::invalid(path, e))? {
+        None => Err(Failure::invalid(path, "is no regular file of a few lines, as public keys are")),
+        Some((file, bytes)) => {
+            check_unwritable(path, &file).map_err(Failure::untrusted_key)?;
+            PublicKey::from_pem(&bytes).map_err(|e| Failure::invalid(path, e))
+        }
+    }
 }
 
 /// A session on it, which stops as [`interrupt::stoppable`] says.

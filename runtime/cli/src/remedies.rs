@@ -5,7 +5,7 @@ use std::fmt::Write;
 use trit_command::names::names;
 use trit_runtime::format::FormatError;
 use trit_runtime::format::saved::SavedError;
-use trit_runtime::{CodeLimit, KernelNote, KernelReport, NoKernels, RuntimeError};
+use trit_runtime::{CodeLimit, KernelNote, KernelReport, NoKernels, NotTrusted, RuntimeError};
 
 /// What helps where a bundle's context is too short, whatever is asked for when it is run.
 fn longer_bundle() -> String {
@@ -58,9 +58,7 @@ pub fn of_error(error: &RuntimeError) -> Option<String> {
             return Some(format!("pass --state {found}, or name another file with --prompt-cache"));
         }
         RuntimeError::Saved { .. } => "remove it, or name another file with --prompt-cache",
-        RuntimeError::Untrusted { .. } => {
-            "pass --trust if you know where it comes from, or --kernels jit to regenerate the code here"
-        }
+        RuntimeError::Untrusted { why, .. } => of_trust(why),
         RuntimeError::ContextFull { context, longest, .. } if context < longest => {
             "shorten the prompt, or allow a longer context with -c"
         }
@@ -72,6 +70,17 @@ pub fn of_error(error: &RuntimeError) -> Option<String> {
         _ => return None,
     };
     Some(remedy.to_owned())
+}
+
+fn of_trust(why: &NotTrusted) -> &'static str {
+    match why {
+        NotTrusted::NotSigned => {
+            "its signature is a file beside it, whose name ends in .sig: ask for it where the bundle comes from"
+        }
+        NotTrusted::Signer(_) => "if you trust that key, name its file with --key",
+        NotTrusted::Signature(_) | NotTrusted::SignatureFile(_) => "copy the bundle and its signature again",
+        _ => "pass --trust if you know where it comes from, or --kernels jit to regenerate the code here",
+    }
 }
 
 fn of_kernels(problem: &NoKernels) -> Option<&'static str> {
@@ -99,7 +108,13 @@ pub fn kernels(report: &KernelReport) -> String {
     let mut text = report.name();
     for (i, note) in report.notes.iter().enumerate() {
         let remedy = match note {
+            KernelNote::Untrusted(NotTrusted::Signature(_) | NotTrusted::SignatureFile(_)) => {
+                "; copy the bundle and its signature again"
+            }
             KernelNote::Untrusted(_) => "; --trust runs it",
+            KernelNote::OtherCpu { cpu: Some(cpu), .. } => {
+                &format!("; `{} retarget BUNDLE --target {cpu}` makes one that has them", names().compiler)
+            }
             KernelNote::Slow(Some(CodeLimit::StoredInFile)) => {
                 "; that is because of --mmap or for want of memory: run it without --mmap, or compile the model with \
                  --target all"
@@ -120,9 +135,10 @@ pub fn kernels(report: &KernelReport) -> String {
 mod tests {
     use super::*;
     use std::io;
+    use trit_runtime::format::signature::SignatureError;
     use trit_runtime::format::target::Target;
     use trit_runtime::source::Change;
-    use trit_runtime::{KernelSource, NotTrusted, Place};
+    use trit_runtime::{KernelSource, Place};
 
     fn full(context: usize, longest: usize) -> String {
         of_error(&RuntimeError::ContextFull { tokens: 70, context, longest }).unwrap()
@@ -170,6 +186,12 @@ mod tests {
             (RuntimeError::Threads { count: 9, problem: "no".into() }, 4, "-t"),
             (RuntimeError::System("no memory".into()), 4, ""),
             (RuntimeError::Untrusted { path: path(), why: NotTrusted::Nothing }, 5, "--trust"),
+            (RuntimeError::Untrusted { path: path(), why: NotTrusted::NotSigned }, 5, ".sig"),
+            (
+                RuntimeError::Untrusted { path: path(), why: NotTrusted::Signature(SignatureError::Form) },
+                5,
+                "again",
+            ),
             (RuntimeError::Interrupted, 130, ""),
         ] {
             assert_eq!(exit_code(&error), code, "{error}");
@@ -193,6 +215,9 @@ mod tests {
         assert_eq!(kernels(&report(vec![])), "portable");
         let untrusted = kernels(&report(vec![KernelNote::Untrusted(NotTrusted::NotRecorded)]));
         assert!(untrusted.ends_with("by this user on this machine; --trust runs it)"), "{untrusted}");
+        let cpu = Some(Target::X86_64V3);
+        let other = kernels(&report(vec![KernelNote::OtherCpu { bundle: vec![Target::Aarch64], cpu }]));
+        assert!(other.contains("for aarch64 and none") && other.contains("--target x86-64-v3`"), "{other}");
         let both = report(vec![KernelNote::Slow(Some(CodeLimit::Stored)), KernelNote::StoredAnew]);
         let text = kernels(&both);
         assert!(text.contains("--target all; the bundle's weights") && text.ends_with(')'), "{text}");

@@ -430,6 +430,7 @@ fn of_checkpoint(path: &Path, options: &LoadOptions) -> serde_json::Value {
                 ErrorKind::Choice => "choice",
                 ErrorKind::Input => "input",
                 ErrorKind::Unsupported => "unsupported",
+                ErrorKind::NotTrusted => "not trusted",
                 ErrorKind::Interrupted => "interrupted",
                 ErrorKind::Defect => "defect",
             };

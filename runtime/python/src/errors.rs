@@ -334,6 +334,7 @@ pub fn of_compile(py: Python<'_>, error: &CompileError) -> PyErr {
         ErrorKind::Choice | ErrorKind::Interrupted => PyValueError::new_err(message),
         ErrorKind::Input => made(py, Class::Checkpoint, &message, &attributes),
         ErrorKind::Unsupported => made(py, Class::Unsupported, &message, &attributes),
+        ErrorKind::NotTrusted => made(py, Class::Untrusted, &message, &attributes),
         ErrorKind::Defect => made(py, Class::Compile, &message, &attributes),
     }
 }

@@ -12,7 +12,9 @@ const MAX_TOKENIZER: usize = 1 << 28;
 /// Header, manifest and tokenizer of a bundle. They are read once and checked, and only these copies are used.
 pub(crate) struct Front {
     pub header: Header,
-    /// The digest of the bytes that the header was parsed from: the bundle's name.
+    /// The bytes that the header was parsed from, which a signature is of.
+    pub head: Vec<u8>,
+    /// Their digest: the bundle's name.
     pub digest: Digest,
     pub manifest: Manifest,
     /// `tokenizer.json`, where there is one.
@@ -28,6 +30,6 @@ impl Front {
         manifest.validate(&header).map_err(|e| storage.format(e))?;
         let tokenizer = header.section(SectionKind::Tokenizer);
         let tokenizer = tokenizer.map(|section| storage.copy(section, MAX_TOKENIZER)).transpose()?;
-        Ok(Front { header, digest: Digest::of(&head), manifest, tokenizer })
+        Ok(Front { header, digest: Digest::of(&head), head, manifest, tokenizer })
     }
 }

@@ -6,8 +6,10 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use trit_format::container::MAGIC;
+use trit_format::{program, signature, trust};
 
 /// What happened to a source while it was in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,14 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// The file of the bundle's signature ([`trit_format::signature`]), where there is one.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn signature(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
     /// The file that holds the bundle, and the bundle's offset in it, where the file may be mapped. Mapped memory shows
     /// whatever others write to the file. `None` where the source is no file.
     fn file(&self) -> Option<(&File, u64)> {
@@ -79,6 +89,18 @@ pub struct FileSource {
     len: u64,
     /// The identity of the whole file when it was opened.
     identity: Identity,
+    signature: Signed,
+}
+
+/// Where a bundle's signature is.
+#[derive(Debug)]
+enum Signed {
+    /// Nowhere.
+    No,
+    /// In this file, if it is there.
+    Beside(PathBuf),
+    /// Here, as it was in a program.
+    Here(Vec<u8>),
 }
 
 /// What changes when a file is written to. The `ctime` is not part of it: it also changes when the file is deleted or
@@ -97,17 +119,28 @@ impl Identity {
 }
 
 impl FileSource {
-    /// The whole file at `path`.
+    /// The whole file at `path`, or the bundle in a one-file program ([`trit_format::program`]). Its signature stands beside
+    /// the bundle, or in the program.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::IsADirectory`] for a folder.
+    /// What the system says; [`io::ErrorKind::IsADirectory`] for a folder, [`io::ErrorKind::InvalidData`] for a program that
+    /// was damaged.
     pub fn open(path: &Path) -> io::Result<FileSource> {
         let file = File::open(path)?;
         if file.metadata()?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a .trit bundle"));
         }
         let len = file.metadata()?.len();
-        FileSource::part(file, 0, len)
+        Ok(match program_in(&file, len)? {
+            Some(program::Program { offset, len, signature }) => {
+                let signature = signature.map_or(Signed::No, Signed::Here);
+                FileSource { signature, ..FileSource::part(file, offset, len)? }
+            }
+            None => {
+                let signature = Signed::Beside(signature::beside(path));
+                FileSource { signature, ..FileSource::part(file, 0, len)? }
+            }
+        })
     }
 
     /// The `len` bytes of a file from `offset` on: a bundle inside another file. It can be mapped where `offset` is a
@@ -121,8 +154,28 @@ impl FileSource {
             let problem = format!("has {} bytes, too few for {len} from {offset} on", identity.len);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
         }
-        Ok(FileSource { file, offset, len, identity })
+        Ok(FileSource { file, offset, len, identity, signature: Signed::No })
     }
+}
+
+/// The bundle in a file of `len` bytes, where the file is no bundle itself but a program with one.
+fn program_in(file: &File, len: u64) -> io::Result<Option<program::Program>> {
+    let mut start = [0; MAGIC.len()];
+    if len < start.len() as u64 {
+        return Ok(None);
+    }
+    read_exact_at(file, &mut start, 0)?;
+    if start == MAGIC { Ok(None) } else { program::find(len, |at, to| read_exact_at(file, to, at)) }
+}
+
+/// Whether the file at `path` is a one-file program.
+///
+/// # Errors
+/// What the system says, and [`io::ErrorKind::InvalidData`] for a program that was damaged.
+pub fn is_program(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    Ok(program_in(&file, len)?.is_some())
 }
 
 impl Source for FileSource {
@@ -144,6 +197,21 @@ impl Source for FileSource {
             _ if now != self.identity => Some(Change::Written),
             _ => None,
         })
+    }
+
+    fn signature(&self) -> io::Result<Option<Vec<u8>>> {
+        match &self.signature {
+            Signed::No => Ok(None),
+            Signed::Here(file) => Ok(Some(file.clone())),
+            Signed::Beside(path) => match trust::read_small(path) {
+                Ok(Some((_, bytes))) => Ok(Some(bytes)),
+                Ok(None) => {
+                    Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file, or too long"))
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     fn file(&self) -> Option<(&File, u64)> {

@@ -150,6 +150,11 @@ impl Storage {
         Ok((header, head))
     }
 
+    /// The file of the bundle's signature, where there is one.
+    pub fn signature(&self) -> io::Result<Option<Vec<u8>>> {
+        self.source.signature()
+    }
+
     /// Copies a section of at most `most` bytes, and checks its digest on the copy.
     pub fn copy(&self, section: &Section, most: usize) -> Result<Vec<u8>, RuntimeError> {
         let mut bytes = Vec::new();

@@ -49,7 +49,7 @@ const _: () = assert!(cfg!(target_endian = "little") && POSITIONS == trit_format
 /// The files that may be replaced by saved sequences: others of their kind, and empty ones, which hold nothing.
 pub const SAVED_FILE: Kind = Kind { name: "file of saved sequences", example: "prompt.cache", is: is_saved };
 
-fn is_saved(file: &mut dyn Read) -> io::Result<bool> {
+fn is_saved(file: &mut File) -> io::Result<bool> {
     let mut first = Vec::new();
     file.take(MAGIC.len() as u64).read_to_end(&mut first)?;
     Ok(first.is_empty() || first == MAGIC)

@@ -200,9 +200,8 @@ pub(crate) fn bind(
             }
             (Some(target), Ok(_)) => bind_embedded(bundle, target, tuner),
             (None, Ok(_)) => {
-                let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
-                let (there, cpu) = (there.into_iter().collect(), tiers.iter().filter(wanted).collect());
-                Err(refused(bundle, NoKernels::OtherCpu { bundle: there, cpu }))
+                let cpu = tiers.iter().filter(wanted).collect();
+                Err(refused(bundle, NoKernels::OtherCpu { bundle: targets(manifest), cpu }))
             }
         },
         KernelChoice::Jit => match generated {
@@ -231,7 +230,7 @@ pub(crate) fn bind(
                     (Some(_), Err(why)) => Some(KernelNote::Untrusted(why.clone())),
                     (Some(_), Ok(_)) => None,
                     _ if manifest.kernels.is_empty() => None,
-                    _ => Some(KernelNote::OtherCpu),
+                    _ => Some(other_cpu(manifest, &tiers)),
                 };
                 bind_jit(bundle, g, Vec::from_iter(note), tuner)
             }
@@ -240,10 +239,24 @@ pub(crate) fn bind(
                     Err(refused(bundle, NoKernels::NoneFor { wanted, limit: code_limit(bundle) }))
                 }
                 (None, Some(_), Err(why)) => Ok(portable(manifest, vec![KernelNote::Untrusted(why.clone())])),
+                (None, None, _) if !manifest.kernels.is_empty() => {
+                    let notes = vec![other_cpu(manifest, &tiers), KernelNote::Slow(code_limit(bundle))];
+                    Ok(portable(manifest, notes))
+                }
                 (None, ..) => Ok(portable(manifest, vec![KernelNote::Slow(code_limit(bundle))])),
             },
         },
     }
+}
+
+/// What a bundle has code for.
+fn targets(manifest: &Manifest) -> Vec<Target> {
+    let there: BTreeSet<Target> = manifest.kernels.iter().map(|k| k.target).collect();
+    there.into_iter().collect()
+}
+
+fn other_cpu(manifest: &Manifest, tiers: &CpuTiers) -> KernelNote {
+    KernelNote::OtherCpu { bundle: targets(manifest), cpu: tiers.iter().max() }
 }
 
 fn refused(bundle: &Bundle, problem: NoKernels) -> RuntimeError {

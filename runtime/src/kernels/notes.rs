@@ -16,7 +16,12 @@ pub enum KernelNote {
     /// The bundle has code for this CPU, but no rule allows it to run.
     Untrusted(NotTrusted),
     /// The bundle has code, but none of it is for this CPU.
-    OtherCpu,
+    OtherCpu {
+        /// What it has code for.
+        bundle: Vec<Target>,
+        /// The best tier of this CPU.
+        cpu: Option<Target>,
+    },
     /// No machine code runs at all, which is slow.
     Slow(Option<CodeLimit>),
     /// Only some shapes of packed matrices have generated code; the others use portable kernels.
@@ -37,7 +42,11 @@ impl fmt::Display for KernelNote {
             KernelNote::Untrusted(why) => {
                 write!(f, "the bundle's own code is not trusted and was not run: {why}")
             }
-            KernelNote::OtherCpu => f.write_str("the bundle has no kernels for this CPU"),
+            KernelNote::OtherCpu { bundle, cpu } => {
+                let bundle: Vec<&str> = bundle.iter().map(|target| target.name()).collect();
+                write!(f, "the bundle has kernels for {} and none for this CPU", bundle.join(", "))?;
+                cpu.map_or(Ok(()), |cpu| write!(f, ", which is {cpu}"))
+            }
             KernelNote::Slow(limit) => write!(f, "slow: no kernels for this CPU{}", Because(*limit)),
             KernelNote::FewShapes { with_code, all } => write!(
                 f,

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
@@ -19,8 +19,8 @@ pub struct Kind {
     pub name: &'static str,
     /// A name to suggest: `model.trit`.
     pub example: &'static str,
-    /// Whether a file's first bytes are of this kind.
-    pub is: fn(&mut dyn Read) -> io::Result<bool>,
+    /// Whether a file is of this kind, as its first bytes or its last ones say.
+    pub is: fn(&mut File) -> io::Result<bool>,
 }
 
 /// A file that may not be written, and why.
@@ -270,6 +270,31 @@ impl Pending {
         file.as_file().sync_all()?;
         file.persist(&self.out).map(drop).map_err(|e| e.error)
     }
+
+    /// As [`Pending::keep`], for a file that replaces none.
+    ///
+    /// # Errors
+    /// What the system says, [`io::ErrorKind::AlreadyExists`] where there is a file of that name; nothing is left behind then.
+    pub fn keep_new(mut self) -> io::Result<()> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        file.as_file().sync_all()?;
+        file.persist_noclobber(&self.out).map(drop).map_err(|e| e.error)
+    }
+
+    /// Makes the file one that can be run by whoever may read it, on systems whose files say so.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_executable(&mut self) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = self.file().metadata()?.permissions().mode();
+            let runs = mode | (mode & 0o444) >> 2;
+            self.file().set_permissions(fs::Permissions::from_mode(runs))?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Pending {
@@ -283,7 +308,7 @@ impl Drop for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     const NOTES: Kind = Kind {
         name: "note",
@@ -360,6 +385,21 @@ mod tests {
         assert!(!out.exists() && file.temporary().exists());
         file.keep().unwrap();
         assert_eq!((fs::read(&out).unwrap(), names()), (b"whole".to_vec(), 1));
+        // What is there stays where a new file was to be.
+        let file = Pending::create(&out, &Unfinished::default()).unwrap();
+        assert_eq!(file.keep_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!((fs::read(&out).unwrap(), names()), (b"whole".to_vec(), 1));
+        fs::remove_file(&out).unwrap();
+        let mut file = Pending::create(&out, &Unfinished::default()).unwrap();
+        file.make_executable().unwrap();
+        file.keep_new().unwrap();
+        assert_eq!(names(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&out).unwrap().permissions().mode();
+            assert!(mode & 0o100 != 0 && (mode & 0o011 != 0) == (mode & 0o044 != 0), "{mode:o}");
+        }
     }
 
     #[cfg(unix)]
