@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
-use trit_format::target::Target;
+use trit_format::target::{Arch, Target};
 use trit_format::trust::TrustError;
 
 /// Why something could not be done. Messages name the file or tensor, and the remedy where it is one in the files.
@@ -38,6 +38,50 @@ pub enum CompileError {
     /// The environment names no folder in which trusted bundles could be recorded.
     #[error("{0}")]
     TrustFolder(TrustError),
+    /// The file of a key cannot be used, or somebody else can read or write it.
+    #[error("{path}: {problem}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A file that is to be made is there already, and nothing like it is ever replaced.
+    #[error("{path}: is there already; keys are never replaced, name another file")]
+    KeyExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A bundle is not signed with the key that was asked for.
+    #[error("{path}: {problem}")]
+    NotSigned {
+        /// The bundle, or the file of its signature.
+        path: PathBuf,
+        /// Why the signature does not hold, or that there is none.
+        problem: String,
+    },
+    /// What was named as the runtime that a program is to begin with is none.
+    #[error("{path}: {problem}")]
+    Stub {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No runtime was found that a program could begin with.
+    #[error("there is no runtime for {arch} to put a bundle after: none of {}", among(.tried))]
+    NoStub {
+        /// The architecture.
+        arch: Arch,
+        /// Where one was looked for.
+        tried: Vec<PathBuf>,
+    },
+    /// A program is for one architecture, and the targets are of several.
+    #[error("a program runs on one architecture, and the targets are of two: {}", names(.targets))]
+    TwoArchitectures {
+        /// The targets.
+        targets: Vec<Target>,
+    },
     /// A bundle has no kernel of that name, or for that target.
     #[error("{path}: {}", no_such_kernel(.kernels))]
     NoSuchKernel {
@@ -223,6 +267,14 @@ impl fmt::Display for Choice {
     }
 }
 
+fn among(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn names(targets: &[Target]) -> String {
+    targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ")
+}
+
 fn no_such_kernel(kernels: &[String]) -> String {
     match kernels {
         [] => "holds no code".to_owned(),
@@ -255,6 +307,8 @@ pub enum ErrorKind {
     Input,
     /// Everything is well-formed, but not supported.
     Unsupported,
+    /// Everything is well-formed, but not by whom it should be.
+    NotTrusted,
     /// The caller ended it.
     Interrupted,
     /// The compiler has a defect.
@@ -269,11 +323,16 @@ impl CompileError {
             | CompileError::TokenIds(_)
             | CompileError::Output(_)
             | CompileError::TrustFolder(_)
+            | CompileError::KeyExists { .. }
+            | CompileError::TwoArchitectures { .. }
             | CompileError::NoSuchKernel { .. } => ErrorKind::Choice,
             CompileError::Io { .. }
             | CompileError::Invalid { .. }
             | CompileError::NotABundle { .. }
             | CompileError::IsABundle { .. }
+            | CompileError::Key { .. }
+            | CompileError::Stub { .. }
+            | CompileError::NoStub { .. }
             | CompileError::UnusableTokenizer { .. }
             | CompileError::Model(_)
             | CompileError::Tensor { .. }
@@ -286,6 +345,7 @@ impl CompileError {
             | CompileError::UndecidedLayout { .. }
             | CompileError::UnknownKey { .. }
             | CompileError::UnsupportedTarget { .. } => ErrorKind::Unsupported,
+            CompileError::NotSigned { .. } => ErrorKind::NotTrusted,
             CompileError::Interrupted => ErrorKind::Interrupted,
             CompileError::Codegen { .. } | CompileError::Internal(_) => ErrorKind::Defect,
         }

@@ -18,8 +18,8 @@
 //! | `lower` | model to plan: fused packed matrices, steps, buffers in the arena; the manifest |
 //! | [`load`] | all of reading: a path to a [`model::Model`], or to a survey of what it holds |
 //! | [`mod@reference`] | the compiler's own forward pass; known results from it |
-//! | [`bundle`] | writes a bundle; opens one; records it as one's own |
-//! | [`compile`] | a model to a bundle, with the machine code of every packed matrix, by target |
+//! | [`bundle`] | writes a bundle, or a program with one; opens one; signs it; records it as one's own |
+//! | [`compile`] | a model to a bundle, with the machine code of every packed matrix, by target; a bundle to one for other targets |
 //! | [`inspect`] | what is in a bundle, what a checkpoint is, whether a bundle is whole |
 //!
 //! ```no_run

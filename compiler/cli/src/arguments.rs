@@ -12,7 +12,7 @@ use tritc::compile::targets::TargetChoice;
     name = "tritc",
     version,
     after_help = "Exit codes: 0 done, 1 internal error, 2 usage, 3 invalid input, or a disk, memory or output that is \
-                  full, 4 unsupported.",
+                  full, 4 unsupported, 5 not signed with the key that was asked for.",
     long_version = version::long(),
 )]
 pub struct Arguments {
@@ -37,13 +37,39 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         kernel: Option<String>,
     },
-    /// Check every digest in a bundle
+    /// Check every digest in a bundle, and its signature
     Verify {
         /// The bundle
         bundle: PathBuf,
         /// Also generate every kernel again and compare it byte for byte
         #[arg(long)]
         rebuild: bool,
+        /// Demand that the bundle is signed with this public key
+        #[arg(long, value_name = "KEY.pub")]
+        key: Option<PathBuf>,
+    },
+    /// Make a bundle for other CPUs of a bundle, without the checkpoint
+    Retarget(Retarget),
+    /// Take the bundle out of a program of one file
+    Extract {
+        /// The program
+        program: PathBuf,
+        /// The bundle to write [default: the program's name with .trit]
+        #[arg(short, long, value_name = "OUT.trit")]
+        output: Option<PathBuf>,
+    },
+    /// Make a key to sign bundles with: PATH, which is secret, and PATH.pub
+    Keygen {
+        /// The private key to write
+        path: PathBuf,
+    },
+    /// Sign a bundle: write BUNDLE.sig, or sign a program of one file in itself
+    Sign {
+        /// The bundle
+        bundle: PathBuf,
+        /// The private key
+        #[arg(long, value_name = "KEY")]
+        key: PathBuf,
     },
     /// Print a completion script for a shell
     Completions {
@@ -102,15 +128,53 @@ pub struct Reading {
     pub context: Option<u32>,
 }
 
+/// In which form a bundle is written.
+#[derive(clap::Args)]
+pub struct Emitting {
+    /// bundle, or exe: a program of one file, the runtime with the bundle in it, for Linux on the targets' architecture
+    #[arg(long, value_enum, default_value = "bundle")]
+    pub emit: EmitOption,
+    /// The trit-run that a program begins with [default: trit-run-ARCH beside tritc, or trit-run for this machine's own
+    /// architecture]
+    #[arg(long, value_name = "TRIT-RUN")]
+    pub stub: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmitOption {
+    Bundle,
+    Exe,
+}
+
+#[derive(clap::Args)]
+pub struct Retarget {
+    /// The bundle, or a program with one
+    pub bundle: PathBuf,
+    /// Machines to generate code for, as for compile [default: those that the bundle has code for]
+    #[arg(long, value_name = "T", value_delimiter = ',')]
+    pub target: Vec<TargetChoice>,
+    /// The file to write [default: the bundle itself is replaced, and of a program its name with .trit; with --emit exe the
+    /// bundle's name without .trit]
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub emitting: Emitting,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(clap::Args)]
 pub struct Compile {
     /// model.safetensors, model.safetensors.index.json, the same of pytorch_model.bin, a .gguf file (the first of several
     /// parts), or a model directory, also one of a Hugging Face cache (models--ORG--NAME); config.json and tokenizer.json
     /// are found beside the tensors
     pub path: PathBuf,
-    /// The bundle to write [default: the model's name with .trit, in the current directory]
+    /// The bundle to write [default: the model's name with .trit, in the current directory; with --emit exe without]
     #[arg(short, long, value_name = "OUT.trit")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub emitting: Emitting,
     /// Machines to generate code for, separated by commas: native (this one), portable (no code), all, or x86-64-v2,
     /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod
     #[arg(long, value_name = "T", value_delimiter = ',', default_value = "native")]

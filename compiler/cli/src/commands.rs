@@ -2,9 +2,11 @@
 
 mod inspect;
 mod path;
+mod ship;
 
 use crate::arguments::{
-    ActivationsOption, Arguments, Command, Compile, I2sLayoutOption, QuantizeOption, Reading,
+    ActivationsOption, Arguments, Command, Compile, EmitOption, Emitting, I2sLayoutOption, QuantizeOption,
+    Reading,
 };
 use crate::bar::Bar;
 use crate::failure::{CommandError, Failure};
@@ -19,9 +21,9 @@ use trit_command::signals::{self, Interrupts};
 use trit_format::target::Target;
 use trit_text::output::Unfinished;
 use trit_text::printable::{escape, escape_json};
-use tritc::bundle::Bundle;
-use tritc::bundle::trust;
-use tritc::compile::{Compiled, compile, targets};
+use tritc::bundle::program::{self, Stub};
+use tritc::bundle::{Bundle, trust};
+use tritc::compile::{Compiled, compile, compile_program, targets};
 use tritc::inspect::{disasm, report, report_json, size, verify};
 use tritc::load::{self, ActivationChoice, I2sLayout, LoadOptions};
 use tritc::model::Model;
@@ -30,24 +32,30 @@ use tritc::model::Model;
 pub fn run(arguments: Arguments) -> Result<String, Failure> {
     let text = match arguments.command {
         Command::Compile(arguments) => {
-            let unfinished = Unfinished::default();
-            signals::clean_up_when_killed(Interrupts::Too, &unfinished, || signals::Told::Ends);
+            let unfinished = unfinished();
             let threads = arguments.threads.unwrap_or(0).into();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(CommandError::Threads)?;
             pool.install(|| run_compile(&arguments, &unfinished))?
         }
+        Command::Retarget(arguments) => ship::retarget(&arguments, &unfinished())?,
+        Command::Extract { program, output } => ship::extract(&program, output, &unfinished())?,
+        Command::Keygen { path } => ship::keygen(&path, &unfinished())?,
+        Command::Sign { bundle, key } => ship::sign(&bundle, &key, &unfinished())?,
         Command::Inspect(arguments) => inspect::run(&arguments)?,
         Command::Disasm { bundle, target, kernel } => {
             disasm::disasm(&open(&bundle)?, target, kernel.as_deref())?
         }
-        Command::Verify { bundle, rebuild } => {
-            let verified = verify::verify(&open(&bundle)?, rebuild)?;
+        Command::Verify { bundle: path, rebuild, key } => {
+            let bundle = open(&path)?;
+            let verified = verify::verify(&bundle, rebuild)?;
+            let signed = key.map(|key| bundle.expect_signer(&key)).transpose()?;
+            let signed = signed.map_or_else(String::new, |key| format!(", and it is signed by {key}"));
             let rebuilt =
                 if verified.rebuilt { ", code and planes are what this tritc generates" } else { "" };
             format!(
-                "{}: ok: {} sections and {} kernels match their digests{rebuilt}\n",
-                bundle.display(),
+                "{}: ok: {} sections and {} kernels match their digests{rebuilt}{signed}\n",
+                path.display(),
                 verified.sections,
                 verified.kernels
             )
@@ -56,6 +64,51 @@ pub fn run(arguments: Arguments) -> Result<String, Failure> {
         Command::Man { command } => scripts::man(command.as_deref())?,
     };
     Ok(text)
+}
+
+/// Files that are being written, which are removed where the process is told to end.
+fn unfinished() -> Unfinished {
+    let unfinished = Unfinished::default();
+    signals::clean_up_when_killed(Interrupts::Too, &unfinished, || signals::Told::Ends);
+    unfinished
+}
+
+/// The runtime that a program is to begin with; `None` where a bundle is to be written.
+fn stub(emitting: &Emitting, targets: &[Target]) -> Result<Option<Stub>, CommandError> {
+    match (emitting.emit, &emitting.stub) {
+        (EmitOption::Bundle, None) => Ok(None),
+        (EmitOption::Bundle, Some(_)) => {
+            Err(CommandError::Usage("--stub is for programs; add --emit exe".to_owned()))
+        }
+        (EmitOption::Exe, stub) => {
+            let arch = program::arch_of(targets)?;
+            let stub = stub
+                .as_ref()
+                .map_or_else(|| Stub::beside_this_program(arch), |path| Stub::open(path, arch))?;
+            if stub.is_dynamic() {
+                warn(&format!(
+                    "{}: needs libraries of the system, so that the program runs only where they are; a static one is in the \
+                     releases",
+                    stub.path().display()
+                ));
+            }
+            Ok(Some(stub))
+        }
+    }
+}
+
+/// Refuses an output that would replace something of another kind.
+fn check_output(out: &Path, stub: Option<&Stub>) -> Result<(), CommandError> {
+    match stub {
+        None => tritc::bundle::check_output(out)?,
+        Some(_) => program::check_program_output(out)?,
+    }
+    Ok(())
+}
+
+fn warn(warning: &str) {
+    // Where standard error is closed there is nobody to warn.
+    let _ = writeln!(std::io::stderr(), "{}: warning: {}", names().compiler, escape(warning));
 }
 
 /// One line of JSON. What a terminal would obey is escaped inside its strings, the only place where it can be.
@@ -90,8 +143,9 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     trust::check_environment()?;
     let targets = targets::resolve(&arguments.target)?;
     expect_file(&arguments.path)?;
+    let stub = stub(&arguments.emitting, &targets)?;
     if let Some(out) = &arguments.output {
-        tritc::bundle::check_output(out)?;
+        check_output(out, stub.as_ref())?;
     }
     let bar = Bar::new(arguments.verbose, unfinished);
     let options = LoadOptions { name: arguments.name.clone(), ..load_options(&arguments.reading) };
@@ -101,10 +155,14 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     }
     let out = match &arguments.output {
         Some(out) => out.clone(),
+        None if stub.is_some() => tritc::bundle::file_of(&model.info.name).with_extension(""),
         None => tritc::bundle::file_of(&model.info.name),
     };
-    tritc::bundle::check_output(&out)?;
-    let compiled = compile(&model, &out, &targets, &bar)?;
+    check_output(&out, stub.as_ref())?;
+    let compiled = match &stub {
+        None => compile(&model, &out, &targets, &bar)?,
+        Some(stub) => compile_program(&model, &out, stub, &targets, &bar)?,
+    };
     let trusted = trust::record(&compiled.fingerprint);
 
     let mut warnings: Vec<String> =
@@ -116,13 +174,10 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
             names().runtime
         ));
     }
-    for warning in &warnings {
-        // Where standard error is closed there is nobody to warn.
-        let _ = writeln!(std::io::stderr(), "{}: warning: {}", names().compiler, escape(warning));
-    }
+    warnings.iter().for_each(|warning| warn(warning));
     let elapsed = start.elapsed();
     Ok(match arguments.json {
-        false => summary(&model, &out, &compiled, &targets, elapsed),
+        false => summary(&model, &out, stub.is_some(), &compiled, &targets, elapsed),
         true => {
             let object = json!({
                 "bundle": out.display().to_string(),
@@ -145,7 +200,14 @@ fn run_compile(arguments: &Compile, unfinished: &Unfinished) -> Result<String, C
     })
 }
 
-fn summary(model: &Model, out: &Path, compiled: &Compiled, targets: &[Target], elapsed: Duration) -> String {
+fn summary(
+    model: &Model,
+    out: &Path,
+    is_program: bool,
+    compiled: &Compiled,
+    targets: &[Target],
+    elapsed: Duration,
+) -> String {
     let names: Vec<&str> = targets.iter().map(|t| t.name()).collect();
     let kernels = match names.is_empty() {
         true => "none (portable)".to_owned(),
@@ -159,25 +221,29 @@ fn summary(model: &Model, out: &Path, compiled: &Compiled, targets: &[Target], e
         out.display(),
         size(compiled.bytes()),
         elapsed.as_secs_f64(),
-        next_command(out, model),
+        next_command(out, is_program, model),
     )
 }
 
 /// The command that runs the bundle: a chat where it has a template, else a text or ids to go on from.
-fn next_command(out: &Path, model: &Model) -> String {
+fn next_command(out: &Path, is_program: bool, model: &Model) -> String {
     let path = out.display().to_string();
-    // What begins with a dash would be an option.
-    let path = if path.starts_with('-') { format!("./{path}") } else { path };
+    // What begins with a dash would be an option, and a program is looked for elsewhere if no folder is named.
+    let path = if path.starts_with('-') || is_program && out.parent() == Some(Path::new("")) {
+        format!("./{path}")
+    } else {
+        path
+    };
     let plain = |c: char| c.is_alphanumeric() || "-_./+=:,@".contains(c) || cfg!(windows) && c == '\\';
     let path = match path.chars().all(plain) {
         true => path,
         false => format!("'{}'", path.replace('\'', "'\\''")),
     };
-    let runtime = names().runtime;
+    let path = if is_program { path } else { format!("{} {path}", names().runtime) };
     match (&model.tokenizer, &model.text.chat_template) {
-        (Some(_), Some(_)) => format!("{runtime} {path}"),
-        (Some(_), None) => format!("{runtime} {path} -p \"Once upon a time\""),
-        (None, _) => format!("{runtime} {path} --ids 1,2,3"),
+        (Some(_), Some(_)) => path,
+        (Some(_), None) => format!("{path} -p \"Once upon a time\""),
+        (None, _) => format!("{path} --ids 1,2,3"),
     }
 }
 

@@ -15,6 +15,16 @@ pub fn message(error: &CompileError) -> String {
             None => error.to_string(),
         },
         CompileError::Output(output) => trit_command::remedy::output(output),
+        CompileError::NoStub { arch, .. } => format!(
+            "{error}; put the static {} of a release beside {} under one of these names, or name it with --stub (for \
+             another architecture than this machine's, it is trit-run-{arch})",
+            names().runtime,
+            names().compiler
+        ),
+        CompileError::Stub { .. } => format!("{error}; name another with --stub"),
+        CompileError::TwoArchitectures { .. } => {
+            format!("{error}; name those of one with --target, and make a program for each")
+        }
         CompileError::NoSuchKernel { kernels, .. } if kernels.is_empty() => {
             format!("{error}; it was compiled with --target portable")
         }
@@ -94,6 +104,7 @@ pub fn exit_code(error: &CompileError) -> u8 {
         ErrorKind::Choice => 2,
         ErrorKind::Input => 3,
         ErrorKind::Unsupported => 4,
+        ErrorKind::NotTrusted => 5,
         ErrorKind::Interrupted => trit_command::signals::INTERRUPTED,
     }
 }

@@ -1,12 +1,23 @@
 //! Opens a bundle on disk to look at it, for `inspect` and for the check of a bundle that was just written.
+//!
+//! | module | does |
+//! |---|---|
+//! | `writer` | writes a bundle, section by section |
+//! | [`program`] | programs of one file: the runtime with a bundle after it |
+//! | [`sign`] | keys and signatures |
+//! | [`trust`] | records that a bundle is this user's own |
 
+pub mod program;
+pub mod sign;
 pub mod trust;
 pub(crate) mod writer;
 
 use crate::error::CompileError;
 use crate::files::mapped::MappedFile;
+use crate::files::unchanged::Inputs;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trit_format::FormatError;
@@ -16,14 +27,17 @@ use trit_format::manifest::Manifest;
 
 pub use writer::check_output;
 
-/// Whether `path` is a file that starts as bundles do.
+/// Whether `path` is a file that starts as bundles do, or a program with a bundle in it.
 pub fn is_bundle(path: &Path) -> bool {
     // Opening a pipe waits for whoever writes to it.
     if !path.is_file() {
         return false;
     }
     let mut start = [0; MAGIC.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+    let Ok(mut file) = File::open(path) else { return false };
+    // What is wrong with a damaged program shows when it is opened.
+    file.read_exact(&mut start).is_ok()
+        && (start == MAGIC || !matches!(program::find_in(&mut file), Ok(None)))
 }
 
 /// A model's name as a bundle's file in the current directory; names may hold anything.
@@ -38,6 +52,10 @@ pub fn file_of(name: &str) -> PathBuf {
 /// A bundle whose header and manifest are valid. Other sections are not digested yet.
 pub struct Bundle {
     file: Arc<MappedFile>,
+    /// Where it stands in the file: the whole of it, or a part of a program.
+    place: Range<usize>,
+    /// The file of its signature in a program; `None` where the file is a bundle.
+    program: Option<Option<Vec<u8>>>,
     header: Header,
     manifest: Manifest,
 }
@@ -56,6 +74,18 @@ impl Bundle {
         }
         let file = MappedFile::open(path)?;
         let bytes = file.bytes();
+        let (mut place, mut program) = (0..bytes.len(), None);
+        if !bytes.starts_with(&MAGIC) {
+            let found = program::find_in_bytes(bytes).map_err(|problem| CompileError::Invalid {
+                path: path.to_owned(),
+                problem: problem.to_string(),
+            })?;
+            if let Some(found) = found {
+                place = found.offset as usize..(found.offset + found.len) as usize;
+                program = Some(found.signature);
+            }
+        }
+        let bytes = &bytes[place.clone()];
         // The format's own advice to a user of the runtime would read oddly where bundles are made.
         if !bytes.starts_with(&MAGIC) {
             return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: false });
@@ -67,7 +97,7 @@ impl Bundle {
         let section = header.section(SectionKind::Manifest).map_or(0..0, |s| s.range());
         let manifest = Manifest::decode(&bytes[section]).map_err(invalid)?;
         manifest.validate(&header).map_err(invalid)?;
-        Ok(Bundle { file, header, manifest })
+        Ok(Bundle { file, place, program, header, manifest })
     }
 
     /// Where it is.
@@ -87,7 +117,17 @@ impl Bundle {
 
     /// All of its bytes.
     pub fn bytes(&self) -> &[u8] {
-        self.file.bytes()
+        &self.file.bytes()[self.place.clone()]
+    }
+
+    /// What stands before it in its file: the runtime of a program.
+    pub(crate) fn before(&self) -> &[u8] {
+        &self.file.bytes()[..self.place.start]
+    }
+
+    /// Whether it is in a program.
+    pub fn is_program(&self) -> bool {
+        self.program.is_some()
     }
 
     /// The bytes of a section. They are none where there is no such section.
@@ -109,6 +149,25 @@ impl Bundle {
                 entry.spec, entry.target
             ))),
         }
+    }
+
+    /// Checks the digest of every section and kernel.
+    ///
+    /// # Errors
+    /// [`CompileError::Invalid`] with the first that does not match.
+    pub fn expect_whole(&self) -> Result<(), CompileError> {
+        for section in &self.header.sections {
+            self.header.verify(self.bytes(), section.kind).map_err(|e| self.invalid(e))?;
+        }
+        self.manifest.kernels.iter().try_for_each(|entry| self.kernel(entry).map(drop))
+    }
+
+    /// Refuses a file that is no longer what it was when it was opened.
+    ///
+    /// # Errors
+    /// [`CompileError::Invalid`].
+    pub(crate) fn expect_unchanged(&self) -> Result<(), CompileError> {
+        Inputs(vec![self.file.source().clone()]).expect_unchanged()
     }
 
     /// Something is wrong with this bundle.

@@ -1,14 +1,17 @@
-//! Writes a bundle beside its final name, section by section, and renames it when it is whole.
+//! Writes a bundle, or a program with one, beside its final name, section by section, and renames it when it is whole.
 
+use crate::bundle::program::{self, Stub};
 use crate::error::CompileError;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use trit_format::container::{Digest, Header, MAGIC, Section, SectionKind};
+use trit_format::program::{ALIGNMENT, Trailer};
 use trit_text::output::{self, Kind, Pending, Unfinished};
 
 const BUNDLE: Kind = Kind { name: ".trit bundle", example: "model.trit", is: begins_as_bundle };
 
-fn begins_as_bundle(file: &mut dyn Read) -> std::io::Result<bool> {
+fn begins_as_bundle(file: &mut File) -> std::io::Result<bool> {
     let mut magic = [0; MAGIC.len()];
     file.read_exact(&mut magic).map(|()| magic == MAGIC)
 }
@@ -25,6 +28,8 @@ pub fn check_output(out: &Path) -> Result<(), CompileError> {
 pub(crate) struct BundleWriter {
     file: Pending,
     out: PathBuf,
+    /// Where the bundle begins in the file. Everything else is counted from here.
+    base: u64,
     /// Bytes written, those of the header included.
     at: u64,
     count: usize,
@@ -32,13 +37,20 @@ pub(crate) struct BundleWriter {
 }
 
 impl BundleWriter {
-    /// Begins a bundle of exactly `count` sections that will stand at `out`.
-    pub fn create(out: &Path, count: usize, unfinished: &Unfinished) -> Result<BundleWriter, CompileError> {
+    /// Begins a bundle of exactly `count` sections that will stand at `out`, or a program that begins with `stub`.
+    pub fn create(
+        out: &Path,
+        stub: Option<&Stub>,
+        count: usize,
+        unfinished: &Unfinished,
+    ) -> Result<BundleWriter, CompileError> {
         let io = |path: &Path, source| CompileError::Io { path: path.to_owned(), source };
         let mut file = Pending::create(out, unfinished).map_err(|e| io(output::folder(out), e))?;
-        let at = Header::bytes(count);
-        file.file().seek(SeekFrom::Start(at)).map_err(|e| io(out, e))?;
-        Ok(BundleWriter { file, out: out.to_owned(), at, count, sections: Vec::new() })
+        let stub = stub.map_or(&[][..], Stub::bytes);
+        file.file().write_all(stub).map_err(|e| io(out, e))?;
+        let (base, at) = ((stub.len() as u64).next_multiple_of(ALIGNMENT), Header::bytes(count));
+        file.file().seek(SeekFrom::Start(base + at)).map_err(|e| io(out, e))?;
+        Ok(BundleWriter { file, out: out.to_owned(), base, at, count, sections: Vec::new() })
     }
 
     /// Begins a section, at the next offset of its alignment.
@@ -70,9 +82,13 @@ impl BundleWriter {
         let header = Header { sections: std::mem::take(&mut self.sections) };
         let path = self.out.clone();
         let io = |source| CompileError::Io { path: path.clone(), source };
-        let file = self.file.file();
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        file.write_all(&header.encode()).map_err(io)?;
+        let (file, head) = (self.file.file(), header.encode());
+        file.seek(SeekFrom::Start(self.base)).map_err(io)?;
+        file.write_all(&head).map_err(io)?;
+        if self.base > 0 {
+            let trailer = Trailer { offset: self.base, len: header.total_len(), signature: 0 };
+            program::finish(&mut self.file, trailer, &head, b"").map_err(io)?;
+        }
         check(self.file.temporary())?;
         self.file.keep().map_err(io)?;
         Ok(header)

@@ -1,9 +1,11 @@
 //! Compiles a model to a bundle.
 
 pub(crate) mod kernels;
+pub mod retarget;
 pub mod targets;
 
 use crate::bundle::Bundle;
+use crate::bundle::program::Stub;
 use crate::bundle::writer::{BundleWriter, SectionWriter};
 use crate::error::{CompileError, Warning};
 use crate::lower::manifest::manifest;
@@ -15,7 +17,7 @@ use crate::reference::golden::{self, KnownResult};
 use kernels::CodeSection;
 use std::path::Path;
 use trit_format::container::{Header, SectionKind};
-use trit_format::manifest::Manifest;
+use trit_format::manifest::{Manifest, PackedMatrix};
 use trit_format::target::Target;
 use trit_format::trust;
 
@@ -64,6 +66,30 @@ pub fn compile(
     targets: &[Target],
     progress: &dyn Progress,
 ) -> Result<Compiled, CompileError> {
+    compile_after(None, model, out, targets, progress)
+}
+
+/// As [`compile`], with the bundle after `stub`: a program of one file.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_program(
+    model: &Model,
+    out: &Path,
+    stub: &Stub,
+    targets: &[Target],
+    progress: &dyn Progress,
+) -> Result<Compiled, CompileError> {
+    compile_after(Some(stub), model, out, targets, progress)
+}
+
+fn compile_after(
+    stub: Option<&Stub>,
+    model: &Model,
+    out: &Path,
+    targets: &[Target],
+    progress: &dyn Progress,
+) -> Result<Compiled, CompileError> {
     model.check()?;
     expect_wanted(progress)?;
     let mut lowered = Lowered::new(model, kernels::weight_code(targets))?;
@@ -75,7 +101,7 @@ pub fn compile(
     // Manifest, weights, tensors; then planes, code and the tokenizer.
     let count =
         3 + usize::from(!lowered.planes.is_empty()) + code.len() + usize::from(model.tokenizer.is_some());
-    let mut bundle = BundleWriter::create(out, count, &progress.unfinished())?;
+    let mut bundle = BundleWriter::create(out, stub, count, &progress.unfinished())?;
 
     let mut section = bundle.section(SectionKind::Weights)?;
     write_weights(&lowered, &mut section, progress)?;
@@ -109,7 +135,7 @@ pub fn compile(
         section.finish();
     }
 
-    let weights = lowered.packed_matrices.iter().map(|p| p.rows() * u64::from(p.k)).sum();
+    let weights = weights(&lowered.packed_matrices);
     let kernels = entries.len();
     let manifest = Manifest { kernels: entries, ..manifest(model, lowered) };
     let mut section = bundle.section(SectionKind::Manifest)?;
@@ -124,6 +150,11 @@ pub fn compile(
     progress.end();
     let fingerprint = trust::file_name(&header.encode());
     Ok(Compiled { header, weights, kernels, fingerprint })
+}
+
+/// Ternary weights, without padding.
+fn weights(packed_matrices: &[PackedMatrix]) -> u64 {
+    packed_matrices.iter().map(|p| p.rows() * u64::from(p.k)).sum()
 }
 
 fn internal(error: impl std::fmt::Display) -> CompileError {

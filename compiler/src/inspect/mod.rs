@@ -5,6 +5,7 @@ pub mod survey;
 pub mod verify;
 
 use crate::bundle::Bundle;
+use crate::bundle::sign::{self, Signer};
 use crate::bundle::trust;
 use crate::model::{Found, TensorReport};
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub fn describe(bundle: &Bundle) -> String {
     if let Err(problem) = recorded {
         line("trust", problem.to_string());
     }
+    line("signature", signature(bundle));
     line("layers", format!("{}, hidden {}, feed-forward {}", h.n_layers, h.hidden_dim, h.ffn_dim));
     line("heads", format!("{} on {} key/value heads of {}", h.n_heads, h.n_kv_heads, h.head_dim));
     line("vocabulary", format!("{} tokens", h.vocab_size));
@@ -80,6 +82,33 @@ pub fn describe(bundle: &Bundle) -> String {
         line("source", format!("{}: {} bytes, sha256 {}", s.file, s.len, hex(&s.sha256)));
     }
     text
+}
+
+/// Who signed a bundle, and whether this user trusts that key.
+fn signature(bundle: &Bundle) -> String {
+    match bundle.signer() {
+        Ok(Signer::Nobody) => "none".to_owned(),
+        Ok(Signer::Broken(problem)) => format!("none that holds: it {problem}"),
+        Ok(Signer::Key(key)) => match sign::trusted_name(key) {
+            Ok(Some(name)) => format!("by {name}, a trusted key, {key}"),
+            Ok(None) => format!("by {key}, which is not among the trusted keys"),
+            Err(problem) => format!("by {key}; {problem}"),
+        },
+        Err(problem) => problem.to_string(),
+    }
+}
+
+/// The same: the key, or null; the name by which it is trusted, or null; what is wrong, or null.
+fn signature_json(bundle: &Bundle) -> Value {
+    let (key, problem) = match bundle.signer() {
+        Ok(Signer::Nobody) => (None, None),
+        Ok(Signer::Key(key)) => (Some(key), None),
+        Ok(Signer::Broken(problem)) => (None, Some(problem)),
+        Err(problem) => (None, Some(problem.to_string())),
+    };
+    let name = key.map_or(Ok(None), sign::trusted_name);
+    let problem = problem.or_else(|| name.as_ref().err().map(ToString::to_string));
+    json!({ "key": key.map(|key| key.to_string()), "trusted_as": name.ok().flatten(), "problem": problem })
 }
 
 /// What was found in the matrices of a checkpoint, a line for each. Matrices that differ only in their layer and in
@@ -197,6 +226,7 @@ pub fn json(bundle: &Bundle) -> Value {
         "bytes": header.total_len(),
         "fingerprint": bundle.fingerprint(),
         "trusted": matches!(recorded, Ok(true)),
+        "signature": signature_json(bundle),
         "trust_problem": recorded.err().map(|problem| problem.to_string()),
         "compiler": m.compiler,
         "name": m.model.name,

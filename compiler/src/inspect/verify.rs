@@ -26,13 +26,8 @@ pub struct Verified {
 /// # Errors
 /// [`CompileError::Invalid`] with the first thing that does not match.
 pub fn verify(bundle: &Bundle, rebuild: bool) -> Result<Verified, CompileError> {
-    for section in &bundle.header().sections {
-        bundle.header().verify(bundle.bytes(), section.kind).map_err(|e| bundle.invalid(e))?;
-    }
+    bundle.expect_whole()?;
     let entries = &bundle.manifest().kernels;
-    for entry in entries {
-        bundle.kernel(entry)?;
-    }
     if rebuild {
         for section in &bundle.header().sections {
             if let SectionKind::Code(target) = section.kind {

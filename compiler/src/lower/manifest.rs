@@ -8,7 +8,7 @@ use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::manifest::{MAX_BYTES, Manifest};
 
 /// The program as bundles name it.
-const COMPILER: &str = concat!("tritc ", env!("CARGO_PKG_VERSION"));
+pub(crate) const COMPILER: &str = concat!("tritc ", env!("CARGO_PKG_VERSION"));
 
 /// What a bundle without code says about itself.
 pub(crate) fn manifest(model: &Model, lowered: Lowered<'_>) -> Manifest {
