@@ -1,5 +1,6 @@
 //! What can be wrong with a bundle.
 
+use crate::container::{MAJOR, MINOR};
 use crate::container::SectionKind;
 
 /// Why bytes are not a bundle that can be used. The caller adds the file's name and what its user can do.
@@ -20,10 +21,8 @@ pub enum FormatError {
     },
     /// A newer or older format.
     #[error(
-        "has format version {major}.{minor}, this program reads {}.{}: it was made by another version of the compiler; \
-         compile the model again with a matching one",
-        crate::container::MAJOR,
-        crate::container::MINOR
+        "has format version {major}.{minor}, this program reads {MAJOR}.{MINOR}: it was made by {}",
+        other_version(*major, *minor)
     )]
     Version {
         /// Found.
@@ -94,4 +93,29 @@ pub enum FormatError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+/// Whose bundle that is, and what to do.
+fn other_version(major: u16, minor: u16) -> &'static str {
+    match (major, minor).cmp(&(MAJOR, MINOR)) {
+        _ if (major.swap_bytes(), minor.swap_bytes()) == (MAJOR, MINOR) => {
+            "a program that writes numbers in the other byte order, which is no .trit bundle; compile the model again"
+        }
+        std::cmp::Ordering::Less => "an older version of the compiler; compile the model again with this one",
+        _ => "a newer version of the compiler; use a newer version of this program, or compile the model again with this one",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_say_which_way_they_are_off() {
+        let say = |major, minor| FormatError::Version { major, minor }.to_string();
+        assert!(say(MAJOR, MINOR - 1).contains("an older version"));
+        assert!(say(MAJOR, MINOR + 1).contains("a newer version of the compiler"));
+        assert!(say(MAJOR + 1, 0).contains("a newer version of the compiler"));
+        assert!(say(MAJOR.swap_bytes(), MINOR.swap_bytes()).contains("other byte order"));
+    }
 }

@@ -311,7 +311,7 @@ fn the_top_level_stays() {
         "LICENSE-APACHE",
         "LICENSE-MIT",
         "README.md",
-        "SECURITY.md",
+        "docs/SECURITY.md",
         "compiler",
         "deny.toml",
         "deploy",
