@@ -9,6 +9,7 @@
 //! | [`tile`] | the row-lane tile: where a weight stands in the weight section |
 //! | [`target`] | instruction-set tiers code can be generated for |
 //! | [`kernel`] | kernel specifications, the kernel directory, the calling convention |
+//! | [`coded`] | rows of int8 codes with scales: tables that are quantized |
 //! | [`planes`] | a head's table in two planes of 4 bits, with error bounds |
 //! | [`plan`] | the typed steps of a forward pass and their buffers |
 //! | [`manifest`] | everything a bundle says about itself |
@@ -20,6 +21,7 @@
 //! | [`trust`] | which files say that the user trusts a bundle, or who signed it |
 #![forbid(unsafe_code)]
 
+pub mod coded;
 pub mod container;
 pub mod dense243;
 pub mod error;

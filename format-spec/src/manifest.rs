@@ -5,6 +5,7 @@ use crate::dense243::Code;
 use crate::kernel::KernelEntry;
 use crate::plan::{DType, Plan, ScaleRule, TensorId};
 use crate::tile;
+use bincode::error::DecodeError;
 use serde::{Deserialize, Serialize};
 
 /// Largest manifest that is read, in bytes.
@@ -99,16 +100,21 @@ impl Tensor {
         self.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d))
     }
 
-    /// Number of bytes, or `None` where it overflows.
+    /// Number of bytes, or `None` where it overflows. A tensor of [`DType::I8Blocks`] is a matrix whose rows are whole blocks,
+    /// and `None` where it is not.
     pub fn bytes(&self) -> Option<u64> {
-        self.elements()?.checked_mul(self.dtype.size() as u64)
+        match (self.dtype, &self.shape[..]) {
+            (DType::I8Blocks { .. }, &[rows, k]) => rows.checked_mul(self.dtype.row_bytes(k)?),
+            (DType::I8Blocks { .. }, _) => None,
+            _ => self.elements()?.checked_mul(self.dtype.size() as u64),
+        }
     }
 }
 
 /// A quantized copy of a table, laid out as [`crate::planes`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planes {
-    /// The table, `[rows, hidden]`, of floats.
+    /// The table, `[rows, hidden]`.
     pub table: TensorId,
     /// Byte offset in the planes section, a multiple of 64.
     pub offset: u64,
@@ -355,10 +361,21 @@ impl Manifest {
     /// [`FormatError::Manifest`] if the bytes are no manifest or something follows it.
     pub fn decode(bytes: &[u8]) -> Result<Manifest, FormatError> {
         let (manifest, used) = bincode::serde::decode_from_slice(bytes, config())
-            .map_err(|e| FormatError::Manifest(format!("cannot be decoded: {e}")))?;
+            .map_err(|e| FormatError::Manifest(problem(&e)))?;
         match bytes.len() - used {
             0 => Ok(manifest),
             rest => Err(FormatError::Manifest(format!("is followed by {rest} unknown bytes"))),
         }
+    }
+}
+
+/// Why bytes are no manifest. An unknown variant of an enum is what newer versions of the compiler may write.
+fn problem(error: &DecodeError) -> String {
+    match error {
+        DecodeError::OtherString(what) if what.contains("variant index") => format!(
+            "cannot be decoded: it holds what this program does not know ({what}); use a newer version of it, or copy \
+             the bundle again if it is damaged"
+        ),
+        other => format!("cannot be decoded: {other}"),
     }
 }

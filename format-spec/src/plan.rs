@@ -6,7 +6,9 @@
 //!
 //! Shapes below are per row. Arithmetic is f32 unless said otherwise.
 
+use crate::coded;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Element type of a tensor or buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,16 +24,68 @@ pub enum DType {
     I8,
     /// Signed 32-bit integer.
     I32,
+    /// Rows of int8 codes with an f32 scale for each block of columns, as [`crate::coded`] says. Tables alone are of it.
+    I8Blocks {
+        /// Columns of a block, one of [`crate::coded::BLOCK_COLUMNS`].
+        columns: u32,
+        /// Whether each block has an f32 offset too.
+        offsets: bool,
+    },
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Bytes of one element. Of [`DType::I8Blocks`] those of a code: [`DType::row_bytes`] counts the scales too.
     pub const fn size(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::Bf16 => 2,
-            DType::I8 => 1,
+            DType::I8 | DType::I8Blocks { .. } => 1,
         }
+    }
+
+    /// Bytes of a row of `k` elements. `None` where it overflows, or where blocks of such a type cannot make up the row.
+    pub fn row_bytes(self, k: u64) -> Option<u64> {
+        match self {
+            DType::I8Blocks { columns, offsets } => coded::row_bytes(columns, offsets, k),
+            other => k.checked_mul(other.size() as u64),
+        }
+    }
+
+    /// Bits of an element with its share of scales and offsets, without what fills up rows.
+    pub const fn bits(self) -> u32 {
+        let floats = match self {
+            DType::I8Blocks { columns: columns @ 1.., offsets } => (1 + offsets as u32) * 32 / columns,
+            _ => 0,
+        };
+        8 * self.size() as u32 + floats
+    }
+
+    /// Whether elements are floats.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::Bf16)
+    }
+
+    /// Whether a table may be of that type: its elements are floats, or stand for some.
+    pub const fn is_of_tables(self) -> bool {
+        self.is_float() || matches!(self, DType::I8Blocks { .. })
+    }
+}
+
+/// The name in small letters, as plans in text have it.
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Padded, because plans have columns.
+        f.pad(match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+            DType::I8 => "i8",
+            DType::I32 => "i32",
+            DType::I8Blocks { columns, offsets } => {
+                let more = if *offsets { "+offset" } else { "" };
+                return f.pad(&format!("i8/{columns}{more}"));
+            }
+        })
     }
 }
 
@@ -253,7 +307,7 @@ pub enum Epilogue {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Step {
-    /// `out = table[token] * scale`, table `[vocab, hidden]` of f32, f16 or bf16.
+    /// `out = table[token] * scale`, a table `[vocab, hidden]`.
     Embed {
         /// Embedding rows.
         table: TensorId,
@@ -324,7 +378,7 @@ pub enum Step {
         /// f32 `[n_heads * head_dim]`.
         out: BufferId,
     },
-    /// `out = table * input` in f32, table `[vocab, hidden]` of f32, f16 or bf16.
+    /// `out = table * input` in f32, a table `[vocab, hidden]`.
     Head {
         /// f32 `[hidden]`.
         input: BufferId,
@@ -367,7 +421,7 @@ pub enum Step {
         /// f32 `[n]`.
         out: BufferId,
     },
-    /// A matrix product that is not ternary: `y = table * input` in f32, table `[n, k]` of f32, f16 or bf16.
+    /// A matrix product that is not ternary: `y = table * input` in f32, a table `[n, k]`.
     Linear {
         /// The matrix.
         table: TensorId,

@@ -2,7 +2,7 @@
 
 use crate::manifest::{Grouping, Manifest, RowOrder};
 use crate::plan::{
-    Activation, ActivationRule, BufferId, DType, DeltaHeads, Epilogue, PackedMatrixId, PlanesId, Quantized,
+    Activation, ActivationRule, BufferId, DeltaHeads, Epilogue, PackedMatrixId, PlanesId, Quantized,
     Rotation, ScaleRule, Step, TensorId,
 };
 use std::fmt::Write;
@@ -36,13 +36,7 @@ pub fn plan(manifest: &Manifest) -> String {
     let width = plan.buffers.iter().map(|b| b.name.chars().count()).max().unwrap_or(0).min(40);
     for b in &plan.buffers {
         let len = format!("[{}]", b.len);
-        line(format!(
-            "  {:width$}  {:4} {len:9} at {:<8} stride {}",
-            b.name,
-            dtype(b.dtype),
-            b.offset,
-            b.stride
-        ));
+        line(format!("  {:width$}  {:4} {len:9} at {:<8} stride {}", b.name, b.dtype, b.offset, b.stride));
     }
     let mut at = 0;
     for run in plan.kv.chunk_by(|a, b| a == b) {
@@ -85,7 +79,7 @@ impl Text<'_> {
     fn tensor(&self, id: TensorId) -> String {
         let Some(tensor) = self.0.tensors.get(id.0 as usize) else { return format!("?{}", id.0) };
         let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
-        format!("{}[{} {}]", tensor.name, shape.join("x"), dtype(tensor.dtype))
+        format!("{}[{} {}]", tensor.name, shape.join("x"), tensor.dtype)
     }
 
     /// Which planes a head may scan.
@@ -118,7 +112,7 @@ impl Text<'_> {
                     0 => "row".to_owned(),
                     n => n.to_string(),
                 };
-                ("", format!(" groups of {columns}, {} scale a {scales}", dtype(scale)))
+                ("", format!(" groups of {columns}, {} scale a {scales}", scale))
             }
         };
         let (rows, k, code) = (matrix.rows(), matrix.k, matrix.code.name());
@@ -301,14 +295,4 @@ fn function(activation: Activation) -> &'static str {
 /// `text` with control characters made visible, since names come from files and go to terminals.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-fn dtype(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::F16 => "f16",
-        DType::Bf16 => "bf16",
-        DType::I8 => "i8",
-        DType::I32 => "i32",
-    }
 }

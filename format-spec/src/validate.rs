@@ -10,6 +10,7 @@ mod kernels;
 mod plan;
 
 use crate::FormatError;
+use crate::coded::BLOCK_COLUMNS;
 use crate::container::{Header, SectionKind};
 use crate::kernel::{GROUP_COLUMNS, MAX_GROUPED_K, MAX_K};
 use crate::manifest::{
@@ -238,9 +239,21 @@ fn tensors(tensors: &[Tensor], section: u64) -> Result<(), FormatError> {
         ensure(!tensor.shape.contains(&0), name(tensor), || {
             format!("its shape {:?} is empty", tensor.shape)
         })?;
+        if let DType::I8Blocks { columns, .. } = tensor.dtype {
+            blocks(&name(tensor), &tensor.shape, columns)?;
+        }
         ranges.take(tensor, tensor.offset, tensor.bytes())?;
     }
     ranges.disjoint()
+}
+
+/// Requires a matrix whose rows are whole blocks of so many columns.
+fn blocks(record: &str, shape: &[u64], columns: u32) -> Result<(), FormatError> {
+    ensure(BLOCK_COLUMNS.contains(&columns), record, || {
+        format!("has blocks of {columns} columns; {BLOCK_COLUMNS:?} are possible")
+    })?;
+    let whole = matches!(shape, [_, k] if k.is_multiple_of(columns.into()));
+    ensure(whole, record, || format!("its shape {shape:?} is no matrix of whole blocks of {columns} columns"))
 }
 
 fn packed_matrices(packed_matrices: &[PackedMatrix], section: u64) -> Result<(), FormatError> {
@@ -287,7 +300,7 @@ fn grouping(record: &str, grouping: &Grouping) -> Result<(), FormatError> {
     ensure(scale_columns.is_multiple_of(columns), record, || {
         format!("has a scale for {scale_columns} columns, no multiple of its groups' {columns}")
     })?;
-    ensure(is_float(scale), record, || format!("its scales are {scale:?}, expected floats"))
+    ensure(scale.is_float(), record, || format!("its scales are {scale:?}, expected floats"))
 }
 
 fn ids(record: impl Display, ids: &[u32], vocab: u32) -> Result<(), FormatError> {
@@ -351,9 +364,4 @@ fn logit_rules(rules: &LogitRules, vocab: u32) -> Result<(), FormatError> {
     }
     ids(record, suppress, vocab)?;
     ids(record, begin_suppress, vocab)
-}
-
-/// Whether a tensor may be an embedding or head table.
-fn is_float(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
 }

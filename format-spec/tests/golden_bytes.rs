@@ -65,6 +65,8 @@ fn enums() {
     {
         golden(dtype, &format!("0{index}000000"));
     }
+    golden(DType::I8Blocks { columns: 16, offsets: false }, "05000000 10000000 00");
+    golden(DType::I8Blocks { columns: 32, offsets: true }, "05000000 20000000 01");
     for (index, target) in Target::ALL.into_iter().enumerate() {
         golden(target, &format!("0{index}000000"));
     }

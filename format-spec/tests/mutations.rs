@@ -2,10 +2,12 @@
 
 mod bundle;
 
+use bundle::coded::coded;
 use bundle::recurrent::recurrent;
 use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, of_signs, rule};
 use std::collections::HashMap;
 use std::ops::Range;
+use trit_format::coded::RowLayout;
 use trit_format::container::{Header, SectionKind};
 use trit_format::manifest::{Manifest, PackedMatrix, RowOrder};
 use trit_format::plan::{
@@ -89,6 +91,22 @@ impl Run<'_> {
     fn tensor(&self, id: TensorId) -> &[u8] {
         let tensor = &self.manifest.tensors[id.0 as usize];
         &self.section(SectionKind::Tensors)[tensor.offset as usize..][..tensor.bytes().unwrap() as usize]
+    }
+
+    /// Columns of a table of that many rows, whose bytes are all there: whole blocks of codes and what belongs to them, or
+    /// floats.
+    fn table_columns(&self, id: TensorId, rows: usize) -> usize {
+        let tensor = &self.manifest.tensors[id.0 as usize];
+        let (bytes, k) = (self.tensor(id).len(), tensor.shape[1] as usize);
+        assert!(bytes.is_multiple_of(rows));
+        match RowLayout::new(tensor.dtype, k as u64) {
+            Some(row) => {
+                assert_eq!((row.bytes() * rows, row.k(), row.blocks() * row.columns()), (bytes, k, k));
+                assert!(row.scales().end <= row.offsets().end && row.offsets().end <= row.bytes());
+            }
+            None => assert_eq!(k * tensor.dtype.size() * rows, bytes),
+        }
+        k
     }
 
     /// The bytes of `count` elements of a row.
@@ -183,8 +201,8 @@ impl Run<'_> {
         let m = self.manifest;
         match *step {
             Step::Embed { table, scale: _, out } => {
-                let row = self.tensor(table).len() / m.hyperparameters.vocab_size as usize;
-                let width = row / m.tensors[table.0 as usize].dtype.size();
+                let vocab = m.hyperparameters.vocab_size as usize;
+                let width = self.table_columns(table, vocab);
                 self.write(out, width);
             }
             Step::RmsNorm { input, weight, out, .. } => {
@@ -235,8 +253,8 @@ impl Run<'_> {
                 self.read(input, n);
             }
             Step::Linear { table, input, epilogue, out, at } => {
-                let shape = &m.tensors[table.0 as usize].shape;
-                let (rows, columns) = (shape[0] as usize, shape[1] as usize);
+                let rows = m.tensors[table.0 as usize].shape[0] as usize;
+                let columns = self.table_columns(table, rows);
                 assert!(!matches!(epilogue, Epilogue::Gate(_)));
                 self.read(input, columns);
                 self.results(out, at as usize, rows, epilogue == Epilogue::Add);
@@ -273,8 +291,8 @@ impl Run<'_> {
             }
             Step::Head { input, table, planes, out } => {
                 let tensor = &m.tensors[table.0 as usize];
-                let (rows, width) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
-                assert_eq!(self.tensor(table).len(), rows * width * tensor.dtype.size());
+                let rows = tensor.shape[0] as usize;
+                let width = self.table_columns(table, rows);
                 if let Some(id) = planes {
                     let planes = m.planes[id.0 as usize];
                     assert_eq!(planes.table, table);
@@ -441,6 +459,7 @@ fn damaged_manifests() {
         (file_of(&grouped()), 20_000),
         (file_of(&of_signs()), 20_000),
         (file_of(&recurrent()), 18_000),
+        (file_of(&coded()), 18_000),
     ] {
         let header = Header::parse(&whole).unwrap();
         let range = header.section(SectionKind::Manifest).unwrap().range();
@@ -460,7 +479,7 @@ fn damaged_manifests() {
 /// Damage to records rather than bytes: ids and places that exist, in steps where they do not belong.
 #[test]
 fn shuffled_plans() {
-    for whole in [manifest(), grouped(), of_signs(), recurrent()] {
+    for whole in [manifest(), grouped(), of_signs(), recurrent(), coded()] {
         let (mut random, mut valid) = (Random(3), 0);
         let file = file_of(&whole);
         let header = Header::parse(&file).unwrap();

@@ -268,11 +268,16 @@ impl Model {
         &self.loaded.weights.bytes()[matrix.offset as usize..][..len]
     }
 
-    /// Reads the bytes of row `row` of a table of 16- or 32-bit floats into `to`. This is for tables of which few rows
-    /// are read. Where the row cannot be read, `to` gets zeros and [`Model::intact`] returns the error.
-    pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
+    /// Bytes of a row of a table, of floats or of codes.
+    pub(crate) fn row_bytes(&self, table: TensorId) -> usize {
         let tensor = self.tensor(table);
-        assert!(row < tensor.shape[0] as usize && to.len() == tensor.shape[1] as usize * tensor.dtype.size());
+        tensor.dtype.row_bytes(tensor.shape[1]).expect("validated") as usize
+    }
+
+    /// Reads the bytes of row `row` of a table into `to`. This is for tables of which few rows are read. Where the row cannot
+    /// be read, `to` gets zeros and [`Model::intact`] returns the error.
+    pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
+        assert!(row < self.tensor(table).shape[0] as usize && to.len() == self.row_bytes(table));
         self.loaded.tables.part(&self.storage, table, row * to.len(), to);
     }
 

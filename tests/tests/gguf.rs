@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
-use trit_format::plan::{DType, ScaleRule};
+use trit_format::plan::ScaleRule;
 use trit_runtime::text::Tokenizer;
 use trit_tests::workbench::{compile, fixture, repository, run, scratch, shared, trit_run};
 use tritc::load::{LoadOptions, load};
@@ -230,24 +230,10 @@ fn embeddings_of_integers() {
 
 /// The elements of a table.
 fn floats(dense: &Dense) -> Vec<f32> {
-    let bytes = (*dense.data).as_ref();
-    let halves = || bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b));
-    match dense.dtype {
-        DType::F16 => halves().map(f16).collect(),
-        DType::Bf16 => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
-        _ => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-    }
-}
-
-/// A finite f16.
-fn f16(bits: u16) -> f32 {
-    let (sign, rest) = (u32::from(bits >> 15) << 31, u32::from(bits & 0x7fff));
-    let magnitude = if rest < 1 << 10 {
-        rest as f32 * 2f32.powi(-24)
-    } else {
-        f32::from_bits((rest << 13) + (112 << 23))
-    };
-    f32::from_bits(sign | magnitude.to_bits())
+    let (rows, k) = (dense.shape[0], dense.shape[1]);
+    let mut values = vec![0.0; rows * k];
+    values.chunks_exact_mut(k).enumerate().for_each(|(row, out)| dense.read_row(row, out));
+    values
 }
 
 /// The shipped model, in parts: the same ids for the same text, and the same text.

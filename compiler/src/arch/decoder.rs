@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::weights::rows::{Runs, select};
 use crate::weights::stored::Storage;
-use crate::weights::{dense, detect, order, stored};
+use crate::weights::{coded, dense, detect, order, stored};
 use half::{bf16, f16};
 use std::sync::Arc;
 use trit_format::plan::DeltaHeads;
@@ -243,7 +243,8 @@ impl Tensors<'_> {
         shape: &[usize],
         what: &str,
     ) -> Result<Matrix, CompileError> {
-        self.report.push(tensor.report(Found::Floats));
+        let found = coded::kind(&tensor).map_or(Found::Floats, |kind| Found::Coded(coded::dtype(kind)));
+        self.report.push(tensor.report(found));
         dense::dense(tensor, shape, what).map(Matrix::Dense)
     }
 

@@ -37,6 +37,18 @@ const TYPES: [(IntegerType, u32, &str, usize, usize); 13] = [
 ];
 
 impl IntegerType {
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [IntegerType; TYPES.len()] = {
+        let mut all = [IntegerType::Q4_0; TYPES.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = TYPES[at].0;
+            at += 1;
+        }
+        all
+    };
+
     /// The type of that number in files.
     pub(crate) fn of(id: u32) -> Option<IntegerType> {
         TYPES.iter().find(|(_, number, ..)| *number == id).map(|(kind, ..)| *kind)

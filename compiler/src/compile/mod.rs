@@ -199,11 +199,15 @@ fn write_planes(
         };
         progress.begin(Stage::Quantize, layout.bytes());
         pad_to(record.offset, section)?;
-        planes::encode((dense.dtype, (*dense.data).as_ref()), layout, |bytes| {
-            dense.data.release();
-            section.write(bytes)?;
-            advance(progress, bytes.len() as u64)
-        })?;
+        planes::encode(
+            |row, out| dense.read_row(row, out),
+            layout,
+            |bytes| {
+                dense.data.release();
+                section.write(bytes)?;
+                advance(progress, bytes.len() as u64)
+            },
+        )?;
     }
     Ok(())
 }
@@ -224,20 +228,16 @@ fn write_tensors(
     progress.begin(Stage::Write, lowered.tensors.iter().filter_map(|t| t.bytes()).sum());
     for (tensor, data) in lowered.tensors.iter().zip(&lowered.data) {
         pad_to(tensor.offset, section)?;
-        let owned: Vec<u8>;
-        let bytes: &[u8] = match data {
-            TensorData::F32(values) => {
-                owned = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-                &owned
-            }
-            TensorData::Checkpoint(dense) => (*dense.data).as_ref(),
+        let mut write = |bytes: &[u8]| {
+            section.write(bytes)?;
+            advance(progress, bytes.len() as u64)
         };
-        for chunk in bytes.chunks(COPY_BYTES) {
-            section.write(chunk)?;
-            advance(progress, chunk.len() as u64)?;
-            if let TensorData::Checkpoint(dense) = data {
-                dense.data.release();
+        match data {
+            TensorData::F32(values) => {
+                let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                bytes.chunks(COPY_BYTES).try_for_each(write)?;
             }
+            TensorData::Checkpoint(dense) => dense.write(COPY_BYTES, &mut write)?,
         }
     }
     Ok(())

@@ -114,7 +114,7 @@ fn heads(config: &Map<String, Value>) -> [usize; 2] {
         .map(|key| config.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
 }
 
-/// Renames tensors and widens floats in blocks. `heads` are those whose rows are interleaved.
+/// Renames tensors and widens vectors in blocks. `heads` are those whose rows are interleaved.
 fn checkpoint(
     tensors: BTreeMap<String, RawTensor>,
     heads: Option<[usize; 2]>,
@@ -122,7 +122,7 @@ fn checkpoint(
     let mut renamed = BTreeMap::new();
     for (name, mut tensor) in tensors {
         let key = checkpoint_name(&name).unwrap_or_else(|| name.clone());
-        if names::is_float(&name) {
+        if names::is_float(&name) && !stays_in_blocks(&name, &tensor) {
             tensor = floats::widened(tensor)?;
         }
         if let Some([q, kv]) = heads {
@@ -152,7 +152,7 @@ fn hybrid(
     let mut renamed = BTreeMap::new();
     for (name, mut tensor) in std::mem::take(&mut gguf.tensors) {
         let key = names::qwen35_name(&name).unwrap_or_else(|| name.clone());
-        if names::is_float(&name) {
+        if names::is_float(&name) && !stays_in_blocks(&name, &tensor) {
             tensor = floats::widened(tensor)?;
         }
         let is_folded = folded.as_ref().is_some_and(|folded| folded.names.contains(&name));
@@ -172,6 +172,11 @@ fn hybrid(
     (overrides.norms_whole, overrides.decay_rates) = (true, true);
     overrides.rotations = folded.map(|folded| folded.rotations);
     Ok(renamed)
+}
+
+/// Whether floats in blocks are a matrix, which is read block by block. All else is widened once.
+fn stays_in_blocks(name: &str, tensor: &RawTensor) -> bool {
+    tensor.shape.len() == 2 && is_matrix(name)
 }
 
 /// Whether a tensor with heads is a product's matrix, whose rows are read in the usual order when they are asked for.

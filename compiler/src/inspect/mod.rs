@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use trit_format::container::SectionKind;
 use trit_format::manifest::{Grouping, Manifest, Tensor, TextInfo};
-use trit_format::plan::{ActivationRule, Step};
+use trit_format::plan::{ActivationRule, DType, Step};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
 use trit_text::printable::escape;
@@ -53,6 +53,10 @@ pub fn describe(bundle: &Bundle) -> String {
     }
     line("activations", activations(m).into_iter().collect::<Vec<_>>().join("; "));
     line("tensors", format!("{}, not ternary", m.tensors.len()));
+    for table in m.tensors.iter().filter(|tensor| matches!(tensor.dtype, DType::I8Blocks { .. })) {
+        let (name, shape, bits) = (&table.name, dimensions(&table.shape), table.dtype.bits());
+        line("table", format!("{name}, {shape}, {}, {bits} bits an element", table.dtype));
+    }
     line(
         "plan",
         format!(
@@ -116,9 +120,8 @@ fn signature_json(bundle: &Bundle) -> Value {
 pub fn report(tensors: &[TensorReport]) -> String {
     let mut kinds: Vec<(String, Vec<&TensorReport>)> = Vec::new();
     for tensor in tensors {
-        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
-        let name = without_layer(&tensor.name);
-        let kind = format!("tensor {name} {} {}: {}", tensor.stored, shape.join("x"), tensor.found);
+        let (name, shape) = (without_layer(&tensor.name), dimensions(&tensor.shape));
+        let kind = format!("tensor {name} {} {shape}: {}", tensor.stored, tensor.found);
         match kinds.iter_mut().find(|(other, _)| *other == kind) {
             Some((_, tensors)) => tensors.push(tensor),
             None => kinds.push((kind, vec![tensor])),
@@ -197,7 +200,10 @@ pub fn json(bundle: &Bundle) -> Value {
         })
         .collect();
     let tensors: Vec<Value> = m.tensors.iter().map(|t| {
-        json!({ "name": t.name, "dtype": lower(t.dtype), "shape": t.shape, "offset": t.offset, "bytes": t.bytes() })
+        json!({
+            "name": t.name, "dtype": t.dtype.to_string(), "bits": t.dtype.bits(), "shape": t.shape, "offset": t.offset,
+            "bytes": t.bytes(),
+        })
     }).collect();
     let planes: Vec<Value> =
         planes(m).map(|(table, layout)| json!({ "table": table.name, "bytes": layout.bytes() })).collect();
@@ -322,6 +328,11 @@ fn kernels_by_target(manifest: &Manifest) -> BTreeMap<Target, Vec<(String, u64)>
         targets.entry(k.target).or_default().push((k.spec.to_string(), k.len));
     }
     targets
+}
+
+/// Sizes with crosses between them.
+fn dimensions(shape: &[impl ToString]) -> String {
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }
 
 /// The name of an enum's variant in small letters.

@@ -109,7 +109,7 @@ fn bundle_bytes(survey: &Survey) -> u64 {
     let matrices = survey.matrices.iter().filter_map(|(_, matrix)| matrix.as_ref());
     matrices
         .map(|matrix| match matrix {
-            Matrix::Dense(dense) => (*dense.data).as_ref().len() as u64,
+            Matrix::Dense(dense) => dense.bytes().unwrap_or_default() as u64,
             // Five trits a byte, or eight signs.
             Matrix::Ternary(t) => {
                 let scales = t.scales_per_row() * t.scale_dtype().size();

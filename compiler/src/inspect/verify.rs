@@ -3,6 +3,7 @@
 use crate::bundle::Bundle;
 use crate::compile::kernels;
 use crate::error::CompileError;
+use crate::model::float::widen_row;
 use crate::pack::planes;
 use trit_format::container::SectionKind;
 use trit_format::kernel::{KernelEntry, KernelSpec};
@@ -60,8 +61,10 @@ fn rebuild_planes(bundle: &Bundle) -> Result<(), CompileError> {
         let table = &bundle.section(SectionKind::Tensors)[tensor.offset as usize..][..bytes];
         let mut rest = &bundle.section(SectionKind::Planes)[record.offset as usize..];
         let Some(layout) = layout else { continue };
-        planes::encode((tensor.dtype, table), layout, |rebuilt| {
-            match rest.split_at_checked(rebuilt.len()) {
+        planes::encode(
+            |row, out| widen_row(tensor.dtype, table, row, out),
+            layout,
+            |rebuilt| match rest.split_at_checked(rebuilt.len()) {
                 Some((found, after)) if found == rebuilt => {
                     rest = after;
                     Ok(())
@@ -71,8 +74,8 @@ fn rebuild_planes(bundle: &Bundle) -> Result<(), CompileError> {
                     tensor.name,
                     other_compiler(bundle)
                 ))),
-            }
-        })?;
+            },
+        )?;
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ use crate::checkpoint::overrides::{Overrides, Rotations};
 use crate::error::Warnings;
 use crate::files::locate::Files;
 use crate::load::LoadOptions;
-use crate::model::float::widen_row;
 use crate::model::{Matrix, Scales};
 use crate::weights::detect;
 use serde_json::Value;
@@ -55,7 +54,7 @@ fn decoded(name: &str, tensor: &RawTensor) -> Decoded {
     match detect::table(tensor.clone(), shape).unwrap().0 {
         Matrix::Dense(dense) => {
             for (row, out) in values.chunks_exact_mut(shape[1]).enumerate() {
-                widen_row(dense.dtype, (*dense.data).as_ref(), row, out);
+                dense.read_row(row, out);
             }
             Decoded { values, scales: None }
         }

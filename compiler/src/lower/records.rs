@@ -45,12 +45,11 @@ impl<'m> Records<'m> {
     }
 
     pub fn dense(&mut self, dense: &'m Dense) -> Result<TensorId, CompileError> {
-        let elements: usize = dense.shape.iter().product();
         let found = (*dense.data).as_ref().len();
-        if found != elements * dense.dtype.size() {
+        if dense.stored_bytes() != Some(found) {
             return Err(CompileError::Internal(format!(
-                "tensor {} of {elements} elements has {found} bytes",
-                dense.name
+                "tensor {} {:?} of {} has {found} bytes",
+                dense.name, dense.shape, dense.dtype
             )));
         }
         let (shape, data) = (dense.shape.clone(), TensorData::Checkpoint(dense));

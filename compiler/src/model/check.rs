@@ -163,12 +163,18 @@ fn rotation(ternary: &Ternary) -> Result<(), CompileError> {
 }
 
 fn floats(dense: &Dense) -> Result<(), CompileError> {
-    if !matches!(dense.dtype, DType::F32 | DType::F16 | DType::Bf16) {
+    let codes = matches!(dense.dtype, DType::I8Blocks { .. });
+    if !dense.dtype.is_float() && !(codes && dense.shape.len() == 2) {
         return Err(wrong(format!("{} is of {:?}, expected floats", dense.name, dense.dtype)));
     }
-    let elements = dense.shape.iter().try_fold(dense.dtype.size(), |bytes, &n| bytes.checked_mul(n));
+    if dense.coder.is_some() && !codes {
+        return Err(wrong(format!(
+            "{} is of {:?} and has a coder, which makes codes",
+            dense.name, dense.dtype
+        )));
+    }
     let found = (*dense.data).as_ref().len();
-    match elements == Some(found) {
+    match dense.stored_bytes() == Some(found) {
         true => Ok(()),
         false => Err(wrong(format!("{} is {:?} and has {found} bytes", dense.name, dense.shape))),
     }

@@ -1,6 +1,7 @@
 //! Floats as checkpoints store them, widened to f32.
 
 use half::{bf16, f16};
+use trit_format::coded::{self, RowLayout};
 use trit_format::plan::DType;
 
 /// Element types of float tensors.
@@ -36,8 +37,12 @@ pub(crate) fn widen_bf16(bytes: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
 
-/// Widens row `row` of a matrix of little-endian floats to f32.
+/// Widens row `row` of a matrix of little-endian floats, or of codes, to f32.
 pub(crate) fn widen_row(dtype: DType, matrix: &[u8], row: usize, out: &mut [f32]) {
+    if let Some(layout) = RowLayout::new(dtype, out.len() as u64) {
+        let bytes = &matrix[row * layout.bytes()..][..layout.bytes()];
+        return coded::decode_row(layout, bytes, out).expect("slices of the layout's own lengths");
+    }
     let len = out.len() * dtype.size();
     let bytes = &matrix[row * len..][..len];
     match dtype {

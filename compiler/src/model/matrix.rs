@@ -1,6 +1,7 @@
 //! Matrices of a checkpoint: of trits with scales, or of floats. They are views into mapped files and give rows when
 //! asked.
 
+use super::dense::Dense;
 use crate::error::CompileError;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -195,34 +196,12 @@ fn smallest(x: f32) -> DType {
     }
 }
 
-/// The bytes of a tensor, which need not be in memory.
-pub trait TensorBytes: AsRef<[u8]> + Send + Sync {
-    /// Releases memory that reading has pulled in; the bytes can be read again. This is called repeatedly during a
-    /// pass over a table, so that a table larger than memory does not stay resident.
-    fn release(&self) {}
-}
-
-impl TensorBytes for Vec<u8> {}
-
-/// A tensor that is not ternary, as the checkpoint stores it.
-#[derive(Clone)]
-pub struct Dense {
-    /// The checkpoint's tensor name.
-    pub name: String,
-    /// F32, F16 or BF16.
-    pub dtype: DType,
-    /// Row-major.
-    pub shape: Vec<usize>,
-    /// Little-endian elements. Checkpoints give a range of the mapped file.
-    pub data: Arc<dyn TensorBytes>,
-}
-
 /// A matrix `[rows, k]`.
 #[derive(Clone)]
 pub enum Matrix {
     /// Of trits with scales.
     Ternary(Ternary),
-    /// Of floats.
+    /// Of floats, or of codes that stand for floats.
     Dense(Dense),
 }
 
@@ -317,6 +296,8 @@ pub enum Found {
     Latent,
     /// Floats that are kept.
     Floats,
+    /// Codes that stand for floats, kept in this type.
+    Coded(DType),
 }
 
 impl From<Scales> for Found {
@@ -337,6 +318,7 @@ impl fmt::Display for Found {
             Found::PerColumns(columns) => write!(f, "ternary, a scale per {columns} columns"),
             Found::Latent => f.write_str("latent weights, rounded to trits"),
             Found::Floats => f.write_str("floats, kept"),
+            Found::Coded(dtype) => write!(f, "floats, kept as {dtype} ({} bits)", dtype.bits()),
         }
     }
 }

@@ -5,14 +5,14 @@
 //! there. A model holds views into the mapped checkpoint, no decoded weights.
 
 mod check;
+mod dense;
 pub(crate) mod float;
 pub(crate) mod matrix;
 
 use crate::error::Warnings;
 use crate::files::unchanged::Inputs;
-pub use matrix::{
-    Dense, Found, Matrix, Rotation, Rounded, Scales, TensorBytes, TensorReport, Ternary, TernaryRows,
-};
+pub use dense::{Dense, RowCoder, TensorBytes};
+pub use matrix::{Found, Matrix, Rotation, Rounded, Scales, TensorReport, Ternary, TernaryRows};
 
 use trit_format::manifest::{Hyperparameters, ModelInfo, TextInfo};
 use trit_format::plan::{Activation, ActivationRule, DeltaHeads};

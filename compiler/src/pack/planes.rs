@@ -4,9 +4,7 @@
 //! encoded in a second pass over the table, not kept during the first. `trit_format::planes` says what a row becomes.
 
 use crate::error::CompileError;
-use crate::model::float::widen_row;
 use rayon::prelude::*;
-use trit_format::plan::DType;
 use trit_format::planes::{Layout, ROW_BYTES, encode_row};
 
 /// Bytes of a plane in memory at a time.
@@ -23,13 +21,13 @@ pub(crate) fn layout(shape: &[u64]) -> Option<Layout> {
     Layout::new(rows, hidden).filter(|_| rows >= LEAST_ROWS && hidden >= LEAST_HIDDEN)
 }
 
-/// Encodes a table of little-endian floats and hands the bytes of its planes to `sink` in order, `layout.bytes()` in
-/// all.
+/// Encodes a table, of which `read_row` writes the values of a row, and hands the bytes of its planes to `sink` in order,
+/// `layout.bytes()` in all.
 ///
 /// # Errors
 /// What `sink` gives.
 pub(crate) fn encode(
-    (dtype, table): (DType, &[u8]),
+    read_row: impl Fn(usize, &mut [f32]) + Sync,
     layout: Layout,
     mut sink: impl FnMut(&[u8]) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
@@ -50,7 +48,7 @@ pub(crate) fn encode(
             outputs.enumerate().for_each_init(
                 || (vec![0f32; layout.hidden()], vec![0; row_bytes]),
                 |(weights, other), (i, ((plane, scales), record))| {
-                    widen_row(dtype, table, first + i, weights);
+                    read_row(first + i, weights);
                     let (high, low) = if low { (&mut other[..], plane) } else { (plane, &mut other[..]) };
                     let row = encode_row(layout, weights, high, low, scales);
                     let row = row.expect("slices of the layout's own lengths");

@@ -5,7 +5,6 @@
 
 use super::rms_norm;
 use crate::error::CompileError;
-use crate::model::float::widen_row;
 use crate::model::{Dense, Matrix, Model, Projection, Rotation, Scales, Ternary};
 use rayon::prelude::*;
 use trit_format::plan::{ActivationRule, ScaleRule};
@@ -43,7 +42,7 @@ pub(super) fn dense(matrix: &Dense, x: &[f32]) -> Result<Vec<f32>, CompileError>
     expect_columns(&matrix.name, k, x)?;
     let row = |row: usize, weights: &mut Vec<f32>, out: &mut [f32]| {
         weights.resize(k, 0.0);
-        widen_row(matrix.dtype, (*matrix.data).as_ref(), row, weights);
+        matrix.read_row(row, weights);
         for (y, x) in out.iter_mut().zip(x.chunks_exact(k)) {
             *y = sum(weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x))) as f32;
         }

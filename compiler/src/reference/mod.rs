@@ -13,7 +13,6 @@ pub(crate) mod golden;
 mod linear;
 
 use crate::error::CompileError;
-use crate::model::float::widen_row;
 use crate::model::{Attention, Matrix, Mixer, Model, NormWeights, Projection, Rope};
 use trit_format::plan::Activation;
 
@@ -124,7 +123,7 @@ pub(crate) fn forward_jittered(
 /// Writes the embedding `[hidden]` of token `id`.
 fn embed(model: &Model, id: usize, out: &mut [f32]) -> Result<(), CompileError> {
     match &model.embedding {
-        Matrix::Dense(table) => widen_row(table.dtype, (*table.data).as_ref(), id, out),
+        Matrix::Dense(table) => table.read_row(id, out),
         Matrix::Ternary(table) => {
             linear::ternary_row(table, id, out)?;
             if let Some(rotation) = &table.rotation {

@@ -4,7 +4,7 @@ use crate::checkpoint::RawTensor;
 use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Dense, NormWeights};
-use crate::weights::order;
+use crate::weights::{coded, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -32,18 +32,22 @@ pub(super) fn scan<T: Send + Sync + Copy>(
     folded
 }
 
-/// A tensor of floats of that shape, kept as it is stored.
+/// A tensor of floats of that shape, kept as it is stored, or where it is in blocks of integers as codes.
 ///
 /// # Errors
 /// A wrong dtype or shape, or an element that is not finite.
 pub(crate) fn dense(tensor: RawTensor, shape: &[usize], what: &str) -> Result<Dense, CompileError> {
+    if let Some(kind) = coded::kind(&tensor) {
+        return coded::dense(tensor, kind, shape, what);
+    }
     let float = expect_float(&tensor, shape, what)?;
     let finite = scan(&tensor, float, true, |finite, x| finite & x.is_finite());
     if finite.contains(&false) {
         return Err(not_finite(&tensor, float));
     }
     let tensor = order::rewritten(tensor)?;
-    Ok(Dense { name: tensor.name, dtype: float.dtype(), shape: shape.to_vec(), data: Arc::new(tensor.bytes) })
+    let (dtype, shape, data) = (float.dtype(), shape.to_vec(), Arc::new(tensor.bytes));
+    Ok(Dense { name: tensor.name, dtype, shape, data, coder: None })
 }
 
 /// A vector of norm weights, widened to f32.
@@ -86,8 +90,15 @@ pub(crate) fn not_finite(tensor: &RawTensor, float: FloatType) -> CompileError {
         }
         at += 1;
     });
-    let place = first.map_or_else(String::new, |(at, x)| format!(" {x} at {}", place(at, &tensor.shape)));
-    tensor.error(format!("holds{place}, which is not a finite number"))
+    match first {
+        Some((at, x)) => not_finite_at(tensor, x, &place(at, &tensor.shape)),
+        None => tensor.error("holds what is not a finite number"),
+    }
+}
+
+/// Names an element that is NaN or infinite.
+pub(super) fn not_finite_at(tensor: &RawTensor, x: f32, place: &str) -> CompileError {
+    tensor.error(format!("holds {x} at {place}, which is not a finite number"))
 }
 
 /// `row R, column C` of an element of a matrix.

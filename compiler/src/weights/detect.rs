@@ -6,12 +6,12 @@
 //! holds only -s, 0 and s, compared bit for bit; groups of zeros fit every scale. Nothing is rounded, so a matrix
 //! that fits none of these is not ternary.
 
-use crate::checkpoint::{ElementType, RawTensor};
+use crate::checkpoint::{BlockType, ElementType, RawTensor};
 use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
-use crate::weights::{affine, blocks, dense, i2s, near, order};
+use crate::weights::{affine, blocks, coded, dense, floats, i2s, near, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -40,10 +40,24 @@ pub(crate) fn linear(tensor: RawTensor, shape: [usize; 2]) -> Result<(Ternary, T
 /// # Errors
 /// A wrong type or shape, or an element that is not finite.
 pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, TensorReport), CompileError> {
+    let what = "[vocab_size, hidden_size]";
+    if let Some(kind) = coded::kind(&tensor) {
+        let as_codes = |tensor: RawTensor| {
+            let report = tensor.report(Found::Coded(coded::dtype(kind)));
+            Ok((Matrix::Dense(dense::dense(tensor, &shape, what)?), report))
+        };
+        // Trits are read from floats, which are written out for that. Few tables of this kind are ternary.
+        return match detect(&tensor, shape, what)? {
+            Err(_) if tensor.tolerance.is_none() => as_codes(tensor),
+            _ => match table(floats::widened(tensor.clone())?, shape)? {
+                (Matrix::Dense(_), _) => as_codes(tensor),
+                ternary => Ok(ternary),
+            },
+        };
+    }
     if let Some((ternary, report)) = in_codes(&tensor, shape)? {
         return Ok((Matrix::Ternary(ternary), report));
     }
-    let what = "[vocab_size, hidden_size]";
     if let Ok(scan) = detect(&tensor, shape, what)? {
         let (ternary, report) = ternary(scan, tensor, shape)?;
         return Ok((Matrix::Ternary(ternary), report));
@@ -104,8 +118,17 @@ fn detect(
              quant_method, linear_class and quantization_mode",
         ));
     }
-    let float = dense::expect_float(tensor, &shape, what)?;
-    let row_bytes = shape[1] * float.dtype().size();
+    let coded = coded::kind(tensor);
+    let (float, row_bytes) = match coded {
+        Some(kind) => {
+            tensor.expect_shape(&shape, what)?;
+            (FloatType::F32, BlockType::Integers(kind).row_bytes(shape[1]).unwrap_or(0))
+        }
+        None => {
+            let float = dense::expect_float(tensor, &shape, what)?;
+            (float, shape[1] * float.dtype().size())
+        }
+    };
     let mut all = ScaleScan::default();
     if row_bytes == 0 {
         return Ok(Ok(all));
@@ -115,13 +138,23 @@ fn detect(
     let mut first = 0;
     for bytes in tensor.bytes.batches(row_bytes) {
         let chunks = bytes.par_chunks(chunk * row_bytes).enumerate();
-        let look = |(nth, rows)| look(float, rows, row_bytes, first + nth * chunk, units.as_deref());
+        let look = |(nth, rows): (usize, &[u8])| {
+            let first = first + nth * chunk;
+            match coded {
+                None => look(float, rows, row_bytes, first, units.as_deref()),
+                Some(kind) => look(float, &coded::widened(kind, rows), 4 * shape[1], first, units.as_deref()),
+            }
+        };
         let found: Vec<Result<ScaleScan, Stop>> = chunks.map(look).collect();
         first += bytes.len() / row_bytes;
         for scan in found {
             match scan {
                 Ok(scan) => all.merge(scan),
                 Err(Stop::Conflict(conflict)) => return Ok(Err(conflict)),
+                // Looking for the element finds it again.
+                Err(Stop::NotFinite) if coded.is_some() => {
+                    return dense::dense(tensor.clone(), &shape, what).map(|_| Ok(all));
+                }
                 Err(Stop::NotFinite) => return Err(dense::not_finite(tensor, float)),
             }
         }

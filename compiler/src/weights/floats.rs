@@ -1,4 +1,4 @@
-//! Widens blocks of small integers that stand for floats. Embeddings, heads and norms are stored so.
+//! Widens blocks of small integers that stand for floats: norms and other vectors, and matrices whose floats are ternary.
 //!
 //! They become F32. No smaller type holds them: an f16 times an integer of up to eight bits has up to nineteen bits, of
 //! which f16 keeps eleven and bf16 eight. Only MXFP4, whose scales are powers of two, becomes BF16, which holds all of its

@@ -9,13 +9,15 @@
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
 //! | `i2s`, `i2s_evidence` | ternary matrices of GGUF's I2_S; in which of its layouts a file has them |
 //! | `affine` | ternary matrices of mlx-lm's codes with scales and biases |
-//! | `dense`, `floats`, `integers` | matrices and vectors that stay floats; GGUF's blocks of integers that stand for floats |
+//! | `dense`, `floats` | matrices and vectors that stay floats |
+//! | `coded`, `integers` | matrices in GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
 //! | `order` | rows and columns of heads in the usual order |
 //! | `rows` | rows of a matrix in another order, or some of them, as a matrix of its own |
 
 pub(crate) mod affine;
 pub(crate) mod blocks;
+pub(crate) mod coded;
 pub(crate) mod dense;
 pub(crate) mod detect;
 pub(crate) mod floats;

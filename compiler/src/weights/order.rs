@@ -10,6 +10,7 @@ use crate::checkpoint::{Axis, RawTensor, TiledHeads};
 use crate::error::CompileError;
 use crate::files::mapped::MappedFile;
 use crate::model::{Matrix, Scales, TernaryRows};
+use crate::weights::coded;
 use crate::weights::rows::rearranged;
 use crate::weights::scale_scan::UNIT;
 use std::io::Write;
@@ -138,20 +139,25 @@ impl TernaryRows for Untiled {
     }
 }
 
-/// A tensor of floats with its heads in the usual order, written once more to a temporary file.
+/// A tensor of floats with its heads in the usual order, written once more to a temporary file. Where heads are rows, it may
+/// be one of blocks.
 ///
 /// # Errors
 /// A shape that is not that of the heads; a temporary file that cannot be written.
 pub(crate) fn rewritten(tensor: RawTensor) -> Result<RawTensor, CompileError> {
     let Some(heads) = tensor.tiled_heads else { return Ok(tensor) };
-    let Some(float) = tensor.dtype.float() else {
-        let problem = format!("is {}, which is not supported; expected BF16, F16 or F32", tensor.dtype);
-        return Err(tensor.unsupported(problem));
+    let size = match (tensor.dtype.float(), heads.axis) {
+        (Some(float), _) => float.dtype().size(),
+        // Whole rows are moved.
+        (None, Axis::Rows) if coded::kind(&tensor).is_some() => 1,
+        (None, _) => {
+            let problem = format!("is {}, which is not supported; expected BF16, F16 or F32", tensor.dtype);
+            return Err(tensor.unsupported(problem));
+        }
     };
     heads.expect(&tensor)?;
     let stored = tensor.bytes.as_ref();
     let row_bytes = stored.len() / tensor.shape[0];
-    let size = float.dtype().size();
     let file = MappedFile::temporary(tensor.bytes.path(), |out| {
         let rows = stored.chunks_exact(row_bytes);
         match heads.axis {

@@ -57,7 +57,7 @@ impl Numbers {
         let data: Vec<u8> =
             (0..rows * k).flat_map(|_| f16::from_f32(0.05 * self.float()).to_le_bytes()).collect();
         let (name, shape) = (name.to_owned(), vec![rows, k]);
-        let dense = Dense { name, dtype: DType::F16, shape, data: Arc::new(data) };
+        let dense = Dense { name, dtype: DType::F16, shape, data: Arc::new(data), coder: None };
         Projection { norm: None, matrix: Matrix::Dense(dense) }
     }
 }
@@ -211,7 +211,7 @@ pub fn dense(mut model: Model) -> Model {
             data.extend(weights(ternary, row).into_iter().flat_map(f32::to_le_bytes));
         }
         let (name, shape) = (ternary.name.clone(), vec![ternary.rows, ternary.k]);
-        *matrix = Matrix::Dense(Dense { name, dtype: DType::F32, shape, data: Arc::new(data) });
+        *matrix = Matrix::Dense(Dense { name, dtype: DType::F32, shape, data: Arc::new(data), coder: None });
     };
     for layer in &mut model.layers {
         let Mixer::Attention(attention) = &mut layer.mixer else { unreachable!("both have attention") };

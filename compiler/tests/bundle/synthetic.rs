@@ -83,7 +83,13 @@ fn norm(numbers: &mut Numbers, name: &str, len: usize) -> NormWeights {
 fn dense(numbers: &mut Numbers, name: &str) -> Matrix {
     let data: Vec<u8> = (0..VOCAB * HIDDEN).flat_map(|_| numbers.float().to_le_bytes()).collect();
     let shape = vec![VOCAB, HIDDEN];
-    Matrix::Dense(Dense { name: name.to_owned(), dtype: DType::F32, shape, data: Arc::new(data) })
+    Matrix::Dense(Dense {
+        name: name.to_owned(),
+        dtype: DType::F32,
+        shape,
+        data: Arc::new(data),
+        coder: None,
+    })
 }
 
 pub fn model() -> Model {

@@ -3,7 +3,7 @@
 use crate::writer::{File, MATRICES, Q, q2_0, read, ternary, trits};
 use half::f16;
 use trit_format::plan::{DType, ScaleRule};
-use tritc::model::{Found, Model, Scales, TensorReport};
+use tritc::model::{Dense, Found, Model, Scales, TensorReport};
 
 /// The model with all matrices of `k` columns in blocks of another type.
 fn with_blocks(file: &mut File, kind: u32, block: impl Fn(&[i8]) -> Vec<u8>) {
@@ -281,9 +281,9 @@ fn linears_of_integers_are_refused() {
     file.refused(&["[4]", Q, "Q8_0, which is not ternary", "embeddings, heads and norms"]);
 }
 
-/// An embedding of Q8_0 is widened to the same numbers in f32.
+/// An embedding of Q8_0 becomes codes for the same numbers.
 #[test]
-fn embeddings_of_integers_are_widened() {
+fn embeddings_of_integers_are_kept_as_codes() {
     let mut file = File::bitnet();
     let block = |first: u8| {
         [f16::from_f32(0.5).to_le_bytes().to_vec(), (0..32).map(|i| first.wrapping_add(i)).collect()].concat()
@@ -291,13 +291,60 @@ fn embeddings_of_integers_are_widened() {
     file.tensor("token_embd.weight", &[64, 16], 8, (0..32).flat_map(|b| block(b * 7)).collect());
     let model = file.load().unwrap();
     let embedding = model.embedding.dense().unwrap();
-    assert_eq!((embedding.dtype, embedding.shape.as_slice()), (DType::F32, [16, 64].as_slice()));
-    let values: Vec<f32> =
-        (*embedding.data).as_ref().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    for (at, value) in values.iter().enumerate() {
+    let dtype = DType::I8Blocks { columns: 32, offsets: false };
+    assert_eq!((embedding.dtype, embedding.shape.as_slice()), (dtype, [16, 64].as_slice()));
+    for (at, value) in values(embedding).iter().enumerate() {
         let stored = ((at / 32 * 7) as u8).wrapping_add((at % 32) as u8) as i8;
         assert_eq!(*value, 0.5 * f32::from(stored), "{at}");
     }
+    // A bitnet file declares its weights. Where a file does not, tables are looked at, and this one is not ternary.
+    let mut file = File::model("llama", false);
+    file.tensor("token_embd.weight", &[64, 16], 8, (0..32).flat_map(|b| block(b * 7)).collect());
+    let model = file.load().unwrap();
+    assert_eq!(model.embedding.dense().unwrap().dtype, dtype);
+    let embedding = model.report.iter().find(|tensor| tensor.name == "token_embd.weight").unwrap();
+    assert_eq!((embedding.stored.as_str(), embedding.found), ("Q8_0", Found::Coded(dtype)));
+}
+
+/// A table of integers whose numbers are ternary is a ternary matrix, as a table of floats is.
+#[test]
+fn ternary_tables_of_integers_are_found() {
+    let mut file = File::model("llama", false);
+    let block = |scale: f32| {
+        let codes = (0..32).map(|i| [3u8, 0, 253][i % 3]);
+        f16::from_f32(scale).to_le_bytes().into_iter().chain(codes).collect::<Vec<u8>>()
+    };
+    let scales = (0..32).map(|b| if b % 2 == 0 { 0.5 } else { 0.25 });
+    file.tensor("token_embd.weight", &[64, 16], 8, scales.flat_map(block).collect());
+    let model = file.load().unwrap();
+    let embedding = model.embedding.ternary().unwrap();
+    assert_eq!(embedding.scales, Scales::Rows { columns: 32, dtype: DType::F16 });
+    let mut scales = [0.0; 2];
+    embedding.trits.read_scales(3, &mut scales).unwrap();
+    assert_eq!(scales, [1.5, 0.75]);
+    assert_eq!(read(embedding).unwrap()[..4], [1, 0, -1, 1]);
+}
+
+/// An infinite scale is found where it stands.
+#[test]
+fn integers_that_are_no_numbers_are_refused() {
+    for architecture in ["bitnet-b1.58", "llama"] {
+        let mut file = File::model(architecture, architecture != "llama");
+        let block = |b: usize| {
+            let scale = if b == 27 { f16::INFINITY } else { f16::from_f32(0.5) };
+            [scale.to_le_bytes().to_vec(), (0..32).map(|i| i + 1).collect()].concat()
+        };
+        file.tensor("token_embd.weight", &[64, 16], 8, (0..32).flat_map(block).collect());
+        file.refused(&["token_embd.weight", "holds inf at row 13, column 32", "not a finite number"]);
+    }
+}
+
+/// The numbers of a table.
+fn values(table: &Dense) -> Vec<f32> {
+    let (rows, k) = (table.shape[0], table.shape[1]);
+    let mut values = vec![0.0; rows * k];
+    values.chunks_exact_mut(k).enumerate().for_each(|(row, out)| table.read_row(row, out));
+    values
 }
 
 /// Embeddings of every type of integers, against what the `gguf` package reads (0.19) in the same blocks of random bytes.
@@ -325,16 +372,8 @@ fn every_type_of_integers_is_read_as_llama_cpp_reads_it() {
         file.tensor("token_embd.weight", &[width as u64, 16], case["id"].as_u64().unwrap() as u32, bytes);
         let model = file.load().unwrap_or_else(|e| panic!("{name}: {e}"));
         let embedding = model.embedding.dense().unwrap();
-        let bytes = (*embedding.data).as_ref();
-        let values: Vec<f32> = match embedding.dtype {
-            DType::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-            // The one type that needs no more.
-            DType::Bf16 if name == "MXFP4" => {
-                bytes.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect()
-            }
-            other => panic!("{name} became {other:?}"),
-        };
-        assert_eq!(values.len(), 16 * width);
+        assert!(matches!(embedding.dtype, DType::I8Blocks { .. }), "{name} became {}", embedding.dtype);
+        let values = values(embedding);
         let bits = |x: &f32| x.to_bits();
         for (at, value) in values.iter().enumerate() {
             assert_eq!(bits(value), bits(&expected[at % expected.len()]), "{name}: weight {at}");

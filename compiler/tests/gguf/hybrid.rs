@@ -131,7 +131,9 @@ fn heads_are_put_in_the_usual_order() {
     assert!((0..256).all(|channel| tap[channel] == 2.0 + 4.0 * expected(channel) as f32));
     let rows = |projection: &Projection| match &projection.matrix {
         Matrix::Dense(dense) => {
-            (*dense.data).as_ref().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+            let mut values = vec![0.0; 4 * 64];
+            values.chunks_exact_mut(64).enumerate().for_each(|(row, out)| dense.read_row(row, out));
+            values
         }
         Matrix::Ternary(_) => Vec::new(),
     };

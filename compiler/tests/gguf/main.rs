@@ -9,6 +9,7 @@ mod hostile;
 mod hybrid;
 mod i2s;
 mod models;
+mod refusals;
 mod text;
 mod writer;
 

@@ -236,22 +236,6 @@ impl File {
         let (_dir, path) = self.write();
         load(&path, options)
     }
-
-    /// What loading complains about, with the exit code in front.
-    pub fn error(&self) -> String {
-        match self.load() {
-            Ok(_) => panic!("it is read"),
-            Err(e) => format!("[{}] {}", crate::words::exit_code(&e), crate::words::message(&e)),
-        }
-    }
-
-    /// Demands that it is refused with each of `words`, and that the message names the file.
-    pub fn refused(&self, words: &[&str]) {
-        let error = self.error();
-        for word in words.iter().chain(&["model.gguf"]) {
-            assert!(error.contains(word), "{word:?} is not in: {error}");
-        }
-    }
 }
 
 pub fn load_path(path: &Path) -> Result<Model, CompileError> {

@@ -1,6 +1,6 @@
 //! Buffers, KV layers and the types and shapes of every step.
 
-use super::{ensure, error, is_float, positive};
+use super::{ensure, error, positive};
 use crate::FormatError;
 use crate::kernel::{GROUP_COLUMNS, MAX_DIGIT_COLUMNS};
 use crate::manifest::{Manifest, PackedMatrix, RowOrder, Tensor};
@@ -105,6 +105,8 @@ impl Display for StepName {
 fn buffer_place(buffer: &Buffer, row_bytes: u64) -> Result<(), FormatError> {
     let record = || format!("buffer {}", buffer.name);
     ensure(buffer.len > 0, record(), || "is empty")?;
+    let whole = !matches!(buffer.dtype, DType::I8Blocks { .. });
+    ensure(whole, record(), || format!("is of {:?}, which only tables are", buffer.dtype))?;
     ensure(buffer.offset.is_multiple_of(ALIGNMENT), record(), || {
         format!("its offset {} is no multiple of {ALIGNMENT}", buffer.offset)
     })?;
@@ -521,7 +523,7 @@ pub(super) fn vector(
     })
 }
 
-/// The shape of a float matrix.
+/// The shape of a matrix of floats, or of codes that stand for floats.
 pub(super) fn table(
     manifest: &Manifest,
     record: impl Display,
@@ -529,7 +531,7 @@ pub(super) fn table(
 ) -> Result<[u64; 2], FormatError> {
     let tensor = tensor(manifest, &record, id)?;
     match tensor.shape[..] {
-        [rows, columns] if is_float(tensor.dtype) => Ok([rows, columns]),
+        [rows, columns] if tensor.dtype.is_of_tables() => Ok([rows, columns]),
         _ => Err(error(
             record,
             format!(

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test program uses its part.
 
+pub mod coded;
 pub mod recurrent;
 
 use trit_format::container::{Digest, Header, Section, SectionKind};

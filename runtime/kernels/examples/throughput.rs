@@ -50,9 +50,14 @@ fn main() {
     report("plain read", words / t / 1e9, "GB/s");
 
     let (x, mut logits) = (floats(HIDDEN), vec![0.0; VOCAB]);
-    for dtype in [DType::Bf16, DType::F16] {
-        let t = seconds(5, || head::dot_rows(&table, dtype, HIDDEN, 0..VOCAB, &x, &mut logits));
-        report(&format!("head {dtype:?}"), words / t / 1e9, "GB/s");
+    let codes = |columns, offsets| DType::I8Blocks { columns, offsets };
+    for dtype in [DType::F32, DType::Bf16, DType::F16, codes(16, false), codes(32, false), codes(32, true)] {
+        let row_bytes = dtype.row_bytes(HIDDEN as u64).unwrap_or(1) as usize;
+        let rows = (table.len() / row_bytes).min(VOCAB);
+        let logits = &mut logits[..rows];
+        let t = seconds(5, || head::dot_rows(&table, dtype, HIDDEN, 0..rows, &x, logits));
+        report(&format!("head {dtype}"), (rows * row_bytes) as f64 / t / 1e9, "GB/s");
+        report(&format!("head {dtype}"), rows as f64 / t / 1e6, "M rows/s");
     }
     block(&table, HIDDEN);
     portable();

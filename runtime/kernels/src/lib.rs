@@ -33,6 +33,7 @@ pub mod norm;
 pub mod planes;
 pub mod quantize;
 pub mod rope;
+mod table;
 pub mod ternary;
 
 #[cfg(test)]

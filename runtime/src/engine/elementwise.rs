@@ -41,7 +41,7 @@ impl Rows<'_> {
     ) {
         let tensor = self.model.tensor(table);
         let hidden = tensor.shape[1] as usize;
-        bytes.resize(hidden * tensor.dtype.size(), 0);
+        bytes.resize(self.model.row_bytes(table), 0);
         for r in self.rows.clone() {
             self.model.read_row(table, token(r), bytes);
             // SAFETY: the row is this worker's.

@@ -265,7 +265,7 @@ fn rescore(
 ) {
     let ScreeningScratch { row, candidates, .. } = scratch;
     let tensor = model.tensor(table);
-    let bytes = tensor.shape[1] as usize * tensor.dtype.size();
+    let bytes = model.row_bytes(table);
     row.resize(EXACT_ROWS * bytes, 0);
     let forced = &request.forced[worker.share(request.forced.len())];
     candidates[number].clear();

@@ -4,8 +4,8 @@
 //!     cargo run --release -p trit-tests --bin shapes -- MODEL TYPE OUT.gguf [LAYERS]
 //!
 //! MODEL: `bonsai-27b` (hybrid, ternary gates), `bonsai-2-27b` (hybrid, rotated, gates of bf16), `bonsai-8b`, `bonsai-4b`,
-//! `bonsai-1.7b` (Qwen 3). TYPE: `PQ2_0`, `Q2_0`, `PTQ1_0`, `TQ2_0`,
-//! `Q1_0`. LAYERS: fewer layers than the model has.
+//! `bonsai-1.7b` (Qwen 3). TYPE: `PQ2_0`, `Q2_0`, `PTQ1_0`, `TQ2_0`, `Q1_0`; with embedding and head that are not ternary
+//! `PQ2_0+Q6_K` and the like, of `Q8_0`, `Q6_K`, `Q4_K`. LAYERS: fewer layers than the model has.
 #![forbid(unsafe_code)]
 
 use half::{bf16, f16};
@@ -87,6 +87,43 @@ impl Weights {
     }
 }
 
+/// How tables are stored that are not ternary.
+#[derive(Clone, Copy)]
+struct Integers {
+    name: &'static str,
+    /// In GGUF.
+    id: u32,
+    /// Weights and bytes of a block.
+    block: [usize; 2],
+    /// The f16 in a block: where they stand, and values with which weights are about as large as a model's.
+    scales: &'static [(usize, f32)],
+}
+
+const INTEGERS: [Integers; 3] = [
+    Integers { name: "Q8_0", id: 8, block: [32, 34], scales: &[(0, 3e-4)] },
+    Integers { name: "Q6_K", id: 14, block: [256, 210], scales: &[(208, 1.5e-5)] },
+    Integers { name: "Q4_K", id: 12, block: [256, 144], scales: &[(0, 1.4e-4), (2, 1.05e-3)] },
+];
+
+impl Integers {
+    fn write(&self, random: &mut Random, elements: u64, out: &mut impl Write) -> io::Result<()> {
+        let [weights, bytes] = self.block;
+        let mut block = vec![0u8; bytes];
+        for _ in 0..elements / weights as u64 {
+            for eight in block.chunks_mut(8) {
+                let len = eight.len();
+                eight.copy_from_slice(&random.next().to_le_bytes()[..len]);
+            }
+            for &(at, scale) in self.scales {
+                let scale = f16::from_f32(scale * (1.0 + 0.2 * random.unit()));
+                block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+            }
+            out.write_all(&block)?;
+        }
+        Ok(())
+    }
+}
+
 /// Numbers that look random, the same each time.
 struct Random(u64);
 
@@ -112,6 +149,7 @@ struct Tensor {
 
 enum Data {
     Weights(Weights),
+    Integers(Integers),
     Bf16,
     F32(fn(&mut Random) -> f32),
 }
@@ -120,6 +158,7 @@ impl Tensor {
     fn type_id(&self) -> u32 {
         match self.data {
             Data::Weights(weights) => weights.block().0,
+            Data::Integers(integers) => integers.id,
             Data::Bf16 => 30,
             Data::F32(_) => 0,
         }
@@ -135,6 +174,9 @@ impl Tensor {
                 let (_, columns, codes, _) = weights.block();
                 self.elements() / columns as u64 * (codes as u64 + 2)
             }
+            Data::Integers(Integers { block: [weights, bytes], .. }) => {
+                self.elements() / weights as u64 * bytes as u64
+            }
             Data::Bf16 => 2 * self.elements(),
             Data::F32(_) => 4 * self.elements(),
         }
@@ -145,6 +187,7 @@ impl Tensor {
             Data::F32(value) => {
                 (0..self.elements()).try_for_each(|_| out.write_all(&value(random).to_le_bytes()))
             }
+            Data::Integers(integers) => integers.write(random, self.elements(), out),
             Data::Bf16 => (0..self.elements())
                 .try_for_each(|_| out.write_all(&bf16::from_f32(random.unit() * 0.02).to_le_bytes())),
             Data::Weights(weights) => {
@@ -190,7 +233,7 @@ fn bytes(weights: Weights) -> [u8; 256] {
     })
 }
 
-fn tensors(shape: &Shape, weights: Weights) -> Vec<Tensor> {
+fn tensors(shape: &Shape, weights: Weights, tables: Option<Integers>) -> Vec<Tensor> {
     let Shape { hidden, ffn, heads: [q, kv], head_dim, vocab, .. } = *shape;
     let mut all = Vec::new();
     let matrix = |name: String, rows, columns| Tensor {
@@ -200,7 +243,11 @@ fn tensors(shape: &Shape, weights: Weights) -> Vec<Tensor> {
     };
     let floats = |name: String, shape: Vec<u32>, value| Tensor { name, shape, data: Data::F32(value) };
     let one: fn(&mut Random) -> f32 = |_| 1.0;
-    all.push(matrix("token_embd.weight".into(), vocab, hidden));
+    let table = |name: &str| {
+        let data = tables.map_or(Data::Weights(weights), Data::Integers);
+        Tensor { name: name.to_owned(), shape: vec![vocab, hidden], data }
+    };
+    all.push(table("token_embd.weight"));
     for layer in 0..shape.layers {
         let at = |name: &str| format!("blk.{layer}.{name}");
         all.push(floats(at("attn_norm.weight"), vec![hidden], one));
@@ -238,7 +285,7 @@ fn tensors(shape: &Shape, weights: Weights) -> Vec<Tensor> {
     }
     all.push(floats("output_norm.weight".into(), vec![hidden], one));
     if !shape.tied {
-        all.push(matrix("output.weight".into(), vocab, hidden));
+        all.push(table("output.weight"));
     }
     all
 }
@@ -363,8 +410,8 @@ fn rotations(shape: &Shape, weights: Weights, tensors: &[Tensor], all: &mut Meta
 /// Where data begins, and each tensor in it.
 const ALIGNMENT: u64 = 32;
 
-fn write(shape: &Shape, weights: Weights, out: &mut impl Write) -> io::Result<u64> {
-    let tensors = tensors(shape, weights);
+fn write(shape: &Shape, weights: Weights, tables: Option<Integers>, out: &mut impl Write) -> io::Result<u64> {
+    let tensors = tensors(shape, weights, tables);
     let metadata = metadata(shape, weights, &tensors);
     let mut head = b"GGUF".to_vec();
     head.extend(3u32.to_le_bytes());
@@ -396,11 +443,17 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let usage = || {
         let names: Vec<&str> = SHAPES.iter().map(|shape| shape.name).collect();
-        eprintln!("usage: shapes {} PQ2_0|Q2_0|PTQ1_0|TQ2_0|Q1_0 OUT.gguf [LAYERS]", names.join("|"));
+        eprintln!(
+            "usage: shapes {} PQ2_0|Q2_0|PTQ1_0|TQ2_0|Q1_0[+Q8_0|+Q6_K|+Q4_K] OUT.gguf [LAYERS]",
+            names.join("|")
+        );
         ExitCode::from(2)
     };
     let [model, kind, file, layers @ ..] = &args[..] else { return usage() };
-    let weights = match kind.as_str() {
+    let (linears, tables) = kind.split_once('+').map_or((kind.as_str(), None), |(a, b)| (a, Some(b)));
+    let of_name = |name| INTEGERS.into_iter().find(|integers| integers.name == name);
+    let Ok(tables) = tables.map(|name| of_name(name).ok_or(())).transpose() else { return usage() };
+    let weights = match linears {
         "PQ2_0" => Weights::Pq2,
         "Q2_0" => Weights::Q2,
         "PTQ1_0" => Weights::Ptq1,
@@ -419,7 +472,7 @@ fn main() -> ExitCode {
     }
     let written = File::create(file).and_then(|out| {
         let mut out = BufWriter::with_capacity(1 << 20, out);
-        let bytes = write(&shape, weights, &mut out)?;
+        let bytes = write(&shape, weights, tables, &mut out)?;
         out.flush()?;
         Ok(bytes)
     });
