@@ -8,6 +8,7 @@
 //! zero: top-k counts allowed tokens, and the sums that top-p needs are of their probabilities alone.
 
 use super::rules::Rules;
+use crate::RuntimeError;
 use crate::engine::{Candidate, Logits, LogitsRequest, TokenSet};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -98,6 +99,34 @@ pub struct SamplerOverrides {
 }
 
 impl SamplerOverrides {
+    /// Checks that each value can be meant.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] with the value's name and what it may be.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        let share = |value: f32| (0.0..=1.0).contains(&value);
+        let penalty = |value: f32| (-2.0..=2.0).contains(&value);
+        let checks: [(&str, Option<f32>, &dyn Fn(f32) -> bool, &str); 6] = [
+            (
+                "temperature",
+                self.temperature,
+                &|v| v >= 0.0,
+                "0 or more; 0 takes the most probable token always",
+            ),
+            ("top_p", self.top_p, &share, "from 0 to 1; 1: choose among all"),
+            ("min_p", self.min_p, &share, "from 0 to 1; 0: choose among all"),
+            ("repeat_penalty", self.repeat_penalty, &|v| v > 0.0, "above 0; 1: off"),
+            ("frequency_penalty", self.frequency_penalty, &penalty, "from -2 to 2; 0: off"),
+            ("presence_penalty", self.presence_penalty, &penalty, "from -2 to 2; 0: off"),
+        ];
+        for (name, value, fits, expected) in checks {
+            if let Some(value) = value.filter(|&value| !(value.is_finite() && fits(value))) {
+                return Err(RuntimeError::Input(format!("{name} is {value}; expected a number {expected}")));
+            }
+        }
+        Ok(())
+    }
+
     /// What was said, filled up from a model's defaults.
     pub fn over(&self, defaults: &SamplingDefaults, seed: u64) -> SamplerOptions {
         let mut defaults = defaults.clone();
