@@ -64,6 +64,7 @@ int main(int count, char **arguments) {
     std::string many;
     for (int at = 0; at < 3000; at++) many += "a king, ";
     EXPECT(model.detokenize(model.tokenize(many, false), true) == many);
+    many += "end";
     EXPECT(model.chat_prompt({{"user", many}}).find(many) != std::string::npos);
     EXPECT(model.chat_prompt({{"user", "Hi"}}) == model.chat_prompt_json("[{\"role\": \"user\", \"content\": \"Hi\"}]"));
     EXPECT(model.chat_prompt({{"user", "Hi"}}, false) != model.chat_prompt({{"user", "Hi"}}));
