@@ -227,17 +227,17 @@ class Session {
             std::exception_ptr thrown;
         } caller{each, nullptr};
         const trit_token_callback callback = [](void *user, std::uint32_t id, const char *text, std::size_t length) noexcept {
-            Caller &caller = *static_cast<Caller *>(user);
+            Caller &calling = *static_cast<Caller *>(user);
             try {
                 const std::string_view piece(text, length);
                 if constexpr (std::is_void_v<std::invoke_result_t<Each &, std::uint32_t, std::string_view>>) {
-                    caller.each(id, piece);
+                    calling.each(id, piece);
                     return 0;
                 } else {
-                    return caller.each(id, piece) ? 0 : 1;
+                    return calling.each(id, piece) ? 0 : 1;
                 }
             } catch (...) {
-                caller.thrown = std::current_exception();
+                calling.thrown = std::current_exception();
                 return 1;
             }
         };

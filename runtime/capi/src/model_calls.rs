@@ -1,5 +1,7 @@
 //! The header's functions for bundles, text and errors. Each checks what it is given, and hands it to `model`.
 #![allow(unsafe_code)]
+// The comments are those of the header, which says once for all calls what their pointers must be. C has no slices.
+#![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 use crate::failure::{Failure, invalid};
 use crate::guard::{call, close};

@@ -1,5 +1,7 @@
 //! The header's functions for sessions. Each checks what it is given, and hands it to `session`.
 #![allow(unsafe_code)]
+// The comments are those of the header, which says once for all calls what their pointers must be. C has no slices.
+#![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 use crate::failure::{Failure, invalid};
 use crate::guard::call;
@@ -10,7 +12,7 @@ use crate::pointers::{
 };
 use crate::session::{AnswerSampler, Session};
 use crate::types::*;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
 // SAFETY: numbers and pointers, the first of which is the size.
@@ -24,6 +26,18 @@ unsafe impl Versioned for trit_result {
     const NAME: &'static str = "trit_result";
     const INIT: &'static str = "";
 }
+
+/// Is given the tokens of an answer, as they are chosen. `id` is the token, or TRIT_NO_ID for text at the end that was held back.
+/// `text` is the text that became certain with it: whole characters, `length` bytes of UTF-8, often one word and often none, with a
+/// NUL behind them; it is valid during the call of the function alone. `user` is what trit_session_decode was given.
+///
+/// Returns 0 to go on; anything else ends the answer after this token.
+///
+/// It runs in the thread that called trit_session_decode. It may use other sessions, and the model; its own session and calls that
+/// close it get TRIT_BUSY. It must return: it must neither throw a C++ exception nor leave by longjmp.
+#[allow(non_camel_case_types)]
+pub type trit_token_callback =
+    Option<unsafe extern "C" fn(user: *mut c_void, id: u32, text: *const c_char, length: usize) -> c_int>;
 
 /// Makes an empty session. It is the caller's, who closes it; the model's handle may be closed before.
 ///

@@ -1,7 +1,7 @@
 //! What the header declares besides functions. Names and comments are those of C.
 #![allow(non_camel_case_types)]
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char};
 
 /// What a call came to. Every call that can fail returns one, and says more through its last argument, `error`.
 #[repr(C)]
@@ -277,14 +277,3 @@ pub struct trit_result {
     /// Seconds after that.
     pub decode_seconds: f64,
 }
-
-/// Is given the tokens of an answer, as they are chosen. `id` is the token, or TRIT_NO_ID for text at the end that was held back.
-/// `text` is the text that became certain with it: whole characters, `length` bytes of UTF-8, often one word and often none, with a
-/// NUL behind them; it is valid during the call of the function alone. `user` is what trit_session_decode was given.
-///
-/// Returns 0 to go on; anything else ends the answer after this token.
-///
-/// It runs in the thread that called trit_session_decode. It may use other sessions, and the model; its own session and calls that
-/// close it get TRIT_BUSY. It must return: it must neither throw a C++ exception nor leave by longjmp.
-pub type trit_token_callback =
-    Option<unsafe extern "C" fn(user: *mut c_void, id: u32, text: *const c_char, length: usize) -> c_int>;

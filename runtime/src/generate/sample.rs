@@ -104,24 +104,26 @@ impl SamplerOverrides {
     /// # Errors
     /// [`RuntimeError::Input`] with the value's name and what it may be.
     pub fn check(&self) -> Result<(), RuntimeError> {
-        let share = |value: f32| (0.0..=1.0).contains(&value);
-        let penalty = |value: f32| (-2.0..=2.0).contains(&value);
-        let checks: [(&str, Option<f32>, &dyn Fn(f32) -> bool, &str); 6] = [
-            (
-                "temperature",
-                self.temperature,
-                &|v| v >= 0.0,
-                "0 or more; 0 takes the most probable token always",
-            ),
-            ("top_p", self.top_p, &share, "from 0 to 1; 1: choose among all"),
-            ("min_p", self.min_p, &share, "from 0 to 1; 0: choose among all"),
-            ("repeat_penalty", self.repeat_penalty, &|v| v > 0.0, "above 0; 1: off"),
-            ("frequency_penalty", self.frequency_penalty, &penalty, "from -2 to 2; 0: off"),
-            ("presence_penalty", self.presence_penalty, &penalty, "from -2 to 2; 0: off"),
-        ];
-        for (name, value, fits, expected) in checks {
-            if let Some(value) = value.filter(|&value| !(value.is_finite() && fits(value))) {
-                return Err(RuntimeError::Input(format!("{name} is {value}; expected a number {expected}")));
+        let fail = |name: &str, value: f32, expected: &str| {
+            Err(RuntimeError::Input(format!("{name} is {value}; expected a number {expected}")))
+        };
+        let not = |value: Option<f32>, fits: fn(f32) -> bool| value.filter(|&v| !(v.is_finite() && fits(v)));
+        if let Some(value) = not(self.temperature, |v| v >= 0.0) {
+            return fail("temperature", value, "0 or more; 0 takes the most probable token always");
+        }
+        for (name, value, off) in [("top_p", self.top_p, 1), ("min_p", self.min_p, 0)] {
+            if let Some(value) = not(value, |v| (0.0..=1.0).contains(&v)) {
+                return fail(name, value, &format!("from 0 to 1; {off}: choose among all"));
+            }
+        }
+        if let Some(value) = not(self.repeat_penalty, |v| v > 0.0) {
+            return fail("repeat_penalty", value, "above 0; 1: off");
+        }
+        for (name, value) in
+            [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)]
+        {
+            if let Some(value) = not(value, |v| (-2.0..=2.0).contains(&v)) {
+                return fail(name, value, "from -2 to 2; 0: off");
             }
         }
         Ok(())
