@@ -277,7 +277,7 @@ unsafe fn asked(generation: *const trit_generation) -> Result<Generation, Failur
 /// token runs again first. An id at which the answer ends is no part of it and of the session; a stop text is no part of the
 /// texts, but its tokens stay in the session.
 ///
-/// The texts, joined, are the answer's whole text. The same session, options and seed give the same tokens on every machine.
+/// The texts, joined, are the answer's whole text. The same session, options and seed give the same tokens again.
 ///
 /// TRIT_INVALID_ARGUMENT for an option that cannot be and for an empty session; TRIT_ABORTED; TRIT_BUSY; TRIT_MODEL; TRIT_CHANGED;
 /// TRIT_OUT_OF_MEMORY; TRIT_UNSUPPORTED for stop texts where the bundle has no tokenizer. The session has the tokens that the callback

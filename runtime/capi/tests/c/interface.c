@@ -592,6 +592,30 @@ static void sampling(const trit_model *model) {
         EXPECT(id == answer[at]);
         OK(trit_session_append(session, id, &error));
     }
+    /* With a seed, the tokens of trit_session_decode. */
+    {
+        trit_generation random = greedy(6);
+        struct heard heard = {0};
+        size_t start = 0;
+        random.temperature = 0.9f;
+        random.top_k = 0;
+        random.top_p = 0.9f;
+        random.frequency_penalty = 0.5f;
+        random.seed = 5;
+        random.ignore_stop_ids = 1;
+        OK(trit_session_length(session, &start, &error));
+        OK(trit_session_decode(session, &random, hear, &heard, NULL, &error));
+        EXPECT(heard.count == 6);
+        OK(trit_session_truncate(session, start - 1, &error));
+        OK(trit_session_append(session, answer[4], &error));
+        OK(trit_sampler_close(&sampler, &error));
+        OK(trit_sampler_new(model, &random, &sampler, &error));
+        for (at = 0; at < 6; at++) {
+            OK(trit_sampler_choose(sampler, session, NULL, 0, &id, &error));
+            EXPECT(id == heard.ids[at]);
+            OK(trit_session_append(session, id, &error));
+        }
+    }
     /* By logits of the program's. */
     OK(trit_session_logits(session, logits, 4096, &count, &error));
     logits[17] = 1e9f;
