@@ -44,6 +44,8 @@ pub struct Session {
     engine: Arc<Engine>,
     sequence: Sequence,
     stop: Arc<AtomicBool>,
+    /// The position behind the token whose logits were found last, and their row.
+    found: Option<(usize, usize)>,
 }
 
 impl Session {
@@ -57,7 +59,7 @@ impl Session {
         let sequence = Sequence::new(model.clone(), SequenceOptions { context, kv, state, snapshots })?;
         let rows = chunk.min(sequence.context_length());
         let engine = Engine::new(model, EngineOptions { threads, oversubscribe, rows })?;
-        Ok(Session { engine: Arc::new(engine), sequence, stop: Arc::default() })
+        Ok(Session { engine: Arc::new(engine), sequence, stop: Arc::default(), found: None })
     }
 
     /// A session with a new, empty sequence on an engine that others may use too.
@@ -66,14 +68,14 @@ impl Session {
     /// As [`Sequence::new`].
     pub fn on(engine: Arc<Engine>, options: SequenceOptions) -> Result<Session, RuntimeError> {
         let sequence = engine.sequence(options)?;
-        Ok(Session { engine, sequence, stop: Arc::default() })
+        Ok(Session { engine, sequence, stop: Arc::default(), found: None })
     }
 
     /// A session on the same engine whose sequence begins with the first `position` tokens of this one: see
     /// [`Sequence::fork`].
     pub fn fork(&self, position: usize) -> Session {
         let sequence = self.sequence.fork(position);
-        Session { engine: self.engine.clone(), sequence, stop: self.stop.clone() }
+        Session { engine: self.engine.clone(), sequence, stop: self.stop.clone(), found: None }
     }
 
     /// Lets another thread end what the session does. While `stop` is set, a pass ends between two steps, the sequence
@@ -151,6 +153,9 @@ impl Session {
 
     /// Forgets all but the first `position` tokens; a shorter sequence stays as it is.
     pub fn truncate(&mut self, position: usize) {
+        if position < self.position() {
+            self.found = None;
+        }
         self.sequence.truncate(position);
     }
 
@@ -185,6 +190,7 @@ impl Session {
     /// [`RuntimeError::Input`] where it was opened for another model, and as [`SavedSequences::restore`].
     pub fn restore_from(&mut self, saved: &SavedSequences, ids: &[u32]) -> Result<usize, RuntimeError> {
         let Some((index, known)) = saved.best(ids) else { return Ok(0) };
+        self.found = None;
         self.sequence = saved.restore_on(&self.engine, index, known, self.sequence.asked())?;
         Ok(known)
     }
@@ -217,7 +223,10 @@ impl Session {
     /// # Errors
     /// As [`Session::prefill`], and [`RuntimeError::Input`] for more requests than tokens or than [`Session::chunk`].
     pub fn advance(&mut self, ids: &[u32], requests: &[LogitsRequest]) -> Result<(), RuntimeError> {
-        self.engine.advance(&mut self.sequence, ids, requests, Some(&self.stop))
+        self.found = None;
+        self.engine.advance(&mut self.sequence, ids, requests, Some(&self.stop))?;
+        self.found = requests.len().checked_sub(1).map(|row| (self.position(), row));
+        Ok(())
     }
 
     /// Appends the token `last` and the tokens `drafted` after it, with a request for each, as [`Session::advance`]
@@ -232,6 +241,7 @@ impl Session {
         drafted: &[u32],
         requests: &[LogitsRequest],
     ) -> Result<usize, RuntimeError> {
+        self.found = None;
         let ids = [&[last], drafted].concat();
         let mut batch = crate::engine::Batch::new();
         batch.interrupt_by(&self.stop);
@@ -244,6 +254,17 @@ impl Session {
         self.sequence.logits(row)
     }
 
+    /// The logits after the last token, where the call that ran it asked for them. `None` where it did not, and where tokens
+    /// were taken back since.
+    pub fn last_logits(&self) -> Option<Logits<'_>> {
+        self.logits(self.last_row()?)
+    }
+
+    /// The row of [`Session::last_logits`].
+    pub(crate) fn last_row(&self) -> Option<usize> {
+        self.found.filter(|(position, _)| *position == self.position()).map(|(_, row)| row)
+    }
+
     /// Appends tokens, and calls `each` for every token with its index in `ids` and all logits after it. Where the call
     /// is interrupted, `each` has been called for some of them already.
     ///
@@ -254,6 +275,7 @@ impl Session {
         ids: &[u32],
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
+        self.found = None;
         self.engine.each_logits(&mut self.sequence, ids, each, Some(&self.stop))
     }
 

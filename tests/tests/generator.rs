@@ -147,3 +147,32 @@ fn errors_leave_a_generator_that_can_begin_again() {
     let (ids, text) = rest(&mut of_ids);
     assert_eq!((ids.len(), text.as_str()), (5, ""));
 }
+
+/// A prompt after which the session has all logits is not run again, and gives the same tokens.
+#[test]
+fn a_prompt_that_has_run_is_continued_at_once() {
+    let model = model("generator-prefilled");
+    let prompt = tokenizer(&model).encode(PROMPT, true).unwrap();
+    let mut fresh = generator(&model);
+    fresh.begin(&prompt, options(&model, 30)).unwrap();
+    let expected = rest(&mut fresh);
+    let greedy = || Sampler::new(SamplerOptions::default());
+    let mut prefilled = session(&model);
+    prefilled.prefill(&prompt).unwrap();
+    let mut ran = Generator::new(prefilled, greedy()).unwrap();
+    ran.begin(&prompt, options(&model, 30)).unwrap();
+    assert_eq!(rest(&mut ran), expected);
+    assert_eq!(ran.generation().unwrap().prompt, 0);
+    // Logits of tokens that were taken back are not those after the last token, nor are those that nobody asked for.
+    let mut session = ran.into_session();
+    session.prefill(&[prompt[0]]).unwrap();
+    assert!(session.last_logits().is_some());
+    session.truncate(prompt.len() - 1);
+    assert!(session.last_logits().is_none());
+    session.advance(&prompt[prompt.len() - 1..], &[]).unwrap();
+    assert!(session.last_logits().is_none());
+    let mut again = Generator::new(session, greedy()).unwrap();
+    again.begin(&prompt, options(&model, 30)).unwrap();
+    assert_eq!(rest(&mut again), expected);
+    assert_eq!(again.generation().unwrap().prompt, 1);
+}

@@ -219,6 +219,32 @@ impl Source for FileSource {
     }
 }
 
+/// A bundle in memory, such as a `Vec<u8>` or a constant of the program. It cannot be mapped, so weights are copied from it.
+#[derive(Debug)]
+pub struct MemorySource<T> {
+    bytes: T,
+}
+
+impl<T: AsRef<[u8]>> MemorySource<T> {
+    /// The bundle whose bytes these are.
+    pub fn new(bytes: T) -> MemorySource<T> {
+        MemorySource { bytes }
+    }
+}
+
+impl<T: AsRef<[u8]> + Send + Sync> Source for MemorySource<T> {
+    fn len(&self) -> u64 {
+        self.bytes.as_ref().len() as u64
+    }
+
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).ok().and_then(|from| self.bytes.as_ref().get(from..));
+        let from = from.and_then(|from| from.get(..to.len()));
+        to.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
 #[cfg(unix)]
 fn read_exact_at(file: &File, to: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, to, offset)
@@ -263,6 +289,18 @@ mod tests {
         for (offset, len) in [(2, 9), (11, 0), (u64::MAX, 2)] {
             FileSource::part(file(b"0123456789"), offset, len).unwrap_err();
         }
+    }
+
+    #[test]
+    fn memory_ends_where_its_bytes_end() {
+        let source = MemorySource::new(b"0123456789");
+        let mut to = [0; 3];
+        source.read_at(7, &mut to).unwrap();
+        assert_eq!((&to, source.len(), source.file().is_none()), (b"789", 10, true));
+        for offset in [8, 10, 11, u64::MAX] {
+            assert_eq!(source.read_at(offset, &mut to).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+        source.read_at(10, &mut []).unwrap();
     }
 
     #[test]

@@ -71,8 +71,6 @@ impl Texts {
     /// # Errors
     /// [`TextError::Template`] where the template has a syntax error.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
-        let text = &self.manifest.text;
-        let compile = |source: &String| ChatTemplate::new(source, &text.special_tokens);
-        text.chat_template.as_ref().map(compile).transpose()
+        ChatTemplate::of(&self.manifest.text)
     }
 }

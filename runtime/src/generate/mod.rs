@@ -9,7 +9,7 @@ pub mod sample;
 use self::guide::Guide;
 use self::guided::Guided;
 use self::sample::Sampler;
-use crate::{LogitsRequest, Model, Profile, RuntimeError, Session};
+use crate::{Logits, LogitsRequest, Model, Profile, RuntimeError, Session};
 use draft::Drafts;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -161,8 +161,9 @@ impl Generator {
     }
 
     /// Begins to generate after `ids`, the tokens of the whole text so far. Those first tokens that the session has run
-    /// already are kept, as many as possible; the others, at least one, run before this returns. Where that is
-    /// interrupted, nothing is generated.
+    /// already are kept, as many as possible; the others run before this returns. They are at least one, unless the session
+    /// has run exactly this text and has [all logits](Session::last_logits) after it. Where running is interrupted, nothing
+    /// is generated.
     ///
     /// # Errors
     /// As [`Session::prefill`]; the session then holds the prefix that it had in common with `ids`.
@@ -194,7 +195,9 @@ impl Generator {
         if self.tokenizer.is_none() && !options.stop_texts.is_empty() {
             return Err(RuntimeError::Input("without a tokenizer there are no texts to stop at".into()));
         }
-        let known = shared_prefix(self.session.tokens(), ids);
+        let held = self.session.tokens();
+        let known =
+            if held == ids && has_all_logits(&self.session) { ids.len() } else { shared_prefix(held, ids) };
         self.session.truncate(known);
         self.text = AnswerText::after(self.tokenizer.clone(), ids, &options.stop_texts);
         self.last = None;
@@ -235,6 +238,12 @@ impl Generator {
     pub fn session_mut(&mut self) -> &mut Session {
         self.end();
         &mut self.session
+    }
+
+    /// The session. The current generation ends.
+    pub fn into_session(mut self) -> Session {
+        self.end();
+        self.session
     }
 
     /// The sampler, which chooses the tokens.
@@ -452,9 +461,12 @@ impl Ongoing {
     }
 }
 
-/// Runs a prompt. A recurrent state is kept shortly before its end, because the next prompt of a conversation usually
+/// Runs a prompt. Where it is empty, the session has the logits after its last token. A recurrent state is kept shortly before its end, because the next prompt of a conversation usually
 /// repeats this one but for the last tokens, which open the answer.
 fn advance(session: &mut Session, prompt: &[u32], request: &[LogitsRequest]) -> Result<(), RuntimeError> {
+    if prompt.is_empty() && has_all_logits(session) {
+        return Ok(());
+    }
     let start = session.position();
     let before = prompt.len().saturating_sub(OPENING);
     if session.model().state_bytes() > 0 && before > OPENING {
@@ -467,6 +479,11 @@ fn advance(session: &mut Session, prompt: &[u32], request: &[LogitsRequest]) -> 
         return rest;
     }
     session.advance(prompt, request)
+}
+
+/// Whether the session has all logits after its last token, in the row from which a generation chooses its first token.
+fn has_all_logits(session: &Session) -> bool {
+    session.last_row() == Some(0) && matches!(session.last_logits(), Some(Logits::All(_)))
 }
 
 fn vocab(session: &Session) -> usize {

@@ -8,6 +8,7 @@
 //! zero: top-k counts allowed tokens, and the sums that top-p needs are of their probabilities alone.
 
 use super::rules::Rules;
+use crate::RuntimeError;
 use crate::engine::{Candidate, Logits, LogitsRequest, TokenSet};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -98,6 +99,36 @@ pub struct SamplerOverrides {
 }
 
 impl SamplerOverrides {
+    /// Checks that each value can be meant.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] with the value's name and what it may be.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        let fail = |name: &str, value: f32, expected: &str| {
+            Err(RuntimeError::Input(format!("{name} is {value}; expected a number {expected}")))
+        };
+        let not = |value: Option<f32>, fits: fn(f32) -> bool| value.filter(|&v| !(v.is_finite() && fits(v)));
+        if let Some(value) = not(self.temperature, |v| v >= 0.0) {
+            return fail("temperature", value, "0 or more; 0 takes the most probable token always");
+        }
+        for (name, value, off) in [("top_p", self.top_p, 1), ("min_p", self.min_p, 0)] {
+            if let Some(value) = not(value, |v| (0.0..=1.0).contains(&v)) {
+                return fail(name, value, &format!("from 0 to 1; {off}: choose among all"));
+            }
+        }
+        if let Some(value) = not(self.repeat_penalty, |v| v > 0.0) {
+            return fail("repeat_penalty", value, "above 0; 1: off");
+        }
+        for (name, value) in
+            [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)]
+        {
+            if let Some(value) = not(value, |v| (-2.0..=2.0).contains(&v)) {
+                return fail(name, value, "from -2 to 2; 0: off");
+            }
+        }
+        Ok(())
+    }
+
     /// What was said, filled up from a model's defaults.
     pub fn over(&self, defaults: &SamplingDefaults, seed: u64) -> SamplerOptions {
         let mut defaults = defaults.clone();

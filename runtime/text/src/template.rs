@@ -4,6 +4,7 @@
 //! bytes, depth and time, and can be interrupted.
 
 mod input;
+mod request;
 
 pub use input::{Message, TemplateInput, Value};
 
@@ -11,6 +12,7 @@ use crate::TextError;
 use crate::jinja::budget::Budget;
 use crate::jinja::error::{Error, Kind};
 use crate::jinja::{self, memory};
+use trit_format::manifest::TextInfo;
 
 /// A parsed chat template.
 pub struct ChatTemplate {
@@ -27,6 +29,15 @@ impl ChatTemplate {
     pub fn new(source: &str, special_tokens: &[(String, String)]) -> Result<ChatTemplate, TextError> {
         let tree = jinja::parse(source).map_err(failed)?;
         Ok(ChatTemplate { tree, special_tokens: special_tokens.to_vec() })
+    }
+
+    /// The template that a bundle has; `None` where it has none.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`].
+    pub fn of(info: &TextInfo) -> Result<Option<ChatTemplate>, TextError> {
+        let compile = |source: &String| ChatTemplate::new(source, &info.special_tokens);
+        info.chat_template.as_ref().map(compile).transpose()
     }
 
     /// The prompt for a conversation. `add_generation_prompt` ends it where the assistant is to speak.

@@ -209,8 +209,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Template`] where the template has a syntax error.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
-        let compile = |source: &String| ChatTemplate::new(source, &self.info.special_tokens);
-        self.info.chat_template.as_ref().map(compile).transpose()
+        ChatTemplate::of(&self.info)
     }
 
     /// A token that is not special.

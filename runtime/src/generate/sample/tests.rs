@@ -226,3 +226,28 @@ fn biases_join_the_models_rules() {
     let joined = with_biases(&rules, &[(3, 1.5), (4, f32::NEG_INFINITY)]);
     assert_eq!((joined.suppress, joined.sequence_bias), (vec![9, 4], vec![(vec![3], 1.5)]));
 }
+
+#[test]
+fn values_that_cannot_be_meant_are_named() {
+    let good = SamplerOverrides { temperature: Some(0.0), top_p: Some(1.0), ..SamplerOverrides::default() };
+    good.check().unwrap();
+    let none = SamplerOverrides::default();
+    for (wrong, name) in [
+        (
+            SamplerOverrides { temperature: Some(-1.0), ..none },
+            "temperature is -1; expected a number 0 or more",
+        ),
+        (SamplerOverrides { temperature: Some(f32::INFINITY), ..none }, "temperature is inf"),
+        (SamplerOverrides { top_p: Some(1.5), ..none }, "top_p is 1.5; expected a number from 0 to 1"),
+        (SamplerOverrides { min_p: Some(f32::NAN), ..none }, "min_p is NaN"),
+        (
+            SamplerOverrides { repeat_penalty: Some(0.0), ..none },
+            "repeat_penalty is 0; expected a number above 0",
+        ),
+        (SamplerOverrides { frequency_penalty: Some(3.0), ..none }, "frequency_penalty is 3"),
+        (SamplerOverrides { presence_penalty: Some(-3.0), ..none }, "presence_penalty is -3"),
+    ] {
+        let error = wrong.check().unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+}
