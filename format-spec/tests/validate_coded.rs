@@ -3,14 +3,14 @@
 mod bundle;
 
 use bundle::coded::coded;
-use bundle::{NORM, file_of};
+use bundle::{Case, NORM, file_of};
 use trit_format::container::Header;
 use trit_format::manifest::{Manifest, Tensor};
 use trit_format::plan::DType;
 use trit_format::text;
 
 /// Demands of each change that validation complains with these words.
-fn refused(cases: &[(&str, fn(&mut Manifest))]) {
+fn refused(cases: &[Case]) {
     let header = Header::parse(&file_of(&coded())).unwrap();
     assert_eq!(coded().validate(&header), Ok(()));
     for (expected, change) in cases {

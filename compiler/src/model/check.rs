@@ -164,7 +164,8 @@ fn rotation(ternary: &Ternary) -> Result<(), CompileError> {
 
 fn floats(dense: &Dense) -> Result<(), CompileError> {
     let codes = matches!(dense.dtype, DType::I8Blocks { .. });
-    if !dense.dtype.is_float() && !(codes && dense.shape.len() == 2) {
+    let possible = dense.dtype.is_float() || codes && dense.shape.len() == 2;
+    if !possible {
         return Err(wrong(format!("{} is of {:?}, expected floats", dense.name, dense.dtype)));
     }
     if dense.coder.is_some() && !codes {
