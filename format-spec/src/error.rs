@@ -1,7 +1,7 @@
 //! What can be wrong with a bundle.
 
-use crate::container::{MAJOR, MINOR};
 use crate::container::SectionKind;
+use crate::container::{MAJOR, MINOR};
 
 /// Why bytes are not a bundle that can be used. The caller adds the file's name and what its user can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +102,9 @@ fn other_version(major: u16, minor: u16) -> &'static str {
             "a program that writes numbers in the other byte order, which is no .trit bundle; compile the model again"
         }
         std::cmp::Ordering::Less => "an older version of the compiler; compile the model again with this one",
-        _ => "a newer version of the compiler; use a newer version of this program, or compile the model again with this one",
+        _ => {
+            "a newer version of the compiler; use a newer version of this program, or compile the model again with this one"
+        }
     }
 }
 
