@@ -129,6 +129,16 @@ impl Served {
         self.request("GET", path, &[], "")
     }
 
+    /// Whether it answers that it takes no requests. A connection that it had accepted and not read from when it was told to end
+    /// is closed without an answer: it takes that one for idle.
+    pub fn refuses(&self) -> bool {
+        let mut stream = self.connect();
+        let mut answer = Vec::new();
+        let asked = stream.write_all(self.head("GET", "/health", &[], "").as_bytes());
+        let read = stream.read_to_end(&mut answer);
+        asked.is_ok() && read.is_ok() && answer.starts_with(b"HTTP/1.1 503 ")
+    }
+
     /// `POST path` with JSON.
     ///
     /// # Panics

@@ -240,7 +240,7 @@ fn told_to_end_it_answers_what_has_begun_and_nothing_else() {
         events.next().unwrap();
         let idle = server.connect();
         server.signal(signal);
-        wait_for("new requests are refused", || server.get("/health").status == 503);
+        wait_for("new requests are refused", || server.refuses());
         let refused = server.post(TEXT, &short());
         assert_eq!((refused.status, refused.header("connection")), (503, Some("close")));
         assert_eq!(refused.json()["error"]["type"], "server_error");
@@ -262,7 +262,7 @@ fn a_second_signal_and_the_drains_limit_end_it_at_once() {
     let _waits: Vec<_> = (0..20).map(|_| server.stream(TEXT, &long())).collect();
     events.next().unwrap();
     server.signal("-INT");
-    wait_for("new requests are refused", || server.get("/health").status == 503);
+    wait_for("new requests are refused", || server.refuses());
     server.signal("-INT");
     let (status, _) = server.ended();
     assert_eq!(status.code(), Some(130));
