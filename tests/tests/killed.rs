@@ -28,6 +28,7 @@ fn killed_after(program: &Command, calls: usize) -> Option<bool> {
     if let Some(folder) = program.get_current_dir() {
         command.current_dir(folder);
     }
+    #[expect(clippy::zombie_processes, reason = "its tracer waits for it, after all of its threads")]
     let mut child = command.spawn().expect("sh starts");
     let main = Pid::from_raw(child.id() as i32);
     let stopped = waitpid(main, Some(WaitPidFlag::WUNTRACED)).expect("it is a child");

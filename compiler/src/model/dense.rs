@@ -73,7 +73,7 @@ impl Dense {
         }
     }
 
-    /// Writes the values of row `row`, `[k]`. The tensor is one of those for which [`Dense::stored_bytes`] is the length of
+    /// Writes the values of row `row`, `[k]`. The tensor is one of those for which `Dense::stored_bytes` is the length of
     /// `data`, and has that row.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let data = (*self.data).as_ref();
