@@ -37,8 +37,11 @@ fn main() {
         if index == 0 {
             program(&file);
         }
-        // Bundle, values, whether it grows, cache, states, tokens, no edit.
-        write("plan", name, &[index, 7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0]);
+        // Bundle, values, whether it grows, cache, states, tokens; then no change, or bytes that become some.
+        let unchanged = [index, 7, 0, 0, 0, 1, 2, 3, 4];
+        write("plan", name, &unchanged);
+        let changes = (0u32..96).map(|i| (i * i * 31 + i * (37 + u32::from(index)) >> 3) as u8);
+        write("plan", &format!("{name}-changed"), &unchanged.into_iter().chain(changes).collect::<Vec<u8>>());
     }
     for (first, index) in [(2, 0), (3, 3)] {
         for (kv, name) in [(KvType::F16, "f16"), (KvType::F32, "f32"), (KvType::Int8, "int8")] {

@@ -18,7 +18,7 @@ struct Input {
     grown: bool,
     kv: u8,
     narrow: bool,
-    tokens: [u8; 6],
+    tokens: [u8; 4],
     edits: Vec<Edit>,
 }
 

@@ -12,11 +12,16 @@
 //! | `checkpoints` | checkpoints in a folder, read as the compiler reads them (feature `compiler`) |
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "runtime")]
 pub mod assembled;
+#[cfg(feature = "runtime")]
 #[path = "../../../format-spec/tests/bundle/mod.rs"]
 pub mod bundle;
 #[cfg(feature = "compiler")]
 pub mod checkpoints;
+#[cfg(feature = "runtime")]
 pub mod edits;
+#[cfg(feature = "runtime")]
 pub mod leaves;
+#[cfg(feature = "runtime")]
 pub mod running;

@@ -6,7 +6,8 @@ use trit_format::manifest::Manifest;
 use trit_format::plan::StateShape;
 use trit_runtime::source::MemorySource;
 use trit_runtime::{
-    KernelChoice, KvType, LoadOptions, Model, Session, SessionOptions, StateType, TrustPolicy, Tuning,
+    Engine, EngineOptions, KernelChoice, KvType, LoadOptions, Model, SequenceOptions, Session, StateType,
+    TrustPolicy, Tuning,
 };
 
 /// Tokens that a sequence has room for.
@@ -64,18 +65,18 @@ pub fn run(model: &Arc<Model>, tokens: &[u32], choices: Choices) {
         return;
     }
     let longest = manifest.hyperparameters.context_length as usize;
-    let options = SessionOptions {
+    let engine = EngineOptions { threads: Some(1), rows: ROWS, ..EngineOptions::default() };
+    let Ok(engine) = Engine::new(model.clone(), engine).map(Arc::new) else { return };
+    let options = SequenceOptions {
         context: Some(CONTEXT.min(longest)),
-        threads: Some(1),
         kv: [KvType::F16, KvType::F32, KvType::Int8][usize::from(choices.kv) % 3],
-        chunk: ROWS,
         state: if choices.narrow { StateType::F16 } else { StateType::F32 },
-        ..SessionOptions::default()
+        ..SequenceOptions::default()
     };
-    let Ok(mut together) = Session::new(model.clone(), options) else { return };
+    let Ok(mut together) = Session::on(engine.clone(), options) else { return };
     let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     let whole = together.prefill(tokens).map(bits);
-    let Ok(mut alone) = Session::new(model.clone(), options) else { return };
+    let Ok(mut alone) = Session::on(engine, options) else { return };
     let mut last = None;
     for &token in tokens {
         match alone.decode(token) {
@@ -99,4 +100,27 @@ pub fn run(model: &Arc<Model>, tokens: &[u32], choices: Choices) {
         let _ = together.run_layer(layer, &hidden);
     }
     let _ = model.tokenizer();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assembled;
+
+    /// The targets would find nothing if what they begin with were refused.
+    #[test]
+    fn the_small_bundles_run() {
+        for index in 0..5 {
+            let manifest = assembled::manifest(index);
+            let file = assembled::file(&manifest, assembled::sections(&manifest, 7)).unwrap();
+            let model = open(file).unwrap();
+            assert!(is_small(model.manifest()));
+            let engine = EngineOptions { threads: Some(1), ..EngineOptions::default() };
+            let engine = Arc::new(Engine::new(model.clone(), engine).unwrap());
+            let mut session = Session::on(engine, SequenceOptions::default()).unwrap();
+            assert!(session.prefill(&[1, 2, 3]).unwrap().iter().any(|&logit| logit != 0.0), "{index}");
+            assert!(model.tokenizer().unwrap().is_some());
+            run(&model, &[1, 2, 3, 4, 5, 6], Choices { kv: index, narrow: index % 2 == 0 });
+        }
+    }
 }
