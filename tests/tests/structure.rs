@@ -196,8 +196,9 @@ fn unsafe_code_stands_where_front_pages_say() {
         "compiler/codegen/benches/",
         "compiler/codegen/examples/",
         "compiler/codegen/tests/",
-        // Which calls functions that are meant for C.
+        // Which call functions that are meant for C.
         "runtime/capi/tests/arguments.rs",
+        "tests/fuzz/fuzz_targets/capi.rs",
         // Which only names it.
         "tests/tests/structure.rs",
     ];
