@@ -38,7 +38,8 @@
 // trit_options.kernels: no generated code. It is slow, and runs everywhere.
 #define TRIT_KERNELS_PORTABLE 3
 
-// trit_options.trust: run a bundle's own code where a record says that this user compiled it on this machine.
+// trit_options.trust: run a bundle's own code where a record says that this user compiled it on this machine, or
+// where it is signed with a key of this user's folder of keys.
 #define TRIT_TRUST_BY_RECORD 0
 
 // trit_options.trust: run it whoever compiled it. It can do whatever the process can do.

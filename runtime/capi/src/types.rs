@@ -58,7 +58,8 @@ pub const TRIT_KERNELS_JIT: u32 = 2;
 /// trit_options.kernels: no generated code. It is slow, and runs everywhere.
 pub const TRIT_KERNELS_PORTABLE: u32 = 3;
 
-/// trit_options.trust: run a bundle's own code where a record says that this user compiled it on this machine.
+/// trit_options.trust: run a bundle's own code where a record says that this user compiled it on this machine, or
+/// where it is signed with a key of this user's folder of keys.
 pub const TRIT_TRUST_BY_RECORD: u32 = 0;
 /// trit_options.trust: run it whoever compiled it. It can do whatever the process can do.
 pub const TRIT_TRUST_ALWAYS: u32 = 1;
