@@ -381,6 +381,7 @@ mod tests {
             "trit-run bench B -r 0",
             "trit-run bench B -d -1",
             "trit-run bench B -d 0,x",
+            #[cfg(feature = "serve")]
             "trit-run serve",
             "trit-run serve B --listen nowhere",
             "trit-run serve B --kv-memory much",
