@@ -2,9 +2,8 @@
 
 use crate::failure::{Failure, invalid};
 use crate::types::*;
-use std::hash::{BuildHasher, RandomState};
 use std::ptr;
-use trit_runtime::sample::SamplerOverrides;
+use trit_runtime::sample::{SamplerOverrides, random_seed};
 use trit_runtime::{
     EngineOptions, KernelChoice, KvType, LoadOptions, SequenceOptions, StateType, TrustPolicy, Tuning,
     WeightMemory,
@@ -164,7 +163,7 @@ impl Generation {
             return Err(invalid(format!("stop_texts[{at}] is empty; nothing would be generated before it")));
         }
         let seed = match options.seed {
-            TRIT_SEED_RANDOM => RandomState::new().hash_one(0) >> 1,
+            TRIT_SEED_RANDOM => random_seed(),
             seed => seed,
         };
         Ok(Generation {

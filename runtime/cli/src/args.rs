@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use trit_runtime::format::manifest::SamplingDefaults;
 use trit_runtime::format::target::Target;
-use trit_runtime::sample::{Sampler, SamplerOptions, SamplerOverrides};
+use trit_runtime::sample::{Sampler, SamplerOptions, SamplerOverrides, random_seed};
 use trit_runtime::{KernelChoice, KvType, StateType};
 
 /// Run a .trit bundle: generate text, chat, measure, check.
@@ -163,7 +163,7 @@ impl Sampling {
         let &Sampling { temp: temperature, top_k, top_p, min_p, repeat_penalty, seed } = self;
         let overrides =
             SamplerOverrides { temperature, top_k, top_p, min_p, repeat_penalty, ..Default::default() };
-        overrides.over(defaults, seed.unwrap_or_else(values::random_seed))
+        overrides.over(defaults, seed.unwrap_or_else(random_seed))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 use trit_runtime::format::target::Target;
+use trit_runtime::sample::random_seed;
 
 fn parsed<T: FromStr>(text: &str, valid: impl Fn(&T) -> bool, expected: &str) -> Result<T, String> {
     text.trim().parse().ok().filter(valid).ok_or_else(|| format!("expected {expected}"))
@@ -108,12 +109,6 @@ pub fn seed(text: &str) -> Result<u64, String> {
             "a whole number, 0 or more; -1, or leaving it out, gives another one each time",
         ),
     }
-}
-
-/// 32 bits, so that every JSON reader keeps it exactly.
-pub fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()) >> 32
 }
 
 /// A temperature.

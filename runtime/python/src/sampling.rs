@@ -6,10 +6,9 @@ use crate::arguments::{
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
-use std::hash::{BuildHasher, RandomState};
 use trit_runtime::format::manifest::SamplingDefaults;
 use trit_runtime::guide::Grammar;
-use trit_runtime::sample::{Sampler, SamplerOverrides, with_biases};
+use trit_runtime::sample::{Sampler, SamplerOverrides, random_seed, with_biases};
 
 /// Most tokens of an answer where nobody says.
 const DEFAULT_TOKENS: usize = 256;
@@ -73,7 +72,7 @@ impl Asked {
         };
         let seed = keywords.take("seed")?;
         let seed = seed.map(|value| whole("seed", "a whole number of 64 bits, 0 or more", &value));
-        let seed = seed.transpose()?.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
+        let seed = seed.transpose()?.unwrap_or_else(random_seed);
         let stop = keywords.take("stop")?.map(|value| texts("stop", &value));
         let biases = keywords.take("logit_bias")?.map(|value| biases(&value, vocab));
         let processors = keywords.take("logits_processor")?.map(|value| callables(&value));

@@ -14,6 +14,13 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use trit_format::manifest::{LogitRules, SamplingDefaults};
 
+/// The start of a random sequence that nobody asked for: another one each time. It has 32 bits, so that every reader of JSON
+/// keeps it exactly.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) >> 32
+}
+
 /// How tokens are chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
