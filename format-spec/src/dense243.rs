@@ -147,6 +147,17 @@ impl Code {
         })
     }
 
+    /// Replaces each byte by its entry in such a table. Whether all had one; otherwise the bytes are not to be used.
+    pub fn recode(table: &[u16; 256], bytes: &mut [u8]) -> bool {
+        // What is wrong is collected instead of returned at once, so that the loop has no branch.
+        let wrong = bytes.iter_mut().fold(0, |wrong, byte| {
+            let new = table[usize::from(*byte)];
+            *byte = new as u8;
+            wrong | new >> 8
+        });
+        wrong == 0
+    }
+
     /// The stored byte of [`Code::digits`] weights, the first least significant. Missing weights are zero, or -1 in a code
     /// without zeros. `None` if there are more weights than that, or if a 0 is to be stored in a code without zeros.
     pub fn encode(self, weights: &[i8]) -> Option<u8> {

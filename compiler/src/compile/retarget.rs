@@ -115,15 +115,9 @@ fn recoded(bundle: &Bundle, tiles: &[u8], from: &PackedMatrix, to: Code) -> Resu
     let table = from.code.table_to(to);
     let (tile, codes) = (from.tile_bytes() as usize, from.code_bytes() as usize);
     let mut out = tiles.to_vec();
-    let mut wrong = 0;
-    for byte in out.chunks_mut(tile).flat_map(|tile| tile.iter_mut().take(codes)) {
-        let new = table[usize::from(*byte)];
-        wrong |= new >> 8;
-        *byte = new as u8;
-    }
-    match wrong {
-        0 => Ok(out),
-        _ => Err(bundle.invalid(format!(
+    match out.chunks_mut(tile).all(|tile| Code::recode(&table, &mut tile[..codes])) {
+        true => Ok(out),
+        false => Err(bundle.invalid(format!(
             "product {} has a byte that is no five trits stored as {}; compile the model again",
             from.name,
             from.code.name()

@@ -1,8 +1,9 @@
 //! Recoding: weights that are stored for one kind of CPU are stored anew for another.
 //!
 //! Every code of trits holds five in a byte, so that each byte can be replaced by its counterpart in place, and the layout
-//! stays. Signs have one code alone, which every CPU reads. Where a bundle was compiled for CPUs with a code of their own and runs on another CPU, its copy in memory is
-//! changed once at load, and kernels are generated for the code that every CPU reads.
+//! stays. Signs have one code alone, which every CPU reads. Where a bundle was compiled for CPUs with a code of their own and
+//! runs on another CPU, its copy in memory is changed once at load, and kernels are generated for the code that every CPU
+//! reads.
 
 use super::storage::Storage;
 use crate::RuntimeError;
@@ -39,17 +40,8 @@ pub(crate) fn to_common(
         let tiles = &mut weights[matrix.offset as usize..][..len];
         // Scales of groups follow a tile's codes and stay as they are.
         let per_piece = (PIECE / tile).max(1) * tile;
-        let change = |piece: &mut [u8]| {
-            piece.chunks_mut(tile).all(|tile| {
-                // Errors are collected instead of returned at once, so that the loop has no branch.
-                let wrong = tile[..codes].iter_mut().fold(0, |wrong, byte| {
-                    let new = table[usize::from(*byte)];
-                    *byte = new as u8;
-                    wrong | new >> 8
-                });
-                wrong == 0
-            })
-        };
+        let change =
+            |piece: &mut [u8]| piece.chunks_mut(tile).all(|tile| Code::recode(&table, &mut tile[..codes]));
         if !tiles.par_chunks_mut(per_piece).all(change) {
             let problem = format!(
                 "has a byte that is no five trits stored as {}; the file is damaged, compile the model again",
