@@ -38,7 +38,7 @@ pub enum CompileError {
     /// The environment names no folder in which trusted bundles could be recorded.
     #[error("{0}")]
     TrustFolder(TrustError),
-    /// The file of a key cannot be used, or somebody else can read or write it.
+    /// The file of a private key holds none that can be used, or somebody else can read it.
     #[error("{path}: {problem}")]
     Key {
         /// The file.
@@ -46,6 +46,9 @@ pub enum CompileError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// The file of a key cannot be read, is none, or is such that it does not count.
+    #[error("{0}")]
+    KeyFile(TrustError),
     /// A file that is to be made is there already, and nothing like it is ever replaced.
     #[error("{path}: is there already; keys are never replaced, name another file")]
     KeyExists {
@@ -331,6 +334,7 @@ impl CompileError {
             | CompileError::NotABundle { .. }
             | CompileError::IsABundle { .. }
             | CompileError::Key { .. }
+            | CompileError::KeyFile(_)
             | CompileError::Stub { .. }
             | CompileError::NoStub { .. }
             | CompileError::UnusableTokenizer { .. }

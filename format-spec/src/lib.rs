@@ -1,7 +1,7 @@
 //! The `.trit` bundle: what its bytes are, how they are read, and what makes them valid.
 //!
 //! `SPEC.md` beside this crate is normative; this crate is its readable implementation. Bytes enter, validated
-//! records leave. Nothing here opens a file, runs code or multiplies a matrix.
+//! records leave. Nothing here but [`trust`] opens a file, and nothing runs code or multiplies a matrix.
 //!
 //! | module | defines |
 //! |---|---|

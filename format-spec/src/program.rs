@@ -16,7 +16,7 @@
 //! Little-endian. Systems load what the executable's own header describes and ignore what follows. The bundle begins at a
 //! page, whatever the size of pages is, so that it can be mapped where it stands.
 
-use crate::container::{HEADER_BYTES, Header, MAJOR, MINOR};
+use crate::container::{self, HEADER_BYTES, Header, MAJOR, MINOR};
 use crate::signature;
 use std::io;
 
@@ -107,13 +107,19 @@ pub struct Program {
 }
 
 /// Looks for a bundle in a file of `len` bytes, which `read_at` reads: fills memory with the bytes from an offset on. `None`
-/// where the file does not end as a program does. The bundle itself is not checked.
+/// where the file does not end as a program does, or is itself a bundle. The bundle in it is not checked.
 ///
 /// # Errors
 /// Those of `read_at`; [`ProgramError`] as one of kind [`io::ErrorKind::InvalidData`].
 pub fn find(len: u64, read_at: impl Fn(u64, &mut [u8]) -> io::Result<()>) -> io::Result<Option<Program>> {
     let invalid = |e: ProgramError| io::Error::new(io::ErrorKind::InvalidData, e);
     let Some(at) = len.checked_sub(TRAILER_BYTES) else { return Ok(None) };
+    let mut start = [0; container::MAGIC.len()];
+    read_at(0, &mut start)?;
+    // A bundle ends with its last section, whatever stands there.
+    if start == container::MAGIC {
+        return Ok(None);
+    }
     let mut bytes = [0; TRAILER_BYTES as usize];
     read_at(at, &mut bytes)?;
     let Some(trailer) = Trailer::parse(&bytes, len).map_err(invalid)? else { return Ok(None) };
@@ -214,6 +220,8 @@ mod tests {
         for other in [&file[..64], &file[..10], b"", &file[..file.len() - 1]] {
             assert_eq!(find_in(other).unwrap(), None);
         }
+        let bundle = [&container::MAGIC, &file[8..]].concat();
+        assert_eq!(find_in(&bundle).unwrap(), None);
     }
 
     #[test]

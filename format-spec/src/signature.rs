@@ -141,6 +141,14 @@ impl Signature {
     }
 }
 
+/// The key that signed the bundle whose header and section table are the bytes `header`, by the file of its signature.
+///
+/// # Errors
+/// As [`Signature::parse`] and [`Signature::signer`].
+pub fn signer(file: &[u8], header: &[u8]) -> Result<PublicKey, SignatureError> {
+    Signature::parse(file)?.signer(header)
+}
+
 /// The file beside a bundle that holds its signature: the bundle's name with `.sig` after it.
 pub fn beside(bundle: &Path) -> PathBuf {
     let mut name = OsString::from(bundle);
@@ -193,7 +201,7 @@ mod tests {
     fn no_changed_bit_of_a_signature_or_header_goes_unseen() {
         let header = b"a header";
         let file = Signature::sign(header, &key()).encode().into_bytes();
-        let holds = |file: &[u8], header: &[u8]| Signature::parse(file).and_then(|s| s.signer(header));
+        let holds = signer;
         assert_eq!(holds(&file, header), Ok(PublicKey::of(&key())));
         for bit in 0..8 * file.len() {
             let mut changed = file.clone();

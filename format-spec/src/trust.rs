@@ -20,7 +20,7 @@ use crate::signature::{MAX_BYTES, SignatureError};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use keys::{Keys, check_unwritable, read_small};
+pub use keys::{Keys, read_key, read_own, read_signature};
 pub use records::Records;
 
 /// The variable that names another folder than the usual one.
@@ -48,7 +48,7 @@ pub enum TrustError {
     },
     /// The folder, or a record in it, belongs to somebody else.
     #[error(
-        "{path} belongs to user {owner}, not to this one ({user}); records of trust in it do not count: {remedy}"
+        "{path} belongs to user {owner}, not to this one ({user}); what is in it does not count: {remedy}"
     )]
     Owner {
         /// The folder or record.
@@ -62,7 +62,7 @@ pub enum TrustError {
     },
     /// Others can change what is in the folder.
     #[error(
-        "others may write to {path} (mode {mode:04o}), so that records of trust in it do not count; chmod {remedy} {path}"
+        "others may write to {path} (mode {mode:04o}), so that what is in it does not count; chmod {remedy} {path}"
     )]
     Writable {
         /// The folder, or one that it is in.
@@ -78,10 +78,10 @@ pub enum TrustError {
     )]
     NoFile(PathBuf),
     /// The file of a key is a link, a folder, too long, or something else that is no regular file.
-    #[error("{0} is no regular file of at most {MAX_BYTES} bytes and does not count as a key; remove it")]
+    #[error("{0} is no regular file of at most {MAX_BYTES} bytes and does not count as a key")]
     NoKeyFile(PathBuf),
-    /// The file of a trusted key holds none.
-    #[error("{path} {problem}; remove it")]
+    /// The file of a key holds none.
+    #[error("{path} {problem}")]
     Key {
         /// The file.
         path: PathBuf,

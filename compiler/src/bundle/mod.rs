@@ -24,6 +24,7 @@ use trit_format::FormatError;
 use trit_format::container::{Digest, Header, MAGIC, SectionKind};
 use trit_format::kernel::KernelEntry;
 use trit_format::manifest::Manifest;
+use trit_format::program::Program;
 
 pub use writer::check_output;
 
@@ -52,12 +53,17 @@ pub fn file_of(name: &str) -> PathBuf {
 /// A bundle whose header and manifest are valid. Other sections are not digested yet.
 pub struct Bundle {
     file: Arc<MappedFile>,
-    /// Where it stands in the file: the whole of it, or a part of a program.
-    place: Range<usize>,
-    /// The file of its signature in a program; `None` where the file is a bundle.
-    program: Option<Option<Vec<u8>>>,
+    /// The place of the bundle in a program; `None` where it is the whole file.
+    program: Option<Program>,
     header: Header,
     manifest: Manifest,
+}
+
+/// Where a bundle stands in its file: all of it, or a part of a program, which was found in it.
+fn place(file: &MappedFile, program: Option<&Program>) -> Range<usize> {
+    program.map_or(0..file.bytes().len(), |program| {
+        program.offset as usize..(program.offset + program.len) as usize
+    })
 }
 
 impl Bundle {
@@ -73,19 +79,12 @@ impl Bundle {
             return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: true });
         }
         let file = MappedFile::open(path)?;
-        let bytes = file.bytes();
-        let (mut place, mut program) = (0..bytes.len(), None);
-        if !bytes.starts_with(&MAGIC) {
-            let found = program::find_in_bytes(bytes).map_err(|problem| CompileError::Invalid {
-                path: path.to_owned(),
-                problem: problem.to_string(),
-            })?;
-            if let Some(found) = found {
-                place = found.offset as usize..(found.offset + found.len) as usize;
-                program = Some(found.signature);
-            }
-        }
-        let bytes = &bytes[place.clone()];
+        let damaged = |problem: std::io::Error| CompileError::Invalid {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        };
+        let program = program::find_in_bytes(file.bytes()).map_err(damaged)?;
+        let bytes = &file.bytes()[place(&file, program.as_ref())];
         // The format's own advice to a user of the runtime would read oddly where bundles are made.
         if !bytes.starts_with(&MAGIC) {
             return Err(CompileError::NotABundle { path: path.to_owned(), may_be_checkpoint: false });
@@ -97,7 +96,7 @@ impl Bundle {
         let section = header.section(SectionKind::Manifest).map_or(0..0, |s| s.range());
         let manifest = Manifest::decode(&bytes[section]).map_err(invalid)?;
         manifest.validate(&header).map_err(invalid)?;
-        Ok(Bundle { file, place, program, header, manifest })
+        Ok(Bundle { file, program, header, manifest })
     }
 
     /// Where it is.
@@ -117,12 +116,12 @@ impl Bundle {
 
     /// All of its bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.file.bytes()[self.place.clone()]
+        &self.file.bytes()[place(&self.file, self.program.as_ref())]
     }
 
     /// What stands before it in its file: the runtime of a program.
     pub(crate) fn before(&self) -> &[u8] {
-        &self.file.bytes()[..self.place.start]
+        &self.file.bytes()[..place(&self.file, self.program.as_ref()).start]
     }
 
     /// Whether it is in a program.

@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use trit_format::signature::{PublicKey, Signature, beside};
-use trit_format::trust::{Keys, TrustError, check_unwritable, read_small};
+use trit_format::signature::{self, PublicKey, Signature, beside};
+use trit_format::trust::{Keys, TrustError, read_key, read_own, read_signature};
 use trit_text::output::{self, Kind, Pending, Unfinished};
 
 const SIGNATURE: Kind = Kind { name: "signature", example: "model.trit.sig", is: begins_as_signature };
@@ -75,7 +75,7 @@ fn write_new(
 /// Signs a bundle that is whole: in the file beside it, or in the program that it is in. Gives the key and the file.
 ///
 /// # Errors
-/// [`CompileError::Key`], [`CompileError::Invalid`] where the bundle is not whole, [`CompileError::Output`] where something else
+/// [`CompileError::Key`], [`CompileError::KeyFile`], [`CompileError::Invalid`] where the bundle is not whole, [`CompileError::Output`] where something else
 /// than a signature stands beside it, [`CompileError::Io`].
 pub fn sign(
     bundle: &Bundle,
@@ -116,20 +116,12 @@ impl Bundle {
     /// The file of its signature: in its program, or beside it; `None` where there is none.
     ///
     /// # Errors
-    /// [`CompileError::Io`] and [`CompileError::NotSigned`] where the file beside it cannot be read.
+    /// [`CompileError::Io`] where the file beside it cannot be read.
     pub fn signature(&self) -> Result<Option<Vec<u8>>, CompileError> {
-        if let Some(signature) = &self.program {
-            return Ok(signature.clone());
-        }
-        let path = beside(self.path());
-        match read_small(&path) {
-            Ok(Some((_, bytes))) => Ok(Some(bytes)),
-            Ok(None) => {
-                let problem = "is no regular file, or too long for a signature".to_owned();
-                Err(CompileError::NotSigned { path, problem })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(CompileError::Io { path, source }),
+        match &self.program {
+            Some(program) => Ok(program.signature.clone()),
+            None => read_signature(self.path())
+                .map_err(|source| CompileError::Io { path: beside(self.path()), source }),
         }
     }
 
@@ -139,17 +131,17 @@ impl Bundle {
     /// As [`Bundle::signature`].
     pub fn signer(&self) -> Result<Signer, CompileError> {
         let Some(file) = self.signature()? else { return Ok(Signer::Nobody) };
-        let signer = Signature::parse(&file).and_then(|found| found.signer(&self.header().encode()));
+        let signer = signature::signer(&file, &self.header().encode());
         Ok(signer.map_or_else(|problem| Signer::Broken(problem.to_string()), Signer::Key))
     }
 
     /// Checks that it is signed with the key in a file.
     ///
     /// # Errors
-    /// [`CompileError::NotSigned`] where it is not, [`CompileError::Key`] where the file holds no key that counts, and as
+    /// [`CompileError::NotSigned`] where it is not, [`CompileError::KeyFile`] where the file holds no key that counts, and as
     /// [`Bundle::signature`].
     pub fn expect_signer(&self, key: &Path) -> Result<PublicKey, CompileError> {
-        let wanted = read_public(key)?;
+        let wanted = read_key(key).map_err(CompileError::KeyFile)?;
         let problem = match self.signer()? {
             Signer::Key(key) if key == wanted => return Ok(key),
             Signer::Key(other) => format!("is signed by {other}, and not by {wanted}"),
@@ -171,52 +163,29 @@ pub fn trusted_name(key: PublicKey) -> Result<Option<String>, TrustError> {
     }
 }
 
-fn problem(path: &Path, problem: impl ToString) -> CompileError {
-    CompileError::Key { path: path.to_owned(), problem: problem.to_string() }
-}
-
-/// Reads the file of a key.
-fn read(path: &Path) -> Result<(File, Vec<u8>), CompileError> {
-    let found = read_small(path).map_err(|source| CompileError::Io { path: path.to_owned(), source })?;
-    found.ok_or_else(|| problem(path, "is no regular file of a few lines, as keys are"))
-}
-
-fn without_path(path: &Path, error: &TrustError) -> String {
-    let message = error.to_string();
-    let shown = format!("{}: ", path.display());
-    message.strip_prefix(&shown).map_or(message.clone(), str::to_owned)
-}
-
-fn read_public(path: &Path) -> Result<PublicKey, CompileError> {
-    let (file, bytes) = read(path)?;
-    check_unwritable(path, &file).map_err(|e| problem(path, without_path(path, &e)))?;
-    PublicKey::from_pem(&bytes).map_err(|e| problem(path, e))
-}
-
 /// Reads a private key, which nobody but its owner may read or write.
 fn read_private(path: &Path) -> Result<SigningKey, CompileError> {
-    let (file, bytes) = read(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| problem(path, "is no PEM file"))?;
+    let (file, bytes) = read_own(path).map_err(CompileError::KeyFile)?;
+    let refuse = |problem: &str| CompileError::Key { path: path.to_owned(), problem: problem.to_owned() };
+    let text = std::str::from_utf8(&bytes).map_err(|_| refuse("is no PEM file"))?;
     if text.contains("PUBLIC KEY") {
-        return Err(problem(path, "is a public key; signing takes the private one"));
+        return Err(refuse("is a public key; signing takes the private one"));
     }
-    check_unwritable(path, &file).map_err(|e| problem(path, without_path(path, &e)))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let io = |source| CompileError::Io { path: path.to_owned(), source };
-        let mode = file.metadata().map_err(io)?.permissions().mode();
+        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
-            let mode = mode & 0o7777;
-            return Err(problem(
-                path,
-                format!("others may read this private key (mode {mode:04o}); chmod 600 {}", path.display()),
-            ));
+            let remedy = format!("chmod 600 {}", path.display());
+            return Err(refuse(&format!("others may read this private key (mode {mode:04o}); {remedy}")));
         }
     }
+    #[cfg(not(unix))]
+    let _ = file;
     if text.contains("ENCRYPTED") {
-        return Err(problem(path, "is encrypted; decrypt it first, such as with openssl pkcs8"));
+        return Err(refuse("is encrypted; decrypt it first, such as with openssl pkcs8"));
     }
     // What the library says of it may repeat a part of the key.
-    SigningKey::from_pkcs8_pem(text).map_err(|_| problem(path, "is no Ed25519 private key in PEM (PKCS #8)"))
+    SigningKey::from_pkcs8_pem(text).map_err(|_| refuse("is no Ed25519 private key in PEM (PKCS #8)"))
 }

@@ -1,8 +1,8 @@
-//! The folder of keys whose signatures count, and what the file of a key must be like.
+//! The folder of keys whose signatures count, and what files of keys and signatures must be like.
 
 use super::records::system;
 use super::{TrustError, folder};
-use crate::signature::{MAX_BYTES, PublicKey};
+use crate::signature::{self, MAX_BYTES, PublicKey};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ impl Keys {
         // Of two names for a key always the same one.
         paths.sort();
         for path in paths.into_iter().filter(|path| path.extension().is_some_and(|e| e == EXTENSION)) {
-            match read(&path) {
+            match read_key(&path) {
                 Ok(found) if found == key => {
                     return Ok(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
                 }
@@ -70,20 +70,44 @@ impl Keys {
     }
 }
 
-fn read(path: &Path) -> Result<PublicKey, TrustError> {
-    let io = |source| TrustError::Io { path: path.to_owned(), source };
-    let (file, bytes) =
-        read_small(path).map_err(io)?.ok_or_else(|| TrustError::NoKeyFile(path.to_owned()))?;
-    check_unwritable(path, &file)?;
+/// Reads the file of a public key, which nobody but this user or the administrator may write to.
+///
+/// # Errors
+/// As [`read_own`]; [`TrustError::Key`] where the file holds no public key.
+pub fn read_key(path: &Path) -> Result<PublicKey, TrustError> {
+    let (_, bytes) = read_own(path)?;
     PublicKey::from_pem(&bytes).map_err(|problem| TrustError::Key { path: path.to_owned(), problem })
 }
 
-/// Opens a file that holds a key or a signature and reads it, without waiting for a pipe. `None` where it is no regular
-/// file, or one of more than [`MAX_BYTES`] bytes.
+/// Reads the file of a key, of either kind, and gives the open file too.
 ///
 /// # Errors
-/// What the system says.
-pub fn read_small(path: &Path) -> io::Result<Option<(File, Vec<u8>)>> {
+/// [`TrustError::Io`], [`TrustError::NoKeyFile`]; [`TrustError::Owner`] and [`TrustError::Writable`] where the file is
+/// somebody else's, or others may write to it.
+pub fn read_own(path: &Path) -> Result<(File, Vec<u8>), TrustError> {
+    let io = |source| TrustError::Io { path: path.to_owned(), source };
+    let found = read_small(path).map_err(io)?;
+    let (file, bytes) = found.ok_or_else(|| TrustError::NoKeyFile(path.to_owned()))?;
+    check_unwritable(path, &file)?;
+    Ok((file, bytes))
+}
+
+/// Reads the file of a bundle's signature, which stands beside it; `None` where there is none.
+///
+/// # Errors
+/// What the system says, and [`io::ErrorKind::InvalidData`] for what can be no signature.
+pub fn read_signature(bundle: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read_small(&signature::beside(bundle)) {
+        Ok(Some((_, bytes))) => Ok(Some(bytes)),
+        Ok(None) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file, or too long")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file of at most [`MAX_BYTES`] bytes and reads it, without waiting for a pipe. `None` where it is no regular file,
+/// or longer.
+fn read_small(path: &Path) -> io::Result<Option<(File, Vec<u8>)>> {
     if !std::fs::metadata(path)?.is_file() {
         return Ok(None);
     }
@@ -94,11 +118,8 @@ pub fn read_small(path: &Path) -> io::Result<Option<(File, Vec<u8>)>> {
 }
 
 /// Checks that an open file of a key belongs to this user or the administrator, and that nobody else may write to it.
-///
-/// # Errors
-/// [`TrustError::Owner`], [`TrustError::Writable`], [`TrustError::Io`].
 #[cfg(unix)]
-pub fn check_unwritable(path: &Path, file: &File) -> Result<(), TrustError> {
+fn check_unwritable(path: &Path, file: &File) -> Result<(), TrustError> {
     use std::os::unix::fs::MetadataExt;
     let metadata = file.metadata().map_err(|source| TrustError::Io { path: path.to_owned(), source })?;
     system::own(path, metadata.uid(), || "copy the key to a file of your own".to_owned())?;
@@ -110,11 +131,8 @@ pub fn check_unwritable(path: &Path, file: &File) -> Result<(), TrustError> {
 }
 
 /// Files of users are their own here unless somebody changed that.
-///
-/// # Errors
-/// None.
 #[cfg(not(unix))]
-pub fn check_unwritable(_: &Path, _: &File) -> Result<(), TrustError> {
+fn check_unwritable(_: &Path, _: &File) -> Result<(), TrustError> {
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use trit_command::names::names;
 use trit_command::remedy;
 use trit_command::signals::INTERRUPTED;
+use trit_runtime::format::trust::TrustError;
 use trit_runtime::text::TextError;
 use trit_runtime::text::causes::with_causes;
 use trit_runtime::text::output::OutputError;
@@ -58,9 +59,13 @@ impl Failure {
         Failure::new(REFUSED, message)
     }
 
-    /// A key cannot be relied on.
-    pub fn untrusted_key(problem: impl Display) -> Failure {
-        Failure::new(UNTRUSTED, problem)
+    /// A key cannot be read, or cannot be relied on.
+    pub fn key(error: TrustError) -> Failure {
+        let code = match error {
+            TrustError::Owner { .. } | TrustError::Writable { .. } => UNTRUSTED,
+            _ => INVALID,
+        };
+        Failure::new(code, error)
     }
 
     /// A bundle could not be loaded or run.

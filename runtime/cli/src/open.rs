@@ -7,8 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
 use trit_command::truncation;
-use trit_runtime::format::signature::PublicKey;
-use trit_runtime::format::trust::{check_unwritable, read_small};
+use trit_runtime::format::trust::read_key;
 use trit_runtime::text::Tokenizer;
 use trit_runtime::{
     LoadOptions, MappingHook, Model, Session, SessionOptions, TrustPolicy, Tuning, WeightMemory,
@@ -40,22 +39,12 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
 /// Whose code may run.
 fn trust_policy(bundle: &Path, args: &LoadArgs) -> Result<TrustPolicy, Failure> {
     if !args.key.is_empty() {
-        return Ok(TrustPolicy::signed_by(args.key.iter().map(|path| key(path)).collect::<Result<_, _>>()?));
+        let keys: Result<_, _> = args.key.iter().map(|path| read_key(path)).collect();
+        return Ok(TrustPolicy::signed_by(keys.map_err(Failure::key)?));
     }
     let mut trust = TrustPolicy::default();
     trust.everything = args.trust || own::is_own(bundle);
     Ok(trust)
-}
-
-/// Reads a public key that only this user or the administrator can have put there.
-fn key(path: &Path) -> Result<PublicKey, Failure> {
-    match read_small(path).map_err(|e| Failure::invalid(path, e))? {
-        None => Err(Failure::invalid(path, "is no regular file of a few lines, as public keys are")),
-        Some((file, bytes)) => {
-            check_unwritable(path, &file).map_err(Failure::untrusted_key)?;
-            PublicKey::from_pem(&bytes).map_err(|e| Failure::invalid(path, e))
-        }
-    }
 }
 
 /// A session on it, which stops as [`interrupt::stoppable`] says.

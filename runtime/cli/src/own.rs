@@ -39,11 +39,15 @@ pub fn is_own(path: &Path) -> bool {
     program() == Some(path)
 }
 
+/// Whether a command takes a bundle.
+fn takes_bundle(command: &clap::Command) -> bool {
+    command.get_arguments().any(|arg| arg.get_id() == BUNDLE)
+}
+
 /// The definition of the command line without its bundles.
 pub fn without_bundles(command: clap::Command) -> clap::Command {
-    let takes = |command: &clap::Command| command.get_arguments().any(|arg| arg.get_id() == BUNDLE);
     // In their places, which a single changed argument would lose.
-    let hide = |command: clap::Command| match takes(&command) {
+    let hide = |command: clap::Command| match takes_bundle(&command) {
         true => {
             command.mut_args(|arg| if arg.get_id() == BUNDLE { arg.hide(true).required(false) } else { arg })
         }
@@ -56,7 +60,7 @@ pub fn without_bundles(command: clap::Command) -> clap::Command {
 pub fn with_bundle(command: &clap::Command, mut line: Vec<OsString>, bundle: &Path) -> Vec<OsString> {
     let first = line.get(1).and_then(|word| word.to_str());
     let at = match first.map(|word| (word, command.find_subcommand(word))) {
-        Some((_, Some(of))) if of.get_arguments().any(|arg| arg.get_id() == BUNDLE) => 2,
+        Some((_, Some(of))) if takes_bundle(of) => 2,
         Some((_, Some(_)) | ("help", None)) => return line,
         _ => 1.min(line.len()),
     };

@@ -8,8 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use trit_format::container::MAGIC;
-use trit_format::{program, signature, trust};
+use trit_format::{program, trust};
 
 /// What happened to a source while it was in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +96,7 @@ pub struct FileSource {
 enum Signed {
     /// Nowhere.
     No,
-    /// In this file, if it is there.
+    /// Beside this bundle, if there is one.
     Beside(PathBuf),
     /// Here, as it was in a program.
     Here(Vec<u8>),
@@ -137,7 +136,7 @@ impl FileSource {
                 FileSource { signature, ..FileSource::part(file, offset, len)? }
             }
             None => {
-                let signature = Signed::Beside(signature::beside(path));
+                let signature = Signed::Beside(path.to_owned());
                 FileSource { signature, ..FileSource::part(file, 0, len)? }
             }
         })
@@ -158,14 +157,9 @@ impl FileSource {
     }
 }
 
-/// The bundle in a file of `len` bytes, where the file is no bundle itself but a program with one.
+/// The bundle in a file of `len` bytes, where that is a program with one.
 fn program_in(file: &File, len: u64) -> io::Result<Option<program::Program>> {
-    let mut start = [0; MAGIC.len()];
-    if len < start.len() as u64 {
-        return Ok(None);
-    }
-    read_exact_at(file, &mut start, 0)?;
-    if start == MAGIC { Ok(None) } else { program::find(len, |at, to| read_exact_at(file, to, at)) }
+    program::find(len, |at, to| read_exact_at(file, to, at))
 }
 
 /// Whether the file at `path` is a one-file program.
@@ -203,14 +197,7 @@ impl Source for FileSource {
         match &self.signature {
             Signed::No => Ok(None),
             Signed::Here(file) => Ok(Some(file.clone())),
-            Signed::Beside(path) => match trust::read_small(path) {
-                Ok(Some((_, bytes))) => Ok(Some(bytes)),
-                Ok(None) => {
-                    Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file, or too long"))
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            },
+            Signed::Beside(bundle) => trust::read_signature(bundle),
         }
     }
 

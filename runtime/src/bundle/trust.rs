@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use trit_format::container::Digest;
-use trit_format::signature::{PublicKey, Signature, SignatureError};
+use trit_format::signature::{self, PublicKey, SignatureError};
 use trit_format::trust::{Keys, Records, TrustError};
 
 /// Which bundles' own code may run. A bundle is named by the digest of its header and section table, which hold the
@@ -193,7 +193,7 @@ impl TrustPolicy {
             Ok(file) => file?,
             Err(error) => return Some(Err(NotTrusted::SignatureFile(Arc::new(error)))),
         };
-        Some(match Signature::parse(&file).and_then(|signature| signature.signer(header)) {
+        Some(match signature::signer(&file, header) {
             Err(problem) => Err(NotTrusted::Signature(problem)),
             Ok(key) if self.signers.contains(&key) => Ok(Trusted::Signed { key, name: None }),
             Ok(key) => match keys.map_or(Ok(None), |keys| keys.name_of(key)) {
@@ -209,6 +209,7 @@ impl TrustPolicy {
 mod tests {
     use super::*;
     use ed25519_dalek::SigningKey;
+    use trit_format::signature::Signature;
 
     /// Headers of bundles.
     const OURS: &[u8] = b"ours";
