@@ -461,8 +461,9 @@ impl Ongoing {
     }
 }
 
-/// Runs a prompt. Where it is empty, the session has the logits after its last token. A recurrent state is kept shortly before its end, because the next prompt of a conversation usually
-/// repeats this one but for the last tokens, which open the answer.
+/// Runs a prompt. Where it is empty, the session has the logits after its last token. A recurrent state is kept shortly
+/// before its end, because the next prompt of a conversation usually repeats this one but for the last tokens, which open
+/// the answer.
 fn advance(session: &mut Session, prompt: &[u32], request: &[LogitsRequest]) -> Result<(), RuntimeError> {
     if prompt.is_empty() && has_all_logits(session) {
         return Ok(());
