@@ -81,7 +81,7 @@ pub enum TrustError {
     #[error("{0} is no regular file of at most {MAX_BYTES} bytes and does not count as a key")]
     NoKeyFile(PathBuf),
     /// The file of a key holds none.
-    #[error("{path} {problem}")]
+    #[error("{path}: {problem}")]
     Key {
         /// The file.
         path: PathBuf,

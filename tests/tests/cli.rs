@@ -505,3 +505,17 @@ fn a_killed_compile_leaves_no_half_bundle() {
     // What was left behind does not stand in the way.
     run(compile()).ok();
 }
+
+/// Whoever types a command of the compiler to the runtime is told so, whatever commands the compiler has.
+#[test]
+fn commands_of_the_compiler_are_known_to_the_runtime() {
+    let help = run(tritc(&["help"])).ok();
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"compile") && names.contains(&"sign"), "{help}");
+    // The runtime has these itself.
+    for name in names.iter().filter(|name| !["completions", "man", "help"].contains(name)) {
+        run(trit_run(&[name, "model.trit"])).fails(2, &[&format!("{name} is a command of tritc")]);
+    }
+}

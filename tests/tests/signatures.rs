@@ -96,6 +96,7 @@ fn keys_are_refused_where_others_reach_them_and_never_replaced_or_printed() {
         said.push(ran.out + &ran.err);
     };
     fails(signed.tritc(&["keygen", "key"]), 2, &["key.pub: is there already"]);
+    fails(signed.tritc(&["keygen", "no/key"]), 2, &["no/key: cannot be written: there is no folder no"]);
     mode("key", 0o640);
     fails(signed.tritc(&["sign", "m.trit", "--key", "key"]), 3, &["chmod 600 key"]);
     mode("key", 0o602);

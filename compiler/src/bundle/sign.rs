@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use trit_format::signature::{self, PublicKey, Signature, beside};
 use trit_format::trust::{Keys, TrustError, read_key, read_own, read_signature};
-use trit_text::output::{self, Kind, Pending, Unfinished};
+use trit_text::output::{self, Kind, OutputError, OutputProblem, Pending, Unfinished};
 
 const SIGNATURE: Kind = Kind { name: "signature", example: "model.trit.sig", is: begins_as_signature };
 
@@ -31,8 +31,14 @@ pub fn public_file(path: &Path) -> PathBuf {
 /// private key already, and no public one, the public one is made of it.
 ///
 /// # Errors
-/// [`CompileError::KeyExists`] where both are there, or the public key alone; [`CompileError::Io`], [`CompileError::System`].
+/// [`CompileError::KeyExists`] where both are there, or the public key alone; [`CompileError::Output`] where there is no such
+/// folder; [`CompileError::Io`], [`CompileError::System`].
 pub fn keygen(path: &Path, unfinished: &Unfinished) -> Result<PublicKey, CompileError> {
+    let folder = output::folder(path);
+    if !folder.is_dir() {
+        let problem = OutputProblem::NoFolder { folder: folder.to_owned() };
+        return Err(CompileError::Output(OutputError { path: path.to_owned(), problem }));
+    }
     let public_path = public_file(path);
     if public_path.symlink_metadata().is_ok() {
         return Err(CompileError::KeyExists { path: public_path });

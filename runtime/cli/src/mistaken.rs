@@ -11,7 +11,8 @@ use std::path::Path;
 use trit_command::names::{Names, names};
 
 /// Commands of the compiler.
-const OF_TRITC: [&str; 4] = ["compile", "inspect", "disasm", "verify"];
+const OF_TRITC: [&str; 8] =
+    ["compile", "inspect", "disasm", "verify", "retarget", "extract", "keygen", "sign"];
 /// Names that other programs have for what `trit-run` does without a command.
 const RUN: [&str; 4] = ["run", "generate", "chat", "complete"];
 
@@ -150,6 +151,7 @@ mod tests {
             ("self-test", "`trit-run selftest`"),
             ("logit", "`trit-run logits`"),
             ("compile", "`tritc compile ...`"),
+            ("Sign", "`tritc sign ...`"),
             ("chat", "`trit-run BUNDLE`"),
             #[cfg(feature = "serve")]
             ("sevre", "`trit-run serve`"),
