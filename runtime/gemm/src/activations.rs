@@ -107,6 +107,12 @@ impl<'a> Activations<'a> {
         &values[row * stride..][..stride]
     }
 
+    /// The scales of all rows.
+    #[inline]
+    pub(crate) fn all_scales(&self) -> Strided<'a, f32> {
+        self.scales
+    }
+
     /// The sums of all rows.
     #[inline]
     pub(crate) fn sums(&self) -> Strided<'a, i32> {

@@ -156,6 +156,8 @@ fn sums_of(n: usize) -> Vec<i32> {
 /// it.
 fn groups(sums: &[i32]) {
     const GROUPS: usize = 20;
+    /// Rows of activations that a block kernel multiplies together.
+    const BLOCK_ROWS: usize = 64;
     let (x, bytes) = (floats(GROUPS * 128), vec![1; GROUPS * 80 * 4]);
     let (mut values, mut scales, mut of_digits) =
         (vec![0; 3 * x.len()], vec![0.0; GROUPS], vec![0; 3 * GROUPS]);
@@ -178,7 +180,14 @@ fn groups(sums: &[i32]) {
         );
         for (of, shared) in [("row", usize::MAX), ("group", 1)] {
             let digits = rule.digits();
-            let sums = epilogue::GroupSums { sums, stride: GROUPS * 80, digits, first: 0, scales: &scales };
+            let sums = epilogue::GroupSums {
+                sums,
+                digits,
+                first: 0,
+                groups: GROUPS,
+                scales: &scales,
+                scale_stride: GROUPS,
+            };
             let weights = epilogue::WeightScales {
                 bytes: &bytes,
                 dtype: DType::F16,
@@ -191,6 +200,16 @@ fn groups(sums: &[i32]) {
             });
             let name = format!("group sums to floats, {name}, a scale a {of}");
             report(&name, t * 1e9 / (1000 * GROUPS) as f64, "ns a group");
+            // As block kernels give them: one group of many rows.
+            let block = vec![1000; BLOCK_ROWS * digits * 80];
+            let scales = vec![0.5; BLOCK_ROWS];
+            let sums =
+                epilogue::GroupSums { sums: &block, groups: 1, scales: &scales, scale_stride: 1, ..sums };
+            let mut acc = vec![0.0; BLOCK_ROWS * 80];
+            let t = seconds(20, || {
+                (0..100).for_each(|_| epilogue::add_groups(black_box(&sums), weights, black_box(&mut acc)));
+            });
+            report(&format!("{name}, {BLOCK_ROWS} rows"), t * 1e9 / (100 * BLOCK_ROWS) as f64, "ns a group");
         }
     }
 }

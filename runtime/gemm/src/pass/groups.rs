@@ -22,7 +22,7 @@ const SUMS: usize = 12 << 10;
 /// Activation rows, each digit counted, that are multiplied with a tile together by kernels for a few rows; below, by
 /// block kernels.
 const ROWS: usize = 24;
-const BLOCK_ROWS: usize = 128;
+const BLOCK_ROWS: usize = 64;
 
 /// The operands of a call, without the memory that it writes to, which is borrowed separately.
 struct Operands<'b, 'a> {
@@ -69,13 +69,17 @@ impl Pass<'_, '_> {
         let groups = self.groups()?;
         let (together, _) = self.together();
         let in_tile = self.matrix.layout.tile_rows();
-        for tile in tiles {
-            for first in (0..self.input.rows()).step_by(together) {
-                let rows = first..(first + together).min(self.input.rows());
-                for (row, totals) in rows.clone().zip(self.total(groups, tile, rows).chunks_exact(in_tile)) {
-                    each(tile, row, totals);
-                }
-            }
+        let rows = self.input.rows();
+        let parts = move || (0..rows).step_by(together).map(move |first| first..(first + together).min(rows));
+        let mut run = |rows: Range<usize>, tile: usize| {
+            let totals = self.total(groups, tile, rows.clone()).chunks_exact(in_tile);
+            rows.zip(totals).for_each(|(row, totals)| each(tile, row, totals));
+        };
+        // With many rows their activations stay in L2 while all tiles are multiplied with them; with few, a tile does.
+        if rows > 2 * together {
+            parts().for_each(|rows| tiles.clone().for_each(|tile| run(rows.clone(), tile)));
+        } else {
+            tiles.for_each(|tile| parts().for_each(|rows| run(rows, tile)));
         }
         Ok(())
     }
@@ -93,21 +97,23 @@ impl Pass<'_, '_> {
             block: self.block,
             activation_sums: if self.packed { packed } else { self.input.sums().values },
         };
-        let scales = self.matrix.layout.scales(self.matrix.weights, tile);
+        let (scales, of_rows) =
+            (self.matrix.layout.scales(self.matrix.weights, tile), self.input.all_scales());
         totals.clear();
         totals.resize(rows.len() * in_tile, 0.0);
         for from in (0..groups.count).step_by(at_once) {
             let part = from..(from + at_once).min(groups.count);
-            let stride = part.len() * in_tile;
-            let sums = resized(sums, rows.len() * self.digits * stride);
+            let sums = resized(sums, rows.len() * self.digits * part.len() * in_tile);
             operands.sums(tile, &part, &rows, block, sums);
-            let of_rows = sums.chunks_exact(self.digits * stride);
-            for ((r, sums), totals) in rows.clone().zip(of_rows).zip(totals.chunks_exact_mut(in_tile)) {
-                let scales_of = &self.input.scales_of(r)[part.clone()];
-                let sums =
-                    GroupSums { sums, stride, digits: self.digits, first: part.start, scales: scales_of };
-                add_groups(&sums, scales, totals);
-            }
+            let sums = GroupSums {
+                sums,
+                digits: self.digits,
+                first: part.start,
+                groups: part.len(),
+                scales: &of_rows.values[rows.start * of_rows.stride..],
+                scale_stride: of_rows.stride,
+            };
+            add_groups(&sums, scales, totals);
         }
         totals
     }
