@@ -6,25 +6,27 @@
 //! is the same bits either way: it depends neither on the number of threads, nor on the rows computed together with it,
 //! nor on the CPU.
 //!
-//! For one row, with fused multiply-adds throughout:
-//! - `score[p] = (sum over d, in order, of q[d] * key[p][d]) * key_scale[p] * (scale * log2(e))`,
+//! For one row and a cache of floats, with fused multiply-adds throughout:
+//! - `score[p] = (sum over d, in order, of q[d] * key[p][d]) * (scale * log2(e))`,
 //! - `w[p] = 2^(score[p] - max)`, `max` over the chunk; weights are summed in sixteen interleaved lanes, then by halves,
-//! - `out[d] = sum over p, in order, of (w[p] * value_scale[p]) * value[p][d]`,
+//! - `out[d] = sum over p, in order, of w[p] * value[p][d]`,
 //! - two results with maxima `m0`, `m1` become `2^(m0 - m) * first + 2^(m1 - m) * second`, `m = max(m0, m1)`; the last
 //!   one is multiplied by 1 / the sum of the weights.
 //!
 //! With a window, a row sees only that many positions: the last ones up to its own. The row's chunks are those that
 //! hold a position it sees.
 //!
-//! Caches of floats have no scales. A row gives NaN throughout if a score is NaN or infinity, or if no score is above
+//! A cache of int8 has a scale for each key and each value, and is multiplied in integers (`integer.rs`). A row gives NaN throughout if a score is NaN or infinity, or if no score is above
 //! minus infinity. A row without positions gives 0. Positions that a row does not see never change its result, even
 //! where they hold NaN.
 
 mod cache;
+mod integer;
 mod tile;
 
 pub use cache::{
-    BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, key_place, padded_positions, value_place, value_width,
+    BLOCK, KvElement, KvHead, KvHeadMut, VALUE_BLOCK, key_place, key_width, padded_positions, value_place,
+    value_width,
 };
 
 use crate::isa::{LANES, Tier};
@@ -150,6 +152,8 @@ pub struct AttendScratch {
     partial: Vec<f32>,
     /// Maxima and sums of every pair.
     totals: Vec<f32>,
+    /// Queries and weights as integers.
+    integers: integer::Integers,
 }
 
 /// `len` elements that begin at a cache line, so that no vector straddles two lines.
@@ -224,8 +228,15 @@ fn each_tile<T: KvElement>(
     let narrow = queries.pairs() <= NARROW;
     let stored = stored.positions(positions, narrow);
     let width = value_width(queries.head_dim);
-    let AttendScratch { keys, values, scores, partial, .. } = scratch;
-    let widened = (!narrow && !T::IS_F32).then(|| {
+    let AttendScratch { keys, values, scores, partial, integers, .. } = scratch;
+    let of_integers = T::integers(stored.keys).zip(T::integers(stored.values));
+    let of_integers = of_integers.map(|(keys, values)| cache::Stored {
+        keys,
+        values,
+        streamed: stored.streamed,
+        ..stored.scales()
+    });
+    let widened = (!narrow && !T::IS_F32 && of_integers.is_none()).then(|| {
         let (keys, values) = (aligned(keys, stored.keys.len()), aligned(values, stored.values.len()));
         tile::widen::<T>(tier, stored.keys, keys);
         tile::widen::<T>(tier, stored.values, values);
@@ -235,9 +246,10 @@ fn each_tile<T: KvElement>(
         let part = queries.part(rows.clone());
         let scores = aligned(scores, part.pairs() * tile::ROW);
         let partial = aligned(partial, part.partial_len());
-        match &widened {
-            Some(stored) => tile::tile::<f32>(tier, &part, chunk, stored, scores, partial),
-            None => tile::tile::<T>(tier, &part, chunk, &stored, scores, partial),
+        match (&of_integers, &widened) {
+            (Some(stored), _) => integer::tile(tier, &part, chunk, stored, integers, scores, partial),
+            (None, Some(stored)) => tile::tile::<f32>(tier, &part, chunk, stored, scores, partial),
+            (None, None) => tile::tile::<T>(tier, &part, chunk, &stored, scores, partial),
         }
         let (values, totals) = partial.split_at(part.pairs() * width);
         let (max, sum) = totals.split_at(part.pairs());

@@ -23,7 +23,7 @@ mod x86;
 pub use neon::Neon;
 pub use nibbles::Nibbles;
 pub use portable::Portable;
-pub use product::multiply;
+pub use product::{multiply, multiply_quads};
 use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 pub use trits::Avx512Vbmi;
@@ -123,6 +123,25 @@ pub trait Isa: Copy {
     /// may be -128.
     fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32;
 
+    /// Sixty-four i8 as [`Isa::dot_quads`] takes them.
+    type Quads: Copy;
+    /// Sixteen i32 sums of products that are not finished.
+    type QuadSums: Copy;
+    /// Sixty-four consecutive i8, none of them -128.
+    fn quads(self, from: &[i8; 64]) -> Self::Quads;
+    /// Packs integers of 16 bits for [`Isa::dot_quads`]: each four of `x` to two words, row `row` of a [`PackedQuad`]. How is
+    /// the instruction set's own matter.
+    ///
+    /// # Panics
+    /// If the length of `x` is no multiple of 4, or `to` has another length than a quarter of it.
+    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]);
+    /// No products.
+    fn no_quad_sums(self) -> Self::QuadSums;
+    /// Adds to sum `i` the products of bytes `4 i .. 4 i + 4` of `x` with four integers as [`Isa::pack_quads`] packs them.
+    fn dot_quads(self, sums: Self::QuadSums, x: Self::Quads, a: &[u32; 2]) -> Self::QuadSums;
+    /// The sums as f32, wrapped to i32. `of` is the sum of all integers that bytes were multiplied with.
+    fn total(self, sums: Self::QuadSums, of: i32) -> Self::F32;
+
     /// Prefetches the cache line `ahead` bytes after `at`. No memory need exist there.
     fn prefetch<T>(self, at: &T, ahead: usize);
 
@@ -141,6 +160,22 @@ pub trait Isa: Copy {
     fn to_array_f64(self, x: Self::F64) -> [f64; LANES];
     /// The values of sixteen i8.
     fn widen_i8(self, from: &[i8; LANES]) -> Self::F32;
+}
+
+/// Rows that are packed side by side, so that kernels read all of them through one pointer.
+pub const PACKED_ROWS: usize = 8;
+
+/// Four integers of 16 bits of each of eight rows, packed by [`Isa::pack_quads`].
+pub type PackedQuad = [[u32; 2]; PACKED_ROWS];
+
+/// [`Isa::pack_quads`] as pairs of i16: of each four the first and the third, then the others.
+#[inline(always)]
+fn pack_pairs(x: &[i32], row: usize, to: &mut [PackedQuad]) {
+    assert!(x.len() == to.len() * 4);
+    let pair = |a: i32, b: i32| (a as u32 & 0xffff) | (b as u32) << 16;
+    for (x, to) in x.as_chunks::<4>().0.iter().zip(to) {
+        to[row] = [pair(x[0], x[2]), pair(x[1], x[3])];
+    }
 }
 
 /// An instruction set, which decides which copy of each kernel runs.
@@ -285,6 +320,48 @@ mod tests {
 
     /// Compares with the standard library on values for which doubles alone would round twice: near halves of f32, with
     /// cancellation, subnormal and beyond the range.
+    #[inline(always)]
+    fn quads_body<I: Isa>(isa: I, x: &[[i8; 64]], a: &[i32]) -> Vec<u32> {
+        let mut packed = vec![[[9; 2]; PACKED_ROWS]; x.len()];
+        isa.pack_quads(a, 5, &mut packed);
+        let mut sums = isa.no_quad_sums();
+        for (x, packed) in x.iter().zip(&packed) {
+            assert!((0..PACKED_ROWS).all(|row| row == 5 || packed[row] == [9; 2]));
+            sums = isa.dot_quads(sums, isa.quads(x), &packed[5]);
+        }
+        let mut out = [0.0; LANES];
+        isa.store(isa.total(sums, a.iter().sum()), &mut out);
+        out.map(f32::to_bits).to_vec()
+    }
+
+    dispatch!(fn quads(x: &[[i8; 64]], a: &[i32]) -> Vec<u32> = quads_body);
+
+    /// The largest integers and bytes, each sign of both, and random ones; for every length of the packed integers.
+    #[test]
+    fn products_of_quads_are_exact_on_every_tier() {
+        let mut random = crate::testing::Random(3);
+        for n in 1..80 {
+            for kind in 0..3 {
+                let mut integer = |most: i32| match kind {
+                    0 => most,
+                    1 => [most, -most][random.next() as usize % 2],
+                    _ => (random.next() % (2 * most as u64 + 1)) as i32 - most,
+                };
+                let x: Vec<[i8; 64]> = (0..n).map(|_| std::array::from_fn(|_| integer(127) as i8)).collect();
+                let a: Vec<i32> = (0..4 * n).map(|_| integer(32512)).collect();
+                let exact: Vec<u32> = (0..LANES)
+                    .map(|lane| {
+                        let product = |i: usize| i64::from(a[i]) * i64::from(x[i / 4][lane * 4 + i % 4]);
+                        ((0..4 * n).map(product).sum::<i64>() as i32 as f32).to_bits()
+                    })
+                    .collect();
+                for tier in Tier::supported() {
+                    assert_eq!(quads(tier, &x, &a), exact, "{tier:?}, {n} quads");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_portable_fused_product_is_rounded_once() {
         let mut random = Random(77);

@@ -16,7 +16,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use trit_format::plan::KvLayer;
 use trit_gemm::AlignedMemory;
-use trit_kernels::attention::{CHUNK, KvElement, KvHead, KvHeadMut, value_width};
+use trit_kernels::attention::{CHUNK, KvElement, KvHead, KvHeadMut, key_width, value_width};
 
 /// Positions of a page. Attention handles as many positions together.
 pub(crate) const POSITIONS: usize = CHUNK;
@@ -103,7 +103,11 @@ impl LayerLayout {
     /// Elements of a head's keys, of its values, and of the scales of either.
     fn elements(&self, kv: KvType) -> [usize; 3] {
         let dim = self.shape.head_dim as usize;
-        [POSITIONS * dim, POSITIONS * value_width(dim), if kv == KvType::Int8 { POSITIONS } else { 0 }]
+        let (key, scales) = match kv {
+            KvType::Int8 => (key_width::<i8>(dim), POSITIONS),
+            KvType::F16 | KvType::F32 => (dim, 0),
+        };
+        [POSITIONS * key, POSITIONS * value_width(dim), scales]
     }
 
     /// Bytes of one head, a multiple of 64.

@@ -1,10 +1,14 @@
 //! How the keys and values of one KV head stand in memory, and how rows are written there.
 //!
-//! Keys are `[positions / 16, head_dim, 16]`: sixteen positions stand side by side, so that a vector holds sixteen
+//! Floats: keys are `[positions / 16, head_dim, 16]`: sixteen positions stand side by side, so that a vector holds sixteen
 //! scores and no sum crosses lanes. Values are `[positions / 128, value_width / 16, 128, 16]`: sixteen elements stand
 //! side by side, and those of consecutive positions follow each other. So kernels read four runs of some KB each at
 //! once, as they do with keys, and the CPU prefetches all of them. From one run, as from rows of values, it fetched 10
 //! GB/s where memory gives 16.
+//!
+//! Integers are multiplied four at a time ([`KvElement::QUAD`]), so that four elements of a key, and the values of four
+//! positions, stand beside each other: keys are `[positions / 16, head_dim / 4, 16, 4]`, with zeros where the last four
+//! are not whole, and values `[positions / 128, value_width / 16, 128 / 4, 16, 4]`.
 
 use super::CHUNK;
 use crate::isa::LANES;
@@ -19,8 +23,11 @@ pub const BLOCK: usize = LANES;
 /// Positions whose values stand together.
 pub const VALUE_BLOCK: usize = 128;
 
+/// Runs of four positions among them.
+pub(super) const VALUE_QUADS: usize = VALUE_BLOCK / 4;
+
 /// How many positions a cache for `positions` has room for: `positions` rounded up to whole blocks. For each KV head,
-/// keys take that many times `head_dim` elements, values that many times [`value_width`], and each kind of scales one
+/// keys take that many times [`key_width`] elements, values that many times [`value_width`], and each kind of scales one
 /// each.
 pub const fn padded_positions(positions: usize) -> usize {
     positions.next_multiple_of(VALUE_BLOCK)
@@ -35,14 +42,22 @@ pub(super) const fn value_index(position: usize, column: usize, columns: usize) 
 
 /// Where element `element` of the key of a position stands among the keys of a head.
 #[inline(always)]
-pub const fn key_place(position: usize, element: usize, head_dim: usize) -> usize {
-    (position / BLOCK * head_dim + element) * BLOCK + position % BLOCK
+pub const fn key_place<T: KvElement>(position: usize, element: usize, head_dim: usize) -> usize {
+    let quads = head_dim.div_ceil(T::QUAD);
+    let quad = (position / BLOCK * quads + element / T::QUAD) * BLOCK + position % BLOCK;
+    quad * T::QUAD + element % T::QUAD
 }
 
 /// Where element `element` of the value of a position stands among the values of a head.
 #[inline(always)]
-pub const fn value_place(position: usize, element: usize, head_dim: usize) -> usize {
-    value_index(position, element / LANES, value_width(head_dim) / LANES) * LANES + element % LANES
+pub const fn value_place<T: KvElement>(position: usize, element: usize, head_dim: usize) -> usize {
+    let run = value_index(position, element / LANES, value_width(head_dim) / LANES) / T::QUAD;
+    (run * LANES + element % LANES) * T::QUAD + position % T::QUAD
+}
+
+/// Elements of a head's row of keys: `head_dim`, and zeros that fill up the last ones that are multiplied together.
+pub const fn key_width<T: KvElement>(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(T::QUAD)
 }
 
 /// Elements of a head's row of values: `head_dim`, and zeros that fill up the last vector.
@@ -56,6 +71,13 @@ pub trait KvElement: LoadFloat<Raw = Self> + Copy + Default + Send + Sync + 'sta
     const SCALED: bool;
     /// Whether elements are f32 already, so that they need no widening.
     const IS_F32: bool = false;
+    /// How many elements are multiplied together: of a key, or of the values of as many positions.
+    const QUAD: usize = 1;
+
+    /// The elements where they are int8, which are multiplied as integers.
+    fn integers(_elements: &[Self]) -> Option<&[i8]> {
+        None
+    }
 
     /// Rounds a row to nearest even and returns its scale, which is 1 without [`KvElement::SCALED`].
     ///
@@ -104,6 +126,11 @@ impl KvElement for f16 {
 
 impl KvElement for i8 {
     const SCALED: bool = true;
+    const QUAD: usize = 4;
+
+    fn integers(elements: &[i8]) -> Option<&[i8]> {
+        Some(elements)
+    }
 
     fn narrow(row: &[f32], to: &mut [i8]) -> f32 {
         let (s, _) = per_token(row, 0.0, to);
@@ -124,9 +151,9 @@ pub struct KvHead<'a, T> {
 /// The first positions of a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a, T> {
-    /// `[positions / 16, head_dim, 16]`.
+    /// Whole blocks of 16 positions.
     pub keys: &'a [T],
-    /// `[positions / 128, value_width / 16, 128, 16]`.
+    /// Whole blocks of 128 positions.
     pub values: &'a [T],
     /// `[positions]`, or none.
     pub key_scales: &'a [f32],
@@ -155,7 +182,7 @@ fn check<T: KvElement>(keys: usize, values: usize, key_scales: usize, value_scal
     let positions = values.checked_div(value_width(head_dim)).unwrap_or(0);
     assert!(
         positions.is_multiple_of(VALUE_BLOCK)
-            && keys == positions * head_dim
+            && keys == positions * key_width::<T>(head_dim)
             && values == positions * value_width(head_dim),
         "keys of {keys} and values of {values} elements are not whole blocks of {VALUE_BLOCK} positions of {head_dim}"
     );
@@ -164,8 +191,9 @@ fn check<T: KvElement>(keys: usize, values: usize, key_scales: usize, value_scal
 }
 
 impl<'a, T: KvElement> KvHead<'a, T> {
-    /// A view of one head of a cache: `keys` `[positions / 16, head_dim, 16]`, `values`
-    /// `[positions / 128, value_width / 16, 128, 16]`, and `[positions]` scales of each, or none where `T` has none.
+    /// A view of one head of a cache: `keys` `[positions / 16, head_dim, 16]` and `values`
+    /// `[positions / 128, value_width / 16, 128, 16]`, or of integers `[positions / 16, head_dim / 4, 16, 4]` and
+    /// `[positions / 128, value_width / 16, 128 / 4, 16, 4]`, and `[positions]` scales of each, or none where `T` has none.
     ///
     /// # Panics
     /// If lengths do not fit each other, or are not those of whole blocks.
@@ -197,10 +225,10 @@ impl<'a, T: KvElement> KvHead<'a, T> {
     /// If the cache ends before the chunk.
     pub fn chunk(&self, chunk: usize) -> KvHead<'a, T> {
         let at = chunk * CHUNK..((chunk + 1) * CHUNK).min(self.capacity());
-        let width = value_width(self.head_dim);
+        let (keys, width) = (key_width::<T>(self.head_dim), value_width(self.head_dim));
         let scales = if T::SCALED { at.clone() } else { 0..0 };
         KvHead {
-            keys: &self.keys[at.start * self.head_dim..at.end * self.head_dim],
+            keys: &self.keys[at.start * keys..at.end * keys],
             values: &self.values[at.start * width..at.end * width],
             key_scales: &self.key_scales[scales.clone()],
             value_scales: &self.value_scales[scales],
@@ -213,7 +241,7 @@ impl<'a, T: KvElement> KvHead<'a, T> {
         let (keys, values) = (count.next_multiple_of(BLOCK), padded_positions(count));
         let scales = if T::SCALED { values } else { 0 };
         Stored {
-            keys: &self.keys[..keys * self.head_dim],
+            keys: &self.keys[..keys * key_width::<T>(self.head_dim)],
             values: &self.values[..values * value_width(self.head_dim)],
             key_scales: &self.key_scales[..scales],
             value_scales: &self.value_scales[..scales],
@@ -253,7 +281,8 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
     /// # Panics
     /// If a slice is too short or the positions are outside the cache.
     pub fn append(&mut self, position: usize, rows: usize, k: &[f32], v: &[f32], stride: usize) {
-        let (dim, width) = (self.head_dim, value_width(self.head_dim));
+        let (dim, width, quad) = (self.head_dim, value_width(self.head_dim), T::QUAD);
+        let key_width = key_width::<T>(dim);
         // Keys with scales are narrowed by whole rows, because a row has one scale.
         let mut row = vec![T::default(); if T::SCALED { dim } else { 0 }];
         // Other keys of a block are narrowed part by part, then stored side by side, one cache line after the other.
@@ -266,21 +295,25 @@ impl<'a, T: KvElement> KvHeadMut<'a, T> {
             for r in 0..count {
                 let (p, from) = (position + done + r, (done + r) * stride);
                 let scale = T::narrow(&v[from..][..dim], &mut value[..dim]);
-                let (values, _) = self.values.as_chunks_mut::<LANES>();
                 for (column, value) in value.as_chunks::<LANES>().0.iter().enumerate() {
-                    values[value_index(p, column, width / LANES)] = *value;
+                    let at = value_place::<T>(p, column * LANES, dim);
+                    match quad {
+                        1 => self.values[at..][..LANES].copy_from_slice(value),
+                        _ => (self.values[at..].iter_mut().step_by(quad).zip(value))
+                            .for_each(|(to, x)| *to = *x),
+                    }
                 }
                 if T::SCALED {
                     self.value_scales[p] = scale;
                 }
             }
-            let block = &mut self.keys[block * BLOCK * dim..][..BLOCK * dim];
+            let block = &mut self.keys[block * BLOCK * key_width..][..BLOCK * key_width];
             if T::SCALED {
                 for r in 0..count {
                     self.key_scales[position + done + r] =
                         T::narrow(&k[(done + r) * stride..][..dim], &mut row);
-                    for (to, x) in block.chunks_exact_mut(BLOCK).zip(&row) {
-                        to[lane + r] = *x;
+                    for (to, x) in block.chunks_exact_mut(BLOCK * quad).zip(row.chunks(quad)) {
+                        to[(lane + r) * quad..][..x.len()].copy_from_slice(x);
                     }
                 }
             } else {

@@ -17,8 +17,10 @@ impl<T: KvElement> Cache<T> {
     fn new(positions: usize, head_dim: usize) -> Cache<T> {
         let positions = padded_positions(positions);
         let scales = vec![f32::NAN; if T::SCALED { positions } else { 0 }];
-        let (keys, values) =
-            (vec![T::default(); positions * head_dim], vec![T::default(); positions * value_width(head_dim)]);
+        let (keys, values) = (
+            vec![T::default(); positions * key_width::<T>(head_dim)],
+            vec![T::default(); positions * value_width(head_dim)],
+        );
         Cache { keys, values, scales: [scales.clone(), scales], head_dim }
     }
 
@@ -35,7 +37,7 @@ impl<T: KvElement> Cache<T> {
 
     /// Keys and values as they were stored, `[positions, head_dim]`.
     fn stored(&self, positions: usize) -> [Vec<f32>; 2] {
-        let (dim, width) = (self.head_dim, value_width(self.head_dim));
+        let dim = self.head_dim;
         let wide = |x: &[T]| {
             let mut out = vec![0.0; x.len()];
             tile::widen(Tier::best(), x, &mut out);
@@ -43,14 +45,11 @@ impl<T: KvElement> Cache<T> {
         };
         let (keys, values) = (wide(&self.keys), wide(&self.values));
         let scale = |of: usize, p: usize| if T::SCALED { self.scales[of][p] } else { 1.0 };
-        let at = |p: usize, d: usize| keys[p / BLOCK * BLOCK * dim + d * BLOCK + p % BLOCK] * scale(0, p);
+        let at = |p: usize, d: usize| keys[key_place::<T>(p, d, dim)] * scale(0, p);
         let each = |f: &dyn Fn(usize, usize) -> f32| {
             (0..positions).flat_map(|p| (0..dim).map(move |d| (p, d))).map(|(p, d)| f(p, d)).collect()
         };
-        [
-            each(&at),
-            each(&|p, d| values[cache::value_index(p, d / 16, width / 16) * 16 + d % 16] * scale(1, p)),
-        ]
+        [each(&at), each(&|p, d| values[value_place::<T>(p, d, dim)] * scale(1, p))]
     }
 }
 
@@ -327,11 +326,11 @@ fn appending_in_pieces_is_appending_at_once() {
         for p in 0..positions {
             T::narrow(&k[p * dim..][..dim], &mut row);
             for (d, x) in row.iter().enumerate() {
-                assert_eq!(once.keys[p / 16 * 16 * dim + d * 16 + p % 16], *x);
+                assert_eq!(once.keys[key_place::<T>(p, d, dim)], *x);
             }
             T::narrow(&v[p * dim..][..dim], &mut row);
             for (d, x) in row.iter().enumerate() {
-                assert_eq!(once.values[cache::value_index(p, d / 16, 5) * 16 + d % 16], *x);
+                assert_eq!(once.values[value_place::<T>(p, d, dim)], *x);
             }
         }
     }
@@ -381,6 +380,27 @@ fn int8_attention_is_close_to_that_of_f32() {
     // proportion.
     let worst = exact.iter().zip(&ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.01, "{worst}");
+}
+
+/// The longest heads for each size of integers, with the largest of them: sums of products do not overflow.
+#[test]
+fn integers_of_the_longest_heads_do_not_overflow() {
+    for dim in [512, 516, 1024] {
+        let q = vec![3.0; dim];
+        let keys: Vec<f32> = (0..40).flat_map(|p| vec![1.0 - p as f32 / 20.0; dim]).collect();
+        let values: Vec<f32> = (0..40).flat_map(|p| vec![p as f32; dim]).collect();
+        let mut cache = Cache::<i8>::new(40, dim);
+        cache.append(0, &keys, &values);
+        let scale = 1.0 / dim as f32;
+        let queries =
+            Queries { q: &q, stride: dim, rows: 1, group: 1, head_dim: dim, visible: 40, window: 40, scale };
+        let expected = reference(&q, &keys, &values, scale);
+        for tier in Tier::supported() {
+            for (y, e) in together(tier, &queries, &cache.view()).iter().zip(&expected) {
+                assert!((y - e).abs() < 1e-4 * e.abs(), "{tier:?} {dim}: {y} {e}");
+            }
+        }
+    }
 }
 
 #[test]

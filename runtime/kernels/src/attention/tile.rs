@@ -197,7 +197,7 @@ fn weigh<I: Isa>(
 
 /// The largest lane. No lane is NaN.
 #[inline(always)]
-fn largest<I: Isa>(isa: I, lanes: I::F32) -> f32 {
+pub(super) fn largest<I: Isa>(isa: I, lanes: I::F32) -> f32 {
     let mut all = [0.0; LANES];
     isa.store(lanes, &mut all);
     for half in [8, 4, 2, 1] {
@@ -211,7 +211,7 @@ fn largest<I: Isa>(isa: I, lanes: I::F32) -> f32 {
 /// What is subtracted from scores with that maximum before they become exponents. It is 0 where all scores are minus
 /// infinity, because their difference to the maximum would be NaN, and they must have no weight.
 #[inline(always)]
-fn shift(max: f32) -> f32 {
+pub(super) fn shift(max: f32) -> f32 {
     if max == f32::NEG_INFINITY { 0.0 } else { max }
 }
 

@@ -1,6 +1,6 @@
 //! The operations on NEON. A vector is four registers.
 
-use super::{Half, Isa, LANES, Single};
+use super::{Half, Isa, LANES, PackedQuad, Single, pack_pairs};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -149,6 +149,46 @@ impl Isa for Neon {
                 vaddq_s32(sum[i], vpaddq_s32(low, high))
             })
         }
+    }
+
+    /// Byte `i` of each four as i16: of the first eight of them, then of the others.
+    type Quads = [[int16x8_t; 2]; 4];
+    type QuadSums = [int32x4_t; 4];
+    #[inline(always)]
+    fn quads(self, from: &[i8; 64]) -> Self::Quads {
+        // SAFETY: `self` proves the feature; the array is four registers.
+        unsafe {
+            let int8x16x4_t(a, b, c, d) = vld4q_s8(from.as_ptr());
+            [a, b, c, d].map(|x| [vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)])
+        }
+    }
+    #[inline(always)]
+    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
+        pack_pairs(x, row, to);
+    }
+    #[inline(always)]
+    fn no_quad_sums(self) -> Self::QuadSums {
+        self.zero()
+    }
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::QuadSums, x: Self::Quads, a: &[u32; 2]) -> Self::QuadSums {
+        let a = [a[0] as i16, a[1] as i16, (a[0] >> 16) as i16, (a[1] >> 16) as i16];
+        let mut sums = sums;
+        for (x, a) in x.iter().zip(a) {
+            // SAFETY: `self` proves the feature.
+            unsafe {
+                sums[0] = vmlal_n_s16(sums[0], vget_low_s16(x[0]), a);
+                sums[1] = vmlal_high_n_s16(sums[1], x[0], a);
+                sums[2] = vmlal_n_s16(sums[2], vget_low_s16(x[1]), a);
+                sums[3] = vmlal_high_n_s16(sums[3], x[1], a);
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    fn total(self, sums: Self::QuadSums, _of: i32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { sums.map(|sum| vcvtq_f32_s32(sum)) }
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Every operation in plain Rust, which defines what the other instruction sets must give.
 
-use super::{Half, Isa, LANES, Single};
+use super::{Half, Isa, LANES, PackedQuad, Single, pack_pairs};
 
 /// Plain Rust, which runs on any CPU.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,31 @@ impl Isa for Portable {
     fn dot4(self, sum: Self::I32, x: Self::I8, a: [i8; 4]) -> Self::I32 {
         let product = |lane: usize, i: usize| i32::from(x[lane * 4 + i]) * i32::from(a[i]);
         std::array::from_fn(|lane| (0..4).fold(sum[lane], |sum, i| sum.wrapping_add(product(lane, i))))
+    }
+
+    type Quads = [i8; 64];
+    type QuadSums = [i32; LANES];
+    #[inline(always)]
+    fn quads(self, from: &[i8; 64]) -> Self::Quads {
+        *from
+    }
+    #[inline(always)]
+    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
+        pack_pairs(x, row, to);
+    }
+    #[inline(always)]
+    fn no_quad_sums(self) -> Self::QuadSums {
+        [0; LANES]
+    }
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::QuadSums, x: Self::Quads, a: &[u32; 2]) -> Self::QuadSums {
+        let a = [a[0] as i16, a[1] as i16, (a[0] >> 16) as i16, (a[1] >> 16) as i16].map(i32::from);
+        let product = |lane: usize, i: usize| i32::from(x[lane * 4 + i]) * a[i];
+        std::array::from_fn(|lane| (0..4).fold(sums[lane], |sum, i| sum.wrapping_add(product(lane, i))))
+    }
+    #[inline(always)]
+    fn total(self, sums: Self::QuadSums, _of: i32) -> Self::F32 {
+        sums.map(|sum| sum as f32)
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
-//! Products of a few rows with strided vectors: the inner loop of attention.
+//! Products of a few rows with strided vectors: the inner loops of attention.
 
-use super::{Isa, LANES};
+use super::{Isa, LANES, PACKED_ROWS, PackedQuad};
 use crate::load_float::LoadFloat;
 
 /// `sums[m][n] += sum over i of a[m][i] * b[i * row + n * column]`. `i` goes in order up to the length of `a[0]`, and
@@ -43,6 +43,44 @@ pub fn multiply<I: Isa, E: LoadFloat, const M: usize, const N: usize>(
             let factor = isa.splat(*unsafe { a[m].get_unchecked(i) });
             for n in 0..N {
                 sums[m][n] = isa.mul_add(factor, wide[n], sums[m][n]);
+            }
+        }
+    }
+}
+
+/// `sums[m][n] += a[i][row + m] * b[n * column + i]` over all quads `i` of `a`, whose rows [`Isa::pack_quads`] packs. With
+/// `stream`, each read prefetches what is read `N` columns later.
+///
+/// # Panics
+/// If there are no such rows, or `b` is too short.
+#[inline(always)]
+pub fn multiply_quads<I: Isa, const M: usize, const N: usize>(
+    isa: I,
+    a: &[PackedQuad],
+    row: usize,
+    b: &[[i8; 64]],
+    column: usize,
+    stream: bool,
+    sums: &mut [[I::QuadSums; N]; M],
+) {
+    let len = a.len();
+    if len == 0 || N == 0 {
+        return;
+    }
+    // As in `multiply`, bounds are checked once.
+    let end = (N - 1).checked_mul(column).and_then(|column| column.checked_add(len));
+    assert!(end.is_some_and(|end| end <= b.len()) && row + M <= PACKED_ROWS);
+    for (i, a) in a.iter().enumerate() {
+        for n in 0..N {
+            // SAFETY: `i < len` and `n < N`, so this is before the `end` that was compared with the length above.
+            let from = unsafe { b.get_unchecked(n * column + i) };
+            if stream {
+                isa.prefetch(from, N * column * size_of_val(from));
+            }
+            let wide = isa.quads(from);
+            for m in 0..M {
+                // SAFETY: there are so many rows, by the assertion above.
+                sums[m][n] = isa.dot_quads(sums[m][n], wide, unsafe { a.get_unchecked(row + m) });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The operations on AVX2 and on AVX-512.
 
-use super::{Half, Isa, LANES, Single};
+use super::{Half, Isa, LANES, PackedQuad, Single, pack_pairs};
 use std::arch::x86_64::*;
 
 /// Proof that the CPU has AVX2, FMA and F16C. A vector is two registers.
@@ -160,6 +160,48 @@ impl Isa for Avx2 {
         }
     }
 
+    /// The first and third byte of each four as i16, then the second and fourth, of either half.
+    type Quads = [[__m256i; 2]; 2];
+    type QuadSums = [__m256i; 2];
+    #[inline(always)]
+    fn quads(self, from: &[i8; 64]) -> Self::Quads {
+        let at = from.as_ptr().cast::<__m256i>();
+        // SAFETY: `self` proves the feature; both halves lie inside the array.
+        unsafe {
+            let x = [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))];
+            [
+                x.map(|x| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x))),
+                x.map(|x| _mm256_srai_epi16::<8>(x)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
+        pack_pairs(x, row, to);
+    }
+    #[inline(always)]
+    fn no_quad_sums(self) -> Self::QuadSums {
+        self.zero()
+    }
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::QuadSums, x: Self::Quads, a: &[u32; 2]) -> Self::QuadSums {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            let (a, b) = (_mm256_set1_epi32(a[0] as i32), _mm256_set1_epi32(a[1] as i32));
+            let low = _mm256_add_epi32(sums[0], _mm256_madd_epi16(x[0][0], a));
+            let high = _mm256_add_epi32(sums[1], _mm256_madd_epi16(x[0][1], a));
+            [
+                _mm256_add_epi32(low, _mm256_madd_epi16(x[1][0], b)),
+                _mm256_add_epi32(high, _mm256_madd_epi16(x[1][1], b)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn total(self, sums: Self::QuadSums, _of: i32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
+    }
+
     #[inline(always)]
     fn prefetch<T>(self, at: &T, ahead: usize) {
         // SAFETY: a prefetch of any address is harmless.
@@ -314,6 +356,60 @@ impl Isa for Avx512 {
             // This is as in `dot4_32`, with a masked negation in place of the sign instruction, which AVX-512 lacks.
             let signed = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(a), _mm512_setzero_si512(), x);
             _mm512_dpbusd_epi32(sum, _mm512_abs_epi8(a), signed)
+        }
+    }
+
+    /// 128 more than each byte, because the instruction multiplies unsigned by signed bytes.
+    type Quads = __m512i;
+    /// With the low bytes of integers, as signed bytes, and with what is left of them.
+    type QuadSums = [__m512i; 2];
+    #[inline(always)]
+    fn quads(self, from: &[i8; 64]) -> Self::Quads {
+        // SAFETY: `self` proves the feature; the array is one register.
+        unsafe { _mm512_xor_si512(_mm512_loadu_si512(from.as_ptr().cast()), _mm512_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
+        assert!(x.len() == to.len() * 4);
+        for (x, to) in x.chunks(LANES).zip(to.chunks_mut(LANES / 4)) {
+            let mut words = [0u64; LANES / 4];
+            // SAFETY: `self` proves the features. Of `x` no more lanes are read than it has, and `words` is two registers.
+            unsafe {
+                let x = _mm512_maskz_loadu_epi32(((1u32 << x.len()) - 1) as u16, x.as_ptr());
+                // What is left after the low byte was taken as a signed one.
+                let left = _mm512_srai_epi32::<8>(_mm512_add_epi32(x, _mm512_set1_epi32(128)));
+                let (low, left) = (_mm512_cvtepi32_epi8(x), _mm512_cvtepi32_epi8(left));
+                let at = words.as_mut_ptr().cast::<__m128i>();
+                _mm_storeu_si128(at, _mm_unpacklo_epi32(low, left));
+                _mm_storeu_si128(at.add(1), _mm_unpackhi_epi32(low, left));
+            }
+            for (to, word) in to.iter_mut().zip(words) {
+                to[row] = [word as u32, (word >> 32) as u32];
+            }
+        }
+    }
+    #[inline(always)]
+    fn no_quad_sums(self) -> Self::QuadSums {
+        [self.zero(); 2]
+    }
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::QuadSums, x: Self::Quads, a: &[u32; 2]) -> Self::QuadSums {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            [
+                _mm512_dpbusd_epi32(sums[0], x, _mm512_set1_epi32(a[0] as i32)),
+                _mm512_dpbusd_epi32(sums[1], x, _mm512_set1_epi32(a[1] as i32)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn total(self, sums: Self::QuadSums, of: i32) -> Self::F32 {
+        // SAFETY: `self` proves the feature.
+        unsafe {
+            let sum = _mm512_add_epi32(sums[0], _mm512_slli_epi32::<8>(sums[1]));
+            // Each byte counted as 128 more.
+            let more = _mm512_set1_epi32(of.wrapping_mul(128));
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, more))
         }
     }
 

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 use super::{KvCache, KvType};
+use half::f16;
 use std::sync::Arc;
 use trit_format::saved::KvElement;
 use trit_kernels::attention::{key_place, value_place};
@@ -19,6 +20,17 @@ impl From<KvType> for KvElement {
 /// Where an element of a position stands in memory: by position, element and `head_dim`.
 type Place = fn(usize, usize, usize) -> usize;
 
+impl KvType {
+    /// Where keys and where values stand in memory.
+    fn places(self) -> [Place; 2] {
+        match self {
+            KvType::F16 => [key_place::<f16>, value_place::<f16>],
+            KvType::F32 => [key_place::<f32>, value_place::<f32>],
+            KvType::Int8 => [key_place::<i8>, value_place::<i8>],
+        }
+    }
+}
+
 impl KvCache {
     /// An empty cache of the same shapes, whose memory counts as this one's does.
     pub fn emptied(&self, kv: KvType) -> KvCache {
@@ -30,7 +42,7 @@ impl KvCache {
     /// them out.
     pub fn save_page(&self, page: usize, rows: usize, out: &mut Vec<u8>) {
         let memory = self.pages[page].0.bytes();
-        let (element, scale) = self.kv().bytes();
+        let ((element, scale), [key_place, value_place]) = (self.kv().bytes(), self.kv().places());
         let collect = match element {
             1 => collect::<1>,
             2 => collect::<2>,
@@ -52,7 +64,7 @@ impl KvCache {
     /// # Panics
     /// If `from` has another length than such a page.
     pub fn restore_page(&mut self, page: usize, rows: usize, mut from: &[u8]) {
-        let (element, scale) = self.kv().bytes();
+        let ((element, scale), [key_place, value_place]) = (self.kv().bytes(), self.kv().places());
         let spread = match element {
             1 => spread::<1>,
             2 => spread::<2>,
