@@ -8,6 +8,7 @@
 //! | [`distance`] | how far two vectors are apart |
 //! | [`serving`] | a server that runs, and a client that speaks plain HTTP |
 //! | [`load`] | a load test of the server |
+//! | `traced` | commands that are killed at a system call, or told that it failed |
 //! | [`ways`] | the ways in which a model can be run |
 //! | [`plots`] | pictures of measurements, for BENCHMARKS.md |
 //!
@@ -22,5 +23,7 @@ pub mod large;
 pub mod load;
 pub mod plots;
 pub mod serving;
+#[cfg(target_os = "linux")]
+pub mod traced;
 pub mod ways;
 pub mod workbench;

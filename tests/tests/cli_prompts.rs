@@ -208,6 +208,7 @@ fn completions_and_manual_pages_know_the_commands() {
         assert!(page.contains(".TH") && page.contains(command) && page.contains("Exit codes"), "{page}");
         let page = run(program(&["man", command])).ok();
         assert!(page.contains(".TH") && page.contains("json"), "{page}");
+        assert!(page.lines().any(|line| line.starts_with(".TH") && line.contains(env!("CARGO_PKG_VERSION"))));
         run(program(&["man", "nothing"])).fails(2, &["nothing"]);
     }
 }

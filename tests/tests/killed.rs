@@ -2,77 +2,23 @@
 //! there, what it was to replace is as it was or whole, and the next run leaves nothing beside it.
 #![cfg(target_os = "linux")]
 
-use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use trit_tests::traced::{Then, follow};
 use trit_tests::workbench::{fixture, run, scratch, tritc};
 
 /// Runs a command and kills it when it has made `calls` system calls, counting those of all its threads. Whether it came to
 /// its end before; `None` where the system does not allow a process to be followed.
-fn killed_after(program: &Command, calls: usize) -> Option<bool> {
-    // It stops itself, so that it is followed from the first call of the program on.
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
-        .arg(program.get_program())
-        .args(program.get_args());
-    for (name, value) in program.get_envs() {
-        command.env(name, value.unwrap_or_default());
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Some(folder) = program.get_current_dir() {
-        command.current_dir(folder);
-    }
-    #[expect(clippy::zombie_processes, reason = "its tracer waits for it, after all of its threads")]
-    let mut child = command.spawn().expect("sh starts");
-    let main = Pid::from_raw(child.id() as i32);
-    let stopped = waitpid(main, Some(WaitPidFlag::WUNTRACED)).expect("it is a child");
-    assert!(matches!(stopped, WaitStatus::Stopped(_, Signal::SIGSTOP)), "{stopped:?}");
-    let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
-    if ptrace::seize(main, options | Options::PTRACE_O_TRACEEXEC).is_err() {
-        kill(main, Signal::SIGKILL).expect("it is a child");
-        child.wait().expect("it is a child");
-        return None;
-    }
-    kill(main, Signal::SIGCONT).expect("it is a child");
+fn killed_after(what: &str, program: &Command, calls: usize) -> Option<bool> {
     // Stops come where a call begins and where it ends.
-    let (mut seen, mut counts) = (0, false);
-    loop {
-        let status = waitpid(None, Some(WaitPidFlag::__WALL)).expect("there is a child");
-        let next = |pid: Pid, signal: Option<Signal>| {
-            // A thread may have ended meanwhile.
-            let _ = ptrace::syscall(pid, signal);
-        };
-        match status {
-            WaitStatus::PtraceSyscall(pid) => {
-                seen += usize::from(counts);
-                if seen > 2 * calls {
-                    kill(main, Signal::SIGKILL).expect("it is a child");
-                    // Threads that are followed are waited for one by one, and the process last.
-                    while waitpid(None, Some(WaitPidFlag::__WALL)).is_ok() {}
-                    return Some(false);
-                }
-                next(pid, None);
-            }
-            WaitStatus::PtraceEvent(pid, _, event) => {
-                counts |= event == nix::libc::PTRACE_EVENT_EXEC;
-                next(pid, None);
-            }
-            WaitStatus::Stopped(pid, Signal::SIGSTOP | Signal::SIGTRAP | Signal::SIGCONT) => next(pid, None),
-            WaitStatus::Stopped(pid, signal) => next(pid, Some(signal)),
-            WaitStatus::Exited(pid, code) if pid == main => {
-                assert_eq!(code, 0, "{program:?}");
-                return Some(true);
-            }
-            WaitStatus::Signaled(pid, ..) if pid == main => panic!("{program:?} was killed by somebody else"),
-            _ => {}
-        }
-    }
+    let mut seen = 0;
+    let ended = follow(program, what, |_| {
+        seen += 1;
+        if seen > 2 * calls { Then::Kill } else { Then::Go }
+    })?;
+    assert!(matches!(ended.code, None | Some(0)), "{program:?}: {}", ended.err);
+    Some(ended.code.is_some())
 }
 
 /// Names in a folder that do not end as temporary files do.
@@ -88,18 +34,10 @@ fn check(what: &str, command: impl Fn(&Path) -> Command, prepare: impl Fn(&Path)
     loop {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
-        match killed_after(&command(folder.path()), calls) {
-            None => {
-                let _ =
-                    writeln!(std::io::stderr(), "NOT RUN: {what}: the system lets no process be followed");
-                return;
-            }
-            Some(ended) => {
-                look(folder.path());
-                if ended {
-                    break;
-                }
-            }
+        let Some(ended) = killed_after(what, &command(folder.path()), calls) else { return };
+        look(folder.path());
+        if ended {
+            break;
         }
         // Once more, now to its end.
         let again = run(command(folder.path()));

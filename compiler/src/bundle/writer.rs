@@ -45,7 +45,7 @@ impl BundleWriter {
         unfinished: &Unfinished,
     ) -> Result<BundleWriter, CompileError> {
         let io = |path: &Path, source| CompileError::Io { path: path.to_owned(), source };
-        let mut file = Pending::create(out, unfinished).map_err(|e| io(output::folder(out), e))?;
+        let mut file = Pending::create(out, unfinished).map_err(|e| io(out, e))?;
         let stub = stub.map_or(&[][..], Stub::bytes);
         file.file().write_all(stub).map_err(|e| io(out, e))?;
         let (base, at) = ((stub.len() as u64).next_multiple_of(ALIGNMENT), Header::bytes(count));

@@ -197,6 +197,11 @@ typedef struct trit_options {
   uint32_t tuning;
   // Not used; 0.
   uint32_t reserved;
+  // Files of public keys, each path ending before a NUL. Where there are any, the bundle is opened only if one of these keys signed
+  // it, whoever compiled it, and trust stays TRIT_TRUST_BY_RECORD. They are read during the call. Null.
+  const char *const *keys;
+  // How many these are. 0.
+  size_t key_count;
 } trit_options;
 
 // What an open bundle is. The pointers are the library's, and are valid until the model's handle is closed.
@@ -328,7 +333,8 @@ void trit_error_free(struct trit_error **error);
 enum trit_status trit_options_init(struct trit_options *options, size_t size, struct trit_error **error);
 
 // Opens the bundle at `path`, which ends before a NUL. `options` may be null. The model is the caller's, who closes it. Any thread
-// may call it. The model's threads are started; the file stays open.
+// may call it. The model's threads are started; the file stays open. Where options name keys, the signature is looked for beside the
+// file, or in it where it is a program.
 //
 // TRIT_IO, TRIT_INVALID_BUNDLE, TRIT_UNTRUSTED, TRIT_NO_KERNELS, TRIT_INVALID_ARGUMENT for an option that cannot be, TRIT_CHANGED,
 // TRIT_OUT_OF_MEMORY, TRIT_SYSTEM. `*model` is null then.
@@ -339,7 +345,8 @@ enum trit_status trit_model_open(const char *path,
 
 // As trit_model_open, for the bundle in the `length` bytes of an open file from `offset` on; length 0: to the file's end. The caller
 // keeps `fd` and may close it after the call; its file position is not moved. The file must be a regular one, open for reading.
-// Weights can be mapped where `offset` is a multiple of 64.
+// Weights can be mapped where `offset` is a multiple of 64. A bundle that is opened so has no signature: where options name keys, it
+// is TRIT_UNTRUSTED.
 enum trit_status trit_model_open_fd(int fd,
                                     uint64_t offset,
                                     uint64_t length,
@@ -349,7 +356,7 @@ enum trit_status trit_model_open_fd(int fd,
 
 // As trit_model_open, for the bundle in `length` bytes of memory. With TRIT_BYTES_COPY they are copied. With TRIT_BYTES_BORROW they
 // are read where they are: they must stay valid and unchanged until the model and all its sessions, samplers and detokenizers are
-// closed. Most of them are copied into memory for kernels either way.
+// closed. Most of them are copied into memory for kernels either way. As with trit_model_open_fd, there is no signature.
 enum trit_status trit_model_open_memory(const void *bytes,
                                         size_t length,
                                         uint32_t bytes_are,

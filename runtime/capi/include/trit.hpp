@@ -111,9 +111,12 @@ template <class T> using Owned = Handle<T, static_cast<void (*)(T **)>(close)>;
 
 } // namespace detail
 
-// How a bundle is opened: trit_options with their defaults.
+// How a bundle is opened: trit_options with their defaults, and keys.
 struct Options : trit_options {
     Options() : trit_options() { detail::run(trit_options_init, this, sizeof(trit_options)); }
+
+    // Files of public keys, one of which must have signed the bundle, in place of the pointers to them.
+    std::vector<std::string> key_files;
 };
 
 // How an answer is generated: trit_generation with its defaults, and stop texts.
@@ -126,12 +129,30 @@ struct Generation : trit_generation {
 
 namespace detail {
 
+// Pointers to texts, which must live as long.
+inline std::vector<const char *> pointers(const std::vector<std::string> &texts) {
+    std::vector<const char *> pointers;
+    for (const std::string &text : texts) {
+        pointers.push_back(text.c_str());
+    }
+    return pointers;
+}
+
+// Calls `call(arguments..., options, to, error)` with the structure that C knows, and throws where it fails.
+template <class Call, class... Arguments>
+void open(Call call, trit_model **to, const Options &options, Arguments... arguments) {
+    const std::vector<const char *> keys = pointers(options.key_files);
+    trit_options given = options;
+    if (!keys.empty()) {
+        given.keys = keys.data();
+        given.key_count = keys.size();
+    }
+    run(call, arguments..., &given, to);
+}
+
 // Calls `call` with the structure that C knows.
 template <class Call> auto with_stop_texts(const Generation &generation, Call call) {
-    std::vector<const char *> stop;
-    for (const std::string &text : generation.stop) {
-        stop.push_back(text.c_str());
-    }
+    const std::vector<const char *> stop = pointers(generation.stop);
     trit_generation given = generation;
     if (!stop.empty()) {
         given.stop_texts = stop.data();
@@ -280,27 +301,27 @@ class Model {
   public:
     // Opens the bundle at a path.
     explicit Model(const std::string &path, const Options &options = Options()) {
-        detail::run(trit_model_open, path.c_str(), &options, handle_.out());
+        detail::open(trit_model_open, handle_.out(), options, path.c_str());
     }
 
     // Opens a bundle in an open file; length 0: to the file's end.
     static Model from_fd(int fd, std::uint64_t offset, std::uint64_t length, const Options &options = Options()) {
         Model model;
-        detail::run(trit_model_open_fd, fd, offset, length, &options, model.handle_.out());
+        detail::open(trit_model_open_fd, model.handle_.out(), options, fd, offset, length);
         return model;
     }
 
     // Opens a copy of a bundle in memory.
     static Model from_copy(const void *bytes, std::size_t length, const Options &options = Options()) {
         Model model;
-        detail::run(trit_model_open_memory, bytes, length, std::uint32_t(TRIT_BYTES_COPY), &options, model.handle_.out());
+        detail::open(trit_model_open_memory, model.handle_.out(), options, bytes, length, std::uint32_t(TRIT_BYTES_COPY));
         return model;
     }
 
     // Opens a bundle in memory that outlives the model and all that was made of it.
     static Model from_borrowed(const void *bytes, std::size_t length, const Options &options = Options()) {
         Model model;
-        detail::run(trit_model_open_memory, bytes, length, std::uint32_t(TRIT_BYTES_BORROW), &options, model.handle_.out());
+        detail::open(trit_model_open_memory, model.handle_.out(), options, bytes, length, std::uint32_t(TRIT_BYTES_BORROW));
         return model;
     }
 

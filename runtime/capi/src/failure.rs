@@ -3,9 +3,10 @@
 use crate::types::{trit_error, trit_status};
 use std::error::Error;
 use std::ffi::CString;
+use trit_runtime::format::trust::TrustError;
 use trit_runtime::text::TextError;
 use trit_runtime::text::causes::with_causes;
-use trit_runtime::{CodeLimit, NoKernels, RuntimeError};
+use trit_runtime::{CodeLimit, NoKernels, NotTrusted, RuntimeError};
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -72,6 +73,22 @@ impl Failure {
     }
 }
 
+impl From<TrustError> for Failure {
+    /// The file of a key cannot be read, holds no key, or does not count.
+    fn from(error: TrustError) -> Failure {
+        let status = match &error {
+            TrustError::Io { .. } => trit_status::TRIT_IO,
+            TrustError::Owner { .. } | TrustError::Writable { .. } => trit_status::TRIT_UNTRUSTED,
+            _ => trit_status::TRIT_INVALID_ARGUMENT,
+        };
+        let remedy = match status {
+            trit_status::TRIT_INVALID_ARGUMENT => "; name the files of public keys in keys",
+            _ => "",
+        };
+        Failure::new(status, format!("{error}{remedy}"))
+    }
+}
+
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Failure {
         use trit_status::*;
@@ -106,9 +123,18 @@ fn remedy(error: &RuntimeError) -> Option<&'static str> {
         RuntimeError::Changed { .. } => {
             "open it again, and replace bundles by renaming, not by writing into them"
         }
-        RuntimeError::Untrusted { .. } => {
-            "set trust to TRIT_TRUST_ALWAYS if you know where it comes from, or kernels to TRIT_KERNELS_JIT"
-        }
+        RuntimeError::Untrusted { why, .. } => match why {
+            NotTrusted::NotSigned => {
+                "its signature is a file beside it, whose name ends in .sig, or in a program of one file: open it by its path"
+            }
+            NotTrusted::Signer(_) => "if you trust that key, name its file in keys",
+            NotTrusted::Signature(_) | NotTrusted::SignatureFile(_) => {
+                "copy the bundle and its signature again"
+            }
+            _ => {
+                "set trust to TRIT_TRUST_ALWAYS if you know where it comes from, or kernels to TRIT_KERNELS_JIT"
+            }
+        },
         RuntimeError::Context { .. } => "set context to what it takes, or to 0",
         RuntimeError::ContextFull { context, longest, .. } if context < longest => {
             "pass fewer tokens, or open the bundle with a longer context"
@@ -137,7 +163,6 @@ fn remedy(error: &RuntimeError) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trit_runtime::NotTrusted;
 
     #[test]
     fn statuses_and_remedies_are_as_documented() {
@@ -148,6 +173,11 @@ mod tests {
                 RuntimeError::Untrusted { path: path(), why: NotTrusted::Nothing },
                 TRIT_UNTRUSTED,
                 "TRIT_TRUST_ALWAYS",
+            ),
+            (
+                RuntimeError::Untrusted { path: path(), why: NotTrusted::NotSigned },
+                TRIT_UNTRUSTED,
+                "by its path",
             ),
             (
                 RuntimeError::ContextFull { tokens: 9, context: 4, longest: 8 },

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use trit_runtime::source::{FileSource, MemorySource, Source};
 use trit_runtime::text::Message;
 
-// SAFETY: numbers alone, the first of which is the size.
+// SAFETY: numbers and a pointer, the first of which is the size.
 unsafe impl Versioned for trit_options {
     const NAME: &'static str = "trit_options";
     const INIT: &'static str = "trit_options_init";
@@ -98,7 +98,8 @@ pub unsafe extern "C" fn trit_options_init(
 }
 
 /// Opens the bundle at `path`, which ends before a NUL. `options` may be null. The model is the caller's, who closes it. Any thread
-/// may call it. The model's threads are started; the file stays open.
+/// may call it. The model's threads are started; the file stays open. Where options name keys, the signature is looked for beside the
+/// file, or in it where it is a program.
 ///
 /// TRIT_IO, TRIT_INVALID_BUNDLE, TRIT_UNTRUSTED, TRIT_NO_KERNELS, TRIT_INVALID_ARGUMENT for an option that cannot be, TRIT_CHANGED,
 /// TRIT_OUT_OF_MEMORY, TRIT_SYSTEM. `*model` is null then.
@@ -120,7 +121,8 @@ pub unsafe extern "C" fn trit_model_open(
 
 /// As trit_model_open, for the bundle in the `length` bytes of an open file from `offset` on; length 0: to the file's end. The caller
 /// keeps `fd` and may close it after the call; its file position is not moved. The file must be a regular one, open for reading.
-/// Weights can be mapped where `offset` is a multiple of 64.
+/// Weights can be mapped where `offset` is a multiple of 64. A bundle that is opened so has no signature: where options name keys, it
+/// is TRIT_UNTRUSTED.
 #[cfg(unix)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trit_model_open_fd(
@@ -152,7 +154,7 @@ pub unsafe extern "C" fn trit_model_open_fd(
 
 /// As trit_model_open, for the bundle in `length` bytes of memory. With TRIT_BYTES_COPY they are copied. With TRIT_BYTES_BORROW they
 /// are read where they are: they must stay valid and unchanged until the model and all its sessions, samplers and detokenizers are
-/// closed. Most of them are copied into memory for kernels either way.
+/// closed. Most of them are copied into memory for kernels either way. As with trit_model_open_fd, there is no signature.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trit_model_open_memory(
     bytes: *const c_void,
@@ -205,7 +207,10 @@ unsafe fn open(
             let model = Out::new(model, "model")?;
             model.set(std::ptr::null_mut());
             let options = versioned(options, trit_options::default())?;
-            model.hand_over(trit_model { opened: make(Opening::new(&options)?)? });
+            let keys = slice(options.keys, options.key_count, "keys")?;
+            let read = |(at, key): (usize, &*const _)| file_path(c_bytes(*key, &format!("keys[{at}]"))?);
+            let keys = keys.iter().enumerate().map(read).collect::<Result<Vec<_>, Failure>>()?;
+            model.hand_over(trit_model { opened: make(Opening::new(&options, &keys)?)? });
             Ok(())
         })
     }

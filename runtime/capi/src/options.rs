@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, invalid};
 use crate::types::*;
+use std::path::PathBuf;
 use std::ptr;
 use trit_runtime::sample::{SamplerOverrides, random_seed};
 use trit_runtime::{
@@ -26,6 +27,8 @@ impl Default for trit_options {
             weights: TRIT_WEIGHTS_AUTO,
             tuning: TRIT_TUNING_REMEMBERED,
             reserved: 0,
+            keys: ptr::null(),
+            key_count: 0,
         }
     }
 }
@@ -77,11 +80,11 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// What the structure says.
+    /// What the structure says. `keys` are the files that it names, which are read.
     ///
     /// # Errors
-    /// The field that cannot be.
-    pub fn new(options: &trit_options) -> Result<Opening, Failure> {
+    /// The field that cannot be; the file of a key that cannot be read or relied on.
+    pub fn new(options: &trit_options, keys: &[PathBuf]) -> Result<Opening, Failure> {
         let kernels = [
             (TRIT_KERNELS_AUTO, KernelChoice::Auto),
             (TRIT_KERNELS_EMBEDDED, KernelChoice::Embedded),
@@ -99,13 +102,20 @@ impl Opening {
         ];
         let verify = [(TRIT_VERIFY_ALL, true), (TRIT_VERIFY_LITTLE, false)];
         unused("reserved", options.reserved)?;
+        let trust = match one_of("trust", options.trust, &trust, "one of TRIT_TRUST_BY_RECORD and the like")?
+        {
+            0 if !keys.is_empty() => TrustPolicy::signed_by_files(keys)?,
+            0 => TrustPolicy::default(),
+            other if !keys.is_empty() => {
+                let expected = "TRIT_TRUST_BY_RECORD where keys are named";
+                return Err(invalid(format!("trust is {other}; expected {expected}")));
+            }
+            1 => TrustPolicy::everything(),
+            _ => TrustPolicy::nothing(),
+        };
         let load = LoadOptions {
             kernels: one_of("kernels", options.kernels, &kernels, "one of TRIT_KERNELS_AUTO and the like")?,
-            trust: match one_of("trust", options.trust, &trust, "one of TRIT_TRUST_BY_RECORD and the like")? {
-                0 => TrustPolicy::default(),
-                1 => TrustPolicy::everything(),
-                _ => TrustPolicy::nothing(),
-            },
+            trust,
             verify: one_of("verify", options.verify, &verify, "TRIT_VERIFY_ALL or TRIT_VERIFY_LITTLE")?,
             memory: one_of("weights", options.weights, &weights, "TRIT_WEIGHTS_AUTO or TRIT_WEIGHTS_MAPPED")?,
             tuning: one_of("tuning", options.tuning, &tuning, "one of TRIT_TUNING_REMEMBERED and the like")?,
@@ -184,7 +194,7 @@ mod tests {
     #[test]
     fn fields_that_cannot_be_are_named() {
         let good = trit_options::default();
-        Opening::new(&good).unwrap();
+        Opening::new(&good, &[]).unwrap();
         for (options, field) in [
             (trit_options { kernels: 4, ..good }, "kernels"),
             (trit_options { trust: 3, ..good }, "trust"),
@@ -195,11 +205,14 @@ mod tests {
             (trit_options { tuning: u32::MAX, ..good }, "tuning"),
             (trit_options { reserved: 1, ..good }, "reserved"),
         ] {
-            let failure = Opening::new(&options).err().unwrap();
+            let failure = Opening::new(&options, &[]).err().unwrap();
             assert_eq!(failure.status, trit_status::TRIT_INVALID_ARGUMENT);
             let said = failure.into_error().message.into_string().unwrap();
             assert!(said.starts_with(&format!("{field} is ")), "{said}");
         }
+        let always = trit_options { trust: TRIT_TRUST_ALWAYS, ..good };
+        let failure = Opening::new(&always, &["vendor.pub".into()]).err().unwrap();
+        assert_eq!(failure.status, trit_status::TRIT_INVALID_ARGUMENT);
         let good = trit_generation::default();
         Generation::new(&good, &["x"]).unwrap();
         for (options, stop) in [

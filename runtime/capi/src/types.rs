@@ -174,6 +174,11 @@ pub struct trit_options {
     pub tuning: u32,
     /// Not used; 0.
     pub reserved: u32,
+    /// Files of public keys, each path ending before a NUL. Where there are any, the bundle is opened only if one of these keys signed
+    /// it, whoever compiled it, and trust stays TRIT_TRUST_BY_RECORD. They are read during the call. Null.
+    pub keys: *const *const c_char,
+    /// How many these are. 0.
+    pub key_count: usize,
 }
 
 /// What an open bundle is. The pointers are the library's, and are valid until the model's handle is closed.

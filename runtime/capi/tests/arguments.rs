@@ -109,9 +109,10 @@ fn options_of_any_bytes_are_read_or_refused() {
         // As large as the largest that is read, so that any size there is inside.
         let mut bytes = [0u64; 513];
         let dense = round % 2 == 0;
-        for word in bytes.iter_mut().skip(1).take(8) {
+        // All but the pointer and its count, which nobody can check.
+        for at in (1..6).chain(8..11) {
             let any = u64::from_ne_bytes(std::array::from_fn(|_| random()));
-            *word = if dense { any } else { any & 0x1_0000_0003 };
+            bytes[at] = if dense { any } else { any & 0x1_0000_0003 };
         }
         bytes[0] = match round % 4 {
             0 => u64::from_ne_bytes(std::array::from_fn(|_| random())) | 8192,
@@ -183,6 +184,66 @@ fn arrays_that_cannot_be_are_refused() {
         // The handle is looked at first.
         refused(TRIT_INVALID_ARGUMENT, "model", |e| trit_sampler_new(null(), &generation, &mut sampler, e));
     }
+}
+
+/// Files of keys: each that cannot be one, before the bundle is looked for.
+#[test]
+#[cfg(unix)]
+fn keys_that_cannot_be_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    // The example of RFC 8410.
+    const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+                       -----END PUBLIC KEY-----\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str, mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        CString::new(path.to_str().unwrap()).unwrap()
+    };
+    let good = file("good.pub", KEY, 0o644);
+    let open = |keys: &[*const c_char], trust: u32| {
+        let asked = trit_options { keys: keys.as_ptr(), key_count: keys.len(), trust, ..options() };
+        let mut model = null_mut();
+        // SAFETY: the pointers are of living values.
+        let found = said(|e| unsafe { trit_model_open(c"/no/such/bundle".as_ptr(), &asked, &mut model, e) });
+        assert!(model.is_null());
+        found
+    };
+    for (name, text, mode, status, words) in [
+        ("no key.pub", "no key", 0o644, TRIT_INVALID_ARGUMENT, "in keys"),
+        ("private.pub", "-----BEGIN PRIVATE KEY-----", 0o600, TRIT_INVALID_ARGUMENT, "ends in .pub"),
+        ("others.pub", KEY, 0o666, TRIT_UNTRUSTED, "chmod go-w"),
+    ] {
+        let file = file(name, text, mode);
+        let (found, all) = open(&[good.as_ptr(), file.as_ptr()], TRIT_TRUST_BY_RECORD);
+        assert!(found == status && all.contains(name) && all.contains(words), "{found:?}: {all}");
+    }
+    let found = |(status, words): (trit_status, String), wanted: trit_status, part: &str| {
+        assert!(status == wanted && words.contains(part), "{status:?}: {words}");
+    };
+    let absent = CString::new(folder.path().join("absent.pub").to_str().unwrap()).unwrap();
+    found(open(&[absent.as_ptr()], TRIT_TRUST_BY_RECORD), TRIT_IO, "absent.pub");
+    found(open(&[null()], TRIT_TRUST_BY_RECORD), TRIT_INVALID_ARGUMENT, "keys[0] is null");
+    found(open(&[good.as_ptr()], TRIT_TRUST_ALWAYS), TRIT_INVALID_ARGUMENT, "TRIT_TRUST_BY_RECORD");
+    found(open(&[good.as_ptr()], TRIT_TRUST_NEVER), TRIT_INVALID_ARGUMENT, "TRIT_TRUST_BY_RECORD");
+    // A good key: now the bundle is looked for.
+    found(open(&[good.as_ptr()], TRIT_TRUST_BY_RECORD), TRIT_IO, "/no/such/bundle");
+    // A program that knows no keys: what stands behind its structure is not read.
+    let mut older = options();
+    older.size = std::mem::offset_of!(trit_options, keys);
+    (older.keys, older.key_count) = (std::ptr::dangling(), usize::MAX);
+    let mut model = null_mut();
+    // SAFETY: the structure is longer than its size says.
+    found(
+        said(|e| unsafe { trit_model_open(c"/no/such".as_ptr(), &older, &mut model, e) }),
+        TRIT_IO,
+        "/no/such",
+    );
+    older.size = size_of::<trit_options>();
+    // SAFETY: what is refused is not read.
+    let (status, words) = said(|e| unsafe { trit_model_open(c"/no/such".as_ptr(), &older, &mut model, e) });
+    found((status, words), TRIT_INVALID_ARGUMENT, "keys");
 }
 
 #[test]

@@ -7,7 +7,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
 use trit_command::truncation;
-use trit_runtime::format::trust::read_key;
 use trit_runtime::text::Tokenizer;
 use trit_runtime::{
     LoadOptions, MappingHook, Model, Session, SessionOptions, TrustPolicy, Tuning, WeightMemory,
@@ -39,8 +38,7 @@ pub fn model(bundle: &Path, args: &LoadArgs, verbose: bool) -> Result<Arc<Model>
 /// Whose code may run.
 fn trust_policy(bundle: &Path, args: &LoadArgs) -> Result<TrustPolicy, Failure> {
     if !args.key.is_empty() {
-        let keys: Result<_, _> = args.key.iter().map(|path| read_key(path)).collect();
-        return Ok(TrustPolicy::signed_by(keys.map_err(Failure::key)?));
+        return TrustPolicy::signed_by_files(&args.key).map_err(Failure::key);
     }
     let mut trust = TrustPolicy::default();
     trust.everything = args.trust || own::is_own(bundle);

@@ -19,10 +19,11 @@ pub fn completions(mut command: clap::Command, shell: Shell) -> String {
 pub fn man(mut command: clap::Command, name: Option<&str>) -> Option<io::Result<String>> {
     // Gives subcommands their whole names.
     command.build();
+    let program = format!("{} {}", command.get_name(), command.get_version().unwrap_or_default());
     if let Some(name) = name {
         command = command.find_subcommand(name)?.clone();
     }
     let mut page = Vec::new();
-    let rendered = clap_mangen::Man::new(command).render(&mut page);
+    let rendered = clap_mangen::Man::new(command).source(program).render(&mut page);
     Some(rendered.map(|()| String::from_utf8_lossy(&page).into_owned()))
 }

@@ -113,6 +113,25 @@ pub fn path(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     Ok(path)
 }
 
+/// Paths: one, or a sequence of at least one.
+pub fn paths(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<PathBuf>> {
+    let Some(items) = items(value) else {
+        let expected = "a str, a pathlib.Path or a list of them";
+        return match value.extract::<PathBuf>() {
+            Ok(_) => Ok(vec![path(name, value)?]),
+            Err(_) => Err(other_type(name, expected, value)),
+        };
+    };
+    let item = |(at, item): (usize, Bound<'_, PyAny>)| path(&format!("{name}[{at}]"), &item);
+    let paths: Vec<PathBuf> = items?.into_iter().enumerate().map(item).collect::<PyResult<_>>()?;
+    match paths.is_empty() {
+        true => {
+            Err(PyValueError::new_err(format!("{name} is empty; pass the path of a file, or leave it away")))
+        }
+        false => Ok(paths),
+    }
+}
+
 /// Texts: one, or a sequence of them. Empty ones are refused.
 pub fn texts(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     let texts = match value.cast::<PyString>() {

@@ -18,11 +18,12 @@ use std::path::Path;
 use trit_gemm::GemmError;
 use trit_runtime::format::FormatError;
 use trit_runtime::format::saved::SavedError;
+use trit_runtime::format::trust::TrustError;
 use trit_runtime::generate::guide::GuideError;
 use trit_runtime::text::TextError;
 use trit_runtime::text::causes::with_causes;
 use trit_runtime::text::output::{OutputError, OutputProblem};
-use trit_runtime::{NoKernels, RuntimeError};
+use trit_runtime::{NoKernels, NotTrusted, RuntimeError};
 use tritc::{Choice, CompileError, ErrorKind, Warning};
 
 create_exception!(
@@ -74,7 +75,7 @@ const CLASSES: [(&str, Base, &str); 12] = [
     (
         "UntrustedError",
         Base::Trit,
-        "Nothing says that a bundle's machine code may run. Attribute path: the bundle.",
+        "Nothing says that a bundle's machine code may run, or others can write to the file of a key. Attribute path: that file.",
     ),
     (
         "KernelsError",
@@ -235,6 +236,19 @@ pub fn of_output(argument: &str, error: &OutputError) -> PyErr {
     }
 }
 
+/// The exception for the file of a key that cannot be read, holds no key, or does not count.
+pub fn of_key(py: Python<'_>, error: &TrustError) -> PyErr {
+    match error {
+        TrustError::Io { path, source } => of_io(path, source),
+        TrustError::Owner { path, .. } | TrustError::Writable { path, .. } => {
+            made(py, Class::Untrusted, &error.to_string(), &[("path", path_object(py, path))])
+        }
+        _ => PyValueError::new_err(format!(
+            "key: {error}; pass the file of a public key, as trit keygen makes it"
+        )),
+    }
+}
+
 /// The exception for an error of the runtime.
 pub fn of_runtime(py: Python<'_>, error: RuntimeError) -> PyErr {
     let mut message = with_causes(error.to_string(), error.source());
@@ -293,9 +307,18 @@ fn remedy(error: &RuntimeError) -> Option<String> {
         RuntimeError::Saved { source: SavedError::Type { found, .. }, .. } => {
             return Some(format!("pass state=\"{found}\" to trit.Model"));
         }
-        RuntimeError::Untrusted { .. } => {
-            "pass trust=True if you know where it comes from, or kernels=\"jit\" to regenerate the code here"
-        }
+        RuntimeError::Untrusted { why, .. } => match why {
+            NotTrusted::NotSigned => {
+                "its signature is a file beside it, whose name ends in .sig: ask for it where the bundle comes from"
+            }
+            NotTrusted::Signer(_) => "if you trust that key, pass its file with key=",
+            NotTrusted::Signature(_) | NotTrusted::SignatureFile(_) => {
+                "copy the bundle and its signature again"
+            }
+            _ => {
+                "pass trust=True if you know where it comes from, or kernels=\"jit\" to regenerate the code here"
+            }
+        },
         RuntimeError::ContextFull { context, longest, .. } if context < longest => {
             "shorten the text, or pass a longer context to trit.Model"
         }

@@ -13,6 +13,7 @@ use numpy::ndarray::IxDyn;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use trit_runtime::format::target::Target;
@@ -21,12 +22,33 @@ use trit_runtime::{
     WeightMemory, perplexity,
 };
 
+/// The files of keys that are named, absolute: a pickle may be read in another folder.
+fn key_files(key: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<PathBuf>> {
+    let files = key.map_or(Ok(Vec::new()), |key| arguments::paths("key", key))?;
+    Ok(files.into_iter().map(|file| std::path::absolute(&file).unwrap_or(file)).collect())
+}
+
+/// Whose code may run.
+fn trust_policy(py: Python<'_>, asked: &Asked) -> PyResult<TrustPolicy> {
+    if asked.key.is_empty() {
+        let mut trust = TrustPolicy::default();
+        trust.everything = asked.trust;
+        return Ok(trust);
+    }
+    if asked.trust {
+        return Err(PyValueError::new_err(
+            "trust=True runs any bundle, and key= only one that the key signed: leave one of them away",
+        ));
+    }
+    TrustPolicy::signed_by_files(&asked.key).map_err(|error| errors::of_key(py, &error))
+}
+
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (bundle, *, threads=None, context=None, trust=None, kernels="auto", cpu=None, kv="f16", state="f32",
-        verify=None, mmap=None, tune=None, slots=None, kv_memory=None, draft=None),
-        text_signature = "(bundle, *, threads=None, context=None, trust=False, kernels='auto', cpu=None, kv='f16', state='f32', verify=True, mmap=False, tune=False, slots=None, kv_memory=None, draft=True)")]
+    #[pyo3(signature = (bundle, *, threads=None, context=None, trust=None, key=None, kernels="auto", cpu=None, kv="f16",
+        state="f32", verify=None, mmap=None, tune=None, slots=None, kv_memory=None, draft=None),
+        text_signature = "(bundle, *, threads=None, context=None, trust=False, key=None, kernels='auto', cpu=None, kv='f16', state='f32', verify=True, mmap=False, tune=False, slots=None, kv_memory=None, draft=True)")]
     #[expect(clippy::too_many_arguments, reason = "each has a name in Python")]
     fn new(
         py: Python<'_>,
@@ -34,6 +56,7 @@ impl Model {
         threads: Option<&Bound<'_, PyAny>>,
         context: Option<&Bound<'_, PyAny>>,
         trust: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
         kernels: &str,
         cpu: Option<&str>,
         kv: &str,
@@ -58,6 +81,7 @@ impl Model {
             threads: some("threads", threads)?,
             context: some("context", context)?,
             trust: flag("trust", trust, false)?,
+            key: key_files(key)?,
             kernels: kernels.to_owned(),
             cpu: cpu.map(str::to_owned),
             kv: arguments::word("kv", "\"f16\", \"f32\" or \"int8\"", kv)?,
@@ -76,8 +100,7 @@ impl Model {
             let unknown = || PyValueError::new_err(format!("cpu is {name:?}; expected one of {names}"));
             Target::from_name(name).ok_or_else(unknown)
         });
-        let mut trust = TrustPolicy::default();
-        trust.everything = asked.trust;
+        let trust = trust_policy(py, &asked)?;
         let options = LoadOptions {
             kernels,
             cpu: cpu.transpose()?,
@@ -225,6 +248,7 @@ impl Model {
             threads,
             context,
             trust,
+            key,
             kernels,
             cpu,
             kv,
@@ -240,6 +264,8 @@ impl Model {
         arguments.set_item("threads", threads)?;
         arguments.set_item("context", context)?;
         arguments.set_item("trust", trust)?;
+        let key: Vec<&OsStr> = key.iter().map(|file| file.as_os_str()).collect();
+        arguments.set_item("key", (!key.is_empty()).then_some(key))?;
         arguments.set_item("kernels", kernels)?;
         arguments.set_item("cpu", cpu)?;
         arguments.set_item("kv", kv.to_string())?;

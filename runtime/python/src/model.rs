@@ -26,6 +26,7 @@ pub struct Asked {
     pub threads: Option<usize>,
     pub context: Option<usize>,
     pub trust: bool,
+    pub key: Vec<PathBuf>,
     pub kernels: String,
     pub cpu: Option<String>,
     pub kv: KvType,
@@ -87,6 +88,7 @@ pub struct Open {
 ///     threads: worker threads; as many as the system grants by default, and never more.
 ///     context: most tokens of a text with its answer; what the bundle was compiled for by default.
 ///     trust: run the bundle's machine code whoever compiled it; it can do whatever you can do.
+///     key: file of a public key, or a list of them: load the bundle only if one of them signed it, whoever compiled it.
 ///     kernels: "auto", "embedded", "jit" or "portable".
 ///     cpu: an instruction-set tier to use instead of the best one, such as "x86-64-v3".
 ///     kv: element type of the KV cache: "f16", "f32" or "int8".
@@ -99,7 +101,9 @@ pub struct Open {
 ///         default half of what the system grants, and no more than full slots need.
 ///     draft: draft tokens from the text before them where that saves time; the tokens are the same either way.
 ///
-/// Raises OSError, BundleError, UntrustedError, KernelsError, ContextError, ValueError and TypeError.
+/// Raises OSError, BundleError, KernelsError, ContextError, ValueError and TypeError; UntrustedError where none of the keys signed
+/// the bundle, where others can write to the file of a key, and where kernels="embedded" is asked for and nothing says that the
+/// bundle's code may run.
 #[pyclass(frozen, module = "trit", name = "Model")]
 pub struct Model {
     /// The bundle's path, absolute.

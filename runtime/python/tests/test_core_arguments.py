@@ -127,7 +127,7 @@ def test_sequences(model: trit.Model, calls: list) -> None:
 @settings(settings.get_profile("core"))
 @given(
     st.sampled_from(
-        "threads context trust kernels cpu kv state verify mmap tune slots kv_memory draft".split()
+        "threads context trust key kernels cpu kv state verify mmap tune slots kv_memory draft".split()
     ),
     anything,
 )

@@ -6,11 +6,11 @@
 
 use crate::RuntimeError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trit_format::container::Digest;
 use trit_format::signature::{self, PublicKey, SignatureError};
-use trit_format::trust::{Keys, Records, TrustError};
+use trit_format::trust::{Keys, Records, TrustError, read_key};
 
 /// Which bundles' own code may run. A bundle is named by the digest of its header and section table, which hold the
 /// digest of every section ([`trit_format::trust::file_name`]). A bundle may run its code where any of the rules allows
@@ -128,6 +128,15 @@ impl TrustPolicy {
     /// A policy that refuses every bundle that is not signed with one of these keys.
     pub fn signed_by(signers: Vec<PublicKey>) -> TrustPolicy {
         TrustPolicy { signers, required: true, ..TrustPolicy::nothing() }
+    }
+
+    /// As [`TrustPolicy::signed_by`], for the keys in these files, each of which is a public key in PEM.
+    ///
+    /// # Errors
+    /// [`TrustError`] for the first file that holds no public key, or that does not count because others can write to it.
+    pub fn signed_by_files<P: AsRef<Path>>(files: &[P]) -> Result<TrustPolicy, TrustError> {
+        let keys: Result<_, _> = files.iter().map(|file| read_key(file.as_ref())).collect();
+        Ok(TrustPolicy::signed_by(keys?))
     }
 
     /// The rule that allows the code of a bundle to run, or the reason why none does. `header` are the bytes of its header
@@ -277,6 +286,13 @@ mod tests {
         assert!(matches!(decide(&by_key, OURS), Err(NotTrusted::NotSigned)));
         let unreadable = by_key.decide(OURS, || Err(io::ErrorKind::PermissionDenied.into())).unwrap();
         assert!(matches!(unreadable, Err(NotTrusted::SignatureFile(_))));
+        let named = tempfile::tempdir().unwrap();
+        let pem = named.path().join("vendor.pub");
+        std::fs::write(&pem, public.to_pem()).unwrap();
+        assert_eq!(TrustPolicy::signed_by_files(&[&pem]).unwrap().signers, by_key.signers);
+        let absent = named.path().join("absent.pub");
+        let error = TrustPolicy::signed_by_files(&[&pem, &absent]).unwrap_err();
+        assert!(matches!(&error, TrustError::Io { path, .. } if *path == absent), "{error}");
         let other = Signature::sign(OURS, &SigningKey::from_bytes(&[4; 32])).encode();
         assert!(matches!(signed(&by_key, OURS, &other), Err(NotTrusted::Signer(key)) if key != public));
 

@@ -3,9 +3,7 @@
 //! The compiler and the runtime's command both write such files, so the definition of what they may replace stands here,
 //! beside the other things that they share.
 
-#[cfg(unix)]
-use std::ffi::OsStr;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -167,6 +165,21 @@ fn prefix(out: &Path) -> OsString {
     prefix
 }
 
+/// Makes a temporary file in a folder with these rights, on systems whose files have such.
+fn temporary_file(folder: &Path, prefix: &OsStr, mode: u32) -> io::Result<NamedTempFile> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    // The library would say which temporary file it is, where the message is to name the one that it becomes.
+    let mut said = None;
+    let open = |path: &Path| options.open(path).inspect_err(|error| said = error.raw_os_error());
+    let made = tempfile::Builder::new().prefix(prefix).suffix(PART).rand_bytes(RANDOM).make_in(folder, open);
+    made.map_err(|error| said.map_or(error, io::Error::from_raw_os_error))
+}
+
 /// Removes temporary files that processes left which could not remove them, as when they were killed: those that nobody
 /// holds a lock on. Nothing else depends on it, so what fails is left alone.
 #[cfg(unix)]
@@ -220,21 +233,12 @@ impl Pending {
         let prefix = prefix(out);
         #[cfg(unix)]
         remove_abandoned(folder(out), &prefix);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(PART).rand_bytes(RANDOM);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(fs::Permissions::from_mode(mode));
-        }
-        #[cfg(not(unix))]
-        let _ = mode;
         // Held until the file is listed, so that none is made after a signal that would stay.
         let mut list = unfinished.list();
         if list.abandoned {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let mut file = builder.tempfile_in(folder(out))?;
+        let mut file = temporary_file(folder(out), &prefix, mode)?;
         #[cfg(unix)]
         for _ in 0..TRIES {
             // Says that the file is being written. Where the system has no such locks nobody else gets one either.
@@ -243,7 +247,7 @@ impl Pending {
             if file.path().exists() {
                 break;
             }
-            file = builder.tempfile_in(folder(out))?;
+            file = temporary_file(folder(out), &prefix, mode)?;
         }
         let temporary = file.path().to_owned();
         list.files.push(temporary.clone());
@@ -377,6 +381,9 @@ mod tests {
         unfinished.abandon(|| ended = true);
         assert_eq!((names(), ended), (0, true));
         drop(file);
+        // Whoever cannot begin one hears of no temporary name.
+        let nowhere = Pending::create(&folder.path().join("no/out"), &Unfinished::default()).err().unwrap();
+        assert!(nowhere.raw_os_error().is_some() && !nowhere.to_string().contains("out"), "{nowhere}");
         // Whoever was told to end begins nothing any more.
         assert!(Pending::create(&out, &unfinished).is_err());
         assert_eq!(names(), 0);

@@ -26,8 +26,8 @@ static BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// The address of a model that stays open: to open one takes longer than all other calls.
 static SHARED: LazyLock<usize> = LazyLock::new(|| {
-    let options = Options { size: None, fields: [1, 0, 2, 0, 0, 0, 0, 0, 2, 0], zeros: 0xffff };
-    let (options, mut opened) = (self::options(&options), null_mut());
+    let options = Options { size: None, fields: [1, 0, 2, 0, 0, 0, 0, 0, 2, 0], zeros: 0xffff, keys: vec![] };
+    let ((options, ..), mut opened) = (self::options(&options), null_mut());
     // SAFETY: a bundle that is never freed, and living values.
     let status = said(|e| unsafe {
         let (at, len) = (BUNDLE.as_ptr().cast(), BUNDLE.len());
@@ -69,6 +69,7 @@ struct Options {
     size: Option<u16>,
     fields: [u32; 10],
     zeros: u16,
+    keys: Vec<Option<String>>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -150,16 +151,17 @@ unsafe extern "C" fn token(user: *mut c_void, id: u32, text: *const c_char, leng
     }
 }
 
+/// Texts for C, and the pointers to them.
+fn texts(asked: &[Option<String>]) -> (Vec<Option<CString>>, Vec<*const c_char>) {
+    let own = |text: &Option<String>| text.as_ref().and_then(|t| CString::new(&**t).ok());
+    let owned: Vec<Option<CString>> = asked.iter().take(4).map(own).collect();
+    let pointers = owned.iter().map(|text| text.as_ref().map_or(null(), |t| t.as_ptr())).collect();
+    (owned, pointers)
+}
+
 /// The structure with its texts, which must live as long.
 fn generation(asked: &Generation) -> (trit_generation, Vec<Option<CString>>, Vec<*const c_char>) {
-    let owned: Vec<Option<CString>> = asked
-        .stop_texts
-        .iter()
-        .take(4)
-        .map(|text| text.as_ref().and_then(|t| CString::new(&**t).ok()))
-        .collect();
-    let texts: Vec<*const c_char> =
-        owned.iter().map(|text| text.as_ref().map_or(null(), |t| t.as_ptr())).collect();
+    let (owned, texts) = texts(&asked.stop_texts);
     let [temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty] = asked.floats;
     let whole = size_of::<trit_generation>();
     let made = trit_generation {
@@ -183,11 +185,13 @@ fn generation(asked: &Generation) -> (trit_generation, Vec<Option<CString>>, Vec
     (made, owned, texts)
 }
 
-fn options(asked: &Options) -> trit_options {
+/// The structure with the paths of its keys, which must live as long.
+fn options(asked: &Options) -> (trit_options, Vec<Option<CString>>, Vec<*const c_char>) {
+    let (owned, keys) = texts(&asked.keys);
     // Most fields are 0 in most calls.
     let field = |i: usize| if asked.zeros >> i & 1 == 0 { 0 } else { asked.fields[i] };
     let whole = size_of::<trit_options>();
-    trit_options {
+    let made = trit_options {
         size: asked.size.map_or(whole, |size| usize::from(size) % (whole + 1)),
         threads: field(0),
         kernels: field(1),
@@ -200,7 +204,10 @@ fn options(asked: &Options) -> trit_options {
         weights: field(7),
         tuning: if field(8) < TRIT_TUNING_OFF { TRIT_TUNING_OFF } else { field(8) },
         reserved: field(9),
-    }
+        keys: if keys.is_empty() { null() } else { keys.as_ptr() },
+        key_count: keys.len(),
+    };
+    (made, owned, keys)
 }
 
 fn buffer<T: Clone + Default>(room: u8) -> Vec<T> {
@@ -229,7 +236,7 @@ impl State {
                 Call::OpenMemory { model, short, whole, bytes_are, options: asked } => {
                     let bytes = if *whole { BUNDLE.clone() } else { assembled::long(short) };
                     let options = asked.as_ref().map(options);
-                    let options = options.as_ref().map_or(null(), std::ptr::from_ref);
+                    let options = options.as_ref().map_or(null(), |made| std::ptr::from_ref(&made.0));
                     let mut opened = null_mut();
                     // What is borrowed must live as long as the model: the bundle alone does.
                     let kept = if *whole { BUNDLE.as_slice() } else { &bytes };

@@ -3,8 +3,9 @@
 use crate::assembled;
 use crate::leaves::{Leaf, leaves};
 use arbitrary::Arbitrary;
+use trit_format::kernel::GROUP_COLUMNS;
 use trit_format::manifest::Manifest;
-use trit_format::plan::Step;
+use trit_format::plan::{ActivationRule, Step};
 
 /// One change. Numbers that choose are counted round.
 #[derive(Clone, Debug, Arbitrary)]
@@ -46,6 +47,10 @@ pub enum Edit {
         /// Elements.
         len: u8,
     },
+    /// A step that quantizes does so by another rule.
+    Rule(u8, u8),
+    /// A buffer begins where another one does.
+    Share(u8, u8),
 }
 
 /// Another value of a field.
@@ -106,9 +111,42 @@ pub fn apply(manifest: &mut Manifest, edit: &Edit) -> Option<()> {
             let end = manifest.plan.buffers.iter().map(|b| b.offset.saturating_add(b.stride)).max();
             manifest.plan.row_bytes = end.unwrap_or(0).checked_next_multiple_of(64).unwrap_or(0);
         }
+        Edit::Share(buffer, other) if !manifest.plan.buffers.is_empty() => {
+            let buffers = &mut manifest.plan.buffers;
+            let count = buffers.len();
+            buffers[usize::from(buffer) % count].offset = buffers[usize::from(other) % count].offset;
+        }
+        Edit::Rule(step, rule) => {
+            let steps = manifest.plan.body.iter_mut().chain(&mut manifest.plan.head);
+            let mut rules: Vec<&mut ActivationRule> = steps.filter_map(rule_of).collect();
+            if !rules.is_empty() {
+                let count = rules.len();
+                *rules[usize::from(step) % count] = another_rule(usize::from(rule));
+            }
+        }
         _ => {}
     }
     Some(())
+}
+
+/// The rule by which a step quantizes, if it does.
+fn rule_of(step: &mut Step) -> Option<&mut ActivationRule> {
+    match step {
+        Step::Quantize { rule, .. } | Step::NormQuantize { rule, .. } | Step::RotateQuantize { rule, .. } => {
+            Some(rule)
+        }
+        _ => None,
+    }
+}
+
+/// One of the rules, counted round: of whole rows, or of groups of each width with one digit or with three.
+fn another_rule(rule: usize) -> ActivationRule {
+    let columns = GROUP_COLUMNS[rule / 3 % GROUP_COLUMNS.len()];
+    match rule % 3 {
+        0 => ActivationRule::AbsmaxPerToken { floor: 1e-5 },
+        1 => ActivationRule::AbsmaxPerGroup { columns },
+        _ => ActivationRule::Fixed24PerGroup { columns },
+    }
 }
 
 /// Moves the ends of layers behind step `at`.

@@ -1,4 +1,5 @@
-// Calls every function of trit.hpp: handles that move, errors that are thrown, exceptions that pass through C. usage: wrapper BUNDLE
+// Calls every function of trit.hpp: handles that move, errors that are thrown, exceptions that pass through C. usage: wrapper BUNDLE KEY
+// OTHER-KEY; the first key signed the bundle
 #include <cassert>
 #include <cstdio>
 #include <cstdlib>
@@ -37,7 +38,7 @@ static_assert(!std::is_copy_constructible<trit::Model>::value && std::is_nothrow
 static_assert(!std::is_copy_constructible<trit::Session>::value && std::is_nothrow_move_assignable<trit::Session>::value, "");
 
 int main(int count, char **arguments) {
-    EXPECT(count == 2);
+    EXPECT(count == 4);
     trit::Options options;
     options.kernels = TRIT_KERNELS_PORTABLE;
     options.tuning = TRIT_TUNING_OFF;
@@ -46,6 +47,13 @@ int main(int count, char **arguments) {
     const trit::Info info = model.info();
     EXPECT(info.vocab_size == 4096 && info.stop_ids.size() == 2 && info.name == "fables-12m" && info.has_chat_template);
     EXPECT(info.kernels.find("portable") == 0 && info.digest.size() == 64 && info.threads > 0 && info.bos == 4093);
+
+    // By who signed it.
+    trit::Options signed_by = options;
+    signed_by.key_files = {arguments[3], arguments[2]};
+    EXPECT(trit::Model(arguments[1], signed_by).info().digest == info.digest);
+    signed_by.key_files = {arguments[3]};
+    EXPECT(thrown([&] { trit::Model(arguments[1], signed_by); }) == TRIT_UNTRUSTED);
 
     // The same bundle from other places.
     std::ifstream file(arguments[1], std::ios::binary);

@@ -354,6 +354,7 @@ class Model:
         threads: int | None = None,
         context: int | None = None,
         trust: bool = False,
+        key: _PathLike | Listed[_PathLike] | None = None,
         kernels: Literal["auto", "embedded", "jit", "portable"] = "auto",
         cpu: str | None = None,
         kv: Literal["f16", "f32", "int8"] = "f16",
