@@ -148,20 +148,25 @@ mod calls {
 
     /// Makes the call that a thread begins one that does nothing.
     pub fn skip(thread: Pid) {
-        let mut registers = ptrace::getregs(thread).expect("it has stopped");
-        registers.orig_rax = u64::MAX;
-        ptrace::setregs(thread, registers).expect("it has stopped");
+        change(thread, |registers| registers.orig_rax = u64::MAX);
     }
 
     /// Makes the call that a thread ends one that failed.
     pub fn give(thread: Pid, errno: Errno) {
-        let mut registers = ptrace::getregs(thread).expect("it has stopped");
-        registers.rax = -i64::from(errno as i32) as u64;
-        ptrace::setregs(thread, registers).expect("it has stopped");
+        change(thread, |registers| registers.rax = -i64::from(errno as i32) as u64);
+    }
+
+    /// A thread that has stopped may still be ended by another one, which ends the process. It is let go then.
+    fn change(thread: Pid, change: impl FnOnce(&mut libc::user_regs_struct)) {
+        if let Ok(mut registers) = ptrace::getregs(thread) {
+            change(&mut registers);
+            let _ = ptrace::setregs(thread, registers);
+        }
     }
 
     pub fn writes(thread: Pid) -> Option<&'static str> {
-        let registers = ptrace::getregs(thread).expect("it has stopped");
+        // As in `change`.
+        let registers = ptrace::getregs(thread).ok()?;
         let (first, second, third) = (registers.rdi, registers.rsi, registers.rdx);
         let has = |flags: u64, flag: i32| flags & flag as u64 == flag as u64;
         let creates = |flags: u64| has(flags, libc::O_CREAT) || has(flags, libc::O_TMPFILE);

@@ -5,6 +5,7 @@
 
 use nix::errno::Errno;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use trit_tests::traced::{Ended, Then, follow};
@@ -131,6 +132,11 @@ impl Writing<'_> {
 
 #[test]
 fn a_full_disk_leaves_everything_as_it_was() {
+    if cfg!(not(target_arch = "x86_64")) {
+        let reason = "which registers hold a call is written down for x86-64 alone";
+        let _ = writeln!(std::io::stderr(), "NOT RUN: a disk that is full or read-only: {reason}");
+        return;
+    }
     let checkpoint = fixture("llama-trilm");
     let compile = |out: &Path, more: &[&str]| {
         let args = ["compile", checkpoint.to_str().unwrap(), "-t", "1", "-o", out.to_str().unwrap()];

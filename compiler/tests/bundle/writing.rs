@@ -77,9 +77,9 @@ fn outputs_that_make_no_sense_are_refused_before_any_work() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_named() {
+fn a_file_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let gone = folder.path().join("gone");
-    let error = compile(&synthetic::model(), &gone.join("out.trit"), &[], &Silent).unwrap_err();
-    assert!(matches!(&error, CompileError::Io { path, .. } if *path == gone), "{error}");
+    let out = folder.path().join("gone/out.trit");
+    let error = compile(&synthetic::model(), &out, &[], &Silent).unwrap_err();
+    assert!(matches!(&error, CompileError::Io { path, .. } if *path == out), "{error}");
 }
