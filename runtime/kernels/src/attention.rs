@@ -16,9 +16,10 @@
 //! With a window, a row sees only that many positions: the last ones up to its own. The row's chunks are those that
 //! hold a position it sees.
 //!
-//! A cache of int8 has a scale for each key and each value, and is multiplied in integers (`integer.rs`). A row gives NaN throughout if a score is NaN or infinity, or if no score is above
-//! minus infinity. A row without positions gives 0. Positions that a row does not see never change its result, even
-//! where they hold NaN.
+//! A cache of int8 has a scale for each key and each value, and is multiplied in integers (`integer.rs`).
+//!
+//! A row gives NaN throughout if a score is NaN or infinity, or if no score is above minus infinity. A row without
+//! positions gives 0. Positions that a row does not see never change its result, even where they hold NaN.
 
 mod cache;
 mod integer;
@@ -230,17 +231,14 @@ fn each_tile<T: KvElement>(
     let width = value_width(queries.head_dim);
     let AttendScratch { keys, values, scores, partial, integers, .. } = scratch;
     let of_integers = T::integers(stored.keys).zip(T::integers(stored.values));
-    let of_integers = of_integers.map(|(keys, values)| cache::Stored {
-        keys,
-        values,
-        streamed: stored.streamed,
-        ..stored.scales()
-    });
+    let cache::Stored { key_scales, value_scales, streamed, .. } = stored;
+    let of_integers =
+        of_integers.map(|(keys, values)| cache::Stored { keys, values, key_scales, value_scales, streamed });
     let widened = (!narrow && !T::IS_F32 && of_integers.is_none()).then(|| {
         let (keys, values) = (aligned(keys, stored.keys.len()), aligned(values, stored.values.len()));
         tile::widen::<T>(tier, stored.keys, keys);
         tile::widen::<T>(tier, stored.values, values);
-        cache::Stored { keys: &*keys, values: &*values, ..stored.scales() }
+        cache::Stored { keys: &*keys, values: &*values, key_scales, value_scales, streamed: false }
     });
     for rows in queries.tiles() {
         let part = queries.part(rows.clone());

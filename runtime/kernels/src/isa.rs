@@ -134,7 +134,15 @@ pub trait Isa: Copy {
     ///
     /// # Panics
     /// If the length of `x` is no multiple of 4, or `to` has another length than a quarter of it.
-    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]);
+    #[inline(always)]
+    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
+        // As pairs of i16: of each four the first and the third, then the others.
+        assert!(x.len() == to.len() * 4);
+        let pair = |a: i32, b: i32| (a as u32 & 0xffff) | (b as u32) << 16;
+        for (x, to) in x.as_chunks::<4>().0.iter().zip(to) {
+            to[row] = [pair(x[0], x[2]), pair(x[1], x[3])];
+        }
+    }
     /// No products.
     fn no_quad_sums(self) -> Self::QuadSums;
     /// Adds to sum `i` the products of bytes `4 i .. 4 i + 4` of `x` with four integers as [`Isa::pack_quads`] packs them.
@@ -167,16 +175,6 @@ pub const PACKED_ROWS: usize = 8;
 
 /// Four integers of 16 bits of each of eight rows, packed by [`Isa::pack_quads`].
 pub type PackedQuad = [[u32; 2]; PACKED_ROWS];
-
-/// [`Isa::pack_quads`] as pairs of i16: of each four the first and the third, then the others.
-#[inline(always)]
-fn pack_pairs(x: &[i32], row: usize, to: &mut [PackedQuad]) {
-    assert!(x.len() == to.len() * 4);
-    let pair = |a: i32, b: i32| (a as u32 & 0xffff) | (b as u32) << 16;
-    for (x, to) in x.as_chunks::<4>().0.iter().zip(to) {
-        to[row] = [pair(x[0], x[2]), pair(x[1], x[3])];
-    }
-}
 
 /// An instruction set, which decides which copy of each kernel runs.
 #[derive(Clone, Copy, Debug)]

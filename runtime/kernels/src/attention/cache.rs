@@ -164,19 +164,6 @@ pub(super) struct Stored<'a, T> {
     pub streamed: bool,
 }
 
-impl<'a, T> Stored<'a, T> {
-    /// The same scales without elements.
-    pub fn scales<U>(&self) -> Stored<'a, U> {
-        Stored {
-            keys: &[],
-            values: &[],
-            key_scales: self.key_scales,
-            value_scales: self.value_scales,
-            streamed: false,
-        }
-    }
-}
-
 /// Checks that there is room for whole blocks, and for their scales if `T` has any.
 fn check<T: KvElement>(keys: usize, values: usize, key_scales: usize, value_scales: usize, head_dim: usize) {
     let positions = values.checked_div(value_width(head_dim)).unwrap_or(0);

@@ -15,7 +15,7 @@
 //! hundredth of what int8 keys and values are off by.
 
 use super::cache::{Stored, VALUE_BLOCK, VALUE_QUADS};
-use super::tile::{ROW, largest, shift};
+use super::tile::{ROW, largest, seen_scores, shift};
 use super::{CHUNK, Queries, value_width};
 use crate::exp::exp2;
 use crate::isa::{Isa, LANES, PACKED_ROWS, PackedQuad, dispatch, multiply_quads};
@@ -241,15 +241,8 @@ fn weigh<I: Isa>(
         return (f32::NEG_INFINITY, 0.0, Scale::default());
     }
     let blocks = seen.start / LANES..seen.end.div_ceil(LANES);
-    let scores = &mut scores[blocks.clone()];
     let (first, last) = (seen.start % LANES, seen.end.next_multiple_of(LANES) - seen.end);
-    scores[0][..first].fill(f32::NEG_INFINITY);
-    scores[scores.len() - 1][LANES - last..].fill(f32::NEG_INFINITY);
-    let mut lanes = isa.splat(f32::NEG_INFINITY);
-    for scores in &*scores {
-        lanes = isa.max(isa.load(scores), lanes);
-    }
-    let max = largest(isa, lanes);
+    let (scores, max) = seen_scores(isa, seen, scores);
     let (shift, zero) = (isa.splat(shift(max)), isa.splat(0.0));
     let (mut sums, mut most_lanes, mut strange) = (zero, zero, zero);
     let value_scales = &value_scales.as_chunks::<LANES>().0[blocks.clone()];

@@ -49,7 +49,7 @@ fn tile_body<I: Isa, T: KvElement>(
     score(isa, queries, chunk, stored, scores);
     for (pair, scores) in scores.chunks_exact_mut(ROW / LANES).enumerate() {
         let seen = queries.hidden_in(chunk, pair)..queries.visible_in(chunk, pair);
-        (max[pair], sum[pair]) = weigh(isa, seen, stored.value_scales, scores);
+        (max[pair], sum[pair]) = weigh(isa, seen, scores);
     }
     let weights = scores.as_flattened();
     let step = if stored.streamed { VALUE_BLOCK } else { POSITIONS };
@@ -149,29 +149,40 @@ fn score_group<I: Isa, T: KvElement, const M: usize, const N: usize>(
     multiply::<I, T, M, N>(isa, q, keys, 1, queries.head_dim, stored.streamed && pair == 0, &mut sums);
     let scale = isa.splat(queries.scale * LOG2_E);
     for n in 0..N {
-        let scales = stored.key_scales.as_chunks().0.get(block + n).map(|scales| isa.load(scales));
         for m in 0..M {
-            let sum = scales.map_or(sums[m][n], |scales| isa.mul(sums[m][n], scales));
-            isa.store(isa.mul(sum, scale), &mut to[m * (ROW / LANES) + n]);
+            isa.store(isa.mul(sums[m][n], scale), &mut to[m * (ROW / LANES) + n]);
         }
     }
     M
 }
 
-/// Turns the scores of one pair into weights, times the values' scales. Positions outside `seen` get no weight. Returns
-/// the largest score, and the sum of the weights without the scales.
+/// Turns the scores of one pair into weights. Positions outside `seen` get no weight. Returns the largest score, and the
+/// sum of the weights.
 #[inline(always)]
-fn weigh<I: Isa>(
-    isa: I,
-    seen: Range<usize>,
-    value_scales: &[f32],
-    scores: &mut [[f32; LANES]],
-) -> (f32, f32) {
+fn weigh<I: Isa>(isa: I, seen: Range<usize>, scores: &mut [[f32; LANES]]) -> (f32, f32) {
     if seen.is_empty() {
         return (f32::NEG_INFINITY, 0.0);
     }
-    let blocks = seen.start / LANES..seen.end.div_ceil(LANES);
-    let scores = &mut scores[blocks.clone()];
+    let (scores, max) = seen_scores(isa, seen, scores);
+    let shift = isa.splat(shift(max));
+    let mut sums = isa.splat(0.0);
+    for weights in scores {
+        let weight = exp2(isa, isa.mul_add(shift, isa.splat(-1.0), isa.load(weights)));
+        sums = isa.add(sums, weight);
+        isa.store(weight, weights);
+    }
+    (max, isa.sum(sums))
+}
+
+/// The vectors that hold scores of positions `seen`, of which there are some, and the largest of those scores. Other
+/// positions in these vectors get minus infinity.
+#[inline(always)]
+pub(super) fn seen_scores<I: Isa>(
+    isa: I,
+    seen: Range<usize>,
+    scores: &mut [[f32; LANES]],
+) -> (&mut [[f32; LANES]], f32) {
+    let scores = &mut scores[seen.start / LANES..seen.end.div_ceil(LANES)];
     if let Some(last) = scores.last_mut().filter(|_| !seen.end.is_multiple_of(LANES)) {
         last[seen.end % LANES..].fill(f32::NEG_INFINITY);
     }
@@ -180,19 +191,7 @@ fn weigh<I: Isa>(
     for scores in &*scores {
         lanes = isa.max(isa.load(scores), lanes);
     }
-    let max = largest(isa, lanes);
-    let shift = isa.splat(shift(max));
-    let mut sums = isa.splat(0.0);
-    for weights in &mut *scores {
-        let weight = exp2(isa, isa.mul_add(shift, isa.splat(-1.0), isa.load(weights)));
-        sums = isa.add(sums, weight);
-        isa.store(weight, weights);
-    }
-    let value_scales = value_scales.as_chunks().0.get(blocks).unwrap_or_default();
-    for (weights, scales) in scores.iter_mut().zip(value_scales) {
-        isa.store(isa.mul(isa.load(weights), isa.load(scales)), weights);
-    }
-    (max, isa.sum(sums))
+    (scores, largest(isa, lanes))
 }
 
 /// The largest lane. No lane is NaN.

@@ -1,6 +1,6 @@
 //! The operations on NEON. A vector is four registers.
 
-use super::{Half, Isa, LANES, PackedQuad, Single, pack_pairs};
+use super::{Half, Isa, LANES, Single};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -161,10 +161,6 @@ impl Isa for Neon {
             let int8x16x4_t(a, b, c, d) = vld4q_s8(from.as_ptr());
             [a, b, c, d].map(|x| [vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)])
         }
-    }
-    #[inline(always)]
-    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
-        pack_pairs(x, row, to);
     }
     #[inline(always)]
     fn no_quad_sums(self) -> Self::QuadSums {

@@ -1,6 +1,6 @@
 //! Every operation in plain Rust, which defines what the other instruction sets must give.
 
-use super::{Half, Isa, LANES, PackedQuad, Single, pack_pairs};
+use super::{Half, Isa, LANES, Single};
 
 /// Plain Rust, which runs on any CPU.
 #[derive(Clone, Copy, Debug)]
@@ -89,10 +89,6 @@ impl Isa for Portable {
     #[inline(always)]
     fn quads(self, from: &[i8; 64]) -> Self::Quads {
         *from
-    }
-    #[inline(always)]
-    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
-        pack_pairs(x, row, to);
     }
     #[inline(always)]
     fn no_quad_sums(self) -> Self::QuadSums {

@@ -1,6 +1,6 @@
 //! The operations on AVX2 and on AVX-512.
 
-use super::{Half, Isa, LANES, PackedQuad, Single, pack_pairs};
+use super::{Half, Isa, LANES, PackedQuad, Single};
 use std::arch::x86_64::*;
 
 /// Proof that the CPU has AVX2, FMA and F16C. A vector is two registers.
@@ -174,10 +174,6 @@ impl Isa for Avx2 {
                 x.map(|x| _mm256_srai_epi16::<8>(x)),
             ]
         }
-    }
-    #[inline(always)]
-    fn pack_quads(self, x: &[i32], row: usize, to: &mut [PackedQuad]) {
-        pack_pairs(x, row, to);
     }
     #[inline(always)]
     fn no_quad_sums(self) -> Self::QuadSums {
