@@ -220,16 +220,20 @@ fn windows_hide_what_is_before_them_however_the_work_is_divided() {
 /// window.
 #[test]
 fn the_past_before_a_window_does_not_leak() {
-    let case = Case { window: 40, ..Case::new(20, 280, 3, 32) };
-    let expected = together(Tier::best(), &case.queries(), &case.cache::<f16>().view());
-    let mut cache = case.cache::<f16>();
-    // The first row sees 221..=260.
-    cache.append(0, &[f32::NAN; 221 * 32], &[f32::NAN; 221 * 32]);
-    assert_eq!(together(Tier::best(), &case.queries(), &cache.view()), expected);
-    assert_eq!(in_chunks(Tier::best(), &case.queries(), &cache.view()), expected);
-    cache.append(221, &[f32::NAN; 32], &[f32::NAN; 32]);
-    let out = together(Tier::best(), &case.queries(), &cache.view());
-    assert!(out[..96].iter().all(|y| y.is_nan()) && out[96..] == expected[96..]);
+    fn check<T: KvElement>() {
+        let case = Case { window: 40, ..Case::new(20, 280, 3, 32) };
+        let expected = together(Tier::best(), &case.queries(), &case.cache::<T>().view());
+        let mut cache = case.cache::<T>();
+        // The first row sees 221..=260.
+        cache.append(0, &[f32::NAN; 221 * 32], &[f32::NAN; 221 * 32]);
+        assert_eq!(together(Tier::best(), &case.queries(), &cache.view()), expected);
+        assert_eq!(in_chunks(Tier::best(), &case.queries(), &cache.view()), expected);
+        cache.append(221, &[f32::NAN; 32], &[f32::NAN; 32]);
+        let out = together(Tier::best(), &case.queries(), &cache.view());
+        assert!(out[..96].iter().all(|y| y.is_nan()) && out[96..] == expected[96..]);
+    }
+    check::<f16>();
+    check::<i8>();
     let wide = Case { window: 280, ..Case::new(20, 280, 3, 32) };
     let none = Case::new(20, 280, 3, 32);
     assert_eq!(check_divisions::<f32>(&wide, &[]), check_divisions::<f32>(&none, &[]));
