@@ -77,6 +77,8 @@ pub enum SectionKind {
     Tokenizer,
     /// Quantized copies of head tables, see [`crate::planes`]. Alignment 64 KiB.
     Planes,
+    /// The plan of a draft block, see [`crate::draft`]. Alignment 64.
+    Draft,
 }
 
 impl SectionKind {
@@ -90,6 +92,7 @@ impl SectionKind {
             }
             SectionKind::Tokenizer => (5, 0),
             SectionKind::Planes => (6, 0),
+            SectionKind::Draft => (7, 0),
         }
     }
 
@@ -101,6 +104,7 @@ impl SectionKind {
             (4, t) => Target::ALL.get(t as usize).map(|&t| SectionKind::Code(t)),
             (5, 0) => Some(SectionKind::Tokenizer),
             (6, 0) => Some(SectionKind::Planes),
+            (7, 0) => Some(SectionKind::Draft),
             _ => None,
         }
     }
@@ -108,7 +112,7 @@ impl SectionKind {
     /// Alignment of the section's offset in bytes: 64 KiB where one mapping must serve 4, 16 and 64 KiB pages.
     pub const fn alignment(self) -> u64 {
         match self {
-            SectionKind::Manifest | SectionKind::Tokenizer => 64,
+            SectionKind::Manifest | SectionKind::Tokenizer | SectionKind::Draft => 64,
             _ => 64 << 10,
         }
     }
@@ -123,6 +127,7 @@ impl fmt::Display for SectionKind {
             SectionKind::Code(target) => write!(f, "code for {target}"),
             SectionKind::Tokenizer => f.write_str("tokenizer"),
             SectionKind::Planes => f.write_str("planes"),
+            SectionKind::Draft => f.write_str("draft"),
         }
     }
 }

@@ -57,7 +57,7 @@ pub enum FormatError {
         count: u32,
     },
     /// A section kind that this reader does not know.
-    #[error("has a section of unknown kind {kind}")]
+    #[error("has a section of unknown kind {kind}, which a newer version of this program may know; use one")]
     SectionKind {
         /// Found.
         kind: u32,
@@ -85,6 +85,9 @@ pub enum FormatError {
     /// The manifest's bytes.
     #[error("manifest {0}")]
     Manifest(String),
+    /// The draft section's bytes.
+    #[error("draft plan {0}")]
+    Draft(String),
     /// A record of the manifest contradicts another or the sections.
     #[error("{record}: {problem}")]
     Record {

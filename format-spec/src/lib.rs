@@ -12,6 +12,7 @@
 //! | [`coded`] | rows of int8 codes with scales: tables that are quantized |
 //! | [`planes`] | a head's table in two planes of 4 bits, with error bounds |
 //! | [`plan`] | the typed steps of a forward pass and their buffers |
+//! | [`draft`] | the plan of a block that drafts tokens |
 //! | [`manifest`] | everything a bundle says about itself |
 //! | [`container`] | header, section table, digests |
 //! | [`program`] | programs of one file: the runtime with a bundle after it |
@@ -24,6 +25,7 @@
 pub mod coded;
 pub mod container;
 pub mod dense243;
+pub mod draft;
 pub mod error;
 pub mod kernel;
 pub mod manifest;

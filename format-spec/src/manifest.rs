@@ -337,7 +337,7 @@ pub struct Golden {
     pub logits: TensorId,
 }
 
-fn config() -> impl bincode::config::Config {
+pub(crate) fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX_BYTES>()
 }
 
@@ -369,8 +369,8 @@ impl Manifest {
     }
 }
 
-/// Why bytes are no manifest. An unknown variant of an enum is what newer versions of the compiler may write.
-fn problem(error: &DecodeError) -> String {
+/// Why bytes are no records. An unknown variant of an enum is what newer versions of the compiler may write.
+pub(crate) fn problem(error: &DecodeError) -> String {
     match error {
         DecodeError::OtherString(what) if what.contains("variant index") => format!(
             "cannot be decoded: it holds what this program does not know ({what}); use a newer version of it, or copy \

@@ -519,6 +519,20 @@ pub enum Step {
         /// f32 `[n]`; may be `input`.
         out: BufferId,
     },
+    /// `out = [RmsNorm(input), RmsNorm(hidden)]`, each with its weights, where `hidden` is the hidden state that the row
+    /// came with. Plans of drafts alone have rows with hidden states; see [`crate::draft`].
+    JoinHidden {
+        /// f32 `[hidden]`.
+        input: BufferId,
+        /// f32 `[hidden]`, for the input.
+        input_norm: TensorId,
+        /// f32 `[hidden]`, for the hidden state.
+        hidden_norm: TensorId,
+        /// Added to either mean square.
+        eps: f32,
+        /// f32 `[2 * hidden]`.
+        out: BufferId,
+    },
 }
 
 /// The KV cache of one attention layer.

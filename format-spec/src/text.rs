@@ -257,6 +257,14 @@ impl Text<'_> {
                 self.tensor(weight),
                 function(activation)
             ),
+            Step::JoinHidden { input, input_norm, hidden_norm, eps, out: to } => write!(
+                out,
+                "join       {} hidden -> {}  weights {} {} eps {eps:e}",
+                self.buffer(input),
+                self.buffer(to),
+                self.tensor(input_norm),
+                self.tensor(hidden_norm)
+            ),
         };
         out
     }

@@ -41,6 +41,13 @@ const MAX_NGRAM: u32 = 1 << 10;
 /// Most goldens: each is a run of the model.
 const MAX_GOLDENS: usize = 64;
 
+/// What a plan is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Model,
+    Draft,
+}
+
 impl Manifest {
     /// Checks every record against the others and against the bundle's sections, so that a runtime that follows the
     /// plan stays inside its buffers, tensors and sections.
@@ -49,13 +56,27 @@ impl Manifest {
     /// [`FormatError::Record`] with the record and the problem, [`FormatError::Missing`] where the header lacks the
     /// weight or tensor section.
     pub fn validate(&self, header: &Header) -> Result<(), FormatError> {
+        self.validate_for(Role::Model, header)
+    }
+
+    /// The same for a manifest with the plan of a draft: see [`crate::draft`].
+    pub(crate) fn validate_draft(&self, header: &Header) -> Result<(), FormatError> {
+        self.validate_for(Role::Draft, header).map_err(|error| match error {
+            FormatError::Record { record, problem } => {
+                FormatError::Record { record: format!("draft, {record}"), problem }
+            }
+            other => other,
+        })
+    }
+
+    fn validate_for(&self, role: Role, header: &Header) -> Result<(), FormatError> {
         self.counts()?;
         self.names()?;
         hyperparameters(&self.hyperparameters)?;
         tensors(&self.tensors, section_len(header, SectionKind::Tensors)?)?;
         packed_matrices(&self.packed_matrices, section_len(header, SectionKind::Weights)?)?;
         kernels::validate(self, header)?;
-        plan::validate(self)?;
+        plan::validate(self, role)?;
         self.planes(header)?;
         dataflow::validate(self)?;
         text(&self.text, self.hyperparameters.vocab_size)?;

@@ -43,6 +43,7 @@ impl Access {
             Step::Convolve { input, out, .. } => (vec![input], vec![out]),
             Step::DeltaRule { qkv, gates, out, .. } => (vec![qkv, gates], vec![out]),
             Step::GateNorm { input, gate, out, .. } => (vec![input, gate], vec![out]),
+            Step::JoinHidden { input, out, .. } => (vec![input], vec![out]),
         };
         Access { reads, writes }
     }
@@ -66,6 +67,7 @@ impl Access {
             | Step::RotateQuantize { .. }
             | Step::Convolve { .. }
             | Step::DeltaRule { .. }
+            | Step::JoinHidden { .. }
             | Step::Head { .. } => false,
         }
     }

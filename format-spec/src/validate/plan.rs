@@ -1,6 +1,6 @@
 //! Buffers, KV layers and the types and shapes of every step.
 
-use super::{ensure, error, positive};
+use super::{Role, ensure, error, positive};
 use crate::FormatError;
 use crate::kernel::{GROUP_COLUMNS, MAX_DIGIT_COLUMNS};
 use crate::manifest::{Manifest, PackedMatrix, RowOrder, Tensor};
@@ -32,7 +32,7 @@ const MAX_ROTATED: u32 = 1 << 16;
 /// Most RoPE tables: a runtime tabulates each over the whole context.
 const MAX_ROPE_TABLES: usize = 8;
 
-pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
+pub(super) fn validate(manifest: &Manifest, role: Role) -> Result<(), FormatError> {
     let plan = &manifest.plan;
     ensure(plan.row_bytes <= MAX_ROW_BYTES && plan.row_bytes.is_multiple_of(ALIGNMENT), "plan", || {
         format!("row_bytes is {}, no multiple of {ALIGNMENT} up to {MAX_ROW_BYTES}", plan.row_bytes)
@@ -52,6 +52,11 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
     );
     ensure(first, "plan", || "body does not begin with an embedding into the residual stream")?;
 
+    let joins = |steps: &[Step]| steps.iter().filter(|s| matches!(s, Step::JoinHidden { .. })).count();
+    let (wanted, found) = (usize::from(role == Role::Draft), joins(&plan.body));
+    ensure(found == wanted, "plan", || {
+        format!("joins {found} hidden states to its rows; the plan of a model none, and that of a draft one")
+    })?;
     let mut tables = BTreeSet::new();
     for (list, steps) in [("body", &plan.body), ("head", &plan.head)] {
         for (index, step) in steps.iter().enumerate() {
@@ -67,6 +72,7 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
                         | Step::Attend { .. }
                         | Step::Convolve { .. }
                         | Step::DeltaRule { .. }
+                        | Step::JoinHidden { .. }
                 )
             {
                 return Err(error(
@@ -74,6 +80,8 @@ pub(super) fn validate(manifest: &Manifest) -> Result<(), FormatError> {
                     "stands in the head, which runs only for some rows; it belongs in the body",
                 ));
             }
+            let recurrent = matches!(step, Step::Convolve { .. } | Step::DeltaRule { .. });
+            ensure(role == Role::Model || !recurrent, &record, || "keeps a state, which no draft may")?;
             let last = list == "head" && index + 1 == steps.len();
             ensure(
                 last || !matches!(step, Step::Head { .. }),
@@ -320,6 +328,15 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("input", input, len)?;
             part("gate", gate, at, len)?;
             f32s("out", out, len)
+        }
+        Step::JoinHidden { input, input_norm, hidden_norm, eps, out } => {
+            positive(record, "eps", eps)?;
+            let hidden = u64::from(manifest.hyperparameters.hidden_dim);
+            for (field, id) in [("input norm", input_norm), ("hidden norm", hidden_norm)] {
+                vector(record, field, tensor(manifest, record, id)?, hidden)?;
+            }
+            f32s("input", input, hidden)?;
+            f32s("out", out, 2 * hidden)
         }
     }
 }

@@ -291,6 +291,13 @@ impl Run<'_> {
                     self.read(input, n);
                 }
             }
+            Step::JoinHidden { input, input_norm, hidden_norm, eps: _, out } => {
+                let n = m.hyperparameters.hidden_dim as usize;
+                assert!([input_norm, hidden_norm].iter().all(|&id| self.tensor(id).len() == 4 * n));
+                self.read(input, n);
+                self.write(out, 2 * n);
+                self.read(input, n);
+            }
             ref other => panic!("{other:?}"),
         }
     }

@@ -110,5 +110,15 @@ pub fn steps() -> Vec<(Step, &'static str)> {
             },
             "10000000 0a000000 01000000 0000003f 0b000000 02010000 03000000 0c000000",
         ),
+        (
+            Step::JoinHidden {
+                input: a,
+                input_norm: TensorId(1),
+                hidden_norm: TensorId(2),
+                eps: 0.5,
+                out: b,
+            },
+            "11000000 0a000000 01000000 02000000 0000003f 0b000000",
+        ),
     ]
 }
