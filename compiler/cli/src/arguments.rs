@@ -119,6 +119,10 @@ pub struct Reading {
     /// Leave the tokenizer and the chat template out: the bundle takes and gives token ids only
     #[arg(long)]
     pub no_tokenizer: bool,
+    /// Leave the block out that drafts tokens, where the model has one: the bundle is smaller, and the same texts come more
+    /// slowly
+    #[arg(long)]
+    pub no_draft: bool,
     /// Layout of a GGUF file's I2_S weights [default: what the weights themselves say]
     #[arg(long, value_enum)]
     pub i2s_layout: Option<I2sLayoutOption>,

@@ -129,6 +129,7 @@ fn load_options(reading: &Reading) -> LoadOptions {
         quantize: reading.quantize.map(|QuantizeOption::Absmean| load::Quantize::Absmean),
         tolerance: reading.tolerance,
         without_tokenizer: reading.no_tokenizer,
+        without_draft: reading.no_draft,
         i2s_layout: reading.i2s_layout.map(|layout| match layout {
             I2sLayoutOption::X86 => I2sLayout::X86,
             I2sLayoutOption::Arm => I2sLayout::Arm,

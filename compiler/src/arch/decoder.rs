@@ -1,10 +1,11 @@
 //! Takes and checks the tensors of decoder-only transformers with Llama's tensor names, layer by layer.
 
 use crate::arch::config::Config;
+use crate::arch::draft;
 use crate::arch::factors::EmbeddingScale;
 use crate::arch::family::Family;
 use crate::arch::quantization::LinearWeights;
-use crate::arch::{Decoder, head};
+use crate::arch::{Decoder, ParsedConfig, head};
 use crate::checkpoint::overrides::Overrides;
 use crate::checkpoint::{Checkpoint, ElementType, RawTensor};
 use crate::error::{CompileError, Warnings};
@@ -21,8 +22,7 @@ use trit_format::plan::DeltaHeads;
 
 /// Takes every tensor of the model; nothing may be left over.
 pub(crate) fn build(
-    family: &'static Family,
-    config: Config,
+    ParsedConfig { family, config, without_draft }: ParsedConfig,
     activations: Activations,
     checkpoint: Checkpoint,
     overrides: &Overrides,
@@ -35,7 +35,7 @@ pub(crate) fn build(
         let left_out = checkpoint.rename(name);
         if left_out > 0 {
             warnings.push(format!(
-                "{}: {left_out} tensors of a tower for images or of a draft block are left out; only text is compiled",
+                "{}: {left_out} tensors of a tower for images are left out; only text is compiled",
                 checkpoint.path.display()
             ));
         }
@@ -49,6 +49,10 @@ pub(crate) fn build(
     }
     let (name, mut final_norm) = tensors.norm("model.norm", hidden, "hidden_size")?;
     final_norm.iter_mut().for_each(|weight| *weight *= config.factors.final_scale);
+    let draft = match family.drafts {
+        true => draft::take(&mut tensors, without_draft, warnings)?,
+        false => None,
+    };
     refuse_rest(&tensors.checkpoint, family)?;
     let inner_eps = match &config.weights {
         LinearWeights::Declared(quantization) => quantization.inner_norm,
@@ -68,6 +72,7 @@ pub(crate) fn build(
         head,
         layers,
         final_norm: (name, final_norm),
+        draft: draft.map(Box::new),
         report: tensors.report,
     })
 }
@@ -93,49 +98,84 @@ pub(crate) struct Tensors<'a> {
     report: Vec<TensorReport>,
 }
 
-impl Tensors<'_> {
+/// How a projection of so many rows and columns is taken.
+type Take<'a> = fn(&mut Tensors<'a>, &str, usize, usize) -> Result<Projection, CompileError>;
+
+impl<'a> Tensors<'a> {
     fn layer(&mut self, index: u32) -> Result<Layer, CompileError> {
-        let dims = self.config.dims;
-        let names = &self.family.norms;
-        let [hidden, ffn] = [dims.hidden_dim, dims.ffn_dim].map(|n| n as usize);
-        // `Config` checked that all heads together are no more than `MAX_K`.
-        let [q, kv] = [dims.n_heads, dims.n_kv_heads].map(|n| n as usize * dims.head_dim as usize);
-        let at = |name: &str| format!("model.layers.{index}.{name}");
-        let (rope, window) = self.config.positions.layer(index);
-        let [attention_sub, ffn_sub] = names.sub.map_or([None; 2], |names| names.map(Some));
-        let [attention_post, ffn_post] = names.post.map_or([None; 2], |names| names.map(Some));
-        let optional = |this: &mut Self, name: Option<&str>, len, what| {
-            name.map(|name| this.norm(&at(name), len, what)).transpose()
-        };
+        let prefix = format!("model.layers.{index}.");
         let mixer = match &self.config.mixers {
             Some(mixers) if mixers.recurrent.get(index as usize) == Some(&true) => {
-                let module = at("linear_attn");
+                let (module, hidden) = (format!("{prefix}linear_attn"), self.config.dims.hidden_dim as usize);
                 Mixer::DeltaNet(Box::new(self.delta_net(&module, hidden, mixers.heads, mixers.taps)?))
             }
             _ => {
-                let (q_proj, output_gate) = self.queries(&at("self_attn.q_proj"), q, hidden)?;
-                Mixer::Attention(Box::new(Attention {
-                    q: q_proj,
-                    k: self.projection(&at("self_attn.k_proj"), kv, hidden)?,
-                    v: self.projection(&at("self_attn.v_proj"), kv, hidden)?,
-                    head_norms: if names.heads { Some(self.head_norms(&at("self_attn"))?) } else { None },
-                    rope,
-                    window,
-                    output_gate,
-                    sub_norm: optional(self, attention_sub, q, "num_attention_heads * head_dim")?,
-                    o: self.projection(&at("self_attn.o_proj"), hidden, q)?,
-                }))
+                let (rope, window) = self.config.positions.layer(index);
+                self.attention(&prefix, (rope, window), Tensors::projection)?
             }
+        };
+        self.around(&prefix, mixer, Tensors::projection)
+    }
+
+    /// The attention of the layer whose names begin with `prefix`, with that RoPE and window.
+    pub(crate) fn attention(
+        &mut self,
+        prefix: &str,
+        (rope, window): (usize, Option<u32>),
+        take: Take<'a>,
+    ) -> Result<Mixer, CompileError> {
+        let (dims, names) = (self.config.dims, &self.family.norms);
+        let hidden = dims.hidden_dim as usize;
+        // `Config` checked that all heads together are no more than `MAX_K`.
+        let [q, kv] = [dims.n_heads, dims.n_kv_heads].map(|n| n as usize * dims.head_dim as usize);
+        let at = |name: &str| format!("{prefix}self_attn.{name}");
+        let (q_proj, output_gate) = self.queries(&at("q_proj"), [q, hidden], take)?;
+        Ok(Mixer::Attention(Box::new(Attention {
+            q: q_proj,
+            k: take(self, &at("k_proj"), kv, hidden)?,
+            v: take(self, &at("v_proj"), kv, hidden)?,
+            head_norms: if names.heads {
+                Some(self.head_norms(&format!("{prefix}self_attn"))?)
+            } else {
+                None
+            },
+            rope,
+            window,
+            output_gate,
+            sub_norm: match names.sub {
+                Some([name, _]) => {
+                    Some(self.norm(&format!("{prefix}{name}"), q, "num_attention_heads * head_dim")?)
+                }
+                None => None,
+            },
+            o: take(self, &at("o_proj"), hidden, q)?,
+        })))
+    }
+
+    /// The layer whose names begin with `prefix`, around its mixer.
+    pub(crate) fn around(
+        &mut self,
+        prefix: &str,
+        mixer: Mixer,
+        take: Take<'a>,
+    ) -> Result<Layer, CompileError> {
+        let (dims, names) = (self.config.dims, &self.family.norms);
+        let [hidden, ffn] = [dims.hidden_dim, dims.ffn_dim].map(|n| n as usize);
+        let at = |name: &str| format!("{prefix}{name}");
+        let [_, ffn_sub] = names.sub.map_or([None; 2], |names| names.map(Some));
+        let [attention_post, ffn_post] = names.post.map_or([None; 2], |names| names.map(Some));
+        let optional = |this: &mut Self, name: Option<&str>, len, what| {
+            name.map(|name| this.norm(&at(name), len, what)).transpose()
         };
         Ok(Layer {
             input_norm: self.norm(&at("input_layernorm"), hidden, "hidden_size")?,
             mixer,
             mixer_post_norm: optional(self, attention_post, hidden, "hidden_size")?,
             ffn_norm: self.norm(&at(names.ffn), hidden, "hidden_size")?,
-            gate: self.projection(&at("mlp.gate_proj"), ffn, hidden)?,
-            up: self.projection(&at("mlp.up_proj"), ffn, hidden)?,
+            gate: take(self, &at("mlp.gate_proj"), ffn, hidden)?,
+            up: take(self, &at("mlp.up_proj"), ffn, hidden)?,
             ffn_sub_norm: optional(self, ffn_sub, ffn, "intermediate_size")?,
-            down: self.projection(&at("mlp.down_proj"), hidden, ffn)?,
+            down: take(self, &at("mlp.down_proj"), hidden, ffn)?,
             ffn_post_norm: optional(self, ffn_post, hidden, "hidden_size")?,
         })
     }
@@ -145,13 +185,13 @@ impl Tensors<'_> {
     fn queries(
         &mut self,
         module: &str,
-        rows: usize,
-        k: usize,
+        [rows, k]: [usize; 2],
+        take: Take<'a>,
     ) -> Result<(Projection, Option<Projection>), CompileError> {
         if self.config.mixers.is_none() {
-            return Ok((self.projection(module, rows, k)?, None));
+            return Ok((take(self, module, rows, k)?, None));
         }
-        let Projection { norm, matrix } = self.projection(module, 2 * rows, k)?;
+        let Projection { norm, matrix } = take(self, module, 2 * rows, k)?;
         let run = self.config.dims.head_dim as usize;
         let half = |first, part| {
             let matrix = select(&matrix, Runs { first, run, period: 2 * run }, part)?;
@@ -286,8 +326,8 @@ impl Tensors<'_> {
             heads,
             qkv: self.projection(&at("in_proj_qkv"), channels, hidden)?,
             z: self.projection(&at("in_proj_z"), inner, hidden)?,
-            b: self.gate(&at("in_proj_b"), values, hidden)?,
-            a: self.gate(&at("in_proj_a"), values, hidden)?,
+            b: self.perhaps_ternary(&at("in_proj_b"), values, hidden)?,
+            a: self.perhaps_ternary(&at("in_proj_a"), values, hidden)?,
             convolution,
             rates: (rates_name, rates),
             bias: dense::norm(bias, values, "linear_num_value_heads")?,
@@ -297,8 +337,13 @@ impl Tensors<'_> {
         })
     }
 
-    /// A projection of a few rows, which may be of floats in a model whose other linears are ternary.
-    fn gate(&mut self, module: &str, rows: usize, k: usize) -> Result<Projection, CompileError> {
+    /// A projection that may be of floats in a model whose other linears are ternary.
+    pub(crate) fn perhaps_ternary(
+        &mut self,
+        module: &str,
+        rows: usize,
+        k: usize,
+    ) -> Result<Projection, CompileError> {
         if !matches!(self.config.weights, LinearWeights::Undeclared) {
             return self.projection(module, rows, k);
         }
@@ -353,7 +398,7 @@ impl Tensors<'_> {
     }
 
     /// Norm weights as they multiply, with the one added that some families leave out.
-    fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
+    pub(crate) fn norm(&mut self, module: &str, len: usize, what: &str) -> Result<NormWeights, CompileError> {
         let tensor = self.checkpoint.require(&format!("{module}.weight"))?;
         let (name, mut weights) = dense::norm(tensor, len, what)?;
         if self.family.norms.less_one && !self.overrides.norms_whole {

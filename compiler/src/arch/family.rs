@@ -35,6 +35,8 @@ pub(crate) struct Family {
     pub(crate) tensor_name: Option<fn(&str) -> Option<String>>,
     /// Takes the keys that say how layers mix tokens, where not all of them have plain attention.
     pub(crate) mixers: fn(&mut Keys, &Hyperparameters) -> Result<Option<Mixers>, CompileError>,
+    /// Whether there may be a block that drafts tokens, as [`crate::arch::draft`] reads it.
+    pub(crate) drafts: bool,
 }
 
 /// How the layers of a hybrid mix tokens. Its attention has an output gate.
@@ -81,4 +83,5 @@ pub(crate) const LLAMA: Family = Family {
     factors: |_, _, usual| Ok(usual),
     tensor_name: None,
     mixers: |_, _| Ok(None),
+    drafts: false,
 };

@@ -7,11 +7,12 @@
 //! | `config`, `quantization`, `modules`, `positions`, `rope` | `config.json`, typed |
 //! | `factors` | the numbers of a family's arithmetic |
 //! | `keys`, `harmless` | takes keys one by one, so that what nobody took is refused by name |
-//! | `decoder`, `head` | the tensors, taken and checked |
+//! | `decoder`, `head`, `draft` | the tensors, taken and checked |
 //! | `overrides` | what only the checkpoint's file says |
 
 mod config;
 mod decoder;
+mod draft;
 mod factors;
 mod families;
 mod family;
@@ -27,7 +28,7 @@ mod rope;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::overrides::Overrides;
 use crate::error::{Choice, CompileError, Warnings};
-use crate::model::{Activations, Layer, Matrix, NormWeights, Rope, TensorReport};
+use crate::model::{Activations, DraftBlock, Layer, Matrix, NormWeights, Rope, TensorReport};
 use crate::weights::stored::Storage;
 use config::Config;
 pub(crate) use families::qwen35::of_text;
@@ -54,6 +55,7 @@ pub(crate) struct Decoder {
     pub(crate) head: Option<Matrix>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: NormWeights,
+    pub(crate) draft: Option<Box<DraftBlock>>,
     pub(crate) report: Vec<TensorReport>,
 }
 
@@ -61,6 +63,7 @@ pub(crate) struct Decoder {
 pub(crate) struct ParsedConfig {
     family: &'static Family,
     config: Config,
+    without_draft: bool,
 }
 
 /// How `config.json` is to be read.
@@ -70,6 +73,8 @@ pub(crate) struct ConfigOptions<'a> {
     pub(crate) ignored: &'a [String],
     /// The bundle's context length.
     pub(crate) context: Option<u32>,
+    /// Leaves the block out that drafts tokens.
+    pub(crate) without_draft: bool,
 }
 
 /// Reads the configuration `map` of the file `path`.
@@ -86,7 +91,7 @@ pub(crate) fn parse(
     keys.ignore(options.ignored, warnings);
     let family = families::find(&mut keys)?;
     let config = Config::take(keys, family, options.context, warnings)?;
-    Ok(ParsedConfig { family, config })
+    Ok(ParsedConfig { family, config, without_draft: options.without_draft })
 }
 
 impl ParsedConfig {
@@ -156,8 +161,7 @@ impl ParsedConfig {
             Activations::Int8Groups
         };
         let path = checkpoint.path.clone();
-        let mut decoder =
-            decoder::build(self.family, self.config, activations, checkpoint, overrides, warnings)?;
+        let mut decoder = decoder::build(self, activations, checkpoint, overrides, warnings)?;
         overrides::apply(overrides, &path, &mut decoder, warnings)?;
         Ok(decoder)
     }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trit_format::FormatError;
 use trit_format::container::{Digest, Header, MAGIC, SectionKind};
+use trit_format::draft;
 use trit_format::kernel::KernelEntry;
 use trit_format::manifest::Manifest;
 use trit_format::program::Program;
@@ -57,6 +58,7 @@ pub struct Bundle {
     program: Option<Program>,
     header: Header,
     manifest: Manifest,
+    draft: Option<Manifest>,
 }
 
 /// Where a bundle stands in its file: all of it, or a part of a program, which was found in it.
@@ -96,7 +98,14 @@ impl Bundle {
         let section = header.section(SectionKind::Manifest).map_or(0..0, |s| s.range());
         let manifest = Manifest::decode(&bytes[section]).map_err(invalid)?;
         manifest.validate(&header).map_err(invalid)?;
-        Ok(Bundle { file, program, header, manifest })
+        let draft = match header.section(SectionKind::Draft) {
+            Some(section) => {
+                header.verify(bytes, SectionKind::Draft).map_err(invalid)?;
+                Some(draft::decode(&bytes[section.range()], &manifest, &header).map_err(invalid)?)
+            }
+            None => None,
+        };
+        Ok(Bundle { file, program, header, manifest, draft })
     }
 
     /// Where it is.
@@ -112,6 +121,11 @@ impl Bundle {
     /// What it says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The manifest with the plan of the block that drafts tokens in place of its own, where there is such a block.
+    pub fn draft(&self) -> Option<&Manifest> {
+        self.draft.as_ref()
     }
 
     /// All of its bytes.

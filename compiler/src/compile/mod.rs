@@ -17,6 +17,7 @@ use crate::reference::golden::{self, KnownResult};
 use kernels::CodeSection;
 use std::path::Path;
 use trit_format::container::{Header, SectionKind};
+use trit_format::draft;
 use trit_format::manifest::{Manifest, PackedMatrix};
 use trit_format::target::Target;
 use trit_format::trust;
@@ -98,9 +99,9 @@ fn compile_after(
         code.push(kernels::assemble(&kernels::specs(&lowered.packed_matrices, target)?, target)?);
         expect_wanted(progress)?;
     }
-    // Manifest, weights, tensors; then planes, code and the tokenizer.
-    let count =
-        3 + usize::from(!lowered.planes.is_empty()) + code.len() + usize::from(model.tokenizer.is_some());
+    // Manifest, weights, tensors; then planes, code, the tokenizer and the plan of a draft block.
+    let optional = [!lowered.planes.is_empty(), model.tokenizer.is_some(), lowered.draft.is_some()];
+    let count = 3 + code.len() + optional.iter().filter(|there| **there).count();
     let mut bundle = BundleWriter::create(out, stub, count, &progress.unfinished())?;
 
     let mut section = bundle.section(SectionKind::Weights)?;
@@ -132,6 +133,11 @@ fn compile_after(
     if let Some(tokenizer) = &model.tokenizer {
         let mut section = bundle.section(SectionKind::Tokenizer)?;
         section.write(tokenizer)?;
+        section.finish();
+    }
+    if let Some(plan) = &lowered.draft {
+        let mut section = bundle.section(SectionKind::Draft)?;
+        section.write(&draft::encode(plan).map_err(internal)?)?;
         section.finish();
     }
 

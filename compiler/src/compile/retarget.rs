@@ -93,6 +93,7 @@ pub fn retarget(
         entries.extend(kernels);
     }
     copy(&mut writer, SectionKind::Tokenizer)?;
+    copy(&mut writer, SectionKind::Draft)?;
 
     let (weights, kernels) = (super::weights(&packed_matrices), entries.len());
     let compiler = crate::lower::manifest::COMPILER.to_owned();

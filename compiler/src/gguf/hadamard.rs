@@ -42,9 +42,11 @@ pub(super) struct Folded {
     pub(super) rotations: Rotations,
     /// The file's own names of the folded matrices.
     pub(super) names: BTreeSet<String>,
+    /// Whether the list has tensors of draft blocks, which are not among `names`.
+    pub(super) rotated_drafts: bool,
 }
 
-/// Takes the keys; `None` where there are none. `drafts` are tensors that were left out, and may be listed.
+/// Takes the keys; `None` where there are none. `drafts` are tensors of draft blocks, which may be listed.
 ///
 /// # Errors
 /// Another version, transform, axis or sign mode; tensors that are missing or of another kind; widths that are no multiple
@@ -52,7 +54,7 @@ pub(super) struct Folded {
 pub(super) fn take(
     metadata: &mut Metadata,
     tensors: &BTreeMap<String, RawTensor>,
-    drafts: &BTreeSet<String>,
+    drafts: &BTreeMap<String, String>,
     heads: Option<&ValueHeads>,
 ) -> Result<Option<Folded>, CompileError> {
     if !metadata.has_prefix(PREFIX) {
@@ -64,7 +66,9 @@ pub(super) fn take(
     keys.expect_text("axis", "input-last-dimension")?;
     let block = keys.block()?;
     let mut names = keys.names("weight_names")?;
-    names.retain(|name| !drafts.contains(name));
+    let listed = names.len();
+    names.retain(|name| !drafts.contains_key(name));
+    let rotated_drafts = names.len() < listed;
     let inverse = keys.names("inverse_weight_names")?;
     let grouped = keys.metadata.bool(&named("gdn_v_grouped"))?;
     let mut widths = BTreeSet::new();
@@ -96,7 +100,7 @@ pub(super) fn take(
     let rotated: BTreeSet<String> = names.into_iter().chain(inverse).collect();
     let rotations =
         Rotations { block, signs, names: rotated.iter().filter_map(|n| qwen35_name(n)).collect() };
-    Ok(Some(Folded { rotations, names: rotated }))
+    Ok(Some(Folded { rotations, names: rotated, rotated_drafts }))
 }
 
 fn named(key: &str) -> String {

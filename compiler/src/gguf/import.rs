@@ -146,12 +146,21 @@ fn hybrid(
     overrides: &mut Overrides,
     warnings: &mut Warnings,
 ) -> Result<BTreeMap<String, RawTensor>, CompileError> {
-    let drafts = qwen35::drop_drafts(&mut gguf.tensors, config, warnings);
+    let mut drafts = qwen35::drafts(&gguf.tensors, config);
     let heads = qwen35::ValueHeads::of(config);
     let folded = hadamard::take(metadata, &gguf.tensors, &drafts, heads.as_ref())?;
+    if folded.as_ref().is_some_and(|folded| folded.rotated_drafts) {
+        warnings.push(format!(
+            "the block that drafts tokens ({} tensors) is left out: it is rotated. Texts do not depend on it, but come more slowly",
+            drafts.len()
+        ));
+        gguf.tensors.retain(|name, _| !drafts.contains_key(name));
+        drafts.clear();
+    }
     let mut renamed = BTreeMap::new();
     for (name, mut tensor) in std::mem::take(&mut gguf.tensors) {
-        let key = names::qwen35_name(&name).unwrap_or_else(|| name.clone());
+        let own = drafts.remove(&name).or_else(|| names::qwen35_name(&name));
+        let key = own.unwrap_or_else(|| name.clone());
         if names::is_float(&name) && !stays_in_blocks(&name, &tensor) {
             tensor = floats::widened(tensor)?;
         }

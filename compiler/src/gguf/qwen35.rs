@@ -2,11 +2,11 @@
 //! the layers.
 
 use super::architecture_keys::ArchitectureKeys;
-use super::names::layer_part;
+use super::names::{layer_part, qwen35_name};
 use crate::checkpoint::{Axis, RawTensor, TiledHeads};
-use crate::error::{CompileError, Warnings};
+use crate::error::CompileError;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Every how many layers one has attention, where the file does not say.
 const INTERVAL: u64 = 4;
@@ -111,24 +111,35 @@ fn layer_types(keys: &mut ArchitectureKeys, layers: u64) -> Result<Value, Compil
     Ok(recurrent.into_iter().map(name).collect())
 }
 
-/// Leaves out the blocks after the layers, which only draft, and gives the names of their tensors.
-pub(super) fn drop_drafts(
-    tensors: &mut BTreeMap<String, RawTensor>,
+/// The tensors of blocks after the layers, which only draft: their names in the file and in checkpoints.
+pub(super) fn drafts(
+    tensors: &BTreeMap<String, RawTensor>,
     config: &Map<String, Value>,
-    warnings: &mut Warnings,
-) -> BTreeSet<String> {
+) -> BTreeMap<String, String> {
     let layers = config.get("num_hidden_layers").and_then(Value::as_u64).unwrap_or(0);
-    let is_draft = |name: &str| layer_part(name).is_some_and(|(layer, _)| u64::from(layer) >= layers);
-    let drafts: BTreeSet<String> = tensors.keys().filter(|name| is_draft(name)).cloned().collect();
-    tensors.retain(|name, _| !drafts.contains(name));
-    if !drafts.is_empty() {
-        warnings.push(format!(
-            "the file has {} tensors of a draft block (blk.{layers}), which is left out: the model's text does not depend on it",
-            drafts.len()
-        ));
-    }
-    drafts
+    let draft = |name: &String| {
+        let (layer, part) = layer_part(name)?;
+        let block = u64::from(layer).checked_sub(layers)?;
+        let own = match NEXTN.iter().find(|(gguf, _)| *gguf == part) {
+            Some((_, own)) if block == 0 => (*own).to_owned(),
+            _ => {
+                let of_layer = qwen35_name(&format!("blk.0.{part}"));
+                let known = of_layer.as_deref().and_then(|name| name.strip_prefix("model.layers.0."));
+                format!("layers.{block}.{}", known.unwrap_or(part))
+            }
+        };
+        Some((name.clone(), format!("mtp.{own}")))
+    };
+    tensors.keys().filter_map(draft).collect()
 }
+
+/// What a draft block has beside a layer.
+const NEXTN: [(&str, &str); 4] = [
+    ("nextn.eh_proj.weight", "fc.weight"),
+    ("nextn.enorm.weight", "pre_fc_norm_embedding.weight"),
+    ("nextn.hnorm.weight", "pre_fc_norm_hidden.weight"),
+    ("nextn.shared_head_norm.weight", "norm.weight"),
+];
 
 /// The order in which value heads are stored, of the tensors that have them.
 pub(super) struct ValueHeads {

@@ -65,6 +65,10 @@ pub fn describe(bundle: &Bundle) -> String {
             m.plan.row_bytes
         ),
     );
+    if let Some(draft) = bundle.draft() {
+        let steps = draft.plan.body.len() + draft.plan.head.len();
+        line("draft", format!("a block that drafts tokens, in {steps} steps"));
+    }
     for (table, layout) in planes(m) {
         let shape = format!("{} x {}", layout.rows(), layout.hidden());
         line("planes", format!("of {}, {shape}, {} bytes", table.name, layout.bytes()));
@@ -250,6 +254,12 @@ pub fn json(bundle: &Bundle) -> Value {
         "kernels": kernels,
         "steps": m.plan.body.len() + m.plan.head.len(),
         "arena_bytes_per_token": m.plan.row_bytes,
+        "draft": bundle.draft().map(|draft| {
+            json!({
+                "steps": draft.plan.body.len() + draft.plan.head.len(),
+                "arena_bytes_per_token": draft.plan.row_bytes,
+            })
+        }),
         "text": {
             "tokenizer": header.section(SectionKind::Tokenizer).is_some(),
             "chat_template": m.text.chat_template.is_some(),

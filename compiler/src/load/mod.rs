@@ -83,7 +83,8 @@ fn read(
     let (config_path, config) = model_files.config().ok_or_else(|| {
         CompileError::Internal("the model's files were read without their config.json".to_owned())
     })?;
-    let config_options = ConfigOptions { ignored: &ignored, context: options.context };
+    let (context, without_draft) = (options.context, options.without_draft);
+    let config_options = ConfigOptions { ignored: &ignored, context, without_draft };
     let mut config = arch::parse(config_path, config.clone(), config_options, warnings)?;
     if options.quantize == Some(Quantize::Absmean) {
         config = config.rounded()?;
@@ -122,6 +123,7 @@ fn read(
         head: decoder.head,
         layers: decoder.layers,
         final_norm: decoder.final_norm,
+        draft: decoder.draft,
         text: text.info,
         tokenizer: text.tokenizer,
         warnings: survey.warnings.clone(),

@@ -20,6 +20,8 @@ pub struct LoadOptions {
     pub tolerance: Option<f32>,
     /// Leaves the tokenizer out, and with it the chat template: the bundle takes and gives token ids only.
     pub without_tokenizer: bool,
+    /// Leaves the block out that drafts tokens: the bundle is smaller, and its texts are the same but come more slowly.
+    pub without_draft: bool,
     /// The layout of a GGUF file's I2_S weights; by default what the weights themselves say.
     pub i2s_layout: Option<I2sLayout>,
     /// The bundle's context length in tokens; by default the model's, or that of LongRoPE's short factors.

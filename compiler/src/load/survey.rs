@@ -56,7 +56,8 @@ pub fn survey(path: &Path, options: &LoadOptions) -> Survey {
 pub(super) fn matrices(model: &Model) -> Vec<(TensorReport, Option<Matrix>)> {
     let tables = [Some(&model.embedding), model.head.as_ref()].into_iter().flatten();
     let projections = model.layers.iter().flat_map(|layer| layer.projections());
-    let mut matrices: Vec<&Matrix> = tables.chain(projections.into_iter().map(|p| &p.matrix)).collect();
+    let draft = model.draft.iter().flat_map(|d| d.layer.projections().into_iter().chain([&d.join]));
+    let mut matrices: Vec<&Matrix> = tables.chain(projections.chain(draft).map(|p| &p.matrix)).collect();
     let mut take = |name: &str| {
         let at = matrices.iter().position(|matrix| matrix.name() == name)?;
         Some(matrices.swap_remove(at).clone())

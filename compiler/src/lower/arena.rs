@@ -104,6 +104,7 @@ fn operands(step: &Step) -> Operands {
         Step::DeltaRule { qkv, gates, out, .. } => (vec![qkv, gates], vec![out]),
         Step::GateNorm { input, gate, out, .. } => (vec![input, gate], vec![out]),
         Step::Attend { qkv, out, .. } => (vec![qkv], vec![out]),
+        Step::JoinHidden { input, out, .. } => (vec![input], vec![out]),
         ref other => unreachable!("lowering makes no {other:?}"),
     };
     Operands { reads, writes }

@@ -4,7 +4,9 @@ use crate::error::CompileError;
 use crate::lower::Lowered;
 use crate::model::Model;
 use std::path::Path;
+use trit_format::FormatError;
 use trit_format::container::{Digest, Header, Section, SectionKind};
+use trit_format::draft;
 use trit_format::manifest::{MAX_BYTES, Manifest};
 
 /// The program as bundles name it.
@@ -34,6 +36,7 @@ pub(crate) fn manifest(model: &Model, lowered: Lowered<'_>) -> Manifest {
 pub(crate) fn expect_fit(model: &Model, path: &Path) -> Result<(), CompileError> {
     let unsupported = |problem: String| CompileError::Unsupported { path: path.to_owned(), problem };
     let lowered = Lowered::new(model, trit_codegen::best_code(&[]))?;
+    let draft = lowered.draft.clone();
     let manifest = manifest(model, lowered);
     // The sections count as long enough for anything, because the compiler itself decides where records lie in them.
     let section = |kind| Section { kind, offset: 0, len: u64::MAX / 2, digest: Digest([0; 32]) };
@@ -47,5 +50,9 @@ pub(crate) fn expect_fit(model: &Model, path: &Path) -> Result<(), CompileError>
         )));
     }
     manifest.encode().map_err(|error| unsupported(format!("cannot be held by a bundle: {error}")))?;
-    manifest.validate(&header).map_err(|error| unsupported(format!("cannot be held by a bundle: {error}")))
+    let refused = |error: FormatError| unsupported(format!("cannot be held by a bundle: {error}"));
+    manifest.validate(&header).map_err(refused)?;
+    let Some(plan) = draft else { return Ok(()) };
+    let section = draft::encode(&plan).map_err(refused)?;
+    draft::decode(&section, &manifest, &header).map(drop).map_err(refused)
 }

@@ -18,7 +18,7 @@ mod mixer;
 mod records;
 
 use crate::error::CompileError;
-use crate::model::{self, Dense, Layer, Matrix, Model, NormWeights, Projection, Rope, Ternary};
+use crate::model::{self, Dense, DraftBlock, Layer, Matrix, Model, NormWeights, Projection, Rope, Ternary};
 use linear::Input;
 use records::Records;
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ use trit_format::dense243::Code;
 use trit_format::manifest::{Golden, PackedMatrix, Planes, RowOrder, Tensor};
 use trit_format::plan::{
     self, ActivationRule, Buffer, BufferId, DType, Epilogue, InputNorm, KvLayer, LayerSteps, PackedMatrixId,
-    Plan, Quantized, Step, TensorId,
+    Plan, PlanesId, Quantized, Step, TensorId,
 };
 
 pub(crate) use records::packed_bytes;
@@ -59,6 +59,8 @@ pub(crate) struct Lowered<'m> {
     pub data: Vec<TensorData<'m>>,
     /// Known results, whose logits are among the tensors.
     pub goldens: Vec<Golden>,
+    /// The plan of the block that drafts tokens, of the same records.
+    pub draft: Option<Plan>,
 }
 
 impl<'m> Lowered<'m> {
@@ -68,7 +70,6 @@ impl<'m> Lowered<'m> {
     /// [`CompileError::Unsupported`] for a matrix with more columns than exact integer sums allow or scales that no
     /// kernel's groups fit, [`CompileError::Internal`] for a model whose shapes contradict each other.
     pub fn new(model: &'m Model, code: Code) -> Result<Lowered<'m>, CompileError> {
-        let dims = &model.hyperparameters;
         let mut lowering = Lowering {
             model,
             buffers: Vec::new(),
@@ -78,23 +79,22 @@ impl<'m> Lowered<'m> {
             rotations: Vec::new(),
             out: Records::new(code),
         };
-        let residual = lowering.f32s("h", dims.hidden_dim);
-        let table = lowering.embed(residual)?;
+        let embedding = lowering.embedding()?;
         let ropes: Vec<TensorId> = (0..model.ropes.len()).map(|index| lowering.inv_freq(index)).collect();
+        let residual = lowering.embed(embedding);
         let mut layers = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
             let start = lowering.steps.len() as u32;
-            lowering.layer(index as u32, layer, residual, &ropes)?;
+            lowering.layer(&format!("layers.{index}."), layer, residual, &ropes)?;
             layers.push(LayerSteps { start, end: lowering.steps.len() as u32 });
         }
         let body = std::mem::take(&mut lowering.steps);
-        let logits = lowering.head(residual, table)?;
-
-        let Lowering { mut buffers, steps: head, kv, out, .. } = lowering;
-        let row_bytes = arena::place(&mut buffers, &body, &head, residual, logits);
-        let plan = Plan { buffers, row_bytes, body, head, residual, logits, kv, layers };
-        let Records { code: _, packed_matrices, matrices, planes, tensors, data } = out;
-        Ok(Lowered { plan, packed_matrices, matrices, planes, tensors, data, goldens: Vec::new() })
+        let head = lowering.head_table(embedding)?;
+        let plan = lowering.end(residual, body, layers, (&model.final_norm, head))?;
+        let draft = model.draft.as_deref();
+        let draft = draft.map(|draft| lowering.draft(draft, embedding, &ropes, head)).transpose()?;
+        let Records { code: _, packed_matrices, matrices, planes, tensors, data } = lowering.out;
+        Ok(Lowered { plan, packed_matrices, matrices, planes, tensors, data, goldens: Vec::new(), draft })
     }
 
     /// Adds a known result: `logits` is `[vocab]`.
@@ -107,10 +107,17 @@ impl<'m> Lowered<'m> {
     }
 }
 
-/// The embedding as it stands in the bundle. A tied head is the same table.
+/// The embedding as it stands in the bundle, and the head. A tied head is the same table.
 #[derive(Clone, Copy)]
 enum EmbeddingTable {
     Dense(TensorId),
+    Ternary(PackedMatrixId),
+}
+
+/// A head as it stands in the bundle.
+#[derive(Clone, Copy)]
+enum HeadTable {
+    Dense(TensorId, Option<PlanesId>),
     Ternary(PackedMatrixId),
 }
 
@@ -174,26 +181,17 @@ impl<'m> Lowering<'m> {
         record
     }
 
-    /// The first step, and the table that a tied head uses again.
-    fn embed(&mut self, out: BufferId) -> Result<EmbeddingTable, CompileError> {
+    /// The record of the embedding.
+    fn embedding(&mut self) -> Result<EmbeddingTable, CompileError> {
         let scale = self.model.embedding_scale;
         match &self.model.embedding {
-            Matrix::Dense(dense) => {
-                let table = self.out.dense(dense)?;
-                self.steps.push(Step::Embed { table, scale, out });
-                Ok(EmbeddingTable::Dense(table))
-            }
+            Matrix::Dense(dense) => Ok(EmbeddingTable::Dense(self.out.dense(dense)?)),
             Matrix::Ternary(ternary) if scale == 1.0 => {
                 // The runtime reads rows of the embedding by their own scales, so the packed matrix is grouped whatever
                 // the rule.
                 let rule = self.model.table_rule(ternary);
-                let matrix =
-                    self.out.pack(ternary.name.clone(), RowOrder::Sequential, vec![ternary], rule)?;
-                self.steps.push(Step::EmbedTernary { matrix, out });
-                if let Some(rotation) = &ternary.rotation {
-                    let rotation = self.rotation(rotation);
-                    self.steps.push(Step::Unrotate { rotation, out });
-                }
+                let name = ternary.name.clone();
+                let matrix = self.out.pack(name, RowOrder::Sequential, vec![ternary], rule)?;
                 Ok(EmbeddingTable::Ternary(matrix))
             }
             Matrix::Ternary(ternary) => Err(CompileError::Unsupported {
@@ -203,6 +201,24 @@ impl<'m> Lowering<'m> {
                 ),
             }),
         }
+    }
+
+    /// The first steps of a plan, and the residual stream that they write.
+    fn embed(&mut self, embedding: EmbeddingTable) -> BufferId {
+        let out = self.f32s("h", self.model.hyperparameters.hidden_dim);
+        match embedding {
+            EmbeddingTable::Dense(table) => {
+                self.steps.push(Step::Embed { table, scale: self.model.embedding_scale, out });
+            }
+            EmbeddingTable::Ternary(matrix) => {
+                self.steps.push(Step::EmbedTernary { matrix, out });
+                if let Some(rotation) = self.model.embedding.ternary().and_then(|t| t.rotation.as_ref()) {
+                    let rotation = self.rotation(rotation);
+                    self.steps.push(Step::Unrotate { rotation, out });
+                }
+            }
+        }
+        out
     }
 
     fn inv_freq(&mut self, index: usize) -> TensorId {
@@ -216,22 +232,20 @@ impl<'m> Lowering<'m> {
 
     fn layer(
         &mut self,
-        index: u32,
+        prefix: &str,
         layer: &'m Layer,
         h: BufferId,
         ropes: &[TensorId],
     ) -> Result<(), CompileError> {
         let dims = &self.model.hyperparameters;
-        let prefix = format!("layers.{index}.");
-
-        self.mixer(&prefix, layer, h, ropes)?;
+        self.mixer(prefix, layer, h, ropes)?;
 
         let ffn = self.f32s("ffn", dims.ffn_dim);
         let input = Input { buffer: h, norm: Some(&layer.ffn_norm), normed: "x", quantized: "x" };
-        self.gate_up(&prefix, layer, input, ffn)?;
+        self.gate_up(prefix, layer, input, ffn)?;
         let norm = layer.ffn_sub_norm.as_ref();
         let input = Input { buffer: ffn, norm, normed: "ffn.normed", quantized: "ffn" };
-        self.add(&prefix, ("down", &layer.down), input, layer.ffn_post_norm.as_ref(), h)
+        self.add(prefix, ("down", &layer.down), input, layer.ffn_post_norm.as_ref(), h)
     }
 
     /// `h += projection(input)`, its result normalized first where there is a norm.
@@ -253,9 +267,8 @@ impl<'m> Lowering<'m> {
         Ok(())
     }
 
-    /// The steps after the last layer; gives the logits.
-    fn head(&mut self, h: BufferId, embedding: EmbeddingTable) -> Result<BufferId, CompileError> {
-        let dims = &self.model.hyperparameters;
+    /// The record of the head.
+    fn head_table(&mut self, embedding: EmbeddingTable) -> Result<HeadTable, CompileError> {
         let table = match &self.model.head {
             None => embedding,
             Some(Matrix::Dense(dense)) => EmbeddingTable::Dense(self.out.dense(dense)?),
@@ -264,16 +277,68 @@ impl<'m> Lowering<'m> {
                 EmbeddingTable::Ternary(self.out.pack(name, RowOrder::Sequential, vec![ternary], rule)?)
             }
         };
-        let (weight, eps) = (self.out.norm(&self.model.final_norm), self.model.rms_eps);
+        Ok(match table {
+            EmbeddingTable::Dense(table) => HeadTable::Dense(table, self.out.planes(table)),
+            EmbeddingTable::Ternary(matrix) => HeadTable::Ternary(matrix),
+        })
+    }
+
+    /// The plan of the block that drafts tokens. Nothing of the model's own plan is left in `self` but its records.
+    fn draft(
+        &mut self,
+        draft: &'m DraftBlock,
+        embedding: EmbeddingTable,
+        ropes: &[TensorId],
+        head: HeadTable,
+    ) -> Result<Plan, CompileError> {
+        let hidden = self.model.hyperparameters.hidden_dim;
+        let residual = self.embed(embedding);
+        let start = self.steps.len() as u32;
+        let out = self.f32s("joined", 2 * hidden);
+        let (input_norm, hidden_norm) =
+            (self.out.norm(&draft.embedding_norm), self.out.norm(&draft.hidden_norm));
+        let eps = self.model.rms_eps;
+        self.steps.push(Step::JoinHidden { input: residual, input_norm, hidden_norm, eps, out });
+        let input = Input { buffer: out, norm: None, normed: "joined.normed", quantized: "joined" };
+        self.linear("draft.", &[("join", &draft.join)], input, Epilogue::Store, residual)?;
+        self.layer("draft.", &draft.layer, residual, ropes)?;
+        let body = std::mem::take(&mut self.steps);
+        let layers = vec![LayerSteps { start, end: body.len() as u32 }];
+        self.end(residual, body, layers, (&draft.final_norm, head))
+    }
+
+    /// Completes a plan by its head; the next one begins with no buffers.
+    fn end(
+        &mut self,
+        residual: BufferId,
+        body: Vec<Step>,
+        layers: Vec<LayerSteps>,
+        (norm, head): (&'m NormWeights, HeadTable),
+    ) -> Result<Plan, CompileError> {
+        let logits = self.head(residual, norm, head)?;
+        let (mut buffers, head) = (std::mem::take(&mut self.buffers), std::mem::take(&mut self.steps));
+        let kv = std::mem::take(&mut self.kv);
+        let row_bytes = arena::place(&mut buffers, &body, &head, residual, logits);
+        Ok(Plan { buffers, row_bytes, body, head, residual, logits, kv, layers })
+    }
+
+    /// The steps after the last layer; gives the logits.
+    fn head(
+        &mut self,
+        h: BufferId,
+        norm: &'m NormWeights,
+        table: HeadTable,
+    ) -> Result<BufferId, CompileError> {
+        let dims = &self.model.hyperparameters;
+        let (weight, eps) = (self.out.norm(norm), self.model.rms_eps);
         let logits = self.f32s("logits", dims.vocab_size);
         match table {
-            EmbeddingTable::Dense(table) => {
+            HeadTable::Dense(table, planes) => {
                 let x = self.f32s("x", dims.hidden_dim);
-                let planes = self.out.planes(table);
                 self.steps.push(Step::RmsNorm { input: h, weight, eps, out: x });
                 self.steps.push(Step::Head { input: x, table, planes, out: logits });
             }
-            EmbeddingTable::Ternary(matrix) => {
+            HeadTable::Ternary(matrix) => {
                 let rule = self.model.head_rule().ok_or_else(|| {
                     CompileError::Internal("a ternary head has a rule for its input".to_owned())
                 })?;

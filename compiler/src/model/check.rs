@@ -3,7 +3,7 @@
 
 use crate::error::CompileError;
 use crate::model::{
-    Attention, DeltaNet, Dense, Layer, Matrix, Mixer, Model, NormWeights, Projection, Ternary,
+    Attention, DeltaNet, Dense, DraftBlock, Layer, Matrix, Mixer, Model, NormWeights, Projection, Ternary,
 };
 use trit_format::plan::{DType, DeltaHeads};
 
@@ -33,7 +33,19 @@ impl Model {
         matrix(&self.embedding, [vocab, hidden])?;
         self.head.as_ref().map_or(Ok(()), |head| matrix(head, [vocab, hidden]))?;
         norm(&self.final_norm, hidden)?;
-        self.layers.iter().try_for_each(|layer| self.check_layer(layer))
+        self.layers.iter().try_for_each(|layer| self.check_layer(layer))?;
+        self.draft.as_deref().map_or(Ok(()), |draft| self.check_draft(draft, hidden))
+    }
+
+    fn check_draft(&self, draft: &DraftBlock, hidden: usize) -> Result<(), CompileError> {
+        for weights in [&draft.embedding_norm, &draft.hidden_norm, &draft.final_norm] {
+            norm(weights, hidden)?;
+        }
+        projection(&draft.join, [hidden, 2 * hidden])?;
+        match draft.layer.mixer {
+            Mixer::Attention(_) => self.check_layer(&draft.layer),
+            Mixer::DeltaNet(_) => Err(wrong("has a draft block with a recurrent state".to_owned())),
+        }
     }
 
     fn check_layer(&self, layer: &Layer) -> Result<(), CompileError> {

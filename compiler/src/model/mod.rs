@@ -175,6 +175,22 @@ impl Layer {
     }
 }
 
+/// A block that drafts tokens (multi-token prediction): from a token and the model's normalized state before it, a guess at
+/// the token after it. It shares the model's embedding and head.
+#[derive(Clone)]
+pub struct DraftBlock {
+    /// Of the token's embedding.
+    pub embedding_norm: NormWeights,
+    /// Of the state.
+    pub hidden_norm: NormWeights,
+    /// `[hidden, 2 * hidden]`, for the embedding and then the state.
+    pub join: Projection,
+    /// Its layer, with attention.
+    pub layer: Layer,
+    /// Before the head.
+    pub final_norm: NormWeights,
+}
+
 /// A whole decoder-only model.
 #[derive(Clone)]
 pub struct Model {
@@ -204,6 +220,8 @@ pub struct Model {
     pub layers: Vec<Layer>,
     /// Before the head.
     pub final_norm: NormWeights,
+    /// Drafts tokens, where the checkpoint has such a block.
+    pub draft: Option<Box<DraftBlock>>,
     /// Template, special tokens, stop ids, sampling defaults.
     pub text: TextInfo,
     /// Bytes of tokenizer.json.

@@ -13,7 +13,7 @@ pub(crate) mod golden;
 mod linear;
 
 use crate::error::CompileError;
-use crate::model::{Attention, Matrix, Mixer, Model, NormWeights, Projection, Rope};
+use crate::model::{Attention, Layer, Matrix, Mixer, Model, NormWeights, Projection, Rope};
 use trit_format::plan::Activation;
 
 /// Logits `[vocab]` after the last of `ids`.
@@ -67,57 +67,90 @@ pub(crate) fn forward_jittered(
     for (h, &id) in h.chunks_exact_mut(hidden_dim).zip(ids) {
         embed(model, id as usize, h)?;
     }
-    let project = |projection: &Projection, x: &[f32]| linear::project(model, projection, x, jitter);
-    let eps = model.rms_eps;
     for (l, layer) in model.layers.iter().enumerate() {
-        let x = rms_norm(&h, &layer.input_norm.1, eps); // [n, hidden]
-        let o = match &layer.mixer {
-            Mixer::Attention(attention) => {
-                let Attention { q, k, v, head_norms, output_gate, sub_norm, o, .. } = &**attention;
-                let mut q = project(q, &x)?; // [n, n_heads * head_dim]
-                let mut k = project(k, &x)?; // [n, n_kv_heads * head_dim]
-                let v = project(v, &x)?; // [n, n_kv_heads * head_dim]
-                if let Some(norms) = head_norms {
-                    // The norm has the weights of one head, so every head counts as a row here.
-                    q = rms_norm(&q, &norms.q.1, eps);
-                    k = rms_norm(&k, &norms.k.1, eps);
-                }
-                let table = &model.ropes[attention.rope];
-                rope(table, &mut q, dims.n_heads as usize, dims.head_dim as usize);
-                rope(table, &mut k, dims.n_kv_heads as usize, dims.head_dim as usize);
-                let mut a = attend(model, attention, &q, &k, &v); // [n, n_heads * head_dim]
-                if let Some(gate) = output_gate {
-                    let gate = project(gate, &x)?;
-                    a.iter_mut().zip(&gate).for_each(|(a, g)| *a *= activate(*g, Activation::Sigmoid));
-                }
-                project(o, &normed(a, sub_norm.as_ref(), eps))? // [n, hidden]
-            }
-            Mixer::DeltaNet(delta) => {
-                let mixed = delta_net::mix(
-                    delta,
-                    &project(&delta.qkv, &x)?,
-                    &project(&delta.b, &x)?,
-                    &project(&delta.a, &x)?,
-                ); // [n, values * value_dim]
-                // The norm has the weights of one head, so every head counts as a row here.
-                let mut mixed = rms_norm(&mixed, &delta.norm.1, eps);
-                let z = project(&delta.z, &x)?;
-                mixed.iter_mut().zip(&z).for_each(|(m, z)| *m *= activate(*z, Activation::Silu));
-                project(&delta.o, &mixed)?
-            }
-        };
-        add(&mut h, &normed(o, layer.mixer_post_norm.as_ref(), eps));
-
-        let x = rms_norm(&h, &layer.ffn_norm.1, eps);
-        let gate = project(&layer.gate, &x)?; // [n, ffn]
-        let up = project(&layer.up, &x)?; // [n, ffn]
-        let m: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| activate(*g, model.activation) * u).collect();
-        let m = normed(m, layer.ffn_sub_norm.as_ref(), eps);
-        let down = project(&layer.down, &m)?; // [n, hidden]
-        add(&mut h, &normed(down, layer.ffn_post_norm.as_ref(), eps));
+        self::layer(model, layer, &mut h, jitter)?;
         each_layer(l, &h)?;
     }
-    Ok(rms_norm(&h, &model.final_norm.1, eps))
+    Ok(rms_norm(&h, &model.final_norm.1, model.rms_eps))
+}
+
+/// The normalized states `[n, hidden]` of the block that drafts tokens, of which row `p` takes token `p` of `ids` and row
+/// `p` of `states` `[n, hidden]`: the model's own normalized state before that token. [`head`] makes logits of a row, which
+/// are a guess at the token after it.
+///
+/// # Errors
+/// As [`logits`], and [`CompileError::TokenIds`] for another number of states.
+pub fn draft(model: &Model, ids: &[u32], states: &[f32]) -> Result<Vec<f32>, CompileError> {
+    model.check()?;
+    let hidden_dim = model.hyperparameters.hidden_dim as usize;
+    let Some(draft) = model.draft.as_deref().filter(|_| states.len() == ids.len() * hidden_dim) else {
+        let problem =
+            format!("{} tokens with {} numbers of states, or no draft block", ids.len(), states.len());
+        return Err(CompileError::TokenIds(problem));
+    };
+    let eps = model.rms_eps;
+    let mut joined = Vec::new(); // [n, 2 * hidden]
+    for (&id, state) in ids.iter().zip(states.chunks_exact(hidden_dim)) {
+        let mut embedding = vec![0.0; hidden_dim];
+        embed(model, id as usize, &mut embedding)?;
+        joined.extend(rms_norm(&embedding, &draft.embedding_norm.1, eps));
+        joined.extend(rms_norm(state, &draft.hidden_norm.1, eps));
+    }
+    let mut h = linear::project(model, &draft.join, &joined, 0.0)?; // [n, hidden]
+    layer(model, &draft.layer, &mut h, 0.0)?;
+    Ok(rms_norm(&h, &draft.final_norm.1, eps))
+}
+
+/// Takes the residual stream `h` `[n, hidden]` through a layer.
+fn layer(model: &Model, layer: &Layer, h: &mut [f32], jitter: f32) -> Result<(), CompileError> {
+    let (dims, eps) = (&model.hyperparameters, model.rms_eps);
+    let project = |projection: &Projection, x: &[f32]| linear::project(model, projection, x, jitter);
+    let x = rms_norm(h, &layer.input_norm.1, eps); // [n, hidden]
+    let o = match &layer.mixer {
+        Mixer::Attention(attention) => {
+            let Attention { q, k, v, head_norms, output_gate, sub_norm, o, .. } = &**attention;
+            let mut q = project(q, &x)?; // [n, n_heads * head_dim]
+            let mut k = project(k, &x)?; // [n, n_kv_heads * head_dim]
+            let v = project(v, &x)?; // [n, n_kv_heads * head_dim]
+            if let Some(norms) = head_norms {
+                // The norm has the weights of one head, so every head counts as a row here.
+                q = rms_norm(&q, &norms.q.1, eps);
+                k = rms_norm(&k, &norms.k.1, eps);
+            }
+            let table = &model.ropes[attention.rope];
+            rope(table, &mut q, dims.n_heads as usize, dims.head_dim as usize);
+            rope(table, &mut k, dims.n_kv_heads as usize, dims.head_dim as usize);
+            let mut a = attend(model, attention, &q, &k, &v); // [n, n_heads * head_dim]
+            if let Some(gate) = output_gate {
+                let gate = project(gate, &x)?;
+                a.iter_mut().zip(&gate).for_each(|(a, g)| *a *= activate(*g, Activation::Sigmoid));
+            }
+            project(o, &normed(a, sub_norm.as_ref(), eps))? // [n, hidden]
+        }
+        Mixer::DeltaNet(delta) => {
+            let mixed = delta_net::mix(
+                delta,
+                &project(&delta.qkv, &x)?,
+                &project(&delta.b, &x)?,
+                &project(&delta.a, &x)?,
+            ); // [n, values * value_dim]
+            // The norm has the weights of one head, so every head counts as a row here.
+            let mut mixed = rms_norm(&mixed, &delta.norm.1, eps);
+            let z = project(&delta.z, &x)?;
+            mixed.iter_mut().zip(&z).for_each(|(m, z)| *m *= activate(*z, Activation::Silu));
+            project(&delta.o, &mixed)?
+        }
+    };
+    add(h, &normed(o, layer.mixer_post_norm.as_ref(), eps));
+
+    let x = rms_norm(h, &layer.ffn_norm.1, eps);
+    let gate = project(&layer.gate, &x)?; // [n, ffn]
+    let up = project(&layer.up, &x)?; // [n, ffn]
+    let m: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| activate(*g, model.activation) * u).collect();
+    let m = normed(m, layer.ffn_sub_norm.as_ref(), eps);
+    let down = project(&layer.down, &m)?; // [n, hidden]
+    add(h, &normed(down, layer.ffn_post_norm.as_ref(), eps));
+    Ok(())
 }
 
 /// Writes the embedding `[hidden]` of token `id`.

@@ -188,6 +188,7 @@ pub fn model(activations: Activations) -> Model {
         head: None,
         layers: vec![fused(n), apart(n)],
         final_norm: n.norm("norm", HIDDEN),
+        draft: None,
         text: TextInfo {
             chat_template: None,
             special_tokens: Vec::new(),

@@ -150,6 +150,7 @@ pub fn model() -> Model {
         head: None,
         layers: vec![layer(n, 0), layer(n, 1)],
         final_norm: norm(n, "model.norm.weight", HIDDEN),
+        draft: None,
         text: TextInfo {
             chat_template: None,
             special_tokens: Vec::new(),

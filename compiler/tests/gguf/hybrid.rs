@@ -245,19 +245,94 @@ fn the_early_blocks_of_128_weights_are_told_by_their_size() {
     assert_eq!(trits_of(&delta_net(&model, 0).o), expected);
 }
 
-#[test]
-fn a_draft_block_is_left_out() {
+/// [`hybrid`] with a draft block after its layers: projections of Q8_0 with codes that count up, of which `ffn_up` is
+/// ternary.
+fn drafting() -> File {
     let mut file = hybrid();
     file.key("qwen35.block_count", u32(5)).key("qwen35.nextn_predict_layers", u32(1));
     file.key("qwen35.attention.recurrent_layers", array(7, 5, vec![1, 1, 1, 0, 0]));
-    for (name, dimensions) in [("nextn.eh_proj.weight", [128, 64].as_slice()), ("nextn.enorm.weight", &[64])]
-    {
-        file.floats(&format!("blk.4.{name}"), dimensions);
+    for norm in ["attn_norm", "post_attention_norm", "nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"] {
+        file.floats(&format!("blk.4.{norm}.weight"), &[64]);
     }
-    let model = file.load().unwrap();
+    file.floats("blk.4.attn_q_norm.weight", &[64]).floats("blk.4.attn_k_norm.weight", &[64]);
+    for (part, rows, k) in [
+        ("nextn.eh_proj", 64, 128),
+        ("attn_q", 128, 64),
+        ("attn_k", 64, 64),
+        ("attn_v", 64, 64),
+        ("attn_output", 64, 64),
+        ("ffn_gate", 128, 64),
+        ("ffn_down", 64, 128),
+    ] {
+        let codes = (0..rows * k).map(|i| (i % 251) as u8).collect::<Vec<u8>>();
+        let half = f16::from_f32(0.5).to_le_bytes();
+        let blocks = codes.chunks(32).flat_map(|block| [&half[..], block].concat()).collect();
+        file.tensor(&format!("blk.4.{part}.weight"), &[k as u64, rows as u64], 8, blocks);
+    }
+    let name = "blk.4.ffn_up.weight";
+    file.tensor(name, &[64, 128], 42, q2_0(&trits(name, 128 * 64), 0.75));
+    file
+}
+
+#[test]
+fn a_draft_block_is_read() {
+    let model = drafting().load().unwrap();
     assert_eq!(model.layers.len(), 4);
+    let draft = model.draft.as_deref().unwrap();
     let warnings = crate::warned(&model.warnings);
-    assert!(warnings.contains("2 tensors of a draft block (blk.4)"), "{warnings}");
+    assert!(!warnings.contains("draft"), "{warnings}");
+    assert_eq!(trits_of(&draft.layer.up), trits("blk.4.ffn_up.weight", 128 * 64));
+    // Norms are stored whole in these files.
+    assert_eq!(draft.embedding_norm.1, model.final_norm.1);
+    let row = |projection: &Projection, row: usize| {
+        let Matrix::Dense(dense) = &projection.matrix else { panic!("{}", projection.matrix.name()) };
+        let mut values = vec![0.0; projection.matrix.shape()[1]];
+        dense.read_row(row, &mut values);
+        values
+    };
+    let code = |i: usize| 0.5 * f32::from((i % 251) as u8 as i8);
+    assert_eq!(row(&draft.join, 3), (3 * 128..4 * 128).map(code).collect::<Vec<f32>>());
+    // The head's queries come first, then its output gate.
+    let Mixer::Attention(attention) = &draft.layer.mixer else { panic!() };
+    let gate = attention.output_gate.as_ref().unwrap();
+    assert_eq!(row(&attention.q, 5), (5 * 64..6 * 64).map(code).collect::<Vec<f32>>());
+    assert_eq!(row(gate, 5), (69 * 64..70 * 64).map(code).collect::<Vec<f32>>());
+    // The user can do without.
+    let options = tritc::load::LoadOptions { without_draft: true, ..Default::default() };
+    assert!(drafting().load_with(&options).unwrap().draft.is_none());
+}
+
+#[test]
+fn a_draft_block_that_is_not_understood_is_left_out() {
+    let left_out = |bend: &dyn Fn(&mut File), words: &str| {
+        let mut file = drafting();
+        bend(&mut file);
+        let model = file.load().unwrap();
+        assert!(model.layers.len() == 4 && model.draft.is_none());
+        let warnings = crate::warned(&model.warnings);
+        assert!(warnings.contains(words), "{warnings}");
+    };
+    left_out(
+        &|file| {
+            file.without_tensor("blk.4.nextn.hnorm.weight");
+        },
+        "the block that drafts tokens (14 tensors) is left out: it lacks mtp.pre_fc_norm_hidden.weight",
+    );
+    left_out(
+        &|file| {
+            file.floats("blk.4.nextn.embed_tokens.weight", &[64, 16]);
+        },
+        "it has mtp.layers.0.nextn.embed_tokens.weight, which is not known",
+    );
+    // A second one.
+    left_out(
+        &|file| {
+            file.key("qwen35.block_count", u32(6)).key("qwen35.nextn_predict_layers", u32(2));
+            file.floats("blk.5.attn_norm.weight", &[64]);
+        },
+        "it has mtp.layers.1.input_layernorm.weight, which is not known",
+    );
+    let mut file = drafting();
     // The kinds of layers are those of the list.
     file.key("qwen35.full_attention_interval", u32(2));
     assert!(matches!(file.load().unwrap().layers[3].mixer, Mixer::Attention(_)));
@@ -302,12 +377,13 @@ fn rotated_weights_are_known_by_their_names() {
         assert!(gate.matrix.ternary().unwrap().rotation.is_none());
     }
     assert!(model.embedding.ternary().unwrap().rotation.is_some());
-    // Those of a draft block may be listed, and are left out with it.
+    // Those of a draft block may be listed, and the block is left out then.
     let mut file = rotated();
     file.key("qwen35.block_count", u32(5)).key("qwen35.nextn_predict_layers", u32(1));
     file.floats("blk.4.ffn_up.weight", &[64, 64]);
     file.key("prism.hadamard.weight_names", texts(["output.weight", "blk.4.ffn_up.weight"]));
     let model = file.load().unwrap();
+    assert!(crate::warned(&model.warnings).contains("(1 tensors) is left out: it is rotated"));
     assert!(model.head.as_ref().unwrap().ternary().unwrap().rotation.is_some());
     assert!(delta_net(&model, 0).o.matrix.ternary().unwrap().rotation.is_none());
     let mut file = rotated();

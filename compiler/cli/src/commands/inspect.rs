@@ -27,7 +27,9 @@ pub fn run(arguments: &Inspect) -> Result<String, Failure> {
 fn bundle(arguments: &Inspect) -> Result<String, CommandError> {
     trust::check_environment()?;
     let bundle = open(&arguments.path)?;
-    let plan = arguments.plan.then(|| trit_format::text::plan(bundle.manifest()));
+    let draft = || bundle.draft().map(|draft| format!("\ndraft\n{}", trit_format::text::plan(draft)));
+    let plan =
+        arguments.plan.then(|| trit_format::text::plan(bundle.manifest()) + &draft().unwrap_or_default());
     Ok(match (arguments.json, plan) {
         (false, None) => inspect::describe(&bundle),
         (false, Some(plan)) => plan,

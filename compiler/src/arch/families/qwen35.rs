@@ -26,10 +26,11 @@ pub(crate) const QWEN35: Family = Family {
     },
     tensor_name: Some(|name| match name.strip_prefix("model.language_model.") {
         Some(rest) => Some(format!("model.{rest}")),
-        None if ["model.visual.", "mtp."].iter().any(|other| name.starts_with(other)) => None,
+        None if name.starts_with("model.visual.") => None,
         None => Some(name.to_owned()),
     }),
     mixers: |keys, dims| mixers(keys, dims).map(Some),
+    drafts: true,
     ..LLAMA
 };
 
@@ -52,7 +53,7 @@ fn mixers(keys: &mut Keys, dims: &Hyperparameters) -> Result<Mixers, CompileErro
     for key in ["num_experts", "num_experts_per_tok"] {
         keys.expect(key, &json!(0))?;
     }
-    // How transformers computes, and the draft block, which the text model does not run.
+    // How transformers computes; and the draft block, of which the tensors tell.
     keys.take::<String>("mamba_ssm_dtype")?;
     keys.take::<u32>("mtp_num_hidden_layers")?;
     keys.take::<bool>("mtp_use_dedicated_embeddings")?;
