@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use trit_format::FormatError;
 use trit_format::container::{Digest, Section, SectionKind};
 use trit_format::manifest::{Manifest, Tensor};
-use trit_format::plan::{PlanesId, TensorId};
+use trit_format::plan::{Plan, PlanesId, TensorId};
 use trit_format::planes::Layout;
 use trit_format::target::Target;
 use trit_kernels::planes::{Planes, SCAN_VARIANTS, ScanVariant};
@@ -61,6 +61,18 @@ impl Default for LoadOptions {
 
 /// A loaded bundle. It is verified, bound to kernels for this machine, and immutable.
 pub struct Model {
+    shared: Arc<Shared>,
+    /// The bundle's. That of a draft model has the draft's plan.
+    manifest: Manifest,
+    /// Where the recurrent states of the plan stand in the memory of a sequence, if it has any: with matrices of f32, and
+    /// with those of f16.
+    states: Option<[Arc<StateLayout>; 2]>,
+    /// The block that drafts tokens, as a model of its own.
+    draft: Option<Arc<Model>>,
+}
+
+/// What a model has in common with the block that drafts tokens for it.
+struct Shared {
     storage: Storage,
     loaded: Loaded,
 }
@@ -71,15 +83,11 @@ struct Loaded {
     planes: Option<LoadedBytes>,
     /// For each of the planes how to scan the high plane alone, and how to scan both.
     scan_variants: Vec<[ScanVariant; 2]>,
-    manifest: Manifest,
     /// BLAKE3 of header and section table.
     digest: Digest,
     kernels: Kernels,
     trust: Result<Trusted, NotTrusted>,
     tables: Tables,
-    /// Where the recurrent states of the plan stand in the memory of a sequence, if it has any: with matrices of f32, and
-    /// with those of f16.
-    states: Option<[Arc<StateLayout>; 2]>,
     /// The bytes of `tokenizer.json`, until the tokenizer is made of them.
     tokenizer_json: Mutex<Option<Vec<u8>>>,
     tokenizer: OnceLock<Result<Option<Arc<Tokenizer>>, TextError>>,
@@ -113,7 +121,16 @@ impl Model {
     fn on(storage: Storage, options: &LoadOptions) -> Result<Arc<Model>, RuntimeError> {
         let storage = storage.with_hook(options.mapped.clone());
         match Model::read(&storage, options) {
-            Ok(loaded) => Ok(Arc::new(Model { storage, loaded })),
+            Ok((loaded, manifest, draft)) => {
+                let shared = Arc::new(Shared { storage, loaded });
+                let draft = draft.map(|plan| {
+                    let manifest = trit_format::draft::of_model(&manifest, plan);
+                    Arc::new(Model { shared: shared.clone(), manifest, states: None, draft: None })
+                });
+                let states = [StateType::F32, StateType::F16].map(|kind| StateLayout::new(&manifest, kind));
+                let states = (states[0].bytes() > 0).then(|| states.map(Arc::new));
+                Ok(Arc::new(Model { shared, manifest, states, draft }))
+            }
             // A digest that does not match, or a file that ends early, can mean that the file was changed meanwhile.
             Err(error @ (RuntimeError::Format { .. } | RuntimeError::Io { .. })) => {
                 Err(storage.unchanged().err().unwrap_or(error))
@@ -125,8 +142,11 @@ impl Model {
     /// Reads everything that is used later. Somebody who can write to the file can make each read give different bytes.
     /// Therefore every byte is read once, and the copy is what is checked and used. The user trusts the digest of the
     /// header that was parsed, and that header holds the digests of the copies.
-    fn read(storage: &Storage, options: &LoadOptions) -> Result<Loaded, RuntimeError> {
-        let Front { header, head, digest, mut manifest, tokenizer } = Front::read(storage)?;
+    fn read(
+        storage: &Storage,
+        options: &LoadOptions,
+    ) -> Result<(Loaded, Manifest, Option<Plan>), RuntimeError> {
+        let Front { header, head, digest, mut manifest, draft, tokenizer } = Front::read(storage)?;
         let trust = options.trust.decide(&head, || storage.signature())?;
         if let (true, Err(why)) = (options.trust.required, &trust) {
             return Err(RuntimeError::Untrusted { path: storage.path().to_owned(), why: why.clone() });
@@ -139,7 +159,8 @@ impl Model {
             }
         }
         let tensors = section(SectionKind::Tensors)?;
-        let tables = Tables::take(storage, tensors, &manifest, options.verify, options.memory)?;
+        let (verify, memory) = (options.verify, options.memory);
+        let tables = Tables::take(storage, tensors, &manifest, draft.as_ref(), verify, memory)?;
         let load_section = |section: &Section| {
             let range = section.offset..section.offset + section.len;
             let loaded = storage.load(range, options.memory)?;
@@ -176,48 +197,55 @@ impl Model {
 
         storage.intact()?;
         let trust = bind_options.trust;
-        let states = [StateType::F32, StateType::F16].map(|kind| StateLayout::new(&manifest, kind));
-        let states = (states[0].bytes() > 0).then(|| states.map(Arc::new));
         let (tokenizer_json, tokenizer) = (Mutex::new(tokenizer), OnceLock::new());
-        Ok(Loaded {
+        let loaded = Loaded {
             weights,
             planes,
             scan_variants,
-            manifest,
             digest,
             kernels,
             trust,
             tables,
-            states,
             tokenizer_json,
             tokenizer,
-        })
+        };
+        Ok((loaded, manifest, draft))
     }
 
     /// The bundle's path.
     pub fn path(&self) -> &Path {
-        self.storage.path()
+        self.shared.storage.path()
+    }
+
+    /// The block that drafts tokens, as a model whose rows come with hidden states.
+    pub(crate) fn draft(&self) -> Option<&Arc<Model>> {
+        self.draft.as_ref()
+    }
+
+    /// Whether the bundle has a block that drafts tokens.
+    pub fn has_draft_block(&self) -> bool {
+        self.draft.is_some()
     }
 
     /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.loaded.manifest
+        &self.manifest
     }
 
     /// The bundle's name: the BLAKE3 digest of its header, which has the digests of all its sections.
     pub fn digest(&self) -> Digest {
-        self.loaded.digest
+        self.shared.loaded.digest
     }
 
     /// Which kernels run.
     pub fn kernels(&self) -> &KernelReport {
-        &self.loaded.kernels.report
+        &self.shared.loaded.kernels.report
     }
 
     /// Which rule allows the bundle's own code to run, or why none does. [`Model::kernels`] says whether that code does
     /// run.
     pub fn trust(&self) -> Result<&Trusted, &NotTrusted> {
-        self.loaded.trust.as_ref()
+        self.shared.loaded.trust.as_ref()
     }
 
     /// The bundle's tokenizer; `None` where it has none. It is made when it is first asked for, because programs that
@@ -226,10 +254,11 @@ impl Model {
     /// # Errors
     /// [`RuntimeError::Text`] where the bundle's `tokenizer.json` cannot be used.
     pub fn tokenizer(&self) -> Result<Option<&Arc<Tokenizer>>, RuntimeError> {
-        let made = self.loaded.tokenizer.get_or_init(|| {
-            let json = self.loaded.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let vocab_size = self.loaded.manifest.hyperparameters.vocab_size;
-            let made = json.map(|json| Tokenizer::new(&json, &self.loaded.manifest.text, vocab_size));
+        let made = self.shared.loaded.tokenizer.get_or_init(|| {
+            let json =
+                self.shared.loaded.tokenizer_json.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let vocab_size = self.manifest.hyperparameters.vocab_size;
+            let made = json.map(|json| Tokenizer::new(&json, &self.manifest.text, vocab_size));
             made.transpose().map(|made| made.map(Arc::new))
         });
         match made {
@@ -240,7 +269,7 @@ impl Model {
 
     /// Where the recurrent states of the plan stand, with matrices of that type; `None` where it has none.
     pub(crate) fn states(&self, kind: StateType) -> Option<&Arc<StateLayout>> {
-        let [wide, narrow] = self.loaded.states.as_ref()?;
+        let [wide, narrow] = self.states.as_ref()?;
         Some(match kind {
             StateType::F32 => wide,
             StateType::F16 => narrow,
@@ -253,19 +282,19 @@ impl Model {
     }
 
     pub(crate) fn bound(&self) -> &Kernels {
-        &self.loaded.kernels
+        &self.shared.loaded.kernels
     }
 
     /// Checks that everything computed so far came from the bytes that were loaded. It is called after every pass.
     pub(crate) fn intact(&self) -> Result<(), RuntimeError> {
-        self.storage.intact()
+        self.shared.storage.intact()
     }
 
     /// The tiles of a packed matrix.
     pub(crate) fn weights(&self, matrix: usize) -> &[u8] {
-        let matrix = &self.loaded.manifest.packed_matrices[matrix];
+        let matrix = &self.manifest.packed_matrices[matrix];
         let len = matrix.bytes().expect("validated") as usize;
-        &self.loaded.weights.bytes()[matrix.offset as usize..][..len]
+        &self.shared.loaded.weights.bytes()[matrix.offset as usize..][..len]
     }
 
     /// Bytes of a row of a table, of floats or of codes.
@@ -278,29 +307,29 @@ impl Model {
     /// be read, `to` gets zeros and [`Model::intact`] returns the error.
     pub(crate) fn read_row(&self, table: TensorId, row: usize, to: &mut [u8]) {
         assert!(row < self.tensor(table).shape[0] as usize && to.len() == self.row_bytes(table));
-        self.loaded.tables.part(&self.storage, table, row * to.len(), to);
+        self.shared.loaded.tables.part(&self.shared.storage, table, row * to.len(), to);
     }
 
     /// The planes of a head's table.
     pub(crate) fn planes(&self, id: PlanesId) -> Planes<'_> {
-        let bytes = self.loaded.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
-        let [high, full] = self.loaded.scan_variants[id.0 as usize];
-        planes(&self.loaded.manifest, id, bytes).with_scan_variant(false, high).with_scan_variant(true, full)
+        let bytes = self.shared.loaded.planes.as_ref().map_or(&[][..], LoadedBytes::bytes);
+        let [high, full] = self.shared.loaded.scan_variants[id.0 as usize];
+        planes(&self.manifest, id, bytes).with_scan_variant(false, high).with_scan_variant(true, full)
     }
 
     /// The record of a tensor.
     pub(crate) fn tensor(&self, id: TensorId) -> &Tensor {
-        &self.loaded.manifest.tensors[id.0 as usize]
+        &self.manifest.tensors[id.0 as usize]
     }
 
     /// All bytes of a table. `None` where they cannot be read any more; [`Model::intact`] then returns the error.
     pub(crate) fn table(&self, id: TensorId) -> Option<&[u8]> {
-        self.loaded.tables.whole(&self.storage, id)
+        self.shared.loaded.tables.whole(&self.shared.storage, id)
     }
 
     /// The values of an f32 vector.
     pub(crate) fn vector(&self, id: TensorId) -> &[f32] {
-        self.loaded.tables.vector(id)
+        self.shared.loaded.tables.vector(id)
     }
 }
 

@@ -249,6 +249,20 @@ impl Session {
         self.engine.step(&mut batch)?.remove(0)
     }
 
+    /// Lets the block that drafts tokens follow the text from here on, where the model has one
+    /// ([`Model::has_draft_block`]). Whatever is generated with drafts begins with this.
+    pub fn let_block_follow(&mut self) {
+        self.sequence.let_block_follow();
+    }
+
+    /// Guesses up to `most` tokens after `next`, which is to come after the last token. They are often none.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`], [`RuntimeError::Changed`] and [`RuntimeError::System`].
+    pub fn draft(&mut self, next: u32, most: usize) -> Result<Vec<u32>, RuntimeError> {
+        self.engine.draft(&mut self.sequence, next, most, &self.stop)
+    }
+
     /// The logits that answer request `row` of the last [`Session::advance`]; `None` where it had no such request.
     pub fn logits(&self, row: usize) -> Option<Logits<'_>> {
         self.sequence.logits(row)

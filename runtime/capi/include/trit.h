@@ -269,7 +269,7 @@ typedef struct trit_generation {
   const char *const *stop_texts;
   // How many these are. 0.
   size_t stop_text_count;
-  // Whether not to draft tokens from the text before them: 1 or 0. The tokens are the same either way. 0.
+  // Whether not to draft tokens: 1 or 0. The tokens are the same either way. 0.
   uint32_t no_drafts;
   // Not used; 0.
   uint32_t reserved;
@@ -297,7 +297,7 @@ typedef struct trit_result {
   size_t generated;
   // Tokens that ran before the first was chosen.
   size_t prompt_tokens;
-  // Tokens drafted from the text before them.
+  // Tokens drafted.
   size_t drafted;
   // How many of these the model chose too.
   size_t accepted;

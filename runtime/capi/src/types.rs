@@ -252,7 +252,7 @@ pub struct trit_generation {
     pub stop_texts: *const *const c_char,
     /// How many these are. 0.
     pub stop_text_count: usize,
-    /// Whether not to draft tokens from the text before them: 1 or 0. The tokens are the same either way. 0.
+    /// Whether not to draft tokens: 1 or 0. The tokens are the same either way. 0.
     pub no_drafts: u32,
     /// Not used; 0.
     pub reserved: u32,
@@ -272,7 +272,7 @@ pub struct trit_result {
     pub generated: usize,
     /// Tokens that ran before the first was chosen.
     pub prompt_tokens: usize,
-    /// Tokens drafted from the text before them.
+    /// Tokens drafted.
     pub drafted: usize,
     /// How many of these the model chose too.
     pub accepted: usize,

@@ -261,7 +261,7 @@ pub struct Timings {
     generated_tokens: usize,
     generated_s: f64,
     generated_tokens_per_s: f64,
-    /// Tokens drafted from the text before them, and how many of them were accepted.
+    /// Tokens drafted, and how many of them were accepted.
     guessed_tokens: usize,
     guessed_right: usize,
 }

@@ -55,7 +55,8 @@ pub struct Serve {
     /// Leave the file of --prompt-cache as it is.
     #[arg(long, requires = "prompt_cache")]
     pub prompt_cache_ro: bool,
-    /// Do not draft tokens from the text before them; the tokens generated are the same either way.
+    /// Do not draft tokens, be it from the text before them or by the model's own block; the tokens generated are the same
+    /// either way.
     #[arg(long)]
     pub no_speculation: bool,
     /// Make embeddings at /v1/embeddings, too, of the last token's state or the mean of all; for models that were trained

@@ -146,14 +146,19 @@ fn load_options(keywords: &mut Keywords<'_>) -> PyResult<LoadOptions> {
         if tokens == 0 { Err(other_value("context", "1 or more", &value)) } else { Ok(tokens) }
     });
     let ignored = keywords.take("ignore_config_keys")?.map(|value| texts("ignore_config_keys", &value));
-    let tokenizer = keywords.take("tokenizer")?.map(|value| truth("tokenizer", &value)).transpose()?;
+    let mut kept = |name: &'static str| {
+        let value = keywords.take(name)?.map(|value| truth(name, &value)).transpose()?;
+        Ok::<_, PyErr>(value.unwrap_or(true))
+    };
+    let (tokenizer, draft) = (kept("tokenizer")?, kept("draft")?);
     Ok(LoadOptions {
         name: None,
         ignore_config_keys: ignored.transpose()?.unwrap_or_default(),
         activations,
         quantize,
         tolerance: tolerance.transpose()?,
-        without_tokenizer: !tokenizer.unwrap_or(true),
+        without_tokenizer: !tokenizer,
+        without_draft: !draft,
         i2s_layout,
         context: context.transpose()?,
     })
@@ -200,6 +205,7 @@ struct Made {
 ///     i2s_layout: the layout of a GGUF file's I2_S weights: "x86", "arm" or "1x4".
 ///     ignore_config_keys: keys of config.json to treat as if they were not there.
 ///     tokenizer: False leaves tokenizer and chat template out.
+///     draft: False leaves the block out that drafts tokens.
 ///     name: the model's name; by default that of its directory or file.
 ///     threads: threads to compile with; by default as many as there are cores.
 ///     progress: called with (stage, done, total) while it runs: a str and two ints, whose unit is the stage's own.
@@ -208,7 +214,7 @@ struct Made {
 #[pyfunction]
 #[pyo3(signature = (path, out=None, **options))]
 #[pyo3(
-    text_signature = "(path, out=None, *, targets='native', activations='auto', context=None, tolerance=None, quantize=None, i2s_layout=None, ignore_config_keys=(), tokenizer=True, name=None, threads=None, progress=None)"
+    text_signature = "(path, out=None, *, targets='native', activations='auto', context=None, tolerance=None, quantize=None, i2s_layout=None, ignore_config_keys=(), tokenizer=True, draft=True, name=None, threads=None, progress=None)"
 )]
 pub fn compile(
     py: Python<'_>,
@@ -360,15 +366,15 @@ impl Shown {
 /// Arguments:
 ///     path: a bundle, or a checkpoint as `compile` takes it.
 ///     plan: add the text of a bundle's forward pass under "plan".
-///     activations, context, tolerance, quantize, i2s_layout, ignore_config_keys, tokenizer: as `compile` takes them, for
-///         a checkpoint.
+///     activations, context, tolerance, quantize, i2s_layout, ignore_config_keys, tokenizer, draft: as `compile` takes
+///         them, for a checkpoint.
 ///
 /// A checkpoint that cannot be compiled raises nothing: "refused" is then a dict with "message" and "kind", else None.
 /// Raises OSError, CheckpointError for a damaged bundle, ValueError, TypeError.
 #[pyfunction(name = "inspect")]
 #[pyo3(signature = (path, **options))]
 #[pyo3(
-    text_signature = "(path, *, plan=False, activations='auto', context=None, tolerance=None, quantize=None, i2s_layout=None, ignore_config_keys=(), tokenizer=True)"
+    text_signature = "(path, *, plan=False, activations='auto', context=None, tolerance=None, quantize=None, i2s_layout=None, ignore_config_keys=(), tokenizer=True, draft=True)"
 )]
 pub fn inspect_path(
     py: Python<'_>,

@@ -99,7 +99,7 @@ pub struct Open {
 ///     slots: most texts that are generated at a time; others wait. 16 by default.
 ///     kv_memory: most bytes that KV caches take, those of texts included that are kept because others may begin alike. By
 ///         default half of what the system grants, and no more than full slots need.
-///     draft: draft tokens from the text before them where that saves time; the tokens are the same either way.
+///     draft: draft tokens where that saves time; the tokens are the same either way.
 ///
 /// Raises OSError, BundleError, KernelsError, ContextError, ValueError and TypeError; UntrustedError where none of the keys signed
 /// the bundle, where others can write to the file of a key, and where kernels="embedded" is asked for and nothing says that the

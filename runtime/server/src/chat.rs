@@ -157,7 +157,7 @@ pub struct Usage {
     pub generated: usize,
     /// How many of them belong to the reasoning.
     pub reasoning: usize,
-    /// Tokens drafted from the text before them, and how many of them were accepted.
+    /// Tokens drafted, and how many of them were accepted.
     pub drafted: (usize, usize),
     /// Time until the prompt began to run, from then to the first token, and for the other tokens.
     pub times: [Duration; 3],

@@ -48,10 +48,11 @@ impl Tables {
         storage: &Storage,
         section: &Section,
         manifest: &Manifest,
+        draft: Option<&Plan>,
         verify: bool,
         memory: WeightMemory,
     ) -> Result<Tables, RuntimeError> {
-        let read_whole = read_whole(&manifest.plan);
+        let read_whole = read_whole([&manifest.plan].into_iter().chain(draft));
         let convolutions = convolutions(&manifest.plan);
         let place = |t: &Tensor| {
             let len = t.bytes().expect("validated");
@@ -140,12 +141,12 @@ impl Tables {
 }
 
 /// The tables that every token reads as a whole.
-fn read_whole(plan: &Plan) -> BTreeSet<u32> {
+fn read_whole<'a>(plans: impl Iterator<Item = &'a Plan>) -> BTreeSet<u32> {
     let table = |step: &Step| match *step {
         Step::Linear { table, .. } | Step::Head { table, planes: None, .. } => Some(table.0),
         _ => None,
     };
-    plan.body.iter().chain(&plan.head).filter_map(table).collect()
+    plans.flat_map(|plan| plan.body.iter().chain(&plan.head)).filter_map(table).collect()
 }
 
 /// The weights of convolutions, which are kept as numbers.

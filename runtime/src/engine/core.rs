@@ -11,16 +11,17 @@ use super::pool::Pool;
 use super::profile::Profile;
 use super::ropes::Ropes;
 use super::screening::{Bounds, PlaneChoice};
+use super::sequence::Sequence;
 use super::state::{MOST_TRIED, State};
 use crate::RuntimeError;
 use crate::load::Model;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use trit_format::plan::Step;
 
 /// What an engine has once, whatever the number of its sequences.
 pub(super) struct Core {
-    pool: Pool,
+    pool: Arc<Pool>,
     pub arena: Arena,
     ropes: Ropes,
     split_kv: SplitKv,
@@ -28,6 +29,8 @@ pub(super) struct Core {
     bounds: Bounds,
     choice: PlaneChoice,
     pub profile: Option<Profile>,
+    /// The same for the block that drafts tokens, on the same threads.
+    pub draft: Option<Box<Core>>,
 }
 
 /// The rows of one sequence in a pass.
@@ -44,9 +47,28 @@ pub(super) struct Chunk<'a> {
     pub appends: bool,
     /// Which rows of `ids` are asked for logits, and what is asked of them.
     pub requests: Vec<(usize, &'a LogitsRequest)>,
+    /// The hidden states that the rows come with, `[rows, hidden]`, in plans of drafts.
+    pub hidden: &'a [f32],
+    /// Whether the hidden states after all rows are wanted, for the block that drafts tokens.
+    pub followed: bool,
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
+    /// Rows of a sequence at `position`, which append to its cache and of which nothing is asked.
+    pub fn of(sequence: &'a Sequence, position: usize, ids: &'a [u32]) -> Chunk<'a> {
+        Chunk {
+            ids,
+            position,
+            cache: &sequence.cache,
+            state: sequence.state.as_ref(),
+            drafted: 0,
+            appends: true,
+            requests: Vec::new(),
+            hidden: &[],
+            followed: false,
+        }
+    }
+
     /// How many rows change the recurrent state. The others are drafts, whose changes are logged, as far as there is room.
     pub fn kept(&self) -> usize {
         self.ids.len() - self.drafted.min(MOST_TRIED)
@@ -65,6 +87,8 @@ pub(super) enum Steps<'a> {
 pub(super) struct Found {
     /// For each chunk, how many of its rows the cache could hold. The rows after those count as not run.
     pub ran: Vec<usize>,
+    /// For each chunk that is followed the hidden states after its rows.
+    pub states: Vec<Vec<Vec<f32>>>,
     /// For each request its chunk, its row among the chunk's ids, and where its logits are.
     logits: Vec<(usize, usize, Place)>,
 }
@@ -78,8 +102,13 @@ enum Place {
 impl Core {
     /// Starts the threads, and allocates memory for `rows` rows.
     pub fn new(model: &Model, threads: usize, rows: usize) -> Result<Core, RuntimeError> {
+        Core::on(Arc::new(Pool::new(threads)?), model, threads, rows)
+    }
+
+    fn on(pool: Arc<Pool>, model: &Model, threads: usize, rows: usize) -> Result<Core, RuntimeError> {
+        let draft = model.draft().map(|draft| Core::on(pool.clone(), draft, threads, rows).map(Box::new));
         Ok(Core {
-            pool: Pool::new(threads)?,
+            pool,
             arena: Arena::new(&model.manifest().plan, rows)?,
             ropes: Ropes::default(),
             split_kv: SplitKv::default(),
@@ -87,6 +116,7 @@ impl Core {
             bounds: Bounds::new(threads),
             choice: PlaneChoice::default(),
             profile: None,
+            draft: draft.transpose()?,
         })
     }
 
@@ -110,15 +140,17 @@ impl Core {
         let mut first = 0;
         let mut runs = Vec::new();
         for chunk in chunks {
-            let &Chunk { ids, position, cache, state, appends, .. } = chunk;
+            let &Chunk { ids, position, cache, state, appends, hidden, .. } = chunk;
             let (rows, overflow) = (first..first + ids.len(), AtomicUsize::new(usize::MAX));
             first = rows.end;
             let kept = chunk.kept();
-            runs.push(Run { rows, position, cache, state, kept, appends, overflow });
+            runs.push(Run { rows, position, cache, state, kept, appends, overflow, hidden });
         }
         let asked = Asked::new(model, chunks, &runs);
-        let (wanted, hidden) = (asked.wanted(), asked.hidden());
+        let (wanted, mut hidden) = (asked.wanted(), asked.hidden());
         let count = asked.count();
+        let followed = chunks.iter().zip(&runs).filter(|(chunk, _)| chunk.followed);
+        hidden.extend(followed.flat_map(|(_, run)| run.rows.clone()));
         let executor = Executor {
             model,
             arena: &self.arena,
@@ -162,7 +194,21 @@ impl Core {
         let ran = runs.iter().map(|run| run.overflow.load(Ordering::Relaxed).min(run.rows.len())).collect();
         let first = head_rows(&wanted).start;
         drop(wanted);
-        Ok(Found { ran, logits: self.gather(model, &asked, first) })
+        let states = self.take_states(asked.of_body().len(), chunks);
+        Ok(Found { ran, states, logits: self.gather(model, &asked, first) })
+    }
+
+    /// Takes the hidden states of chunks that are followed. They come after `requested` others.
+    fn take_states(&mut self, requested: usize, chunks: &[Chunk]) -> Vec<Vec<Vec<f32>>> {
+        let mut found: Vec<(usize, Vec<f32>)> = Vec::new();
+        for scratch in &mut self.scratch {
+            let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+            found.extend(scratch.hidden.extract_if(.., |(index, _)| *index >= requested));
+        }
+        found.sort_unstable_by_key(|(index, _)| *index);
+        let mut found = found.into_iter().map(|(_, state)| state);
+        let rows = chunks.iter().map(|chunk| if chunk.followed { chunk.ids.len() } else { 0 });
+        rows.map(|rows| found.by_ref().take(rows).collect()).collect()
     }
 
     /// Collects the logits that the workers found. Those that are in the arena begin at row `first`. The choice of planes

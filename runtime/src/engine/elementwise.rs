@@ -77,6 +77,26 @@ impl Rows<'_> {
         }
     }
 
+    /// Writes the normalized input and, after it, the normalized hidden state of each row.
+    pub fn join_hidden<'h>(
+        &self,
+        input: BufferId,
+        norms: [&[f32]; 2],
+        eps: f32,
+        out: BufferId,
+        hidden: impl Fn(usize) -> &'h [f32],
+    ) {
+        let width = norms[0].len();
+        for r in self.rows.clone() {
+            // SAFETY: the row is this worker's; `input` and `out` do not overlap.
+            let (input, out) =
+                unsafe { (self.arena.row(input, r), self.arena.row_mut(out, r, 0, 2 * width)) };
+            let (of_input, of_hidden) = out.split_at_mut(width);
+            norm::rms_norm(input, norms[0], eps, of_input);
+            norm::rms_norm(hidden(r), norms[1], eps, of_hidden);
+        }
+    }
+
     /// Applies RMSNorm, in place where input and output are the same buffer.
     pub fn norm(&self, Norm { input, weight, eps, out }: Norm) {
         let weight = self.model.vector(weight);

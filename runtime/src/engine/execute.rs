@@ -61,6 +61,8 @@ pub(crate) struct Run<'a> {
     /// The index within the run of the first row whose keys or values the cache's element type could not hold;
     /// `usize::MAX` while there is no such row.
     pub overflow: AtomicUsize,
+    /// The hidden states that the rows come with, `[rows, hidden]`, in plans of drafts.
+    pub hidden: &'a [f32],
 }
 
 /// A row whose logits are wanted.
@@ -124,6 +126,14 @@ pub(crate) struct Scratch {
     pub screened: Vec<bool>,
     /// Where time went, if a profile was asked for.
     pub profile: Option<Profile>,
+}
+
+impl Pass<'_> {
+    /// The hidden state of that width which row `row` came with.
+    fn hidden(&self, row: usize, width: usize) -> &[f32] {
+        let run = self.runs.iter().find(|run| run.rows.contains(&row)).expect("runs cover the rows");
+        &run.hidden[(row - run.rows.start) * width..][..width]
+    }
 }
 
 impl Scratch {
@@ -364,6 +374,10 @@ impl Executor<'_> {
                 self.quantize(quantizing, rows, worker, scratch);
             }
             Step::Unrotate { rotation, out } => mine.unrotate(rotation, out),
+            Step::JoinHidden { input, input_norm, hidden_norm, eps, out } => {
+                let norms = [input_norm, hidden_norm].map(|id| self.model.vector(id));
+                mine.join_hidden(input, norms, eps, out, |r| self.pass.hidden(r, norms[1].len()));
+            }
             Step::Convolve { input, weight, activation, state, out } => {
                 let taps = self.model.tensor(weight).shape[0] as usize;
                 let (runs, weight) = (self.pass.runs, self.model.vector(weight));

@@ -84,8 +84,7 @@ impl Core {
         steps: &[Step],
         stop: &AtomicBool,
     ) -> Result<usize, RuntimeError> {
-        let (position, cache, state) = (sequence.position(), &sequence.cache, sequence.state.as_ref());
-        let chunk = Chunk { ids, position, cache, state, drafted: 0, appends: true, requests: Vec::new() };
+        let chunk = Chunk::of(sequence, sequence.position(), ids);
         Ok(self.pass(model, &[chunk], &Steps::Body(steps), stop)?.ran[0])
     }
 

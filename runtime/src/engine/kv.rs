@@ -162,6 +162,11 @@ impl Layout {
 }
 
 impl KvCache {
+    /// Counts the memory of this cache and others.
+    pub fn live(&self) -> LiveBytes {
+        self.layout.live.clone()
+    }
+
     /// An empty cache for layers of these shapes, whose memory is counted.
     pub fn new(shapes: &[KvLayer], kv: KvType, live: LiveBytes) -> KvCache {
         KvCache { layout: Arc::new(Layout::new(shapes, kv, live)), pages: Vec::new() }

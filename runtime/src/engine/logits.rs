@@ -68,6 +68,20 @@ pub enum Logits<'a> {
 }
 
 impl Logits<'_> {
+    /// The token with the largest logit, the first of several; `None` where there are no logits.
+    pub(super) fn largest(&self) -> Option<u32> {
+        let greater = |best: Candidate, c: Candidate| if c.logit > best.logit { c } else { best };
+        let best = match *self {
+            Logits::All(values) => {
+                let all = values.iter().enumerate();
+                all.map(|(id, &logit)| Candidate { id: id as u32, logit }).reduce(greater)
+            }
+            Logits::Candidates(candidates) => candidates.iter().copied().reduce(greater),
+            Logits::Hidden(_) => None,
+        };
+        best.map(|best| best.id)
+    }
+
     /// Whether all are finite numbers.
     pub(super) fn are_finite(&self) -> bool {
         match self {

@@ -34,6 +34,7 @@ mod elementwise;
 mod embed;
 mod execute;
 mod finite;
+mod follower;
 mod kv;
 mod live;
 mod logits;

@@ -42,6 +42,7 @@ impl Profile {
             Step::Convolve { .. } => "convolution",
             Step::DeltaRule { .. } => "delta rule",
             Step::GateNorm { .. } => "gated norm",
+            Step::JoinHidden { .. } => "join",
             Step::Ternary { epilogue: Epilogue::Gate(_), .. } => "ternary, gated",
             Step::Ternary { .. } => "ternary",
             Step::RopeAppend { .. } => "rope, append",

@@ -1,5 +1,6 @@
 //! One sequence: its tokens so far, its KV cache, and the logits that the last step was asked for.
 
+use super::follower::Follower;
 use super::kv::{KvCache, KvType};
 use super::live::LiveBytes;
 use super::logits::{Logits, OwnLogits};
@@ -40,6 +41,8 @@ pub struct Sequence {
     pub(super) state: Option<State>,
     context: usize,
     pub(super) widened: Option<usize>,
+    /// What the block that drafts tokens knows of the text, where it follows it.
+    pub(super) follower: Option<Box<Follower>>,
     /// The logits of the last step, and how many of these entries are in use.
     logits: (Vec<OwnLogits>, usize),
 }
@@ -73,6 +76,7 @@ impl Sequence {
                 .map(|layout| State::new(layout.clone(), options.snapshots, live.clone())),
             context,
             widened: None,
+            follower: None,
             logits: (Vec::new(), 0),
             model,
         })
@@ -90,6 +94,7 @@ impl Sequence {
             state: self.state.as_ref().map(|state| state.fork(position)),
             context: self.context,
             widened: self.widened,
+            follower: self.follower.as_ref().map(|follower| Box::new(follower.fork(position))),
             logits: (Vec::new(), 0),
         }
     }
@@ -104,6 +109,9 @@ impl Sequence {
             self.tokens.truncate(position);
             if let Some(state) = &mut self.state {
                 state.truncate(position);
+            }
+            if let Some(follower) = &mut self.follower {
+                follower.truncate(position);
             }
         }
     }
@@ -125,7 +133,8 @@ impl Sequence {
     /// Bytes that this sequence would take from the system for `count` more tokens.
     pub(crate) fn missing(&self, count: usize) -> usize {
         let start = self.position();
-        self.cache.missing(start + count, start) + self.state.as_ref().map_or(0, State::missing)
+        let followed = self.follower.as_ref().map_or(0, |follower| follower.missing(count));
+        self.cache.missing(start + count, start) + self.state.as_ref().map_or(0, State::missing) + followed
     }
 
     /// How many of the first `position` tokens need not run again in a [fork](Sequence::fork) at `position`.

@@ -59,7 +59,7 @@ impl Core {
             let chunks: Vec<Chunk> = open.iter().map(|part| part.chunk()).collect();
             let found = self.pass(model, &chunks, &Steps::All, stop);
             drop(chunks);
-            let found = match found {
+            let mut found = match found {
                 Ok(found) => found,
                 Err(error) => {
                     open.iter_mut().for_each(|part| part.sequence.lose_state());
@@ -67,8 +67,10 @@ impl Core {
                 }
             };
             let before: Vec<usize> = open.iter().map(|part| part.done).collect();
-            for (part, &ran) in open.iter_mut().zip(&found.ran) {
+            for ((part, &ran), states) in open.iter_mut().zip(&found.ran).zip(&mut found.states) {
                 part.append(ran);
+                states.truncate(ran);
+                part.sequence.follow(std::mem::take(states));
             }
             let mut unfinite = Vec::new();
             for (chunk, row, logits) in self.logits(model, &found) {
@@ -97,6 +99,9 @@ impl Core {
             for part in open.iter_mut().filter(|part| part.is_open()) {
                 part.error = part.sequence.widen().err();
             }
+            for part in &mut open {
+                self.let_follow(part.sequence, stop)?;
+            }
         }
     }
 }
@@ -119,9 +124,8 @@ impl Core {
             let ids = sequence.unseen();
             let position = sequence.position() - ids.len();
             let ids = &ids[..ids.len().min(self.arena.capacity())];
-            let (cache, state, rows) = (&sequence.cache, sequence.state.as_ref(), ids.len());
-            let requests = Vec::new();
-            let chunk = Chunk { ids, position, cache, state, drafted: 0, appends: false, requests };
+            let rows = ids.len();
+            let chunk = Chunk { appends: false, ..Chunk::of(sequence, position, ids) };
             let ran = self.pass(model, &[chunk], &Steps::All, stop);
             if let Some(state) = &mut sequence.state {
                 match ran {
@@ -157,13 +161,10 @@ impl Part<'_> {
         let requests =
             (self.done..self.ids.len()).filter_map(|row| Some((row - self.done, self.request(row)?)));
         Chunk {
-            ids: &self.ids[self.done..],
-            position: self.sequence.position(),
-            cache: &self.sequence.cache,
-            state: self.sequence.state.as_ref(),
             drafted: self.drafted.min(self.ids.len() - self.done - 1),
-            appends: true,
             requests: requests.collect(),
+            followed: self.sequence.is_followed(),
+            ..Chunk::of(self.sequence, self.sequence.position(), &self.ids[self.done..])
         }
     }
 

@@ -47,7 +47,7 @@ pub struct Generation {
     pub prefill: Duration,
     /// Time for the generated tokens.
     pub decode: Duration,
-    /// Tokens drafted from the text before them.
+    /// Tokens drafted.
     pub drafted: usize,
     /// How many of the drafted tokens were accepted, because the model chose the same.
     pub accepted: usize,
@@ -66,8 +66,8 @@ pub struct GenerateOptions {
     pub stop_texts: Vec<String>,
     /// Whether to continue after a stop id, which is then among the ids.
     pub ignore_eos: bool,
-    /// Whether to draft tokens from the text before them and check several in one pass, where that saves time. The
-    /// generated tokens are the same either way.
+    /// Whether to draft tokens, from the text before them or by the model's own block, and check several in one pass, where
+    /// that saves time. The generated tokens are the same either way.
     pub draft: bool,
 }
 
@@ -312,8 +312,8 @@ struct Ongoing {
     ran: usize,
     /// The row from whose logits the next token is chosen; `ran` where another pass must run first.
     row: usize,
-    /// When the last pass began, and how many tokens the text had then.
-    pass: (Instant, usize),
+    /// When the last pass began, and how many tokens the text had then. `None` before the first pass after the prompt.
+    pass: Option<(Instant, usize)>,
     started: Instant,
     of_prompt: Option<Profile>,
     ended: bool,
@@ -329,6 +329,9 @@ impl Ongoing {
         guide: Option<Box<dyn Guide>>,
     ) -> Result<Ongoing, RuntimeError> {
         let start = Instant::now();
+        if options.draft {
+            session.let_block_follow();
+        }
         let history = [session.tokens(), prompt].concat();
         sampler.begin(history.len());
         let mut guided = Guided::new(guide);
@@ -346,11 +349,11 @@ impl Ongoing {
         }
         let mut ongoing = Ongoing {
             guided,
-            drafts: options.draft.then(Drafts::new),
+            drafts: options.draft.then(|| Drafts::new(session.model().has_draft_block())),
             drafted: Vec::new(),
             ran: 1,
             row: 0,
-            pass: (Instant::now(), history.len()),
+            pass: None,
             started: Instant::now(),
             of_prompt,
             ended: false,
@@ -425,25 +428,36 @@ impl Ongoing {
             self.stop(Finish::Context);
             return Ok(());
         }
-        let (since, before) = self.pass;
-        if let Some(drafts) = &mut self.drafts {
-            drafts.learn(self.drafted.len(), (self.history.len() - before) as f64, since.elapsed());
-            let room = session.context_length() - session.position() - 1;
-            let left = self.options.max_new - self.generation.ids.len() - 1;
-            let most = room.min(left).min(session.chunk() - 1).min(draft::MOST);
-            self.drafted = drafts.draft(&self.history, most).to_vec();
+        if let (Some(drafts), Some((since, before))) = (&mut self.drafts, self.pass) {
+            drafts.learn(self.drafted.len(), self.history.len() - before, 1, since.elapsed());
+        }
+        self.pass = Some((Instant::now(), self.history.len()));
+        let last = self.history[self.history.len() - 1];
+        match self.draft(session, last) {
+            Err(RuntimeError::Interrupted) => {
+                self.stop(Finish::Interrupted);
+                return Ok(());
+            }
+            drafted => self.drafted = drafted?,
         }
         self.guided.look_ahead(&mut self.drafted)?;
-        self.pass = (Instant::now(), self.history.len());
         self.generation.drafted += self.drafted.len();
         let request = sampler.asks(&self.history, &self.drafted, vocab(session));
         let requests = self.guided.asks(request);
-        let last = self.history[self.history.len() - 1];
         match session.advance_drafted(last, &self.drafted, &requests) {
             Err(RuntimeError::Interrupted) => self.stop(Finish::Interrupted),
             ran => (self.ran, self.row) = (ran?, 0),
         }
         Ok(())
+    }
+
+    /// Tokens that may come after `last`.
+    fn draft(&mut self, session: &mut Session, last: u32) -> Result<Vec<u32>, RuntimeError> {
+        let Some(drafts) = &mut self.drafts else { return Ok(Vec::new()) };
+        let room = session.context_length() - session.position() - 1;
+        let left = self.options.max_new - self.generation.ids.len() - 1;
+        let most = room.min(left).min(session.chunk() - 1).min(draft::MOST);
+        drafts.draft(&self.history, most, |count| session.draft(last, count))
     }
 
     /// Takes back the drafts that were not accepted. The session then ends before the last token, which did not have to

@@ -106,12 +106,12 @@ impl Job {
     }
 
     /// It gets a slot. `cached` tokens of its text need not run.
-    pub fn begin(&mut self, cached: usize, draft: bool) {
+    pub fn begin(&mut self, cached: usize, drafts: Option<Drafts>) {
         // One that was preempted has begun before.
         if self.began.is_none() {
             self.began = Some(Instant::now());
             self.cached = cached;
-            self.drafts = (draft && self.request.guide.is_none()).then(Drafts::new);
+            self.drafts = drafts.filter(|_| self.request.guide.is_none());
             self.tell(Event::Began { cached });
         }
     }
@@ -133,19 +133,29 @@ impl Job {
         })
     }
 
-    /// What followed the last tokens of the text before, at most `most` tokens.
-    pub fn draft(&mut self, most: usize) -> Vec<u32> {
+    /// Tokens that may come after the text, at most `most`; see [`Drafts::draft`].
+    ///
+    /// # Errors
+    /// Those of `guess`.
+    pub fn draft(
+        &mut self,
+        most: usize,
+        guess: impl FnOnce(usize) -> Result<Vec<u32>, RuntimeError>,
+    ) -> Result<Vec<u32>, RuntimeError> {
         let most = most.min(draft::MOST).min((self.request.max_new - self.generated).saturating_sub(1));
         let drafts = self.drafts.as_mut();
-        drafts.map_or(Vec::new(), |drafts| drafts.draft(&self.history, most).to_vec())
+        drafts.map_or(Ok(Vec::new()), |drafts| drafts.draft(&self.history, most, guess))
+    }
+
+    /// Whether tokens are drafted for its answer.
+    pub fn drafts(&self) -> bool {
+        self.drafts.is_some()
     }
 
     /// Learns from a step in which `answers` answers went on and this one by `tokens`, of which `drafted` were drafted.
-    /// A token more for one of many is worth a part of a step.
     pub fn learn(&mut self, drafted: usize, tokens: usize, answers: usize, time: Duration) {
         if let Some(drafts) = &mut self.drafts {
-            let gain = tokens.saturating_sub(1) as f64 / answers as f64;
-            drafts.learn(drafted, 1.0 + gain, time);
+            drafts.learn(drafted, tokens, answers, time);
         }
     }
 

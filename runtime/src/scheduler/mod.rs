@@ -68,7 +68,7 @@ pub struct SchedulerOptions {
     pub kv_memory: Option<usize>,
     /// The options of every request's sequence.
     pub sequence: SequenceOptions,
-    /// Whether to draft tokens from the text before them where that saves time. The tokens are the same either way.
+    /// Whether to draft tokens where that saves time. The tokens are the same either way.
     pub draft: bool,
 }
 

@@ -63,7 +63,7 @@ pub struct Ended {
     pub cached: usize,
     /// Tokens of the answer.
     pub generated: usize,
-    /// Tokens drafted from the text before them, and how many of them were accepted.
+    /// Tokens drafted, and how many of them were accepted.
     pub drafted: (usize, usize),
     /// Time until the prompt began to run, from then to the first token, and for the other tokens.
     pub times: [Duration; 3],

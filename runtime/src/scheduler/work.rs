@@ -9,9 +9,11 @@ use super::prefixes::Overlap;
 use super::request::RequestError;
 use super::{Desk, State};
 use crate::engine::{Batch, LogitsRequest, Sequence};
+use crate::generate::draft::Drafts;
 use crate::generate::{Finish, OPENING};
 use crate::{Engine, RuntimeError};
 use std::cell::LazyCell;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use trit_text::conversation::shared_prefix;
@@ -286,7 +288,11 @@ impl Work {
         if running.job.began().is_none() {
             self.statistics.cached_tokens += overlap.usable as u64;
         }
-        running.job.begin(overlap.usable, self.shared.options.draft);
+        let has_block = self.shared.engine.model().has_draft_block();
+        running.job.begin(overlap.usable, self.shared.options.draft.then(|| Drafts::new(has_block)));
+        if running.job.drafts() {
+            running.sequence.let_block_follow();
+        }
         self.running.push(running);
         None
     }
@@ -339,7 +345,16 @@ impl Work {
             let last = job.history()[job.history().len() - 1];
             // Drafts take rows that prompts need more.
             let left = sequence.context_length().saturating_sub(sequence.position() + 1);
-            let drafted = if prompts.is_empty() { job.draft(room.min(left)) } else { Vec::new() };
+            // The block that drafts tokens does so for one answer at a time: others would wait for it.
+            let guess = |count: usize| match answers.len() {
+                1 => self.shared.engine.draft(sequence, last, count, &AtomicBool::new(false)),
+                _ => Ok(Vec::new()),
+            };
+            let drafted = match prompts.is_empty() {
+                // What is wrong with the bundle's file shows in the step too.
+                true => job.draft(room.min(left), guess).unwrap_or_default(),
+                false => Vec::new(),
+            };
             room -= drafted.len();
             let requests = vec![job.asks(&drafted, vocab); 1 + drafted.len()];
             let ids = [&[last], &drafted[..]].concat();
@@ -373,6 +388,7 @@ impl Work {
 
     /// Runs a step, and what follows from its logits.
     fn step(&mut self) {
+        let began = Instant::now();
         let mut parts = self.plan();
         if parts.is_empty() {
             return;
@@ -410,7 +426,7 @@ impl Work {
             });
             let generated = job.generated() - before;
             if part.answers && prompt_rows == 0 {
-                job.learn(part.drafted, generated, answers, time);
+                job.learn(part.drafted, generated, answers, began.elapsed());
             }
             self.statistics.generated_tokens += generated as u64;
             let prompt = if part.answers { 0 } else { part.ids.len() };

@@ -181,6 +181,7 @@ class _Reading(TypedDict, total=False):
     i2s_layout: Literal["x86", "arm", "1x4"] | None
     ignore_config_keys: str | Listed[str]
     tokenizer: bool
+    draft: bool
 
 @final
 class Compiled:

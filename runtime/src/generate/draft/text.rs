@@ -1,25 +1,17 @@
-//! Drafts of the next tokens, taken from the sequence itself: what followed the same tokens the last time.
+//! Repetitions of the next tokens, taken from the sequence itself: what followed the same tokens the last time.
 //!
 //! Texts repeat themselves: names, quotations, code. One pass checks a few drafted tokens and reads the weights once
-//! for all of them, so that an accepted draft costs almost nothing. A rejected draft costs only time, because every
-//! token is chosen from the same logits as without drafts. The method is prompt lookup decoding (Saxena 2023); the
-//! checking is that of Leviathan et al. 2023.
+//! for all of them, so that an accepted draft costs almost nothing. The method is prompt lookup decoding (Saxena 2023).
 
+use super::{AGAIN, MOST, NEW, mean};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Most tokens that are drafted. Together with the token before them they are as many rows as share a kernel's
-/// registers.
-pub(crate) const MOST: usize = 3;
 /// How many of the last tokens must have occurred before. Fewer would often match by chance.
 const MATCH: usize = 3;
-/// Weight of the newest measurement in a running mean.
-const NEW: f64 = 0.2;
-/// After how many tokens drafts are tried again when they did not save time.
-const AGAIN: usize = 32;
 
 /// Where each run of [`MATCH`] tokens last ended, and whether drafting has saved time.
-pub(crate) struct Drafts {
+pub(super) struct Repetitions {
     ends: HashMap<[u32; MATCH], usize>,
     indexed: usize,
     /// Running mean of the tokens that a pass with drafts gives, at least 1.
@@ -31,10 +23,10 @@ pub(crate) struct Drafts {
     since: usize,
 }
 
-impl Drafts {
+impl Repetitions {
     /// Nothing has been measured yet, so the first drafts are made in the hope that they help.
-    pub fn new() -> Drafts {
-        Drafts { ends: HashMap::new(), indexed: 0, gain: 2.0, plain: None, drafted: None, since: 0 }
+    pub fn new() -> Repetitions {
+        Repetitions { ends: HashMap::new(), indexed: 0, gain: 2.0, plain: None, drafted: None, since: 0 }
     }
 
     /// What followed the last tokens of `history` when they occurred before, at most `most` tokens. It is often empty.
@@ -62,7 +54,6 @@ impl Drafts {
 
     /// Learns from a pass with `drafted` drafted tokens, which took `time` and gave `tokens` tokens.
     pub fn learn(&mut self, drafted: usize, tokens: f64, time: Duration) {
-        let mean = |mean: Option<f64>, new: f64| Some(mean.map_or(new, |mean| mean + NEW * (new - mean)));
         if drafted == 0 {
             self.plain = mean(self.plain, time.as_secs_f64());
         } else {
@@ -78,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_followed_the_last_time_is_drafted() {
-        let mut drafts = Drafts::new();
+        let mut drafts = Repetitions::new();
         let mut history = vec![1, 2, 3, 4, 5, 6, 7, 1, 2, 3];
         assert_eq!(drafts.draft(&history, 9), [4, 5, 6]);
         assert_eq!(drafts.draft(&history, 1), [4]);
@@ -88,15 +79,15 @@ mod tests {
         assert_eq!(drafts.draft(&history, 9), [5, 6, 7]);
         history.push(0);
         assert!(drafts.draft(&history, 9).is_empty());
-        assert!(Drafts::new().draft(&[1, 2], 3).is_empty());
+        assert!(Repetitions::new().draft(&[1, 2], 3).is_empty());
         // A run that is just ending has not been followed by anything.
-        assert_eq!(Drafts::new().draft(&[5, 5, 5, 5], 3), [5]);
+        assert_eq!(Repetitions::new().draft(&[5, 5, 5, 5], 3), [5]);
     }
 
     #[test]
     fn drafts_that_do_not_pay_are_made_rarely() {
         let history = [1, 2, 3, 4, 1, 2, 3];
-        let mut drafts = Drafts::new();
+        let mut drafts = Repetitions::new();
         let mut made = 0;
         for _ in 0..320 {
             let drafted = drafts.draft(&history, 3).len();
@@ -105,7 +96,7 @@ mod tests {
         }
         assert!((10..20).contains(&made), "{made}");
         // Nor where passes are so slow that right drafts do not pay.
-        let mut drafts = Drafts::new();
+        let mut drafts = Repetitions::new();
         let made = (0..320).filter(|_| {
             let drafted = drafts.draft(&history, 3).len();
             drafts.learn(
