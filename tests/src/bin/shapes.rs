@@ -3,7 +3,8 @@
 //!
 //!     cargo run --release -p trit-tests --bin shapes -- MODEL TYPE OUT.gguf [LAYERS]
 //!
-//! MODEL: `bonsai-27b` (hybrid, ternary gates), `bonsai-2-27b` (hybrid, rotated, gates of bf16), `bonsai-8b`, `bonsai-4b`,
+//! MODEL: `bonsai-27b` (hybrid, ternary gates), `bonsai-27b-mtp` (with a block that drafts tokens, Q8_0; the layers work but add
+//! nothing, so that each token decides the next one, and the block guesses it right), `bonsai-2-27b` (hybrid, rotated, gates of bf16), `bonsai-8b`, `bonsai-4b`,
 //! `bonsai-1.7b` (Qwen 3). TYPE: `PQ2_0`, `Q2_0`, `PTQ1_0`, `TQ2_0`, `Q1_0`; with embedding and head that are not ternary
 //! `PQ2_0+Q6_K` and the like, of `Q8_0`, `Q6_K`, `Q4_K`. LAYERS: fewer layers than the model has.
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ struct Shape {
     tied: bool,
     hybrid: bool,
     rotated: bool,
+    drafts: bool,
 }
 
 const QWEN3: Shape = Shape {
@@ -38,6 +40,7 @@ const QWEN3: Shape = Shape {
     tied: false,
     hybrid: false,
     rotated: false,
+    drafts: false,
 };
 const HYBRID: Shape = Shape {
     name: "bonsai-27b",
@@ -50,9 +53,11 @@ const HYBRID: Shape = Shape {
     tied: false,
     hybrid: true,
     rotated: false,
+    drafts: false,
 };
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     HYBRID,
+    Shape { name: "bonsai-27b-mtp", drafts: true, ..HYBRID },
     Shape { name: "bonsai-2-27b", rotated: true, ..HYBRID },
     QWEN3,
     Shape { name: "bonsai-4b", hidden: 2560, ffn: 9728, tied: true, ..QWEN3 },
@@ -99,8 +104,9 @@ struct Integers {
     scales: &'static [(usize, f32)],
 }
 
+const Q8_0: Integers = Integers { name: "Q8_0", id: 8, block: [32, 34], scales: &[(0, 3e-4)] };
 const INTEGERS: [Integers; 3] = [
-    Integers { name: "Q8_0", id: 8, block: [32, 34], scales: &[(0, 3e-4)] },
+    Q8_0,
     Integers { name: "Q6_K", id: 14, block: [256, 210], scales: &[(208, 1.5e-5)] },
     Integers { name: "Q4_K", id: 12, block: [256, 144], scales: &[(0, 1.4e-4), (2, 1.05e-3)] },
 ];
@@ -149,7 +155,11 @@ struct Tensor {
 
 enum Data {
     Weights(Weights),
+    /// Zeros, stored as the weights are.
+    Zeros(Weights),
     Integers(Integers),
+    /// Q8_0: this number where row and column are the same, else 0.
+    Diagonal(i8),
     Bf16,
     F32(fn(&mut Random) -> f32),
 }
@@ -157,8 +167,9 @@ enum Data {
 impl Tensor {
     fn type_id(&self) -> u32 {
         match self.data {
-            Data::Weights(weights) => weights.block().0,
+            Data::Weights(weights) | Data::Zeros(weights) => weights.block().0,
             Data::Integers(integers) => integers.id,
+            Data::Diagonal(_) => Q8_0.id,
             Data::Bf16 => 30,
             Data::F32(_) => 0,
         }
@@ -170,13 +181,14 @@ impl Tensor {
 
     fn bytes(&self) -> u64 {
         match self.data {
-            Data::Weights(weights) => {
+            Data::Weights(weights) | Data::Zeros(weights) => {
                 let (_, columns, codes, _) = weights.block();
                 self.elements() / columns as u64 * (codes as u64 + 2)
             }
             Data::Integers(Integers { block: [weights, bytes], .. }) => {
                 self.elements() / weights as u64 * bytes as u64
             }
+            Data::Diagonal(_) => self.elements() / 32 * 34,
             Data::Bf16 => 2 * self.elements(),
             Data::F32(_) => 4 * self.elements(),
         }
@@ -190,11 +202,27 @@ impl Tensor {
             Data::Integers(integers) => integers.write(random, self.elements(), out),
             Data::Bf16 => (0..self.elements())
                 .try_for_each(|_| out.write_all(&bf16::from_f32(random.unit() * 0.02).to_le_bytes())),
-            Data::Weights(weights) => {
+            Data::Diagonal(value) => {
+                let columns = u64::from(self.shape[1]);
+                for block in 0..self.elements() / 32 {
+                    let (row, column) = (block * 32 / columns, block * 32 % columns);
+                    let mut bytes = [0u8; 34];
+                    bytes[..2].copy_from_slice(&f16::from_f32(1.0 / 127.0).to_le_bytes());
+                    if let Some(at) = row.checked_sub(column).filter(|&at| at < 32) {
+                        bytes[2 + at as usize] = value as u8;
+                    }
+                    out.write_all(&bytes)?;
+                }
+                Ok(())
+            }
+            Data::Weights(weights) | Data::Zeros(weights) => {
                 let (_, columns, codes, scale_last) = weights.block();
                 // Two of three weights count, so that results are about as large as inputs.
                 let scale = 1.0 / (0.67 * self.shape[1] as f32).sqrt();
-                let table = bytes(weights);
+                let table = match self.data {
+                    Data::Zeros(_) => [zeros(weights); 256],
+                    _ => bytes(weights),
+                };
                 let mut block = vec![0u8; codes];
                 for _ in 0..self.elements() / columns as u64 {
                     for eight in block.chunks_mut(8) {
@@ -213,6 +241,14 @@ impl Tensor {
                 Ok(())
             }
         }
+    }
+}
+
+/// The byte whose weights are all 0. There is none of signs.
+fn zeros(weights: Weights) -> u8 {
+    match weights {
+        Weights::Ptq1 => bytes(weights)[121],
+        Weights::Pq2 | Weights::Q2 | Weights::Tq2 | Weights::Q1 => 0x55,
     }
 }
 
@@ -241,6 +277,11 @@ fn tensors(shape: &Shape, weights: Weights, tables: Option<Integers>) -> Vec<Ten
         shape: vec![rows, columns],
         data: Data::Weights(weights),
     };
+    // What layers add to the residual stream.
+    let ends = |name: String, rows, columns| match shape.drafts {
+        true => Tensor { data: Data::Zeros(weights), ..matrix(name, rows, columns) },
+        false => matrix(name, rows, columns),
+    };
     let floats = |name: String, shape: Vec<u32>, value| Tensor { name, shape, data: Data::F32(value) };
     let one: fn(&mut Random) -> f32 = |_| 1.0;
     let table = |name: &str| {
@@ -267,13 +308,13 @@ fn tensors(shape: &Shape, weights: Weights, tables: Option<Integers>) -> Vec<Ten
             all.push(floats(at("ssm_a"), vec![values], |random| -1.0 - 0.5 * random.unit()));
             all.push(floats(at("ssm_dt.bias"), vec![values], |random| random.unit()));
             all.push(floats(at("ssm_norm.weight"), vec![dim], one));
-            all.push(matrix(at("ssm_out.weight"), hidden, inner));
+            all.push(ends(at("ssm_out.weight"), hidden, inner));
         } else {
             let gated = if shape.hybrid { 2 } else { 1 };
             all.push(matrix(at("attn_q.weight"), gated * q * head_dim, hidden));
             all.push(matrix(at("attn_k.weight"), kv * head_dim, hidden));
             all.push(matrix(at("attn_v.weight"), kv * head_dim, hidden));
-            all.push(matrix(at("attn_output.weight"), hidden, q * head_dim));
+            all.push(ends(at("attn_output.weight"), hidden, q * head_dim));
             all.push(floats(at("attn_q_norm.weight"), vec![head_dim], one));
             all.push(floats(at("attn_k_norm.weight"), vec![head_dim], one));
         }
@@ -281,7 +322,31 @@ fn tensors(shape: &Shape, weights: Weights, tables: Option<Integers>) -> Vec<Ten
         all.push(floats(at(norm), vec![hidden], one));
         all.push(matrix(at("ffn_gate.weight"), ffn, hidden));
         all.push(matrix(at("ffn_up.weight"), ffn, hidden));
-        all.push(matrix(at("ffn_down.weight"), hidden, ffn));
+        all.push(ends(at("ffn_down.weight"), hidden, ffn));
+    }
+    if shape.drafts {
+        let at = |name: &str| format!("blk.{}.{name}.weight", shape.layers);
+        for norm in
+            ["attn_norm", "post_attention_norm", "nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"]
+        {
+            all.push(floats(at(norm), vec![hidden], one));
+        }
+        for norm in ["attn_q_norm", "attn_k_norm"] {
+            all.push(floats(at(norm), vec![head_dim], one));
+        }
+        let mut block = |name: &str, rows, columns, data| {
+            all.push(Tensor { name: at(name), shape: vec![rows, columns], data });
+        };
+        block("nextn.eh_proj", hidden, 2 * hidden, Data::Diagonal(127));
+        for (name, rows) in
+            [("attn_q", 2 * q * head_dim), ("attn_k", kv * head_dim), ("attn_v", kv * head_dim)]
+        {
+            block(name, rows, hidden, Data::Integers(Q8_0));
+        }
+        block("attn_output", hidden, q * head_dim, Data::Diagonal(0));
+        block("ffn_gate", ffn, hidden, Data::Integers(Q8_0));
+        block("ffn_up", ffn, hidden, Data::Integers(Q8_0));
+        block("ffn_down", hidden, ffn, Data::Diagonal(0));
     }
     all.push(floats("output_norm.weight".into(), vec![hidden], one));
     if !shape.tied {
@@ -344,7 +409,7 @@ fn metadata(shape: &Shape, weights: Weights, tensors: &[Tensor]) -> Metadata {
     all.text("general.name", shape.name);
     let at = |key: &str| format!("{architecture}.{key}");
     for (key, value) in [
-        ("block_count", shape.layers),
+        ("block_count", shape.layers + u32::from(shape.drafts)),
         ("context_length", 32768),
         ("embedding_length", shape.hidden),
         ("feed_forward_length", shape.ffn),
@@ -358,6 +423,9 @@ fn metadata(shape: &Shape, weights: Weights, tensors: &[Tensor]) -> Metadata {
     }
     all.float(&at("attention.layer_norm_rms_epsilon"), 1e-6);
     all.float(&at("rope.freq_base"), 1e7);
+    if shape.drafts {
+        all.unsigned(&at("nextn_predict_layers"), 1);
+    }
     if shape.hybrid {
         let [values, keys, dim] = DELTA;
         for (key, value) in [
