@@ -1,8 +1,12 @@
-//! How many tokens the block that drafts tokens is asked for before a pass: as many as save most time, and none where
-//! drafts save none.
+//! How many drafts to make before a pass: as many as save most time, and none where drafts save none.
 
-use super::{AGAIN, MOST, NEW, mean};
+use super::MOST;
 use std::time::Duration;
+
+/// Weight of the newest measurement in a running mean.
+const NEW: f64 = 0.2;
+/// After how many chances a number is tried again that seemed not to be the best.
+const AGAIN: usize = 32;
 
 /// What was measured, by the number of drafts.
 pub(super) struct Lengths {
@@ -10,62 +14,81 @@ pub(super) struct Lengths {
     times: [Option<f64>; MOST + 1],
     /// How often so many have been made.
     made: [usize; MOST + 1],
+    /// What a right draft is worth, in tokens of a pass.
+    worth: f64,
     /// How often a draft is right where those before it are.
     right: [f64; MOST],
-    /// Passes since another number than the best was tried.
+    /// Chances since another number than the best was tried.
     since: usize,
 }
 
+/// How many drafts to make, and how many tokens a second that will give; infinity where it is not known and worth a try.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub count: usize,
+    pub speed: f64,
+}
+
 impl Lengths {
-    pub fn new() -> Lengths {
-        Lengths { times: [None; MOST + 1], made: [0; MOST + 1], right: [0.5; MOST], since: 0 }
+    /// Nothing was measured; drafts are thought to be right so often.
+    pub fn new(right: f64) -> Lengths {
+        let (times, made) = ([None; MOST + 1], [0; MOST + 1]);
+        Lengths { times, made, worth: 1.0, right: [right; MOST], since: 0 }
     }
 
     /// How many tokens to draft, at most `most`.
-    pub fn next(&mut self, most: usize) -> usize {
+    pub fn next(&mut self, most: usize) -> Plan {
         let most = most.min(MOST);
-        // Each number is measured twice first, because what happens for the first time takes longer.
-        let unknown = [1, 0, 2, 3].into_iter().filter(|&n| n <= most && self.made[n] < 2);
-        if let Some(n) = unknown.min_by_key(|&n| self.made[n]) {
-            return n;
+        let untried = |count: usize| Plan { count, speed: f64::INFINITY };
+        // What a pass takes without drafts and with one must be known, and tells what more may take.
+        if most == 0 || self.times[0].is_none() {
+            return untried(0);
         }
-        let best = self.best(most);
+        if self.times[1].is_none() {
+            return untried(1);
+        }
+        let plans = (0..=most).map(|count| Plan { count, speed: self.speed(count) });
+        let best = plans.max_by(|a, b| a.speed.total_cmp(&b.speed)).unwrap_or(untried(0));
         self.since += 1;
         if self.since < AGAIN {
             return best;
         }
         self.since = 0;
         // The neighbour that was made less often.
-        let neighbours = [best.checked_sub(1), (best < most).then_some(best + 1)];
-        neighbours.into_iter().flatten().min_by_key(|&n| self.made[n]).unwrap_or(best)
+        let neighbours = [best.count.checked_sub(1), (best.count < most).then_some(best.count + 1)];
+        let least = neighbours.into_iter().flatten().min_by_key(|&count| self.made[count]);
+        least.map_or(best, |count| Plan { count, ..best })
     }
 
-    /// The number with most tokens a second.
-    fn best(&self, most: usize) -> usize {
+    /// Tokens a second with so many drafts.
+    fn speed(&self, count: usize) -> f64 {
         let (mut tokens, mut likely) = (1.0, 1.0);
-        let mut best = (0, f64::NEG_INFINITY);
-        for n in 0..=most {
-            if n > 0 {
-                likely *= self.right[n - 1];
-                tokens += likely;
-            }
-            let speed = self.times[n].map_or(f64::NEG_INFINITY, |time| tokens / time);
-            if speed > best.1 {
-                best = (n, speed);
-            }
+        for right in &self.right[..count] {
+            likely *= right;
+            tokens += likely * self.worth;
         }
-        best.0
+        let [without, with_one] = [0, 1].map(|n| self.times[n].unwrap_or(f64::INFINITY));
+        let time =
+            self.times[count].unwrap_or(with_one + (count as f64 - 1.0) * (with_one - without).max(0.0));
+        tokens / time
     }
 
-    /// Learns from a pass with `drafted` drafts, of which the first `right` were right, that took `time`.
-    pub fn learn(&mut self, drafted: usize, right: usize, time: Duration) {
+    /// Learns how long a pass takes with `drafted` drafts. `answers` texts shared it.
+    pub fn learn_time(&mut self, drafted: usize, answers: usize, time: Duration) {
         let (drafted, time) = (drafted.min(MOST), time.as_secs_f64());
+        self.worth = 1.0 / answers.max(1) as f64;
         self.made[drafted] += 1;
         let known = &mut self.times[drafted];
-        *known = match self.made[drafted] {
-            2 => known.map(|first| first.min(time)),
-            _ => mean(*known, time),
-        };
+        *known = Some(match (*known, self.made[drafted]) {
+            (None, _) => time,
+            // What happens for the first time takes longer.
+            (Some(first), 2) => first.min(time),
+            (Some(mean), _) => mean + NEW * (time - mean),
+        });
+    }
+
+    /// Learns that of `drafted` drafts the first `right` were right.
+    pub fn learn_right(&mut self, drafted: usize, right: usize) {
         for (n, rate) in self.right.iter_mut().enumerate().take(drafted.min(right + 1)) {
             *rate += NEW * (f64::from(u8::from(n < right)) - *rate);
         }
@@ -76,15 +99,20 @@ impl Lengths {
 mod tests {
     use super::*;
 
-    /// How many drafts are made in 400 passes whose time is `time` of their number, where each draft is right up to
-    /// number `right`.
-    fn made(time: impl Fn(usize) -> u64, right: usize) -> [usize; MOST + 1] {
-        let (mut lengths, mut made) = (Lengths::new(), [0; MOST + 1]);
-        for _ in 0..400 {
-            let n = lengths.next(MOST);
-            made[n] += 1;
-            lengths.learn(n, n.min(right), Duration::from_micros(time(n)));
+    impl Lengths {
+        /// A pass that takes `time` of its number of drafts, of which the first `right` are right; gives that number.
+        fn pass(&mut self, most: usize, right: usize, time: impl Fn(usize) -> u64) -> usize {
+            let n = self.next(most).count;
+            self.learn_time(n, 1, Duration::from_micros(time(n)));
+            self.learn_right(n, n.min(right));
+            n
         }
+    }
+
+    /// How many drafts are made in 400 passes.
+    fn made(time: impl Fn(usize) -> u64, right: usize) -> [usize; MOST + 1] {
+        let (mut lengths, mut made) = (Lengths::new(0.5), [0; MOST + 1]);
+        (0..400).for_each(|_| made[lengths.pass(MOST, right, &time)] += 1);
         made
     }
 
@@ -101,17 +129,10 @@ mod tests {
 
     #[test]
     fn what_changes_is_noticed() {
-        let mut lengths = Lengths::new();
-        let time = |n: usize| Duration::from_micros(1000 + 100 * n as u64);
-        let mut run = |right: usize, passes: usize| {
-            let mut made = 0;
-            for _ in 0..passes {
-                let n = lengths.next(MOST);
-                made += n;
-                lengths.learn(n, n.min(right), time(n));
-            }
-            made
-        };
+        let mut lengths = Lengths::new(0.5);
+        let time = |n: usize| 1000 + 100 * n as u64;
+        let mut run =
+            |right: usize, passes: usize| (0..passes).map(|_| lengths.pass(MOST, right, time)).sum::<usize>();
         run(0, 200);
         run(3, 1000);
         assert!(run(3, 200) > 500);
@@ -121,13 +142,23 @@ mod tests {
 
     #[test]
     fn no_more_are_drafted_than_there_is_room_for() {
-        let mut lengths = Lengths::new();
+        let mut lengths = Lengths::new(0.5);
         for most in [0, 1, 2, 0, 5, 1] {
             for _ in 0..50 {
-                let n = lengths.next(most);
-                assert!(n <= most.min(MOST));
-                lengths.learn(n, n, Duration::from_micros(1000));
+                assert!(lengths.pass(most, 3, |_| 1000) <= most.min(MOST));
             }
         }
+    }
+
+    #[test]
+    fn a_draft_for_one_of_many_answers_is_worth_a_part() {
+        let speeds = [1, 8].map(|answers| {
+            let mut lengths = Lengths::new(0.5);
+            for (n, time) in [(0, 1000), (1, 1200)] {
+                lengths.learn_time(n, answers, Duration::from_micros(time));
+            }
+            lengths.speed(1) / lengths.speed(0)
+        });
+        assert!(speeds[0] > 1.2 && speeds[1] < 0.9, "{speeds:?}");
     }
 }
