@@ -3,33 +3,13 @@
 mod bundle;
 
 use bundle::accesses::run;
-use bundle::{LAYER_STEPS, NORM, RESIDUAL, assemble, manifest, sections};
+use bundle::drafting::drafting;
+use bundle::{NORM, RESIDUAL, assemble, sections};
 use trit_format::FormatError;
 use trit_format::container::{Header, SectionKind};
 use trit_format::draft;
-use trit_format::manifest::{Manifest, Tensor};
+use trit_format::manifest::Manifest;
 use trit_format::plan::*;
-
-const JOINED: BufferId = BufferId(12);
-const JOIN: TensorId = TensorId(6);
-
-/// The small bundle's manifest with the matrix that joins, and a plan of its first layer behind it.
-fn drafting() -> (Manifest, Plan) {
-    let mut m = manifest();
-    m.tensors.push(Tensor { name: "join".into(), dtype: DType::F32, shape: vec![8, 16], offset: 640 });
-    let mut plan = m.plan.clone();
-    let offset = plan.row_bytes;
-    plan.buffers.push(Buffer { name: "joined".into(), dtype: DType::F32, len: 16, offset, stride: 64 });
-    plan.row_bytes += 64;
-    plan.kv.truncate(1);
-    plan.body.truncate(1 + LAYER_STEPS);
-    let join =
-        Step::JoinHidden { input: RESIDUAL, input_norm: NORM, hidden_norm: NORM, eps: 1e-5, out: JOINED };
-    let linear = Step::Linear { table: JOIN, input: JOINED, epilogue: Epilogue::Store, out: RESIDUAL, at: 0 };
-    plan.body.splice(1..1, [join, linear]);
-    plan.layers = vec![LayerSteps { start: 1, end: plan.body.len() as u32 }];
-    (m, plan)
-}
 
 /// A whole bundle with that section.
 fn file(m: &Manifest, section: Vec<u8>) -> Vec<u8> {

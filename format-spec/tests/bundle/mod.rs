@@ -4,6 +4,7 @@
 
 pub mod accesses;
 pub mod coded;
+pub mod drafting;
 pub mod recurrent;
 
 use trit_format::container::{Digest, Header, Section, SectionKind};

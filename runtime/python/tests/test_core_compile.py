@@ -37,7 +37,7 @@ def test_options_are_the_commands(checkpoint: Path, tmp_path: Path) -> None:
     with trit.Model(portable, kernels="portable") as model:
         assert model.context_length == 64 and "portable" in model.kernels
     several = trit.compile(
-        checkpoint, tmp_path / "s.trit", targets=["x86-64-v2", "x86-64-v3"], tokenizer=False
+        checkpoint, tmp_path / "s.trit", targets=["x86-64-v2", "x86-64-v3"], tokenizer=False, draft=False
     )
     assert several.targets == ["x86-64-v2", "x86-64-v3"]
     with trit.Model(several) as model:

@@ -6,6 +6,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use trit_format::container::{Header, SectionKind};
+use trit_format::draft;
 use trit_format::manifest::Manifest;
 use trit_fuzz::edits::{Edit, apply};
 use trit_fuzz::{assembled, bundle, running};
@@ -27,12 +28,24 @@ struct Input {
 }
 
 fuzz_target!(|input: Input| {
-    let mut manifest = assembled::manifest(input.bundle);
-    let mut sections = assembled::sections(&manifest, input.values);
+    let model = assembled::manifest(input.bundle);
+    let mut sections = assembled::sections(&model, input.values);
+    // Of a bundle with a draft block that block's plan is changed, beside the records that both plans share.
+    let draft = assembled::draft(input.bundle);
+    let mut manifest = draft.map_or_else(|| model.clone(), |plan| draft::of_model(&model, plan));
     for edit in input.edits.iter().take(12) {
         if apply(&mut manifest, edit).is_none() {
             return;
         }
+    }
+    let edited = manifest.clone();
+    let is_draft = assembled::draft(input.bundle).is_some();
+    if is_draft {
+        let Manifest { plan, hyperparameters, goldens, .. } = model;
+        let edited = std::mem::replace(&mut manifest.plan, plan);
+        let Ok(bytes) = draft::encode(&edited) else { return };
+        sections.push((SectionKind::Draft, bytes));
+        (manifest.hyperparameters, manifest.goldens) = (hyperparameters, goldens);
     }
     if input.grown {
         for (kind, len) in lengths(&manifest) {
@@ -50,8 +63,19 @@ fuzz_target!(|input: Input| {
     if manifest.validate(&header).is_err() {
         return;
     }
-    if manifest.plan.row_bytes <= MOST_FOLLOWED {
-        bundle::accesses::run(&file, &header, &manifest);
+    let followed = if is_draft { &edited } else { &manifest };
+    if is_draft {
+        let bytes = draft::encode(&edited.plan).expect("it was encoded before");
+        match draft::decode(&bytes, &manifest, &header) {
+            Ok(read) => assert!(read.plan == edited.plan),
+            Err(_) => return,
+        }
+        if !running::is_small(&draft::of_model(&manifest, edited.plan.clone())) {
+            return;
+        }
+    }
+    if followed.plan.row_bytes <= MOST_FOLLOWED {
+        bundle::accesses::run(&file, &header, followed);
     }
     if let Some(model) = running::open(file) {
         let vocab = manifest.hyperparameters.vocab_size;

@@ -4,7 +4,7 @@
 use crate::bundle;
 use trit_format::container::{Digest, Header, Section, SectionKind};
 use trit_format::manifest::Manifest;
-use trit_format::plan::DType;
+use trit_format::plan::{DType, Plan};
 
 /// Longest bundle that is made of the short form, in bytes.
 pub const LONGEST: usize = 2 << 20;
@@ -14,13 +14,19 @@ pub const TOKENIZER: &[u8] = include_bytes!("tokenizer.json");
 
 /// The small bundles of the format's tests: `index` chooses, counted round.
 pub fn manifest(index: u8) -> Manifest {
-    match index % 5 {
+    match index % 6 {
         0 => bundle::manifest(),
         1 => bundle::grouped(),
         2 => bundle::of_signs(),
         3 => bundle::recurrent::recurrent(),
-        _ => bundle::coded::coded(),
+        4 => bundle::coded::coded(),
+        _ => bundle::drafting::drafting().0,
     }
+}
+
+/// The plan of the small bundle's draft block, where it has one.
+pub fn draft(index: u8) -> Option<Plan> {
+    (index % 6 == 5).then(|| bundle::drafting::drafting().1)
 }
 
 /// The sections of a small bundle beside its manifest: codes of any bytes, tensors and scales of small floats. With seed 255 all

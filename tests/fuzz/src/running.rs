@@ -100,19 +100,29 @@ pub fn run(model: &Arc<Model>, tokens: &[u32], choices: Choices) {
         let _ = together.run_layer(layer, &hidden);
     }
     let _ = model.tokenizer();
+    together.truncate(0);
+    together.let_block_follow();
+    for part in [tokens, &tokens[..1]] {
+        let _ = together.prefill(part).map(<[f32]>::len);
+        let _ = together.draft(tokens[0], 3);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::assembled;
+    use trit_format::container::SectionKind;
 
     /// The targets would find nothing if what they begin with were refused.
     #[test]
     fn the_small_bundles_run() {
-        for index in 0..5 {
+        for index in 0..6 {
             let manifest = assembled::manifest(index);
-            let file = assembled::file(&manifest, assembled::sections(&manifest, 7)).unwrap();
+            let mut sections = assembled::sections(&manifest, 7);
+            let draft = assembled::draft(index).map(|plan| trit_format::draft::encode(&plan).unwrap());
+            sections.extend(draft.map(|bytes| (SectionKind::Draft, bytes)));
+            let file = assembled::file(&manifest, sections).unwrap();
             let model = open(file).unwrap();
             assert!(is_small(model.manifest()));
             let engine = EngineOptions { threads: Some(1), ..EngineOptions::default() };
@@ -120,6 +130,9 @@ mod tests {
             let mut session = Session::on(engine, SequenceOptions::default()).unwrap();
             assert!(session.prefill(&[1, 2, 3]).unwrap().iter().any(|&logit| logit != 0.0), "{index}");
             assert!(model.tokenizer().unwrap().is_some());
+            session.let_block_follow();
+            session.prefill(&[4, 5]).unwrap();
+            assert_eq!(session.draft(6, 3).unwrap().len(), if index == 5 { 3 } else { 0 });
             run(&model, &[1, 2, 3, 4, 5, 6], Choices { kv: index, narrow: index % 2 == 0 });
         }
     }
