@@ -259,8 +259,10 @@ impl Header {
             let at = Header::bytes(index) as usize;
             let (code, target) =
                 (u32::from_le_bytes(array(head, at)), u32::from_le_bytes(array(head, at + 4)));
-            let kind =
-                SectionKind::from_codes(code, target).ok_or(FormatError::SectionKind { kind: code })?;
+            let kind = SectionKind::from_codes(code, target).ok_or(match code {
+                4 => FormatError::CodeTarget { index: target },
+                kind => FormatError::SectionKind { kind },
+            })?;
             let (offset, len) =
                 (u64::from_le_bytes(array(head, at + 8)), u64::from_le_bytes(array(head, at + 16)));
             check_padding(&head[at + 24..at + 32], at as u64 + 24)?;

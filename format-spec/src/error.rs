@@ -2,6 +2,7 @@
 
 use crate::container::SectionKind;
 use crate::container::{MAJOR, MINOR};
+use crate::target::Target;
 
 /// Why bytes are not a bundle that can be used. The caller adds the file's name and what its user can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +62,15 @@ pub enum FormatError {
     SectionKind {
         /// Found.
         kind: u32,
+    },
+    /// Code for a target that this reader does not know.
+    #[error(
+        "has code for target {index}, this program knows 0 to {}: it was made by a newer program",
+        Target::ALL.len() - 1
+    )]
+    CodeTarget {
+        /// Found.
+        index: u32,
     },
     /// Out of order, overlapping, misaligned or past the end.
     #[error("section {index} ({kind}) at offset {offset} with {len} bytes {problem}")]

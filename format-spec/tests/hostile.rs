@@ -6,6 +6,7 @@ use bundle::{assemble, file, manifest, sections};
 use trit_format::FormatError;
 use trit_format::container::{Header, MAX_SECTIONS, SectionKind};
 use trit_format::manifest::{MAX_BYTES, Manifest};
+use trit_format::target::Target;
 
 /// The error of parsing the small bundle after `change`.
 fn parse(change: impl FnOnce(&mut Vec<u8>)) -> FormatError {
@@ -110,7 +111,12 @@ fn section_kind() {
     }
     // A target where there is none, and one that does not exist.
     assert_eq!(parse(|b| b[entry(1, 4)] = 1), FormatError::SectionKind { kind: 2 });
-    assert_eq!(parse(|b| b[entry(3, 4)] = 8), FormatError::SectionKind { kind: 4 });
+    let index = Target::ALL.len() as u32;
+    let refused = parse(|b| b[entry(3, 4)] = index as u8);
+    assert_eq!(refused, FormatError::CodeTarget { index });
+    let words =
+        format!("code for target {index}, this program knows 0 to {}: it was made by a newer", index - 1);
+    assert!(refused.to_string().contains(&words), "{refused}");
 }
 
 #[test]
