@@ -50,13 +50,35 @@ fn x86_64(code: &[u8]) -> String {
 fn aarch64(code: &[u8]) -> String {
     let decoder = yaxpeax_arm::armv8::a64::InstDecoder::default();
     let mut text = String::new();
-    for (at, word) in (0..).step_by(4).zip(code.chunks(4)) {
-        match decoder.decode(&mut yaxpeax_arch::U8Reader::new(word)) {
-            Ok(instruction) if word.len() == 4 => line(&mut text, at, word, &instruction.to_string()),
-            _ => bytes(&mut text, at, word),
+    // Constants stand after the code, which takes their address.
+    let mut end = code.len();
+    for (at, bytes_of_word) in (0..).step_by(4).zip(code.chunks(4)) {
+        if at >= end {
+            break;
+        }
+        let Ok(word) = bytes_of_word.try_into().map(u32::from_le_bytes) else {
+            bytes(&mut text, at, bytes_of_word);
+            continue;
+        };
+        end = end.min(address(word).map_or(end, |ahead| at.saturating_add(ahead).max(at + 4)));
+        match decoder.decode(&mut yaxpeax_arch::U8Reader::new(bytes_of_word)) {
+            Ok(instruction) => line(&mut text, at, bytes_of_word, &instruction.to_string()),
+            // The decoder does not know this extension.
+            Err(_) if word & 0xffe0_fc00 == 0x4e80_a400 => {
+                let [d, n, m] = [0, 5, 16].map(|bit| word >> bit & 31);
+                line(&mut text, at, bytes_of_word, &format!("smmla v{d}.4s, v{n}.16b, v{m}.16b"));
+            }
+            Err(_) => bytes(&mut text, at, bytes_of_word),
         }
     }
+    (end..code.len()).step_by(16).for_each(|at| bytes(&mut text, at, &code[at..code.len().min(at + 16)]));
     text
+}
+
+/// How many bytes ahead the address is that an `adr` makes.
+fn address(word: u32) -> Option<usize> {
+    let ahead = (word >> 5 & 0x7_ffff) << 2 | word >> 29 & 3;
+    (word & 0x9f00_0000 == 0x1000_0000 && ahead < 1 << 20).then_some(ahead as usize)
 }
 
 fn bytes(text: &mut String, at: usize, bytes: &[u8]) {
