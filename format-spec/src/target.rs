@@ -57,11 +57,13 @@ pub enum Target {
     Aarch64,
     /// NEON with the dot-product extension.
     Aarch64Dotprod,
+    /// NEON with the dot-product and the int8 matrix extensions.
+    Aarch64I8mm,
 }
 
 impl Target {
     /// Every target, least capable first within an architecture.
-    pub const ALL: [Target; 8] = [
+    pub const ALL: [Target; 9] = [
         Target::X86_64V2,
         Target::X86_64V3,
         Target::X86_64V3Vnni,
@@ -70,6 +72,7 @@ impl Target {
         Target::X86_64Amx,
         Target::Aarch64,
         Target::Aarch64Dotprod,
+        Target::Aarch64I8mm,
     ];
 
     /// The name used on command lines.
@@ -83,6 +86,7 @@ impl Target {
             Target::X86_64Amx => "x86-64-amx",
             Target::Aarch64 => "aarch64",
             Target::Aarch64Dotprod => "aarch64-dotprod",
+            Target::Aarch64I8mm => "aarch64-i8mm",
         }
     }
 
@@ -94,7 +98,7 @@ impl Target {
     /// The architecture whose instructions this target's code uses.
     pub const fn arch(self) -> Arch {
         match self {
-            Target::Aarch64 | Target::Aarch64Dotprod => Arch::Aarch64,
+            Target::Aarch64 | Target::Aarch64Dotprod | Target::Aarch64I8mm => Arch::Aarch64,
             _ => Arch::X86_64,
         }
     }
@@ -119,6 +123,7 @@ impl Target {
             ],
             Target::Aarch64 => &["neon"],
             Target::Aarch64Dotprod => &["neon", "dotprod"],
+            Target::Aarch64I8mm => &["neon", "dotprod", "i8mm"],
         }
     }
 }
@@ -166,6 +171,7 @@ fn has_feature(name: &str) -> bool {
     match name {
         "neon" => has!("neon"),
         "dotprod" => has!("dotprod"),
+        "i8mm" => has!("i8mm"),
         _ => false,
     }
 }

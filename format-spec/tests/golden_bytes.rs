@@ -82,6 +82,7 @@ fn enums() {
             "x86-64-amx",
             "aarch64",
             "aarch64-dotprod",
+            "aarch64-i8mm",
         ]
     );
     golden(Code::SignedFix, "00000000");

@@ -270,7 +270,9 @@ fn inspect_and_disasm_show_what_is_there() {
     for (target, mnemonic) in [
         (Target::X86_64V2, "pmaddubsw"),
         (Target::X86_64V3Vnni, "vpdpbusd"),
+        (Target::Aarch64, "smlal2"),
         (Target::Aarch64Dotprod, "sdot"),
+        (Target::Aarch64I8mm, "smmla"),
     ] {
         let text = run(tritc(&["disasm", fables(), "--target", target.name()])).ok();
         assert!(text.contains(mnemonic), "{target} has no {mnemonic}");

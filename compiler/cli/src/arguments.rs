@@ -180,7 +180,8 @@ pub struct Compile {
     #[command(flatten)]
     pub emitting: Emitting,
     /// Machines to generate code for, separated by commas: native (this one), portable (no code), all, or x86-64-v2,
-    /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod
+    /// x86-64-v3, x86-64-v3-vnni, x86-64-v4-vnni, x86-64-v4-vbmi, x86-64-amx, aarch64, aarch64-dotprod,
+    /// aarch64-i8mm
     #[arg(long, value_name = "T", value_delimiter = ',', default_value = "native")]
     pub target: Vec<TargetChoice>,
     #[command(flatten)]

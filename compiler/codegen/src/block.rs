@@ -1,10 +1,11 @@
-//! Block kernels: a tile's digits are decoded once into scratch memory and multiplied with many activation rows. Only
-//! x86-64 has them, from AVX2 on.
+//! Block kernels: a tile's digits are decoded once into scratch memory and multiplied with many activation rows. x86-64
+//! has them from AVX2 on, aarch64 always.
 
 mod amx;
 mod arguments;
 pub(crate) mod asm;
 mod decode;
+pub(crate) mod neon;
 pub(crate) mod vector;
 
 use crate::error::{CodegenError, check};
@@ -28,9 +29,10 @@ pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, Codegen
     if fewest_rows(spec.k, target, spec.code).is_none() {
         return Err(CodegenError::Code { spec: *spec, target });
     }
-    let code = match block.method {
-        Method::Vector(blocking) => vector::emit(spec, blocking),
-        Method::Amx => amx::emit(spec),
-    };
-    code.map_err(|e| CodegenError::backend(spec, target, e))
+    match block.method {
+        Method::Vector(blocking) => vector::emit(spec, blocking).map_err(|e| e.to_string()),
+        Method::Amx => amx::emit(spec).map_err(|e| e.to_string()),
+        Method::Neon(blocking) => neon::emit(spec, blocking),
+    }
+    .map_err(|e| CodegenError::backend(spec, target, e))
 }

@@ -7,8 +7,8 @@
 //! |---|---|
 //! | [`program`] | a kernel as a small program over virtual vectors; its text form is [`program_text`] |
 //! | `clif` | 128-bit vectors by Cranelift, for x86-64 and aarch64 |
-//! | `block` | kernels for blocks of rows, by the same assembler |
 //! | `wide` | 256 and 512-bit vectors by iced-x86's assembler |
+//! | `block` | kernels for blocks of rows, by the same assembler; for aarch64 by one of its own |
 //! | `tier` | what sets one target apart from the others, and the numbers found by measuring |
 //! | `specs` | which kernels a bundle carries |
 //! | `jit` (feature `jit`) | emitted bytes, callable |

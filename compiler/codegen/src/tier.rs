@@ -3,6 +3,7 @@
 //! and features in [`Target`] itself.
 
 use crate::block::asm::Width;
+use crate::block::neon::{NeonBlocking, Products};
 use crate::block::vector::VectorBlocking;
 use crate::program::Dot;
 use trit_format::dense243::Code;
@@ -73,10 +74,11 @@ pub(crate) struct Block {
 pub(crate) enum Method {
     Vector(VectorBlocking),
     Amx,
+    Neon(NeonBlocking),
 }
 
 /// From how many activation rows on a block kernel is faster than stream kernels, as measured
-/// (`examples/group_speed.rs`). The more decoding in registers costs, the fewer rows make up for decoding to memory.
+/// (`examples/group_speed.rs`); for aarch64, as counted (`examples/instructions`). The more decoding in registers costs, the fewer rows make up for decoding to memory.
 #[derive(Clone, Copy)]
 pub(crate) struct FewestRows {
     pub matrix: u32,
@@ -114,6 +116,7 @@ impl Tier {
             Target::X86_64Amx => &AMX,
             Target::Aarch64 => &NEON,
             Target::Aarch64Dotprod => &NEON_DOTPROD,
+            Target::Aarch64I8mm => &NEON_I8MM,
             // `Target` may get a new variant in its own crate first. `tests/text.rs` compiles a kernel for each, so
             // that it shows.
             _ => unreachable!("every target has an entry"),
@@ -304,13 +307,22 @@ const ASIMD: RegisterBudget = RegisterBudget {
     dot: Dot::SignedSigned,
 };
 
+// No machine was there to measure on. By instructions alone (`examples/instructions`) a block kernel is ahead from fewer
+// rows on than these in some shapes, by less than a tenth.
 const NEON: Tier = Tier {
     backend: Backend::Cranelift { flags: &[], pairs: true },
     fix: ASIMD,
     spread: None,
     // 16 of 32 registers, beside the masks of the features.
     binary: RegisterBudget { accumulator_groups: 2, most_rows: 2, dot: Dot::UnsignedPairs, ..ASIMD },
-    block: None,
+    block: Some(Block {
+        // The sums of a chunk are widened at its end, which costs less the longer it is. Digits from L2 are fast enough
+        // for products one by one.
+        method: Method::Neon(NeonBlocking::new(Products::Long, 768)),
+        fix: rows(2, 2),
+        spread: None,
+        binary: rows(2, 2),
+    }),
     // A tile is read once, in order, which hardware prefetches; several rows are bound by arithmetic.
     matrix: &[ahead(1, 2, 0), ahead(4, 2, 0)],
     group: &[ahead(1, 2, 0), ahead(3, 2, 0), ahead(4, 2, 0)],
@@ -321,5 +333,21 @@ const NEON_DOTPROD: Tier = Tier {
     fix: RegisterBudget { together: 4, ..ASIMD },
     // 24 of 32 registers.
     binary: RegisterBudget { accumulator_groups: 3, most_rows: 3, ..ASIMD },
+    block: Some(Block {
+        method: Method::Neon(NeonBlocking::new(Products::Dot, 384)),
+        fix: rows(5, 6),
+        spread: None,
+        binary: rows(3, 6),
+    }),
     ..NEON
+};
+
+const NEON_I8MM: Tier = Tier {
+    block: Some(Block {
+        method: Method::Neon(NeonBlocking::new(Products::Matrix, 384)),
+        fix: rows(3, 4),
+        spread: None,
+        binary: rows(2, 3),
+    }),
+    ..NEON_DOTPROD
 };

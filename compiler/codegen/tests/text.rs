@@ -28,9 +28,14 @@ fn programs_and_code() {
         Code::ALL.into_iter().flat_map(|code| [1, 4].map(|m| spec(12, m, code))).collect();
     for &target in supported() {
         for spec in specs.iter().filter(|spec| Program::new(spec, target).is_ok()) {
-            if target == Target::X86_64Amx {
-                // AMX serves blocks.
-                assert_eq!(emit(spec, target).unwrap(), emit(spec, Target::X86_64V4Vbmi).unwrap());
+            // AMX and i8mm serve blocks.
+            let streams_of = match target {
+                Target::X86_64Amx => Some(Target::X86_64V4Vbmi),
+                Target::Aarch64I8mm => Some(Target::Aarch64Dotprod),
+                _ => None,
+            };
+            if let Some(lower) = streams_of {
+                assert_eq!(emit(spec, target).unwrap(), emit(spec, lower).unwrap());
                 continue;
             }
             let spec = match target.arch() {

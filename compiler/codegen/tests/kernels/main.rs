@@ -220,6 +220,7 @@ fn kernels_use_the_instructions_of_their_tier() {
             (Target::X86_64Amx, Spread, "vpdpbusd", "ymm"),
             (Target::Aarch64, SignedFix, "smull2", "sdot"),
             (Target::Aarch64Dotprod, SignedFix, "sdot", "smull"),
+            (Target::Aarch64I8mm, SignedFix, "sdot", "smmla"),
             (Target::X86_64V2, Binary, "pmaddubsw", "vp"),
             (Target::X86_64V3, Binary, "vpmaddubsw", "zmm"),
             (Target::X86_64V3Vnni, Binary, "vpdpbusd", "zmm"),
@@ -228,6 +229,7 @@ fn kernels_use_the_instructions_of_their_tier() {
             (Target::X86_64Amx, Binary, "vpdpbusd", "ymm"),
             (Target::Aarch64, Binary, "smull2", "sdot"),
             (Target::Aarch64Dotprod, Binary, "sdot", "smull"),
+            (Target::Aarch64I8mm, Binary, "sdot", "smmla"),
         ] {
             let spec = stream(2560, m, code, 2, 0);
             let (text, counts) = mnemonics(&spec, target);
