@@ -321,7 +321,7 @@ const NEON: Tier = Tier {
         method: Method::Neon(NeonBlocking::new(Products::Long, 768)),
         fix: rows(2, 2),
         spread: None,
-        binary: rows(2, 2),
+        binary: rows(2, 3),
     }),
     // A tile is read once, in order, which hardware prefetches; several rows are bound by arithmetic.
     matrix: &[ahead(1, 2, 0), ahead(4, 2, 0)],
@@ -345,9 +345,9 @@ const NEON_DOTPROD: Tier = Tier {
 const NEON_I8MM: Tier = Tier {
     block: Some(Block {
         method: Method::Neon(NeonBlocking::new(Products::Matrix, 384)),
-        fix: rows(3, 4),
+        fix: rows(2, 4),
         spread: None,
-        binary: rows(2, 3),
+        binary: rows(2, 4),
     }),
     ..NEON_DOTPROD
 };

@@ -4,13 +4,13 @@
 //! Of stream kernels it counts what one more quad of `k` adds to the code where quads are not looped over, per product of
 //! a weight and an activation row. The loop's own instructions are left out: a handful, divided by its unroll.
 //!
-//! Of block kernels for aarch64 it counts every instruction of a call for two tiles, decoding and the passing on of
-//! results included, beside the stream kernels for the same rows.
+//! Of block kernels for aarch64 it counts every instruction of a call as runtimes make it, for two tiles or one group,
+//! decoding and the passing on of results included, beside the stream kernels for the same rows.
 
 mod executed;
 
 use trit_codegen::program::Node;
-use trit_codegen::{CodegenError, Program, disassemble_bytes, emit, supported};
+use trit_codegen::{CodegenError, Program, default_specs, disassemble_bytes, emit, supported};
 use trit_format::dense243::Code;
 use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelKind, KernelSpec};
 use trit_format::target::{Arch, Target};
@@ -36,9 +36,7 @@ fn main() -> Result<(), CodegenError> {
             [Code::SignedFix, Code::Binary].into_iter().flat_map(|code| COLUMNS.map(|k| (code, k)))
         {
             for rows in [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32, 64, 256] {
-                let [one, four] = [of_stream(k, 1, code, target)?, of_stream(k, 4, code, target)?]
-                    .map(|each| each.unwrap_or(f64::NAN));
-                let stream = (f64::from(rows / 4 * 4) * four + f64::from(rows % 4) * one) / f64::from(rows);
+                let stream = of_streams(k, rows, code, target)?;
                 let block = of_block(k, rows, code, target)?;
                 println!(
                     "{:18} {:7} {k:5} {rows:4}  {stream:.4}  {block:.4}  {:.2}",
@@ -72,18 +70,31 @@ fn of_stream(k: u32, m: u32, code: Code, target: Target) -> Result<Option<f64>, 
     Ok(Some(total / f64::from(m)))
 }
 
-/// Instructions of a call of a block kernel for two tiles, per weight and row.
+/// Instructions of the stream kernels that serve `rows` rows, per weight and row: those for most rows first.
+fn of_streams(k: u32, rows: u32, code: Code, target: Target) -> Result<f64, CodegenError> {
+    let specs = default_specs(k, code, target);
+    let (mut left, mut total) = (rows, 0.0);
+    while left > 0 {
+        let fits = specs.iter().filter(|spec| spec.kind == KernelKind::Stream && spec.m <= left);
+        let m = fits.map(|spec| spec.m).max().unwrap_or(1);
+        total += f64::from(m) * of_stream(k, m, code, target)?.unwrap_or(f64::NAN);
+        left -= m;
+    }
+    Ok(total / f64::from(rows))
+}
+
+/// Instructions of a call of a block kernel, for two tiles or one group, per weight and row.
 fn of_block(k: u32, rows: u32, code: Code, target: Target) -> Result<f64, CodegenError> {
-    const TILES: u32 = 2;
+    let tiles = if k > 256 { 2 } else { 1 };
     let spec = KernelSpec { k, m: 1, kind: KernelKind::Block, code, unroll: 1, prefetch: 0 };
-    let n = TILES * code.tile_rows() as u32;
+    let n = tiles * code.tile_rows() as u32;
     // Nothing is read or written, so that pointers may be any.
     let args = KernelArgs {
         weights: std::ptr::null(),
         activations: std::ptr::null(),
         sums: std::ptr::null(),
         out: std::ptr::null_mut(),
-        tiles: u64::from(TILES),
+        tiles: u64::from(tiles),
         activation_stride: (k as usize).next_multiple_of(BLOCK_COLUMNS) as u64,
         sum_stride: 1,
         out_stride: u64::from(n),
