@@ -335,7 +335,7 @@ const NEON_DOTPROD: Tier = Tier {
     binary: RegisterBudget { accumulator_groups: 3, most_rows: 3, ..ASIMD },
     block: Some(Block {
         method: Method::Neon(NeonBlocking::new(Products::Dot, 384)),
-        fix: rows(5, 6),
+        fix: rows(2, 6),
         spread: None,
         binary: rows(3, 6),
     }),

@@ -4,7 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `chunks` | many rows: digits pass through scratch memory |
-//! | `few` | up to eight rows by `smmla`: weights stay in registers |
+//! | `few` | up to eight rows by `smmla`, up to four by `sdot`: weights stay in registers |
 //! | `decode` | stored bytes to digits |
 //! | `asm` | the instructions |
 
@@ -107,9 +107,7 @@ pub(super) fn emit(spec: &KernelSpec, blocking: NeonBlocking) -> Result<Vec<u8>,
     a.shift_left(OUT_STRIDE, OUT_STRIDE, 2);
 
     let end = a.label();
-    if few::serves(spec, blocking.products) {
-        few::emit(a, spec.k as usize, end);
-    }
+    few::emit(a, spec, blocking.products, end);
     chunks::emit(a, spec, blocking);
 
     a.place(end);

@@ -37,7 +37,7 @@ const DIGIT_VECTORS: [V; 2] = [V(24), V(28)];
 
 impl Products {
     /// Quads whose digits form one vector.
-    const fn unit(self) -> usize {
+    pub(super) const fn unit(self) -> usize {
         match self {
             Products::Long => 4,
             Products::Dot => 1,

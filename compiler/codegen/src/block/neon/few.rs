@@ -1,15 +1,15 @@
-//! Up to eight rows by `smmla`: weights are expanded in registers, as stream kernels do, and never stored.
+//! Few rows, where there is `smmla` or `sdot`: weights are expanded in registers, as stream kernels do, and never stored.
 //!
 //! ```text
 //! for tile
-//!   for 2 or 4 lanes                  10 or 20 tile rows: as many accumulators as features, pairs of rows and of lanes
-//!     for 8 columns                   six features by each pair of rows
+//!   for 2 or 4 lanes                  10 or 20 tile rows: up to 24 accumulators, of features by rows
+//!     for 8 or 4 columns              six features by each row, or pair of rows
 //!     results: differences of features
 //! ```
 //!
 //! Expanding a byte to its five trits and storing them takes 15 instructions for a vector, expanding it to six features
-//! five; in return there are six products for five. With few rows that is less: of the instructions of `chunks` 0.85 with
-//! eight, 0.7 with four, 0.55 with two.
+//! five; in return there are six products for five. With few rows that is less: with `smmla`, of the instructions of
+//! `chunks` 0.8 with eight, 0.65 with four, 0.55 with two; with `sdot` 0.8 with four and 0.7 with two.
 //!
 //! The features are those of [`program`](crate::program): `x_{j+1} = 3 * x_j` modulo 256 as i8, whose sums `X_j` give the
 //! product of digit `4 - j` as `(3 * X_j - X_{j+1}) / 256`, without a remainder.
@@ -25,11 +25,7 @@ use trit_format::dense243::{Code, TRITS};
 use trit_format::kernel::{KernelArgs, KernelSpec};
 use trit_format::tile::{self, LANES, QUAD, VECTOR, padded_k};
 
-/// The most rows.
-const MOST_ROWS: usize = 8;
 const FEATURES: usize = features(Code::SignedFix);
-/// Columns that one `smmla` takes, two quads.
-const STEP: usize = 2 * QUAD;
 /// The last row's number.
 const LAST: X = X(9);
 /// The weights of the lanes of a pass.
@@ -41,62 +37,83 @@ const NINE: V = V(29);
 /// Bytes of two lanes and the feature in the making, for each pair of lanes.
 const BYTES: [(V, V); 2] = [(V(30), V(31)), (V(26), V(27))];
 
-/// Whether kernels of `spec` have such a part. Signs have eight features, for which there are not enough registers, and
-/// are decoded by one instruction each.
-pub(super) fn serves(spec: &KernelSpec, products: Products) -> bool {
-    products == Products::Matrix && spec.code == Code::SignedFix
+/// The part for a number of rows.
+#[derive(Clone, Copy)]
+struct Few {
+    products: Products,
+    k: usize,
+    /// For `smmla` an even number, of which the last may be missing.
+    rows: usize,
+    /// Vectors of weights in a pass: of two lanes and two quads for `smmla`, of four lanes and one quad for `sdot`.
+    vectors: usize,
 }
 
-/// All tiles by up to [`MOST_ROWS`] rows, then on to `end`; with more rows only on.
-pub(super) fn emit(a: &mut Asm, k: usize, end: Label) {
-    let many = a.label();
+/// The parts that a kernel of `spec` has, for fewest rows first. Signs have eight features, for which there are not enough
+/// registers, and are decoded by one instruction each.
+fn parts(spec: &KernelSpec, products: Products) -> Vec<Few> {
+    let (rows, vectors): (&[usize], &dyn Fn(usize) -> usize) = match products {
+        _ if spec.code != Code::SignedFix => (&[], &|_| 1),
+        Products::Long => (&[], &|_| 1),
+        // More than one row, which `sdot` reads from memory as fast by itself.
+        Products::Dot => (&[2, 3, 4], &|_| 1),
+        // Two pairs of lanes share the activations where there are registers for their sums.
+        Products::Matrix => (&[2, 4, 6, 8], &|rows| if rows <= 4 { 2 } else { 1 }),
+    };
+    rows.iter().map(|&rows| Few { products, k: spec.k as usize, rows, vectors: vectors(rows) }).collect()
+}
+
+/// All tiles, then on to `end`, where the rows are few; otherwise only on.
+pub(super) fn emit(a: &mut Asm, spec: &KernelSpec, products: Products, end: Label) {
+    let parts = parts(spec, products);
+    let Some(most) = parts.last().map(|few| few.rows) else { return };
+    let other = a.label();
     a.load(ROWS_LEFT, ARGS, offset_of!(KernelArgs, rows));
-    a.compare(ROWS_LEFT, MOST_ROWS as u32 + 1);
-    a.jump_unless_below(many);
+    a.compare(ROWS_LEFT, most as u32 + 1);
+    a.jump_unless_below(other);
+    if products == Products::Dot {
+        a.compare(ROWS_LEFT, parts[0].rows as u32);
+        a.jump_if_below(other);
+    }
     a.load(ACTIVATIONS, ARGS, offset_of!(KernelArgs, activations));
     a.copy(PACKED, DIGITS);
-    a.constant(STEPS, k.div_ceil(COLUMNS) as u64);
+    a.constant(STEPS, (spec.k as usize).div_ceil(COLUMNS) as u64);
     a.sub(LAST, ROWS_LEFT, 1);
-    for pairs in 1..=MOST_ROWS / 2 {
+    for few in parts {
         let more = a.label();
-        if 2 * pairs < MOST_ROWS {
-            a.compare(ROWS_LEFT, 2 * pairs as u32 + 1);
+        if few.rows < most {
+            a.compare(ROWS_LEFT, few.rows as u32 + 1);
             a.jump_unless_below(more);
         }
-        // Two pairs of lanes share the activations where there are registers for their sums.
-        Few { k, pairs, lanes: if pairs <= 2 { 2 } else { 1 } }.tiles(a);
+        few.tiles(a);
         a.jump(end);
         a.place(more);
     }
-    a.place(many);
-}
-
-/// The part for one or two rows, for three or four, and so on.
-struct Few {
-    k: usize,
-    /// Pairs of rows.
-    pairs: usize,
-    /// Pairs of lanes of a pass.
-    lanes: usize,
+    a.place(other);
 }
 
 impl Few {
-    fn rows(&self) -> usize {
-        2 * self.pairs
+    /// Vectors of activations that meet a vector of weights.
+    fn operands(&self) -> usize {
+        self.products.operands(self.rows)
+    }
+
+    /// Quads of a vector of weights.
+    fn unit(&self) -> usize {
+        self.products.unit()
     }
 
     /// Bytes of the lanes of a pass, both of a quad of weights and of a row of results.
     fn pass_bytes(&self) -> usize {
-        8 * self.lanes
+        16 * self.vectors / self.unit()
     }
 
-    fn sum(&self, lanes: usize, feature: usize, pair: usize) -> V {
-        V(((lanes * FEATURES + feature) * self.pairs + pair) as u8)
+    fn sum(&self, vector: usize, feature: usize, operand: usize) -> V {
+        V(((vector * FEATURES + feature) * self.operands() + operand) as u8)
     }
 
     fn tiles(&self, a: &mut Asm) {
         self.point(a, ACTIVATIONS, STRIDE);
-        pack(a, Products::Matrix, self.rows());
+        pack(a, self.products, self.rows);
         self.point(a, OUT, OUT_STRIDE);
         a.fill_bytes(THREE, 3);
         a.fill_bytes(NINE, 9);
@@ -107,19 +124,19 @@ impl Few {
         self.multiply(a);
         self.results(a);
         a.add(LANES_AT, LANES_AT, self.pass_bytes() as u32);
-        (0..self.rows()).for_each(|n| a.add(row(n), row(n), self.pass_bytes() as u32));
+        (0..self.rows).for_each(|n| a.add(row(n), row(n), self.pass_bytes() as u32));
         a.count_down(PASSES, 1);
         a.jump_if_not_equal(pass);
-        (0..self.rows()).for_each(|n| a.add(row(n), row(n), (4 * (TRITS - 1) * LANES) as u32));
+        (0..self.rows).for_each(|n| a.add(row(n), row(n), (4 * (TRITS - 1) * LANES) as u32));
         a.add(WEIGHTS, WEIGHTS, tile::bytes(self.k) as u32);
         a.count_down(TILES, 1);
         a.jump_if_not_equal(next_tile);
     }
 
-    /// [`row`]s to rows of activations or results. The last of an odd number stands for two: it is multiplied twice, and
-    /// what is written twice is the same.
+    /// [`row`]s to rows of activations or results. Where the last is missing it is the one before: that is multiplied
+    /// twice, and what is written twice is the same.
     fn point(&self, a: &mut Asm, first: X, stride: X) {
-        let last = self.rows() - 1;
+        let last = self.rows - 1;
         a.copy(row(0), first);
         (1..last).for_each(|n| a.add_register(row(n), row(n - 1), stride));
         a.multiply_add(row(last), LAST, stride, first);
@@ -127,55 +144,71 @@ impl Few {
 
     /// The sums of the features of one pass.
     fn multiply(&self, a: &mut Asm) {
-        const STEPS_TOGETHER: usize = COLUMNS / STEP;
         let (weights, packed, left) = (X(16), X(17), X(13));
-        (0..self.lanes * FEATURES * self.pairs).for_each(|n| a.zero(V(n as u8)));
+        (0..self.vectors * FEATURES * self.operands()).for_each(|n| a.zero(V(n as u8)));
         a.copy(weights, LANES_AT);
         a.copy(packed, PACKED);
         let quads = padded_k(self.k) / QUAD;
-        let (whole, rest) = (quads / (2 * STEPS_TOGETHER), quads % (2 * STEPS_TOGETHER));
-        if whole > 0 {
-            a.constant(left, whole as u64);
+        let together = COLUMNS / QUAD;
+        let some = |a: &mut Asm, quads: usize| {
+            for first in (0..quads).step_by(self.unit()) {
+                self.unit_of_weights(a, (weights, first), packed, (quads - first).min(self.unit()));
+            }
+        };
+        if quads >= together {
+            a.constant(left, (quads / together) as u64);
             let again = a.here();
-            (0..STEPS_TOGETHER).for_each(|step| self.step(a, (weights, step), packed, 2));
-            a.add(weights, weights, (2 * STEPS_TOGETHER * VECTOR) as u32);
+            some(a, together);
+            a.add(weights, weights, (together * VECTOR) as u32);
             a.count_down(left, 1);
             a.jump_if_not_equal(again);
         }
-        (0..rest.div_ceil(2))
-            .for_each(|step| self.step(a, (weights, step), packed, (rest - 2 * step).min(2)));
+        some(a, quads % together);
     }
 
-    /// Two quads of a pass, or the last one.
-    fn step(&self, a: &mut Asm, (weights, step): (X, usize), packed: X, quads: usize) {
-        a.load_all_next(ACTIVATION_VECTORS, self.pairs, packed, None);
-        let (first, second) = BYTES[0];
-        // A missing quad meets activations of zero.
-        for (quad, bytes) in [first, second].into_iter().enumerate().take(quads) {
-            let at = (2 * step + quad) * VECTOR;
-            match self.lanes {
-                1 => a.load_half(bytes, weights, at),
-                _ => a.load_vector(bytes, weights, at),
+    /// The quads of a vector of weights, of which `quads` are there.
+    fn unit_of_weights(&self, a: &mut Asm, (weights, first): (X, usize), packed: X, quads: usize) {
+        // A vector of activations holds 16 columns of a row, or eight of two.
+        let packed_quads = if self.products == Products::Matrix { 2 } else { 4 };
+        if first.is_multiple_of(packed_quads) {
+            a.load_all_next(ACTIVATION_VECTORS, self.operands(), packed, None);
+        }
+        let at = |quad: usize| (first + quad) * VECTOR;
+        let (this, other) = BYTES[0];
+        if self.products == Products::Matrix {
+            // A missing quad meets activations of zero.
+            for (quad, bytes) in [this, other].into_iter().enumerate().take(quads) {
+                match self.vectors {
+                    1 => a.load_half(bytes, weights, at(quad)),
+                    _ => a.load_vector(bytes, weights, at(quad)),
+                }
             }
+            if self.vectors == 2 {
+                a.op(ZIP2_4S, BYTES[1].0, this, other);
+            }
+            a.op(ZIP1_4S, this, this, other);
+        } else {
+            a.load_vector(this, weights, at(0));
         }
-        if self.lanes == 2 {
-            a.op(ZIP2_4S, BYTES[1].0, first, second);
-        }
-        a.op(ZIP1_4S, first, first, second);
-        for (lanes, bytes) in BYTES.into_iter().enumerate().take(self.lanes) {
-            self.features(a, lanes, bytes);
+        for vector in 0..self.vectors {
+            self.features(a, vector, first % packed_quads);
         }
     }
 
-    /// Multiplies the features of a pair of lanes. Each is three times the one before, or nine times the one before that,
-    /// so that it need not wait for it.
-    fn features(&self, a: &mut Asm, lanes: usize, (mut this, mut next): (V, V)) {
+    /// Multiplies the features of a vector. Each is three times the one before, or nine times the one before that, so that
+    /// it need not wait for it.
+    fn features(&self, a: &mut Asm, vector: usize, quad: usize) {
+        let (mut this, mut next) = BYTES[vector];
         for feature in 0..FEATURES {
             if feature == 0 {
                 a.op(MUL_16B, next, this, THREE);
             }
-            for pair in 0..self.pairs {
-                a.op(SMMLA, self.sum(lanes, feature, pair), ACTIVATION_VECTORS.plus(pair), this);
+            for operand in 0..self.operands() {
+                let (sum, x) = (self.sum(vector, feature, operand), ACTIVATION_VECTORS.plus(operand));
+                match self.products {
+                    Products::Matrix => a.op(SMMLA, sum, x, this),
+                    _ => a.sdot_by_quad(sum, this, x, quad),
+                }
             }
             if feature + 2 < FEATURES {
                 a.op(MUL_16B, this, this, NINE);
@@ -189,31 +222,35 @@ impl Few {
         let three = ACTIVATION_VECTORS;
         let [even, odd] = [1, 2].map(|n| ACTIVATION_VECTORS.plus(n));
         a.fill_4s(three, 3);
-        let lanes_and_pairs = || (0..self.lanes).flat_map(|l| (0..self.pairs).map(move |pair| (l, pair)));
+        let sums = || (0..self.vectors).flat_map(|v| (0..self.operands()).map(move |operand| (v, operand)));
         for feature in (1..FEATURES).rev() {
-            for (lanes, pair) in lanes_and_pairs() {
-                a.op(MLS_4S, self.sum(lanes, feature, pair), self.sum(lanes, feature - 1, pair), three);
+            for (vector, operand) in sums() {
+                let [sum, before] = [feature, feature - 1].map(|f| self.sum(vector, f, operand));
+                a.op(MLS_4S, sum, before, three);
             }
         }
         for feature in 1..FEATURES {
             let at = 4 * LANES * (TRITS - feature);
-            for (lanes, pair) in lanes_and_pairs() {
-                let sum = self.sum(lanes, feature, pair);
+            for (vector, operand) in sums() {
+                let sum = self.sum(vector, feature, operand);
                 a.shift_right_4s(sum, sum, 8);
                 a.unary(NEG_4S, sum, sum);
             }
-            for pair in 0..self.pairs {
-                let (sum, further) = (self.sum(0, feature, pair), self.sum(self.lanes - 1, feature, pair));
-                let (even_row, odd_row) = (row(2 * pair), row(2 * pair + 1));
-                if self.lanes == 1 {
-                    a.store_half(sum, even_row, at);
-                    a.op(ZIP2_2D, odd, sum, sum);
-                    a.store_half(odd, odd_row, at);
-                } else {
-                    a.op(ZIP1_2D, even, sum, further);
-                    a.store_vector(even, even_row, at);
-                    a.op(ZIP2_2D, odd, sum, further);
-                    a.store_vector(odd, odd_row, at);
+            for operand in 0..self.operands() {
+                let [sum, further] = [0, self.vectors - 1].map(|vector| self.sum(vector, feature, operand));
+                match (self.products, self.vectors) {
+                    (Products::Matrix, 1) => {
+                        a.store_half(sum, row(2 * operand), at);
+                        a.op(ZIP2_2D, odd, sum, sum);
+                        a.store_half(odd, row(2 * operand + 1), at);
+                    }
+                    (Products::Matrix, _) => {
+                        a.op(ZIP1_2D, even, sum, further);
+                        a.store_vector(even, row(2 * operand), at);
+                        a.op(ZIP2_2D, odd, sum, further);
+                        a.store_vector(odd, row(2 * operand + 1), at);
+                    }
+                    _ => a.store_vector(sum, row(operand), at),
                 }
             }
         }
