@@ -26,27 +26,29 @@ fn header_and_section_entries() {
     let section = |kind, offset, len| Section { kind, offset, len, digest: DIGEST };
     let header = Header {
         sections: vec![
-            section(SectionKind::Manifest, 0x1c0, 5),
+            section(SectionKind::Manifest, 0x200, 5),
             section(SectionKind::Weights, 0x1_0000, 0x10),
             section(SectionKind::Tensors, 0x2_0000, 0x20),
             section(SectionKind::Code(Target::Aarch64Dotprod), 0x3_0000, 0x30),
             section(SectionKind::Tokenizer, 0x3_0040, 2),
             section(SectionKind::Planes, 0x4_0000, 0x40),
+            section(SectionKind::Draft, 0x4_0040, 3),
         ],
     };
     let expected = format!(
-        "89 'TRIT' 0d0a1a  0100 0100  06000000  0000000000000000  4000040000000000
+        "89 'TRIT' 0d0a1a  0100 0100  07000000  0000000000000000  4300040000000000
          0000000000000000 0000000000000000 0000000000000000 0000000000000000
-         01000000 00000000  c001000000000000  0500000000000000  0000000000000000  {DIGEST_HEX}
+         01000000 00000000  0002000000000000  0500000000000000  0000000000000000  {DIGEST_HEX}
          02000000 00000000  0000010000000000  1000000000000000  0000000000000000  {DIGEST_HEX}
          03000000 00000000  0000020000000000  2000000000000000  0000000000000000  {DIGEST_HEX}
          04000000 07000000  0000030000000000  3000000000000000  0000000000000000  {DIGEST_HEX}
          05000000 00000000  4000030000000000  0200000000000000  0000000000000000  {DIGEST_HEX}
-         06000000 00000000  0000040000000000  4000000000000000  0000000000000000  {DIGEST_HEX}"
+         06000000 00000000  0000040000000000  4000000000000000  0000000000000000  {DIGEST_HEX}
+         07000000 00000000  4000040000000000  0300000000000000  0000000000000000  {DIGEST_HEX}"
     );
     assert_eq!(header.encode(), bytes(&expected));
     let mut file = bytes(&expected);
-    file.resize(0x4_0040, 0);
+    file.resize(0x4_0043, 0);
     assert_eq!(Header::parse(&file), Ok(header));
 }
 
@@ -246,7 +248,7 @@ fn plan() -> (Plan, String) {
             layers: vec![LayerSteps { start: 1, end: 7 }],
         },
         format!(
-            "0100000000000000 {buffer_hex}  c000000000000000  1100000000000000 {}  0100000000000000 {}
+            "0100000000000000 {buffer_hex}  c000000000000000  1200000000000000 {}  0100000000000000 {}
              01000000 02000000  0100000000000000 14000000 05000000 80000000  0100000000000000 01000000 07000000",
             hex.concat(),
             hex[6]

@@ -106,7 +106,7 @@ fn section_count() {
 
 #[test]
 fn section_kind() {
-    for kind in [0u32, 7, u32::MAX] {
+    for kind in [0u32, 8, u32::MAX] {
         assert_eq!(parse(|b| put(b, entry(1, 0), &kind.to_le_bytes())), FormatError::SectionKind { kind });
     }
     // A target where there is none, and one that does not exist.
