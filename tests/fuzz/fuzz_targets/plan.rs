@@ -63,19 +63,18 @@ fuzz_target!(|input: Input| {
     if manifest.validate(&header).is_err() {
         return;
     }
-    let followed = if is_draft { &edited } else { &manifest };
+    let mut followed = manifest.clone();
     if is_draft {
         let bytes = draft::encode(&edited.plan).expect("it was encoded before");
-        match draft::decode(&bytes, &manifest, &header) {
-            Ok(read) => assert!(read.plan == edited.plan),
-            Err(_) => return,
-        }
-        if !running::is_small(&draft::of_model(&manifest, edited.plan.clone())) {
+        let Ok(read) = draft::decode(&bytes, &manifest, &header) else { return };
+        assert!(read.plan == edited.plan);
+        if !running::is_small(&read) {
             return;
         }
+        followed = read;
     }
     if followed.plan.row_bytes <= MOST_FOLLOWED {
-        bundle::accesses::run(&file, &header, followed);
+        bundle::accesses::run(&file, &header, &followed);
     }
     if let Some(model) = running::open(file) {
         let vocab = manifest.hyperparameters.vocab_size;
