@@ -419,6 +419,14 @@ impl Warnings {
         self.0.push(warning.into());
     }
 
+    /// Adds that the block that drafts tokens, so many tensors, is left out because of `problem`.
+    pub(crate) fn draft_left_out(&mut self, tensors: usize, problem: &str) {
+        self.push(format!(
+            "the block that drafts tokens ({tensors} tensors) is left out: it {problem}. Texts do not depend on it, but come \
+             more slowly"
+        ));
+    }
+
     /// Adds several.
     pub fn extend(&mut self, warnings: impl IntoIterator<Item = impl Into<Warning>>) {
         self.0.extend(warnings.into_iter().map(Into::into));

@@ -5,13 +5,16 @@ use half::f16;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, LazyLock, Mutex};
 use trit_runtime::generate::{GenerateOptions, Generation, generate};
 use trit_runtime::sample::{Sampler, SamplerOptions};
-use trit_runtime::{KernelChoice, LogitsRequest, Session, SessionOptions};
+use trit_runtime::scheduler::{Event, Request, Scheduler, SchedulerOptions, Ticket};
+use trit_runtime::{KernelChoice, LogitsRequest, Model as LoadedModel, Session, SessionOptions};
 use trit_tests::distance::top;
-use trit_tests::engines::{Random, load};
+use trit_tests::engines::{Random, engine, load};
 use trit_tests::ways::{Way, ways};
 use trit_tests::workbench::{compile_with, fixture, run, scratch, tritc};
 use tritc::load::LoadOptions;
@@ -208,15 +211,17 @@ fn sure(right: bool) -> PathBuf {
 }
 
 fn generated(bundle: &Path, draft: bool, temperature: f32, seed: u64) -> Generation {
-    let model = load(bundle, KernelChoice::Auto);
+    text(&load(bundle, KernelChoice::Auto), draft, temperature, seed, 200)
+}
+
+fn text(model: &Arc<LoadedModel>, draft: bool, temperature: f32, seed: u64, max_new: usize) -> Generation {
     let options = SessionOptions { threads: Some(2), oversubscribe: true, ..SessionOptions::default() };
     let mut session = Session::new(model.clone(), options).unwrap();
     let options = SamplerOptions { temperature, seed, ..SamplerOptions::default() };
     let mut sampler = Sampler::new(options);
-    let options = GenerateOptions { max_new: 200, draft, ignore_eos: true, ..GenerateOptions::of(&model) };
+    let options = GenerateOptions { max_new, draft, ignore_eos: true, ..GenerateOptions::of(model) };
     let prompt = Random(seed).ids(20, VOCAB);
-    generate(&mut session, &prompt, &mut sampler, &options, &mut |_| std::ops::ControlFlow::Continue(()))
-        .unwrap()
+    generate(&mut session, &prompt, &mut sampler, &options, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]
@@ -234,6 +239,46 @@ fn the_text_does_not_depend_on_the_block() {
     let (of_right, of_wrong) = (generated(&right, true, 0.0, 9), generated(&wrong, true, 0.0, 9));
     assert_eq!(of_right.accepted, of_right.drafted);
     assert!(of_wrong.accepted < of_wrong.drafted);
+}
+
+/// Requests of a scheduler, one after the other and several at once: each gets its own text, and the block guesses for one
+/// at a time.
+#[test]
+fn requests_get_their_own_texts_with_drafts() {
+    let model = load(&sure(true), KernelChoice::Auto);
+    let scheduler = Scheduler::new(engine(&model, 2, 64), SchedulerOptions::default()).unwrap();
+    let submit = |seed: u64| {
+        let (sender, events) = channel();
+        let ids = Random(seed).ids(20, VOCAB);
+        let options = SamplerOptions { temperature: 0.7, seed, ..SamplerOptions::default() };
+        let sampler = Sampler::new(options);
+        let request =
+            Request { sampler, max_new: 120, ignore_eos: true, ..Request::new(&model, ids.clone()) };
+        let receive = move |event| {
+            let _ = sender.send(event);
+            ControlFlow::Continue(())
+        };
+        (seed, events, scheduler.submit(request, receive).unwrap())
+    };
+    let mut drafted = 0;
+    let mut end = |(seed, events, _ticket): (u64, Receiver<Event>, Ticket)| {
+        let mut ids = Vec::new();
+        for event in events {
+            match event {
+                Event::Token(chosen) => ids.push(chosen.id),
+                Event::Ended(how) => drafted += how.unwrap().drafted.0,
+                Event::Began { .. } => {}
+            }
+        }
+        let alone = text(&model, false, 0.7, seed, 120);
+        assert_eq!(ids, alone.ids, "seed {seed}");
+    };
+    for seed in [21, 22] {
+        end(submit(seed));
+    }
+    let together: Vec<_> = (30..34).map(submit).collect();
+    together.into_iter().for_each(&mut end);
+    assert!(drafted > 0);
 }
 
 #[test]

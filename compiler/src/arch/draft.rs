@@ -51,11 +51,7 @@ pub(crate) fn take(
     if left_out || problem.is_some() {
         found.iter().for_each(|name| drop(tensors.checkpoint.take(&format!("{PREFIX}{name}"))));
         if let Some(problem) = problem.filter(|_| !left_out) {
-            warnings.push(format!(
-                "the block that drafts tokens ({} tensors) is left out: it {problem}. Texts do not depend on it, but come \
-                 more slowly",
-                found.len()
-            ));
+            warnings.draft_left_out(found.len(), &problem);
         }
         return Ok(None);
     }

@@ -150,10 +150,7 @@ fn hybrid(
     let heads = qwen35::ValueHeads::of(config);
     let folded = hadamard::take(metadata, &gguf.tensors, &drafts, heads.as_ref())?;
     if folded.as_ref().is_some_and(|folded| folded.rotated_drafts) {
-        warnings.push(format!(
-            "the block that drafts tokens ({} tensors) is left out: it is rotated. Texts do not depend on it, but come more slowly",
-            drafts.len()
-        ));
+        warnings.draft_left_out(drafts.len(), "is rotated");
         gguf.tensors.retain(|name, _| !drafts.contains_key(name));
         drafts.clear();
     }
