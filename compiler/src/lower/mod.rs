@@ -80,8 +80,8 @@ impl<'m> Lowered<'m> {
             out: Records::new(code),
         };
         let embedding = lowering.embedding()?;
-        let ropes: Vec<TensorId> = (0..model.ropes.len()).map(|index| lowering.inv_freq(index)).collect();
         let residual = lowering.embed(embedding);
+        let ropes: Vec<TensorId> = (0..model.ropes.len()).map(|index| lowering.inv_freq(index)).collect();
         let mut layers = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
             let start = lowering.steps.len() as u32;
