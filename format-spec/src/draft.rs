@@ -6,39 +6,30 @@
 //! guesses. Guesses are checked by the model, so that they decide how fast a text comes and nothing else.
 //!
 //! The plan names tensors, packed matrices and planes of the bundle's manifest, and so may share the embedding and the head.
-//! It has one layer, begins as every plan does, then joins the hidden state to the embedding ([`JoinHidden`](crate::plan::Step::JoinHidden)), and
-//! keeps no recurrent state, because guesses are taken back.
+//! It has one layer, begins as every plan does, then joins the hidden state to the embedding
+//! ([`JoinHidden`](crate::plan::Step::JoinHidden)), and keeps no recurrent state, because guesses are taken back.
 
 use crate::FormatError;
-use crate::container::Header;
-use crate::manifest::{self, Hyperparameters, MAX_BYTES, Manifest};
+use crate::manifest::{self, Hyperparameters, Manifest};
 use crate::plan::Plan;
 
 /// The bytes of the draft section.
 ///
 /// # Errors
-/// [`FormatError::Draft`] if they would exceed [`MAX_BYTES`].
+/// [`FormatError::Draft`] if they would exceed [`MAX_BYTES`](manifest::MAX_BYTES).
 pub fn encode(plan: &Plan) -> Result<Vec<u8>, FormatError> {
-    bincode::serde::encode_to_vec(plan, manifest::config())
-        .ok()
-        .filter(|bytes| bytes.len() <= MAX_BYTES)
-        .ok_or_else(|| FormatError::Draft(format!("would be more than {MAX_BYTES} bytes")))
+    manifest::encode_records(plan).map_err(FormatError::Draft)
 }
 
-/// Reads the draft section of the bundle that `header` and the validated `model` belong to. The result is `model` with
-/// the draft's plan in place of its own, and is as valid.
+/// Reads the draft section of the bundle that the validated `model` belongs to. The result is `model` with the draft's
+/// plan in place of its own, and is as valid.
 ///
 /// # Errors
 /// [`FormatError::Draft`] if the bytes are no plan or something follows it, [`FormatError::Record`] where the plan
 /// contradicts itself or the manifest.
-pub fn decode(bytes: &[u8], model: &Manifest, header: &Header) -> Result<Manifest, FormatError> {
-    let (plan, used) = bincode::serde::decode_from_slice::<Plan, _>(bytes, manifest::config())
-        .map_err(|error| FormatError::Draft(manifest::problem(&error)))?;
-    if used < bytes.len() {
-        return Err(FormatError::Draft(format!("is followed by {} unknown bytes", bytes.len() - used)));
-    }
-    let draft = of_model(model, plan);
-    draft.validate_draft(header)?;
+pub fn decode(bytes: &[u8], model: &Manifest) -> Result<Manifest, FormatError> {
+    let draft = of_model(model, manifest::decode_records(bytes).map_err(FormatError::Draft)?);
+    draft.validate_draft()?;
     Ok(draft)
 }
 

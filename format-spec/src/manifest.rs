@@ -6,6 +6,7 @@ use crate::kernel::KernelEntry;
 use crate::plan::{DType, Plan, ScaleRule, TensorId};
 use crate::tile;
 use bincode::error::DecodeError;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Largest manifest that is read, in bytes.
@@ -337,8 +338,28 @@ pub struct Golden {
     pub logits: TensorId,
 }
 
-pub(crate) fn config() -> impl bincode::config::Config {
+fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX_BYTES>()
+}
+
+/// The bytes of records, at most [`MAX_BYTES`]; or what is wrong with them.
+pub(crate) fn encode_records(records: &impl Serialize) -> Result<Vec<u8>, String> {
+    let bytes = bincode::serde::encode_to_vec(records, config())
+        .map_err(|error| format!("cannot be encoded: {error}"))?;
+    match bytes.len() {
+        0..=MAX_BYTES => Ok(bytes),
+        len => Err(format!("is {len} bytes, more than {MAX_BYTES}")),
+    }
+}
+
+/// Records of which nothing is validated; or what is wrong with their bytes.
+pub(crate) fn decode_records<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let (records, used) =
+        bincode::serde::decode_from_slice(bytes, config()).map_err(|error| problem(&error))?;
+    match bytes.len() - used {
+        0 => Ok(records),
+        rest => Err(format!("is followed by {rest} unknown bytes")),
+    }
 }
 
 impl Manifest {
@@ -347,12 +368,7 @@ impl Manifest {
     /// # Errors
     /// [`FormatError::Manifest`] if it would exceed [`MAX_BYTES`].
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        let bytes = bincode::serde::encode_to_vec(self, config())
-            .map_err(|e| FormatError::Manifest(format!("cannot be encoded: {e}")))?;
-        match bytes.len() {
-            0..=MAX_BYTES => Ok(bytes),
-            len => Err(FormatError::Manifest(format!("is {len} bytes, more than {MAX_BYTES}"))),
-        }
+        encode_records(self).map_err(FormatError::Manifest)
     }
 
     /// Reads a manifest. It is not yet validated against the bundle's sections.
@@ -360,17 +376,12 @@ impl Manifest {
     /// # Errors
     /// [`FormatError::Manifest`] if the bytes are no manifest or something follows it.
     pub fn decode(bytes: &[u8]) -> Result<Manifest, FormatError> {
-        let (manifest, used) = bincode::serde::decode_from_slice(bytes, config())
-            .map_err(|e| FormatError::Manifest(problem(&e)))?;
-        match bytes.len() - used {
-            0 => Ok(manifest),
-            rest => Err(FormatError::Manifest(format!("is followed by {rest} unknown bytes"))),
-        }
+        decode_records(bytes).map_err(FormatError::Manifest)
     }
 }
 
 /// Why bytes are no records. An unknown variant of an enum is what newer versions of the compiler may write.
-pub(crate) fn problem(error: &DecodeError) -> String {
+fn problem(error: &DecodeError) -> String {
     match error {
         DecodeError::OtherString(what) if what.contains("variant index") => format!(
             "cannot be decoded: it holds what this program does not know ({what}); use a newer version of it, or copy \

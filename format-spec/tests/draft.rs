@@ -27,29 +27,27 @@ fn a_draft_is_read_back() {
     let header = Header::parse(&file).unwrap();
     header.verify(&file, SectionKind::Draft).unwrap();
     m.validate(&header).unwrap();
-    let read =
-        draft::decode(&file[header.section(SectionKind::Draft).unwrap().range()], &m, &header).unwrap();
+    let read = draft::decode(&file[header.section(SectionKind::Draft).unwrap().range()], &m).unwrap();
     assert_eq!(read.plan, plan);
     assert_eq!((read.hyperparameters.n_layers, read.hyperparameters.vocab_size), (1, 10));
     assert_eq!((&read.tensors, &read.packed_matrices), (&m.tensors, &m.packed_matrices));
     run(&file, &header, &read);
     // Too short, and too long.
     for bytes in [&section[..section.len() - 1], &[&section[..], &[0]].concat()] {
-        let error = draft::decode(bytes, &m, &header).unwrap_err();
+        let error = draft::decode(bytes, &m).unwrap_err();
         assert!(matches!(&error, FormatError::Draft(_)), "{error}");
     }
-    let error = draft::decode(&[&section[..], &[0, 0]].concat(), &m, &header).unwrap_err();
+    let error = draft::decode(&[&section[..], &[0, 0]].concat(), &m).unwrap_err();
     assert_eq!(error.to_string(), "draft plan is followed by 2 unknown bytes");
 }
 
 #[test]
 fn a_plan_that_is_no_draft_is_refused() {
     let (m, good) = drafting();
-    let header = Header::parse(&file(&m, draft::encode(&good).unwrap())).unwrap();
     let refused = |what: &str, bend: &dyn Fn(&mut Plan), message: &str| {
         let mut plan = good.clone();
         bend(&mut plan);
-        let error = draft::decode(&draft::encode(&plan).unwrap(), &m, &header);
+        let error = draft::decode(&draft::encode(&plan).unwrap(), &m);
         assert_eq!(error.expect_err(what).to_string(), message, "{what}");
     };
     let joins = |n: usize| {
@@ -110,7 +108,6 @@ fn roles_are_kept_apart() {
     let error = model.validate(&header).unwrap_err().to_string();
     assert!(error.starts_with("plan: joins 1 hidden states"), "{error}");
     let m = bundle::recurrent::recurrent();
-    let header = Header::parse(&bundle::file_of(&m)).unwrap();
     let mut plan = m.plan.clone();
     let out = BufferId(plan.buffers.len() as u32);
     let offset = plan.row_bytes;
@@ -119,7 +116,7 @@ fn roles_are_kept_apart() {
     let join = Step::JoinHidden { input: RESIDUAL, input_norm: NORM, hidden_norm: NORM, eps: 1e-5, out };
     plan.body.insert(2, join);
     plan.layers = vec![LayerSteps { start: 2, end: plan.body.len() as u32 }];
-    let error = draft::decode(&draft::encode(&plan).unwrap(), &m, &header).unwrap_err();
+    let error = draft::decode(&draft::encode(&plan).unwrap(), &m).unwrap_err();
     assert_eq!(error.to_string(), "draft, body step 5: keeps a state, which no draft may");
 }
 
@@ -135,7 +132,7 @@ fn damage_is_refused_or_harmless() {
             bytes[at] = value;
             let file = file(&m, bytes.clone());
             let header = Header::parse(&file).unwrap();
-            match draft::decode(&bytes, &m, &header) {
+            match draft::decode(&bytes, &m) {
                 Ok(read) => {
                     run(&file, &header, &read);
                     accepted += 1;

@@ -101,7 +101,7 @@ impl Bundle {
         let draft = match header.section(SectionKind::Draft) {
             Some(section) => {
                 header.verify(bytes, SectionKind::Draft).map_err(invalid)?;
-                Some(draft::decode(&bytes[section.range()], &manifest, &header).map_err(invalid)?)
+                Some(draft::decode(&bytes[section.range()], &manifest).map_err(invalid)?)
             }
             None => None,
         };

@@ -54,5 +54,5 @@ pub(crate) fn expect_fit(model: &Model, path: &Path) -> Result<(), CompileError>
     manifest.validate(&header).map_err(refused)?;
     let Some(plan) = draft else { return Ok(()) };
     let section = draft::encode(&plan).map_err(refused)?;
-    draft::decode(&section, &manifest, &header).map(drop).map_err(refused)
+    draft::decode(&section, &manifest).map(drop).map_err(refused)
 }

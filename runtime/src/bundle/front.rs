@@ -34,7 +34,7 @@ impl Front {
         manifest.validate(&header).map_err(|e| storage.format(e))?;
         let draft = header.section(SectionKind::Draft).map(|section| {
             let bytes = storage.copy(section, MAX_BYTES)?;
-            let draft = draft::decode(&bytes, &manifest, &header).map_err(|e| storage.format(e))?;
+            let draft = draft::decode(&bytes, &manifest).map_err(|e| storage.format(e))?;
             Ok::<_, RuntimeError>(draft.plan)
         });
         let draft = draft.transpose()?;
