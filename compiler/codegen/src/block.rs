@@ -14,12 +14,22 @@ use crate::tier::{Method, Tier};
 use trit_format::dense243::Code;
 use trit_format::kernel::KernelSpec;
 use trit_format::target::Target;
+use trit_format::tile::padded_k;
 
 /// From how many activation rows on the block kernel of the target for weights of this code is faster than stream
 /// kernels. `None` where [`emit`] serves no such kernel.
 pub(crate) fn fewest_rows(k: u32, target: Target, code: Code) -> Option<u32> {
     let rows = Tier::of(target).fewest_rows(code)?;
     Some(if k <= MAX_GROUP { rows.group } else { rows.matrix })
+}
+
+/// How `k` columns, filled up to a multiple of `unit`, are cut into chunks of at most `most`, a multiple of it, and of about
+/// the same size: columns of all chunks but the last, of the last, and how many chunks.
+fn chunks(k: usize, unit: usize, most: usize) -> (usize, usize, usize) {
+    let columns = padded_k(k).next_multiple_of(unit);
+    let size = columns.div_ceil(columns.div_ceil(most)).next_multiple_of(unit);
+    let count = columns.div_ceil(size);
+    (size, columns - (count - 1) * size, count)
 }
 
 /// Machine code of a block kernel.

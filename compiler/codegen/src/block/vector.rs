@@ -82,10 +82,8 @@ impl VectorBlocking {
 
     /// Quads of all chunks but the last, of the last, and how many chunks.
     pub(super) fn chunks(&self, k: usize) -> (usize, usize, usize) {
-        let quads = (padded_k(k) / QUAD).next_multiple_of(UNROLL);
-        let size = quads.div_ceil(quads.div_ceil(self.quads)).next_multiple_of(UNROLL);
-        let count = quads.div_ceil(size);
-        (size, quads - (count - 1) * size, count)
+        let (size, last, count) = super::chunks(k, UNROLL * QUAD, self.quads * QUAD);
+        (size / QUAD, last / QUAD, count)
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     ACTIVATIONS, ARGS, CHUNKS, COLUMNS, DIGITS, NeonBlocking, OPERANDS, OUT, OUT_STRIDE, PACKED, Products,
     ROW, ROW_OUT, ROW_SUMS, ROWS_LEFT, STEPS, STRIDE, SUM_STRIDE, TILES, WEIGHTS, pack, row,
 };
+use crate::block;
 use std::mem::offset_of;
 use trit_format::dense243::Code;
 use trit_format::kernel::{KernelArgs, KernelSpec};
@@ -70,11 +71,8 @@ struct Shape {
 impl Shape {
     fn new(spec: &KernelSpec, blocking: NeonBlocking) -> Shape {
         let k = padded_k(spec.k as usize);
-        let columns = k.next_multiple_of(COLUMNS);
-        let chunk = columns.div_ceil(columns.div_ceil(blocking.columns)).next_multiple_of(COLUMNS);
-        let chunks = columns.div_ceil(chunk);
-        let before = (chunks - 1) * chunk;
-        let (last, last_quads) = (columns - before, (k - before) / QUAD);
+        let (chunk, last, chunks) = block::chunks(k, COLUMNS, blocking.columns);
+        let last_quads = (k - (chunks - 1) * chunk) / QUAD;
         Shape { products: blocking.products, code: spec.code, chunk, last, chunks, last_quads }
     }
 
