@@ -24,7 +24,7 @@ pub(super) struct Lengths {
 
 /// How many drafts to make, and how many tokens a second that will give; infinity where it is not known and worth a try.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct Choice {
     pub count: usize,
     pub speed: f64,
 }
@@ -37,9 +37,9 @@ impl Lengths {
     }
 
     /// How many tokens to draft, at most `most`.
-    pub fn next(&mut self, most: usize) -> Plan {
+    pub fn next(&mut self, most: usize) -> Choice {
         let most = most.min(MOST);
-        let untried = |count: usize| Plan { count, speed: f64::INFINITY };
+        let untried = |count: usize| Choice { count, speed: f64::INFINITY };
         // What a pass takes without drafts and with one must be known, and tells what more may take.
         if most == 0 || self.times[0].is_none() {
             return untried(0);
@@ -47,8 +47,8 @@ impl Lengths {
         if self.times[1].is_none() {
             return untried(1);
         }
-        let plans = (0..=most).map(|count| Plan { count, speed: self.speed(count) });
-        let best = plans.max_by(|a, b| a.speed.total_cmp(&b.speed)).unwrap_or(untried(0));
+        let choices = (0..=most).map(|count| Choice { count, speed: self.speed(count) });
+        let best = choices.max_by(|a, b| a.speed.total_cmp(&b.speed)).unwrap_or(untried(0));
         self.since += 1;
         if self.since < AGAIN {
             return best;
@@ -57,7 +57,7 @@ impl Lengths {
         // The neighbour that was made less often.
         let neighbours = [best.count.checked_sub(1), (best.count < most).then_some(best.count + 1)];
         let least = neighbours.into_iter().flatten().min_by_key(|&count| self.made[count]);
-        least.map_or(best, |count| Plan { count, ..best })
+        least.map_or(best, |count| Choice { count, ..best })
     }
 
     /// Tokens a second with so many drafts.

@@ -74,8 +74,8 @@ impl Drafts {
             room if known.goes_on => Some((Source::GoesOn, self.goes_on.next(room))),
             room => Some((Source::Fresh, self.fresh.next(room))),
         };
-        let from_text = from_text.filter(|(_, plan)| plan.count > 0);
-        let from_block = self.block.as_mut().map(|block| block.next(most)).filter(|plan| plan.count > 0);
+        let from_text = from_text.filter(|(_, choice)| choice.count > 0);
+        let from_block = self.block.as_mut().map(|block| block.next(most)).filter(|choice| choice.count > 0);
         match (from_text, from_block) {
             (Some((source, text)), block) if block.is_none_or(|block| text.speed >= block.speed) => {
                 self.last = source;
