@@ -78,7 +78,8 @@ pub(crate) enum Method {
 }
 
 /// From how many activation rows on a block kernel is faster than stream kernels, as measured
-/// (`examples/group_speed.rs`); for aarch64, as counted (`examples/instructions`). The more decoding in registers costs, the fewer rows make up for decoding to memory.
+/// (`examples/group_speed.rs`); for aarch64, as counted (`examples/instructions`). The more decoding in registers costs,
+/// the fewer rows make up for decoding to memory.
 #[derive(Clone, Copy)]
 pub(crate) struct FewestRows {
     pub matrix: u32,

@@ -66,8 +66,8 @@ pub fn instructions(code: &[u8], args: &KernelArgs) -> u64 {
                 }
             }
             0xb4 if x[d] == 0 => words_on = signed(word >> 5 & 0x7_ffff, 19),
-            // Vectors, pairs, and the address of constants.
             0x9b => x[d] = x[n].wrapping_mul(x[m]).wrapping_add(x[(word >> 10 & 31) as usize]),
+            // Vectors, pairs, and the address of constants.
             0xb4 | 0x0e | 0x10 | 0x2e | 0x30 | 0x3c | 0x3d | 0x4c | 0x4d | 0x4e | 0x4f | 0x50 | 0x6d
             | 0x6e | 0x70 | 0xa9 | 0xad | 0xfd => {}
             other => panic!("an instruction {other:#x}"),
