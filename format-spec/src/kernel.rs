@@ -40,6 +40,9 @@ pub enum KernelKind {
     Stream,
     /// Each tile is decoded once into scratch memory and meets all of [`KernelArgs::rows`] from the cache: prefill.
     Block,
+    /// As [`KernelKind::Block`], for tiles in groups of columns: the sums of each group become floats, which are multiplied
+    /// by scales and added up, so that integers do not leave the kernel.
+    Grouped,
 }
 
 /// What a ternary kernel computes, apart from the machine it runs on.
@@ -47,12 +50,17 @@ pub enum KernelKind {
 /// For each tile `t` and each of its activation rows `r`, with all sums exact in i32:
 /// `out[r * out_stride + t * tile_rows + row] = sum over k of trit[row, k] * activations[r * activation_stride + k]`,
 /// where a tile has [`Code::tile_rows`] rows.
+///
+/// A [`KernelKind::Grouped`] kernel adds, for each group `g` in order and with each of the three operations rounded to f32,
+/// `out[r * out_stride + t * tile_rows + row] += sum as f32 * (activation_scales[r * activation_scale_stride + g] *
+/// weight_scales[(t * groups + g) * tile_rows + row])`, where `sum` is that over the group's `k` columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KernelSpec {
-    /// Columns of the matrix, a constant in the code.
+    /// Columns of the matrix or of a group, a constant in the code. One of [`GROUP_COLUMNS`] in a [`KernelKind::Grouped`]
+    /// kernel.
     pub k: u32,
-    /// Activation rows. A [`KernelKind::Stream`] kernel takes exactly this many in a call. A [`KernelKind::Block`]
-    /// kernel takes any number, and is the faster kernel from this many on.
+    /// Activation rows. A [`KernelKind::Stream`] kernel takes exactly this many in a call. Others take any number, and are
+    /// faster than stream kernels from this many on.
     pub m: u32,
     /// How it goes over the weights.
     pub kind: KernelKind,
@@ -66,14 +74,16 @@ pub struct KernelSpec {
 
 impl KernelSpec {
     /// Bytes of [`KernelArgs::scratch`]: for a block kernel two decoded tiles, 32 activation rows in the kernel's own
-    /// order, 4 KiB for their sums by each digit of a byte, and 4 KiB for what passes through L1. The same for any number
-    /// of activation rows.
+    /// order, 4 KiB for their sums by each digit of a byte, and 4 KiB for what passes through L1; for a grouped kernel two
+    /// decoded groups of two tiles, and the same. As many for any number of activation rows.
     pub const fn scratch_bytes(&self, _rows: usize) -> usize {
         let k = (self.k as usize).next_multiple_of(BLOCK_COLUMNS);
-        match self.kind {
-            KernelKind::Stream => 0,
-            KernelKind::Block => (2 * self.code.tile_rows() + 32) * k + (self.code.digits() + 1) * 4096,
-        }
+        let tiles = match self.kind {
+            KernelKind::Stream => return 0,
+            KernelKind::Block => 2,
+            KernelKind::Grouped => 4,
+        };
+        (tiles * self.code.tile_rows() + 32) * k + (self.code.digits() + 1) * 4096
     }
 }
 
@@ -84,6 +94,7 @@ impl fmt::Display for KernelSpec {
         let kind = match self.kind {
             KernelKind::Stream => "",
             KernelKind::Block => "_block",
+            KernelKind::Grouped => "_grouped",
         };
         write!(f, "ternary_i8_{code}{kind}_{rows}x{}_k{}_u{}_p{}", self.m, self.k, self.unroll, self.prefetch)
     }
@@ -93,8 +104,9 @@ impl fmt::Display for KernelSpec {
 ///
 /// A [`KernelKind::Stream`] kernel reads `tiles * tile::bytes(k)` weight bytes, `m` rows of `padded_k(k)` activations
 /// and `m` sums, and writes `m` rows of `tiles * tile_rows` i32. A [`KernelKind::Block`] kernel does so for `rows` rows, reads
-/// each up to the next multiple of [`BLOCK_COLUMNS`], and uses the scratch memory. Nothing else is touched; prefetches
-/// may name any address.
+/// each up to the next multiple of [`BLOCK_COLUMNS`], and uses the scratch memory. A [`KernelKind::Grouped`] kernel reads
+/// `groups * tile::bytes(k)` weight bytes of each tile, `rows` rows of `groups * k` activations, `groups` sums and `groups`
+/// scales, and adds to `rows` rows of `tiles * tile_rows` f32. Nothing else is touched; prefetches may name any address.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct KernelArgs {
@@ -103,13 +115,14 @@ pub struct KernelArgs {
     /// First activation row, 4-byte aligned; entries from `k` to `padded_k(k)` are zero. For a block kernel 64-byte
     /// aligned, and zero up to the next multiple of [`BLOCK_COLUMNS`]. Offset 8.
     pub activations: *const i8,
-    /// Sum of the activations of each row, which unsigned codes subtract. Offset 16.
+    /// Sum of the activations of each row, which unsigned codes subtract; of a grouped kernel's rows one for each group,
+    /// side by side. Offset 16.
     pub sums: *const i32,
-    /// First result. Offset 24.
+    /// First result, an f32 of a grouped kernel. Offset 24.
     pub out: *mut i32,
     /// Number of tiles, at least 1. Offset 32.
     pub tiles: u64,
-    /// Bytes from one activation row to the next, a multiple of 4; of 64 for a block kernel. Offset 40.
+    /// Bytes from one activation row to the next, a multiple of 4; of 64 for a block or grouped kernel. Offset 40.
     pub activation_stride: u64,
     /// i32 elements from one sum to the next. Offset 48.
     pub sum_stride: u64,
@@ -117,14 +130,47 @@ pub struct KernelArgs {
     pub out_stride: u64,
     /// Activation rows, at least 1. Stream kernels take their `m` and do not look here. Offset 64.
     pub rows: u64,
-    /// [`KernelSpec::scratch_bytes`] for a block kernel, 64-byte aligned. It may hold anything. Offset 72.
+    /// [`KernelSpec::scratch_bytes`] for a block or grouped kernel, 64-byte aligned. It may hold anything. Offset 72.
     pub scratch: *mut u8,
     /// Bytes that `activations` moves on after each tile, a multiple of 4: 0, or the columns of a group where the tiles
-    /// of a call are the groups of one tile of a packed matrix. Block kernels do not look here. Offset 80.
+    /// of a call are the groups of one tile of a packed matrix. Only stream kernels look here. Offset 80.
     pub activation_advance: u64,
-    /// i32 elements that `sums` moves on after each tile: 0, or 1 with groups. Block kernels do not look here. Offset
+    /// i32 elements that `sums` moves on after each tile: 0, or 1 with groups. Only stream kernels look here. Offset
     /// 88.
     pub sum_advance: u64,
+    /// Scales of the weights, `[tiles, groups, tile_rows]`. Only grouped kernels look here and below. Offset 96.
+    pub weight_scales: *const f32,
+    /// Scales of the first activation row, one for each group. Offset 104.
+    pub activation_scales: *const f32,
+    /// f32 elements from the scales of one activation row to those of the next. Offset 112.
+    pub activation_scale_stride: u64,
+    /// Groups of a tile, at least 1. Offset 120.
+    pub groups: u64,
+    /// Bytes from one tile to the next, a multiple of 64. Offset 128.
+    pub weight_stride: u64,
+}
+
+impl KernelArgs {
+    /// Nothing, to be filled in with what a kind of kernel looks at.
+    pub const NOTHING: KernelArgs = KernelArgs {
+        weights: std::ptr::null(),
+        activations: std::ptr::null(),
+        sums: std::ptr::null(),
+        out: std::ptr::null_mut(),
+        tiles: 0,
+        activation_stride: 0,
+        sum_stride: 0,
+        out_stride: 0,
+        rows: 0,
+        scratch: std::ptr::null_mut(),
+        activation_advance: 0,
+        sum_advance: 0,
+        weight_scales: std::ptr::null(),
+        activation_scales: std::ptr::null(),
+        activation_scale_stride: 0,
+        groups: 0,
+        weight_stride: 0,
+    };
 }
 
 /// One generated kernel in a bundle.

@@ -454,9 +454,14 @@ fn places_in_tiles_and_arguments() {
         (offset_of!(KernelArgs, scratch), 72),
         (offset_of!(KernelArgs, activation_advance), 80),
         (offset_of!(KernelArgs, sum_advance), 88),
+        (offset_of!(KernelArgs, weight_scales), 96),
+        (offset_of!(KernelArgs, activation_scales), 104),
+        (offset_of!(KernelArgs, activation_scale_stride), 112),
+        (offset_of!(KernelArgs, groups), 120),
+        (offset_of!(KernelArgs, weight_stride), 128),
     ];
     assert!(fields.iter().all(|(found, expected)| found == expected), "{fields:?}");
-    assert_eq!(size_of::<KernelArgs>(), 96);
+    assert_eq!(size_of::<KernelArgs>(), 136);
 }
 
 /// Everything at once: a whole file, by its length (320 KiB, the planes) and its digest, as

@@ -182,6 +182,13 @@ fn kernels() {
             m.kernels[0].spec.m = 1;
         },
     );
+    refused(
+        "kernel ternary_i8_sfix_grouped_80x2_k8_u2_p8192 for x86-64-v3: k is 8, not one of [32, 64, 128, 256], the columns of a group",
+        |m| {
+            m.kernels[0].spec.kind = KernelKind::Grouped;
+            m.kernels[0].spec.m = 2;
+        },
+    );
     refused("kernel ternary_i8_sfix_80x1_k8_u0_p8192 for x86-64-v3: unroll is 0, not in 1..=16", |m| {
         m.kernels[0].spec.unroll = 0;
     });

@@ -123,6 +123,7 @@ impl Product {
                 scratch: std::ptr::null_mut(),
                 activation_advance: if groups > 1 { self.columns as u64 } else { 0 },
                 sum_advance: u64::from(groups > 1),
+                ..KernelArgs::NOTHING
             };
             // SAFETY: the operands have the sizes that `KernelArgs` asks for, columns being a multiple of 4; `Memory`
             // begins with a page, so that weights start at a multiple of 64 bytes; `runs_here` has checked the CPU.

@@ -12,7 +12,7 @@ use crate::error::{CodegenError, check};
 use crate::specs::MAX_GROUP;
 use crate::tier::{Method, Tier};
 use trit_format::dense243::Code;
-use trit_format::kernel::KernelSpec;
+use trit_format::kernel::{GROUP_COLUMNS, KernelKind, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::padded_k;
 
@@ -21,6 +21,12 @@ use trit_format::tile::padded_k;
 pub(crate) fn fewest_rows(k: u32, target: Target, code: Code) -> Option<u32> {
     let rows = Tier::of(target).fewest_rows(code)?;
     Some(if k <= MAX_GROUP { rows.group } else { rows.matrix })
+}
+
+/// The same of kernels that turn the sums of groups of `k` columns into floats.
+pub(crate) fn fewest_grouped_rows(k: u32, target: Target, code: Code) -> Option<u32> {
+    let rows = Tier::of(target).fewest_rows(code)?.grouped;
+    GROUP_COLUMNS.contains(&k).then_some(rows).flatten()
 }
 
 /// How `k` columns, filled up to a multiple of `unit`, are cut into chunks of at most `most`, a multiple of it, and of about
@@ -39,8 +45,14 @@ pub(crate) fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, Codegen
     if fewest_rows(spec.k, target, spec.code).is_none() {
         return Err(CodegenError::Code { spec: *spec, target });
     }
+    if spec.kind == KernelKind::Grouped && fewest_grouped_rows(spec.k, target, spec.code).is_none() {
+        return Err(CodegenError::Kind { spec: *spec, target });
+    }
     match block.method {
         Method::Vector(blocking) => vector::emit(spec, blocking).map_err(|e| e.to_string()),
+        Method::Amx if spec.kind == KernelKind::Grouped => {
+            amx::grouped::emit(spec).map_err(|e| e.to_string())
+        }
         Method::Amx => amx::emit(spec).map_err(|e| e.to_string()),
         Method::Neon(blocking) => neon::emit(spec, blocking),
     }

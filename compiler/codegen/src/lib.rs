@@ -59,7 +59,7 @@ pub fn best_code(targets: &[Target]) -> Code {
 /// # Errors
 /// [`CodegenError`] for a target without an emitter or a specification out of range.
 pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> {
-    if spec.kind == KernelKind::Block {
+    if spec.kind != KernelKind::Stream {
         return block::emit(spec, target);
     }
     let program = Program::new(spec, target)?;
@@ -75,7 +75,7 @@ pub fn emit(spec: &KernelSpec, target: Target) -> Result<Vec<u8>, CodegenError> 
 /// # Errors
 /// As [`emit`].
 pub fn disassemble(spec: &KernelSpec, target: Target) -> Result<String, CodegenError> {
-    if spec.kind == KernelKind::Block {
+    if spec.kind != KernelKind::Stream {
         return Ok(disassemble_bytes(&block::emit(spec, target)?, target));
     }
     let program = Program::new(spec, target)?;

@@ -29,5 +29,8 @@ pub fn default_specs(k: u32, code: Code, target: Target) -> Vec<KernelSpec> {
     if let Some(rows) = block::fewest_rows(k, target, code) {
         specs.push(KernelSpec { kind: KernelKind::Block, ..spec(rows, 1, 0) });
     }
+    if let Some(rows) = block::fewest_grouped_rows(k, target, code) {
+        specs.push(KernelSpec { kind: KernelKind::Grouped, ..spec(rows, 1, 0) });
+    }
     specs
 }

@@ -4,7 +4,7 @@
 use super::{Ranges, ensure};
 use crate::FormatError;
 use crate::container::{Header, SectionKind};
-use crate::kernel::{ABI_VERSION, KernelEntry, KernelKind, MAX_K, MAX_M, MAX_UNROLL};
+use crate::kernel::{ABI_VERSION, GROUP_COLUMNS, KernelEntry, KernelKind, MAX_K, MAX_M, MAX_UNROLL};
 use crate::manifest::Manifest;
 use crate::target::Target;
 use std::collections::BTreeSet;
@@ -19,10 +19,13 @@ pub(super) fn validate(manifest: &Manifest, header: &Header) -> Result<(), Forma
         ensure((1..=MAX_K).contains(&spec.k), &record, || format!("k is {}, not in 1..={MAX_K}", spec.k))?;
         ensure((1..=MAX_M).contains(&spec.m), &record, || format!("m is {}, not in 1..={MAX_M}", spec.m))?;
         ensure(
-            spec.kind != KernelKind::Block || spec.m > 1,
+            spec.kind == KernelKind::Stream || spec.m > 1,
             &record,
             || "has m 1, but one row is for stream kernels; compile the model again",
         )?;
+        ensure(spec.kind != KernelKind::Grouped || GROUP_COLUMNS.contains(&spec.k), &record, || {
+            format!("k is {}, not one of {GROUP_COLUMNS:?}, the columns of a group", spec.k)
+        })?;
         ensure((1..=MAX_UNROLL).contains(&spec.unroll), &record, || {
             format!("unroll is {}, not in 1..={MAX_UNROLL}", spec.unroll)
         })?;

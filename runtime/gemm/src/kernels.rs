@@ -78,6 +78,7 @@ impl MachineCode {
             target: self.target,
             streams: several.chain([single]).collect(),
             block: fits(KernelKind::Block).next(),
+            grouped: fits(KernelKind::Grouped).next(),
             _owner: self.owner.clone(),
         }))))
     }
@@ -119,6 +120,8 @@ pub(crate) struct CodeKernels {
     pub streams: Vec<Kernel>,
     /// The kernel for blocks, which takes any number of rows.
     pub block: Option<Kernel>,
+    /// The same for groups of columns, whose sums it turns into floats.
+    pub grouped: Option<Kernel>,
     /// Keeps the code alive.
     _owner: Arc<dyn Any + Send + Sync>,
 }
@@ -137,7 +140,9 @@ impl Kernels {
     /// The names of the kernels; none for portable Rust.
     pub fn names(&self) -> Vec<String> {
         let code = self.0.iter();
-        code.flat_map(|c| c.streams.iter().chain(&c.block)).map(|k| k.spec.to_string()).collect()
+        code.flat_map(|c| c.streams.iter().chain(&c.block).chain(&c.grouped))
+            .map(|k| k.spec.to_string())
+            .collect()
     }
 
     #[inline]

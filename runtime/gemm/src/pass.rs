@@ -116,6 +116,8 @@ pub struct Scratch {
     totals: Vec<f32>,
     /// A copy of the activations' sums without gaps.
     packed: Vec<i32>,
+    /// The scales of some tiles' weights, widened.
+    weight_scales: Vec<f32>,
     /// The working memory of block kernels.
     block: Option<AlignedMemory>,
 }
@@ -128,12 +130,17 @@ fn block_memory(block: &mut Option<AlignedMemory>, bytes: usize) -> bool {
     block.is_some()
 }
 
-/// `len` elements of memory that grows as needed. They may hold anything.
-fn resized(memory: &mut Vec<i32>, len: usize) -> &mut [i32] {
-    if memory.len() < len {
-        memory.resize(len, 0);
+/// `len` elements of memory that grows as needed, from the beginning of a line of the cache on: a vector that lies in two lines
+/// costs twice as much. They may hold anything.
+fn resized<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {
+    const LINE: usize = 64;
+    let most = len + LINE / size_of::<T>() - 1;
+    if memory.len() < most {
+        memory.resize(most, T::default());
     }
-    &mut memory[..len]
+    // It is in elements, and less than a line's.
+    let start = memory.as_ptr().align_offset(LINE).min(most - len);
+    &mut memory[start..][..len]
 }
 
 /// A matrix and rows of activations that suit each other. Every thread has a pass of its own for the tiles that it
@@ -142,8 +149,10 @@ pub struct Pass<'a, 's> {
     matrix: MatrixRef<'a>,
     input: Activations<'a>,
     scratch: &'s mut Scratch,
-    /// The block kernel, if one is used. Its working memory is in `scratch`.
+    /// The block kernel, if one is used, and of a matrix with groups the kernel that turns their sums into floats, before
+    /// which the former is not used. Their working memory is in `scratch`.
     block: Option<&'a Kernel>,
+    grouped: Option<&'a Kernel>,
     /// Number of int8 digits of an activation.
     digits: usize,
     /// Whether the activations' sums were copied to `scratch`, without gaps.
@@ -183,12 +192,14 @@ impl<'a, 's> Pass<'a, 's> {
         let rows = input.rows() * digits;
         // Block kernels read whole steps of columns, which must not reach into the next group.
         let whole_steps = layout.groups.is_none() || layout.columns.is_multiple_of(BLOCK_COLUMNS);
-        let block = matrix.kernels.code().and_then(|code| code.block.as_ref());
-        let block = block.filter(|block| {
-            whole_steps
-                && rows >= block.spec.m as usize
-                && block_memory(&mut scratch.block, block.spec.scratch_bytes(rows))
-        });
+        let code = matrix.kernels.code();
+        let mut fits = |kernel: &&Kernel| {
+            let spec = kernel.spec;
+            rows >= spec.m as usize && block_memory(&mut scratch.block, spec.scratch_bytes(rows))
+        };
+        let block = code.and_then(|code| code.block.as_ref()).filter(|_| whole_steps).filter(&mut fits);
+        let grouped = code.and_then(|code| code.grouped.as_ref());
+        let grouped = grouped.filter(|_| layout.groups.is_some() && digits == 1).filter(fits);
         let of_rows = input.sums();
         let packed = layout.groups.is_some() && of_rows.stride != sums;
         if packed {
@@ -196,7 +207,7 @@ impl<'a, 's> Pass<'a, 's> {
             let rows = of_rows.values.chunks_exact(of_rows.stride).take(input.rows());
             rows.for_each(|row| scratch.packed.extend_from_slice(&row[..sums]));
         }
-        Ok(Pass { matrix, input, scratch, block, digits, packed })
+        Ok(Pass { matrix, input, scratch, block, grouped, digits, packed })
     }
 
     /// The layout of the matrix's tiles.

@@ -77,6 +77,7 @@ fn measure(code: &JitCode, spec: &KernelSpec, rows: usize, tiles: usize, time: D
         scratch: scratch.bytes().as_mut_ptr(),
         activation_advance: 0,
         sum_advance: 0,
+        ..KernelArgs::NOTHING
     };
     let kernel = code.kernels()[0];
     // SAFETY: the operands above have the sizes that `KernelArgs` asks for, and `runs_here` has checked the CPU.

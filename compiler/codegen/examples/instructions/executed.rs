@@ -23,6 +23,11 @@ pub fn instructions(code: &[u8], args: &KernelArgs) -> u64 {
         args.scratch.addr() as u64,
         args.activation_advance,
         args.sum_advance,
+        args.weight_scales.addr() as u64,
+        args.activation_scales.addr() as u64,
+        args.activation_scale_stride,
+        args.groups,
+        args.weight_stride,
     ];
     let (mut x, mut at, mut count) = ([0u64; 32], 0usize, 0);
     // What was compared last, and with what.

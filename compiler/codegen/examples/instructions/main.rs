@@ -102,6 +102,7 @@ fn of_block(k: u32, rows: u32, code: Code, target: Target) -> Result<f64, Codege
         scratch: std::ptr::null_mut(),
         activation_advance: 0,
         sum_advance: 0,
+        ..KernelArgs::NOTHING
     };
     let executed = executed::instructions(&emit(&spec, target)?, &args);
     Ok(executed as f64 / (f64::from(k) * f64::from(n) * f64::from(rows)))

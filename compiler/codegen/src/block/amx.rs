@@ -17,6 +17,7 @@
 //! from L2 and results go there. Passing sums on costs a fifth of that with blocks of 512 columns, a sixth with 1280.
 
 mod group;
+pub(super) mod grouped;
 
 use super::arguments;
 use super::asm::{Asm, Emitted, Width, slot};

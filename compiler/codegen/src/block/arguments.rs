@@ -17,3 +17,4 @@ macro_rules! arguments {
 }
 
 arguments!(weights, activations, sums, out, tiles, activation_stride, sum_stride, out_stride, rows, scratch);
+arguments!(weight_scales, activation_scales, activation_scale_stride, groups, weight_stride);

@@ -44,6 +44,12 @@ pub(super) const VPAND: VectorInstruction =
 /// 256-bit only: the wider form has a mask as its result.
 pub(super) const VPCMPEQB: VectorInstruction =
     VectorInstruction(Code::VEX_Vpcmpeqb_ymm_ymm_ymmm256, Code::INVALID);
+pub(super) const VCVTDQ2PS: VectorInstruction =
+    VectorInstruction(Code::VEX_Vcvtdq2ps_ymm_ymmm256, Code::EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er);
+pub(super) const VMULPS: VectorInstruction =
+    VectorInstruction(Code::VEX_Vmulps_ymm_ymm_ymmm256, Code::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er);
+pub(super) const VADDPS: VectorInstruction =
+    VectorInstruction(Code::VEX_Vaddps_ymm_ymm_ymmm256, Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er);
 pub(super) const VPXOR: VectorInstruction =
     VectorInstruction(Code::VEX_Vpxor_ymm_ymm_ymmm256, Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32);
 pub(super) const VPDPBUSD: VectorInstruction =
@@ -83,6 +89,22 @@ impl Asm {
     pub(super) fn op(&mut self, op: VectorInstruction, d: u8, a: u8, b: u8) -> Emitted {
         let i = Instruction::with3(self.pick(op), self.vector(d), self.vector(a), self.vector(b))?;
         self.code.add_instruction(i)
+    }
+
+    /// `d = op a`.
+    pub(super) fn convert(&mut self, op: VectorInstruction, d: u8, a: u8) -> Emitted {
+        self.code.add_instruction(Instruction::with2(self.pick(op), self.vector(d), self.vector(a))?)
+    }
+
+    /// `d = op [base + at]`.
+    pub(super) fn convert_mem(
+        &mut self,
+        op: VectorInstruction,
+        d: u8,
+        base: AsmRegister64,
+        at: i64,
+    ) -> Emitted {
+        self.code.add_instruction(Instruction::with2(self.pick(op), self.vector(d), memory(base, at))?)
     }
 
     /// `d = a op [base + at]`.

@@ -11,14 +11,18 @@
 //!
 //! Results pass through memory once for each chunk, which costs a few percent; in return the digits, five or eight times
 //! as many bytes as weights, are never fetched from L2.
+//!
+//! With groups of columns a group stands in place of a chunk, and results are floats: each group's sums are multiplied by
+//! scales in registers and added to what the groups before have stored.
 
 use super::arguments;
-use super::asm::{Asm, Emitted, VPADDD, VPADDW, VPDPBUSD, VPMADDUBSW, VPMADDWD, VPSUBD, Width, slot};
+use super::asm::{Asm, Emitted, Width, slot};
+use super::asm::{VADDPS, VCVTDQ2PS, VMULPS, VPADDD, VPADDW, VPDPBUSD, VPMADDUBSW, VPMADDWD, VPSUBD};
 use super::decode::{self, Digits};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use trit_format::dense243::{Code, TRITS};
-use trit_format::kernel::KernelSpec;
+use trit_format::kernel::{KernelKind, KernelSpec};
 use trit_format::tile::{QUAD, VECTOR, padded_k};
 
 /// Quads one iteration of the inner loop handles. Activations are zero up to a multiple of more.
@@ -46,8 +50,10 @@ struct Shape {
     blocking: VectorBlocking,
     /// Digits of a byte.
     digits: usize,
-    /// Number of chunks.
+    /// Number of chunks, each of which adds to the sums of the one before; 1 with groups.
     chunks: usize,
+    /// Whether there are groups, whose sums become floats.
+    grouped: bool,
 }
 
 impl Shape {
@@ -103,17 +109,29 @@ const ROW_3: AsmRegister64 = rbp;
 const ROW_OUT: AsmRegister64 = rax;
 // Local variables.
 const TILES: i32 = 0;
+/// Chunks or groups that are left.
 const CHUNKS: i32 = 1;
 const QUADS: i32 = 2;
 const PASSES: i32 = 3;
-const FRAME: i32 = 8 * 4 + 8;
+/// Where the sums of all rows begin; with groups, those of the group at hand.
+const SUMS: i32 = 4;
+/// With groups: where the tile's weights begin; the scales of its group; those of the activations for the group, of all
+/// rows and from the row at hand on; and bytes from row to row.
+const TILE: i32 = 5;
+const WEIGHT_SCALES: i32 = 6;
+const SCALES: i32 = 7;
+const ROW_SCALES: i32 = 8;
+const SCALE_STRIDE: i32 = 9;
+const FRAME: i32 = 8 * 10 + 8;
 
 pub(super) fn emit(spec: &KernelSpec, blocking: VectorBlocking) -> Result<Vec<u8>, IcedError> {
     let mut a = Asm::new(blocking.width)?;
     let k = spec.k as usize;
     let blocking = blocking.of(spec.code);
-    let (chunk, last, chunks) = blocking.chunks(k);
-    let shape = Shape { blocking, digits: spec.code.digits(), chunks };
+    let grouped = spec.kind == KernelKind::Grouped;
+    // A group's digits may be more than suits L1, but its sums must be whole before they become floats.
+    let (chunk, last, chunks) = if grouped { (k / QUAD, k / QUAD, 1) } else { blocking.chunks(k) };
+    let shape = Shape { blocking, digits: spec.code.digits(), chunks, grouped };
     for register in [rbx, rbp, r12, r13, r14, r15] {
         a.code.push(register)?;
     }
@@ -128,27 +146,55 @@ pub(super) fn emit(spec: &KernelSpec, blocking: VectorBlocking) -> Result<Vec<u8
     a.code.mov(OUT_STRIDE, arguments::out_stride())?;
     a.code.shl(OUT_STRIDE, 2)?;
     a.code.mov(DIGITS, arguments::scratch())?;
+    if grouped {
+        a.code.mov(rax, arguments::weight_scales())?;
+        a.code.mov(slot(WEIGHT_SCALES), rax)?;
+        a.code.mov(rax, arguments::activation_scale_stride())?;
+        a.code.shl(rax, 2)?;
+        a.code.mov(slot(SCALE_STRIDE), rax)?;
+    }
 
     let tile = a.here()?;
     a.code.mov(ACTIVATIONS, arguments::activations())?;
-    a.code.mov(slot(CHUNKS), chunks as i32)?;
+    a.code.mov(rax, arguments::sums())?;
+    a.code.mov(slot(SUMS), rax)?;
+    if grouped {
+        a.code.mov(slot(TILE), WEIGHTS)?;
+        a.code.mov(rax, arguments::activation_scales())?;
+        a.code.mov(slot(SCALES), rax)?;
+        a.code.mov(rax, arguments::groups())?;
+        a.code.mov(slot(CHUNKS), rax)?;
+    } else {
+        a.code.mov(slot(CHUNKS), chunks as i32)?;
+    }
     let next_chunk = a.here()?;
     let mut is_last = a.code.create_label();
     // The weights hold fewer quads than the last chunk where those are no multiple of the unroll.
     let stored = padded_k(k) / QUAD - (chunks - 1) * chunk;
     a.code.mov(rcx, stored as i64 as u64)?;
     a.code.mov(rax, (last / UNROLL) as u64)?;
-    a.code.cmp(slot(CHUNKS), 1)?;
-    a.code.je(is_last)?;
-    a.code.mov(rcx, chunk as u64)?;
-    a.code.mov(rax, (chunk / UNROLL) as u64)?;
-    a.place(&mut is_last)?;
+    if !grouped {
+        a.code.cmp(slot(CHUNKS), 1)?;
+        a.code.je(is_last)?;
+        a.code.mov(rcx, chunk as u64)?;
+        a.code.mov(rax, (chunk / UNROLL) as u64)?;
+        a.place(&mut is_last)?;
+    }
     a.code.mov(slot(QUADS), rax)?;
     decode_chunk(&mut a, spec, shape, chunk)?;
     groups(&mut a, shape)?;
     a.code.add(ACTIVATIONS, (chunk * QUAD) as i32)?;
+    if grouped {
+        a.code.add(slot(SUMS), size_of::<i32>() as i32)?;
+        a.code.add(slot(SCALES), size_of::<f32>() as i32)?;
+        a.code.add(slot(WEIGHT_SCALES), shape.row_bytes())?;
+    }
     a.code.dec(slot(CHUNKS))?;
     a.code.jne(next_chunk)?;
+    if grouped {
+        a.code.mov(WEIGHTS, slot(TILE))?;
+        a.code.add(WEIGHTS, arguments::weight_stride())?;
+    }
     a.code.add(OUT, shape.row_bytes())?;
     a.code.dec(slot(TILES))?;
     a.code.jne(tile)?;
@@ -183,7 +229,11 @@ fn groups(a: &mut Asm, shape: Shape) -> Emitted {
     let blocking = shape.blocking;
     a.code.mov(ROW, ACTIVATIONS)?;
     a.code.mov(ROW_OUT, OUT)?;
-    a.code.mov(ROW_SUMS, arguments::sums())?;
+    a.code.mov(ROW_SUMS, slot(SUMS))?;
+    if shape.grouped {
+        a.code.mov(rcx, slot(SCALES))?;
+        a.code.mov(slot(ROW_SCALES), rcx)?;
+    }
     a.code.mov(ROWS_LEFT, arguments::rows())?;
     let (mut tail, mut done) = (a.code.create_label(), a.code.create_label());
     a.code.cmp(ROWS_LEFT, i32::from(blocking.rows))?;
@@ -193,6 +243,12 @@ fn groups(a: &mut Asm, shape: Shape) -> Emitted {
     for (pointer, stride) in [(ROW, STRIDE), (ROW_OUT, OUT_STRIDE), (ROW_SUMS, SUM_STRIDE)] {
         for _ in 0..blocking.rows {
             a.code.add(pointer, stride)?;
+        }
+    }
+    if shape.grouped {
+        a.code.mov(rcx, slot(SCALE_STRIDE))?;
+        for _ in 0..blocking.rows {
+            a.code.add(slot(ROW_SCALES), rcx)?;
         }
     }
     a.code.sub(ROWS_LEFT, i32::from(blocking.rows))?;
@@ -230,9 +286,15 @@ fn rows(a: &mut Asm, shape: Shape, rows: u8) -> Emitted {
     let step = (vectors * blocking.width.bytes()) as i32;
     a.code.add(DIGITS, step)?;
     a.code.add(ROW_OUT, step)?;
+    if shape.grouped {
+        a.code.add(slot(WEIGHT_SCALES), step)?;
+    }
     a.code.dec(slot(PASSES))?;
     a.code.jne(again)?;
     a.code.sub(DIGITS, shape.quad_bytes() as i32)?;
+    if shape.grouped {
+        a.code.sub(slot(WEIGHT_SCALES), shape.row_bytes())?;
+    }
     a.code.sub(ROW_OUT, shape.row_bytes())
 }
 
@@ -281,13 +343,16 @@ fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8) -> Emitted {
     a.code.imul_3(rcx, rcx, step)?;
     a.code.sub(ROW, rcx)?;
 
-    let temporary = activation;
     if !blocking.dot {
         a.constant(product, std::array::from_fn(|i| (i % 2 == 0) as u8))?;
         for n in 0..rows * vectors {
             a.op(VPMADDWD, n, n, product)?;
         }
     }
+    if shape.grouped {
+        return floats(a, shape, (rows, vectors));
+    }
+    let temporary = activation;
     a.code.mov(rcx, ROW_OUT)?;
     let (mut later, mut end) = (a.code.create_label(), a.code.create_label());
     a.code.cmp(slot(CHUNKS), chunks as i32)?;
@@ -317,4 +382,42 @@ fn pass(a: &mut Asm, shape: Shape, rows: u8, vectors: u8) -> Emitted {
         }
     }
     a.place(&mut end)
+}
+
+/// The sums of a group as floats, times scales, added to the results.
+fn floats(a: &mut Asm, shape: Shape, (rows, vectors): (u8, u8)) -> Emitted {
+    let bytes = shape.blocking.width.bytes();
+    let sum = |row: u8, v: u8| row * vectors + v;
+    // The registers of digits, of the activation and of the product are free.
+    let weight = |v: u8| rows * vectors + v;
+    let scale = rows * vectors + vectors;
+    let factor = scale + 1;
+    a.code.mov(rbp, slot(WEIGHT_SCALES))?;
+    for v in 0..vectors {
+        a.load(weight(v), rbp, i64::from(v) * bytes)?;
+    }
+    a.code.mov(rbp, slot(ROW_SCALES))?;
+    a.code.mov(rcx, ROW_OUT)?;
+    a.code.mov(rbx, ROW_SUMS)?;
+    for row in 0..rows {
+        a.broadcast(scale, rbx, None, 0)?;
+        for v in 0..vectors {
+            a.op(VPSUBD, sum(row, v), sum(row, v), scale)?;
+        }
+        a.broadcast(scale, rbp, None, 0)?;
+        for v in 0..vectors {
+            let at = i64::from(v) * bytes;
+            a.convert(VCVTDQ2PS, sum(row, v), sum(row, v))?;
+            a.op(VMULPS, factor, scale, weight(v))?;
+            a.op(VMULPS, sum(row, v), sum(row, v), factor)?;
+            a.op_mem(VADDPS, sum(row, v), sum(row, v), rcx, at)?;
+            a.store(rcx, at, sum(row, v))?;
+        }
+        if row + 1 < rows {
+            a.code.add(rbx, SUM_STRIDE)?;
+            a.code.add(rcx, OUT_STRIDE)?;
+            a.code.add(rbp, slot(SCALE_STRIDE))?;
+        }
+    }
+    Ok(())
 }

@@ -112,6 +112,7 @@ impl Case {
             scratch: scratch.as_mut_ptr(),
             activation_advance: 0,
             sum_advance: 0,
+            ..KernelArgs::NOTHING
         };
         kernel(&args);
         let intact = out.surroundings_are_intact() && scratch.surroundings_are_intact();

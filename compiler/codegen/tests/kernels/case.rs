@@ -159,6 +159,7 @@ impl Case {
             scratch: std::ptr::null_mut(),
             activation_advance: self.advance as u64,
             sum_advance: u64::from(self.advance > 0),
+            ..KernelArgs::NOTHING
         };
         kernel(&args);
         assert!(out.surroundings_are_intact(), "wrote outside the results");

@@ -3,10 +3,11 @@
 //!
 //! For a kernel, the groups of a tile are tiles of few columns, each with its own columns of the activations, and the
 //! int8 digits of a float activation are rows of activations. Floats are added group after group with every kernel, so
-//! results do not depend on the kernel.
+//! results do not depend on the kernel. For blocks of rows of one digit some tiers have kernels that add the floats
+//! themselves.
 
 use super::{MatrixRef, Pass, Scratch, resized};
-use crate::call::Call;
+use crate::call::{Call, GroupedCall};
 use crate::kernels::Kernel;
 use crate::layout::Groups;
 use crate::{Activations, AlignedMemory, GemmError};
@@ -23,6 +24,8 @@ const SUMS: usize = 12 << 10;
 /// block kernels.
 const ROWS: usize = 24;
 const BLOCK_ROWS: usize = 64;
+/// Tiles that are multiplied together by kernels that add floats.
+const GROUPED_TILES: usize = 2;
 
 /// The operands of a call, without the memory that it writes to, which is borrowed separately.
 struct Operands<'b, 'a> {
@@ -39,7 +42,7 @@ impl Pass<'_, '_> {
     /// How many rows of activations, and how many groups, are handled together.
     fn together(&self) -> (usize, usize) {
         let digits = self.digits;
-        match self.block {
+        match self.block.or(self.grouped) {
             Some(_) => ((BLOCK_ROWS / digits).max(1), 1),
             None => {
                 let rows = self.input.rows().min((ROWS / digits).max(1));
@@ -71,24 +74,33 @@ impl Pass<'_, '_> {
         let in_tile = self.matrix.layout.tile_rows();
         let rows = self.input.rows();
         let parts = move || (0..rows).step_by(together).map(move |first| first..(first + together).min(rows));
-        let mut run = |rows: Range<usize>, tile: usize| {
-            let totals = self.total(groups, tile, rows.clone()).chunks_exact(in_tile);
-            rows.zip(totals).for_each(|(row, totals)| each(tile, row, totals));
+        let tiles_together = self.grouped.map_or(1, |_| GROUPED_TILES);
+        let (first, end) = (tiles.start, tiles.end);
+        let tiles = (first..end).step_by(tiles_together).map(|t| t..(t + tiles_together).min(end));
+        let mut run = |rows: Range<usize>, tiles: Range<usize>| {
+            let totals = match self.grouped {
+                Some(kernel) => self.grouped_totals(kernel, groups, &tiles, &rows),
+                None => self.total(groups, tiles.start, &rows),
+            };
+            for (row, totals) in rows.zip(totals.chunks_exact(tiles.len() * in_tile)) {
+                let of_tiles = tiles.clone().zip(totals.chunks_exact(in_tile));
+                of_tiles.for_each(|(tile, totals)| each(tile, row, totals));
+            }
         };
         // With many rows their activations stay in L2 while all tiles are multiplied with them; with few, a tile does.
         if rows > 2 * together {
-            parts().for_each(|rows| tiles.clone().for_each(|tile| run(rows.clone(), tile)));
+            parts().for_each(|rows| tiles.clone().for_each(|tiles| run(rows.clone(), tiles)));
         } else {
-            tiles.for_each(|tile| parts().for_each(|rows| run(rows, tile)));
+            tiles.for_each(|tiles| parts().for_each(|rows| run(rows, tiles.clone())));
         }
         Ok(())
     }
 
     /// [`Pass::totals`] of one tile for rows that are handled together, `[rows, tile_rows]`.
-    fn total(&mut self, groups: Groups, tile: usize, rows: Range<usize>) -> &[f32] {
+    fn total(&mut self, groups: Groups, tile: usize, rows: &Range<usize>) -> &[f32] {
         let (_, at_once) = self.together();
         let in_tile = self.matrix.layout.tile_rows();
-        let Scratch { sums, totals, packed, block } = &mut *self.scratch;
+        let Scratch { sums, totals, packed, block, .. } = &mut *self.scratch;
         let operands = Operands {
             matrix: &self.matrix,
             input: &self.input,
@@ -99,12 +111,12 @@ impl Pass<'_, '_> {
         };
         let (scales, of_rows) =
             (self.matrix.layout.scales(self.matrix.weights, tile), self.input.all_scales());
-        totals.clear();
-        totals.resize(rows.len() * in_tile, 0.0);
+        let totals = resized(totals, rows.len() * in_tile);
+        totals.fill(0.0);
         for from in (0..groups.count).step_by(at_once) {
             let part = from..(from + at_once).min(groups.count);
             let sums = resized(sums, rows.len() * self.digits * part.len() * in_tile);
-            operands.sums(tile, &part, &rows, block, sums);
+            operands.sums(tile, &part, rows, block, sums);
             let sums = GroupSums {
                 sums,
                 digits: self.digits,
@@ -115,6 +127,43 @@ impl Pass<'_, '_> {
             };
             add_groups(&sums, scales, totals);
         }
+        totals
+    }
+
+    /// The same of `tiles`, `[rows, tiles, tile_rows]`, by a kernel that adds the floats.
+    fn grouped_totals(
+        &mut self,
+        kernel: &Kernel,
+        groups: Groups,
+        tiles: &Range<usize>,
+        rows: &Range<usize>,
+    ) -> &[f32] {
+        let (matrix, layout, input) = (&self.matrix, &self.matrix.layout, &self.input);
+        let Scratch { totals, packed, weight_scales, block, .. } = &mut *self.scratch;
+        let stride = tiles.len() * layout.tile_rows();
+        let totals = resized(totals, rows.len() * stride);
+        totals.fill(0.0);
+        let weight_scales = resized(weight_scales, groups.count * stride);
+        let of_tile = groups.count * layout.tile_rows();
+        for (tile, scales) in tiles.clone().zip(weight_scales.chunks_exact_mut(of_tile)) {
+            layout.scales(matrix.weights, tile).widen(scales);
+        }
+        let (scales, sums) = (input.all_scales(), if self.packed { packed } else { input.sums().values });
+        let call = GroupedCall {
+            shape: layout.shape,
+            groups: groups.count,
+            weights: &matrix.weights[tiles.start * layout.tile_bytes..tiles.end * layout.tile_bytes],
+            tile_bytes: layout.tile_bytes,
+            weight_scales,
+            activations: input.digits(groups.digit_len, rows.clone()),
+            activation_stride: groups.digit_len,
+            activation_scales: &scales.values[rows.start * scales.stride..],
+            activation_scale_stride: scales.stride,
+            sums: &sums[rows.start * groups.count..],
+            sum_stride: groups.count,
+            rows: rows.len(),
+        };
+        call.add(kernel, block.as_mut().map_or(&mut [][..], AlignedMemory::bytes_mut), totals);
         totals
     }
 

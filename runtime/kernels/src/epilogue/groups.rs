@@ -52,6 +52,17 @@ impl WeightScales<'_> {
         crate::head::widen_row(&self.bytes[at..], self.dtype, 1, 0, &mut scale);
         scale[0]
     }
+
+    /// The scales of all rows in some first groups, `[groups, tile_rows]`.
+    ///
+    /// # Panics
+    /// As [`WeightScales::one`].
+    pub fn widen(&self, out: &mut [f32]) {
+        let rows = self.code.tile_rows();
+        for (g, out) in out.chunks_exact_mut(rows).enumerate() {
+            crate::head::widen_row(self.bytes, self.dtype, rows, g / self.groups, out);
+        }
+    }
 }
 
 /// For each row and each group in order, `acc[row] += sum as f32 * (scale of activations * scale of weights[row])`, with
