@@ -142,7 +142,7 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// RMSNorms of single heads of q and k, before they are rotated.
+/// RMSNorms of single heads of q and k. The step says whether they come before the rotation or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadNorms {
     /// f32 `[head_dim]`, for every head of q.
@@ -454,6 +454,19 @@ pub enum Step {
         eps: f32,
         /// f32 `[2 * hidden]`.
         out: BufferId,
+    },
+    /// [`Step::RopeAppend`] in another order: the heads of `q` and `k` are rotated first and normalized then.
+    RopeNormAppend {
+        /// As in [`Step::RopeAppend`].
+        qkv: BufferId,
+        /// RMSNorms of single heads.
+        norms: HeadNorms,
+        /// As in [`Step::RopeAppend`].
+        inv_freq: TensorId,
+        /// Factor on cos and sin.
+        scaling: f32,
+        /// Which KV layer.
+        layer: u32,
     },
 }
 

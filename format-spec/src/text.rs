@@ -2,8 +2,8 @@
 
 use crate::manifest::{Grouping, Manifest, RowOrder};
 use crate::plan::{
-    Activation, ActivationRule, BufferId, DeltaHeads, Epilogue, PackedMatrixId, PlanesId, Quantized,
-    Rotation, ScaleRule, Step, TensorId,
+    Activation, ActivationRule, BufferId, DeltaHeads, Epilogue, HeadNorms, PackedMatrixId, PlanesId,
+    Quantized, Rotation, ScaleRule, Step, TensorId,
 };
 use std::fmt::Write;
 
@@ -194,9 +194,7 @@ impl Text<'_> {
                 )
             }
             Step::RopeAppend { qkv, norms, inv_freq, scaling, layer } => {
-                let norms = norms.map_or_else(String::new, |n| {
-                    format!("  norms {} {} eps {:e}", self.tensor(n.q), self.tensor(n.k), n.eps)
-                });
+                let norms = norms.map_or_else(String::new, |norms| format!("  {}", self.head_norms(norms)));
                 write!(
                     out,
                     "rope       {} -> kv {layer}  {} scaling {scaling:?}{norms}",
@@ -204,6 +202,13 @@ impl Text<'_> {
                     self.tensor(inv_freq)
                 )
             }
+            Step::RopeNormAppend { qkv, norms, inv_freq, scaling, layer } => write!(
+                out,
+                "rope       {} -> kv {layer}  {} scaling {scaling:?}, then {}",
+                self.buffer(qkv),
+                self.tensor(inv_freq),
+                self.head_norms(norms)
+            ),
             Step::Attend { qkv, layer, scale, window, out: to } => {
                 let window = window.map_or_else(String::new, |w| format!(" window {w}"));
                 write!(
@@ -267,6 +272,10 @@ impl Text<'_> {
             ),
         };
         out
+    }
+
+    fn head_norms(&self, HeadNorms { q, k, eps }: HeadNorms) -> String {
+        format!("norms {} {} eps {eps:e}", self.tensor(q), self.tensor(k))
     }
 
     fn rotation(&self, Rotation { block, signs }: Rotation) -> String {

@@ -5,7 +5,7 @@ mod bundle;
 use bundle::accesses::run;
 use bundle::coded::coded;
 use bundle::recurrent::recurrent;
-use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, of_signs, rule};
+use bundle::{FIXED_RULE, GROUP_RULE, file, file_of, grouped, manifest, normed_after, of_signs, rule};
 use std::ops::Range;
 use trit_format::container::{Header, SectionKind};
 use trit_format::manifest::Manifest;
@@ -130,6 +130,7 @@ fn damaged_manifests() {
         (file_of(&of_signs()), 20_000),
         (file_of(&recurrent()), 18_000),
         (file_of(&coded()), 18_000),
+        (file_of(&normed_after()), 20_000),
     ] {
         let header = Header::parse(&whole).unwrap();
         let range = header.section(SectionKind::Manifest).unwrap().range();
@@ -149,7 +150,7 @@ fn damaged_manifests() {
 /// Damage to records rather than bytes: ids and places that exist, in steps where they do not belong.
 #[test]
 fn shuffled_plans() {
-    for whole in [manifest(), grouped(), of_signs(), recurrent(), coded()] {
+    for whole in [manifest(), grouped(), of_signs(), recurrent(), coded(), normed_after()] {
         let (mut random, mut valid) = (Random(3), 0);
         let file = file_of(&whole);
         let header = Header::parse(&file).unwrap();
@@ -206,6 +207,9 @@ fn shuffle(m: &mut Manifest, random: &mut Random) {
                 | Step::Convolve { weight: of, .. }
                 | Step::GateNorm { weight: of, .. }
                 | Step::Unrotate { rotation: Rotation { signs: Some(of), .. }, .. } => *of = id,
+                Step::RopeNormAppend { inv_freq, norms, .. } => {
+                    *[inv_freq, &mut norms.q, &mut norms.k][random.below(3)] = id;
+                }
                 Step::DeltaRule { rates, bias, .. } => *[rates, bias][random.below(2)] = id,
                 _ => {}
             }

@@ -47,6 +47,13 @@ fn a_plan_with_groups() {
 }
 
 #[test]
+fn norms_after_rope() {
+    let text = text::plan(&bundle::normed_after());
+    let line = "  16  rope       qkv -> kv 1  inv_freq[2 f32] scaling 1.0, then norms head_norm[4 f32] head_norm[4 f32] eps 1e-5";
+    assert!(text.lines().any(|l| l == line), "{text}");
+}
+
+#[test]
 fn a_plan_with_states() {
     let manifest = bundle::recurrent::recurrent();
     let text = text::plan(&manifest);

@@ -228,3 +228,31 @@ fn order_with_groups() {
         ("plan: its head does not end by writing the logits", |m| m.plan.head.truncate(1)),
     ]);
 }
+
+/// The rules of RoPE hold for both orders of RoPE and norms.
+#[test]
+fn heads_that_are_normalized_after_rope() {
+    let header = Header::parse(&file_of(&normed_after())).unwrap();
+    assert_eq!(normed_after().validate(&header), Ok(()));
+    refused_of(
+        &normed_after(),
+        &header,
+        &[
+            ("body step 16: q norm is tensor norm F32[8], expected F32[4]", |m| rope(m).0.q = NORM),
+            ("body step 16: k norm is tensor norm F32[8], expected F32[4]", |m| rope(m).0.k = NORM),
+            ("body step 16: eps is 0, not finite and above zero", |m| rope(m).0.eps = 0.0),
+            ("body step 16: inv_freq is tensor norm F32[8], expected F32[2]", |m| *rope(m).1 = NORM),
+            ("body step 16: scaling is inf, not finite and above zero", |m| *rope(m).2 = f32::INFINITY),
+            ("body step 16: there is no kv layer 2", |m| *rope(m).3 = 2),
+            ("body step 16: appends to kv layer 0 a second time", |m| *rope(m).3 = 0),
+            ("head step 0: stands in the head, which runs only for some rows; it belongs in the body", |m| {
+                m.plan.head[0] = layer_step(m, 3).clone();
+            }),
+        ],
+    );
+}
+
+fn rope(m: &mut Manifest) -> (&mut HeadNorms, &mut TensorId, &mut f32, &mut u32) {
+    let Step::RopeNormAppend { norms, inv_freq, scaling, layer, .. } = layer_step(m, 3) else { panic!() };
+    (norms, inv_freq, scaling, layer)
+}

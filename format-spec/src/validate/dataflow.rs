@@ -35,7 +35,7 @@ impl Access {
                 }
                 (reads, vec![out])
             }
-            Step::RopeAppend { qkv, .. } => (vec![qkv], vec![qkv]),
+            Step::RopeAppend { qkv, .. } | Step::RopeNormAppend { qkv, .. } => (vec![qkv], vec![qkv]),
             Step::Attend { qkv, out, .. } => (vec![qkv], vec![out]),
             Step::Head { input, out, .. } => (vec![input], vec![out]),
             Step::RotateQuantize { input, out, .. } => (vec![input], vec![out.values, out.scale, out.sum]),
@@ -56,7 +56,7 @@ impl Access {
             Step::RmsNormAdd { input, out, .. }
             | Step::Linear { epilogue: Epilogue::Add, input, out, .. } => id == out && id != input,
             Step::Ternary { epilogue: Epilogue::Add, out, input, .. } => id == out && id != input.scale,
-            Step::RopeAppend { qkv, .. } => id == qkv,
+            Step::RopeAppend { qkv, .. } | Step::RopeNormAppend { qkv, .. } => id == qkv,
             Step::Embed { .. }
             | Step::EmbedTernary { .. }
             | Step::Linear { .. }
@@ -231,7 +231,7 @@ impl Flow<'_> {
                 self.rules[out.values.0 as usize] = Some(rule);
                 Ok(())
             }
-            Step::RopeAppend { layer, .. } => {
+            Step::RopeAppend { layer, .. } | Step::RopeNormAppend { layer, .. } => {
                 let before = std::mem::replace(&mut self.appended[layer as usize], true);
                 ensure(!before, record, || format!("appends to kv layer {layer} a second time"))
             }

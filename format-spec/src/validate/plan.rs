@@ -69,6 +69,7 @@ pub(super) fn validate(manifest: &Manifest, role: Role) -> Result<(), FormatErro
                         | Step::EmbedTernary { .. }
                         | Step::Unrotate { .. }
                         | Step::RopeAppend { .. }
+                        | Step::RopeNormAppend { .. }
                         | Step::Attend { .. }
                         | Step::Convolve { .. }
                         | Step::DeltaRule { .. }
@@ -88,7 +89,9 @@ pub(super) fn validate(manifest: &Manifest, role: Role) -> Result<(), FormatErro
                 &record,
                 || "is a head, which only ends the head: readers may find its largest results alone",
             )?;
-            if let Step::RopeAppend { inv_freq, scaling, .. } = step {
+            if let Step::RopeAppend { inv_freq, scaling, .. }
+            | Step::RopeNormAppend { inv_freq, scaling, .. } = step
+            {
                 tables.insert((inv_freq.0, scaling.to_bits()));
             }
         }
@@ -241,22 +244,10 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("out", out, len)
         }
         Step::RopeAppend { qkv, norms, inv_freq, scaling, layer } => {
-            let layer = kv_layer(plan, record, layer)?;
-            if let Some(HeadNorms { q, k, eps }) = norms {
-                positive(record, "eps", eps)?;
-                for (field, id) in [("q norm", q), ("k norm", k)] {
-                    vector(record, field, tensor(manifest, record, id)?, layer.head_dim.into())?;
-                }
-            }
-            positive(record, "scaling", scaling)?;
-            let frequencies = tensor(manifest, record, inv_freq)?;
-            let most = u64::from(layer.head_dim / 2);
-            let found = match frequencies.shape[..] {
-                [found] => found.min(most),
-                _ => most,
-            };
-            vector(record, "inv_freq", frequencies, found)?;
-            f32s("qkv", qkv, qkv_len(layer))
+            self::append(manifest, record, (qkv, layer), norms, (inv_freq, scaling))
+        }
+        Step::RopeNormAppend { qkv, norms, inv_freq, scaling, layer } => {
+            self::append(manifest, record, (qkv, layer), Some(norms), (inv_freq, scaling))
         }
         Step::Attend { qkv, layer, scale, window, out } => {
             let layer = kv_layer(plan, record, layer)?;
@@ -339,6 +330,32 @@ fn step(manifest: &Manifest, record: &StepName, step: &Step) -> Result<(), Forma
             f32s("out", out, 2 * hidden)
         }
     }
+}
+
+/// Rotation of q and k, on one side or the other of their norms, and appending to the KV cache.
+fn append(
+    manifest: &Manifest,
+    record: &StepName,
+    (qkv, layer): (BufferId, u32),
+    norms: Option<HeadNorms>,
+    (inv_freq, scaling): (TensorId, f32),
+) -> Result<(), FormatError> {
+    let layer = kv_layer(&manifest.plan, record, layer)?;
+    if let Some(HeadNorms { q, k, eps }) = norms {
+        positive(record, "eps", eps)?;
+        for (field, id) in [("q norm", q), ("k norm", k)] {
+            vector(record, field, tensor(manifest, record, id)?, layer.head_dim.into())?;
+        }
+    }
+    positive(record, "scaling", scaling)?;
+    let frequencies = tensor(manifest, record, inv_freq)?;
+    let most = u64::from(layer.head_dim / 2);
+    let found = match frequencies.shape[..] {
+        [found] => found.min(most),
+        _ => most,
+    };
+    vector(record, "inv_freq", frequencies, found)?;
+    f32s(&manifest.plan, record, "qkv", qkv, qkv_len(layer))
 }
 
 /// The shape `[taps, channels]` of a convolution's weights. There is a tap.

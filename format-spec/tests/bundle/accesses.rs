@@ -6,7 +6,7 @@ use trit_format::coded::RowLayout;
 use trit_format::container::{Header, SectionKind};
 use trit_format::manifest::{Manifest, PackedMatrix, RowOrder};
 use trit_format::plan::{
-    ActivationRule, BufferId, Epilogue, Quantized, Rotation, StateShape, Step, TensorId,
+    ActivationRule, BufferId, Epilogue, HeadNorms, Quantized, Rotation, StateShape, Step, TensorId,
 };
 use trit_format::planes::Layout;
 use trit_format::tile;
@@ -215,14 +215,10 @@ impl Run<'_> {
                 }
             }
             Step::RopeAppend { qkv, norms, inv_freq, layer, .. } => {
-                let kv = m.plan.kv[layer as usize];
-                for id in norms.iter().flat_map(|norms| [norms.q, norms.k]) {
-                    assert_eq!(self.tensor(id).len() / 4, kv.head_dim as usize);
-                }
-                let rotated = self.tensor(inv_freq).len() / 4 * 2;
-                assert!((2..=kv.head_dim as usize).contains(&rotated));
-                let n = (kv.n_heads + 2 * kv.n_kv_heads) * kv.head_dim;
-                self.read(qkv, n as usize);
+                self.append(qkv, norms, inv_freq, layer);
+            }
+            Step::RopeNormAppend { qkv, norms, inv_freq, layer, .. } => {
+                self.append(qkv, Some(norms), inv_freq, layer);
             }
             Step::Attend { qkv, layer, out, .. } => {
                 let kv = m.plan.kv[layer as usize];
@@ -300,6 +296,17 @@ impl Run<'_> {
             }
             ref other => panic!("{other:?}"),
         }
+    }
+
+    fn append(&mut self, qkv: BufferId, norms: Option<HeadNorms>, inv_freq: TensorId, layer: u32) {
+        let kv = self.manifest.plan.kv[layer as usize];
+        for id in norms.iter().flat_map(|norms| [norms.q, norms.k]) {
+            assert_eq!(self.tensor(id).len() / 4, kv.head_dim as usize);
+        }
+        let rotated = self.tensor(inv_freq).len() / 4 * 2;
+        assert!((2..=kv.head_dim as usize).contains(&rotated));
+        let n = (kv.n_heads + 2 * kv.n_kv_heads) * kv.head_dim;
+        self.read(qkv, n as usize);
     }
 
     fn rotation(&self, Rotation { block, signs }: Rotation, n: usize) {

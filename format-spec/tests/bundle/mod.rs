@@ -233,6 +233,15 @@ pub fn grouped_layer() -> Vec<Step> {
     ]
 }
 
+/// [`grouped`], whose second layer rotates its heads before it normalizes them.
+pub fn normed_after() -> Manifest {
+    let mut m = grouped();
+    let step = &mut m.plan.body[1 + LAYER_STEPS + 3];
+    let &mut Step::RopeAppend { qkv, norms: Some(norms), inv_freq, scaling, layer } = step else { panic!() };
+    *step = Step::RopeNormAppend { qkv, norms, inv_freq, scaling, layer };
+    m
+}
+
 /// [`manifest`] with a second layer of grouped packed matrices, and a ternary embedding that is the head, too. No
 /// kernels.
 pub fn grouped() -> Manifest {

@@ -120,5 +120,15 @@ pub fn steps() -> Vec<(Step, &'static str)> {
             },
             "11000000 0a000000 01000000 02000000 0000003f 0b000000",
         ),
+        (
+            Step::RopeNormAppend {
+                qkv: a,
+                norms: HeadNorms { q: TensorId(4), k: TensorId(5), eps: 0.5 },
+                inv_freq: TensorId(1),
+                scaling: 2.0,
+                layer: 3,
+            },
+            "12000000 0a000000 04000000 05000000 0000003f 01000000 00000040 03000000",
+        ),
     ]
 }

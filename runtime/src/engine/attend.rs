@@ -36,6 +36,16 @@ pub(crate) struct AppendNorms<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
     pub eps: f32,
+    /// Whether they come after the rotation.
+    pub after_rope: bool,
+}
+
+impl AppendNorms<'_> {
+    /// Normalizes heads of q, and one of k.
+    fn apply(&self, q: &mut [f32], k: &mut [f32]) {
+        q.chunks_exact_mut(k.len()).for_each(|head| rms_norm_in_place(head, self.q, self.eps));
+        rms_norm_in_place(k, self.k, self.eps);
+    }
 }
 
 /// Rotates the queries and keys of one KV head of one run, and appends its keys and values.
@@ -51,8 +61,8 @@ pub(crate) struct Append<'a> {
 }
 
 impl Append<'_> {
-    /// Normalizes queries and keys where there are norms, rotates the query heads in place, and appends the rotated
-    /// keys and the values. `T` is the cache's element type. `heads` is scratch memory.
+    /// Rotates queries and keys, normalizes them before or after that where there are norms, leaves the queries in place,
+    /// and appends the keys and the values. `T` is the cache's element type. `heads` is scratch memory.
     pub fn run<T: KvElement>(&self, arena: &Arena, heads: &mut Vec<f32>) {
         let KvLayer { n_heads, n_kv_heads, head_dim } = self.shape;
         let (dim, group) = (head_dim as usize, (n_heads / n_kv_heads) as usize);
@@ -72,9 +82,8 @@ impl Append<'_> {
                     arena.row_mut::<f32>(self.qkv, r, v, v + dim),
                 )
             };
-            if let Some(norms) = self.norms {
-                q.chunks_exact_mut(dim).for_each(|head| rms_norm_in_place(head, norms.q, norms.eps));
-                rms_norm_in_place(k, norms.k, norms.eps);
+            if let Some(norms) = self.norms.filter(|norms| !norms.after_rope) {
+                norms.apply(q, k);
             }
             if self.rope.width() == dim {
                 self.rope.rotate(q, position);
@@ -83,6 +92,9 @@ impl Append<'_> {
                 let rotated = self.rope.width();
                 q.chunks_exact_mut(dim).for_each(|head| self.rope.rotate(&mut head[..rotated], position));
                 self.rope.rotate(&mut k[..rotated], position);
+            }
+            if let Some(norms) = self.norms.filter(|norms| norms.after_rope) {
+                norms.apply(q, k);
             }
             keys[i * dim..][..dim].copy_from_slice(k);
             values[i * dim..][..dim].copy_from_slice(v);

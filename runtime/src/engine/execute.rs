@@ -23,7 +23,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 use trit_format::plan::{
-    ActivationRule, BufferId, Epilogue, InputNorm, KvLayer, Plan, PlanesId, Quantized, Step, TensorId,
+    ActivationRule, BufferId, Epilogue, HeadNorms, InputNorm, KvLayer, Plan, PlanesId, Quantized, Step,
+    TensorId,
 };
 use trit_kernels::norm;
 use trit_kernels::quantize::QuantizedRow;
@@ -98,7 +99,9 @@ impl RopeKey {
     /// The key of the table that a step needs, if it needs one.
     pub fn of(step: &Step) -> Option<RopeKey> {
         match *step {
-            Step::RopeAppend { inv_freq, scaling, .. } => Some(RopeKey { inv_freq, scaling }),
+            Step::RopeAppend { inv_freq, scaling, .. } | Step::RopeNormAppend { inv_freq, scaling, .. } => {
+                Some(RopeKey { inv_freq, scaling })
+            }
             _ => None,
         }
     }
@@ -421,28 +424,10 @@ impl Executor<'_> {
                 unsafe { step.run(worker, rows, &mut scratch.products) };
             }
             Step::RopeAppend { qkv, norms, layer, .. } => {
-                let norms = norms.map(|norms| AppendNorms {
-                    q: self.model.vector(norms.q),
-                    k: self.model.vector(norms.k),
-                    eps: norms.eps,
-                });
-                let rope = &self
-                    .ropes
-                    .iter()
-                    .find(|(key, _)| RopeKey::of(step) == Some(*key))
-                    .expect("built for every step")
-                    .1;
-                let (layer, shape) = (layer as usize, self.kv(layer as usize));
-                let heads = shape.n_kv_heads as usize;
-                for unit in worker.claim(self.pass.runs.len() * heads, 1).flatten() {
-                    let (run, head) = (&self.pass.runs[unit / heads], unit % heads);
-                    let append = Append { run, qkv, norms, rope, layer, head, shape };
-                    match run.cache.kv() {
-                        KvType::F16 => append.run::<f16>(arena, &mut scratch.heads),
-                        KvType::F32 => append.run::<f32>(arena, &mut scratch.heads),
-                        KvType::Int8 => append.run::<i8>(arena, &mut scratch.heads),
-                    }
-                }
+                self.append(step, (qkv, layer), norms.map(|norms| (norms, false)), worker, scratch);
+            }
+            Step::RopeNormAppend { qkv, norms, layer, .. } => {
+                self.append(step, (qkv, layer), Some((norms, true)), worker, scratch);
             }
             Step::Attend { qkv, layer, scale, window, out } => {
                 let (layer, shape) = (layer as usize, self.kv(layer as usize));
@@ -456,6 +441,36 @@ impl Executor<'_> {
             }
             // Validation refuses steps this runtime does not know.
             ref other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// Rotates and appends, with norms of heads before the rotation or, where that is said, after it.
+    fn append(
+        &self,
+        step: &Step,
+        (qkv, layer): (BufferId, u32),
+        norms: Option<(HeadNorms, bool)>,
+        worker: &Worker,
+        scratch: &mut Scratch,
+    ) {
+        let norms = norms.map(|(norms, after_rope)| AppendNorms {
+            q: self.model.vector(norms.q),
+            k: self.model.vector(norms.k),
+            eps: norms.eps,
+            after_rope,
+        });
+        let rope = self.ropes.iter().find(|(key, _)| RopeKey::of(step) == Some(*key));
+        let rope = &rope.expect("built for every step").1;
+        let (layer, shape) = (layer as usize, self.kv(layer as usize));
+        let heads = shape.n_kv_heads as usize;
+        for unit in worker.claim(self.pass.runs.len() * heads, 1).flatten() {
+            let (run, head) = (&self.pass.runs[unit / heads], unit % heads);
+            let append = Append { run, qkv, norms, rope, layer, head, shape };
+            match run.cache.kv() {
+                KvType::F16 => append.run::<f16>(self.arena, &mut scratch.heads),
+                KvType::F32 => append.run::<f32>(self.arena, &mut scratch.heads),
+                KvType::Int8 => append.run::<i8>(self.arena, &mut scratch.heads),
+            }
         }
     }
 

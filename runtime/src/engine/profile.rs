@@ -45,7 +45,7 @@ impl Profile {
             Step::JoinHidden { .. } => "join",
             Step::Ternary { epilogue: Epilogue::Gate(_), .. } => "ternary, gated",
             Step::Ternary { .. } => "ternary",
-            Step::RopeAppend { .. } => "rope, append",
+            Step::RopeAppend { .. } | Step::RopeNormAppend { .. } => "rope, append",
             Step::Attend { .. } => "attention",
             Step::Head { .. } => "head",
             Step::Linear { .. } => "linear",

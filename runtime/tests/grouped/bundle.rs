@@ -257,6 +257,14 @@ impl Small {
             quantize(gate, qg),
             add(self.matrix(RowOrder::Sequential, &[HIDDEN], FFN), qg, h),
         ];
+        // Models whose ends are floats normalize the heads of this layer after RoPE, the others not at all.
+        let split_rope = match self.variant.ternary_ends {
+            true => rope(None, 1),
+            false => {
+                let norms = HeadNorms { q: self.norm(KV.head_dim), k: self.norm(KV.head_dim), eps };
+                Step::RopeNormAppend { qkv, norms, inv_freq, scaling: 1.25, layer: 1 }
+            }
+        };
         let split = [
             norm(self.norm(HIDDEN)),
             quantize(x, qh),
@@ -264,7 +272,7 @@ impl Small {
             linear(self.table(DType::F16, KV_WIDTH, HIDDEN), x, Epilogue::Store, qkv, HEADS),
             norm_quantize(self.norm(HIDDEN), qh),
             store(self.matrix(RowOrder::Sequential, &[KV_WIDTH], HIDDEN), qh, qkv, HEADS + KV_WIDTH),
-            rope(None, 1),
+            split_rope,
             attend(1, None),
             linear(self.table(DType::F32, HIDDEN, HEADS), attended, Epilogue::Add, h, 0),
             norm(self.norm(HIDDEN)),

@@ -91,7 +91,10 @@ impl Run<'_> {
                 self.put(out, 0, false, &y);
             }
             Step::RopeAppend { qkv, norms, inv_freq, scaling, layer } => {
-                self.append(qkv, norms, inv_freq, scaling, layer as usize, position);
+                self.append(qkv, [norms, None], (inv_freq, scaling), layer as usize, position);
+            }
+            Step::RopeNormAppend { qkv, norms, inv_freq, scaling, layer } => {
+                self.append(qkv, [None, Some(norms)], (inv_freq, scaling), layer as usize, position);
             }
             Step::Attend { qkv, layer, scale, window, out } => {
                 let y = self.attend(qkv, layer as usize, scale, window, position);
@@ -193,12 +196,12 @@ impl Run<'_> {
         }
     }
 
+    /// With norms of heads before the rotation and after it.
     fn append(
         &mut self,
         qkv: BufferId,
-        norms: Option<HeadNorms>,
-        inv_freq: TensorId,
-        scaling: f32,
+        [before, after]: [Option<HeadNorms>; 2],
+        (inv_freq, scaling): (TensorId, f32),
         layer: usize,
         position: usize,
     ) {
@@ -206,10 +209,12 @@ impl Run<'_> {
         let (dim, heads) = (head_dim as usize, (n_heads + n_kv_heads) as usize);
         let mut row = self.get(qkv).to_vec();
         for (h, head) in row.chunks_mut(dim).take(heads).enumerate() {
-            if let Some(HeadNorms { q, k, eps }) = norms {
+            let normalize = |head: &mut [f64], norms: Option<HeadNorms>| {
+                let Some(HeadNorms { q, k, eps }) = norms else { return };
                 let weight = if h < n_heads as usize { q } else { k };
                 head.copy_from_slice(&self.norm(head, weight, eps));
-            }
+            };
+            normalize(head, before);
             let frequencies = self.small.floats(inv_freq);
             for (i, frequency) in frequencies.iter().enumerate() {
                 // The angle is a product of f32.
@@ -218,6 +223,7 @@ impl Run<'_> {
                 let (a, b) = (head[i], head[i + frequencies.len()]);
                 (head[i], head[i + frequencies.len()]) = (a * cos - b * sin, b * cos + a * sin);
             }
+            normalize(head, after);
         }
         let (k, v) = row[n_heads as usize * dim..].split_at(n_kv_heads as usize * dim);
         self.cache[layer].push([k.to_vec(), v.to_vec()]);
