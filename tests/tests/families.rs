@@ -23,15 +23,26 @@ fn longropes_long_factors_match() {
     }
 }
 
-/// With float activations nothing is rounded to int8, so every prompt is held to what f32 leaves; with int8 by groups
-/// to the noise of that. The goldens are MiniCPM's published formulas in float64.
+/// The goldens are MiniCPM's published formulas in float64.
 #[test]
 fn minicpm_matches() {
-    let folder = fixture("minicpm-g32");
+    matches("minicpm-g32");
+}
+
+/// Heads are normalized after RoPE.
+#[test]
+fn hunyuan_matches() {
+    matches("hunyuan-sherry");
+}
+
+/// With float activations nothing is rounded to int8, so every prompt is held to what f32 leaves; with int8 by groups
+/// to the noise of that.
+fn matches(name: &str) {
+    let folder = fixture(name);
     let [tight, prompts] =
         ["golden.tight.safetensors", "golden.f32.safetensors"].map(|file| Goldens::read(&folder.join(file)));
-    let floats = compile_with(&folder, "families-minicpm-f32", &["--activations", "f32"]);
-    let int8 = compile(&folder, "families-minicpm-int8");
+    let floats = compile_with(&folder, &format!("families-{name}-f32"), &["--activations", "f32"]);
+    let int8 = compile(&folder, &format!("families-{name}-int8"));
     for way in ways() {
         let mut session = way.open(&floats);
         for prompt in tight.prompts("t") {

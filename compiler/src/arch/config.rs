@@ -84,7 +84,14 @@ fn dimensions(keys: &mut Keys, family: &Family) -> Result<Hyperparameters, Compi
         (keys.require("hidden_size")?, keys.require("num_attention_heads")?);
     // In transformers an absent key takes the default of its class, but null takes what follows from other keys.
     let default_head_dim = family.head_dim.filter(|_| !keys.is_null("head_dim"));
-    let explicit_head_dim: Option<u32> = keys.take("head_dim")?.or(default_head_dim);
+    let own_head_dim: Option<u32> = keys.take("head_dim")?;
+    let other_head_dim: Option<u32> = keys.take("attention_head_dim")?;
+    if let (Some(own), Some(other)) = (own_head_dim, other_head_dim)
+        && own != other
+    {
+        return Err(keys.invalid(format!("head_dim is {own}, but attention_head_dim is {other}")));
+    }
+    let explicit_head_dim = own_head_dim.or(other_head_dim).or(default_head_dim);
     let default_kv_heads = family.n_kv_heads.filter(|_| !keys.is_null("num_key_value_heads"));
     let n_kv_heads = keys.take("num_key_value_heads")?.or(default_kv_heads).unwrap_or(n_heads);
     let mut dims = Hyperparameters {

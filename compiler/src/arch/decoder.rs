@@ -3,7 +3,7 @@
 use crate::arch::config::Config;
 use crate::arch::draft;
 use crate::arch::factors::EmbeddingScale;
-use crate::arch::family::Family;
+use crate::arch::family::{Family, HeadNormNames};
 use crate::arch::quantization::LinearWeights;
 use crate::arch::{Decoder, ParsedConfig, head};
 use crate::checkpoint::overrides::Overrides;
@@ -134,10 +134,9 @@ impl<'a> Tensors<'a> {
             q: q_proj,
             k: take(self, &at("k_proj"), kv, hidden)?,
             v: take(self, &at("v_proj"), kv, hidden)?,
-            head_norms: if names.heads {
-                Some(self.head_norms(&format!("{prefix}self_attn"))?)
-            } else {
-                None
+            head_norms: match &names.heads {
+                Some(names) => Some(self.head_norms(&format!("{prefix}self_attn"), names)?),
+                None => None,
             },
             rope,
             window,
@@ -200,11 +199,12 @@ impl<'a> Tensors<'a> {
         Ok((half(0, "queries")?, Some(half(run, "output gate")?)))
     }
 
-    fn head_norms(&mut self, attention: &str) -> Result<HeadNorms, CompileError> {
+    fn head_norms(&mut self, attention: &str, names: &HeadNormNames) -> Result<HeadNorms, CompileError> {
         let head_dim = self.config.dims.head_dim as usize;
         Ok(HeadNorms {
-            q: self.norm(&format!("{attention}.q_norm"), head_dim, "head_dim")?,
-            k: self.norm(&format!("{attention}.k_norm"), head_dim, "head_dim")?,
+            q: self.norm(&format!("{attention}.{}", names.q), head_dim, "head_dim")?,
+            k: self.norm(&format!("{attention}.{}", names.k), head_dim, "head_dim")?,
+            after_rope: names.after_rope,
         })
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Family {
     pub(crate) activation: &'static str,
     pub(crate) rms_eps: f64,
     pub(crate) rope_theta: f64,
+    /// Whether RoPE of the type `dynamic` may have an `alpha`, which makes it another one.
+    pub(crate) rope_alpha: bool,
     pub(crate) tied: bool,
     /// Whether `sliding_window` counts where `use_sliding_window` is absent.
     pub(crate) windowed: bool,
@@ -58,11 +60,22 @@ pub(crate) struct Norms {
     pub(crate) post: Option<[&'static str; 2]>,
     /// Before the feed-forward part.
     pub(crate) ffn: &'static str,
-    /// Whether each head of q and k is normalized before RoPE.
-    pub(crate) heads: bool,
+    /// Of each head of q and k.
+    pub(crate) heads: Option<HeadNormNames>,
     /// Whether weights are stored as their difference from one.
     pub(crate) less_one: bool,
 }
+
+/// Norms of single heads, by the names of modules in attention.
+pub(crate) struct HeadNormNames {
+    pub(crate) q: &'static str,
+    pub(crate) k: &'static str,
+    /// Whether heads are normalized after RoPE, not before it.
+    pub(crate) after_rope: bool,
+}
+
+/// As most families that have such norms name and place them.
+pub(crate) const HEAD_NORMS: HeadNormNames = HeadNormNames { q: "q_norm", k: "k_norm", after_rope: false };
 
 /// What most families share.
 pub(crate) const LLAMA: Family = Family {
@@ -75,10 +88,11 @@ pub(crate) const LLAMA: Family = Family {
     activation: "silu",
     rms_eps: 1e-6,
     rope_theta: 10_000.0,
+    rope_alpha: false,
     tied: false,
     windowed: true,
     latent: false,
-    norms: Norms { sub: None, post: None, ffn: "post_attention_layernorm", heads: false, less_one: false },
+    norms: Norms { sub: None, post: None, ffn: "post_attention_layernorm", heads: None, less_one: false },
     positions: Positions::uniform,
     factors: |_, _, usual| Ok(usual),
     tensor_name: None,

@@ -97,7 +97,7 @@ fn operands(step: &Step) -> Operands {
             (reads, vec![out])
         }
         Step::Gate { gate, up, out, .. } => (vec![gate, up], vec![out]),
-        Step::RopeAppend { qkv, .. } => (vec![qkv], vec![qkv]),
+        Step::RopeAppend { qkv, .. } | Step::RopeNormAppend { qkv, .. } => (vec![qkv], vec![qkv]),
         Step::RotateQuantize { input, out, .. } => (vec![input], all(out)),
         Step::Unrotate { out, .. } => (vec![out], vec![out]),
         Step::Convolve { input, out, .. } => (vec![input], vec![out]),

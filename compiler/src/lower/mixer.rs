@@ -50,13 +50,20 @@ impl<'m> Lowering<'m> {
                 Some(gate)
             }
         };
-        let norms = attention.head_norms.as_ref().map(|norms| self.head_norms(norms));
+        let norms = attention.head_norms.as_ref().map(|norms| (self.head_norms(norms), norms.after_rope));
         let (rope, scale) = (attention.rope, self.model.attention_scale);
         let (Some(Rope { scaling, .. }), Some(&inv_freq)) = (self.model.ropes.get(rope), ropes.get(rope))
         else {
             return Err(CompileError::Internal(format!("{prefix} has rope {rope}, which is not there")));
         };
-        self.steps.push(Step::RopeAppend { qkv, norms, inv_freq, scaling: *scaling, layer: index });
+        let scaling = *scaling;
+        self.steps.push(match norms {
+            Some((norms, true)) => Step::RopeNormAppend { qkv, norms, inv_freq, scaling, layer: index },
+            other => {
+                let norms = other.map(|(norms, _)| norms);
+                Step::RopeAppend { qkv, norms, inv_freq, scaling, layer: index }
+            }
+        });
         let out = self.f32s("attention", attention_dim);
         self.steps.push(Step::Attend { qkv, layer: index, scale, window: attention.window, out });
         if let Some(gate) = gate {

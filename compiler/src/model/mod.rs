@@ -30,13 +30,15 @@ pub struct Projection {
     pub matrix: Matrix,
 }
 
-/// RMSNorms of single heads of q and k, before they are rotated.
+/// RMSNorms of single heads of q and k.
 #[derive(Clone)]
 pub struct HeadNorms {
     /// `[head_dim]`, for every head of q.
     pub q: NormWeights,
     /// `[head_dim]`, for every head of k.
     pub k: NormWeights,
+    /// Whether heads are normalized after they were rotated, not before.
+    pub after_rope: bool,
 }
 
 /// Rotary position embedding, as a table.

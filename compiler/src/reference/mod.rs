@@ -13,7 +13,7 @@ pub(crate) mod golden;
 mod linear;
 
 use crate::error::CompileError;
-use crate::model::{Attention, Layer, Matrix, Mixer, Model, NormWeights, Projection, Rope};
+use crate::model::{Attention, HeadNorms, Layer, Matrix, Mixer, Model, NormWeights, Projection, Rope};
 use trit_format::plan::Activation;
 
 /// Logits `[vocab]` after the last of `ids`.
@@ -112,14 +112,20 @@ fn layer(model: &Model, layer: &Layer, h: &mut [f32], jitter: f32) -> Result<(),
             let mut q = project(q, &x)?; // [n, n_heads * head_dim]
             let mut k = project(k, &x)?; // [n, n_kv_heads * head_dim]
             let v = project(v, &x)?; // [n, n_kv_heads * head_dim]
-            if let Some(norms) = head_norms {
+            let normalize_heads = |norms: &HeadNorms, q: &mut Vec<f32>, k: &mut Vec<f32>| {
                 // The norm has the weights of one head, so every head counts as a row here.
-                q = rms_norm(&q, &norms.q.1, eps);
-                k = rms_norm(&k, &norms.k.1, eps);
+                *q = rms_norm(q, &norms.q.1, eps);
+                *k = rms_norm(k, &norms.k.1, eps);
+            };
+            if let Some(norms) = head_norms.as_ref().filter(|norms| !norms.after_rope) {
+                normalize_heads(norms, &mut q, &mut k);
             }
             let table = &model.ropes[attention.rope];
             rope(table, &mut q, dims.n_heads as usize, dims.head_dim as usize);
             rope(table, &mut k, dims.n_kv_heads as usize, dims.head_dim as usize);
+            if let Some(norms) = head_norms.as_ref().filter(|norms| norms.after_rope) {
+                normalize_heads(norms, &mut q, &mut k);
+            }
             let mut a = attend(model, attention, &q, &k, &v); // [n, n_heads * head_dim]
             if let Some(gate) = output_gate {
                 let gate = project(gate, &x)?;

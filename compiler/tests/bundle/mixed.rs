@@ -133,7 +133,11 @@ fn apart(n: &mut Numbers) -> Layer {
             q: n.projection("layers.1.q", [attention, HIDDEN], per(128)),
             k: n.dense("layers.1.k", [kv, HIDDEN]),
             v: n.projection("layers.1.v", [kv, HIDDEN], per(128)),
-            head_norms: Some(HeadNorms { q: n.norm("q_norm", HEAD_DIM), k: n.norm("k_norm", HEAD_DIM) }),
+            head_norms: Some(HeadNorms {
+                q: n.norm("q_norm", HEAD_DIM),
+                k: n.norm("k_norm", HEAD_DIM),
+                after_rope: false,
+            }),
             rope: 1,
             window: Some(3),
             output_gate: None,

@@ -123,6 +123,13 @@ fn weight_only_minicpm() {
     fixture_matches("minicpm-g32", &options);
 }
 
+/// Heads that are normalized after RoPE, whose base is stretched; a scale for 256 columns.
+#[test]
+fn weight_only_hunyuan() {
+    let options = LoadOptions { activations: ActivationChoice::F32, ..LoadOptions::default() };
+    fixture_matches("hunyuan-sherry", &options);
+}
+
 /// A prompt of 150 tokens, beyond the original context: transformers takes the long factors for all of it.
 #[test]
 fn longropes_long_factors() {

@@ -1,6 +1,6 @@
 //! Where families differ: names of tensors, norms, factors, windows; linears that stay floats, heads that do not.
 
-use crate::checkpoint::{Checkpoint, MATRICES, Q, noise, pack, read, says, scale, trits};
+use crate::checkpoint::{Checkpoint, MATRICES, Q, Stored, noise, pack, read, says, scale, trits};
 use safetensors::Dtype;
 use serde_json::json;
 use trit_format::plan::{Activation, DType, ScaleRule};
@@ -48,6 +48,20 @@ impl Checkpoint {
                 );
             }
         }
+        checkpoint
+    }
+
+    /// Hunyuan, latent: norms of heads by other names.
+    fn hunyuan() -> Checkpoint {
+        let mut checkpoint = Checkpoint::qwen3();
+        checkpoint.set("architectures", json!(["HunYuanDenseV1ForCausalLM"]));
+        checkpoint.set("model_type", json!("hunyuan_v1_dense")).set("rope_theta", json!(10_000));
+        checkpoint.set("rope_scaling", json!({ "type": "dynamic", "alpha": 16.0, "factor": 1 }));
+        let renamed = |(name, tensor): (String, Stored)| {
+            let name = name.replace("q_norm", "query_layernorm").replace("k_norm", "key_layernorm");
+            (name, tensor)
+        };
+        checkpoint.tensors = checkpoint.tensors.into_iter().map(renamed).collect();
         checkpoint
     }
 
@@ -133,6 +147,78 @@ fn qwen3_normalizes_heads() {
     let mut checkpoint = Checkpoint::qwen3();
     checkpoint.unset("head_dim");
     says(&checkpoint.error(), &["[3]", "q_proj.weight", "expected [256, 8]"]);
+}
+
+#[test]
+fn hunyuan_normalizes_heads_after_rope() {
+    let mut checkpoint = Checkpoint::hunyuan();
+    // As published: these say nothing where there is one expert, and layers keep keys and values of their own.
+    for (key, value) in [
+        ("use_qk_norm", json!(true)),
+        ("use_cla", json!(false)),
+        ("cla_share_factor", json!(2)),
+        ("norm_type", json!("hf_rms")),
+        ("num_experts", json!(1)),
+        ("moe_topk", json!(1)),
+        ("org_vocab_size", json!(16)),
+        ("eod_token_id", json!(2)),
+    ] {
+        checkpoint.set(key, value);
+    }
+    let model = checkpoint.load().unwrap();
+    let norms = model.layers[1].attention().unwrap().head_norms.as_ref().unwrap();
+    assert_eq!(
+        [&norms.q.0, &norms.k.0],
+        ["model.layers.1.self_attn.query_layernorm.weight", "model.layers.1.self_attn.key_layernorm.weight"]
+    );
+    assert!(norms.after_rope && model.head.is_none());
+    assert!(
+        !Checkpoint::qwen3().load().unwrap().layers[1]
+            .attention()
+            .unwrap()
+            .head_norms
+            .as_ref()
+            .unwrap()
+            .after_rope
+    );
+    // Heads are of 4: 1e4 * 16^2, whose root is 1600.
+    assert_eq!(model.ropes[0].inv_freq, [1.0, 1.0 / 1600.0]);
+    // Tencent's own code has another name for the size of heads.
+    checkpoint.unset("head_dim").set("attention_head_dim", json!(4)).load().unwrap();
+    checkpoint.set("head_dim", json!(8));
+    says(&checkpoint.error(), &["[3]", "head_dim is 8", "attention_head_dim is 4"]);
+
+    let mut checkpoint = Checkpoint::hunyuan();
+    checkpoint.unset("rms_norm_eps");
+    assert_eq!(checkpoint.load().unwrap().rms_eps, 1e-5);
+    checkpoint.tensors.remove("model.layers.1.self_attn.key_layernorm.weight");
+    says(&checkpoint.error(), &["[3]", "self_attn.key_layernorm.weight", "missing"]);
+}
+
+#[test]
+fn hunyuans_other_models_are_refused() {
+    for (key, value, why) in [
+        ("use_qk_norm", json!(false), "use_qk_norm is false"),
+        ("use_cla", json!(true), "use_cla is true"),
+        ("use_mla", json!(true), "use_mla is true"),
+        ("use_mixed_mlp_moe", json!(true), "use_mixed_mlp_moe is true"),
+        ("num_experts", json!(16), "num_experts is 16"),
+        ("position_embedding_xdrope", json!(true), "position_embedding_xdrope is true"),
+        ("norm_type", json!("layer"), "norm_type \"layer\""),
+        ("attention_bias", json!(true), "attention_bias is true"),
+        ("mlp_bias", json!(true), "mlp_bias is true"),
+        ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "rope_scaling.alpha"),
+        ("rope_scaling", json!({ "type": "xdrope", "alpha": 1000.0 }), "\"xdrope\" is not supported"),
+        ("architectures", json!(["HunYuanMoEV1ForCausalLM"]), "mixture of experts"),
+    ] {
+        let mut checkpoint = Checkpoint::hunyuan();
+        checkpoint.set(key, value);
+        says(&checkpoint.error(), &["[4]", "config.json", why]);
+    }
+    // In other families alpha means nothing.
+    let mut checkpoint = Checkpoint::qwen3();
+    checkpoint.set("rope_scaling", json!({ "type": "dynamic", "alpha": 16.0, "factor": 1 }));
+    says(&checkpoint.error(), &["[4]", "\"dynamic\" is not supported"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! weights are stored less one, most layers with a sliding window and a RoPE of their own, scaled embeddings.
 
 use crate::arch::factors::{EmbeddingScale, Factors};
-use crate::arch::family::{Family, LLAMA, Norms};
+use crate::arch::family::{Family, HEAD_NORMS, LLAMA, Norms};
 use crate::arch::keys::Keys;
 use crate::arch::positions::{Positions, Sliding, SlidingLayers};
 use crate::arch::rope::{RopeConfig, RopeInputs};
@@ -23,7 +23,7 @@ pub(crate) const GEMMA3: Family = Family {
     norms: Norms {
         post: Some(["post_attention_layernorm", "post_feedforward_layernorm"]),
         ffn: "pre_feedforward_layernorm",
-        heads: true,
+        heads: Some(HEAD_NORMS),
         less_one: true,
         ..LLAMA.norms
     },

@@ -4,6 +4,7 @@
 mod bitnet;
 mod bitnet_1bitllm;
 mod gemma3;
+mod hunyuan;
 mod minicpm;
 mod qwen3;
 pub(crate) mod qwen35;
@@ -13,7 +14,7 @@ use crate::arch::keys::Keys;
 use crate::error::CompileError;
 
 /// Every family that is read.
-const FAMILIES: [&Family; 7] = [
+const FAMILIES: [&Family; 8] = [
     &bitnet::BITNET,
     &bitnet_1bitllm::BITNET_1BITLLM,
     &LLAMA,
@@ -21,6 +22,7 @@ const FAMILIES: [&Family; 7] = [
     &qwen35::QWEN35,
     &gemma3::GEMMA3,
     &minicpm::MINICPM,
+    &hunyuan::HUNYUAN,
 ];
 
 /// Architectures that people try, and why they are not read.
@@ -34,10 +36,6 @@ const REFUSED: &[(&str, &str)] = &[
         "it sees images; only the text model alone, Gemma3ForCausalLM, is read",
     ),
     ("MiniCPM3ForCausalLM", "its attention is compressed (MLA)"),
-    (
-        "HunYuanDenseV1ForCausalLM",
-        "its heads are normalized after RoPE, which no step does yet (Hy-MT, Sherry)",
-    ),
     ("HunYuanMoEV1ForCausalLM", EXPERTS),
     ("MapleForCausalLM", EXPERTS),
     ("Qwen3MoeForCausalLM", EXPERTS),

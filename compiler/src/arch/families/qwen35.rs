@@ -1,7 +1,7 @@
 //! The text model of Qwen 3.5, 3.6 and 3.8 (transformers' `models/qwen3_5`): three of four layers are Gated DeltaNets, the
 //! others have attention with an output gate and a RoPE of a part of each head. RMSNorm weights are stored less one.
 
-use crate::arch::family::{Family, LLAMA, Mixers, Norms};
+use crate::arch::family::{Family, HEAD_NORMS, LLAMA, Mixers, Norms};
 use crate::arch::keys::Keys;
 use crate::arch::positions::Positions;
 use crate::arch::rope::{RopeConfig, RopeInputs};
@@ -19,7 +19,7 @@ pub(crate) const QWEN35: Family = Family {
     context_length: 32_768,
     rope_theta: 10_000_000.0,
     windowed: false,
-    norms: Norms { heads: true, less_one: true, ..LLAMA.norms },
+    norms: Norms { heads: Some(HEAD_NORMS), less_one: true, ..LLAMA.norms },
     positions: |keys, family, dims| {
         let rope = RopeConfig::take_partial(keys, RopeInputs::new(family, dims), 0.25)?;
         Ok(Positions { ropes: vec![rope], sliding: None, long_by_context: false })

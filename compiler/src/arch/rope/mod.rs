@@ -24,12 +24,19 @@ pub(crate) struct RopeInputs {
     pub(crate) head_dim: u32,
     /// `max_position_embeddings`.
     pub(crate) context: u32,
+    /// Whether the type `dynamic` may have an `alpha`.
+    pub(crate) alpha: bool,
 }
 
 impl RopeInputs {
     /// Those of a model of `family` with these sizes.
     pub(crate) fn new(family: &Family, dims: &Hyperparameters) -> RopeInputs {
-        RopeInputs { theta: family.rope_theta, head_dim: dims.head_dim, context: dims.context_length }
+        RopeInputs {
+            theta: family.rope_theta,
+            head_dim: dims.head_dim,
+            context: dims.context_length,
+            alpha: family.rope_alpha,
+        }
     }
 }
 

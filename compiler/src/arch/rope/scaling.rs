@@ -12,10 +12,22 @@ const TYPES: &str = "\"default\", \"linear\", \"llama3\", \"yarn\" and \"longrop
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scaling {
     Default,
-    Linear { factor: f64 },
-    Llama3 { factor: f64, low: f64, high: f64, original: f64 },
+    Linear {
+        factor: f64,
+    },
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
     Yarn(Yarn),
     LongRope(LongRope),
+    /// Hunyuan's: the base is multiplied with `alpha^(d / (d - 2))`, `d` the size of a head, for texts of every length.
+    /// Its files call it `dynamic`, which without `alpha` is another type.
+    Alpha {
+        alpha: f64,
+    },
 }
 
 /// YaRN: fast frequencies stay, slow ones are divided by the factor, and a ramp joins them.
@@ -72,6 +84,7 @@ impl Scaling {
             }
             Some("yarn") => yarn(keys, outer_original, inputs).map(Scaling::Yarn),
             Some("longrope") => long_rope(keys, outer_original, inputs).map(Scaling::LongRope),
+            Some("dynamic") if inputs.alpha => alpha(keys, inputs),
             Some(other) => Err(keys.unsupported(format!(
                 "{} {other:?} is not supported (only {TYPES})",
                 keys.named("rope_type")
@@ -86,6 +99,7 @@ impl Scaling {
             Scaling::Linear { factor } => format!("linear, factor {factor}"),
             Scaling::Llama3 { factor, original, .. } => format!("llama3, factor {factor} over {original}"),
             Scaling::Yarn(yarn) => format!("yarn, factor {} over {}", yarn.factor, yarn.original),
+            Scaling::Alpha { alpha } => format!("dynamic, alpha {alpha}"),
             Scaling::LongRope(long) if context > long.original => "longrope, long factors".to_owned(),
             Scaling::LongRope(long) => format!("longrope, short factors (up to {})", long.original),
         }
@@ -103,6 +117,26 @@ fn kind(keys: &mut Keys) -> Result<Option<String>, CompileError> {
         }
         _ => Ok(new.or(old)),
     }
+}
+
+/// The type `dynamic` with an `alpha`. transformers reads no other of its keys.
+fn alpha(keys: &mut Keys, inputs: RopeInputs) -> Result<Scaling, CompileError> {
+    let Some(alpha) = optional(keys, "alpha")? else {
+        return Err(keys.unsupported(format!(
+            "{} \"dynamic\" without {} is not supported: its frequencies depend on the length of the text",
+            keys.named("rope_type"),
+            keys.named("alpha")
+        )));
+    };
+    keys.expect("factor", &1.0.into())?;
+    for key in ["beta_fast", "beta_slow", "mscale", "mscale_all_dim"] {
+        keys.take::<f64>(key)?;
+    }
+    if inputs.head_dim <= 2 {
+        let (key, head_dim) = (keys.named("alpha"), inputs.head_dim);
+        return Err(keys.invalid(format!("{key} needs heads of more than 2 elements; these have {head_dim}")));
+    }
+    Ok(Scaling::Alpha { alpha })
 }
 
 /// The context length of the training before the extension. As in transformers, the outer key wins, and the context

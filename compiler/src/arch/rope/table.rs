@@ -10,7 +10,7 @@ impl RopeConfig {
     /// The `head_dim / 2` frequencies of a bundle for texts of up to `context` tokens, and the factor on cos and sin.
     pub(crate) fn table(&self, context: u32) -> model::Rope {
         let head_dim = self.inputs.head_dim;
-        let base = f64::from(self.theta as f32);
+        let base = f64::from(self.base() as f32);
         let powers = (0..head_dim / 2).map(|i| {
             let exponent = (2 * i) as f32 / head_dim as f32;
             // The f32 power is rounded from f64, so that it is the same on every platform.
@@ -19,7 +19,7 @@ impl RopeConfig {
         let plain = powers.clone().map(|power| 1.0 / power);
         let mut scaling = 1.0;
         let inv_freq = match &self.scaling {
-            Scaling::Default => plain.collect(),
+            Scaling::Default | Scaling::Alpha { .. } => plain.collect(),
             Scaling::Linear { factor } => plain.map(|f| f / *factor as f32).collect(),
             Scaling::Llama3 { factor, low, high, original } => {
                 plain.map(|f| llama3(f, *factor, [*low, *high], *original)).collect()
@@ -40,6 +40,20 @@ impl RopeConfig {
             }
         };
         model::Rope { inv_freq, scaling }
+    }
+}
+
+impl RopeConfig {
+    /// What powers are taken of.
+    fn base(&self) -> f64 {
+        match self.scaling {
+            Scaling::Alpha { alpha } => {
+                let head_dim = f64::from(self.inputs.head_dim);
+                // Not of the platform's library, so that it is the same on every platform.
+                self.theta * libm::pow(alpha, head_dim / (head_dim - 2.0))
+            }
+            _ => self.theta,
+        }
     }
 }
 

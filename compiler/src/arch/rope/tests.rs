@@ -8,9 +8,11 @@ use std::path::Path;
 fn rope(config: Value) -> Result<RopeConfig, CompileError> {
     let Value::Object(map) = config else { panic!("not an object") };
     let context = map.get("context").and_then(Value::as_u64).unwrap_or(32_768) as u32;
+    let alpha = map.contains_key("of_hunyuan");
     let mut keys = Keys::new(Path::new("config.json"), map);
     keys.take::<u32>("context")?;
-    let rope = RopeConfig::take(&mut keys, RopeInputs { theta: 1e6, head_dim: 32, context })?;
+    keys.take::<bool>("of_hunyuan")?;
+    let rope = RopeConfig::take(&mut keys, RopeInputs { theta: 1e6, head_dim: 32, context, alpha })?;
     keys.refuse_rest(&[])?;
     Ok(rope)
 }
@@ -113,6 +115,40 @@ fn linear() {
     has_bits(&rope(config).unwrap(), 32_768, expected, 1.0);
 }
 
+/// Against `HunYuanDenseV1RotaryEmbedding`.
+#[test]
+fn alpha_stretches_the_base_for_texts_of_every_length() {
+    let expected = [
+        0x3f800000, 0x3eb5aa1a, 0x3e00e9fa, 0x3d36f62c, 0x3c81d59f, 0x3bb8449c, 0x3b02c2f3, 0x3a399570,
+        0x3983b1f8, 0x38bae8ac, 0x3804a2b2, 0x373c3e53, 0x36859525, 0x35bd966b, 0x35068953, 0x343ef0f8,
+    ];
+    let of = |more: Value| {
+        let mut scaling = json!({
+            "type": "dynamic", "alpha": 1000.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0,
+            "mscale_all_dim": 1.0
+        });
+        scaling.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rope(json!({ "rope_theta": 10000.0, "rope_scaling": scaling, "of_hunyuan": true }))
+    };
+    let found = of(json!({})).unwrap();
+    has_bits(&found, 32_768, expected, 1.0);
+    assert_eq!((found.longest(), found.change(), found.warning()), (32_768, None, None));
+    // The base that converters to GGUF write.
+    let head = RopeInputs { theta: 1e4, head_dim: 128, context: 1, alpha: true };
+    let whole = RopeConfig { theta: 1e4, scaling: Scaling::Alpha { alpha: 1000.0 }, inputs: head };
+    let plain = RopeConfig { theta: 11_158_840.0, scaling: Scaling::Default, inputs: head };
+    assert_eq!(whole.table(1), plain.table(1));
+    for (more, expected) in [
+        (json!({ "alpha": null }), "\"dynamic\" without rope_scaling.alpha is not supported"),
+        (json!({ "alpha": 0 }), "rope_scaling.alpha is 0"),
+        (json!({ "factor": 4.0 }), "rope_scaling.factor is 4.0"),
+        (json!({ "mrope_section": [1, 2] }), "rope_scaling.mrope_section"),
+    ] {
+        let message = of(more).unwrap_err().to_string();
+        assert!(message.contains(expected), "{expected:?} is not in: {message}");
+    }
+}
+
 #[test]
 fn senseless_settings_are_refused_by_name() {
     let yarn = |more: Value| {
@@ -153,7 +189,7 @@ fn ropes_by_layer_type() {
     let of = |config: Value| {
         let Value::Object(map) = config else { panic!("not an object") };
         let mut keys = Keys::new(Path::new("config.json"), map);
-        let inputs = RopeInputs { theta: 1e6, head_dim: 4, context: 1024 };
+        let inputs = RopeInputs { theta: 1e6, head_dim: 4, context: 1024, alpha: false };
         let ropes = RopeConfig::take_by_layer_type(&mut keys, inputs, 1e4)?;
         keys.refuse_rest(&[])?;
         Ok::<_, CompileError>([ropes.0, ropes.1].map(|rope| rope.table(1024).inv_freq))
