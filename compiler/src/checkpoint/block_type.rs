@@ -11,6 +11,7 @@ use std::fmt;
 /// | TQ1_0 | 34 | 256 | 54 | f16 | 1.6875 | llama.cpp |
 /// | TQ2_0 | 35 | 256 | 66 | f16 | 2.0625 | llama.cpp |
 /// | Q1_0 | 41 | 128 | 18 | f16 | 1.125 | llama.cpp |
+/// | STQ1_0 | 43, first 42 | 256 | 42 | f16 | 1.3125 | Tencent's llama.cpp |
 /// | Q2_0 | 42 | 64 | 18 | f16 | 2.25 | llama.cpp |
 /// | Q2_0 | 42 | 128 | 34 | f16 | 2.125 | PrismML's llama.cpp before upstream took the number |
 /// | PQ2_0 | 142 | 128 | 34 | f16 | 2.125 | PrismML's llama.cpp |
@@ -30,6 +31,8 @@ pub(crate) enum BlockType {
     Q2_0Prism,
     Pq2_0,
     Ptq1_0,
+    /// Tencent's: one of four weights is zero.
+    Stq1_0,
     Iq1Bn,
     Iq2Bn,
 }
@@ -41,7 +44,7 @@ impl BlockType {
             BlockType::Integers(kind) => kind.weights(),
             BlockType::Q2_0 | BlockType::Iq1Bn | BlockType::Iq2Bn => 64,
             BlockType::Q1_0 | BlockType::Q2_0Prism | BlockType::Pq2_0 | BlockType::Ptq1_0 => 128,
-            BlockType::Tq1_0 | BlockType::Tq2_0 => 256,
+            BlockType::Tq1_0 | BlockType::Tq2_0 | BlockType::Stq1_0 => 256,
         }
     }
 
@@ -54,6 +57,7 @@ impl BlockType {
             BlockType::Tq2_0 => 66,
             BlockType::Q1_0 | BlockType::Q2_0 => 18,
             BlockType::Ptq1_0 => 28,
+            BlockType::Stq1_0 => 42,
             BlockType::Iq1Bn => 13,
             BlockType::Iq2Bn => 16,
         }
@@ -93,6 +97,7 @@ impl fmt::Display for BlockType {
             BlockType::Q2_0Prism => "Q2_0 (128 weights)",
             BlockType::Pq2_0 => "PQ2_0",
             BlockType::Ptq1_0 => "PTQ1_0",
+            BlockType::Stq1_0 => "STQ1_0",
             BlockType::Iq1Bn => "IQ1_BN",
             BlockType::Iq2Bn => "IQ2_BN",
         })

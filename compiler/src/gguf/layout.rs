@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// The tensors of a file. None lies outside of it, and no two lie in the same bytes.
 ///
 /// # Errors
-/// Rows that are no whole number of blocks, sizes and offsets beyond the file, overlaps; a file whose Q2_0 tensors fit
-/// neither of that type's two forms.
+/// Rows that are no whole number of blocks, sizes and offsets beyond the file, overlaps; a file whose tensors of type 42 fit
+/// none of the types with that number.
 pub(super) fn tensors(file: &Arc<MappedFile>, header: &GgufHeader) -> Result<Vec<RawTensor>, CompileError> {
     let path = file.path();
     let mut order: Vec<&TensorInfo> = header.tensors.iter().collect();
@@ -106,10 +106,11 @@ fn size(tensor: &TensorInfo, kind: TensorType) -> Result<usize, String> {
     outer.iter().try_fold(row, |size, n| size.checked_mul(*n)).ok_or_else(overflow)
 }
 
-/// Which of the two types with the number 42 the file has. The bytes up to the next tensor tell. All tensors of that
-/// type are looked at together, because small ones fit both types.
+/// Which of the types with the number 42 the file has. The bytes up to the next tensor tell. All tensors of that type are
+/// looked at together, because small ones fit several.
 fn q2_0(file: &MappedFile, header: &GgufHeader, order: &[&TensorInfo]) -> Result<BlockType, CompileError> {
-    let mut forms = vec![BlockType::Q2_0, BlockType::Q2_0Prism];
+    let mut forms = vec![BlockType::Q2_0, BlockType::Q2_0Prism, BlockType::Stq1_0];
+    let mut fitted = None;
     for (index, tensor) in order.iter().enumerate() {
         if tensor.kind != TensorType::Block(BlockType::Q2_0) {
             continue;
@@ -132,14 +133,25 @@ fn q2_0(file: &MappedFile, header: &GgufHeader, order: &[&TensorInfo]) -> Result
                 file.path(),
                 tensor,
                 format!(
-                    "is of type Q2_0 and takes {room} bytes, which are neither 18 for every 64 weights nor 34 for \
-                     every 128 as in the tensors before; the file is truncated or its type is of another program"
+                    "is of type 42 and takes {room} bytes, which are none of 18 for every 64 weights (Q2_0), 34 for every \
+                     128 (Q2_0 of PrismML) and 42 for every 256 (STQ1_0) as in the tensors before; the file is truncated \
+                     or its type is of another program"
                 ),
             ));
         }
         forms = fitting;
+        fitted = Some(*tensor);
     }
-    // Where both types fit all tensors there are too few weights for it to matter, and upstream's type is the
-    // likelier one.
-    Ok(forms[0])
+    match (forms.as_slice(), fitted) {
+        // STQ1_0 takes so much less that this needs an alignment of more bytes than tensors have.
+        ([_, .., BlockType::Stq1_0], Some(tensor)) => Err(error(
+            file.path(),
+            tensor,
+            "is of type 42, which is Q2_0 or STQ1_0, and its bytes fit both; convert the model again"
+                .to_owned(),
+        )),
+        // Where both sizes of Q2_0 fit all tensors there are too few weights for it to matter, and upstream's is the
+        // likelier one.
+        _ => Ok(forms[0]),
+    }
 }

@@ -19,7 +19,7 @@ const TL1: u32 = 38;
 const TL2: u32 = 39;
 
 /// Types that are known and not read.
-const OTHERS: [(u32, &str); 16] = [
+const OTHERS: [(u32, &str); 15] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
@@ -34,12 +34,11 @@ const OTHERS: [(u32, &str); 16] = [
     (27, "I64"),
     (29, "IQ1_M"),
     (40, "NVFP4"),
-    (43, "STQ1_0"),
     (335, "IQ2_BN_R4"),
 ];
 
 impl TensorType {
-    /// The type of the number `id`. For 42 it is the upstream type; `layout` tells the two types apart. `is_float` says
+    /// The type of the number `id`. For 42 it is the upstream type; `layout` tells the three types apart. `is_float` says
     /// whether it is a tensor that may be of floats, such as an embedding.
     ///
     /// # Errors
@@ -60,6 +59,7 @@ impl TensorType {
             36 => TensorType::I2s,
             41 => TensorType::Block(BlockType::Q1_0),
             42 => TensorType::Block(BlockType::Q2_0),
+            43 => TensorType::Block(BlockType::Stq1_0),
             134 => TensorType::Block(BlockType::Iq1Bn),
             135 => TensorType::Block(BlockType::Iq2Bn),
             142 => TensorType::Block(BlockType::Pq2_0),
@@ -85,7 +85,7 @@ impl TensorType {
                     .map_or_else(|| format!("the unknown type {other}"), |n| format!("type {n} ({other})"));
                 return Err(format!(
                     "is of {name}, which is neither ternary nor read for embeddings, heads and norms; quantize the \
-                     model's F16 file again, with ternary weights (TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, IQ1_BN, IQ2_BN) \
+                     model's F16 file again, with ternary weights (TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, STQ1_0, IQ1_BN, IQ2_BN) \
                      and all else F32, F16, BF16, Q8_0 or one of Q2_K to Q6_K"
                 ));
             }

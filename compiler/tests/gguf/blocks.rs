@@ -159,7 +159,7 @@ fn q2_0_of_both_sizes() {
     // Both in one file are of no program.
     let bytes = q2_0(&trits("x", 128 * 128), 0.75);
     file.tensor("blk.0.ffn_down.weight", &[128, 128], 42, bytes);
-    file.refused(&["[3]", "blk.0.ffn_down.weight", "18 for every 64 weights nor 34 for every 128"]);
+    file.refused(&["[3]", "blk.0.ffn_down.weight", "18 for every 64 weights (Q2_0)", "34 for every 128"]);
 }
 
 #[test]

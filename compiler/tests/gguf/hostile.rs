@@ -116,7 +116,7 @@ fn types() {
     kind(38).refused(&["[4]", Q, "TL1 (38)", "lookup tables", "-q i2_s", "safetensors"]);
     kind(39).refused(&["[4]", Q, "TL2 (39)", "lookup tables", "-q i2_s", "safetensors"]);
     kind(36).refused(&["[4]", "I2_S", "--i2s-layout"]);
-    kind(43).refused(&["[4]", Q, "STQ1_0 (43)"]);
+    kind(43).refused(&["[3]", Q, "no multiple of STQ1_0's 256 weights"]);
     kind(335).refused(&["[4]", Q, "IQ2_BN_R4", "IQ2_BN"]);
     kind(77).refused(&["[4]", Q, "unknown type 77"]);
     // Known, and of another size.
