@@ -27,6 +27,9 @@ TYPES = {
     "IQ2_BN": (135, 64, 16, 4),
     "PQ2_0": (142, 128, 34, 0),
     "PTQ1_0": (143, 128, 28, 0),
+    "STQ1_0": (43, 256, 42, 0),
+    # As Tencent's files had it first.
+    "STQ1_0_42": (42, 256, 42, 0),
 }
 # I2_S is a scale after codes in one of three orders; how many bytes of a block stand side by side.
 I2S = {"I2_S_X86": lambda k: 32, "I2_S_ARM": lambda k: 16, "I2_S_1X4": lambda k: k}
@@ -54,6 +57,8 @@ NORMS = {
     "post_attention_layernorm": "ffn_norm",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
+    "self_attn.query_layernorm": "attn_q_norm",
+    "self_attn.key_layernorm": "attn_k_norm",
     "self_attn.attn_sub_norm": "attn_sub_norm",
     "mlp.ffn_sub_norm": "ffn_sub_norm",
 }
@@ -107,6 +112,17 @@ def quarters(codes):
     return np.bitwise_or.reduce(codes.astype(np.uint8) << shifts, axis=-1)
 
 
+def slots(trits):
+    """STQ1_0 without its scales: for each four trits 16 apart the place of the zero and two relative signs, then a sign."""
+    lanes = trits.reshape(trits.shape[0], -1, 4, 4, 16).swapaxes(-1, -2).reshape(trits.shape[0], -1, 64, 4)
+    assert np.all((lanes == 0).sum(axis=-1) == 1), "one of four weights must be zero"
+    zero = (lanes == 0).argmax(axis=-1)
+    others = lanes[lanes != 0].reshape(*lanes.shape[:-1], 3)
+    slot = zero << 2 | (others[..., 2] != others[..., 0]) << 1 | (others[..., 1] != others[..., 0])
+    pairs = (slot[..., 0::2] | slot[..., 1::2] << 4).astype(np.uint8)
+    return np.concatenate([pairs, np.packbits(others[..., 0] < 0, axis=-1, bitorder="little")], axis=-1)
+
+
 def pack(kind, trits, scales):
     """Bytes [rows, row bytes] of a ternary matrix."""
     _, block, _, header = TYPES[kind]
@@ -132,6 +148,8 @@ def pack(kind, trits, scales):
         blocks = np.concatenate([full, last[..., None]], axis=-1)
         return np.concatenate([d.view(np.uint8), blocks.reshape(rows, -1)], axis=-1)
     d = d.view(np.uint8).reshape(rows, -1, 2)
+    if kind.startswith("STQ1_0"):
+        return np.concatenate([slots(trits), d], axis=-1).reshape(rows, -1)
     if kind == "PTQ1_0":
         runs, start = [], 0
         for run, n in ((16, 5), (8, 5), (2, 4)):
@@ -257,13 +275,20 @@ def main():
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
-    if args.arch == "qwen3":
+    if args.arch in ("qwen3", "hunyuan-dense"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     else:
         writer.add_rope_dimension_count(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(rope["rope_theta"])
+    alpha = (config.get("rope_scaling") or {}).get("alpha")
+    if alpha:
+        writer.add_rope_freq_base(rope["rope_theta"] * alpha ** (head_dim / (head_dim - 2)))
+        writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+        writer.add_rope_scaling_factor(1)
+        writer.add_rope_scaling_orig_ctx_len(config["max_position_embeddings"])
+    else:
+        writer.add_rope_freq_base(rope["rope_theta"])
     if args.arch == "bitnet":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(1.0)

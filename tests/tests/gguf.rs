@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use trit_format::plan::ScaleRule;
+use trit_runtime::KernelChoice;
 use trit_runtime::text::Tokenizer;
+use trit_tests::ways::{Way, all_logits};
 use trit_tests::workbench::{compile, fixture, repository, run, scratch, shared, trit_run};
 use tritc::load::{LoadOptions, load};
 use tritc::model::{Activations, Dense, Matrix, Model, Scales, Ternary};
@@ -195,6 +197,30 @@ fn minicpm() {
         // LongRoPE's factors are f32 in GGUF.
         let worst = difference(&checkpoint, &gguf);
         assert!(worst < 1e-4, "{kind}: {worst}");
+    }
+}
+
+/// Hy-MT as Tencent publishes it, under both numbers of its type: the logits of the checkpoint's bundle bit for bit, in one
+/// chunk and token by token.
+#[test]
+fn hunyuan_of_sherry() {
+    let Some(python) = python() else { return };
+    let name = "hunyuan-sherry";
+    let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 192).collect();
+    let run = |bundle: &Path| {
+        [1, 64].map(|chunk| {
+            let way = Way { kernels: KernelChoice::Embedded, cpu: None, threads: 2, chunk };
+            all_logits(&mut way.open(bundle), &ids)
+        })
+    };
+    let expected = run(&compile(&fixture(name), "gguf-hunyuan-checkpoint"));
+    for kind in ["STQ1_0", "STQ1_0_42"] {
+        let args = ["--arch", "hunyuan-dense", "--type", kind, "--embedding", "BF16"];
+        let (checkpoint, gguf) = both(python, name, &args);
+        same_weights(&checkpoint, &gguf, 0.0);
+        assert_eq!((&gguf.ropes, gguf.rms_eps), (&checkpoint.ropes, checkpoint.rms_eps));
+        let file = scratch().join(format!("gguf-{name}-{}.gguf", args.join("").replace('-', "")));
+        assert_eq!(run(&compile(&file, &format!("gguf-hunyuan-{kind}"))), expected, "{kind}");
     }
 }
 

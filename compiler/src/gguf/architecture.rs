@@ -16,6 +16,8 @@ pub(super) enum Architecture {
     Bitnet,
     /// Microsoft's: BitNet b1.58 2B-4T, `bitnet-b1.58` and before it `bitnet-25`.
     Bitnet2B,
+    /// Tencent's dense models; heads of q and k are normalized after RoPE.
+    HunyuanDense,
     Llama,
     Minicpm,
     Qwen3,
@@ -47,6 +49,7 @@ impl Architecture {
         let architecture = match name.as_str() {
             "bitnet" => Architecture::Bitnet,
             "bitnet-b1.58" | "bitnet-25" => Architecture::Bitnet2B,
+            "hunyuan-dense" => Architecture::HunyuanDense,
             "llama" => Architecture::Llama,
             "minicpm" => Architecture::Minicpm,
             "qwen3" => Architecture::Qwen3,
@@ -56,15 +59,14 @@ impl Architecture {
                     "qwen3next" | "qwen35moe" | "falcon-h1" | "mamba" | "mamba2" => {
                         "of models with recurrent layers only qwen35 is read"
                     }
-                    "hunyuan-dense" => "heads of Hunyuan are normalized after RoPE, which no step does yet",
                     "maple" | "hunyuan-moe" | "qwen3moe" => "mixtures of experts are not supported",
                     _ => "where the model's family is, use its safetensors checkpoint",
                 };
                 return Err(metadata.unsupported(
                     key,
                     format!(
-                        "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, llama, minicpm, \
-                         qwen3 and qwen35); {advice}"
+                        "is {name:?}, which is not supported (only bitnet, bitnet-b1.58, bitnet-25, hunyuan-dense, llama, \
+                         minicpm, qwen3 and qwen35); {advice}"
                     ),
                 ));
             }
@@ -118,6 +120,7 @@ impl Architecture {
         keys.refuse_experts()?;
         let (class, model_type) = match self {
             Architecture::Bitnet | Architecture::Bitnet2B => ("BitNetForCausalLM", "bitnet"),
+            Architecture::HunyuanDense => ("HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense"),
             Architecture::Llama => ("LlamaForCausalLM", "llama"),
             Architecture::Minicpm => ("MiniCPMForCausalLM", "minicpm"),
             Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
@@ -150,7 +153,13 @@ impl Architecture {
             minicpm::complete(&mut keys, &mut config, context_length, facts.long_factors)?;
             return Ok(config);
         }
-        if let Some(scaling) = keys.rope_scaling(context_length)? {
+        let mut scaling = keys.rope_scaling(context_length)?;
+        if self == Architecture::HunyuanDense
+            && let Some(alpha) = keys.rope_alpha(scaling.is_some())?
+        {
+            scaling = Some(alpha);
+        }
+        if let Some(scaling) = scaling {
             config.insert("rope_scaling".to_owned(), scaling);
         }
         if facts.scales {
@@ -183,9 +192,11 @@ impl Architecture {
             Architecture::Bitnet2B => Some("relu2"),
             Architecture::Bitnet if is_2b => Some("relu2"),
             Architecture::Bitnet => None,
-            Architecture::Llama | Architecture::Minicpm | Architecture::Qwen3 | Architecture::Qwen35 => {
-                Some("silu")
-            }
+            Architecture::HunyuanDense
+            | Architecture::Llama
+            | Architecture::Minicpm
+            | Architecture::Qwen3
+            | Architecture::Qwen35 => Some("silu"),
         };
         match (stated, known) {
             (Some(stated), Some(known)) if stated != known => {

@@ -94,6 +94,16 @@ impl ArchitectureKeys<'_> {
         }
     }
 
+    /// `rope_scaling` of Hunyuan where the base is still to be stretched. Converters write the stretched base instead.
+    pub(super) fn rope_alpha(&mut self, scaled: bool) -> Result<Option<Value>, CompileError> {
+        let key = "rope.scaling.alpha";
+        let Some(alpha) = self.number(key)?.filter(|&alpha| alpha != 0.0) else { return Ok(None) };
+        if scaled {
+            return Err(self.unsupported(key, format!("is {alpha}, beside another scaling of positions")));
+        }
+        Ok(Some(json!({"rope_type": "dynamic", "alpha": alpha})))
+    }
+
     /// `rope_scaling`, where positions are scaled.
     pub(super) fn rope_scaling(&mut self, context_length: u64) -> Result<Option<Value>, CompileError> {
         let kind = self.metadata.text(&self.named("rope.scaling.type"))?;

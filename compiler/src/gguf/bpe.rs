@@ -31,6 +31,8 @@ pub(super) enum Splitter {
     Falcon,
     DeepseekLlm,
     DeepseekCoder,
+    /// DeepSeek V3, Hunyuan's dense models: up to three digits, East Asian text, words with one sign before them.
+    DeepseekV3,
     /// What llama.cpp does with files that say nothing better.
     Default,
 }
@@ -70,6 +72,7 @@ impl Splitter {
             "falcon" => Splitter::Falcon,
             "deepseek-llm" => Splitter::DeepseekLlm,
             "deepseek-coder" => Splitter::DeepseekCoder,
+            "deepseek-v3" | "hunyuan-dense" => Splitter::DeepseekV3,
             "gpt-2" | "phi-2" | "mpt" | "olmo" => Splitter::Gpt2,
             "smollm" | "starcoder" | "refact" | "command-r" => Splitter::SingleDigits,
             "default" => Splitter::Default,
@@ -79,7 +82,7 @@ impl Splitter {
                     format!(
                         "is {name:?}, which is not known, and the ids of texts depend on it (known are llama-bpe, \
                          falcon, falcon3, falcon_e, qwen2, qwen35, minicpm5, gpt-2, gpt-4o, tekken, command-r, smollm, \
-                         deepseek-llm, deepseek-coder, default and a few of the same); use the model's safetensors \
+                         deepseek-llm, deepseek-coder, deepseek-v3, hunyuan-dense, default and a few of the same); use the model's safetensors \
                          checkpoint, which has its tokenizer.json"
                     ),
                 ));
@@ -118,6 +121,7 @@ impl Splitter {
             Splitter::Falcon => &patterns::FALCON,
             Splitter::DeepseekLlm => &patterns::DEEPSEEK_LLM,
             Splitter::DeepseekCoder => &patterns::DEEPSEEK_CODER,
+            Splitter::DeepseekV3 => &patterns::DEEPSEEK_V3,
             Splitter::Default => &patterns::DEFAULT,
             Splitter::Gpt2 | Splitter::SingleDigits => &[],
         };

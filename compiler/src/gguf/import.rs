@@ -78,7 +78,11 @@ pub(crate) fn import(
         Architecture::Qwen35 => hybrid(&mut gguf, &mut metadata, &config, &mut overrides, warnings)?,
         _ => {
             let heads = architecture.interleaves().then(|| heads(&config));
-            checkpoint(std::mem::take(&mut gguf.tensors), heads)?
+            let own_name = match architecture {
+                Architecture::HunyuanDense => names::hunyuan_name,
+                _ => checkpoint_name,
+            };
+            checkpoint(std::mem::take(&mut gguf.tensors), own_name, heads)?
         }
     };
     metadata.refuse_rest()?;
@@ -117,11 +121,12 @@ fn heads(config: &Map<String, Value>) -> [usize; 2] {
 /// Renames tensors and widens vectors in blocks. `heads` are those whose rows are interleaved.
 fn checkpoint(
     tensors: BTreeMap<String, RawTensor>,
+    own_name: fn(&str) -> Option<String>,
     heads: Option<[usize; 2]>,
 ) -> Result<BTreeMap<String, RawTensor>, CompileError> {
     let mut renamed = BTreeMap::new();
     for (name, mut tensor) in tensors {
-        let key = checkpoint_name(&name).unwrap_or_else(|| name.clone());
+        let key = own_name(&name).unwrap_or_else(|| name.clone());
         if names::is_float(&name) && !stays_in_blocks(&name, &tensor) {
             tensor = floats::widened(tensor)?;
         }

@@ -38,6 +38,16 @@ const QWEN35_PARTS: [(&str, &str); 10] = [
     ("ssm_out.weight", "linear_attn.out_proj.weight"),
 ];
 
+/// The checkpoint's name of the tensor `name` of a `hunyuan-dense` file; `None` where it is not known.
+pub(super) fn hunyuan_name(name: &str) -> Option<String> {
+    let known = checkpoint_name(name)?;
+    Some(
+        known
+            .replace(".self_attn.q_norm.", ".self_attn.query_layernorm.")
+            .replace(".self_attn.k_norm.", ".self_attn.key_layernorm."),
+    )
+}
+
 /// The layer of the tensor `name`, and the part of it that the tensor is.
 pub(super) fn layer_part(name: &str) -> Option<(u32, &str)> {
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
@@ -92,6 +102,11 @@ mod tests {
         let name = |name| checkpoint_name(name);
         assert_eq!(name("output.weight").as_deref(), Some("lm_head.weight"));
         assert_eq!(name("blk.12.attn_q.weight").as_deref(), Some("model.layers.12.self_attn.q_proj.weight"));
+        let hunyuan = hunyuan_name("blk.3.attn_q_norm.weight");
+        assert_eq!(hunyuan.as_deref(), Some("model.layers.3.self_attn.query_layernorm.weight"));
+        let hunyuan = hunyuan_name("blk.3.attn_k_norm.bias");
+        assert_eq!(hunyuan.as_deref(), Some("model.layers.3.self_attn.key_layernorm.bias"));
+        assert_eq!(hunyuan_name("blk.3.attn_q.weight"), name("blk.3.attn_q.weight"));
         assert_eq!(name("blk.0.ffn_up.scale").as_deref(), Some("model.layers.0.mlp.up_proj.weight_scale"));
         for other in
             ["blk.01.attn_q.weight", "blk.x.attn_q.weight", "blk.1.attn_qkv.weight", "rope_freqs.weight"]

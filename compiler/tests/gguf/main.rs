@@ -6,6 +6,7 @@ mod blocks;
 mod damage;
 mod files;
 mod hostile;
+mod hunyuan;
 mod hybrid;
 mod i2s;
 mod models;

@@ -180,7 +180,7 @@ fn architectures() {
     })
     .refused(&["[4]", "gemma3", "bitnet-25"]);
     for (name, why) in [
-        ("hunyuan-dense", "normalized after RoPE"),
+        ("hunyuan-moe", "mixtures of experts"),
         ("maple", "mixtures of experts"),
         ("qwen3moe", "mixtures of experts"),
     ] {

@@ -148,6 +148,28 @@ fn splitters() {
     );
     assert_eq!(parts("deepseek-llm", "z\u{5d0}"), [bytes("z"), bytes("\u{5d0}")]);
     assert_eq!(parts("deepseek-coder", "z\u{5d0}"), [bytes("z\u{5d0}")]);
+    // One sign goes with the word behind it; accents do, too.
+    assert_eq!(
+        parts("hunyuan-dense", "it's 1234\n (x)e\u{301}!?\n"),
+        [
+            "it",
+            "'s",
+            space,
+            "123",
+            "4",
+            line,
+            &format!("{space}("),
+            "x",
+            ")e",
+            &bytes("\u{301}"),
+            &bytes("!?\n")
+        ]
+    );
+    assert_eq!(
+        parts("hunyuan-dense", "\u{4e2d}\u{3042}\u{30a2}ab \u{ac00}c"),
+        [bytes("\u{4e2d}\u{3042}\u{30a2}"), bytes("ab"), bytes(" \u{ac00}c")]
+    );
+    assert_eq!(parts("deepseek-v3", text), parts("hunyuan-dense", text));
 }
 
 #[test]
