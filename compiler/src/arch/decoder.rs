@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::weights::rows::{Runs, select};
 use crate::weights::stored::Storage;
-use crate::weights::{coded, dense, detect, order, stored};
+use crate::weights::{dense, detect, order, stored};
 use half::{bf16, f16};
 use std::sync::Arc;
 use trit_format::plan::DeltaHeads;
@@ -283,9 +283,11 @@ impl<'a> Tensors<'a> {
         shape: &[usize],
         what: &str,
     ) -> Result<Matrix, CompileError> {
-        let found = coded::kind(&tensor).map_or(Found::Floats, |kind| Found::Coded(coded::dtype(kind)));
-        self.report.push(tensor.report(found));
-        dense::dense(tensor, shape, what).map(Matrix::Dense)
+        let mut report = tensor.report(Found::Floats);
+        let dense = dense::dense(tensor, shape, what)?;
+        report.found = dense.found();
+        self.report.push(report);
+        Ok(Matrix::Dense(dense))
     }
 
     /// An embedding or head about which the configuration says nothing.

@@ -16,7 +16,9 @@ pub(crate) fn tables(
     let config = tensors.config;
     let shape = [config.dims.vocab_size, config.dims.hidden_dim].map(|n| n as usize);
     let embedding = tensors.checkpoint.require("model.embed_tokens.weight")?;
-    let scale = config.factors.embedding_scale.of(embedding.dtype);
+    // Of codes the type of a model's floats is that of their scales.
+    let floats = embedding.affine.as_ref().map_or(embedding.dtype, |affine| affine.scales.dtype);
+    let scale = config.factors.embedding_scale.of(floats);
     let (embedding, head) = match &config.weights {
         LinearWeights::Declared(quantization) if !keeps_head(quantization) => {
             let head = ternary_head(tensors, quantization, shape)?;
@@ -96,10 +98,7 @@ fn own_head(
             problem: "is missing, and config.json does not set tie_word_embeddings to true".to_owned(),
         }),
         Some(head) if tied => {
-            let same = head.dtype == embedding.dtype
-                && head.shape == embedding.shape
-                && head.bytes.batches(1).eq(embedding.bytes.batches(1));
-            if same {
+            if is_same(&head, embedding) {
                 return Ok(None);
             }
             warnings.push(format!(
@@ -110,4 +109,16 @@ fn own_head(
         }
         Some(head) => Ok(Some(head)),
     }
+}
+
+/// Whether two tables hold the same, bit for bit.
+fn is_same(a: &RawTensor, b: &RawTensor) -> bool {
+    let affine = match (&a.affine, &b.affine) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            a.group == b.group && is_same(&a.scales, &b.scales) && is_same(&a.biases, &b.biases)
+        }
+        _ => false,
+    };
+    affine && a.dtype == b.dtype && a.shape == b.shape && a.bytes.batches(1).eq(b.bytes.batches(1))
 }

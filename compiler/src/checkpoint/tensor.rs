@@ -24,8 +24,8 @@ pub(crate) enum ElementType {
     Block(BlockType),
     /// I2_S of GGUF files. The layout is `None` until all of the file's matrices were looked at.
     I2s(Option<I2sLayout>),
-    /// Codes of so many bits, 1 or 2, as many as go into a word, with [`RawTensor::affine`]: what mlx-lm writes. The
-    /// shape is that of the weights.
+    /// Codes of so many bits, one after the other, with [`RawTensor::affine`]: what mlx-lm writes. Those of 1 and 2 bits may be
+    /// ternary. The shape is that of the weights.
     Codes(u8),
     /// Any other type of safetensors. No tensor of a model has one.
     Other(Dtype),

@@ -3,12 +3,16 @@
 use super::quantization::{Packing, Quantization};
 use crate::checkpoint::{Affine, ElementType, RawTensor};
 use crate::error::CompileError;
+use crate::weights::affine_table;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Group sizes of mlx-lm.
 const GROUPS: [u64; 3] = [32, 64, 128];
+
+/// Modules that are read as tables of floats where their codes are more than trits.
+const TABLES: [&str; 3] = ["model.embed_tokens", "lm_head", "model.lm_head"];
 
 /// Makes one tensor of each packed module; a module is packed if there are `scales`.
 ///
@@ -34,7 +38,7 @@ pub(super) fn join(
         let (Some(weight), Some(biases)) = (weight, biases) else {
             return Err(scales.error("has no weight and biases beside it; the checkpoint is incomplete"));
         };
-        let joined = joined(weight, scales, biases, packing)?;
+        let joined = joined(weight, scales, biases, packing, TABLES.contains(&module.as_str()))?;
         tensors.insert(format!("{module}.weight"), joined);
     }
     Ok(())
@@ -45,12 +49,15 @@ fn joined(
     scales: RawTensor,
     biases: RawTensor,
     packing: Packing,
+    is_table: bool,
 ) -> Result<RawTensor, CompileError> {
     let Packing { bits, group } = packing;
-    if ![1, 2].contains(&bits) {
+    let codes = u8::try_from(bits).unwrap_or(0);
+    let in_table = is_table && affine_table::BITS.contains(&codes);
+    if ![1, 2].contains(&bits) && !in_table {
         return Err(weight.unsupported(format!(
-            "is packed in {bits} bits by mlx-lm, and only 1 and 2 bits can be ternary; use the model's safetensors checkpoint for \
-             transformers (often named \"unpacked\"), or its GGUF file"
+            "is packed in {bits} bits by mlx-lm, and only 1 and 2 bits can be ternary (embeddings and heads may have 3, 4, 5, 6 \
+             or 8); use the model's safetensors checkpoint for transformers (often named \"unpacked\"), or its GGUF file"
         )));
     }
     if !GROUPS.contains(&group) {
@@ -70,11 +77,13 @@ fn joined(
     let &[rows, words] = weight.shape.as_slice() else {
         return Err(weight.error(format!("has shape {:?}, expected two dimensions", weight.shape)));
     };
-    let (group, codes) = (group as usize, 32 / bits as usize);
-    let k = words.checked_mul(codes).filter(|k| k.is_multiple_of(group));
+    let group = group as usize;
+    let group_bits = group * usize::from(codes);
+    let k =
+        words.checked_mul(32).filter(|bits| bits.is_multiple_of(group_bits)).map(|n| n / group_bits * group);
     let Some(k) = k else {
         return Err(weight.error(format!(
-            "has shape {:?}: rows of {words} words of {codes} codes, which are no whole number of groups of {group}",
+            "has shape {:?}: rows of {words} words, which are no whole number of groups of {group} codes of {bits} bits",
             weight.shape
         )));
     };
@@ -83,5 +92,5 @@ fn joined(
             .expect_shape(&[rows, k / group], &format!("{rows} rows of {k} columns in groups of {group}"))?;
     }
     let affine = Some(Arc::new(Affine { group, scales, biases }));
-    Ok(RawTensor { dtype: ElementType::Codes(bits as u8), shape: vec![rows, k], affine, ..weight })
+    Ok(RawTensor { dtype: ElementType::Codes(codes), shape: vec![rows, k], affine, ..weight })
 }

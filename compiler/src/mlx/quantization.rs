@@ -28,6 +28,17 @@ const KEYS: [&str; 2] = ["quantization", "quantization_config"];
 /// Keys of how a module is packed.
 const PACKING: [&str; 3] = ["bits", "group_size", "mode"];
 
+/// Keys of transformers' own quantization. Conversions of BitNet keep its matrices as transformers packs them, and its keys in
+/// the same object as those of the tables that mlx-lm packed.
+const DECLARED: [&str; 6] = [
+    "quant_method",
+    "linear_class",
+    "quantization_mode",
+    "modules_to_not_convert",
+    "use_rms_norm",
+    "rms_norm_eps",
+];
+
 /// Whether the configuration has such an object. Quantizers of other programs say their method under the second key.
 pub(super) fn is_there(config: &Map<String, Value>) -> bool {
     let second = config.get(KEYS[1]).and_then(Value::as_object);
@@ -36,7 +47,8 @@ pub(super) fn is_there(config: &Map<String, Value>) -> bool {
 }
 
 impl Quantization {
-    /// Takes both keys of the configuration in the file `path`; `None` where nothing is packed.
+    /// Takes both keys of the configuration in the file `path`; `None` where nothing is packed. What transformers' own
+    /// quantization says stays, under its own key.
     ///
     /// # Errors
     /// A mode or key that is not known, and two objects that differ.
@@ -48,7 +60,20 @@ impl Quantization {
         if !is_there(config) {
             return Ok(None);
         }
-        let [first, second] = KEYS.map(|key| config.remove(key).filter(|value| !value.is_null()));
+        let mut objects = KEYS.map(|key| config.remove(key).filter(|value| !value.is_null()));
+        let mut declared = Map::new();
+        for object in &mut objects {
+            let of_others = take_declared(object, &mut declared).map_err(|key| {
+                invalid(format!("{}.{key} and {}.{key} differ; remove the wrong one", KEYS[0], KEYS[1]))
+            })?;
+            if of_others {
+                *object = None;
+            }
+        }
+        if !declared.is_empty() {
+            config.insert(KEYS[1].to_owned(), Value::Object(declared));
+        }
+        let [first, second] = objects;
         let Some(mut own) = first.or_else(|| second.clone()) else { return Ok(None) };
         if let Some(other) = second.filter(|value| *value != own) {
             let size = |value: &Value| value.as_object().map_or(0, Map::len);
@@ -110,6 +135,27 @@ impl Quantization {
     pub(super) fn describe(&self) -> String {
         format!("{} is {} bits in groups of {}", KEYS[0], self.all.bits, self.all.group)
     }
+}
+
+/// Moves the keys of transformers' own quantization. Whether the object had no other.
+///
+/// # Errors
+/// A key that is there already with another value.
+fn take_declared(
+    object: &mut Option<Value>,
+    declared: &mut Map<String, Value>,
+) -> Result<bool, &'static str> {
+    let Some(Value::Object(map)) = object else { return Ok(false) };
+    let mut any = false;
+    for key in DECLARED {
+        let Some(value) = map.remove(key) else { continue };
+        any = true;
+        if declared.get(key).is_some_and(|other| *other != value) {
+            return Err(key);
+        }
+        declared.insert(key.to_owned(), value);
+    }
+    Ok(any && map.is_empty())
 }
 
 /// How the object `name` says that modules are packed; `outer` counts where it is silent.

@@ -1,6 +1,7 @@
 //! Tensors that are not ternary, as a checkpoint stores them: floats, and codes that stand for floats.
 
 use super::float::widen_row;
+use super::matrix::Found;
 use rayon::prelude::*;
 use std::sync::Arc;
 use trit_format::coded::RowLayout;
@@ -21,11 +22,11 @@ pub trait RowCoder: Send + Sync {
     /// Bytes of a stored row of `k` elements; `None` where no row has so many.
     fn stored_bytes(&self, k: usize) -> Option<usize>;
 
-    /// Writes what a stored row stands for, `[k]`.
-    fn decode(&self, stored: &[u8], out: &mut [f32]);
+    /// Writes what row `row` stands for, `[k]`; `stored` are its bytes.
+    fn decode(&self, row: usize, stored: &[u8], out: &mut [f32]);
 
-    /// Writes the row as a bundle stores it, `[layout.bytes()]`.
-    fn encode(&self, stored: &[u8], layout: RowLayout, out: &mut [u8]);
+    /// Writes row `row` as a bundle stores it, `[layout.bytes()]`.
+    fn encode(&self, row: usize, stored: &[u8], layout: RowLayout, out: &mut [u8]);
 }
 
 /// A tensor that is not ternary, as the checkpoint stores it.
@@ -73,6 +74,14 @@ impl Dense {
         }
     }
 
+    /// What a report says of it.
+    pub(crate) fn found(&self) -> Found {
+        match self.dtype {
+            dtype @ DType::I8Blocks { .. } => Found::Coded(dtype),
+            _ => Found::Floats,
+        }
+    }
+
     /// Writes the values of row `row`, `[k]`. The tensor is one of those for which `Dense::stored_bytes` is the length of
     /// `data`, and has that row.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
@@ -81,7 +90,7 @@ impl Dense {
             None => widen_row(self.dtype, data, row, out),
             Some(coder) => {
                 let len = coder.stored_bytes(out.len()).unwrap_or(0);
-                coder.decode(&data[row * len..][..len], out);
+                coder.decode(row, &data[row * len..][..len], out);
             }
         }
     }
@@ -108,13 +117,70 @@ impl Dense {
         let len = coder.stored_bytes(layout.k()).unwrap_or(0).max(1);
         let rows = (at_once / layout.bytes()).max(1);
         let mut coded = Vec::new();
-        for stored in data.chunks(rows * len) {
+        for (nth, stored) in data.chunks(rows * len).enumerate() {
             coded.resize(stored.len() / len * layout.bytes(), 0);
-            let rows = coded.par_chunks_exact_mut(layout.bytes()).zip(stored.par_chunks_exact(len));
-            rows.for_each(|(out, stored)| coder.encode(stored, layout, out));
+            let at_once = coded.par_chunks_exact_mut(layout.bytes()).zip(stored.par_chunks_exact(len));
+            at_once
+                .enumerate()
+                .for_each(|(at, (out, stored))| coder.encode(nth * rows + at, stored, layout, out));
             sink(&coded)?;
             self.data.release();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trit_format::coded::{decode_row, encode_row};
+
+    /// Rows of 32 bytes, each of which is a code; the scale of a row is its number.
+    struct ByRow;
+
+    impl RowCoder for ByRow {
+        fn stored_bytes(&self, k: usize) -> Option<usize> {
+            Some(k)
+        }
+
+        fn decode(&self, row: usize, stored: &[u8], out: &mut [f32]) {
+            out.iter_mut().zip(stored).for_each(|(out, &code)| *out = row as f32 * f32::from(code));
+        }
+
+        fn encode(&self, row: usize, stored: &[u8], layout: RowLayout, out: &mut [u8]) {
+            let codes: Vec<i8> = stored.iter().map(|&code| code.cast_signed()).collect();
+            encode_row(layout, &codes, &[row as f32], &[], out).unwrap();
+        }
+    }
+
+    #[test]
+    fn coders_are_told_the_row_however_rows_are_cut_into_pieces() {
+        let (rows, k) = (9, 32);
+        let data: Vec<u8> = (0..rows * k).map(|i| (i % 100) as u8).collect();
+        let dtype = DType::I8Blocks { columns: 32, offsets: false };
+        let layout = RowLayout::new(dtype, k as u64).unwrap();
+        let table = Dense {
+            name: "table".to_owned(),
+            dtype,
+            shape: vec![rows, k],
+            data: Arc::new(data),
+            coder: Some(Arc::new(ByRow)),
+        };
+        for at_once in [1, layout.bytes(), 2 * layout.bytes(), 4 * layout.bytes() + 1, 1 << 20] {
+            let mut written = Vec::new();
+            table
+                .write(at_once, |bytes| {
+                    written.extend_from_slice(bytes);
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
+            assert_eq!(written.len(), table.bytes().unwrap());
+            for (row, bytes) in written.chunks(layout.bytes()).enumerate() {
+                let (mut expected, mut found) = ([0.0; 32], [0.0; 32]);
+                table.read_row(row, &mut expected);
+                decode_row(layout, bytes, &mut found).unwrap();
+                assert_eq!(found, expected, "row {row}, {at_once} bytes at once");
+            }
+        }
     }
 }

@@ -100,15 +100,8 @@ impl Codes {
         tensor: &'a RawTensor,
         row: usize,
     ) -> Result<impl Iterator<Item = f32> + 'a, CompileError> {
-        let (float, size) = (self.float, self.float.dtype().size());
-        let bytes = tensor.row(row, self.k / self.affine.group * size)?;
-        Ok(bytes.chunks_exact(size).map(move |bytes| match (float, bytes) {
-            (FloatType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
-            (FloatType::Bf16, &[a, b]) => widen_bf16([a, b]),
-            (_, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            // `chunks_exact` gives the type's size.
-            _ => f32::NAN,
-        }))
+        let len = self.k / self.affine.group * self.float.dtype().size();
+        tensor.row(row, len).map(|bytes| floats(self.float, bytes))
     }
 
     /// Checks all scales and biases, and finds which scales are equal.
@@ -156,6 +149,17 @@ impl Codes {
             codes[at]
         ))
     }
+}
+
+/// Floats of that type, widened.
+pub(super) fn floats(float: FloatType, bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(float.dtype().size()).map(move |bytes| match (float, bytes) {
+        (FloatType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
+        (FloatType::Bf16, &[a, b]) => widen_bf16([a, b]),
+        (_, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+        // `chunks_exact` gives the type's size.
+        _ => f32::NAN,
+    })
 }
 
 /// Whether one of four codes is 3.

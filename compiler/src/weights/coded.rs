@@ -104,12 +104,12 @@ impl RowCoder for Coder {
         BlockType::Integers(self.0).row_bytes(k)
     }
 
-    fn decode(&self, stored: &[u8], out: &mut [f32]) {
+    fn decode(&self, _row: usize, stored: &[u8], out: &mut [f32]) {
         let blocks = stored.chunks_exact(self.0.bytes()).zip(out.chunks_exact_mut(self.0.weights()));
         blocks.for_each(|(block, out)| integers::decode(self.0, block, out));
     }
 
-    fn encode(&self, stored: &[u8], layout: RowLayout, out: &mut [u8]) {
+    fn encode(&self, _row: usize, stored: &[u8], layout: RowLayout, out: &mut [u8]) {
         let blocks = stored.len() / self.0.bytes();
         let mut row = integers::Parts::new(self.0, blocks);
         for (at, block) in stored.chunks_exact(self.0.bytes()).enumerate() {
@@ -142,9 +142,9 @@ mod tests {
             for _ in 0..500 {
                 let stored: Vec<u8> = (0..coder.stored_bytes(k).unwrap()).map(|_| byte()).collect();
                 let (mut expected, mut found) = (vec![0.0; k], vec![0.0; k]);
-                coder.decode(&stored, &mut expected);
+                coder.decode(0, &stored, &mut expected);
                 let mut row = vec![0xaa; layout.bytes()];
-                coder.encode(&stored, layout, &mut row);
+                coder.encode(0, &stored, layout, &mut row);
                 coded::decode_row(layout, &row, &mut found).unwrap();
                 // Blocks may hold scales that are not finite, which loading refuses. It is not defined which NaN is NaN.
                 let bits = |x: &f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };

@@ -4,7 +4,7 @@ use crate::checkpoint::RawTensor;
 use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Dense, NormWeights};
-use crate::weights::{coded, order};
+use crate::weights::{affine_table, coded, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -32,13 +32,16 @@ pub(super) fn scan<T: Send + Sync + Copy>(
     folded
 }
 
-/// A tensor of floats of that shape, kept as it is stored, or where it is in blocks of integers as codes.
+/// A tensor of floats of that shape, kept as it is stored, or where it is in integers with scales as codes.
 ///
 /// # Errors
 /// A wrong dtype or shape, or an element that is not finite.
 pub(crate) fn dense(tensor: RawTensor, shape: &[usize], what: &str) -> Result<Dense, CompileError> {
     if let Some(kind) = coded::kind(&tensor) {
         return coded::dense(tensor, kind, shape, what);
+    }
+    if affine_table::is_one(&tensor) {
+        return affine_table::dense(tensor, shape, what);
     }
     let float = expect_float(&tensor, shape, what)?;
     let finite = scan(&tensor, float, true, |finite, x| finite & x.is_finite());

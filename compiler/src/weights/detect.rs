@@ -11,7 +11,7 @@ use crate::error::CompileError;
 use crate::model::float::FloatType;
 use crate::model::{Found, Matrix, Scales, TensorReport, Ternary, TernaryRows};
 use crate::weights::scale_scan::{Magnitude, ScaleScan, UNIT, widen};
-use crate::weights::{affine, blocks, coded, dense, floats, i2s, near, order};
+use crate::weights::{affine, affine_table, blocks, coded, dense, floats, i2s, near, order};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -54,6 +54,12 @@ pub(crate) fn table(tensor: RawTensor, shape: [usize; 2]) -> Result<(Matrix, Ten
                 ternary => Ok(ternary),
             },
         };
+    }
+    if affine_table::is_one(&tensor) {
+        let mut report = tensor.report(Found::Floats);
+        let dense = dense::dense(tensor, &shape, what)?;
+        report.found = dense.found();
+        return Ok((Matrix::Dense(dense), report));
     }
     if let Some((ternary, report)) = in_codes(&tensor, shape)? {
         return Ok((Matrix::Ternary(ternary), report));

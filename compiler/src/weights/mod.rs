@@ -9,6 +9,7 @@
 //! | `blocks`, `trits` | ternary matrices of GGUF's blocks |
 //! | `i2s`, `i2s_evidence` | ternary matrices of GGUF's I2_S; in which of its layouts a file has them |
 //! | `affine` | ternary matrices of mlx-lm's codes with scales and biases |
+//! | `affine_table` | tables of mlx-lm's codes that are more than trits |
 //! | `dense`, `floats` | matrices and vectors that stay floats |
 //! | `coded`, `integers` | matrices in GGUF's blocks of integers that stand for floats |
 //! | `scale_scan` | how many columns share a scale, for `detect` and `blocks` |
@@ -16,6 +17,7 @@
 //! | `rows` | rows of a matrix in another order, or some of them, as a matrix of its own |
 
 pub(crate) mod affine;
+pub(crate) mod affine_table;
 pub(crate) mod blocks;
 pub(crate) mod coded;
 pub(crate) mod dense;

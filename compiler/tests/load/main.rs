@@ -8,6 +8,7 @@ mod files;
 mod fixtures;
 mod folders;
 mod mlx;
+mod mlx_tables;
 mod published;
 mod pytorch;
 mod storage;

@@ -85,6 +85,11 @@ fn pack(packing: Packing, prefix: &str) -> Checkpoint {
     Checkpoint { config, tensors, files: BTreeMap::new() }
 }
 
+/// The same in groups of 128, for other tests.
+pub fn packed_fixture() -> Checkpoint {
+    pack(USUAL, "")
+}
+
 /// Trits times scales of all matrices, by name.
 fn weights(model: &Model) -> BTreeMap<String, Vec<f32>> {
     let tables = [Some(&model.embedding), model.head.as_ref()].into_iter().flatten();
@@ -235,7 +240,7 @@ fn other_packings_are_refused_by_name() {
     let config = |key: &'static str, value: Value| {
         move |checkpoint: &mut Checkpoint| checkpoint.config["quantization"][key] = value.clone()
     };
-    refused(&config("bits", json!(4)), &["[4]", ".weight", "4 bits", "GGUF"]);
+    refused(&config("bits", json!(7)), &["[4]", ".weight", "7 bits", "GGUF"]);
     refused(&config("mode", json!("mxfp4")), &["[4]", "quantization.mode", "mxfp4", "affine"]);
     refused(&config("group_size", json!(96)), &["[4]", "groups of 96"]);
     refused(&config("group_size", json!("x")), &["[3]", "quantization.group_size", "\"x\""]);
