@@ -41,6 +41,9 @@ pub struct Stoppable(());
 /// when it is made and would keep it.
 pub fn stoppable() -> Stoppable {
     static INSTALL: Once = Once::new();
+    // Before the signal is taken over: whoever sees that it is may send one at once.
+    FLAG.store(false, Relaxed);
+    STATE.store(RUNNING, Relaxed);
     INSTALL.call_once(|| {
         // If no handler can be set, Ctrl-C ends the program at once, and nothing is lost.
         let _ = ctrlc::set_handler(|| match STATE.compare_exchange(RUNNING, REQUESTED, Relaxed, Relaxed) {
@@ -53,8 +56,6 @@ pub fn stoppable() -> Stoppable {
             Err(_) => signals::end_interrupted(unfinished()),
         });
     });
-    FLAG.store(false, Relaxed);
-    STATE.store(RUNNING, Relaxed);
     Stoppable(())
 }
 
