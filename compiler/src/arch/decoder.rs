@@ -54,10 +54,7 @@ pub(crate) fn build(
         false => None,
     };
     refuse_rest(&tensors.checkpoint, family)?;
-    let inner_eps = match &config.weights {
-        LinearWeights::Declared(quantization) => quantization.inner_norm,
-        LinearWeights::Undeclared => None,
-    };
+    let inner_eps = tensors.inner_eps();
     Ok(Decoder {
         architecture: family.architecture,
         dims,
@@ -235,27 +232,37 @@ impl<'a> Tensors<'a> {
                 return Ok(Projection { norm: None, matrix });
             }
             LinearWeights::Undeclared => {
+                let norm = self.inner_norm(module, k)?;
                 let (matrix, report) = detect::linear(weight, [rows, k])?;
                 self.report.push(report);
-                return Ok(Projection { norm: None, matrix: Matrix::Ternary(matrix) });
+                return Ok(Projection { norm, matrix: Matrix::Ternary(matrix) });
             }
         };
-        let norm = match quantization.inner_norm {
-            Some(_) => Some(self.inner_norm(module, k)?),
-            None => None,
-        };
+        let norm = self.inner_norm(module, k)?;
         let matrix = self.ternary(weight, module, [rows, k], quantization.storage)?;
         Ok(Projection { norm, matrix })
     }
 
-    /// The RMSNorm inside a linear, as transformers names it or as BitNet's training code does.
-    fn inner_norm(&mut self, module: &str, k: usize) -> Result<NormWeights, CompileError> {
+    /// The epsilon of an RMSNorm inside each linear; `None` where linears have none.
+    fn inner_eps(&self) -> Option<f32> {
+        let declared = match &self.config.weights {
+            LinearWeights::Declared(quantization) => quantization.inner_norm,
+            LinearWeights::Undeclared => None,
+        };
+        declared.or(self.overrides.inner_norms)
+    }
+
+    /// The RMSNorm inside a linear, if linears have one, as transformers names it or as BitNet's training code does.
+    fn inner_norm(&mut self, module: &str, k: usize) -> Result<Option<NormWeights>, CompileError> {
+        if self.inner_eps().is_none() {
+            return Ok(None);
+        }
         let other = self.checkpoint.take(&format!("{module}.norm.weight"));
         let tensor = match other {
             Some(tensor) => tensor,
             None => self.checkpoint.require(&format!("{module}.rms_norm.weight"))?,
         };
-        dense::norm(tensor, k, "in features")
+        dense::norm(tensor, k, "in features").map(Some)
     }
 
     /// A ternary matrix as the configuration declares it.

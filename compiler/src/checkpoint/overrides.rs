@@ -10,6 +10,8 @@ pub(crate) struct Overrides {
     pub(crate) rope_divisors: Option<Vec<f32>>,
     /// With which activations the model was trained.
     pub(crate) trained: Trained,
+    /// The epsilon of an RMSNorm inside each linear, where the file has such.
+    pub(crate) inner_norms: Option<f32>,
     /// Whether norm weights that the family stores less one have the one added already.
     pub(crate) norms_whole: bool,
     /// Whether `A_log` holds the rates `-exp(A_log)` themselves.

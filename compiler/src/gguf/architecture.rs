@@ -33,6 +33,8 @@ pub(super) struct TensorFacts {
     pub(super) head: bool,
     /// Whether there are scale tensors beside the weights.
     pub(super) scales: bool,
+    /// Whether there are weights of an RMSNorm inside each linear, as in Microsoft's bitnet-embedding.
+    pub(super) inner_norms: bool,
     /// LongRoPE's divisors of frequencies.
     pub(super) long_factors: Option<LongFactors>,
 }
@@ -96,13 +98,7 @@ impl Architecture {
         warnings: &mut Warnings,
     ) -> Result<Map<String, Value>, CompileError> {
         let mut keys = ArchitectureKeys { metadata, name };
-        if let Some(kind) = keys.unsigned("pooling_type")?.filter(|kind| *kind != 0) {
-            let problem = format!(
-                "is {kind}: the model turns texts into vectors, as bitnet-embedding does, and only models that write \
-                 text are read"
-            );
-            return Err(keys.unsupported("pooling_type", problem));
-        }
+        keys.pooling(facts.inner_norms, warnings)?;
         let [n_layers, hidden, ffn, n_heads] =
             ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"]
                 .map(|key| keys.size(key));

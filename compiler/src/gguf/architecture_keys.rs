@@ -1,7 +1,7 @@
 //! Metadata keys that start with the architecture's name, and what several architectures have of them.
 
 use super::metadata::Metadata;
-use crate::error::CompileError;
+use crate::error::{CompileError, Warnings};
 use serde_json::{Value, json};
 use std::fmt::Display;
 
@@ -92,6 +92,33 @@ impl ArchitectureKeys<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes how a model that turns texts into vectors makes one of the states of all tokens.
+    ///
+    /// # Errors
+    /// A way that no causal model has, such as taking the first token's.
+    pub(super) fn pooling(&mut self, is_bitnet: bool, warnings: &mut Warnings) -> Result<(), CompileError> {
+        let (key, by_last) = ("pooling_type", "the last token's state");
+        let pooled = match self.unsigned(key)? {
+            None | Some(0) => return Ok(()),
+            Some(1) if is_bitnet => format!(
+                "the mean of all tokens' states as the file says, which Microsoft's bitnet-embedding models were not \
+                 trained for: theirs are {by_last}"
+            ),
+            Some(1) => "the mean of all tokens' states".to_owned(),
+            Some(3) => by_last.to_owned(),
+            Some(other) => {
+                let problem = format!(
+                    "is {other}, which is not supported (only 1, the mean of all tokens' states, and 3, the last one's)"
+                );
+                return Err(self.unsupported(key, problem));
+            }
+        };
+        warnings.push(format!(
+            "the model turns texts into vectors, which a server or the library makes, not into texts: {pooled}"
+        ));
+        Ok(())
     }
 
     /// `rope_scaling` of Hunyuan where the base is still to be stretched. Converters write the stretched base instead.

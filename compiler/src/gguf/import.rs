@@ -61,7 +61,7 @@ pub(crate) fn import(
         _ => None,
     };
     let facts = TensorFacts { long_factors, ..facts(&gguf)? };
-    let vocab_size = facts.vocab_size;
+    let (vocab_size, inner_norms) = (facts.vocab_size, facts.inner_norms);
     let mut config = architecture.config(&name, &mut metadata, facts, warnings)?;
     let text = match without_tokenizer {
         true => tokenizer::ids_alone(&mut metadata, vocab_size, warnings)?,
@@ -69,11 +69,17 @@ pub(crate) fn import(
     };
     config.insert("eos_token_id".to_owned(), json!(text.stop));
     config.insert("bos_token_id".to_owned(), json!(text.bos));
-    let trained = trained(architecture, &mut metadata)?;
+    let trained = match (trained(architecture, &mut metadata)?, inner_norms) {
+        // Only BitNet has them, and it quantizes what they give.
+        (_, true) => Trained::PerToken,
+        (trained, false) => trained,
+    };
+    // The linears' norms have the epsilon of the others.
+    let inner_norms = config["rms_norm_eps"].as_f64().filter(|_| inner_norms).map(|eps| eps as f32);
     let license = metadata.text("general.license")?;
     let generation = sampling::generation_config(&mut metadata, warnings)?;
     let layout_fact = i2s::lay_out(&mut gguf, heads(&config), i2s_layout)?;
-    let mut overrides = Overrides { rope_divisors, trained, ..Overrides::default() };
+    let mut overrides = Overrides { rope_divisors, trained, inner_norms, ..Overrides::default() };
     let tensors = match architecture {
         Architecture::Qwen35 => hybrid(&mut gguf, &mut metadata, &config, &mut overrides, warnings)?,
         _ => {
@@ -108,6 +114,10 @@ fn facts(gguf: &Gguf) -> Result<TensorFacts, CompileError> {
         vocab_size,
         head: gguf.tensors.contains_key("output.weight"),
         scales: gguf.tensors.keys().any(|name| name.starts_with("blk.") && name.ends_with(".scale")),
+        inner_norms: gguf
+            .tensors
+            .keys()
+            .any(|name| name.starts_with("blk.") && name.ends_with("_norm_in.weight")),
         long_factors: None,
     })
 }

@@ -8,7 +8,7 @@ const WHOLE: [(&str, &str); 3] = [
 ];
 
 /// Parts of a layer: GGUF's name after `blk.N.`, the checkpoint's after `model.layers.N.`.
-const PARTS: [(&str, &str); 13] = [
+const PARTS: [(&str, &str); 20] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -22,6 +22,14 @@ const PARTS: [(&str, &str); 13] = [
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
     ("ffn_sub_norm", "mlp.ffn_sub_norm"),
+    // bitnet-embedding's, inside of linears.
+    ("attn_q_norm_in", "self_attn.q_proj.rms_norm"),
+    ("attn_k_norm_in", "self_attn.k_proj.rms_norm"),
+    ("attn_v_norm_in", "self_attn.v_proj.rms_norm"),
+    ("attn_output_norm_in", "self_attn.o_proj.rms_norm"),
+    ("ffn_gate_norm_in", "mlp.gate_proj.rms_norm"),
+    ("ffn_up_norm_in", "mlp.up_proj.rms_norm"),
+    ("ffn_down_norm_in", "mlp.down_proj.rms_norm"),
 ];
 
 /// The same of `qwen35`, beside those above.
@@ -85,7 +93,8 @@ pub(super) fn checkpoint_name(name: &str) -> Option<String> {
 /// Whether a tensor holds floats of a model whose linear layers are ternary: embedding, head, norms, and the small
 /// tensors of a gated DeltaNet.
 pub(super) fn is_float(name: &str) -> bool {
-    let whole = name == "token_embd.weight" || name == "output.weight" || name.ends_with("_norm.weight");
+    let whole = ["token_embd.weight", "output.weight"].contains(&name)
+        || ["_norm.weight", "_norm_in.weight"].iter().any(|end| name.ends_with(end));
     whole || layer_part(name).is_some_and(|(_, part)| FLOATS.contains(&part))
 }
 

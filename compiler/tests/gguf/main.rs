@@ -4,6 +4,7 @@
 
 mod blocks;
 mod damage;
+mod embedding;
 mod files;
 mod hostile;
 mod hunyuan;

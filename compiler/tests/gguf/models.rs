@@ -215,12 +215,7 @@ fn sizes() {
     key("attention.head_count", u32(3)).refused(&["[3]", "attention.head_count is 3", "does not divide"]);
     key("rope.dimension_count", u32(16)).refused(&["[4]", "rope.dimension_count is 16", "32"]);
     key("vocab_size", u32(17)).refused(&["[3]", "vocab_size is 17", "16 rows"]);
-    key("pooling_type", u32(3)).refused(&[
-        "[4]",
-        "pooling_type is 3",
-        "texts into vectors",
-        "bitnet-embedding",
-    ]);
+    key("pooling_type", u32(2)).refused(&["[4]", "pooling_type is 2", "only 1", "and 3"]);
     assert!(key("pooling_type", u32(0)).load().is_ok());
     key("expert_count", u32(8)).refused(&["[4]", "expert_count is 8", "experts"]);
     key("attention.causal", bool(false)).refused(&["[4]", "attention.causal", "causal"]);
