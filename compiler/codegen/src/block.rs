@@ -25,8 +25,8 @@ pub(crate) fn fewest_rows(k: u32, target: Target, code: Code) -> Option<u32> {
 
 /// The same of kernels that turn the sums of groups of `k` columns into floats.
 pub(crate) fn fewest_grouped_rows(k: u32, target: Target, code: Code) -> Option<u32> {
-    let rows = Tier::of(target).fewest_rows(code)?.grouped;
-    GROUP_COLUMNS.contains(&k).then_some(rows).flatten()
+    let has_some = matches!(Tier::of(target).block.as_ref()?.method, Method::Vector(_) | Method::Amx);
+    fewest_rows(k, target, code).filter(|_| has_some && GROUP_COLUMNS.contains(&k))
 }
 
 /// How `k` columns, filled up to a multiple of `unit`, are cut into chunks of at most `most`, a multiple of it, and of about

@@ -85,8 +85,6 @@ pub(crate) struct FewestRows {
     pub matrix: u32,
     /// A call of a block kernel serves one group, one of a stream kernel many.
     pub group: u32,
-    /// Of a kernel that turns the sums of groups into floats, where the target has such.
-    pub grouped: Option<u32>,
 }
 
 /// A kernel that differs from its siblings only in speed.
@@ -157,11 +155,7 @@ const fn tile_ahead(m: u32, unroll: u32) -> Variant {
 }
 
 const fn rows(matrix: u32, group: u32) -> FewestRows {
-    FewestRows { matrix, group, grouped: None }
-}
-
-const fn rows_grouped(matrix: u32, group: u32, grouped: u32) -> FewestRows {
-    FewestRows { matrix, group, grouped: Some(grouped) }
+    FewestRows { matrix, group }
 }
 
 // The activation's sign goes into the features, so rows have no features in common. 12 of 16 registers hold
@@ -201,9 +195,9 @@ const V3: Tier = Tier {
             tail_vectors: 2,
             quads: 64,
         }),
-        fix: rows_grouped(2, 2, 2),
+        fix: rows(2, 2),
         spread: None,
-        binary: rows_grouped(2, 4, 4),
+        binary: rows(2, 4),
     }),
     // The kernel computes for longer than it waits for memory. It was fastest where weights had arrived in the L2
     // cache.
@@ -227,9 +221,9 @@ const V3_VNNI: Tier = Tier {
             tail_vectors: 2,
             quads: 96,
         }),
-        fix: rows_grouped(10, 10, 10),
+        fix: rows(10, 10),
         spread: None,
-        binary: rows_grouped(6, 6, 6),
+        binary: rows(6, 6),
     }),
     matrix: &[ahead(1, 4, 12288), ahead(1, 2, 8192), ahead(1, 4, 16384), tile_ahead(2, 8), tile_ahead(4, 4)],
     group: &[ahead(1, 8, 12288), ahead(1, 4, 12288), ahead(2, 8, 8192), ahead(4, 4, 8192)],
@@ -260,9 +254,9 @@ const V4_VNNI: Tier = Tier {
             tail_vectors: 5,
             quads: 96,
         }),
-        fix: rows_grouped(7, 8, 8),
+        fix: rows(7, 8),
         spread: None,
-        binary: rows_grouped(7, 6, 6),
+        binary: rows(7, 6),
     }),
     matrix: &[
         ahead(1, 4, 16384),
@@ -286,7 +280,7 @@ const V4_VBMI: Tier = Tier {
     // cycles that one accumulator waits for itself, hence two sets.
     spread: Some(RegisterBudget { sets: 2, ..EVEX }),
     block: match V4_VNNI.block {
-        Some(block) => Some(Block { spread: Some(rows_grouped(7, 8, 8)), ..block }),
+        Some(block) => Some(Block { spread: Some(rows(7, 8)), ..block }),
         None => None,
     },
     ..V4_VNNI
@@ -297,9 +291,9 @@ const AMX: Tier = Tier {
     // whole steps of a model were 1.3 times as fast with stream kernels, although the products alone are not.
     block: Some(Block {
         method: Method::Amx,
-        fix: rows_grouped(5, 16, 16),
-        spread: Some(rows_grouped(7, 16, 16)),
-        binary: rows_grouped(7, 16, 16),
+        fix: rows(5, 16),
+        spread: Some(rows(7, 16)),
+        binary: rows(7, 16),
     }),
     ..V4_VBMI
 };

@@ -69,11 +69,7 @@ pub(crate) fn import(
     };
     config.insert("eos_token_id".to_owned(), json!(text.stop));
     config.insert("bos_token_id".to_owned(), json!(text.bos));
-    let trained = match (trained(architecture, &mut metadata)?, inner_norms) {
-        // Only BitNet has them, and it quantizes what they give.
-        (_, true) => Trained::PerToken,
-        (trained, false) => trained,
-    };
+    let trained = trained(architecture, inner_norms, &mut metadata)?;
     // The linears' norms have the epsilon of the others.
     let inner_norms = config["rms_norm_eps"].as_f64().filter(|_| inner_norms).map(|eps| eps as f32);
     let license = metadata.text("general.license")?;
@@ -226,8 +222,13 @@ fn rope_divisors(tensor: &RawTensor) -> Result<Vec<f32>, CompileError> {
 }
 
 /// BitNet models that were converted as Llama can only be recognized by their names.
-fn trained(architecture: Architecture, metadata: &mut Metadata) -> Result<Trained, CompileError> {
-    if architecture.is_bitnet() {
+fn trained(
+    architecture: Architecture,
+    inner_norms: bool,
+    metadata: &mut Metadata,
+) -> Result<Trained, CompileError> {
+    // Only BitNet has norms inside linears, and it quantizes what they give.
+    if architecture.is_bitnet() || inner_norms {
         return Ok(Trained::PerToken);
     }
     for key in ["general.name", "general.basename", "general.finetune", "general.base_model.0.name"] {

@@ -181,7 +181,7 @@ impl GroupedCall<'_> {
             weight_stride: self.tile_bytes as u64,
             ..KernelArgs::NOTHING
         };
-        // SAFETY: as above.
+        // SAFETY: as in [`Call::code`].
         unsafe { (kernel.entry)(&args) };
     }
 }

@@ -149,10 +149,9 @@ pub struct Pass<'a, 's> {
     matrix: MatrixRef<'a>,
     input: Activations<'a>,
     scratch: &'s mut Scratch,
-    /// The block kernel, if one is used, and of a matrix with groups the kernel that turns their sums into floats, before
-    /// which the former is not used. Their working memory is in `scratch`.
+    /// The block kernel, or of a matrix with groups that which turns their sums into floats, if one is used. Its working
+    /// memory is in `scratch`.
     block: Option<&'a Kernel>,
-    grouped: Option<&'a Kernel>,
     /// Number of int8 digits of an activation.
     digits: usize,
     /// Whether the activations' sums were copied to `scratch`, without gaps.
@@ -197,9 +196,10 @@ impl<'a, 's> Pass<'a, 's> {
             let spec = kernel.spec;
             rows >= spec.m as usize && block_memory(&mut scratch.block, spec.scratch_bytes(rows))
         };
-        let block = code.and_then(|code| code.block.as_ref()).filter(|_| whole_steps).filter(&mut fits);
         let grouped = code.and_then(|code| code.grouped.as_ref());
-        let grouped = grouped.filter(|_| layout.groups.is_some() && digits == 1).filter(fits);
+        let grouped = grouped.filter(|_| layout.groups.is_some() && digits == 1).filter(&mut fits);
+        let block = code.and_then(|code| code.block.as_ref()).filter(|_| whole_steps);
+        let block = grouped.or_else(|| block.filter(fits));
         let of_rows = input.sums();
         let packed = layout.groups.is_some() && of_rows.stride != sums;
         if packed {
@@ -207,7 +207,7 @@ impl<'a, 's> Pass<'a, 's> {
             let rows = of_rows.values.chunks_exact(of_rows.stride).take(input.rows());
             rows.for_each(|row| scratch.packed.extend_from_slice(&row[..sums]));
         }
-        Ok(Pass { matrix, input, scratch, block, grouped, digits, packed })
+        Ok(Pass { matrix, input, scratch, block, digits, packed })
     }
 
     /// The layout of the matrix's tiles.

@@ -12,6 +12,7 @@ use crate::kernels::Kernel;
 use crate::layout::Groups;
 use crate::{Activations, AlignedMemory, GemmError};
 use std::ops::Range;
+use trit_format::kernel::KernelKind;
 use trit_kernels::epilogue::{GroupSums, add_groups};
 
 /// Most tiles that a worker takes at a time.
@@ -42,7 +43,7 @@ impl Pass<'_, '_> {
     /// How many rows of activations, and how many groups, are handled together.
     fn together(&self) -> (usize, usize) {
         let digits = self.digits;
-        match self.block.or(self.grouped) {
+        match self.block {
             Some(_) => ((BLOCK_ROWS / digits).max(1), 1),
             None => {
                 let rows = self.input.rows().min((ROWS / digits).max(1));
@@ -74,11 +75,12 @@ impl Pass<'_, '_> {
         let in_tile = self.matrix.layout.tile_rows();
         let rows = self.input.rows();
         let parts = move || (0..rows).step_by(together).map(move |first| first..(first + together).min(rows));
-        let tiles_together = self.grouped.map_or(1, |_| GROUPED_TILES);
+        let grouped = self.block.filter(|kernel| kernel.spec.kind == KernelKind::Grouped);
+        let tiles_together = grouped.map_or(1, |_| GROUPED_TILES);
         let (first, end) = (tiles.start, tiles.end);
         let tiles = (first..end).step_by(tiles_together).map(|t| t..(t + tiles_together).min(end));
         let mut run = |rows: Range<usize>, tiles: Range<usize>| {
-            let totals = match self.grouped {
+            let totals = match grouped {
                 Some(kernel) => self.grouped_totals(kernel, groups, &tiles, &rows),
                 None => self.total(groups, tiles.start, &rows),
             };
