@@ -1,23 +1,13 @@
 //! A product, what it gives, and how a block kernel is tried on it.
 
 use crate::guarded::{Against, Guarded};
+use crate::random::Random;
 use trit_format::kernel::{BLOCK_COLUMNS, KernelArgs, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::{self, MAX_ROWS};
 
 /// Runs a kernel on operands that are as [`KernelArgs`] asks.
 pub type Run<'a> = &'a dyn Fn(&KernelArgs);
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 24) as u32
-    }
-}
 
 /// A product `[tiles * 128, k] x [k, rows]`, of which kernels may compute any first tiles, of as many rows as their code
 /// has, and rows.

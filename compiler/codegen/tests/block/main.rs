@@ -6,6 +6,8 @@ mod case;
 mod guarded;
 #[path = "../../examples/common/here.rs"]
 mod here;
+#[path = "../kernels/random.rs"]
+mod random;
 
 use case::{Case, Run};
 use guarded::Against;

@@ -329,6 +329,9 @@ impl Machine {
             Mnemonic::Vpaddd => doubles(read(1), read(2), i32::wrapping_add),
             Mnemonic::Vpsubd => doubles(read(1), read(2), i32::wrapping_sub),
             Mnemonic::Vpmulld => doubles(read(1), read(2), i32::wrapping_mul),
+            Mnemonic::Vcvtdq2ps => floats(read(1), read(1), |a, _| a.to_bits().cast_signed() as f32),
+            Mnemonic::Vmulps => floats(read(1), read(2), |a, b| a * b),
+            Mnemonic::Vaddps => floats(read(1), read(2), |a, b| a + b),
             Mnemonic::Vpsrlw => {
                 let (count, x) = shift();
                 words(x, x, |a, _| (a as u16 >> count) as i16)
@@ -509,4 +512,9 @@ fn words(a: [u8; 64], b: [u8; 64], f: impl Fn(i16, i16) -> i16) -> [u8; 64] {
 
 fn doubles(a: [u8; 64], b: [u8; 64], f: impl Fn(i32, i32) -> i32) -> [u8; 64] {
     from_doubles(|d| f(double(&a, d), double(&b, d)))
+}
+
+fn floats(a: [u8; 64], b: [u8; 64], f: impl Fn(f32, f32) -> f32) -> [u8; 64] {
+    let float = |x: i32| f32::from_bits(x.cast_unsigned());
+    doubles(a, b, |a, b| f(float(a), float(b)).to_bits().cast_signed())
 }

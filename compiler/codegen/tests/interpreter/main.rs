@@ -3,9 +3,13 @@
 
 #[path = "../block/case.rs"]
 mod block;
+#[path = "../grouped/case.rs"]
+mod grouped;
 #[path = "../kernels/guarded.rs"]
 mod guarded;
 mod machine;
+#[path = "../kernels/random.rs"]
+mod random;
 #[path = "../kernels/case.rs"]
 mod stream;
 
@@ -14,7 +18,7 @@ use machine::Code;
 use stream::{Activations, Weights};
 use trit_codegen::{default_specs, emit};
 use trit_format::dense243::Code as WeightCode;
-use trit_format::kernel::{KernelKind, KernelSpec};
+use trit_format::kernel::{GROUP_COLUMNS, KernelKind, KernelSpec};
 use trit_format::target::Target;
 
 /// Tiers whose emitters are this crate's own.
@@ -87,6 +91,21 @@ fn blocks() {
                 for tiles in [1, 3] {
                     case.check(kernel, spec, target, (rows, tiles), against, gap);
                 }
+            }
+        });
+    }
+}
+
+#[test]
+fn groups() {
+    for columns in GROUP_COLUMNS {
+        each_kernel(columns, KernelKind::Grouped, none, |kernel, spec, target| {
+            // One and two registers of AMX's rows, whole ones and what is left; several tiles, one more than pairs.
+            for (rows, tiles, groups) in [(1, 1, 2), (6, 3, 1), (17, 2, 3), (33, 3, 2), (64, 2, 2)] {
+                let odd = rows % 2 == 1;
+                let (against, gap) = if odd { (Against::End, 0) } else { (Against::Start, 3) };
+                let sizes = grouped::Sizes { columns: columns as usize, groups, tiles, rows, gap };
+                grouped::check(kernel, spec, target, sizes, against);
             }
         });
     }

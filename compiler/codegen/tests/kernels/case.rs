@@ -1,23 +1,13 @@
 //! A product, what it gives, and how a stream kernel is tried on it.
 
 use crate::guarded::{Against, Guarded};
+use crate::random::Random;
 use trit_format::kernel::{KernelArgs, KernelSpec};
 use trit_format::target::Target;
 use trit_format::tile::{self, padded_k};
 
 /// Runs a kernel on operands that are as [`KernelArgs`] asks.
 pub type Run<'a> = &'a dyn Fn(&KernelArgs);
-
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 24) as u32
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 pub enum Activations {

@@ -3,6 +3,7 @@
 
 mod case;
 mod guarded;
+mod random;
 
 use case::{Activations, Case, Run, Weights};
 use guarded::Against;
