@@ -174,16 +174,7 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let mut assembler = Asm::new(Width::Zmm)?;
     let a = &mut assembler;
     let blocking = &AmxBlocking::new(spec);
-    let saved = [rbx, rbp, r12, r13, r14, r15];
-    saved.into_iter().try_for_each(|register| a.code.push(register))?;
-    a.code.sub(rsp, FRAME)?;
-    // Palette 1: eight tiles of 16 rows of 64 bytes.
-    let mut configuration = [0; 64];
-    configuration[0] = 1;
-    configuration[16..32].copy_from_slice(&[64, 0].repeat(8));
-    configuration[48..56].fill(TILE_ROWS as u8);
-    let label = a.constant_label(configuration);
-    a.code.ldtilecfg(ptr(label))?;
+    enter(a, FRAME, [(TILE_ROWS as u8, 64); 8])?;
     a.code.mov(local(Local::Args), rdi)?;
     for (to, from) in [(Local::Weights, arguments::weights()), (Local::Tiles, arguments::tiles())] {
         a.code.mov(rax, from)?;
@@ -207,11 +198,7 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     tiles(a, blocking, Panels::Passing, &decoders)?;
     a.place(&mut end)?;
 
-    a.code.tilerelease()?;
-    a.code.add(rsp, FRAME)?;
-    saved.into_iter().rev().try_for_each(|register| a.code.pop(register))?;
-    a.code.vzeroupper()?;
-    a.code.ret()?;
+    leave(a, FRAME)?;
     for (tiles, labels) in (1..).zip(&mut decoders) {
         for (digit, label) in (0..).zip(labels) {
             a.place(label)?;
@@ -219,6 +206,33 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
         }
     }
     assembler.finish()
+}
+
+/// What a function gives back as it was.
+const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+
+/// Begins a kernel with `frame` bytes of local variables and tile registers of so many rows, and bytes in each.
+fn enter(a: &mut Asm, frame: i32, shapes: [(u8, u8); 8]) -> Emitted {
+    SAVED.into_iter().try_for_each(|register| a.code.push(register))?;
+    a.code.sub(rsp, frame)?;
+    let mut configuration = [0; 64];
+    // The palette of eight registers.
+    configuration[0] = 1;
+    for (register, (rows, bytes)) in shapes.into_iter().enumerate() {
+        configuration[16 + 2 * register] = bytes;
+        configuration[48 + register] = rows;
+    }
+    let label = a.constant_label(configuration);
+    a.code.ldtilecfg(ptr(label))
+}
+
+/// Ends such a kernel.
+fn leave(a: &mut Asm, frame: i32) -> Emitted {
+    a.code.tilerelease()?;
+    a.code.add(rsp, frame)?;
+    SAVED.into_iter().rev().try_for_each(|register| a.code.pop(register))?;
+    a.code.vzeroupper()?;
+    a.code.ret()
 }
 
 /// The rows past the last whole group go to scratch memory, so that whole tiles may be loaded: `[step, row, 64]`.

@@ -19,7 +19,7 @@ mod digits;
 use super::super::arguments;
 use super::super::asm::{Asm, Emitted, Width, slot};
 use super::super::decode::{self, Digits};
-use super::{GROUP, TILE_ROWS};
+use super::{GROUP, TILE_ROWS, enter, leave};
 use digits::{digits, flush};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -164,25 +164,13 @@ pub(in super::super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     let mut assembler = Asm::new(Width::Zmm)?;
     let a = &mut assembler;
     let sizes = Sizes { spec: *spec, columns: spec.k as i32 };
-    let saved = [rbx, rbp, r12, r13, r14, r15];
-    saved.into_iter().try_for_each(|register| a.code.push(register))?;
-    a.code.sub(rsp, FRAME)?;
-    // Palette 1: four accumulators, two registers of activations and two of panels.
-    let mut configuration = [0; 64];
-    configuration[0] = 1;
-    for (register, bytes, rows) in [
-        (0..4, 64, TILE_ROWS as u8),
-        (4..6, sizes.step() as u8, TILE_ROWS as u8),
-        (6..8, 64, (sizes.step() / QUAD as i32) as u8),
-    ]
-    .into_iter()
-    .flat_map(|(registers, bytes, rows)| registers.map(move |register| (register, bytes, rows)))
-    {
-        configuration[16 + 2 * register] = bytes;
-        configuration[48 + register] = rows;
-    }
-    let label = a.constant_label(configuration);
-    a.code.ldtilecfg(ptr(label))?;
+    // Four accumulators, two registers of activations and two of panels.
+    let [sums, activations, panels] = [
+        (TILE_ROWS as u8, 64),
+        (TILE_ROWS as u8, sizes.step() as u8),
+        ((sizes.step() / QUAD as i32) as u8, 64),
+    ];
+    enter(a, FRAME, [sums, sums, sums, sums, activations, activations, panels, panels])?;
     a.code.mov(local(Local::Args), rdi)?;
     for (to, from) in [
         (Local::Tile, arguments::weights()),
@@ -229,11 +217,7 @@ pub(in super::super) fn emit(spec: &KernelSpec) -> Result<Vec<u8>, IcedError> {
     groups(a, Blocking { sizes, tiles: 1, decoder: decoders[0] })?;
     a.place(&mut end)?;
 
-    a.code.tilerelease()?;
-    a.code.add(rsp, FRAME)?;
-    saved.into_iter().rev().try_for_each(|register| a.code.pop(register))?;
-    a.code.vzeroupper()?;
-    a.code.ret()?;
+    leave(a, FRAME)?;
     for (tiles, label) in (1..).zip(&mut decoders) {
         a.place(label)?;
         decode_quads(a, sizes, tiles)?;
