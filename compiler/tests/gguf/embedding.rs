@@ -6,7 +6,7 @@ use crate::writer::{File, f32, read, ternary, text, u32};
 use std::path::{Path, PathBuf};
 use trit_format::plan::ScaleRule;
 use tritc::load::{LoadOptions, load};
-use tritc::model::{Matrix, NormWeights, Projection, Scales};
+use tritc::model::{Projection, Scales};
 use tritc::reference;
 
 fn fixture() -> PathBuf {
@@ -14,11 +14,6 @@ fn fixture() -> PathBuf {
         .parent()
         .unwrap()
         .join("tests/fixtures/llama-autobit-online-rmsnorm")
-}
-
-fn floats(file: &mut File, name: &str, (_, values): &NormWeights) {
-    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    file.tensor(name, &[values.len() as u64], 0, bytes);
 }
 
 /// The weights as floats; rows of `heads` heads interleaved, as llama.cpp's converter leaves them.
@@ -37,7 +32,7 @@ fn linear(file: &mut File, name: &str, projection: &Projection, heads: Option<us
     let rows = (0..matrix.rows).flat_map(|at| &trits[row(at) * matrix.k..][..matrix.k]);
     let bytes = rows.flat_map(|&trit| (f32::from(trit) * scale).to_le_bytes()).collect();
     file.tensor(&format!("{name}.weight"), &[matrix.k as u64, matrix.rows as u64], 0, bytes);
-    floats(file, &format!("{name}_norm_in.weight"), projection.norm.as_ref().unwrap());
+    file.norm(&format!("{name}_norm_in.weight"), projection.norm.as_ref().unwrap());
 }
 
 fn converted() -> File {
@@ -45,36 +40,17 @@ fn converted() -> File {
     let sizes = model.hyperparameters;
     let mut file = File::empty();
     file.key("general.architecture", text("llama"));
-    for (key, size) in [
-        ("block_count", sizes.n_layers),
-        ("context_length", sizes.context_length),
-        ("embedding_length", sizes.hidden_dim),
-        ("feed_forward_length", sizes.ffn_dim),
-        ("attention.head_count", sizes.n_heads),
-        ("attention.head_count_kv", sizes.n_kv_heads),
-        ("pooling_type", 3),
-    ] {
-        file.key(&format!("llama.{key}"), u32(size));
-    }
+    file.sizes("llama", &sizes).key("llama.pooling_type", u32(3));
     file.key("llama.attention.layer_norm_rms_epsilon", f32(1e-6));
-    let table = |file: &mut File, name: &str, matrix: &Matrix| {
-        let Matrix::Dense(table) = matrix else { panic!("a table of floats") };
-        let (mut row, mut bytes) = (vec![0.0; table.shape[1]], Vec::new());
-        for index in 0..table.shape[0] {
-            table.read_row(index, &mut row);
-            bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
-        }
-        file.tensor(name, &[table.shape[1] as u64, table.shape[0] as u64], 0, bytes);
-    };
-    table(&mut file, "token_embd.weight", &model.embedding);
-    table(&mut file, "output.weight", model.head.as_ref().unwrap());
-    floats(&mut file, "output_norm.weight", &model.final_norm);
+    file.table("token_embd.weight", &model.embedding);
+    file.table("output.weight", model.head.as_ref().unwrap());
+    file.norm("output_norm.weight", &model.final_norm);
     let [n_heads, n_kv_heads] = [sizes.n_heads, sizes.n_kv_heads].map(|n| Some(n as usize));
     for (index, layer) in model.layers.iter().enumerate() {
         let at = |part: &str| format!("blk.{index}.{part}");
         let attention = layer.attention().unwrap();
-        floats(&mut file, &at("attn_norm.weight"), &layer.input_norm);
-        floats(&mut file, &at("ffn_norm.weight"), &layer.ffn_norm);
+        file.norm(&at("attn_norm.weight"), &layer.input_norm);
+        file.norm(&at("ffn_norm.weight"), &layer.ffn_norm);
         for (part, projection, heads) in [
             ("attn_q", &attention.q, n_heads),
             ("attn_k", &attention.k, n_kv_heads),

@@ -5,7 +5,7 @@ use crate::writer::{File, f32, read, ternary, text, u32};
 use half::f16;
 use std::path::{Path, PathBuf};
 use tritc::load::{ActivationChoice, LoadOptions, load};
-use tritc::model::{Found, Matrix, Model, NormWeights, Scales, Ternary};
+use tritc::model::{Found, Model, Scales, Ternary};
 use tritc::reference;
 
 const DOWN: &str = "blk.1.ffn_down.weight";
@@ -54,24 +54,14 @@ fn matrix(file: &mut File, name: &str, kind: u32, matrix: &Ternary) {
     file.tensor(name, &[matrix.k as u64, matrix.rows as u64], kind, bytes);
 }
 
-fn floats(file: &mut File, name: &str, (_, values): &NormWeights) {
-    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    file.tensor(name, &[values.len() as u64], 0, bytes);
-}
-
 /// The fixture as llama.cpp's converter and Tencent's quantizer write it, with its matrices of type `kind`.
 fn converted(kind: u32) -> File {
     let model = checkpoint();
     let dims = model.hyperparameters;
     let mut file = File::empty();
     file.key("general.architecture", text("hunyuan-dense"));
+    file.sizes("hunyuan-dense", &dims);
     for (key, size) in [
-        ("block_count", dims.n_layers),
-        ("context_length", dims.context_length),
-        ("embedding_length", dims.hidden_dim),
-        ("feed_forward_length", dims.ffn_dim),
-        ("attention.head_count", dims.n_heads),
-        ("attention.head_count_kv", dims.n_kv_heads),
         ("attention.key_length", dims.head_dim),
         ("attention.value_length", dims.head_dim),
         ("rope.dimension_count", dims.head_dim),
@@ -85,14 +75,8 @@ fn converted(kind: u32) -> File {
     file.key("hunyuan-dense.rope.freq_base", f32((1e4 * 1000f64.powf(64.0 / 62.0)) as f32));
     file.key("hunyuan-dense.rope.scaling.type", text("none"));
     file.key("hunyuan-dense.rope.scaling.factor", f32(1.0));
-    let Matrix::Dense(table) = &model.embedding else { panic!("the table is of floats") };
-    let (mut row, mut bytes) = (vec![0.0; table.shape[1]], Vec::new());
-    for index in 0..table.shape[0] {
-        table.read_row(index, &mut row);
-        bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
-    }
-    file.tensor("token_embd.weight", &[table.shape[1] as u64, table.shape[0] as u64], 0, bytes);
-    floats(&mut file, "output_norm.weight", &model.final_norm);
+    file.table("token_embd.weight", &model.embedding);
+    file.norm("output_norm.weight", &model.final_norm);
     for (index, layer) in model.layers.iter().enumerate() {
         let at = |part: &str| format!("blk.{index}.{part}.weight");
         let attention = layer.attention().unwrap();
@@ -103,7 +87,7 @@ fn converted(kind: u32) -> File {
             ("attn_q_norm", &heads.q),
             ("attn_k_norm", &heads.k),
         ] {
-            floats(&mut file, &at(part), norm);
+            file.norm(&at(part), norm);
         }
         for (part, projection) in [
             ("attn_q", &attention.q),

@@ -46,16 +46,7 @@ fn converted(path: &Path, model: &Model, layout: I2sLayout) -> File {
     let mut file = File::empty();
     let name = "bitnet-b1.58";
     file.key("general.architecture", text(name));
-    for (key, size) in [
-        ("block_count", sizes.n_layers),
-        ("context_length", sizes.context_length),
-        ("embedding_length", sizes.hidden_dim),
-        ("feed_forward_length", sizes.ffn_dim),
-        ("attention.head_count", sizes.n_heads),
-        ("attention.head_count_kv", sizes.n_kv_heads),
-    ] {
-        file.key(&format!("{name}.{key}"), u32(size));
-    }
+    file.sizes(name, sizes);
     file.key(&format!("{name}.attention.layer_norm_rms_epsilon"), f32(model.rms_eps));
     let config = std::fs::read(path.join("config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();

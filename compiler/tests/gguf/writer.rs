@@ -4,9 +4,10 @@ use half::f16;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use trit_format::manifest::Hyperparameters;
 use tritc::CompileError;
 use tritc::load::{LoadOptions, load};
-use tritc::model::{Model, Projection, Ternary};
+use tritc::model::{Matrix, Model, NormWeights, Projection, Ternary};
 
 /// A value with its type, as it stands in the file.
 #[derive(Clone)]
@@ -183,6 +184,38 @@ impl File {
     pub fn floats(&mut self, name: &str, dimensions: &[u64]) -> &mut File {
         let bytes = floats(dimensions.iter().product::<u64>() as usize);
         self.tensor(name, dimensions, 0, bytes)
+    }
+
+    /// The keys of a model's sizes.
+    pub fn sizes(&mut self, architecture: &str, sizes: &Hyperparameters) -> &mut File {
+        for (key, size) in [
+            ("block_count", sizes.n_layers),
+            ("context_length", sizes.context_length),
+            ("embedding_length", sizes.hidden_dim),
+            ("feed_forward_length", sizes.ffn_dim),
+            ("attention.head_count", sizes.n_heads),
+            ("attention.head_count_kv", sizes.n_kv_heads),
+        ] {
+            self.key(&format!("{architecture}.{key}"), u32(size));
+        }
+        self
+    }
+
+    /// Norm weights as F32.
+    pub fn norm(&mut self, name: &str, (_, values): &NormWeights) -> &mut File {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensor(name, &[values.len() as u64], 0, bytes)
+    }
+
+    /// An embedding or head of floats as F32.
+    pub fn table(&mut self, name: &str, matrix: &Matrix) -> &mut File {
+        let Matrix::Dense(table) = matrix else { panic!("a table of floats") };
+        let (mut row, mut bytes) = (vec![0.0; table.shape[1]], Vec::new());
+        for index in 0..table.shape[0] {
+            table.read_row(index, &mut row);
+            bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
+        }
+        self.tensor(name, &[table.shape[1] as u64, table.shape[0] as u64], 0, bytes)
     }
 
     pub fn without_tensor(&mut self, name: &str) -> &mut File {
